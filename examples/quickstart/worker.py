@@ -1,0 +1,29 @@
+"""The smallest app: two tasks and a settings object."""
+
+import os
+import time
+
+from hybridpool import App
+
+app = App("worker", result_backend="rpc://")
+
+
+@app.task
+def task1() -> str:
+    """Say who runs this."""
+    return f"run by pid {os.getpid()}"
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    """Add two numbers."""
+    return x + y
+
+
+@app.task
+def busy(seconds: float) -> float:
+    """Keep a CPU busy for so many seconds."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return seconds

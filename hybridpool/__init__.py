@@ -1,0 +1,43 @@
+"""hybridpool: an async parent, prefork children, tasks from RabbitMQ.
+
+The house, from the top; each room imports only rooms below it:
+
+    cli            the command line
+    monitor        faces that listen: the log
+    worker         pool + broker + results, wired by hand
+    intake, settle, relay     delivery → job; outcome → result, acknowledgement; what children publish
+    app, client, pool         what programs use: tasks and sending; children without a broker
+    supervisors    small async loops that act: staff, autoscaler, zygote
+    lanes, brokers, results   where calls run; where messages come from; where results go
+    protocol       Celery's formats
+    policy         pure decisions
+    events         facts, and the bus on which they are heard
+    message, task, outcome    the words
+    config         settings
+    errors         every error
+    child          the other side of the fork
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hybridpool.app import App
+    from hybridpool.child.context import current_task
+
+__version__ = "0.1.0"
+__all__ = ["App", "__version__", "current_task"]
+
+
+def __getattr__(name: str) -> object:
+    # The zygote and its children import this package too, and need none of what is public here until the app asks.
+    match name:
+        case "App":
+            from hybridpool.app import App
+
+            return App
+        case "current_task":
+            from hybridpool.child.context import current_task
+
+            return current_task
+        case _:
+            raise AttributeError(f"module 'hybridpool' has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""The broker port: what the rest of the house may ask of a message broker.
+
+Promises every adapter keeps (tests/contract/test_broker.py):
+
+- `publish` returns only when the broker has taken responsibility for the message.
+- A delivery is settled with `ack` or `requeue`, once. Both are synchronous and cheap: the answers of one loop tick
+  leave together, contiguous acks as one. `flush` waits until what was settled so far has been written.
+- A delivery of an older channel is settled in silence: the broker has taken it back already and delivers it again.
+- After a lost connection the adapter comes back by itself, for ever, with declared queues and consumers as they were;
+  it says so through its `announce` callback (`events.BrokerConnected`, `events.BrokerLost`).
+- Nothing above this room ever sees an exception of the client library: only `errors.BrokerError` and its kinds.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
+
+from hybridpool.message import Delivery, Outgoing, QueueSpec
+
+#: called on the loop for each message that comes in; must not block and must not raise
+Deliver = Callable[[Delivery], None]
+
+
+class Broker(AbstractAsyncContextManager["Broker"], Protocol):
+    """A connection that heals itself. Entering starts connecting; leaving closes it, and unsettled messages go back."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def connected(self, timeout: float | None) -> None:
+        """Wait until there is a connection.
+
+        :param timeout: seconds; None waits for ever.
+        :raises BrokerUnavailable: if there is none in time; the message carries the last cause.
+        """
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Make the queue exist, now and after each reconnect.
+
+        One that exists with other arguments is used as it is, and `events.QueueDiffers` is announced.
+
+        :raises BrokerError: if the broker refuses for another reason.
+        """
+
+    async def publish(self, message: Outgoing) -> None:
+        """Hand a message over and wait for the broker's confirmation.
+
+        :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
+        :raises BrokerError: if the broker refuses the message, or `mandatory` and no queue takes it.
+        """
+
+    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        """Start consuming; on a queue already consumed, change its prefetch.
+
+        :param prefetch: how many unsettled messages of this queue may be here at once; 0: no limit.
+        :raises BrokerError: if the queue does not exist or the broker refuses.
+        """
+
+    async def cancel(self, queue: str) -> None:
+        """Stop consuming, now and after reconnects. What was delivered may still be settled."""
+
+    def ack(self, delivery: Delivery) -> None:
+        """Say that the message is done with."""
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give the message back to its queue."""
+
+    async def flush(self) -> None:
+        """Wait until every `ack` and `requeue` so far has left this process."""
+
+    async def delete(self, queue: str) -> None:
+        """Delete the queue with what is in it; one that does not exist is fine. Without a connection: does nothing."""
+
+    async def depth(self, queue: str) -> int:
+        """Tell how many messages are ready in the queue.
+
+        :raises BrokerError: if the queue does not exist.
+        """

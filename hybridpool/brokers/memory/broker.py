@@ -1,0 +1,133 @@
+"""One connection to a `MemoryHub`. What each call means is said in `brokers.base`."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from anyio.lowlevel import checkpoint
+
+from hybridpool.brokers.base import Deliver
+from hybridpool.brokers.memory.channel import MemoryChannel
+from hybridpool.brokers.memory.hub import MemoryHub
+from hybridpool.errors import BrokerUnavailable
+from hybridpool.events import BrokerConnected, BrokerLost, Fact, QueueDiffers
+from hybridpool.message import Delivery, Outgoing, QueueSpec
+
+URL = "memory://"
+
+
+class MemoryBroker:
+    """A connection to queues in this process; it is lost only when `MemoryHub.cut` says so."""
+
+    def __init__(self, hub: MemoryHub, announce: Callable[[Fact], None]) -> None:
+        self._hub = hub
+        self._announce = announce
+        self._channel: MemoryChannel | None = None
+        self._queues: dict[str, QueueSpec] = {}
+        self._subscriptions: dict[str, tuple[int, Deliver]] = {}
+        self._differing: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        self._attach(1)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    async def connected(self, timeout: float | None) -> None:  # noqa: ARG002  the port's
+        """Return: a hub is always there.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        """
+        await self._open()
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Make the queue exist.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        :raises BrokerError: if it is private to another connection.
+        """
+        self._declare(queue, await self._open())
+        self._queues[queue.name] = queue
+
+    async def publish(self, message: Outgoing) -> None:
+        """Store the message.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        :raises BrokerError: if it names an exchange, or is mandatory and no queue takes it.
+        """
+        await self._open()
+        self._hub.put(message)
+
+    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        """Start consuming; on a queue already consumed, change its prefetch.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        :raises BrokerError: if the queue does not exist.
+        """
+        channel = await self._open()
+        self._hub.shelf(queue)
+        channel.consume(queue, prefetch, deliver)
+        self._subscriptions[queue] = (prefetch, deliver)
+
+    async def cancel(self, queue: str) -> None:
+        """Stop consuming."""
+        channel = await self._open()
+        self._subscriptions.pop(queue, None)
+        channel.stop(queue)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Say that the message is done with; void if its channel is gone."""
+        if self._channel is not None and self._channel.number == delivery.channel:
+            self._channel.settle(delivery.tag)
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give the message back to its place; void if its channel is gone."""
+        if self._channel is not None and self._channel.number == delivery.channel:
+            stored = self._channel.settle(delivery.tag)
+            if stored is not None:
+                self._hub.put_back(delivery.queue, stored)
+
+    async def flush(self) -> None:
+        """Return: answers take effect at once here."""
+        await checkpoint()
+
+    async def depth(self, queue: str) -> int:
+        """Tell how many messages are ready.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        :raises BrokerError: if the queue does not exist.
+        """
+        await self._open()
+        return len(self._hub.shelf(queue))
+
+    async def _open(self) -> MemoryChannel:
+        await checkpoint()
+        if self._channel is None:
+            raise BrokerUnavailable(f"no connection to {URL}: closed")
+        return self._channel
+
+    def _attach(self, number: int) -> None:
+        channel = self._channel = MemoryChannel(self._hub, number)
+
+        def cut() -> None:
+            channel.close()
+            self._announce(BrokerLost(URL, "connection cut", 0.0))
+            self._attach(number + 1)
+
+        self._hub.attach(channel, cut)
+        for spec in self._queues.values():
+            self._declare(spec, channel)
+        for queue, (prefetch, deliver) in self._subscriptions.items():
+            channel.consume(queue, prefetch, deliver)
+        self._announce(BrokerConnected(URL))
+
+    def _declare(self, spec: QueueSpec, channel: MemoryChannel) -> None:
+        reason = self._hub.declare(spec, channel)
+        if reason is not None and spec.name not in self._differing:
+            self._differing.add(spec.name)
+            self._announce(QueueDiffers(spec.name, reason))

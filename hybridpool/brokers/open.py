@@ -1,0 +1,42 @@
+"""Choose the broker adapter by the URL's scheme; each adapter is imported only when it is chosen."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hybridpool.brokers.base import Broker
+from hybridpool.brokers.url import parse
+from hybridpool.errors import ConfigError
+from hybridpool.events import Fact
+
+if TYPE_CHECKING:
+    from hybridpool.brokers.memory import MemoryHub
+
+
+def open_broker(
+    url: str,
+    announce: Callable[[Fact], None],
+    *,
+    heartbeat: int = 60,
+    connect_timeout: float = 4.0,
+    name: str = "",
+    hub: "MemoryHub | None" = None,
+) -> Broker:
+    """Return the adapter for a broker URL, not yet connected.
+
+    :param heartbeat: seconds.
+    :param connect_timeout: seconds for one attempt to connect.
+    :param name: shown by the broker as the connection's name.
+    :param hub: where the queues of ``memory://`` live; needed for it, ignored by others.
+    :raises ConfigError: if the URL cannot be used, or is ``memory://`` without a hub.
+    """
+    match parse(url).scheme:
+        case "memory":
+            from hybridpool.brokers.memory import MemoryBroker
+
+            if hub is None:
+                raise ConfigError("broker_url: memory:// works only inside one process, which must bring the hub")
+            return MemoryBroker(hub, announce)
+        case _:
+            from hybridpool.brokers.rabbitmq import RabbitBroker
+
+            return RabbitBroker(url, announce, heartbeat=heartbeat, connect_timeout=connect_timeout, name=name)

@@ -1,0 +1,145 @@
+"""The port, as RabbitMQ keeps it. What each call means is said in `brokers.base`; only what is special is said here."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from hybridpool.brokers.base import Deliver
+from hybridpool.brokers.rabbitmq.consume import Subscription
+from hybridpool.brokers.rabbitmq.session import Session
+from hybridpool.brokers.rabbitmq.supervisor import Reach, Supervisor
+from hybridpool.brokers.url import parse
+from hybridpool.errors import BrokerUnavailable
+from hybridpool.events import Fact
+from hybridpool.message import Delivery, Outgoing, QueueSpec
+from hybridpool.policy.ledger import Answer
+
+
+class RabbitBroker:
+    """A connection to RabbitMQ that heals itself.
+
+    While there is no connection, `declare`, `consume` and `cancel` are remembered and return; they are done on the
+    next connection. `publish` and `depth` raise. Once a broker has been reached, a refusal (a changed password) is
+    one more reason to try again later.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        announce: Callable[[Fact], None],
+        *,
+        heartbeat: int = 60,
+        connect_timeout: float = 4.0,
+        name: str = "",
+    ) -> None:
+        """Prepare a connection; entering starts it.
+
+        :param announce: hears `BrokerConnected`, `BrokerLost` and `QueueDiffers`.
+        :param heartbeat: seconds.
+        :param connect_timeout: seconds for one attempt.
+        :param name: the connection's name, as the broker shows it.
+        :raises ConfigError: if the URL cannot be used.
+        """
+        reach = Reach(url=parse(url), heartbeat=heartbeat, timeout=connect_timeout, name=name)
+        self._supervisor = Supervisor(reach, announce)
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._supervisor.run(), name="rabbitmq supervisor")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            with anyio.CancelScope(shield=True):  # closing is bounded in time by itself
+                await asyncio.wait([running])
+
+    async def connected(self, timeout: float | None) -> None:
+        """Wait until there is a connection.
+
+        :raises BrokerUnavailable: if there is none in time.
+        :raises BrokerError: if there never was one and the broker turns us away: wrong password, no access.
+        """
+        await self._supervisor.connected(timeout)
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Make the queue exist, now and after each reconnect.
+
+        :raises BrokerError: if the broker refuses for another reason than other arguments.
+        """
+        await _whole(self._supervisor.wishes.declare(queue))
+
+    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        """Start consuming; on a queue already consumed, change its prefetch.
+
+        What was delivered before a change is not counted against the new prefetch.
+
+        :raises BrokerError: if the queue does not exist or the broker refuses.
+        """
+        await _whole(self._supervisor.wishes.consume(Subscription(queue=queue, prefetch=prefetch, deliver=deliver)))
+
+    async def cancel(self, queue: str) -> None:
+        """Stop consuming, now and after reconnects."""
+        await _whole(self._supervisor.wishes.cancel(queue))
+
+    async def publish(self, message: Outgoing) -> None:
+        """Hand a message over and wait for the broker's confirmation.
+
+        :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
+        :raises BrokerError: if the broker refuses the message, or it is mandatory and no queue takes it.
+        """
+        session = self._session()
+        with session.guard("publish"):
+            await session.publisher.publish(message)
+
+    async def depth(self, queue: str) -> int:
+        """Tell how many messages are ready in the queue.
+
+        :raises BrokerUnavailable: if there is no connection.
+        :raises BrokerError: if the queue does not exist.
+        """
+        session = self._session()
+        with session.guard(f"depth of {queue}"):
+            return await session.topology.depth(queue)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Say that the message is done with; void if its channel is gone."""
+        session = self._supervisor.current
+        if session is not None and session.number == delivery.channel:
+            session.answers.settle(delivery.tag, Answer.ACK)
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give the message back; void if its channel is gone."""
+        session = self._supervisor.current
+        if session is not None and session.number == delivery.channel:
+            session.answers.settle(delivery.tag, Answer.REQUEUE)
+
+    async def flush(self) -> None:
+        """Wait until every answer so far is written; on a lost connection there is nothing left to write."""
+        session = self._supervisor.current
+        if session is not None:
+            with suppress(BrokerUnavailable), session.guard("flush"):
+                await session.answers.flush()
+
+    def _session(self) -> Session:
+        session = self._supervisor.wishes.session
+        if session is None:
+            raise self._supervisor.unavailable()
+        return session
+
+
+async def _whole(step: Coroutine[object, object, None]) -> None:
+    """Let the step run to its end even if the caller is cancelled meanwhile.
+
+    The client library answers a cancelled request by closing the channel, and with it every consumer.
+    """
+    task = asyncio.ensure_future(step)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+    await asyncio.shield(task)

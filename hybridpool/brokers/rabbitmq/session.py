@@ -1,0 +1,115 @@
+"""One connection in use, from its opening until it fails or is closed; nothing of it outlives it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import anyio
+from aiormq.channel import Channel
+
+from hybridpool.brokers.rabbitmq.answers import Answers
+from hybridpool.brokers.rabbitmq.border import reason, translated
+from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.consume import Consumer
+from hybridpool.brokers.rabbitmq.publish import Publisher
+from hybridpool.brokers.rabbitmq.topology import Topology
+from hybridpool.errors import BrokerUnavailable
+
+#: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the most
+#: that closing may take with a broker that does not answer
+STEP = 0.45
+
+
+class Session:
+    """A connection with its consuming channel, and what is done over it."""
+
+    def __init__(self, number: int, line: Line, channel: Channel, differs: Callable[[str, str], None]) -> None:
+        """Take over an open connection and channel; `open` is the way to make one.
+
+        :param number: counts the sessions of a broker; deliveries carry it as their channel.
+        """
+        self.number = number
+        self.answers = Answers(channel)
+        self.consumer = Consumer(channel, number, self.answers, self._on_cancelled)
+        self.publisher = Publisher(line)
+        self.topology = Topology(line, differs)
+        #: why it failed; None while it works
+        self.cause: str | None = None
+        self._line = line
+        self._channel = channel
+        self._woken = anyio.Event()
+        self._cancelled: list[str] = []
+        self._scopes: set[anyio.CancelScope] = set()
+        line.closing.add_done_callback(lambda done: self.fail(_told("connection", done)))
+        channel.closing.add_done_callback(lambda done: self.fail(_told("channel", done)))
+
+    @classmethod
+    async def open(cls, number: int, line: Line, differs: Callable[[str, str], None]) -> "Session":
+        """Open the channels on a fresh connection; it is closed if that fails."""
+        try:
+            session = cls(number, line, await line.channel(confirms=False), differs)
+            await session.publisher.open()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await line.close(STEP)
+            raise
+        return session
+
+    @contextmanager
+    def guard(self, doing: str) -> Iterator[None]:
+        """Do something over this connection; if it fails meanwhile, the block ends at once.
+
+        The client library leaves some waiters behind when a connection breaks (a full write queue); this does not.
+
+        :raises BrokerUnavailable: if the connection fails.
+        :raises BrokerError: if the broker refuses.
+        """
+        if self.cause is not None:
+            raise BrokerUnavailable(f"{doing}: {self.cause}")
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        try:
+            with scope, translated(doing):
+                yield
+        finally:
+            self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise BrokerUnavailable(f"{doing}: {self.cause}")
+
+    def fail(self, cause: str) -> None:
+        """Note that it is over; whoever waits in a `guard` hears it at once. The first cause counts."""
+        if self.cause is None:
+            self.cause = cause
+            self.answers.stop()
+            for scope in self._scopes:
+                scope.cancel()
+            self._woken.set()
+
+    async def news(self) -> list[str]:
+        """Wait for something to do: return the queues whose consumers the broker ended; on failure see `cause`."""
+        await self._woken.wait()
+        queues, self._cancelled = self._cancelled, []
+        if self.cause is None:
+            self._woken = anyio.Event()
+        return queues
+
+    async def close(self) -> None:
+        """Write what is settled, close channel and connection; never takes longer than four steps."""
+        with anyio.CancelScope(shield=True):
+            if self.cause is None:
+                with anyio.move_on_after(STEP), suppress(Exception):
+                    await self.answers.flush()
+                self.fail("closed")
+                # the broker answers this when it has seen the acks
+                with anyio.move_on_after(STEP), suppress(Exception):
+                    await self._channel.close()
+            await self._line.close(STEP)
+
+    def _on_cancelled(self, queue: str) -> None:
+        self._cancelled.append(queue)
+        self._woken.set()
+
+
+def _told(what: str, closing: asyncio.Future[object]) -> str:
+    error = None if closing.cancelled() else closing.exception()
+    return f"{what} closed" if reason(error) == "closed" else reason(error)

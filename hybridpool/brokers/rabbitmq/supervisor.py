@@ -1,0 +1,145 @@
+"""Keeps one session up, for ever: connect, restore what is wished for, attend, wait, again."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import anyio
+import attrs
+
+from hybridpool.brokers.rabbitmq.border import is_refusal, reason
+from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.session import Session
+from hybridpool.brokers.rabbitmq.wishes import Wishes
+from hybridpool.brokers.url import BrokerUrl
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.events import BrokerConnected, BrokerLost, Fact, QueueDiffers
+from hybridpool.policy import backoff
+
+log = logging.getLogger(__name__)
+
+#: seconds: the first retry is quick, because most losses are a broker's restart or a closed channel
+FIRST, FACTOR, LIMIT = 0.2, 2.0, 30.0
+#: seconds a session must last to count as a success; one that dies sooner is one more failure
+SETTLED = 5.0
+#: seconds for declaring and consuming everything again
+RESTORE = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Reach:
+    """Where the broker is and how to talk to it."""
+
+    url: BrokerUrl
+    #: seconds
+    heartbeat: int
+    #: seconds for one attempt
+    timeout: float
+    #: of the connection, as the broker shows it
+    name: str
+
+
+class Supervisor:
+    """Owns the current session and replaces it when it fails."""
+
+    def __init__(self, reach: Reach, announce: Callable[[Fact], None]) -> None:
+        self.wishes = Wishes()
+        #: the session whose deliveries may be settled: the live one, or the one being restored
+        self.current: Session | None = None
+        self._reach = reach
+        self._announce = announce
+        self._number = 0
+        self._differing: set[str] = set()
+        self._trouble = "not connected yet"
+        self._refusal: str | None = None
+        self._was_up = False
+        self._changed = anyio.Event()
+
+    def unavailable(self) -> BrokerUnavailable:
+        """Return the error for whoever needs a connection now."""
+        return BrokerUnavailable(f"no connection to {self._reach.url.masked}: {self._trouble}")
+
+    async def connected(self, timeout: float | None) -> None:
+        """Wait for the live session; see the port."""
+        with anyio.move_on_after(timeout):
+            while self.wishes.session is None:
+                if self._refusal is not None:
+                    raise BrokerError(f"{self._reach.url.masked} refused us: {self._refusal}")
+                await self._changed.wait()
+            return
+        raise self.unavailable()
+
+    async def run(self) -> None:
+        """Never return; cancel it to close the connection."""
+        attempt = 0
+        while True:
+            try:
+                session = await self._connect()
+            except Exception as error:  # noqa: BLE001  whatever it is, the answer is to try again later
+                attempt += 1
+                self._refusal = reason(error) if is_refusal(_root(error)) and not self._was_up else None
+                cause = reason(error)
+            else:
+                began = asyncio.get_running_loop().time()
+                cause = await self._attend(session)
+                lasted = asyncio.get_running_loop().time() - began
+                attempt = backoff.next_attempt(attempt, lasted=lasted, settled_after=SETTLED)
+            await self._pause(attempt, cause)
+
+    async def _connect(self) -> Session:
+        reach = self._reach
+        self._number += 1
+        line = await Line.open(reach.url, heartbeat=reach.heartbeat, timeout=reach.timeout, name=reach.name)
+        session = await Session.open(self._number, line, self._differs)
+        self.current = session
+        try:
+            with anyio.fail_after(RESTORE):
+                await self.wishes.restore(session)
+        except BaseException:
+            await self._drop(session)
+            raise
+        self._refusal, self._was_up = None, True
+        return session
+
+    async def _attend(self, session: Session) -> str:
+        """Stay with the session until it fails; return why."""
+        try:
+            self._tell()
+            self._announce(BrokerConnected(self._reach.url.masked))
+            while session.cause is None:
+                for queue in await session.news():
+                    log.warning("the broker ended the consumer of queue %s (deleted?); consuming it again", queue)
+                    try:
+                        await self.wishes.renew(session, queue)
+                    except BrokerError as error:
+                        session.fail(str(error))
+            return session.cause
+        finally:
+            await self._drop(session)
+
+    async def _drop(self, session: Session) -> None:
+        self.wishes.session = None
+        self._trouble = session.cause or "closed"
+        await session.close()
+        self.current = None
+
+    async def _pause(self, attempt: int, cause: str) -> None:
+        wait = backoff.delay(attempt, first=FIRST, factor=FACTOR, limit=LIMIT, jitter=random.random())
+        self._trouble = cause
+        self._tell()
+        self._announce(BrokerLost(self._reach.url.masked, cause, wait))
+        await anyio.sleep(wait)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _differs(self, queue: str, why: str) -> None:
+        if queue not in self._differing:
+            self._differing.add(queue)
+            self._announce(QueueDiffers(queue, why))
+
+
+def _root(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, BrokerError) and error.__cause__ is not None else error

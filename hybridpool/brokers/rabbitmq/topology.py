@@ -1,0 +1,70 @@
+"""Queues: declared, looked at. Each question goes over a throwaway channel, because a refusal costs the channel."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiormq import exceptions as foreign
+from aiormq.channel import Channel
+from pamqp.common import FieldTable
+
+from hybridpool.brokers.rabbitmq.border import reason
+from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.errors import BrokerError
+from hybridpool.message import QueueSpec
+
+
+class Topology:
+    """What one connection asks about queues."""
+
+    def __init__(self, line: Line, differs: Callable[[str, str], None]) -> None:
+        """Ask over this connection.
+
+        :param differs: called with a queue's name and the reason when it exists with other arguments.
+        """
+        self._line = line
+        self._differs = differs
+
+    async def declare(self, spec: QueueSpec) -> None:
+        """Make the queue exist; one that exists with other arguments is used as it is."""
+        try:
+            async with self._scratch() as channel:
+                await channel.queue_declare(
+                    spec.name,
+                    durable=not spec.private,
+                    exclusive=spec.private,
+                    auto_delete=spec.private,
+                    arguments=arguments(spec),
+                )
+        except foreign.ChannelPreconditionFailed as error:
+            await self.depth(spec.name)
+            self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
+
+    async def depth(self, queue: str) -> int:
+        """Tell how many messages are ready.
+
+        :raises BrokerError: if there is no such queue.
+        """
+        try:
+            async with self._scratch() as channel:
+                told = await channel.queue_declare(queue, passive=True)
+        except foreign.ChannelNotFoundEntity as error:
+            raise BrokerError(f"queue {queue!r} does not exist") from error
+        return told.message_count or 0
+
+    @asynccontextmanager
+    async def _scratch(self) -> AsyncIterator[Channel]:
+        channel = await self._line.channel(confirms=False)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+
+def arguments(spec: QueueSpec) -> FieldTable:
+    """Return the declaration's arguments. "classic" is the broker's default and stays unsaid, as with Celery."""
+    told: FieldTable = {}
+    if spec.kind != "classic":
+        told["x-queue-type"] = spec.kind
+    if spec.expires is not None:
+        told["x-expires"] = spec.expires
+    return told

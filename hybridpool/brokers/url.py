@@ -1,0 +1,82 @@
+"""Broker URLs as Celery users write them: parsed once, and never shown with a password.
+
+``amqp://user:password@host:port/vhost``. The virtual host is what follows the first slash: nothing or one more slash
+is ``/`` (``amqp://host``, ``amqp://host/``, ``amqp://host//``), a slash inside a name is written ``%2F`` or ``/``.
+"""
+
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import attrs
+
+from hybridpool.errors import ConfigError
+
+#: port by scheme; Celery's spelling ``pyamqp`` is read as ``amqp``
+PORTS = {"amqp": 5672, "amqps": 5671}
+MEMORY = "memory"
+
+
+@attrs.frozen(kw_only=True)
+class BrokerUrl:
+    """The parts of a broker URL, decoded."""
+
+    scheme: str
+    host: str = "localhost"
+    port: int = 0
+    user: str = "guest"
+    password: str = attrs.field(default="guest", repr=False)
+    vhost: str = "/"
+    query: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def masked(self) -> str:
+        """For people and logs: the password is replaced, the query left out, because it may name secrets too."""
+        if self.scheme == MEMORY:
+            return "memory://"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{self.user}:**@{host}:{self.port}/{self.vhost}"
+
+
+def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
+    """Read a broker URL.
+
+    :param setting: the setting's name, for the message.
+    :raises ConfigError: if the scheme is not known or the URL has no usable host or port; the message is one line and
+        quotes no part in which a password may stand.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(
+            f"{setting}: host or port cannot be read; special characters in a user or password must be percent-encoded"
+        ) from None
+    scheme = parts.scheme.removeprefix("py")
+    if scheme == MEMORY:
+        return BrokerUrl(scheme=MEMORY, host="")
+    if scheme not in PORTS:
+        raise ConfigError(
+            f"{setting}: scheme {parts.scheme!r} is not known; it must be amqp://, amqps:// or memory://"
+            if "://" in url
+            else f"{setting}: this is no URL; it must begin with amqp://, amqps:// or memory://"
+        )
+    return _amqp(parts, scheme, port)
+
+
+def _amqp(parts: SplitResult, scheme: str, port: int | None) -> BrokerUrl:
+    return BrokerUrl(
+        scheme=scheme,
+        host=parts.hostname or "localhost",
+        port=port or PORTS[scheme],
+        user=unquote(parts.username or "guest"),
+        password=unquote(parts.password or "guest"),
+        vhost=unquote(parts.path[1:]) or "/",
+        query=tuple(parse_qsl(parts.query)),
+    )
+
+
+def mask(url: str) -> str:
+    """Return the URL fit for logs: ``amqp://guest:**@localhost:5672//``.
+
+    :raises ConfigError: if it cannot be parsed.
+    """
+    return parse(url).masked

@@ -1,0 +1,193 @@
+"""The frames between parent, zygote and children.
+
+A *message* is a msgpack array of frames; `wire` carries it across a socket. Nothing here knows a socket.
+"""
+
+import mmap
+
+import msgspec
+
+
+class Frame(msgspec.Struct, array_like=True, gc=False):
+    """Base of everything on the wire: a tagged msgpack array."""
+
+
+# ---- how a call ended, as the child saw it -------------------------------------------------------------------
+
+
+class Returned(Frame, tag=1):
+    #: the value, encoded (JSON)
+    value: bytes
+    #: its repr, cut at 1024 characters
+    text: str
+
+
+class Raised(Frame, tag=2):
+    #: qualified name of the exception's type, and its module
+    kind: str
+    module: str
+    #: JSON array of its arguments
+    arguments: bytes
+    #: its repr
+    text: str
+    traceback: str
+
+
+class Refused(Frame, tag=3):
+    """The task was not run: its body or arguments cannot be used. The fields of `Raised` are for whoever waits."""
+
+    reason: str
+    kind: str
+    module: str
+    arguments: bytes
+
+
+ChildOutcome = Returned | Raised | Refused
+
+
+# ---- parent → child ------------------------------------------------------------------------------------------
+
+
+class Call(Frame, tag=10):
+    """Run this."""
+
+    seq: int
+    task: str
+    id: str
+    content_type: str
+    body: bytes
+    #: attempts before this one (Celery's `retries`)
+    retries: int = 0
+    root_id: str | None = None
+
+
+class Sent(Frame, tag=11):
+    """The answer to `Enqueue`: the parent has published, or says why not."""
+
+    ticket: int
+    error: str | None
+
+
+# ---- child → parent ------------------------------------------------------------------------------------------
+
+
+class Ready(Frame, tag=20):
+    """Birth is done; calls may come."""
+
+
+class Stillborn(Frame, tag=21):
+    """Birth failed; the child exits."""
+
+    text: str
+
+
+class Done(Frame, tag=22):
+    seq: int
+    outcome: ChildOutcome
+    #: seconds
+    runtime: float
+    #: bytes this child owns alone, when that was looked at; else 0
+    owned: int
+
+
+class Said(Frame, tag=23):
+    """Whole lines that user code logged or printed."""
+
+    text: str
+
+
+class Enqueue(Frame, tag=24):
+    """Please publish this message for me and answer with `Sent`."""
+
+    ticket: int
+    #: an encoded message; the app's client side writes and reads it, the wire does not look inside
+    message: bytes
+
+
+# ---- parent → zygote -----------------------------------------------------------------------------------------
+
+
+class Begin(Frame, tag=30):
+    """Import the app; the first message."""
+
+    #: "module:attribute", "module.attribute", "module", or empty for none
+    app: str
+    imports: tuple[str, ...] = ()
+    #: the parent's sys.path, so that both find the same modules
+    path: tuple[str, ...] = ()
+
+
+class ChildOrders(Frame, tag=31):
+    """What a child is told at birth."""
+
+    log_level: int
+    log_format: str
+    redirect_stdouts: bool
+    #: bytes of own memory above which an exact reading is worth its price; 0: never look
+    memory_watch: int
+
+
+class Fork(Frame, tag=32):
+    """Fork a child; its end of the channel comes along."""
+
+    name: str
+    orders: ChildOrders
+
+
+class Kill(Frame, tag=33):
+    """Signal a child's process group. Only the zygote, who reaps, knows that a pid is still that child's."""
+
+    pid: int
+    signum: int
+
+
+# ---- zygote → parent -----------------------------------------------------------------------------------------
+
+
+class Imported(Frame, tag=40):
+    """The app is there."""
+
+    #: JSON, from the app itself: settings and tasks
+    manifest: bytes
+    #: names of threads that importing the app left running; a fork does not carry them over
+    threads: tuple[str, ...] = ()
+
+
+class ImportFailed(Frame, tag=41):
+    message: str
+    #: the user's part of the traceback
+    details: str
+
+
+class Forked(Frame, tag=42):
+    name: str
+    pid: int
+
+
+class ForkFailed(Frame, tag=43):
+    name: str
+    reason: str
+
+
+class Exited(Frame, tag=44):
+    """A child was reaped: `wait4`'s status, and its high-water mark of resident memory in KiB."""
+
+    pid: int
+    status: int
+    max_resident: int
+
+
+ToChild = Call | Sent
+FromChild = Ready | Stillborn | Done | Said | Enqueue
+ToZygote = Begin | Fork | Kill
+FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
+
+#: a message as it comes out of a socket
+Message = bytes | mmap.mmap
+
+_encoder = msgspec.msgpack.Encoder()
+pack = _encoder.encode
+read_to_child = msgspec.msgpack.Decoder(list[ToChild]).decode
+read_from_child = msgspec.msgpack.Decoder(list[FromChild]).decode
+read_to_zygote = msgspec.msgpack.Decoder(list[ToZygote]).decode
+read_from_zygote = msgspec.msgpack.Decoder(list[FromZygote]).decode

@@ -1,0 +1,142 @@
+"""Find the app by the name given on the command line, and put into words what is wrong when it is not there.
+
+The name is ``module:attribute``, ``module.attribute`` or ``module`` alone (then its ``app``, ``celery`` or only app).
+"""
+
+import difflib
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+from hybridpool.errors import AppLoadError
+
+
+class Program(Protocol):
+    """What the zygote and the children need of an app. `hybridpool.app.App` is one."""
+
+    def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
+        """The functions by task name."""
+
+    def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
+        """What to call at "worker_init", "worker_process_init", "worker_process_shutdown"."""
+
+    def further_imports(self) -> Sequence[str]:
+        """Modules that hold more tasks, by the app's own settings."""
+
+    def manifest(self) -> bytes:
+        """Settings and tasks, as JSON, for the parent."""
+
+
+def load(name: str, imports: Sequence[str] = ()) -> Program:
+    """Import the app and the further modules.
+
+    :raises AppLoadError: if a module or the attribute is not there, is no app, or fails while it is imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    if attribute:
+        found = _attribute(_import(module_name), attribute, name)
+    else:
+        found = _by_dots(name)
+    for further in (*imports, *found.further_imports()):
+        _import(further)
+    return found
+
+
+def _by_dots(name: str) -> Program:
+    if name.rpartition(".")[0]:
+        try:
+            module = _import(name)
+        except _NoSuchModule as missing:
+            parent, _, attribute = name.rpartition(".")
+            if missing.wanted != name:
+                raise
+            return _attribute(_import(parent), attribute, name)
+    else:
+        module = _import(name)
+    return _only_app(module, name)
+
+
+class _NoSuchModule(AppLoadError):
+    def __init__(self, wanted: str) -> None:
+        last = wanted.rpartition(".")[2]
+        near = difflib.get_close_matches(last, _neighbours(wanted), 1)
+        hint = f"; did you mean {wanted[: len(wanted) - len(last)] + near[0]!r}?" if near else ""
+        super().__init__(f"there is no module {wanted!r} here or on PYTHONPATH{hint}")
+        self.wanted = wanted
+
+
+def _neighbours(wanted: str) -> list[str]:
+    """Names of modules beside the one that was wanted."""
+    parent = sys.modules.get(wanted.rpartition(".")[0])
+    path = getattr(parent, "__path__", None) if parent is not None else ["", os.getcwd()]
+    return [module.name for module in pkgutil.iter_modules(path)] if path is not None else []
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise _NoSuchModule(error.name) from None
+        raise failed(name, error) from None
+    except (Exception, SystemExit) as error:
+        raise failed(name, error) from None
+
+
+def failed(name: str, error: BaseException) -> AppLoadError:
+    """Put an exception of user code into one line, with the user's part of its traceback as details."""
+    return AppLoadError(f"{name!r} failed: {_short(error)}", _user_traceback(error))
+
+
+def _short(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Format the traceback from the first frame that is neither ours nor the import machinery's."""
+    frames = error.__traceback__
+    own = (__file__, importlib.__file__)
+    while frames is not None:
+        filename = frames.tb_frame.f_code.co_filename
+        if filename not in own and not filename.startswith("<frozen importlib"):
+            break
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
+    found = getattr(module, attribute, None)
+    if found is None:
+        near = difflib.get_close_matches(attribute, vars(module), 1)
+        hint = f"; did you mean {module.__name__}:{near[0]}?" if near else ""
+        raise AppLoadError(f"module {module.__name__!r} has no attribute {attribute!r}{hint}")
+    if isinstance(found, ModuleType):
+        return _only_app(found, name)
+    if not _is_app(found):
+        raise AppLoadError(f"{module.__name__}:{attribute} is a {type(found).__qualname__}, not a hybridpool App")
+    return cast("Program", found)
+
+
+def _only_app(module: ModuleType, name: str) -> Program:
+    apps = {key: value for key, value in vars(module).items() if _is_app(value)}
+    for usual in ("app", "celery"):
+        if usual in apps:
+            return cast("Program", apps[usual])
+    different = list({id(value): value for value in apps.values()}.values())
+    if len(different) == 1:
+        return cast("Program", different[0])
+    if different:
+        choices = ", ".join(f"{module.__name__}:{key}" for key in sorted(apps))
+        raise AppLoadError(f"module {module.__name__!r} has several apps; say which: {choices}")
+    raise AppLoadError(f"module {module.__name__!r} has no hybridpool App; define app = App({name!r}) or name it")
+
+
+def _is_app(value: object) -> bool:
+    return not isinstance(value, type) and all(
+        callable(getattr(value, name, None)) for name in ("child_tasks", "child_hooks", "manifest")
+    )

@@ -1,0 +1,87 @@
+"""How messages of frames cross a socket.
+
+A *message* is a msgpack array of frames in one SOCK_SEQPACKET packet, so it arrives whole or not at all: a process
+killed in the middle of a send leaves no torn frame, and the parent can take back what a child has not read yet. A
+message over `INLINE` bytes travels as a memfd that is passed along with a one-byte packet; so there is one framing
+for all sizes. The byte 0xC1 marks that packet: msgpack never uses it (msgpack spec, "formats").
+"""
+
+import mmap
+import os
+import socket
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+from hybridpool.child.frames import Message
+
+#: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
+INLINE: Final = 64 * 1024
+_IN_FILE: Final = b"\xc1"
+_FD_SPACE: Final = socket.CMSG_SPACE(array("i").itemsize)
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Make both ends of a private channel; messages stay whole, order is kept."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: int = 0) -> None:
+    """Send one message whole.
+
+    :raises BlockingIOError: if the socket does not block and is full; nothing was sent.
+    :raises BrokenPipeError: if the other end is gone.
+    """
+    if len(message) <= INLINE:
+        if fds:
+            socket.send_fds(sock, [message], list(fds), flags)
+        else:
+            sock.send(message, flags)
+        return
+    if fds:
+        raise ValueError("a message over INLINE cannot carry further descriptors")
+    file = _in_file(message)
+    try:
+        socket.send_fds(sock, [_IN_FILE], [file], flags)
+    finally:
+        os.close(file)
+
+
+def receive(sock: socket.socket, flags: int = 0) -> Message:
+    """Take one message; empty when the other end is gone.
+
+    :raises BlockingIOError: if nothing is there and the socket or `flags` say not to wait.
+    """
+    message, fds = receive_with_fds(sock, flags)
+    for fd in fds:
+        os.close(fd)
+    return message
+
+
+def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list[int]]:
+    """Take one message and the descriptors that came with it, which are the caller's to close."""
+    data, ancillary, _flags, _address = sock.recvmsg(INLINE, _FD_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
+    if not ancillary:
+        return data, []
+    fds = array("i")
+    for _level, _kind, payload in ancillary:
+        fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if data != _IN_FILE:
+        return data, list(fds)
+    try:
+        return mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), []
+    finally:
+        os.close(fds[0])
+
+
+def _in_file(message: bytes) -> int:
+    """Put a large message into anonymous memory and return its descriptor."""
+    file = os.memfd_create("hybridpool", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(message)
+        while view:
+            view = view[os.write(file, view) :]
+    except BaseException:
+        os.close(file)
+        raise
+    return file

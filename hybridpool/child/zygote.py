@@ -1,0 +1,160 @@
+"""The zygote: one clean process that imports the app, freezes it, and forks every child.
+
+Started by exec (`python -m hybridpool.child.zygote FD`), so it never holds its parent's threads, sockets or loop. It
+serves fork requests on one control socket and reaps with `wait4`. Its promise: when the parent's end of that socket
+closes, for whatever reason, every child's process group is killed before the zygote goes; when the zygote dies, the
+kernel kills the children.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from typing import NoReturn
+
+from hybridpool.child import birth, frames, guard, load, wire
+from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill
+from hybridpool.child.load import Program
+from hybridpool.errors import AppLoadError, HybridpoolError
+
+
+class Zygote:
+    """Serves one parent."""
+
+    def __init__(self, control: socket.socket, program: Program | None) -> None:
+        self._control = control
+        self._program = program
+        self._pids: set[int] = set()
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Fork, signal and reap until the parent is gone."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+                self._reap()
+            if self._control.fileno() in ready and not self._obey():
+                break
+        for pid in self._pids:
+            guard.kill_group(pid, signal.SIGKILL)
+
+    def _obey(self) -> bool:
+        """Carry out one message of orders; False when the parent is gone."""
+        message, fds = wire.receive_with_fds(self._control)
+        if not len(message):
+            return False
+        for order in frames.read_to_zygote(message):
+            match order:
+                case Fork():
+                    self._fork(order, socket.socket(fileno=fds.pop(0)))
+                case Kill(pid=pid, signum=signum) if pid in self._pids:
+                    guard.kill_group(pid, signum)
+                case _:
+                    continue
+        return True
+
+    def _fork(self, order: Fork, channel: socket.socket) -> None:
+        zygote = os.getpid()
+        with channel:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._tell(ForkFailed(order.name, f"fork: {error.strerror}"))
+                return
+            if pid == 0:
+                self._control.close()
+                os.close(self._woken)
+                os.close(self._wake)
+                birth.live(order, channel, zygote, self._program)
+        self._pids.add(pid)
+        self._tell(Forked(order.name, pid))
+
+    def _reap(self) -> None:
+        """Collect everyone who has exited: children, and descendants of theirs that came to us as orphans."""
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            if seen.si_pid in self._pids:
+                # While the child is a zombie its pid is not reused, so its group is still its own.
+                guard.kill_group(seen.si_pid, signal.SIGKILL)
+            pid, status, usage = os.wait4(seen.si_pid, 0)
+            if pid in self._pids:
+                self._pids.discard(pid)
+                self._tell(Exited(pid, status, usage.ru_maxrss))
+
+    def _tell(self, *news: frames.FromZygote) -> None:
+        try:
+            wire.send(self._control, frames.pack(news))
+        except OSError:
+            # The parent is gone; `serve` reads the end of the socket next and leaves.
+            return
+
+
+def begin(control: socket.socket) -> Program | None:
+    """Import the app as the first message says, and report; exits if that fails."""
+    message = wire.receive(control)
+    if not len(message):
+        sys.exit(0)
+    order = frames.read_to_zygote(message)[0]
+    if not isinstance(order, Begin):
+        raise HybridpoolError(f"the first order must be Begin, not {order!r}")
+    if order.path:
+        sys.path[:] = order.path
+    program = None
+    try:
+        if order.app:
+            program = load.load(order.app, order.imports)
+            for hook in program.child_hooks("worker_init"):
+                hook()
+        manifest = program.manifest() if program else b"{}"
+    except AppLoadError as error:
+        _stop(control, str(error), error.details)
+    except HybridpoolError as error:
+        _stop(control, str(error), "")
+    except (Exception, SystemExit) as error:
+        failure = load.failed("worker_init", error)
+        _stop(control, str(failure), failure.details)
+    threads = tuple(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    # What is here now stays shared with every child: a collection must never write to it again.
+    gc.collect()
+    gc.freeze()
+    wire.send(control, frames.pack([Imported(manifest, threads)]))
+    return program
+
+
+def _stop(control: socket.socket, message: str, details: str) -> NoReturn:
+    wire.send(control, frames.pack([ImportFailed(message, details)]))
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run as `python -m hybridpool.child.zygote FD`."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    parent = os.getppid()
+    os.set_inheritable(control.fileno(), False)
+    # While the app is imported nobody watches the socket, so the kernel does.
+    guard.die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard.adopt_orphans()
+    program = begin(control)
+    zygote = Zygote(control, program)
+    guard.outlive_parent()
+    zygote.serve()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

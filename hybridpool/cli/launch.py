@@ -1,0 +1,129 @@
+"""Start a worker from the command line: app, settings, log, banner, signals, exit code."""
+
+import asyncio
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+
+from hybridpool import events
+from hybridpool.brokers.open import open_broker
+from hybridpool.cli.banner import banner as draw_banner
+from hybridpool.client.portal import has_uvloop
+from hybridpool.config import Layer, environment_layer
+from hybridpool.errors import ConfigError, HybridpoolError
+from hybridpool.monitor import log
+from hybridpool.monitor.sink import Sink
+from hybridpool.worker import Prepared, Stop, Worker, prepare
+
+_ANSWERS = {signal.SIGTERM: Stop.WARM, signal.SIGINT: Stop.WARM, signal.SIGQUIT: Stop.COLD}
+
+
+def launch(app: str, layer: Layer, *, banner: bool) -> int:
+    """Run a worker until it is told to stop; returns the exit code: 0 after a warm stop, 1 after a cold one.
+
+    :param layer: the command line's settings.
+    :raises HybridpoolError: if it cannot start or go on; one line says why.
+    """
+    if sys.platform != "linux":
+        raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return anyio.run(_main, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+async def _main(app: str, layer: Layer, show_banner: bool) -> int:
+    bus = events.Bus()
+    prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+    settings = prepared.resolved.settings
+    sink = Sink(_log_file(settings.worker_logfile))
+    log.set_up(sink, log.level_number(settings.worker_loglevel))
+    bus.subscribe(log.LogFace(sink.write))
+    broker = open_broker(
+        settings.broker_url,
+        bus.emit,
+        heartbeat=settings.broker_heartbeat,
+        connect_timeout=settings.broker_connection_timeout,
+        name=prepared.node,
+    )
+    worker = Worker(prepared, broker, bus, log.FORMAT)
+    if show_banner:
+        sink.write(draw_banner(prepared, worker.queues))
+    _warn(prepared)
+    try:
+        with _Signals(worker):
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(_say_ready, worker, prepared.node)
+                ended = await worker.run()
+                beside.cancel_scope.cancel()
+    finally:
+        sink.flush()
+    return 0 if ended is Stop.WARM else 1
+
+
+async def _say_ready(worker: Worker, node: str) -> None:
+    await worker.ready.wait()
+    log.log.info("%s ready.", node)
+
+
+class _Signals:
+    """TERM and the first INT stop warmly; QUIT and the second INT coldly."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._interrupts = 0
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _ANSWERS:
+            loop.add_signal_handler(number, self._hear, number)
+
+    def __exit__(self, *exc_info: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _ANSWERS:
+            loop.remove_signal_handler(number)
+
+    def _hear(self, number: signal.Signals) -> None:
+        answer = _ANSWERS[number]
+        if number is signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                answer = Stop.COLD
+            else:
+                log.log.warning("worker: Hitting Ctrl+C again will terminate all running tasks!")
+        word = "Warm" if answer is Stop.WARM else "Cold"
+        log.log.warning("worker: %s shutdown (MainProcess)", word)
+        self._worker.stop(answer)
+
+
+def _warn(prepared: Prepared) -> None:
+    if prepared.threads:
+        names = ", ".join(prepared.threads)
+        log.log.warning("importing the app left threads running, which no child will have: %s", names)
+    if os.geteuid() == 0 and "pickle" in prepared.resolved.settings.accept_content:
+        log.log.warning("accept_content allows pickle and the worker runs as root: a message can run any code as root")
+
+
+def _log_file(path: str | None) -> int:
+    """:raises ConfigError: if the log file cannot be opened."""
+    if path is None:
+        return 2
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"worker_logfile {path!r} cannot be opened: {error.strerror}") from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One mistake of a user is one line, however many task groups it came through; a fault of ours is shown whole."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, HybridpoolError) else group

@@ -1,0 +1,134 @@
+"""`Task`: what @app.task makes. It stays the function it was, and can be called from afar, typed."""
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+import attrs
+
+from hybridpool.task import TaskOptions
+
+if TYPE_CHECKING:
+    from hybridpool.client.handle import Handle, SyncHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """How one call is sent; None: as the task or the app says."""
+
+    queue: str | None = None
+    #: seconds after which it must not be started any more, or the moment
+    expires: float | dt.datetime | None = None
+    #: 0–255, for queues declared with x-max-priority
+    priority: int | None = None
+    ignore_result: bool | None = None
+    #: the task's id; None: a new one
+    task_id: str | None = None
+    #: further AMQP headers
+    headers: Mapping[str, object] = attrs.field(factory=dict)
+
+
+CALL_OPTIONS = tuple(field.name for field in attrs.fields(CallOptions))
+
+
+class Sends(Protocol):
+    """What a task needs of its app."""
+
+    async def send(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "Handle[Any]": ...
+
+    def send_task(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "SyncHandle[Any]": ...
+
+
+class Task(Generic[P, R]):
+    """A registered task.
+
+    Calling it calls the function, here and now; `enqueue` and `delay` have a worker do it.
+    """
+
+    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions) -> None:
+        functools.update_wrapper(self, function)
+        self._app = app
+        self.function = function
+        #: name, queue and the other options it was declared with
+        self.declared = options
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        return self.declared.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+        """Send a call, and wait until the broker has confirmed it.
+
+        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
+        :raises TypeError: if an argument has no JSON form.
+        """
+        return await Call(self._app, self, CallOptions()).enqueue(*args, **kwargs)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+        """Send a call from sync code; as `enqueue` in all else."""
+        return Call(self._app, self, CallOptions()).delay(*args, **kwargs)
+
+    def apply_async(
+        self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "SyncHandle[R]":
+        """Send a call from sync code with options, in Celery's form.
+
+        :raises TypeError: if there is no such option.
+        """
+        return self._app.send_task(self.name, args, kwargs, **options)
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        expires: float | dt.datetime | None = None,
+        priority: int | None = None,
+        ignore_result: bool | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, object] | None = None,
+    ) -> "Call[P, R]":
+        """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``."""
+        chosen = CallOptions(
+            queue=queue,
+            expires=expires,
+            priority=priority,
+            ignore_result=ignore_result,
+            task_id=task_id,
+            headers=headers or {},
+        )
+        return Call(self._app, self, chosen)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class Call(Generic[P, R]):
+    """A task with the options of its next calls."""
+
+    def __init__(self, app: Sends, task: Task[P, R], options: CallOptions) -> None:
+        self._app = app
+        self._task = task
+        self._options = options
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+        """As `Task.enqueue`, with these options."""
+        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._plain()))
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+        """As `Task.delay`, with these options."""
+        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return attrs.asdict(self._options, recurse=False, filter=lambda _, value: value not in (None, {}))

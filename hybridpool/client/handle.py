@@ -1,0 +1,75 @@
+"""What a call from afar gives back: the task's id, and a way to wait for its result."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from hybridpool.errors import ResultError, ResultsDisabled
+from hybridpool.protocol.reply import read_meta
+
+if TYPE_CHECKING:
+    from hybridpool.client.portal import Portal
+    from hybridpool.results.base import ResultReader
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Handle(Generic[R_co]):
+    """A sent task, waited for with ``await handle.get()`` on the loop that sent it."""
+
+    def __init__(self, task: str, id: str, reader: "ResultReader | None", why_none: str = "") -> None:
+        #: name of the task
+        self.task = task
+        self.id = id
+        self._reader = reader
+        self._why_none = why_none
+
+    async def get(self, timeout: float | None = None) -> R_co:
+        """Wait for the result.
+
+        :param timeout: seconds; None waits for ever.
+        :returns: what the task returned.
+        :raises ResultTimeout: if it does not come in time; it can be asked for again.
+        :raises ResultsDisabled: if no result was asked for.
+        :raises ChildLost: if the task's child died, and it was not run again.
+        :raises TaskFailed: if the task raised something whose type is not imported here; else that very exception,
+            with the child's traceback as a note.
+        """
+        if self._reader is None:
+            raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
+        meta = await self._reader.wait(self.id, timeout)
+        return cast("R_co", read_meta(meta))
+
+    def forget(self) -> None:
+        """Give the result up, so that it is not kept."""
+        if self._reader is not None:
+            self._reader.forget(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.task}[{self.id}]>"
+
+
+class SyncHandle(Generic[R_co]):
+    """A sent task, waited for with ``handle.get()`` from any thread."""
+
+    def __init__(self, handle: Handle[R_co], portal: "Callable[[], Portal] | None") -> None:
+        self._handle = handle
+        self._portal = portal
+        #: name of the task
+        self.task = handle.task
+        self.id = handle.id
+
+    def get(self, timeout: float | None = None) -> R_co:
+        """Wait for the result; as `Handle.get`, blocking this thread.
+
+        :raises ResultError: if this is a task inside a child, which must not wait for another task.
+        """
+        if self._portal is None:
+            raise ResultError(f"{self.task}[{self.id}]: a task must not wait for another one; chain them instead")
+        return self._portal().call(self._handle.get, timeout)
+
+    def forget(self) -> None:
+        """Give the result up, so that it is not kept."""
+        self._handle.forget()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.task}[{self.id}]>"

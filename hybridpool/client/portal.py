@@ -1,0 +1,76 @@
+"""The background loop behind the sync calls: one daemon thread, started by the first of them.
+
+A daemon, so that a script that ends does not hang on it; closed at exit, so that its connection is closed in order.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+T = TypeVar("T")
+#: seconds to let the loop close its connections at exit
+_PARTING: Final = 3.0
+
+
+class Portal:
+    """Runs coroutines on a loop in another thread and waits for them."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._up = threading.Event()
+        self._portal: BlockingPortal | None = None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._thread = threading.Thread(target=self._run, name="hybridpool-portal", daemon=True)
+        self._thread.start()
+        self._up.wait()
+        atexit.register(self.close)
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Run and wait; what it raises is raised here.
+
+        :raises RuntimeError: if the portal is closed.
+        """
+        if self._portal is None:
+            raise RuntimeError("the app is closed")
+        return self._portal.call(function, *args)
+
+    def at_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Await this on the loop when the portal closes."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        """End the loop and its thread; a second call does nothing."""
+        portal, self._portal = self._portal, None
+        if portal is None or self.pid != os.getpid():
+            return
+        atexit.unregister(self.close)
+        portal.start_task_soon(self._end, portal)
+        self._thread.join(_PARTING)
+
+    async def _end(self, portal: BlockingPortal) -> None:
+        for closer in self._closers:
+            await closer()
+        await portal.stop()
+
+    def _run(self) -> None:
+        anyio.run(self._serve, backend="asyncio", backend_options={"use_uvloop": has_uvloop()})
+
+    async def _serve(self) -> None:
+        async with BlockingPortal() as portal:
+            self._portal = portal
+            self._up.set()
+            await portal.sleep_until_stopped()
+
+
+def has_uvloop() -> bool:
+    """Tell whether uvloop is installed."""
+    try:
+        import uvloop  # noqa: F401  # only whether it is there
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""Every error a user of hybridpool can meet. This file imports nothing.
+
+HybridpoolError
+├── ConfigError           an option or setting is wrong; says which, where it came from and what would be right
+├── AppLoadError          the app named on the command line cannot be imported
+├── TaskError             the task's own fault, as seen by whoever waits for it
+│   ├── NotRegistered     no task of that name
+│   └── TaskFailed        the task raised; carries type, arguments and traceback text
+├── PoolError             the pool's fault, not the task's
+│   ├── ChildLost         a child died while it ran the call
+│   ├── ChildBirthFailed  children die or hang before they are ready, again and again
+│   └── PoolClosed        the pool is shutting down or gone
+├── BrokerError           the broker cannot be reached, refused us, or did not confirm
+│   └── BrokerUnavailable no connection within the time allowed
+├── ResultError           the answer cannot be had
+│   ├── ResultTimeout     not within the time allowed; the task may still run
+│   └── ResultsDisabled   no result backend is configured, or the task ignores its result
+└── ProtocolError         a message that is not Celery protocol 2, or that we refuse
+"""
+
+
+class HybridpoolError(Exception):
+    """Root of everything that hybridpool raises on purpose."""
+
+
+class ConfigError(HybridpoolError):
+    """A setting or option has a value that cannot be used.
+
+    :param message: one line that names the setting, its source and what is allowed.
+    """
+
+
+class AppLoadError(HybridpoolError):
+    """The app cannot be imported, or is not where the command line says.
+
+    :param message: one line for the operator.
+    :param details: the user's own part of the traceback, if the module itself failed; else empty.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class TaskError(HybridpoolError):
+    """The task is at fault, not the machinery."""
+
+
+class NotRegistered(TaskError):
+    """No task of that name is registered with the app."""
+
+
+class TaskFailed(TaskError):
+    """A task raised an exception whose type is not importable where the result is read.
+
+    :param kind: the qualified type name, as ``module.Name``.
+    :param arguments: the exception's arguments as far as they could be sent.
+    :param traceback: the child's traceback as text.
+    """
+
+    def __init__(self, kind: str, arguments: tuple[object, ...] = (), traceback: str = "") -> None:
+        shown = ", ".join(map(repr, arguments))
+        super().__init__(f"{kind}({shown})")
+        self.kind = kind
+        self.arguments = arguments
+        self.traceback = traceback
+
+
+class PoolError(HybridpoolError):
+    """The pool could not do its part."""
+
+
+class ChildLost(PoolError):
+    """A child died while it ran the call; the message says how (signal, exit code)."""
+
+
+class ChildBirthFailed(PoolError):
+    """Children keep dying or hanging before they are ready; the last cause is in the message."""
+
+
+class PoolClosed(PoolError):
+    """The pool takes no more calls: it is shutting down or was never started."""
+
+
+class BrokerError(HybridpoolError):
+    """The broker refused, failed or did not confirm."""
+
+
+class BrokerUnavailable(BrokerError):
+    """There is no connection to the broker, and none could be made in the time allowed."""
+
+
+class ResultError(HybridpoolError):
+    """The answer of a task cannot be had."""
+
+
+class ResultTimeout(ResultError, TimeoutError):
+    """The answer did not come in the time allowed; the task itself is not stopped by that."""
+
+
+class ResultsDisabled(ResultError):
+    """No result backend is configured, so there is nothing to wait for."""
+
+
+class ProtocolError(HybridpoolError):
+    """A message that cannot be understood or is refused; the text is the reason."""

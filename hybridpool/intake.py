@@ -1,0 +1,131 @@
+"""Delivery → admitted or not → a job for the pool.
+
+Runs on the loop for every message, so it does nothing that waits.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+
+from hybridpool import events
+from hybridpool.brokers.base import Broker
+from hybridpool.child.codec import CONTENT_TYPES
+from hybridpool.config import Settings
+from hybridpool.errors import PoolClosed, ProtocolError
+from hybridpool.lanes.job import Job
+from hybridpool.message import Delivery, Head
+from hybridpool.outcome import Outcome
+from hybridpool.policy.admission import Admitted, Denied, Gate, TooLate, admit, is_expired
+from hybridpool.policy.settlement import Terms
+from hybridpool.protocol.head import read_head
+from hybridpool.settle import Received, Settler
+from hybridpool.task import TaskOptions
+
+
+class Intake:
+    """Takes deliveries in."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        settler: Settler,
+        submit: Callable[[Job], None],
+        tasks: Mapping[str, TaskOptions],
+        settings: Settings,
+        bus: events.Bus,
+    ) -> None:
+        """:param submit: hands a job to the pool."""
+        self._broker = broker
+        self._settler = settler
+        self._submit = submit
+        self._tasks = tasks
+        self._settings = settings
+        self._bus = bus
+        #: what came after the pool had stopped taking calls
+        self._too_late: list[Delivery] = []
+        self._gate = Gate(
+            tasks=tasks.keys(),
+            accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content),
+            max_size=settings.worker_max_message_size,
+        )
+
+    def take(self, delivery: Delivery) -> None:
+        """Take one delivery: it will be settled, however it goes."""
+        try:
+            head = read_head(delivery)
+        except ProtocolError as error:
+            self._settler.unreadable(delivery, str(error))
+            return
+        received = Received(delivery, head, self._terms(head, delivery))
+        match admit(self._gate, head, delivery, dt.datetime.now(dt.UTC)):
+            case Admitted():
+                self._bus.emit(events.TaskReceived(head.name, head.id))
+                self._hand_over(received)
+            case Denied() as denied:
+                self._settler.denied(received, denied)
+            case TooLate():
+                self._settler.expired(received)
+
+    def give_back(self, jobs: Iterable[Job]) -> int:
+        """Return messages to their queues, unstarted: those of the jobs, and what came since the pool takes no more.
+
+        Call it when nothing is consumed any more, else they come straight back.
+
+        :returns: how many.
+        """
+        unstarted = [job.cargo.delivery for job in jobs if isinstance(job.cargo, Received)] + self._too_late
+        self._too_late = []
+        for delivery in unstarted:
+            self._broker.requeue(delivery)
+        return len(unstarted)
+
+    def _hand_over(self, received: Received) -> None:
+        head, delivery = received.head, received.delivery
+        early = not received.terms.acks_late
+        job = Job(
+            task=head.name,
+            id=head.id,
+            content_type=delivery.content_type or "",
+            body=delivery.body,
+            retries=head.retries,
+            root_id=head.root_id,
+            on_done=self._done,
+            may_start=self._may_start if early or head.expires is not None else None,
+            cargo=received,
+        )
+        try:
+            self._submit(job)
+        except PoolClosed:
+            self._too_late.append(delivery)
+
+    def _may_start(self, job: Job) -> bool:
+        """Just before a child gets the job: too late, or the moment to acknowledge at most once."""
+        received = job.cargo
+        assert isinstance(received, Received)
+        if is_expired(received.head, dt.datetime.now(dt.UTC)):
+            self._settler.expired(received)
+            return False
+        if not received.terms.acks_late and not received.acknowledged:
+            received.acknowledged = True
+            self._broker.ack(received.delivery)
+        return True
+
+    def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+        received = job.cargo
+        assert isinstance(received, Received)
+        self._settler.done(received, outcome, child, runtime)
+
+    def _terms(self, head: Head, delivery: Delivery) -> Terms:
+        options = self._tasks.get(head.name)
+        settings = self._settings
+        late = options.acks_late if options else None
+        ignore = options.ignore_result if options else None
+        limit = options.max_deliveries if options else None
+        return Terms(
+            wants_result=(
+                not head.ignore_result
+                and not (settings.task_ignore_result if ignore is None else ignore)
+                and self._settler.wants_result(delivery)
+            ),
+            acks_late=settings.task_acks_late if late is None else late,
+            max_deliveries=settings.task_max_deliveries if limit is None else limit,
+        )

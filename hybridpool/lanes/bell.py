@@ -1,0 +1,24 @@
+"""A bell: wakes whoever sleeps beside it, costs nothing when nobody does."""
+
+import asyncio
+
+
+class Bell:
+    """Look, act, then `wait`: nothing can happen between the look and the sleep, as both are on one loop."""
+
+    def __init__(self) -> None:
+        self._sleepers: list[asyncio.Future[None]] = []
+
+    def ring(self) -> None:
+        """Wake everyone who sleeps now."""
+        if self._sleepers:
+            sleepers, self._sleepers = self._sleepers, []
+            for sleeper in sleepers:
+                if not sleeper.done():
+                    sleeper.set_result(None)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Sleep until the next ring, or so many seconds; None: however long it takes."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        await asyncio.wait((sleeper,), timeout=timeout)

@@ -1,0 +1,120 @@
+"""The children of a lane: ordered from the zygote, told to go, buried.
+
+What a child says about calls goes to the lane; what concerns its life is dealt with here. `changed` rings whenever
+whoever decides on the number of children should look again.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from hybridpool import events
+from hybridpool.child import frames
+from hybridpool.child.frames import ChildOrders, Exited, Forked, ForkFailed, Stillborn
+from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Hears, Link
+from hybridpool.lanes.zygote import News, Zygote, describe_exit
+from hybridpool.policy.lifecycle import State
+
+#: a child is gone: what it never read, what died with it, and how
+Buried = Callable[[Link, list[Job], list[Job], str], None]
+
+
+class Nursery:
+    """Births, retirements and burials."""
+
+    def __init__(self, bus: events.Bus, orders: ChildOrders, hears: Hears, buried: Buried) -> None:
+        self._bus = bus
+        self._orders = orders
+        self._hears = hears
+        self._buried = buried
+        self._zygote: Zygote | None = None
+        self._by_pid: dict[int, Link] = {}
+        self._ordered = 0
+        #: children by name, from the order to fork to the burial
+        self.links: dict[str, Link] = {}
+        #: births that failed in a row
+        self.failed_births = 0
+        #: how the last failed birth failed
+        self.last_failure = ""
+        #: rung when whoever keeps the staff should look again
+        self.changed = Bell()
+
+    @property
+    def zygote(self) -> Zygote | None:
+        """What children are forked from; None while there is none."""
+        return self._zygote
+
+    def use(self, zygote: Zygote) -> None:
+        """Fork from this zygote from now on."""
+        self._zygote = zygote
+        self.changed.ring()
+
+    def spawn(self) -> None:
+        """Order one more child. It has a name at once, and takes calls once it is READY."""
+        if self._zygote is None:
+            return
+        self._ordered += 1
+        link = Link(name=f"ForkPoolWorker-{self._ordered}", ordered_at=time.monotonic())
+        self.links[link.name] = link
+        self._zygote.fork(link.name, self._orders, link.open(self._hear))
+
+    def retire(self, link: Link, reason: str) -> None:
+        """Have a child go after the call it has in hand; one that is on its way already is left alone."""
+        if link.state in (State.RETIRING, State.GONE):
+            return
+        link.end(reason)
+        self._bus.emit(events.ChildRetired(link.name, link.pid, reason))
+        self.changed.ring()
+
+    def kill(self, link: Link) -> None:
+        """Kill a child and all it started, now."""
+        if self._zygote is not None and link.pid:
+            self._zygote.kill(link.pid)
+
+    def hear_zygote(self, news: News) -> None:
+        """Take the zygote's news."""
+        match news:
+            case Forked(name=name, pid=pid):
+                link = self.links[name]
+                link.pid = pid
+                self._by_pid[pid] = link
+                self._bus.emit(events.ChildSpawned(name, pid))
+            case ForkFailed(name=name, reason=reason):
+                self._bury(self.links[name], reason)
+            case Exited(pid=pid, status=status):
+                self._bury(self._by_pid.pop(pid), describe_exit(os.waitstatus_to_exitcode(status)))
+
+    def lose_zygote(self, cause: str) -> list[int]:
+        """The zygote died, and the kernel has killed its children: bury them all.
+
+        :returns: their pids, whose process groups may still hold what tasks had started.
+        """
+        self._zygote = None
+        pids = list(self._by_pid)
+        self._by_pid.clear()
+        for link in list(self.links.values()):
+            self._bury(link, f"its zygote died: {cause}")
+        self.changed.ring()
+        return pids
+
+    def _hear(self, link: Link, frame: frames.FromChild) -> None:
+        if isinstance(frame, Stillborn):
+            link.stillborn = frame.text
+            return
+        if isinstance(frame, frames.Ready):
+            self.failed_births = 0
+            self._bus.emit(events.ChildReady(link.name, link.pid))
+            self.changed.ring()
+        self._hears(link, frame)
+
+    def _bury(self, link: Link, cause: str) -> None:
+        back, lost = link.bury()
+        del self.links[link.name]
+        if not link.was_ready:
+            self.failed_births += 1
+            self.last_failure = cause = link.stillborn or cause
+        self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=link.retired_because is not None))
+        self._buried(link, back, lost, cause)
+        self.changed.ring()

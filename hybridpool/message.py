@@ -1,0 +1,110 @@
+"""The two kinds of message the house knows: what came, and what we send.
+
+Heads are read here; bodies are bytes that nobody in the parent opens.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+
+import attrs
+import msgspec
+
+from hybridpool.errors import ProtocolError
+
+
+@attrs.define(kw_only=True, eq=False)
+class Delivery:
+    """One message as the broker handed it over, not yet settled.
+
+    It is settled once, through the broker that delivered it. ``channel`` numbers the broker's channel that brought
+    it: an answer that belongs to an older channel is void, because the broker has already taken the message back.
+    Not frozen, because one is made for every message and a frozen attrs class costs four times as much to make;
+    nobody changes one.
+    """
+
+    #: name of the queue it came from
+    queue: str
+    #: the broker's number of this delivery, rising on one channel
+    tag: int
+    channel: int
+    redelivered: bool
+    headers: Mapping[str, object]
+    content_type: str | None
+    content_encoding: str | None
+    correlation_id: str | None
+    reply_to: str | None
+    priority: int | None
+    exchange: str
+    routing_key: str
+    body: bytes
+
+
+@attrs.define(eq=False)
+class Head:
+    """What the parent reads of a task message."""
+
+    name: str
+    id: str
+    root_id: str | None
+    parent_id: str | None
+    group: str | None
+    retries: int
+    #: UTC
+    eta: dt.datetime | None
+    expires: dt.datetime | None
+    ignore_result: bool
+    #: deliveries before this one whose child died
+    lost_before: int
+
+
+@attrs.frozen(kw_only=True)
+class Outgoing:
+    """One message to publish.
+
+    The empty exchange with a queue's name as routing key reaches that queue directly (AMQP 0-9-1, default exchange).
+    """
+
+    body: bytes
+    routing_key: str
+    exchange: str = ""
+    headers: Mapping[str, object] = attrs.field(factory=dict)
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    #: survives a restart of the broker (AMQP delivery mode 2)
+    persistent: bool = True
+    priority: int | None = None
+    #: milliseconds until the broker may drop it unread; None: never
+    expiration: int | None = None
+    #: an error if no queue takes it, in place of silence
+    mandatory: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class QueueSpec:
+    """How a queue is declared when it does not exist yet. Always durable unless ``private``."""
+
+    name: str
+    #: "classic" or "quorum" (RabbitMQ's x-queue-type)
+    kind: str = "classic"
+    #: a reply queue of one client: exclusive to its connection, gone with it
+    private: bool = False
+    #: milliseconds without a consumer after which the broker may delete it; None: never
+    expires: int | None = None
+
+
+def pack(message: Outgoing) -> bytes:
+    """Write a message for the way from a child to its parent; `unpack` reads it."""
+    return msgspec.msgpack.encode(attrs.asdict(message))
+
+
+def unpack(data: bytes) -> Outgoing:
+    """Read what `pack` wrote.
+
+    :raises ProtocolError: if it is something else.
+    """
+    try:
+        return Outgoing(**msgspec.msgpack.decode(data))
+    except (TypeError, msgspec.DecodeError) as error:
+        raise ProtocolError(f"no message to publish: {error}") from error

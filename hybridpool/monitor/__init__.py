@@ -1,0 +1,1 @@
+"""Faces that listen to the Bus. The pipeline does not know that they exist."""

@@ -1,0 +1,70 @@
+"""Whether a message is run, and if not, why."""
+
+import datetime as dt
+from collections.abc import Collection
+
+import attrs
+
+from hybridpool.message import Delivery, Head
+
+
+@attrs.frozen
+class Admitted:
+    """Run it."""
+
+
+@attrs.frozen
+class Denied:
+    """Do not run it; the reason goes into the log and onto the dead letter, the exception to whoever waits."""
+
+    reason: str
+    kind: str
+    module: str
+    argument: str
+
+
+@attrs.frozen
+class TooLate:
+    """Its time has passed: whoever sent it did not want it any more."""
+
+
+Admission = Admitted | Denied | TooLate
+_ADMITTED = Admitted()
+_TOO_LATE = TooLate()
+
+
+@attrs.frozen(kw_only=True)
+class Gate:
+    """What this worker runs."""
+
+    tasks: Collection[str]
+    #: content types
+    accepts: Collection[str]
+    #: bytes
+    max_size: int
+
+
+def admit(gate: Gate, head: Head, delivery: Delivery, now: dt.datetime) -> Admission:
+    """Decide on a message whose head could be read.
+
+    :param now: UTC.
+    """
+    if len(delivery.body) > gate.max_size:
+        reason = f"message of {len(delivery.body)} bytes is over worker_max_message_size ({gate.max_size})"
+        return Denied(reason, "ValueError", "builtins", reason)
+    if delivery.content_type not in gate.accepts:
+        reason = f"content type {delivery.content_type!r} is not in accept_content"
+        return Denied(reason, "ContentDisallowed", "kombu.exceptions", reason)
+    if head.name not in gate.tasks:
+        return Denied(f"unknown task {head.name!r}", "NotRegistered", "celery.exceptions", head.name)
+    if is_expired(head, now):
+        return _TOO_LATE
+    if head.eta is not None and head.eta > now:
+        reason = f"eta {head.eta.isoformat()} lies ahead, and this worker does not hold messages back"
+        return Denied(reason, "ValueError", "builtins", reason)
+    return _ADMITTED
+
+
+def is_expired(head: Head, now: dt.datetime) -> bool:
+    """Tell whether the time has passed in which the task was wanted."""
+    return head.expires is not None and head.expires <= now

@@ -1,0 +1,70 @@
+"""The life of a child as a table: state × what happened → next state.
+
+Everything that may happen to a child stands here; what does not is a fault of ours and raises. The picture in
+docs/explanation/life-of-a-child.md is drawn from this table.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+
+class State(enum.Enum):
+    """Where a child is in its life."""
+
+    STARTING = "starting"  #: forked, or about to be; not READY
+    IDLE = "idle"  #: waits for a call
+    BUSY = "busy"  #: runs a call
+    RETIRING = "retiring"  #: gets no more calls; finishes the one it has and exits
+    GONE = "gone"  #: reaped
+
+
+class Happening(enum.Enum):
+    """What can happen to a child."""
+
+    READY = "ready"
+    CALL = "call"  #: a call was put into its channel
+    DONE = "done"  #: it answered its last call
+    RETIRE = "retire"  #: its channel was ended by us
+    EXIT = "exit"  #: it was reaped, whatever the cause
+
+
+TABLE: Final[Mapping[State, Mapping[Happening, State]]] = {
+    State.STARTING: {
+        Happening.READY: State.IDLE,
+        Happening.RETIRE: State.RETIRING,
+        Happening.EXIT: State.GONE,
+    },
+    State.IDLE: {
+        Happening.CALL: State.BUSY,
+        Happening.RETIRE: State.RETIRING,
+        Happening.EXIT: State.GONE,
+    },
+    State.BUSY: {
+        Happening.DONE: State.IDLE,
+        Happening.RETIRE: State.RETIRING,
+        Happening.EXIT: State.GONE,
+    },
+    State.RETIRING: {
+        # It was told to go before it said READY, or while a call was under way.
+        Happening.READY: State.RETIRING,
+        Happening.DONE: State.RETIRING,
+        Happening.EXIT: State.GONE,
+    },
+    State.GONE: {},
+}
+
+
+class ImpossibleStep(Exception):
+    """Something happened to a child that cannot happen in its state."""
+
+
+def step(state: State, happening: Happening) -> State:
+    """Return the next state.
+
+    :raises ImpossibleStep: if the table has no such step.
+    """
+    try:
+        return TABLE[state][happening]
+    except KeyError:
+        raise ImpossibleStep(f"a child that is {state.value} cannot have {happening.value!r} happen to it") from None

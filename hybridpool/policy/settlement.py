@@ -1,0 +1,80 @@
+"""What follows from an outcome, in order; the acknowledgement comes last.
+
+So a crash between two steps may repeat a task, and never loses one.
+"""
+
+import attrs
+
+from hybridpool.outcome import Lost, Outcome, Refused
+
+
+@attrs.frozen
+class Store:
+    """Make the outcome known as the task's result."""
+
+
+@attrs.frozen
+class RunAgain:
+    """Publish the message again, counting a child that died."""
+
+    lost: int
+
+
+@attrs.frozen
+class Bury:
+    """Publish the message to the dead-letter queue."""
+
+    reason: str
+
+
+@attrs.frozen
+class Acknowledge:
+    """Tell the broker that the message is done with."""
+
+
+@attrs.frozen
+class GiveBack:
+    """Let the broker deliver the message again, as if it had never been here."""
+
+
+Step = Store | RunAgain | Bury | Acknowledge | GiveBack
+_STORE, _ACK, _BACK = Store(), Acknowledge(), GiveBack()
+_JUST_ACK: tuple[Step, ...] = (_ACK,)
+_STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """On which terms a task runs."""
+
+    #: somebody waits for its result
+    wants_result: bool
+    #: False: acknowledge before the start, so that it runs at most once
+    acks_late: bool
+    max_deliveries: int
+
+
+def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bool, stopping: bool) -> tuple[Step, ...]:
+    """Return the steps.
+
+    :param lost_before: earlier deliveries of this message whose child died.
+    :param acknowledged: it was acknowledged before it started, so the broker has forgotten it.
+    :param stopping: children are being killed because the worker stops; that is not the task's fault.
+    """
+    store: tuple[Step, ...] = (_STORE,) if terms.wants_result else ()
+    ack = () if acknowledged else _JUST_ACK
+    match outcome:
+        case Lost() if acknowledged:
+            return store
+        case Lost() if stopping:
+            return (_BACK,)
+        case Lost(cause=cause):
+            attempt = lost_before + 1
+            if attempt < terms.max_deliveries:
+                return (RunAgain(attempt), _ACK)
+            story = f"its child died {attempt} times (task_max_deliveries); the last time: {cause}"
+            return (*store, Bury(story), _ACK)
+        case Refused(reason=reason):
+            return (*store, Bury(reason), *ack)
+        case _:
+            return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)

@@ -1,0 +1,119 @@
+"""An outcome → result meta, and back (Celery, `celery.backends.base`).
+
+The parent never opens a value: what the child encoded is set into the meta as it is. Exceptions travel as type name,
+module and arguments; whoever reads them looks the type up among the modules it has already imported, and never imports
+one because a message says so (CVE-2021-23727).
+"""
+
+import builtins
+import datetime as dt
+import sys
+from typing import Any
+
+import attrs
+import msgspec
+
+from hybridpool import errors
+from hybridpool.child import codec
+from hybridpool.message import Head
+from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+
+#: a child that died, in the name that Celery's clients know (billiard.exceptions); ours reads it back as ChildLost
+_LOST = ("WorkerLostError", "billiard.exceptions")
+
+
+class _Failure(msgspec.Struct):
+    exc_type: str
+    exc_message: msgspec.Raw
+    exc_module: str
+
+
+class _Meta(msgspec.Struct):
+    status: str
+    result: msgspec.Raw | _Failure
+    traceback: str | None
+    children: list[object]
+    date_done: str
+    task_id: str
+    parent_id: str | None = None
+    group_id: str | None = None
+
+
+@attrs.frozen
+class Expired:
+    """The task was not run, because its time had passed."""
+
+
+def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> bytes:
+    """Write the result meta, as JSON.
+
+    :param now: UTC.
+    """
+    status = "FAILURE"
+    traceback: str | None = None
+    result: msgspec.Raw | _Failure
+    match outcome:
+        case Returned(value=value):
+            status, result = "SUCCESS", msgspec.Raw(value)
+        case Raised():
+            result, traceback = _failure(outcome), outcome.traceback
+        case Refused():
+            result, traceback = _failure(outcome), outcome.reason
+        case Lost(cause=cause):
+            kind, module = _LOST
+            result = _Failure(kind, msgspec.Raw(codec.encode([f"Worker exited prematurely: {cause}."])), module)
+        case Expired():
+            status = "REVOKED"
+            result = _Failure("TaskRevokedError", msgspec.Raw(b'["expired"]'), "celery.exceptions")
+    meta = _Meta(status, result, traceback, [], now.isoformat(), head.id, head.parent_id, head.group)
+    return msgspec.json.encode(meta)
+
+
+def _failure(outcome: Raised | Refused) -> _Failure:
+    return _Failure(outcome.kind, msgspec.Raw(outcome.arguments), outcome.module)
+
+
+def read_meta(meta: bytes) -> object:
+    """Return the value, or raise what the task raised.
+
+    :raises TaskFailed: if the exception's type is not known here.
+    :raises ResultError: if the meta cannot be read.
+    """
+    try:
+        document = codec.decode(meta)
+        status, result = document["status"], document["result"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.ResultError(f"the result cannot be read: {error}") from error
+    if status == "SUCCESS":
+        return result
+    raise _rebuilt(result, document.get("traceback"))
+
+
+def _rebuilt(result: Any, traceback: str | None) -> BaseException:
+    """Make the exception again, with the child's traceback as a note."""
+    kind, module = str(result.get("exc_type")), str(result.get("exc_module"))
+    message = result.get("exc_message")
+    arguments = tuple(message) if isinstance(message, list) else (message,)
+    error = _known(kind, module, arguments)
+    if error is None:
+        error = errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback or "")
+    if traceback:
+        error.add_note(f"\nIn the child:\n{traceback}")
+    return error
+
+
+def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
+    if (kind, module) == _LOST:
+        return errors.ChildLost(*arguments)
+    if (kind, module) == ("NotRegistered", "celery.exceptions"):
+        return errors.NotRegistered(f"the worker knows no task {arguments[0] if arguments else ''!r}")
+    found: object = builtins if module == "builtins" else sys.modules.get(module)
+    for part in kind.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return None
+    try:
+        return found(*arguments)
+    except Exception:  # noqa: BLE001  # user code, on our way to raise another exception
+        # A constructor that takes other things than `args`: the name, arguments and traceback still tell the story.
+        return None

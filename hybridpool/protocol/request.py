@@ -1,0 +1,93 @@
+"""A call → the message a client sends (Celery message protocol 2, `celery.app.amqp.as_task_v2`)."""
+
+import datetime as dt
+import os
+import socket
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from hybridpool.child import codec
+from hybridpool.message import Outgoing
+
+#: characters of the arguments' repr that monitors are shown
+_REPR_LIMIT = 1024
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """A call of a task, before it is a message."""
+
+    task: str
+    id: str
+    queue: str
+    args: Sequence[object] = ()
+    kwargs: Mapping[str, object] = attrs.field(factory=dict)
+    #: seconds after which it must not be started any more, or the moment itself
+    expires: float | dt.datetime | None = None
+    #: 0–255 for queues declared with x-max-priority; None: none
+    priority: int | None = None
+    #: further AMQP headers
+    headers: Mapping[str, object] = attrs.field(factory=dict)
+    ignore_result: bool = False
+    root_id: str | None = None
+    parent_id: str | None = None
+    reply_to: str | None = None
+
+
+def to_message(request: Request, now: dt.datetime) -> Outgoing:
+    """Write the message.
+
+    :param now: UTC, for an `expires` in seconds.
+    :raises TypeError: if an argument has no JSON form; the message names the argument.
+    """
+    body = codec.encode([_encodable(request), request.kwargs, _NO_FOLLOW_UPS])
+    expires = request.expires
+    if isinstance(expires, int | float):
+        expires = now + dt.timedelta(seconds=expires)
+    headers: dict[str, object] = {
+        **request.headers,
+        "lang": "py",
+        "task": request.task,
+        "id": request.id,
+        "shadow": None,
+        "eta": None,
+        "expires": expires.isoformat() if expires else None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": request.root_id or request.id,
+        "parent_id": request.parent_id,
+        "argsrepr": repr(tuple(request.args))[:_REPR_LIMIT],
+        "kwargsrepr": repr(dict(request.kwargs))[:_REPR_LIMIT],
+        "origin": f"gen{os.getpid()}@{socket.gethostname()}",
+        "ignore_result": request.ignore_result,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+    return Outgoing(
+        body=body,
+        routing_key=request.queue,
+        headers=headers,
+        correlation_id=request.id,
+        reply_to=request.reply_to,
+        priority=request.priority,
+        expiration=max(0, int((expires - now).total_seconds() * 1000)) if expires else None,
+        mandatory=True,
+    )
+
+
+_NO_FOLLOW_UPS: Mapping[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def _encodable(request: Request) -> list[object]:
+    """:raises TypeError: naming the first argument that has no JSON form."""
+    named = [*((f"argument {n}", value) for n, value in enumerate(request.args, 1)), *request.kwargs.items()]
+    for name, value in named:
+        try:
+            codec.encode(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{request.task}: {name} cannot be sent: {error}") from None
+    return list(request.args)

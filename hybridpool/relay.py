@@ -1,0 +1,38 @@
+"""What children want published: the parent does it with confirm and answers, so no child holds a broker connection."""
+
+from collections.abc import Callable
+
+from anyio.abc import TaskGroup
+
+from hybridpool.brokers.base import Broker
+from hybridpool.child.frames import Enqueue, Sent
+from hybridpool.errors import BrokerError, HybridpoolError
+from hybridpool.message import QueueSpec, unpack
+
+
+class Relay:
+    """Publishes for children."""
+
+    def __init__(self, broker: Broker, tasks: TaskGroup, queue_kind: str) -> None:
+        self._broker = broker
+        self._tasks = tasks
+        self._kind = queue_kind
+        self._declared: set[str] = set()
+
+    def publish(self, frame: Enqueue, answer: Callable[[Sent], None]) -> None:
+        """Publish, and answer when it is safe or has failed."""
+        self._tasks.start_soon(self._publish, frame, answer)
+
+    async def _publish(self, frame: Enqueue, answer: Callable[[Sent], None]) -> None:
+        try:
+            message = unpack(frame.message)
+            if not message.exchange and message.routing_key not in self._declared:
+                await self._broker.declare(QueueSpec(name=message.routing_key, kind=self._kind))
+                self._declared.add(message.routing_key)
+            await self._broker.publish(message)
+        except BrokerError as error:
+            answer(Sent(frame.ticket, f"not published: {error}"))
+        except HybridpoolError as error:
+            answer(Sent(frame.ticket, str(error)))
+        else:
+            answer(Sent(frame.ticket, None))

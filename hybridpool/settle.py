@@ -1,0 +1,154 @@
+"""Outcome → result stored, what follows published, message acknowledged; in that order.
+
+The thinking is `policy.settlement`'s. The commonest case, nothing but an acknowledgement, is done at once; everything
+else waits for confirmations in a task of its own. When the connection is lost meanwhile the message stays
+unacknowledged, so the broker delivers it again: at least once, never lost.
+"""
+
+import datetime as dt
+
+import attrs
+from anyio.abc import TaskGroup
+
+from hybridpool import events
+from hybridpool.brokers.base import Broker
+from hybridpool.child.payload import refuse
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.message import Delivery, Head, QueueSpec
+from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.policy.admission import Denied
+from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
+from hybridpool.protocol import dead, reply
+from hybridpool.results.base import ResultStore
+
+
+@attrs.define(eq=False)
+class Received:
+    """A message with its head read and its terms known: what is settled in the end."""
+
+    delivery: Delivery
+    head: Head
+    terms: Terms
+    #: it was acknowledged before it started
+    acknowledged: bool = False
+
+
+class Settler:
+    """Carries out what follows from outcomes."""
+
+    def __init__(
+        self, broker: Broker, results: ResultStore | None, bus: events.Bus, tasks: TaskGroup, worker: str, kind: str
+    ) -> None:
+        """:param kind: of dead-letter queues: "classic" or "quorum"."""
+        self._broker = broker
+        self._results = results
+        self._bus = bus
+        self._tasks = tasks
+        self._worker = worker
+        self._kind = kind
+        #: children are being killed because the worker stops
+        self.stopping = False
+
+    def wants_result(self, delivery: Delivery) -> bool:
+        """Tell whether anybody can be told this message's result."""
+        return self._results is not None and self._results.wanted(delivery)
+
+    def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
+        """Settle a message that was run, or died being run."""
+        steps = settle(
+            outcome,
+            received.terms,
+            lost_before=received.head.lost_before,
+            acknowledged=received.acknowledged,
+            stopping=self.stopping,
+        )
+        self._bus.emit(self._fact(received, outcome, child, runtime, steps))
+        self._begin(received, outcome, steps)
+
+    def denied(self, received: Received, denied: Denied) -> None:
+        """Settle a message that is not run."""
+        outcome = refuse(denied.reason, denied.kind, denied.module, [denied.argument])
+        self.done(received, outcome, "", 0.0)
+
+    def expired(self, received: Received) -> None:
+        """Settle a message whose time has passed."""
+        self._bus.emit(events.TaskExpired(received.head.name, received.head.id))
+        store: tuple[Step, ...] = (Store(),) if received.terms.wants_result else ()
+        ack: tuple[Step, ...] = () if received.acknowledged else (Acknowledge(),)
+        self._begin(received, reply.Expired(), (*store, *ack))
+
+    def unreadable(self, delivery: Delivery, reason: str) -> None:
+        """Settle a message whose head cannot be read: nobody can be answered."""
+        self._bus.emit(events.TaskRefused(delivery.queue, "?", "?", reason, dead.dead_queue(delivery.queue)))
+        head = Head("?", "?", None, None, None, 0, None, None, True, 0)
+        terms = Terms(wants_result=False, acks_late=True, max_deliveries=1)
+        self._begin(Received(delivery, head, terms), refuse(reason, "", "", []), (Bury(reason), Acknowledge()))
+
+    def _begin(self, received: Received, outcome: Outcome | reply.Expired, steps: tuple[Step, ...]) -> None:
+        match steps:
+            case ():
+                return
+            case (Acknowledge(),):
+                self._broker.ack(received.delivery)
+            case (GiveBack(),):
+                self._broker.requeue(received.delivery)
+            case _:
+                self._tasks.start_soon(self._carry_out, received, outcome, steps)
+
+    async def _carry_out(self, received: Received, outcome: Outcome | reply.Expired, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            try:
+                await self._do(step, received, outcome)
+            except BrokerError as error:
+                self._bus.emit(events.SettleFailed(received.head.name, received.head.id, str(error)))
+                if isinstance(step, Store) and not isinstance(error, BrokerUnavailable):
+                    # The task has run. That nobody can be told is no reason to run it again.
+                    continue
+                # Without a connection this says nothing, and the broker has the message back already.
+                self._broker.requeue(received.delivery)
+                return
+
+    async def _do(self, step: Step, received: Received, outcome: Outcome | reply.Expired) -> None:
+        delivery = received.delivery
+        match step:
+            case Store():
+                if self._results is not None:
+                    meta = reply.write_meta(received.head, outcome, dt.datetime.now(dt.UTC))
+                    await self._results.store(delivery, received.head.id, meta)
+            case RunAgain(lost=lost):
+                await self._broker.publish(dead.once_more(delivery, lost))
+            case Bury(reason=reason):
+                await self._broker.declare(QueueSpec(name=dead.dead_queue(delivery.queue), kind=self._kind))
+                letter = dead.dead_letter(delivery, reason, self._worker, dt.datetime.now(dt.UTC))
+                await self._broker.publish(letter)
+            case Acknowledge():
+                self._broker.ack(delivery)
+            case GiveBack():
+                self._broker.requeue(delivery)
+
+    @staticmethod
+    def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Fact:
+        head, queue = received.head, received.delivery.queue
+        match outcome:
+            case Returned(text=text):
+                return events.TaskSucceeded(head.name, head.id, child, runtime, text)
+            case Raised(text=text, traceback=traceback):
+                return events.TaskFailed(head.name, head.id, child, runtime, text, traceback)
+            case Refused(reason=reason):
+                return events.TaskRefused(queue, head.name, head.id, reason, dead.dead_queue(queue))
+            case Lost(cause=cause):
+                return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
+
+
+def _next_step(queue: str, steps: tuple[Step, ...]) -> str:
+    for step in steps:
+        match step:
+            case RunAgain():
+                return "it is queued again"
+            case GiveBack():
+                return "it goes back to its queue"
+            case Bury():
+                return f"dead-lettered to {dead.dead_queue(queue)}"
+            case _:
+                continue
+    return "it was acknowledged before it started (task_acks_late is off)"

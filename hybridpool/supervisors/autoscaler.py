@@ -1,0 +1,20 @@
+"""Brings the lane's size to what `policy.autoscale` wants, whenever the load asks for it or a surplus has lasted."""
+
+import time
+
+from hybridpool import events
+from hybridpool.lanes.process import ProcessLane
+from hybridpool.policy.autoscale import ScaleLimits, ScaleMemory, decide
+
+
+async def autoscale(lane: ProcessLane, limits: ScaleLimits, bus: events.Bus) -> None:
+    """Scale for ever."""
+    memory = ScaleMemory()
+    while True:
+        decided = decide(load=lane.load, size=lane.size, limits=limits, memory=memory, now=time.monotonic())
+        memory, lane.watch = decided.memory, decided.watch
+        if decided.size != lane.size:
+            before = lane.size
+            lane.resize(decided.size)
+            bus.emit(events.PoolScaled(before, decided.size))
+        await lane.load_changed.wait(decided.look_again_in)

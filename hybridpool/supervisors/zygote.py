@@ -1,0 +1,78 @@
+"""Keeps a zygote alive: the first one is waited for, one that dies is replaced."""
+
+import asyncio
+import os
+import random
+import signal
+
+import anyio
+
+from hybridpool import events
+from hybridpool.child.frames import Imported
+from hybridpool.errors import AppLoadError
+from hybridpool.lanes.nursery import Nursery
+from hybridpool.lanes.zygote import News, Zygote
+from hybridpool.policy import backoff
+
+
+class ZygoteKeeper:
+    """The zygote of one app, whichever process it is at the moment."""
+
+    def __init__(self, app: str, imports: tuple[str, ...], bus: events.Bus) -> None:
+        self._app = app
+        self._imports = imports
+        self._bus = bus
+        self._nursery: Nursery | None = None
+        self._zygote: Zygote | None = None
+        self._lost: asyncio.Future[str] | None = None
+
+    async def start(self) -> Imported:
+        """Start a zygote and wait until it has the app.
+
+        :raises AppLoadError: if the app cannot be imported.
+        """
+        self._lost = asyncio.get_running_loop().create_future()
+        self._zygote = Zygote(self._news, self._lost.set_result)
+        return await self._zygote.start(self._app, self._imports)
+
+    async def keep(self, nursery: Nursery) -> None:
+        """Serve the nursery for ever; `start` has been called."""
+        self._nursery = nursery
+        while self._lost is not None and self._zygote is not None:
+            nursery.use(self._zygote)
+            cause = await self._lost
+            self._bus.emit(events.ZygoteLost(cause))
+            for pid in nursery.lose_zygote(cause):
+                _kill_what_is_left(pid)
+            await self._revive()
+
+    async def close(self) -> None:
+        """End the zygote, and with it whatever children are left."""
+        if self._zygote is not None:
+            await self._zygote.close()
+
+    async def _revive(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self.start()
+            except AppLoadError as error:
+                attempt += 1
+                wait = backoff.delay(attempt, first=0.5, factor=2.0, limit=30.0, jitter=random.random())
+                self._bus.emit(events.BirthFailed("zygote", str(error), wait))
+                await anyio.sleep(wait)
+            else:
+                return
+
+    def _news(self, news: News) -> None:
+        if self._nursery is not None:
+            self._nursery.hear_zygote(news)
+
+
+def _kill_what_is_left(group: int) -> None:
+    """Kill what tasks of a dead child had started; the child itself the kernel has killed with the zygote."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # Nothing was left, or the number is somebody else's by now.
+        return

@@ -1,0 +1,32 @@
+"""What the parent knows of a task: its name and options. The function itself lives in the children."""
+
+from collections.abc import Mapping
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class TaskOptions:
+    """Options of one task; None means: as the worker's setting says."""
+
+    name: str
+    #: acknowledge after the outcome is settled (at least once) or before the task starts (at most once)
+    acks_late: bool | None = None
+    ignore_result: bool | None = None
+    #: how often it may be delivered when its child dies in it, before it is dead-lettered
+    max_deliveries: int | None = None
+    #: where calls go; None: task_default_queue
+    queue: str | None = None
+
+
+def tasks_from(plain: Mapping[str, Mapping[str, object]]) -> dict[str, TaskOptions]:
+    """Rebuild the tasks of an app from what another process sent as plain data."""
+    return {name: TaskOptions(name=name, **options) for name, options in plain.items()}  # type: ignore[arg-type]
+
+
+def tasks_to_plain(tasks: Mapping[str, TaskOptions]) -> dict[str, dict[str, object]]:
+    """Give tasks as plain data; `tasks_from` reads it."""
+    return {
+        name: attrs.asdict(options, filter=lambda field, value: field.name != "name" and value is not None)
+        for name, options in tasks.items()
+    }

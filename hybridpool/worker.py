@@ -1,0 +1,220 @@
+"""The worker: a pool with a broker in front of it, wired by hand.
+
+`prepare` starts the zygote and learns from it what the app is; `Worker.run` is the whole life: one ladder of `async
+with`, consuming, and the way out.
+"""
+
+import enum
+import logging
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import attrs
+import msgspec
+from anyio.abc import TaskGroup
+
+from hybridpool import events
+from hybridpool.brokers.base import Broker
+from hybridpool.child.frames import ChildOrders
+from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
+from hybridpool.errors import BrokerUnavailable
+from hybridpool.intake import Intake
+from hybridpool.message import QueueSpec
+from hybridpool.policy.autoscale import ScaleLimits
+from hybridpool.policy.recycle import RecycleLimits
+from hybridpool.pool import Pool, PoolConfig
+from hybridpool.relay import Relay
+from hybridpool.results.base import ResultStore
+from hybridpool.results.rpc import RpcStore
+from hybridpool.settle import Settler
+from hybridpool.supervisors.zygote import ZygoteKeeper
+from hybridpool.task import TaskOptions, tasks_from
+
+#: seconds that a stop waits for the broker's part: for a cancelled consumer, for results under way
+_BROKER_PART = 2.0
+
+
+class Stop(enum.IntEnum):
+    """How the worker is told to stop; a stronger word replaces a weaker one."""
+
+    WARM = 1  #: running tasks finish
+    COLD = 2  #: running tasks are killed, their messages go back
+
+
+@attrs.frozen(kw_only=True)
+class Prepared:
+    """An app that is imported, and what is to be done with it."""
+
+    zygote: ZygoteKeeper
+    app: str
+    node: str
+    resolved: Resolved
+    range: PoolRange
+    tasks: dict[str, TaskOptions]
+    #: threads that importing the app left running, which no child will have
+    threads: tuple[str, ...]
+
+
+async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepared:
+    """Import the app in a zygote, and resolve the settings: `layers` over the app's own.
+
+    :raises AppLoadError: if the app cannot be imported.
+    :raises ConfigError: if settings do not fit together.
+    """
+    keeper = ZygoteKeeper(app, resolve(layers).settings.imports, bus)
+    imported = await keeper.start()
+    try:
+        manifest = msgspec.json.decode(imported.manifest)
+        resolved = resolve([*layers, *layers_from(manifest["settings"])])
+        return Prepared(
+            zygote=keeper,
+            app=manifest["app"],
+            node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
+            resolved=resolved,
+            range=pool_range(resolved),
+            tasks=tasks_from(manifest["tasks"]),
+            threads=imported.threads,
+        )
+    except BaseException:
+        await keeper.close()
+        raise
+
+
+@asynccontextmanager
+async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
+    """Give a task group whose tasks get some time to end when it is left, and then their acknowledgements leave."""
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        tasks.cancel_scope.deadline = anyio.current_time() + _BROKER_PART
+    with anyio.move_on_after(_BROKER_PART):
+        await broker.flush()
+
+
+class Worker:
+    """Consumes tasks and runs them in a pool, until it is told to stop."""
+
+    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus, log_format: str) -> None:
+        self._prepared = prepared
+        self._settings = prepared.resolved.settings
+        self._broker = broker
+        self._bus = bus
+        self._log_format = log_format
+        self._stop: Stop | None = None
+        self._stop_changed = anyio.Event()
+        self._resized = anyio.Event()
+        #: set when tasks can come
+        self.ready = anyio.Event()
+
+    def stop(self, how: Stop) -> None:
+        """Stop; may be said again, and more strongly."""
+        if self._stop is None or how > self._stop:
+            self._stop = how
+            self._stop_changed.set()
+
+    async def run(self) -> Stop:
+        """Work until told to stop; returns how it ended in fact.
+
+        :raises BrokerError: if the broker refuses us for good.
+        :raises ChildBirthFailed: if no child can be born.
+        """
+        settings = self._settings
+        async with self._broker, _finishing(self._broker) as settling:
+            settler = Settler(
+                self._broker,
+                self._results(),
+                self._bus,
+                settling,
+                self._prepared.node,
+                settings.task_default_queue_type,
+            )
+            relay = Relay(self._broker, settling, settings.task_default_queue_type)
+            async with Pool(self._prepared.zygote, self._pool_config(), self._bus, relay.publish) as pool:
+                intake = Intake(self._broker, settler, pool.submit, self._prepared.tasks, settings, self._bus)
+                self._bus.subscribe(self._on_fact)
+                async with anyio.create_task_group() as consuming:
+                    consuming.start_soon(self._consume, intake, pool)
+                    await self._stop_changed.wait()
+                    consuming.cancel_scope.cancel()
+                ended = await self._leave(pool, intake, settler)
+        return ended
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues this worker consumes."""
+        return self._settings.queues
+
+    async def _consume(self, intake: Intake, pool: Pool) -> None:
+        """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
+        while True:
+            await self._broker.connected(None)
+            try:
+                for queue in self.queues:
+                    await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
+                while True:
+                    self._resized = anyio.Event()
+                    prefetch = pool.lane.size * self._settings.worker_prefetch_multiplier
+                    for queue in self.queues:
+                        await self._broker.consume(queue, prefetch, intake.take)
+                        self._bus.emit(events.ConsumingStarted(queue, prefetch))
+                    self.ready.set()
+                    await self._resized.wait()
+            except BrokerUnavailable:
+                # Lost in the middle of this; the adapter reconnects, and we begin again.
+                continue
+
+    async def _leave(self, pool: Pool, intake: Intake, settler: Settler) -> Stop:
+        """Stop as told: give back what has not begun, then let finish or kill what has."""
+        unstarted = pool.stop_taking()
+        with anyio.move_on_after(_BROKER_PART):
+            for queue in self.queues:
+                await self._broker.cancel(queue)
+        intake.give_back(unstarted)
+        if self._stop is Stop.WARM and await self._drained(pool):
+            return Stop.WARM
+        settler.stopping = True
+        await pool.kill()
+        return Stop.COLD
+
+    async def _drained(self, pool: Pool) -> bool:
+        """Wait for running tasks; False if their time is up, or somebody lost patience."""
+        drained = False
+        self._stop_changed = anyio.Event()
+        async with anyio.create_task_group() as race:
+
+            async def impatience() -> None:
+                await self._stop_changed.wait()
+                race.cancel_scope.cancel()
+
+            race.start_soon(impatience)
+            drained = await pool.drain(self._settings.worker_shutdown_timeout)
+            race.cancel_scope.cancel()
+        return drained
+
+    def _results(self) -> ResultStore | None:
+        if self._settings.result_backend is None:
+            return None
+        return RpcStore(self._broker, self._settings.result_expires)
+
+    def _pool_config(self) -> PoolConfig:
+        settings, sizes = self._settings, self._prepared.range
+        memory = settings.worker_max_memory_per_child
+        limit = None if memory is None else memory * 1024
+        scale = ScaleLimits(floor=sizes.floor, ceiling=sizes.ceiling, idle=settings.worker_autoscale_idle)
+        return PoolConfig(
+            size=sizes.start,
+            scale=scale if sizes.ceiling > sizes.floor else None,
+            recycle=RecycleLimits(tasks=settings.worker_max_tasks_per_child, memory=limit),
+            orders=ChildOrders(
+                log_level=logging.getLevelNamesMapping()[settings.worker_loglevel],
+                log_format=self._log_format,
+                redirect_stdouts=True,
+                memory_watch=limit or 0,
+            ),
+            birth_timeout=settings.worker_proc_alive_timeout,
+        )
+
+    def _on_fact(self, fact: events.Fact) -> None:
+        if isinstance(fact, events.PoolScaled):
+            self._resized.set()

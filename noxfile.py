@@ -1,0 +1,162 @@
+"""The project's commands.
+
+    python3 noxfile.py demo       from a bare Python: sets up .venv beside this file, then runs
+    python3 noxfile.py tests      likewise, the whole test suite
+    nox -s lint types             the same sessions from an environment of your own
+
+Upper half: set up, standard library only, in a syntax which an old Python can still read, so that it can say that
+it is too old. Lower half: the sessions. They run in the environment that runs nox; no further ones are made.
+"""
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+OLDEST = (3, 11)
+
+
+def main(argv: "list[str]") -> None:
+    """Make .venv ready and become the session; everything after the names goes to what the session runs."""
+    if sys.version_info < OLDEST:
+        sys.exit(f"hybridpool needs Python {OLDEST[0]}.{OLDEST[1]} or newer, this is {sys.version.split()[0]}")
+    count = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+    names, rest = argv[:count], argv[count:]
+    posargs = rest[1:] if rest[:1] == ["--"] else rest
+    python = str(VENV / "bin" / "python")
+    os.chdir(ROOT)
+    if names == ["demo"]:
+        # needs neither nox nor the tools, and is the first thing that a newcomer waits for
+        set_up("")
+        os.execv(python, [python, "-m", "hybridpool", "demo", *posargs])
+    set_up("[dev]")
+    chosen = ["-s", *names] if names else []
+    os.execv(python, [python, "-m", "nox", *chosen, "--", *posargs])
+
+
+def set_up(extra: str) -> None:
+    """Bring .venv up to date with pyproject.toml; instant if it is.
+
+    :param extra: ``""`` for what running needs, ``"[dev]"`` for all.
+    """
+    # the path is part of it, because an editable install holds it
+    want = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
+    stamp = VENV / f"ready{extra}"
+    # the tools' environment holds all that running needs
+    if any(ready.exists() and ready.read_text() == want for ready in (stamp, VENV / "ready[dev]")):
+        return
+    print(f"setting up {VENV.name} (once, about a minute) …", flush=True)
+    python = VENV / "bin" / "python"
+    if not python.exists() or subprocess.call([python, "-m", "pip", "--version"], stdout=subprocess.DEVNULL):
+        make_venv()
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.call([*pip, "--editable", f".{extra}"]):
+        sys.exit("could not install hybridpool's dependencies: pip's message above says why")
+    stamp.write_text(want)
+
+
+def make_venv() -> None:
+    """Create .venv, with Debian's venv package if that is missing and we may install it."""
+    if importlib.util.find_spec("ensurepip") is None:
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        if os.geteuid() != 0 or subprocess.call(["which", "apt-get"], stdout=subprocess.DEVNULL):
+            sys.exit(f"this Python cannot make environments; please run: sudo apt-get install {package}")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "--no-install-recommends", "-y", package]):
+            subprocess.check_call(["apt-get", "-qq", *words], env=quiet, stdout=subprocess.DEVNULL)
+    # in a fresh process: this one has looked for ensurepip before it was there
+    subprocess.check_call([sys.executable, "-m", "venv", "--clear", str(VENV)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+
+import nox  # noqa: E402 - a bare Python has left by now
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "unit"]
+nox.options.default_venv_backend = "none"
+
+
+def run(session: nox.Session, module: str, *args: str) -> None:
+    """Run a module with the Python that runs nox, wherever PATH points."""
+    session.run(sys.executable, "-m", module, *args)
+
+
+def pytest(session: nox.Session, *words: str, broker: bool = True) -> None:
+    """Run tests; words after ``--`` go to pytest.
+
+    :param broker: whether they need RabbitMQ, which is then found or installed first: outside of any test's time limit.
+    """
+    if broker:
+        run(session, "tests.rabbit_install")
+    run(session, "pytest", *words, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, import contracts, spelling."""
+    run(session, "ruff", "check")
+    run(session, "ruff", "format", "--check")
+    session.run(sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-logo")
+    run(session, "codespell_lib")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, by two checkers."""
+    run(session, "mypy")
+    run(session, "pyright", "--pythonpath", sys.executable)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Thinking and house rules: no broker needed."""
+    pytest(session, "tests/unit", "tests/architecture", broker=False)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole suite; only the benchmarks are left out."""
+    pytest(session, "tests", "--ignore=tests/benchmarks")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Real children, a real RabbitMQ node."""
+    pytest(session, "tests/contract", "tests/integration")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Things are killed, cut and frozen."""
+    pytest(session, "tests/faults")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """With a real Celery."""
+    pytest(session, "tests/interop")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the pool at work."""
+    run(session, "hybridpool", "demo", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every example to its end; each asserts what it prints."""
+    for program in sorted(Path("examples").glob("*/app.py")):
+        session.run(sys.executable, str(program))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Figures, on a quiet machine."""
+    pytest(session, "tests/benchmarks", "--override-ini=timeout=0")

@@ -1,0 +1,304 @@
+"""RabbitMQ at its worst: nodes that stop, freeze and refuse; connections that are cut. The broker comes back by itself."""
+
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+from anyio.to_thread import run_sync
+
+from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.events import BrokerConnected, BrokerLost, QueueDiffers
+from hybridpool.message import Delivery, Outgoing, QueueSpec
+from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.rabbit import Node
+
+pytestmark = pytest.mark.anyio
+
+#: seconds for what waits for a node's boot
+BOOT = 45.0
+#: seconds within which a broker is left, whatever state the node is in
+LEAVING = 2.0
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No test may leave a task that died unseen, or a traceback of the client library."""
+    yield
+    assert_quiet(caplog)
+
+
+@pytest.fixture
+def own_node() -> Iterator[Node]:
+    """A node for one test, not started."""
+    node = Node("victim")
+    yield node
+    node.destroy()
+
+
+@pytest.fixture
+def facts() -> Facts:
+    """Collect what the broker under test announces."""
+    return Facts()
+
+
+@pytest.fixture
+async def broker(broker_url: str, facts: Facts, queue_name: str) -> AsyncIterator[RabbitBroker]:
+    """Connect to the shared node, with one queue declared."""
+    async with RabbitBroker(broker_url, facts) as connection:
+        await connection.connected(PATIENCE)
+        await connection.declare(QueueSpec(name=queue_name, expires=60_000))
+        yield connection
+
+
+async def cut_all(node: Node) -> None:
+    """Have the node close every connection."""
+    await run_sync(node.ctl, "close_all_connections", "test cuts")
+
+
+def message(queue: str, body: bytes = b"0") -> Outgoing:
+    """Return a message for a queue."""
+    return Outgoing(body=body, routing_key=queue)
+
+
+async def test_cut_connection_comes_back(
+    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+) -> None:
+    """A worker would stay connected and idle for ever; a late ack would hit another message or end the channel."""
+    inbox = Inbox()
+    await broker.publish(message(queue_name))
+    await broker.consume(queue_name, 1, inbox)
+    [first] = await inbox.take(1)
+    await cut_all(rabbit_node)
+    [again] = await inbox.take(1)
+    assert (again.body, again.redelivered) == (b"0", True)
+    assert again.channel > first.channel
+    broker.ack(first)
+    broker.requeue(first)
+    await broker.publish(message(queue_name, b"1"))
+    broker.ack(again)
+    [following] = await inbox.take(1)
+    assert (following.body, following.channel) == (b"1", again.channel)
+    [lost] = facts.of(BrokerLost)
+    assert "guest:guest" not in repr(lost)
+    assert "CONNECTION_FORCED" in lost.reason
+    assert lost.retry_in < 1
+    await broker.connected(0)
+    assert len(facts.of(BrokerConnected)) == 2
+
+
+async def test_prefetch_and_private_queues_come_back(
+    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+) -> None:
+    """After a cut the worker would hoard, or its answers have no queue any more."""
+    inbox, replies = Inbox(), Inbox()
+    reply = f"{queue_name}-reply"
+    await broker.declare(QueueSpec(name=reply, private=True))
+    await broker.consume(reply, 0, replies)
+    await broker.consume(queue_name, 5, inbox)
+    await broker.consume(queue_name, 2, inbox)
+    await cut_all(rabbit_node)
+    await facts.see(BrokerConnected, 2)
+    await broker.publish(Outgoing(body=b"", routing_key=reply, mandatory=True))
+    await replies.take(1)
+    for _ in range(4):
+        await broker.publish(message(queue_name))
+    await until_depth(broker, queue_name, 2)
+    await inbox.take(2)
+
+
+async def test_wishes_while_disconnected_are_granted(own_node: Node, facts: Facts, queue_name: str) -> None:
+    """A worker started before its broker would never consume; one that publishes would wait without an end."""
+    inbox = Inbox()
+    async with RabbitBroker(own_node.url, facts, connect_timeout=1) as broker:
+        await facts.see(BrokerLost, 2)
+        with pytest.raises(BrokerUnavailable, match="no connection to amqp://guest:"):
+            await broker.publish(message(queue_name))
+        with pytest.raises(BrokerUnavailable):
+            await broker.connected(0.01)
+        await broker.declare(QueueSpec(name=queue_name))
+        await broker.consume(queue_name, 3, inbox)
+        await run_sync(own_node.start)
+        await broker.connected(BOOT)
+        await broker.publish(message(queue_name))
+        await inbox.take(1)
+        waits = [lost.retry_in for lost in facts.of(BrokerLost)]
+        assert waits[0] <= 0.2
+        assert max(waits) <= 30
+
+
+@pytest.mark.slow
+async def test_restarted_node(own_node: Node, facts: Facts, queue_name: str) -> None:
+    """A broker's upgrade would end all workers, or lose what they held."""
+    inbox = Inbox()
+    await run_sync(own_node.start)
+    async with RabbitBroker(own_node.url, facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name))
+        await broker.consume(queue_name, 2, inbox)
+        for number in range(4):
+            await broker.publish(message(queue_name, b"%d" % number))
+        stale = await inbox.take(2)
+        await run_sync(own_node.stop)
+        await facts.see(BrokerLost)
+        for delivery in stale:
+            broker.ack(delivery)
+        await broker.flush()
+        await run_sync(own_node.start)
+        for expected in (b"0", b"1", b"2", b"3"):
+            await inbox.until(lambda items: bool(items), BOOT)
+            delivery = inbox.items.pop(0)
+            assert (delivery.body, delivery.redelivered) == (expected, expected in (b"0", b"1"))
+            broker.ack(delivery)
+        await until_depth(broker, queue_name, 0)
+
+
+async def test_waiting_publishes_hear_of_the_loss(own_node: Node, facts: Facts, queue_name: str) -> None:
+    """Whoever waits for a confirmation would wait for ever; results would neither be stored nor fail."""
+    await run_sync(own_node.start)
+    heard: list[str] = []
+
+    async def publish(broker: RabbitBroker) -> None:
+        try:
+            await broker.publish(message(queue_name, b"x" * 100_000))
+        except BrokerUnavailable as error:
+            heard.append(str(error))
+
+    async with RabbitBroker(own_node.url, facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name))
+        own_node.freeze()
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                for _ in range(200):
+                    group.start_soon(publish, broker)
+                # they fill the write queue and the socket's buffer, and wait at both
+                await anyio.wait_all_tasks_blocked()
+                assert heard == []
+                await run_sync(own_node.kill)
+        assert len(heard) == 200
+
+
+async def test_wrong_password(broker_url: str, facts: Facts) -> None:
+    """A typing error in the password would look like a broker that is down, or be printed."""
+    async with RabbitBroker(broker_url.replace("guest:guest", "guest:s3cret"), facts) as broker:
+        with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="ACCESS_REFUSED") as caught:
+            await broker.connected(None)
+        assert not isinstance(caught.value, BrokerUnavailable)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+        assert len(facts.of(BrokerLost)) <= 2
+    assert "s3cret" not in repr(facts.items)
+
+
+async def test_unknown_virtual_host(broker_url: str, facts: Facts) -> None:
+    """A typing error in the virtual host would look like a broker that is down."""
+    async with RabbitBroker(broker_url.removesuffix("//") + "/nowhere", facts) as broker:
+        with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="virtual host 'nowhere'"):
+            await broker.connected(None)
+
+
+async def test_queue_of_another_kind(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+    """A worker could not start on a queue that was declared as a quorum queue."""
+    name = f"{queue_name}-quorum"
+    await broker.declare(QueueSpec(name=name, kind="quorum", expires=60_000))
+    await broker.declare(QueueSpec(name=name, expires=60_000))
+    [differs] = facts.of(QueueDiffers)
+    assert differs.queue == name
+    assert "inequivalent arg 'x-queue-type'" in differs.reason
+    assert facts.of(BrokerLost) == []
+
+
+async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+    """After somebody deleted the queue the worker would look healthy and get nothing."""
+    inbox, other = Inbox(), Inbox()
+    await broker.declare(QueueSpec(name=f"{queue_name}-2", expires=60_000))
+    await broker.consume(f"{queue_name}-2", 1, other)
+    await broker.consume(queue_name, 1, inbox)
+    await run_sync(rabbit_node.ctl, "delete_queue", queue_name)
+    with anyio.fail_after(PATIENCE):
+        while not inbox.items:
+            await broker.publish(message(queue_name))
+    assert inbox.items[0].channel == 1
+    assert facts.of(BrokerLost) == []
+
+
+async def test_closed_channel_comes_back(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+    """A channel closed by the broker (a task longer than its consumer_timeout) would stay closed."""
+    inbox = Inbox()
+    await broker.publish(message(queue_name))
+    await broker.consume(queue_name, 1, inbox)
+    [first] = await inbox.take(1)
+    session = broker._supervisor.current
+    assert session is not None
+    # the only way to provoke what the ledger exists to prevent: an answer for a tag that was never delivered
+    session.answers.delivered(77)
+    broker.ack(forged(first, 77))
+    [again] = await inbox.take(1)
+    assert again.channel > first.channel
+    [lost] = facts.of(BrokerLost)
+    assert "unknown delivery tag 77" in lost.reason
+
+
+def forged(delivery: Delivery, tag: int) -> Delivery:
+    """Return a delivery like this one with another tag."""
+    delivery.tag = tag
+    return delivery
+
+
+async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+    """A shutdown in the middle of a prefetch change would close the channel, and running tasks could not be settled."""
+    inbox = Inbox()
+    await broker.publish(message(queue_name))
+    await broker.consume(queue_name, 1, inbox)
+    [held] = await inbox.take(1)
+    for prefetch in range(2, 6):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await broker.consume(queue_name, prefetch, inbox)
+    await broker.cancel(queue_name)
+    broker.ack(held)
+    await broker.flush()
+    await until_depth(broker, queue_name, 0)
+    assert facts.of(BrokerLost) == []
+
+
+@pytest.mark.parametrize("moment", ["idle", "busy"])
+async def test_frozen_node_is_left_in_time(rabbit_node: Node, broker_url: str, queue_name: str, moment: str) -> None:
+    """A worker could not be stopped while its broker hangs."""
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(RabbitBroker(broker_url, Facts()))
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        inbox = Inbox()
+        if moment == "busy":
+            for _ in range(20):
+                await broker.publish(message(queue_name))
+            await broker.consume(queue_name, 0, inbox)
+        held = await inbox.take(20 if moment == "busy" else 0)
+        rabbit_node.freeze()
+        try:
+            for delivery in held:
+                broker.ack(delivery)
+            began = time.monotonic()
+            await stack.aclose()
+            assert time.monotonic() - began <= LEAVING
+        finally:
+            rabbit_node.thaw()
+
+
+async def test_frozen_node_is_not_reached(rabbit_node: Node, broker_url: str, facts: Facts) -> None:
+    """A worker would hang in a connection attempt that nobody answers, or could not be stopped in it."""
+    rabbit_node.freeze()
+    try:
+        async with RabbitBroker(broker_url, facts, connect_timeout=0.2) as broker:
+            await facts.see(BrokerLost, 2)
+            assert {lost.reason for lost in facts.of(BrokerLost)} == {"no answer in time"}
+            began = time.monotonic()
+    finally:
+        rabbit_node.thaw()
+    assert time.monotonic() - began <= LEAVING
+    with pytest.raises(BrokerUnavailable):
+        await broker.connected(0)

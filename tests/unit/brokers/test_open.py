@@ -1,0 +1,31 @@
+"""Choosing an adapter by URL."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.brokers.open import open_broker
+from hybridpool.errors import ConfigError
+from hybridpool.events import Bus
+
+
+def test_memory_needs_its_hub() -> None:
+    """Two ends of one memory:// URL would never meet, without a word."""
+    with pytest.raises(ConfigError, match="memory://"):
+        open_broker("memory://", Bus().emit)
+    assert isinstance(open_broker("memory://", Bus().emit, hub=MemoryHub()), MemoryBroker)
+
+
+def test_unknown_scheme() -> None:
+    """A Redis user would be connected to port 5672 of his Redis host."""
+    with pytest.raises(ConfigError, match="redis"):
+        open_broker("redis://localhost", Bus().emit)
+
+
+@pytest.mark.slow
+def test_driver_is_imported_late() -> None:
+    """Whoever uses another broker would carry aio-pika's 27 MB."""
+    code = "import hybridpool.brokers.open, sys; print('aio_pika' in sys.modules or 'aiormq' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

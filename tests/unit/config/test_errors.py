@@ -1,0 +1,108 @@
+"""What a wrong setting looks like to who gave it: one line with the name, the source and what is allowed."""
+
+import pytest
+
+from hybridpool.config import Conf, environment_layer
+from hybridpool.errors import ConfigError
+from tests.unit.config.ways import WAYS
+
+WHOLE = "a whole number of at least 1"
+SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
+PAIR = "two whole numbers of at least 1 such as 1,3 (the larger is the maximum)"
+URL = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
+BACKEND = "rpc:// or disabled (no other result backend exists yet)"
+DURATION = "a duration such as 30, 30s, 5m or 1h"
+LEVELS = "DEBUG, INFO, WARNING, ERROR or CRITICAL (also written warn, fatal)"
+
+BAD = [
+    ("worker_concurrency", "0", WHOLE, "0", ""),
+    ("worker_concurrency", "two", WHOLE, "two", ""),
+    ("worker_concurrency", "-1", WHOLE, "-1", ""),
+    ("worker_autoscale", "3", PAIR, "3", ""),
+    ("worker_autoscale", "0,3", PAIR, "0,3", ""),
+    ("worker_autoscale", "1,2,3", PAIR, "1,2,3", ""),
+    ("worker_max_memory_per_child", "12 bananas", SIZE, "'12 bananas'", ""),
+    ("worker_max_memory_per_child", "0", SIZE, "0", ""),
+    ("worker_max_tasks_per_child", "1.5", WHOLE, "1.5", ""),
+    ("worker_shutdown_timeout", "-3", DURATION, "-3", ""),
+    ("worker_pool", "prefrok", "prefork (also written processes)", "prefrok", "prefork"),
+    ("worker_pool", "gevent", "prefork (also written processes)", "gevent", ""),
+    ("worker_loglevel", "inof", LEVELS, "inof", "INFO"),
+    ("accept_content", "json,yaml", "json or pickle", "json,yaml", ""),
+    ("task_default_queue_type", "quorom", "classic or quorum", "quorom", "quorum"),
+    ("task_default_queue", "amq.x", 'a queue\'s name of 1 to 250 bytes that does not begin with "amq."', "amq.x", ""),
+    ("imports", "proj/tasks.py", "module names such as proj.tasks,proj.reports", "proj/tasks.py", ""),
+    ("broker_url", "redis://me:secret@h/0", URL, "redis://me:**@h/0", ""),
+    ("broker_url", "amqp://me:secret", URL, "amqp://(hidden)", ""),
+    ("broker_url", "secret", URL, "(hidden)", ""),
+    ("result_backend", "redis://:secret@h/0", BACKEND, "redis://:**@h/0", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed", "shown", "meant"), BAD)
+def test_bad_value(name: str, value: str, allowed: str, shown: str, meant: str) -> None:
+    """An operator would not learn which setting is wrong, where it was given, or what to write instead."""
+    hint = f"; did you mean {meant}?" if meant else ""
+    for way in WAYS.values():
+        with pytest.raises(ConfigError) as caught:
+            way.layer(name, value)
+        assert str(caught.value) == f"{name} must be {allowed}, not {shown} (from {way.label(name)}){hint}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("worker_concurrency", 0, "0"),
+        ("worker_concurrency", True, "True"),
+        ("worker_autoscale", 3, "3"),
+        ("worker_autoscale", (1, 0), "(1, 0)"),
+        ("worker_shutdown_timeout", float("nan"), "nan"),
+        ("worker_shutdown_timeout", None, "None"),
+        ("task_default_queue", "two\nlines", r"'two\nlines'"),
+        ("worker_queues", ["x" * 300], f"['{'x' * 77}…"),
+    ],
+)
+def test_bad_python_value(name: str, value: object, shown: str) -> None:
+    """A wrong value in the app's source would be taken, or break the message's one line."""
+    with pytest.raises(ConfigError) as caught:
+        setattr(Conf(), name, value)
+    assert str(caught.value).endswith(f", not {shown} (from app.conf.{name})")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shadowed", ["environment", "app.conf", "App(...)"])
+def test_bad_value_is_an_error_even_where_a_stronger_one_hides_it(shadowed: str) -> None:
+    """A slip would lie in wait until the day on which the stronger source is dropped."""
+    with pytest.raises(ConfigError):
+        WAYS[shadowed].layer("worker_concurrency", "0")
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HYBRIDPOOL_WORKER_CONCURENCY", "HYBRIDPOOL_WORKER_CONCURRENCY"),
+        ("HYBRIDPOOL_CONCURRENCY", "HYBRIDPOOL_WORKER_CONCURRENCY"),
+        ("HYBRIDPOOL_APPS", "HYBRIDPOOL_APP"),
+        ("HYBRIDPOOL_worker_concurrency", "HYBRIDPOOL_WORKER_CONCURRENCY"),
+    ],
+)
+def test_unknown_variable(variable: str, meant: str) -> None:
+    """A mistyped variable would be ignored in silence."""
+    with pytest.raises(ConfigError) as caught:
+        environment_layer({variable: "4"})
+    assert str(caught.value) == f"{variable} is not a setting; did you mean {meant}?"
+
+
+def test_unknown_names_of_an_app() -> None:
+    """A mistyped setting in the app's source would be ignored in silence."""
+    with pytest.raises(ConfigError) as caught:
+        Conf({"worker_concurency": 4})
+    assert str(caught.value) == "App(worker_concurency=…) is not a setting; did you mean App(worker_concurrency=…)?"
+    with pytest.raises(ConfigError) as caught:
+        Conf().max_memory = 4
+    assert (
+        str(caught.value) == "app.conf.max_memory is not a setting; did you mean app.conf.worker_max_memory_per_child?"
+    )
+    with pytest.raises(ConfigError) as caught:
+        Conf().update(completely_different=4)
+    assert str(caught.value) == "app.conf.completely_different is not a setting"

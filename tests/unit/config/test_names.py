@@ -1,0 +1,92 @@
+"""Names and URLs: what is taken, and how it is shown."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool.config import masked, nearest, node_name
+from hybridpool.config.names import module_name, node_pattern, queue_name
+from hybridpool.config.units import BadValue
+from hybridpool.config.urls import broker
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("celery@%h", "celery@db1.example.org"),
+        ("%n@%d", "db1@example.org"),
+        ("w1@100%%", "w1@100%"),
+        ("w1", "celery@w1"),
+        ("w1@%%h", "w1@%h"),
+    ],
+)
+def test_node_name(pattern: str, name: str) -> None:
+    """Flower and `celery inspect` would not find the worker under the name that Celery gives it."""
+    assert node_name(node_pattern(pattern), "db1.example.org") == name
+
+
+@pytest.mark.parametrize("pattern", ["", "w1@%x", "w1@%", "two words", "a\nb"])
+def test_node_pattern_refused(pattern: str) -> None:
+    """A mistyped escape would become a part of the name."""
+    with pytest.raises(BadValue):
+        node_pattern(pattern)
+
+
+@pytest.mark.parametrize("name", ["", "amq.direct", "x" * 251, "ü" * 126, "a\x00b", None])
+def test_queue_name_refused(name: object) -> None:
+    """The broker would close the channel over the name."""
+    with pytest.raises(BadValue):
+        queue_name(name)
+
+
+@pytest.mark.parametrize("name", ["proj.tasks.py/x", "proj..tasks", ".proj", "proj-x", ""])
+def test_module_name_refused(name: str) -> None:
+    """A path would be taken for a module, and the failure shown much later."""
+    with pytest.raises(BadValue):
+        module_name(name)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://guest:guest@localhost:5672//", "amqp://guest:**@localhost:5672//"),
+        ("amqp://guest@localhost//", "amqp://guest@localhost//"),
+        ("amqp://localhost:5672", "amqp://localhost:5672"),
+        ("amqp://[::1]:5672//", "amqp://[::1]:5672//"),
+        ("amqp://u:p/q@r@h/v", "amqp://u:**@h/v"),
+        ("amqp://u:p@h1;amqp://u:q@h2", "amqp://u:**@h2"),
+        ("redis://:p@h/0", "redis://:**@h/0"),
+        ("amqp://u:p", "amqp://(hidden)"),
+        ("not a url", "(hidden)"),
+    ],
+)
+def test_masked(url: str, shown: str) -> None:
+    """A password would be shown, or the rest of the URL hidden without need."""
+    assert masked(url) == shown
+
+
+@given(
+    st.text("abc", min_size=1),
+    st.text(st.characters(exclude_categories=["C"]), min_size=1).map(lambda text: f"SECRET{text}SECRET"),
+    st.text("abc.", min_size=1),
+)
+def test_masked_hides_any_password(user: str, password: str, host: str) -> None:
+    """A password with a slash, an at-sign or a colon in it would be shown in part."""
+    assert "SECRET" not in masked(f"amqp://{user}:{password}@{host}:5672//")
+    assert "SECRET" not in masked(password)
+
+
+@pytest.mark.parametrize("url", ["amqp:/h", "http://h", "amqp://h:port/", "", None, b"amqp://h"])
+def test_broker_refused(url: object) -> None:
+    """The worker would try for ever to reach what is no broker."""
+    with pytest.raises(BadValue):
+        broker(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("workr", "worker"), ("max_memory", "worker_max_memory"), ("zebra", None), ("", None)],
+)
+def test_nearest(name: str, near: str | None) -> None:
+    """A suggestion would be missing, or mislead."""
+    assert nearest(name, ["worker", "worker_max_memory", "call"]) == near

@@ -1,0 +1,135 @@
+"""All settings, by all ways: each way works, and the stronger one wins."""
+
+import json
+from itertools import combinations, product
+from typing import get_type_hints
+
+import attrs
+import pytest
+
+from hybridpool.config import SETTINGS, Conf, Layer, Settings, environment_layer, layers_from, resolve
+from tests.unit.config.ways import SAMPLES, WAYS, value_of
+
+settings = pytest.mark.parametrize("name", SETTINGS)
+
+
+def test_samples_are_complete() -> None:
+    """A new setting would go untested."""
+    assert SAMPLES.keys() == SETTINGS.keys() == get_type_hints(Settings).keys()
+
+
+@settings
+def test_each_way_works(name: str) -> None:
+    """A setting could not be given in a way that the manual promises, or would be blamed on another source."""
+    for way, (text, meaning) in product(WAYS, SAMPLES[name]):
+        resolved = resolve([WAYS[way].layer(name, text)])
+        assert value_of(resolved.settings, name) == meaning, way
+        assert resolved.source_of(name) == WAYS[way].label(name)
+        assert not resolved.is_default(name), way
+
+
+@settings
+def test_stronger_way_wins(name: str) -> None:
+    """What an operator says at the command line would lose to what the app's author wrote."""
+    one, other = SAMPLES[name]
+    for (stronger, weaker), ((winner, meaning), (loser, _)) in product(
+        combinations(WAYS, 2), [(one, other), (other, one)]
+    ):
+        resolved = resolve([WAYS[stronger].layer(name, winner), WAYS[weaker].layer(name, loser)])
+        assert value_of(resolved.settings, name) == meaning, (stronger, weaker)
+        assert resolved.source_of(name) == WAYS[stronger].label(name)
+
+
+@settings
+def test_default(name: str) -> None:
+    """A setting that nobody gives would have no value, or pass for chosen."""
+    resolved = resolve([], cpus=lambda: 5)
+    assert resolved.source_of(name) == "default"
+    assert resolved.is_default(name)
+    expected = Settings(worker_concurrency=5)
+    assert value_of(resolved.settings, name) == value_of(expected, name)
+
+
+def test_defaults_are_the_promised_ones() -> None:
+    """A default that the manual names would have changed unseen."""
+    assert attrs.asdict(Settings(worker_concurrency=2), recurse=False) == {
+        "worker_concurrency": 2,
+        "worker_pool": "prefork",
+        "worker_autoscale": None,
+        "worker_autoscale_idle": 30.0,
+        "worker_max_tasks_per_child": None,
+        "worker_max_memory_per_child": None,
+        "worker_proc_alive_timeout": 30.0,
+        "worker_shutdown_timeout": 30.0,
+        "worker_queues": None,
+        "task_default_queue": "celery",
+        "task_default_queue_type": "classic",
+        "worker_prefetch_multiplier": 4,
+        "task_acks_late": True,
+        "task_max_deliveries": 3,
+        "accept_content": ("json",),
+        "worker_max_message_size": 64 * 1024 * 1024,
+        "broker_url": "amqp://guest:guest@localhost:5672//",
+        "broker_connection_timeout": 4.0,
+        "broker_heartbeat": 60,
+        "result_backend": None,
+        "result_expires": 86400.0,
+        "task_ignore_result": False,
+        "worker_hostname": "celery@%h",
+        "imports": (),
+        "worker_loglevel": "INFO",
+        "worker_logfile": None,
+    }
+
+
+@settings
+def test_survives_the_journey_to_another_process(name: str) -> None:
+    """The worker would run with other settings than the app that was imported for it."""
+    for text, meaning in SAMPLES[name]:
+        for conf in (Conf({name: text}), Conf({name: SAMPLES[name][0][0]})):
+            setattr(conf, name, text)
+            sent = json.loads(json.dumps(conf.export()))
+            resolved = resolve(layers_from(sent))
+            assert value_of(resolved.settings, name) == meaning
+            assert resolved.source_of(name) == f"app.conf.{name}"
+
+
+def test_each_setting_has_one_option_of_its_own() -> None:
+    """Two settings would fight for one option."""
+    options = [option for setting in SETTINGS.values() for option in setting.options]
+    assert len(options) == len(set(options))
+    assert all(setting.option.startswith("--") for setting in SETTINGS.values())
+
+
+def test_auto_overrides_and_is_no_choice() -> None:
+    """`--concurrency=auto` could not undo what the app's author wrote, or would act as an explicit floor."""
+    layers = [WAYS["command line"].layer("worker_concurrency", "auto"), WAYS["App(...)"].layer("worker_concurrency", 9)]
+    resolved = resolve(layers, cpus=lambda: 5)
+    assert resolved.settings.worker_concurrency == 5
+    assert resolved.source_of("worker_concurrency") == "--concurrency"
+    assert resolved.is_default("worker_concurrency")
+
+
+def test_empty_variable_is_not_set() -> None:
+    """`VAR=${VAR:-}` in a compose file would stop the worker."""
+    assert not environment_layer({"HYBRIDPOOL_WORKER_CONCURRENCY": "", "HYBRIDPOOL_IMPORTS": " "}).values
+
+
+def test_variables_of_kubernetes_are_ignored() -> None:
+    """A service that is called "hybridpool" would stop every worker beside it."""
+    foreign = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
+    assert not environment_layer({f"HYBRIDPOOL_{name}": "1" for name in foreign}).values
+
+
+def test_queues_default_to_the_default_queue() -> None:
+    """A worker would consume nothing, or not the queue to which tasks go."""
+    assert Settings(task_default_queue="mails").queues == ("mails",)
+    assert Settings(worker_queues=("a", "b")).queues == ("a", "b")
+
+
+def test_passwords_stay_out_of_representations() -> None:
+    """A password would be in a log as soon as somebody logs the settings."""
+    layer: Layer = WAYS["environment"].layer("broker_url", "amqp://me:secret@h//")
+    resolved = resolve([layer])
+    assert "secret" not in f"{layer!r} {resolved!r} {resolved.settings}"
+    assert resolved.settings.broker_url == "amqp://me:secret@h//"

@@ -1,0 +1,87 @@
+"""The four ways in which a setting can be given, and sample values for every setting."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hybridpool.cli.options import layer_of
+from hybridpool.cli.worker import worker
+from hybridpool.config import SETTINGS, Conf, Layer, Range, Settings, environment_layer
+
+
+class Way(NamedTuple):
+    """One source of settings."""
+
+    layer: Callable[[str, object], Layer]
+    label: Callable[[str], str]
+
+
+def by_command_line(name: str, value: object) -> Layer:
+    """Parse a real command line that has the setting's option."""
+    option = SETTINGS[name].option
+    if SETTINGS[name].metavar:
+        words = [f"{option}={value}"]
+    else:
+        words = [option if value in (True, "true") else option.replace("--", "--no-", 1)]
+    return layer_of(worker.make_context("worker", words).params)
+
+
+def by_environment(name: str, value: object) -> Layer:
+    """Read an environment that has the setting's variable among others."""
+    return environment_layer({"HOME": "/", "HYBRIDPOOL_APP": "proj", f"HYBRIDPOOL_{name.upper()}": str(value)})
+
+
+def by_conf(name: str, value: object) -> Layer:
+    """Set the attribute of an app's configuration."""
+    conf = Conf()
+    setattr(conf, name, value)
+    return conf.layers()[0]
+
+
+def by_init(name: str, value: object) -> Layer:
+    """Give the setting to an app's constructor."""
+    return Conf({name: value}).layers()[1]
+
+
+#: the strongest first
+WAYS = {
+    "command line": Way(by_command_line, lambda name: SETTINGS[name].option),
+    "environment": Way(by_environment, lambda name: f"HYBRIDPOOL_{name.upper()}"),
+    "app.conf": Way(by_conf, lambda name: f"app.conf.{name}"),
+    "App(...)": Way(by_init, lambda name: f"App({name}=…)"),
+}
+
+#: setting → two texts that differ from each other and from the default, each with what it means
+SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
+    "worker_concurrency": (("7", 7), ("12", 12)),
+    "worker_pool": (("processes", "prefork"), ("PREFORK", "prefork")),
+    "worker_autoscale": (("3,1", Range(1, 3)), ("4,8", Range(4, 8))),
+    "worker_autoscale_idle": (("5m", 300.0), ("0", 0.0)),
+    "worker_max_tasks_per_child": (("10", 10), ("1", 1)),
+    "worker_max_memory_per_child": (("200MB", 204800), ("200000", 200000)),
+    "worker_proc_alive_timeout": (("500ms", 0.5), ("4", 4.0)),
+    "worker_shutdown_timeout": (("1h", 3600.0), ("0", 0.0)),
+    "worker_queues": (("mails, images", ("mails", "images")), ("mails", ("mails",))),
+    "task_default_queue": (("mails", "mails"), ("images", "images")),
+    "task_default_queue_type": (("quorum", "quorum"), ("Classic", "classic")),
+    "worker_prefetch_multiplier": (("0", 0), ("1", 1)),
+    "task_acks_late": (("false", False), ("true", True)),
+    "task_max_deliveries": (("1", 1), ("20", 20)),
+    "accept_content": (("json,pickle", ("json", "pickle")), ("pickle", ("pickle",))),
+    "worker_max_message_size": (("1.5GiB", 1610612736), ("1000", 1000)),
+    "broker_url": (("amqps://u:p@h/v", "amqps://u:p@h/v"), ("pyamqp://h//", "amqp://h//")),
+    "broker_connection_timeout": (("10", 10.0), ("1m", 60.0)),
+    "broker_heartbeat": (("0", 0), ("2m", 120)),
+    "result_backend": (("rpc://", "rpc://"), ("disabled", None)),
+    "result_expires": (("1h", 3600.0), ("none", None)),
+    "task_ignore_result": (("true", True), ("false", False)),
+    "worker_hostname": (("w1@%h", "w1@%h"), ("w2@%n", "w2@%n")),
+    "imports": (("proj.a,proj.b", ("proj.a", "proj.b")), ("proj", ("proj",))),
+    "worker_loglevel": (("debug", "DEBUG"), ("40", "ERROR")),
+    "worker_logfile": (("log/a b.log", "log/a b.log"), ("none", None)),
+}
+
+
+def value_of(settings: Settings, name: str) -> object:
+    """Return a setting by its name."""
+    found: object = getattr(settings, name)
+    return found

@@ -1,0 +1,87 @@
+"""The acknowledgement ledger, by example."""
+
+import pytest
+
+from hybridpool.policy.ledger import Answer, Ledger, WireAnswer
+
+ACK, REQUEUE = Answer.ACK, Answer.REQUEUE
+
+
+def ledger(last: int) -> Ledger:
+    """Return a ledger with deliveries 1 to ``last`` out."""
+    made = Ledger()
+    for tag in range(1, last + 1):
+        made.delivered(tag)
+    return made
+
+
+def settled(made: Ledger, *tags: int, answer: Answer = ACK) -> Ledger:
+    """Settle the tags in this order."""
+    for tag in tags:
+        assert made.settle(tag, answer)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("tags", "frames"),
+    [
+        ([], []),
+        ([1], [WireAnswer(ACK, 1, False)]),
+        ([1, 2, 3], [WireAnswer(ACK, 3, True)]),
+        ([3, 1, 2], [WireAnswer(ACK, 3, True)]),
+        ([2, 3], [WireAnswer(ACK, 2, False), WireAnswer(ACK, 3, False)]),
+        ([1, 2, 4], [WireAnswer(ACK, 2, True), WireAnswer(ACK, 4, False)]),
+    ],
+)
+def test_acks_leave_together_only_from_the_lowest(tags: list[int], frames: list[WireAnswer]) -> None:
+    """A multiple ack would cover a message that still runs, and its crash would lose it."""
+    assert settled(ledger(5), *tags).take() == frames
+
+
+def test_requeues_split_a_run() -> None:
+    """A multiple ack would cover a message that must go back."""
+    made = settled(ledger(6), 1, 2, 5)
+    settled(made, 3, 4, answer=REQUEUE)
+    assert made.take() == [WireAnswer(ACK, 2, True), WireAnswer(REQUEUE, 4, True), WireAnswer(ACK, 5, False)]
+
+
+def test_run_passes_over_what_left_alone() -> None:
+    """An ack that left early would break all later runs into single frames."""
+    made = settled(ledger(5), 2)
+    assert made.take() == [WireAnswer(ACK, 2, False)]
+    assert settled(made, 1, 3).take() == [WireAnswer(ACK, 3, True)]
+
+
+def test_nothing_is_said_twice() -> None:
+    """The broker closes a channel on which a tag is acknowledged twice."""
+    made = settled(ledger(2), 1)
+    assert not made.settle(1, ACK)
+    assert not made.settle(1, REQUEUE)
+    assert made.take() == [WireAnswer(ACK, 1, False)]
+    assert not made.settle(1, ACK)
+    assert made.take() == []
+
+
+def test_unknown_tag_is_refused() -> None:
+    """The broker closes a channel on which an unknown tag is acknowledged."""
+    assert not ledger(1).settle(2, ACK)
+
+
+def test_counts_what_is_out() -> None:
+    """A drain would end early, or never."""
+    made = settled(ledger(3), 2)
+    assert (len(made), made.is_waiting) == (2, True)
+    made.take()
+    assert (len(made), made.is_waiting) == (2, False)
+
+
+def test_work_grows_with_messages_only() -> None:
+    """One message that runs for long would make each later ack walk over all that were settled behind it."""
+    made = ledger(20_000)
+    frames = 0
+    for tag in range(2, 20_001):
+        made.settle(tag, ACK)
+        frames += len(made.take())
+    assert frames == 19_999
+    assert settled(made, 1).take() == [WireAnswer(ACK, 1, False)]
+    assert len(made) == 0
