@@ -67,13 +67,22 @@ class App:
         ignore_result: bool | None = None,
         max_deliveries: int | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(self, function: Any = None, /, **options: Any) -> Any:
+    def task(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        acks_late: bool | None = None,
+        ignore_result: bool | None = None,
+        max_deliveries: int | None = None,
+    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
         """Register a function as a task; it stays callable.
 
         :param name: default: module and qualified name.
         :raises ConfigError: if it is a coroutine function, or the name is taken by another function.
         """
-        name: str | None = options.pop("name", None)
 
         def register(wrapped: Callable[P, R]) -> Task[P, R]:
             task_name = name or self._name_of(wrapped)
@@ -82,7 +91,14 @@ class App:
             known = self.tasks.get(task_name)
             if known is not None and known.function.__code__ is not getattr(wrapped, "__code__", None):
                 raise ConfigError(f"there are two tasks named {task_name!r}; give one of them name=")
-            made = Task(self, wrapped, TaskOptions(name=task_name, **options))
+            options = TaskOptions(
+                name=task_name,
+                queue=queue,
+                acks_late=acks_late,
+                ignore_result=ignore_result,
+                max_deliveries=max_deliveries,
+            )
+            made = Task(self, wrapped, options)
             self.tasks[task_name] = made
             return made
 

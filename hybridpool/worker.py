@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
+from hybridpool.child.voice import FORMAT
 from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
@@ -95,17 +96,21 @@ async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
 class Worker:
     """Consumes tasks and runs them in a pool, until it is told to stop."""
 
-    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus, log_format: str) -> None:
+    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus) -> None:
         self._prepared = prepared
         self._settings = prepared.resolved.settings
         self._broker = broker
         self._bus = bus
-        self._log_format = log_format
         self._stop: Stop | None = None
         self._stop_changed = anyio.Event()
         self._resized = anyio.Event()
         #: set when tasks can come
         self.ready = anyio.Event()
+
+    @property
+    def zygote_pid(self) -> int:
+        """The process that forks the children."""
+        return self._prepared.zygote.pid
 
     def stop(self, how: Stop) -> None:
         """Stop; may be said again, and more strongly."""
@@ -140,22 +145,17 @@ class Worker:
                 ended = await self._leave(pool, intake, settler)
         return ended
 
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """The queues this worker consumes."""
-        return self._settings.queues
-
     async def _consume(self, intake: Intake, pool: Pool) -> None:
         """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
         while True:
             await self._broker.connected(None)
             try:
-                for queue in self.queues:
+                for queue in self._settings.queues:
                     await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
                 while True:
                     self._resized = anyio.Event()
                     prefetch = pool.lane.size * self._settings.worker_prefetch_multiplier
-                    for queue in self.queues:
+                    for queue in self._settings.queues:
                         await self._broker.consume(queue, prefetch, intake.take)
                         self._bus.emit(events.ConsumingStarted(queue, prefetch))
                     self.ready.set()
@@ -168,7 +168,7 @@ class Worker:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
         unstarted = pool.stop_taking()
         with anyio.move_on_after(_BROKER_PART):
-            for queue in self.queues:
+            for queue in self._settings.queues:
                 await self._broker.cancel(queue)
         intake.give_back(unstarted)
         if self._stop is Stop.WARM and await self._drained(pool):
@@ -208,7 +208,7 @@ class Worker:
             recycle=RecycleLimits(tasks=settings.worker_max_tasks_per_child, memory=limit),
             orders=ChildOrders(
                 log_level=logging.getLevelNamesMapping()[settings.worker_loglevel],
-                log_format=self._log_format,
+                log_format=FORMAT,
                 redirect_stdouts=True,
                 memory_watch=limit or 0,
             ),

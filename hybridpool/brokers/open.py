@@ -23,6 +23,8 @@ def open_broker(
 ) -> Broker:
     """Return the adapter for a broker URL, not yet connected.
 
+    The first call for a scheme imports its driver, about 0.2 s: call it before the event loop runs, if that matters.
+
     :param heartbeat: seconds.
     :param connect_timeout: seconds for one attempt to connect.
     :param name: shown by the broker as the connection's name.

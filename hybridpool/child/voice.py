@@ -14,6 +14,9 @@ from hybridpool.child.frames import ChildOrders
 
 Say = Callable[[str], None]
 
+#: how a log line looks, in parent and children (Celery, worker_log_format)
+FORMAT: Final = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
+
 #: the logger of lines that a task printed; Celery's name for the same thing is celery.redirected
 PRINTED: Final = "hybridpool.printed"
 

@@ -1,9 +1,7 @@
 """Start a worker from the command line: app, settings, log, banner, signals, exit code."""
 
-import asyncio
 import os
 import platform
-import signal
 import sys
 from pathlib import Path
 
@@ -12,14 +10,13 @@ import anyio
 from hybridpool import events
 from hybridpool.brokers.open import open_broker
 from hybridpool.cli.banner import banner as draw_banner
+from hybridpool.cli.signals import Signals, reap_orphans
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, environment_layer
 from hybridpool.errors import ConfigError, HybridpoolError
 from hybridpool.monitor import log
 from hybridpool.monitor.sink import Sink
 from hybridpool.worker import Prepared, Stop, Worker, prepare
-
-_ANSWERS = {signal.SIGTERM: Stop.WARM, signal.SIGINT: Stop.WARM, signal.SIGQUIT: Stop.COLD}
 
 
 def launch(app: str, layer: Layer, *, banner: bool) -> int:
@@ -41,66 +38,40 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
 
 async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
-    prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
-    settings = prepared.resolved.settings
-    sink = Sink(_log_file(settings.worker_logfile))
-    log.set_up(sink, log.level_number(settings.worker_loglevel))
-    bus.subscribe(log.LogFace(sink.write))
-    broker = open_broker(
-        settings.broker_url,
-        bus.emit,
-        heartbeat=settings.broker_heartbeat,
-        connect_timeout=settings.broker_connection_timeout,
-        name=prepared.node,
-    )
-    worker = Worker(prepared, broker, bus, log.FORMAT)
-    if show_banner:
-        sink.write(draw_banner(prepared, worker.queues))
-    _warn(prepared)
-    try:
-        with _Signals(worker):
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(_say_ready, worker, prepared.node)
-                ended = await worker.run()
-                beside.cancel_scope.cancel()
-    finally:
-        sink.flush()
-    return 0 if ended is Stop.WARM else 1
+    with Signals() as signals:
+        prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        settings = prepared.resolved.settings
+        sink = Sink(_log_file(settings.worker_logfile))
+        log.set_up(sink, log.level_number(settings.worker_loglevel))
+        bus.subscribe(log.LogFace(sink.write))
+        broker = open_broker(
+            settings.broker_url,
+            bus.emit,
+            heartbeat=settings.broker_heartbeat,
+            connect_timeout=settings.broker_connection_timeout,
+            name=prepared.node,
+        )
+        worker = Worker(prepared, broker, bus)
+        if show_banner:
+            sink.write(draw_banner(prepared, settings.queues))
+        _warn(prepared)
+        try:
+            with signals.meant_for(worker):
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(_say_ready, worker, prepared.node)
+                    if os.getpid() == 1:
+                        beside.start_soon(reap_orphans, worker)
+                    ended = await worker.run()
+                    beside.cancel_scope.cancel()
+        finally:
+            sink.flush()
+        return 0 if ended is Stop.WARM else 1
+    return 0
 
 
 async def _say_ready(worker: Worker, node: str) -> None:
     await worker.ready.wait()
     log.log.info("%s ready.", node)
-
-
-class _Signals:
-    """TERM and the first INT stop warmly; QUIT and the second INT coldly."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._interrupts = 0
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in _ANSWERS:
-            loop.add_signal_handler(number, self._hear, number)
-
-    def __exit__(self, *exc_info: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in _ANSWERS:
-            loop.remove_signal_handler(number)
-
-    def _hear(self, number: signal.Signals) -> None:
-        answer = _ANSWERS[number]
-        if number is signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                answer = Stop.COLD
-            else:
-                log.log.warning("worker: Hitting Ctrl+C again will terminate all running tasks!")
-        word = "Warm" if answer is Stop.WARM else "Cold"
-        log.log.warning("worker: %s shutdown (MainProcess)", word)
-        self._worker.stop(answer)
 
 
 def _warn(prepared: Prepared) -> None:

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable
 
 from hybridpool import events
+from hybridpool.child.voice import FORMAT
 from hybridpool.monitor.sink import Sink
 
-#: as Celery's worker_log_format
-FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 log = logging.getLogger("hybridpool.worker")
 
 

@@ -9,7 +9,7 @@ import anyio
 
 from hybridpool import events
 from hybridpool.child.frames import Imported
-from hybridpool.errors import AppLoadError
+from hybridpool.errors import AppLoadError, PoolClosed
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.zygote import News, Zygote
 from hybridpool.policy import backoff
@@ -34,6 +34,13 @@ class ZygoteKeeper:
         self._lost = asyncio.get_running_loop().create_future()
         self._zygote = Zygote(self._news, self._lost.set_result)
         return await self._zygote.start(self._app, self._imports)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the present one."""
+        if self._zygote is None:
+            raise PoolClosed("there is no zygote yet")
+        return self._zygote.pid
 
     async def keep(self, nursery: Nursery) -> None:
         """Serve the nursery for ever; `start` has been called."""

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from hybridpool.brokers.base import Broker
+from hybridpool.errors import BrokerError
 from hybridpool.events import Fact
 from hybridpool.message import Delivery
 
@@ -64,6 +65,14 @@ async def until_depth(broker: Broker, queue: str, depth: int) -> None:
     with anyio.fail_after(PATIENCE):
         while (found := await broker.depth(queue)) != depth:
             assert found >= 0
+
+
+async def until_missing(broker: Broker, queue: str) -> None:
+    """Wait until there is no such queue."""
+    with anyio.fail_after(PATIENCE):
+        with pytest.raises(BrokerError, match=queue):
+            while True:  # noqa: PT012  each look is a round trip to the broker
+                await broker.depth(queue)
 
 
 def assert_quiet(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from hybridpool.brokers.open import open_broker
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, QueueDiffers
 from hybridpool.message import Delivery, Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth, until_missing
 
 pytestmark = pytest.mark.anyio
 
@@ -362,9 +362,7 @@ async def test_private_queue_goes_with_its_owner(opened: Open, broker: Broker, f
         await other.connected(PATIENCE)
         await other.declare(QueueSpec(name=name, private=True))
         await other.publish(Outgoing(body=b"", routing_key=name, mandatory=True))
-    with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="reply"):
-        while True:
-            await broker.depth(name)
+    await until_missing(broker, name)
 
 
 async def test_differing_queue_is_used(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
@@ -381,6 +379,22 @@ async def test_differing_queue_is_used(opened: Open, broker: Broker, facts: Fact
     assert differs.queue == queue_name
     assert "expires" in differs.reason
     assert facts.of(QueueDiffers) == []
+
+
+async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
+    """A queue that was replaced would stay, or come back with the next reconnect."""
+    inbox = Inbox()
+    await fill(broker, queue_name, 2)
+    await broker.consume(queue_name, 1, inbox)
+    [held] = await inbox.take(1)
+    await broker.delete(queue_name)
+    await until_missing(broker, queue_name)
+    broker.ack(held)
+    await broker.delete(queue_name)
+    await broker.declare(spec(queue_name))
+    await fill(broker, queue_name, 1)
+    assert await broker.depth(queue_name) == 1
+    assert inbox.items == []
 
 
 async def test_left_is_unavailable(opened: Open, facts: Facts, queue_name: str) -> None:

@@ -1,4 +1,4 @@
-"""RabbitMQ at its worst: nodes that stop, freeze and refuse; connections that are cut. The broker comes back by itself."""
+"""RabbitMQ at its worst: nodes that stop, freeze and refuse; connections that are cut. We come back by ourselves."""
 
 import time
 import traceback
@@ -149,7 +149,7 @@ async def test_restarted_node(own_node: Node, facts: Facts, queue_name: str) -> 
         await broker.flush()
         await run_sync(own_node.start)
         for expected in (b"0", b"1", b"2", b"3"):
-            await inbox.until(lambda items: bool(items), BOOT)
+            await inbox.until(bool, BOOT)
             delivery = inbox.items.pop(0)
             assert (delivery.body, delivery.redelivered) == (expected, expected in (b"0", b"1"))
             broker.ack(delivery)
@@ -180,6 +180,18 @@ async def test_waiting_publishes_hear_of_the_loss(own_node: Node, facts: Facts, 
                 assert heard == []
                 await run_sync(own_node.kill)
         assert len(heard) == 200
+
+
+async def test_deleted_by_us_stays_deleted(
+    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+) -> None:
+    """A queue that was deleted on purpose would come back with the next reconnect."""
+    await broker.consume(queue_name, 1, Inbox())
+    await broker.delete(queue_name)
+    await cut_all(rabbit_node)
+    await facts.see(BrokerConnected, 2)
+    with pytest.raises(BrokerError, match="does not exist"):
+        await broker.depth(queue_name)
 
 
 async def test_wrong_password(broker_url: str, facts: Facts) -> None:

@@ -16,6 +16,19 @@ from hybridpool.message import Delivery, Outgoing, QueueSpec
 URL = "memory://"
 
 
+class _Once:
+    """Announces a differing queue, each once."""
+
+    def __init__(self, announce: Callable[[Fact], None]) -> None:
+        self._announce = announce
+        self._told: set[str] = set()
+
+    def __call__(self, queue: str, reason: str | None) -> None:
+        if reason is not None and queue not in self._told:
+            self._told.add(queue)
+            self._announce(QueueDiffers(queue, reason))
+
+
 class MemoryBroker:
     """A connection to queues in this process; it is lost only when `MemoryHub.cut` says so."""
 
@@ -25,7 +38,7 @@ class MemoryBroker:
         self._channel: MemoryChannel | None = None
         self._queues: dict[str, QueueSpec] = {}
         self._subscriptions: dict[str, tuple[int, Deliver]] = {}
-        self._differing: set[str] = set()
+        self._differs = _Once(announce)
 
     async def __aenter__(self) -> Self:
         self._attach(1)
@@ -51,7 +64,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it is private to another connection.
         """
-        self._declare(queue, await self._open())
+        self._differs(queue.name, self._hub.declare(queue, await self._open()))
         self._queues[queue.name] = queue
 
     async def publish(self, message: Outgoing) -> None:
@@ -92,6 +105,15 @@ class MemoryBroker:
             if stored is not None:
                 self._hub.put_back(delivery.queue, stored)
 
+    async def delete(self, queue: str) -> None:
+        """Delete the queue with what is in it, and do not declare or consume it again."""
+        self._queues.pop(queue, None)
+        self._subscriptions.pop(queue, None)
+        await checkpoint()
+        if self._channel is not None:
+            self._channel.stop(queue)
+            self._hub.delete(queue)
+
     async def flush(self) -> None:
         """Return: answers take effect at once here."""
         await checkpoint()
@@ -121,13 +143,7 @@ class MemoryBroker:
 
         self._hub.attach(channel, cut)
         for spec in self._queues.values():
-            self._declare(spec, channel)
+            self._differs(spec.name, self._hub.declare(spec, channel))
         for queue, (prefetch, deliver) in self._subscriptions.items():
             channel.consume(queue, prefetch, deliver)
         self._announce(BrokerConnected(URL))
-
-    def _declare(self, spec: QueueSpec, channel: MemoryChannel) -> None:
-        reason = self._hub.declare(spec, channel)
-        if reason is not None and spec.name not in self._differing:
-            self._differing.add(spec.name)
-            self._announce(QueueDiffers(spec.name, reason))

@@ -89,6 +89,13 @@ class RabbitBroker:
         """Stop consuming, now and after reconnects."""
         await _whole(self._supervisor.wishes.cancel(queue))
 
+    async def delete(self, queue: str) -> None:
+        """Delete the queue with what is in it, and do not declare or consume it again.
+
+        :raises BrokerError: if the broker refuses, because it belongs to another connection or user.
+        """
+        await _whole(self._supervisor.wishes.delete(queue))
+
     async def publish(self, message: Outgoing) -> None:
         """Hand a message over and wait for the broker's confirmation.
 

@@ -1,4 +1,4 @@
-"""Queues: declared, looked at. Each question goes over a throwaway channel, because a refusal costs the channel."""
+"""Queues: declared, measured, deleted. Each step has a throwaway channel, because a refusal costs the channel."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,6 +38,11 @@ class Topology:
         except foreign.ChannelPreconditionFailed as error:
             await self.depth(spec.name)
             self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
+
+    async def delete(self, queue: str) -> None:
+        """Delete the queue; to RabbitMQ one that does not exist is fine."""
+        async with self._scratch() as channel:
+            await channel.queue_delete(queue)
 
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.

@@ -81,6 +81,19 @@ class Wishes:
                 with suppress(BrokerUnavailable), self.session.guard(f"cancel {queue}"):
                     await self.session.consumer.stop(queue)
 
+    async def delete(self, queue: str) -> None:
+        """Drop every wish for a queue, and the queue itself if there is a session.
+
+        :raises BrokerError: if the broker refuses, because it belongs to another connection or user.
+        """
+        async with self._lock:
+            self._queues.pop(queue, None)
+            self._subscriptions.pop(queue, None)
+            if self.session is not None:
+                with suppress(BrokerUnavailable), self.session.guard(f"delete {queue}"):
+                    await self.session.consumer.stop(queue)
+                    await self.session.topology.delete(queue)
+
 
 async def _consume(session: Session, wish: Subscription) -> None:
     if wish.queue not in session.consumer:

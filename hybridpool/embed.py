@@ -1,0 +1,68 @@
+"""A worker inside this process's event loop, without a broker: for tests of user code, for embedding, for the demo.
+
+The children are as real as any; only the messages stay in memory.
+"""
+
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from hybridpool import events
+from hybridpool.app import App
+from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.config import init_layer
+from hybridpool.errors import ConfigError
+from hybridpool.worker import Stop, Worker, prepare
+
+
+@asynccontextmanager
+async def embedded(
+    app: App, name: str | None = None, *, bus: events.Bus | None = None, **settings: object
+) -> AsyncGenerator[Worker]:
+    """Run a worker for the app while the block lasts; inside it, the app sends to that worker.
+
+    The app is imported again by name in the process that forks the children, so it must live in a module.
+
+    :param name: where the app is, as ``module:attribute``; None: found by itself.
+    :param bus: hears what happens; None: nobody does.
+    :param settings: stronger than the app's own.
+    :raises ConfigError: if a setting is wrong, or the app cannot be found by name.
+    :raises AppLoadError: if it cannot be imported there.
+    """
+    bus = bus or events.Bus()
+    hub = MemoryHub()
+    layer = init_layer({"result_backend": "rpc://", **settings})
+    prepared = await prepare(name or import_name(app), [layer], bus)
+    worker = Worker(prepared, MemoryBroker(hub, bus.emit), bus)
+    before, result_backend = app.open_broker, app.conf.result_backend
+    app.open_broker = lambda announce: MemoryBroker(hub, announce)
+    app.conf.result_backend = prepared.resolved.settings.result_backend
+    try:
+        async with anyio.create_task_group() as running:
+            running.start_soon(worker.run)
+            await worker.ready.wait()
+            try:
+                yield worker
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await app.aclose()
+                worker.stop(Stop.WARM)
+    finally:
+        app.open_broker = before
+        app.conf.result_backend = result_backend
+
+
+def import_name(app: App) -> str:
+    """Find the name under which another process can import the app.
+
+    :raises ConfigError: if it is in no importable module.
+    """
+    for module_name, module in list(sys.modules.items()):
+        if module_name == "__main__":
+            continue
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app:
+                return f"{module_name}:{attribute}"
+    raise ConfigError(f"{app!r} is in no importable module; move it out of the script, or say embedded(app, name=…)")
