@@ -67,9 +67,9 @@ class App:
         ignore_result: bool | None = None,
         max_deliveries: int | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
         self,
-        function: Callable[P, R] | None = None,
+        function: Callable[..., Any] | None = None,
         /,
         *,
         name: str | None = None,
@@ -77,14 +77,14 @@ class App:
         acks_late: bool | None = None,
         ignore_result: bool | None = None,
         max_deliveries: int | None = None,
-    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
         """Register a function as a task; it stays callable.
 
         :param name: default: module and qualified name.
         :raises ConfigError: if it is a coroutine function, or the name is taken by another function.
         """
 
-        def register(wrapped: Callable[P, R]) -> Task[P, R]:
+        def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
             task_name = name or self._name_of(wrapped)
             if inspect.iscoroutinefunction(wrapped):
                 raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
