@@ -52,6 +52,8 @@ class App:
         self._hooks: dict[str, list[Callable[[], object]]] = {}
         self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
         self._portal: Portal | None = None
+        #: what conf gave, and what follows from it and the environment
+        self._settings: tuple[Settings, Settings] | None = None
 
     # ---- declaring ---------------------------------------------------------------------------------------
 
@@ -182,7 +184,10 @@ class App:
 
         :raises ConfigError: if the environment holds a wrong value.
         """
-        return resolve([environment_layer(os.environ), *self.conf.layers()]).settings
+        own = self.conf.settings()
+        if self._settings is None or self._settings[0] is not own:
+            self._settings = own, resolve([environment_layer(os.environ), *self.conf.layers()]).settings
+        return self._settings[1]
 
     def _sender(self) -> "Sender":
         import asyncio

@@ -95,6 +95,8 @@ def _unusual(value: object) -> object:
                 return _typed("bytes", value.decode())
             except UnicodeDecodeError:
                 return _typed("base64", base64.b64encode(value).decode())
+        case _:
+            pass
     own_form = getattr(value, "__json__", None)
     if callable(own_form):
         return own_form()

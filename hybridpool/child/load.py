@@ -21,15 +21,19 @@ class Program(Protocol):
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
+        ...
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
         """What to call at "worker_init", "worker_process_init", "worker_process_shutdown"."""
+        ...
 
     def further_imports(self) -> Sequence[str]:
         """Modules that hold more tasks, by the app's own settings."""
+        ...
 
     def manifest(self) -> bytes:
         """Settings and tasks, as JSON, for the parent."""
+        ...
 
 
 def load(name: str, imports: Sequence[str] = ()) -> Program:

@@ -38,6 +38,7 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
 
 async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
+    ended = Stop.WARM
     with Signals() as signals:
         prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
@@ -65,8 +66,7 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
                     beside.cancel_scope.cancel()
         finally:
             sink.flush()
-        return 0 if ended is Stop.WARM else 1
-    return 0
+    return 0 if ended is Stop.WARM else 1
 
 
 async def _say_ready(worker: Worker, node: str) -> None:

@@ -4,6 +4,7 @@ A daemon, so that a script that ends does not hang on it; closed at exit, so tha
 """
 
 import atexit
+import importlib.util
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -69,8 +70,4 @@ class Portal:
 
 def has_uvloop() -> bool:
     """Tell whether uvloop is installed."""
-    try:
-        import uvloop  # noqa: F401  # only whether it is there
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("uvloop") is not None

@@ -7,6 +7,7 @@ whoever decides on the number of children should look again.
 import os
 import time
 from collections.abc import Callable
+from typing import Final
 
 from hybridpool import events
 from hybridpool.child import frames
@@ -17,6 +18,8 @@ from hybridpool.lanes.link import Hears, Link
 from hybridpool.lanes.zygote import News, Zygote, describe_exit
 from hybridpool.policy.lifecycle import State
 
+#: seconds; a child that dies idle and younger, before its first call, counts as not born
+_INFANT: Final = 10.0
 #: a child is gone: what it never read, what died with it, and how
 Buried = Callable[[Link, list[Job], list[Job], str], None]
 
@@ -73,6 +76,14 @@ class Nursery:
         if self._zygote is not None and link.pid:
             self._zygote.kill(link.pid)
 
+    def give_up(self, link: Link, reason: str) -> None:
+        """A child is not born in time: kill it, or the zygote itself if it has not even forked."""
+        link.stillborn = reason
+        if link.pid:
+            self.kill(link)
+        elif self._zygote is not None:
+            self._zygote.die()
+
     def hear_zygote(self, news: News) -> None:
         """Take the zygote's news."""
         match news:
@@ -99,12 +110,15 @@ class Nursery:
         self.changed.ring()
         return pids
 
+    def _count_failure(self, cause: str) -> None:
+        self.failed_births += 1
+        self.last_failure = cause
+
     def _hear(self, link: Link, frame: frames.FromChild) -> None:
         if isinstance(frame, Stillborn):
             link.stillborn = frame.text
             return
         if isinstance(frame, frames.Ready):
-            self.failed_births = 0
             self._bus.emit(events.ChildReady(link.name, link.pid))
             self.changed.ring()
         self._hears(link, frame)
@@ -112,9 +126,12 @@ class Nursery:
     def _bury(self, link: Link, cause: str) -> None:
         back, lost = link.bury()
         del self.links[link.name]
-        if not link.was_ready:
-            self.failed_births += 1
-            self.last_failure = cause = link.stillborn or cause
-        self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=link.retired_because is not None))
+        expected = link.retired_because is not None
+        if not link.was_ready and (link.stillborn or not expected):
+            cause = link.stillborn or cause
+            self._count_failure(cause)
+        elif not expected and not lost and not link.tasks and time.monotonic() - link.ordered_at < _INFANT:
+            self._count_failure(cause)
+        self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
         self._buried(link, back, lost, cause)
         self.changed.ring()

@@ -42,7 +42,7 @@ class ProcessLane:
         self.running = 0
         #: rings when the load, waiting and running calls, is not within `watch`
         self.load_changed = Bell()
-        self.watch = (0, sys.maxsize)
+        self.watch: tuple[int, int] = (0, sys.maxsize)
 
     @property
     def waiting(self) -> int:
@@ -123,6 +123,7 @@ class ProcessLane:
             return
         self.running -= 1
         link.tasks += 1
+        self.nursery.failed_births = 0
         link.owned = done.owned or link.owned
         link.happens(Happening.DONE)
         if link.state is State.IDLE:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+import anyio
+
 from hybridpool.child import frames, wire
 from hybridpool.child.frames import Begin, ChildOrders, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill
 from hybridpool.errors import AppLoadError
@@ -48,6 +50,8 @@ class Zygote:
         try:
             return await self._first
         except BaseException:
+            # It has no children yet, and may be deep in somebody's module.
+            self._process.kill()
             await self.close()
             raise
 
@@ -64,27 +68,34 @@ class Zygote:
         """Signal a child's process group; a child that is gone is left alone."""
         self._mailbox.send(frames.pack((Kill(pid, signum),)))
 
+    def die(self) -> None:
+        """Kill a zygote that does not answer; `on_lost` follows, as with any that dies."""
+        self._process.kill()
+
     async def close(self) -> None:
         """End the zygote, and with it whatever children are left."""
         self._closing = True
         self._mailbox.close()
-        await self._gone()
+        if self._process.poll() is not None:
+            return
+        with anyio.CancelScope(shield=True):
+            await self._gone()
 
-    async def _gone(self) -> str:
-        """Wait for the process and return how it ended; one that lingers is killed."""
-        watch = os.pidfd_open(self._process.pid) if self._process.poll() is None else -1
-        if watch >= 0:
-            loop = asyncio.get_running_loop()
-            exited = asyncio.Event()
-            loop.add_reader(watch, exited.set)
-            try:
-                await asyncio.wait_for(exited.wait(), _PARTING)
-            except TimeoutError:
+    async def _gone(self) -> None:
+        """Wait for the process; one that lingers is killed."""
+        watch = os.pidfd_open(self._process.pid)
+        loop = asyncio.get_running_loop()
+        exited = asyncio.Event()
+        loop.add_reader(watch, exited.set)
+        try:
+            with anyio.move_on_after(_PARTING):
+                await exited.wait()
+            if not exited.is_set():
                 self._process.kill()
-            finally:
-                loop.remove_reader(watch)
-                os.close(watch)
-        return describe_exit(self._process.wait())
+        finally:
+            loop.remove_reader(watch)
+            os.close(watch)
+        self._process.wait()
 
     def _heard(self, message: frames.Message) -> None:
         for news in frames.read_from_zygote(message):

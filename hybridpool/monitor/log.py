@@ -102,7 +102,8 @@ def _child_line(fact: events.Fact) -> None:
         case events.ChildRetired(child, pid, reason):
             log.info("%s (pid %d) retires: %s", child, pid, reason)
         case events.ChildGone(child, pid, cause, expected):
-            log.log(logging.DEBUG if expected else logging.ERROR, "Process %r pid:%d exited with %r", child, pid, cause)
+            level = logging.ERROR if not expected else logging.DEBUG if cause == "exit code 0" else logging.WARNING
+            log.log(level, "Process %r pid:%d exited with %r", child, pid, cause)
         case events.BirthFailed(_, cause, retry_in):
             log.error("A child was not born: %s; the next try is in %.1f s", cause, retry_in)
         case events.ZygoteLost(cause):

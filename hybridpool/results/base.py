@@ -10,12 +10,14 @@ class ResultStore(Protocol):
 
     def wanted(self, delivery: Delivery) -> bool:
         """Tell whether this backend can bring a result of that message to anybody."""
+        ...
 
     async def store(self, delivery: Delivery, task_id: str, meta: bytes) -> None:
         """Keep or send a result meta; returns when that is safe.
 
         :raises BrokerError: if it cannot be done.
         """
+        ...
 
 
 class ResultReader(Protocol):
@@ -29,18 +31,23 @@ class ResultReader(Protocol):
 
         :raises BrokerError: if the backend cannot be reached.
         """
+        ...
 
     def expect(self, task_id: str) -> None:
         """Keep the result of this task when it comes."""
+        ...
 
     async def wait(self, task_id: str, timeout: float | None) -> bytes:
         """Wait for the result meta.
 
         :raises ResultTimeout: if it does not come in so many seconds; None waits for ever.
         """
+        ...
 
     def forget(self, task_id: str) -> None:
         """Nobody will ask for this task's result."""
+        ...
 
     async def close(self) -> None:
         """Leave nothing behind."""
+        ...

@@ -52,10 +52,8 @@ class StaffKeeper:
     def _carry_out(self, decided: StaffPlan) -> None:
         nursery = self._lane.nursery
         for name in decided.kill_unborn:
-            link = nursery.links[name]
-            link.stillborn = f"not ready within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
-            self._lane.retire(link, "not born in time")
-            nursery.kill(link)
+            reason = f"not ready within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
+            nursery.give_up(nursery.links[name], reason)
         for name in decided.retire:
             self._lane.retire(nursery.links[name], "more children than needed")
         for _ in range(decided.fork):
