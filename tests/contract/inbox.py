@@ -70,8 +70,8 @@ async def until_depth(broker: Broker, queue: str, depth: int) -> None:
 async def until_missing(broker: Broker, queue: str) -> None:
     """Wait until there is no such queue."""
     with anyio.fail_after(PATIENCE):
-        with pytest.raises(BrokerError, match=queue):
-            while True:  # noqa: PT012  each look is a round trip to the broker
+        with pytest.raises(BrokerError, match=queue):  # noqa: PT012  each look is a round trip to the broker
+            while True:
                 await broker.depth(queue)
 
 
