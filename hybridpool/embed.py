@@ -1,16 +1,17 @@
 """A worker inside this process's event loop, without a broker: for tests of user code, for embedding, for the demo.
 
-The children are as real as any; only the messages stay in memory.
+The children are as real as any; only the messages stay in memory, unless the caller brings another broker.
 """
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
 from hybridpool import events
 from hybridpool.app import App
+from hybridpool.brokers.base import Broker
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.config import init_layer
 from hybridpool.errors import ConfigError
@@ -19,7 +20,12 @@ from hybridpool.worker import Stop, Worker, prepare
 
 @asynccontextmanager
 async def embedded(
-    app: App, name: str | None = None, *, bus: events.Bus | None = None, **settings: object
+    app: App,
+    name: str | None = None,
+    *,
+    bus: events.Bus | None = None,
+    connect: Callable[[events.Listener], Broker] | None = None,
+    **settings: object,
 ) -> AsyncGenerator[Worker]:
     """Run a worker for the app while the block lasts; inside it, the app sends to that worker.
 
@@ -27,17 +33,19 @@ async def embedded(
 
     :param name: where the app is, as ``module:attribute``; None: found by itself.
     :param bus: hears what happens; None: nobody does.
+    :param connect: opens a connection to the broker, once for the worker and once for the app; None: to queues in
+        memory that live as long as the block.
     :param settings: stronger than the app's own.
     :raises ConfigError: if a setting is wrong, or the app cannot be found by name.
     :raises AppLoadError: if it cannot be imported there.
     """
     bus = bus or events.Bus()
     hub = MemoryHub()
+    connect = connect or (lambda announce: MemoryBroker(hub, announce))
     layer = init_layer({"result_backend": "rpc://", **settings})
     prepared = await prepare(name or import_name(app), [layer], bus)
-    worker = Worker(prepared, MemoryBroker(hub, bus.emit), bus)
-    before, result_backend = app.open_broker, app.conf.result_backend
-    app.open_broker = lambda announce: MemoryBroker(hub, announce)
+    worker = Worker(prepared, connect(bus.emit), bus)
+    before, result_backend = app.send_over(connect), app.conf.result_backend
     app.conf.result_backend = prepared.resolved.settings.result_backend
     try:
         async with anyio.create_task_group() as running:
@@ -50,7 +58,7 @@ async def embedded(
                     await app.aclose()
                 worker.stop(Stop.WARM)
     finally:
-        app.open_broker = before
+        app.send_over(before)
         app.conf.result_backend = result_backend
 
 

@@ -75,3 +75,4 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
         :raises BrokerError: if the queue does not exist.
         """
+        ...

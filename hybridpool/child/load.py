@@ -17,7 +17,7 @@ from hybridpool.errors import AppLoadError
 
 
 class Program(Protocol):
-    """What the zygote and the children need of an app. `hybridpool.app.App` is one."""
+    """What the zygote and the children need of an app."""
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
@@ -33,6 +33,14 @@ class Program(Protocol):
 
     def manifest(self) -> bytes:
         """Settings and tasks, as JSON, for the parent."""
+        ...
+
+
+class HasProgram(Protocol):
+    """An app: `hybridpool.app.App` is one."""
+
+    def program(self) -> Program:
+        """What is needed of it here."""
         ...
 
 
@@ -123,17 +131,17 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
         return _only_app(found, name)
     if not _is_app(found):
         raise AppLoadError(f"{module.__name__}:{attribute} is a {type(found).__qualname__}, not a hybridpool App")
-    return cast("Program", found)
+    return cast("HasProgram", found).program()
 
 
 def _only_app(module: ModuleType, name: str) -> Program:
     apps = {key: value for key, value in vars(module).items() if _is_app(value)}
     for usual in ("app", "celery"):
         if usual in apps:
-            return cast("Program", apps[usual])
+            return cast("HasProgram", apps[usual]).program()
     different = list({id(value): value for value in apps.values()}.values())
     if len(different) == 1:
-        return cast("Program", different[0])
+        return cast("HasProgram", different[0]).program()
     if different:
         choices = ", ".join(f"{module.__name__}:{key}" for key in sorted(apps))
         raise AppLoadError(f"module {module.__name__!r} has several apps; say which: {choices}")
@@ -141,6 +149,4 @@ def _only_app(module: ModuleType, name: str) -> Program:
 
 
 def _is_app(value: object) -> bool:
-    return not isinstance(value, type) and all(
-        callable(getattr(value, name, None)) for name in ("child_tasks", "child_hooks", "manifest")
-    )
+    return not isinstance(value, type) and callable(getattr(value, "program", None)) and hasattr(value, "tasks")

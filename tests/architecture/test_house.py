@@ -41,7 +41,9 @@ def test_functions_are_short(source: Path) -> None:
 def test_classes_are_small(source: Path) -> None:
     """A class that does everything would grow, as in every old worker."""
     classes = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.ClassDef)]
-    counts = {node.name: sum(isinstance(part, Function) for part in node.body) for node in classes}
+    counts = {
+        node.name: sum(isinstance(part, Function) and not is_overload(part) for part in node.body) for node in classes
+    }
     assert not {name: count for name, count in counts.items() if count > CLASS_METHODS}
 
 
@@ -75,6 +77,11 @@ def test_few_mocks() -> None:
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a Python of our kind at the root, to its end."""
     return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def is_overload(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A typed variant of one method is not another method."""
+    return any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in function.decorator_list)
 
 
 def parsed(source: Path) -> ast.Module:

@@ -4,7 +4,7 @@ Texts are one line and never hold a password: they are made of the broker's own 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from aiormq import exceptions as foreign
@@ -47,7 +47,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Generator[None]:
     """Let only our own errors out of the block.
 
     :param doing: what was being done, for the message.

@@ -1,7 +1,7 @@
 """One connection in use, from its opening until it fails or is closed; nothing of it outlives it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 import anyio
@@ -56,7 +56,7 @@ class Session:
         return session
 
     @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
+    def guard(self, doing: str) -> Generator[None]:
         """Do something over this connection; if it fails meanwhile, the block ends at once.
 
         The client library leaves some waiters behind when a connection breaks (a full write queue); this does not.

@@ -1,6 +1,6 @@
 """Queues: declared, measured, deleted. Each step has a throwaway channel, because a refusal costs the channel."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from aiormq import exceptions as foreign
@@ -57,7 +57,7 @@ class Topology:
         return told.message_count or 0
 
     @asynccontextmanager
-    async def _scratch(self) -> AsyncIterator[Channel]:
+    async def _scratch(self) -> AsyncGenerator[Channel]:
         channel = await self._line.channel(confirms=False)
         try:
             yield channel

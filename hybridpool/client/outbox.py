@@ -1,0 +1,158 @@
+"""Where an app's calls leave: over this loop's connection, over the background one, or through a child's parent.
+
+Imports asyncio and the broker's side only when something is sent, so that defining tasks stays light.
+"""
+
+import datetime as dt
+import os
+import uuid
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hybridpool.child.context import Running, current_task
+from hybridpool.client.calls import CALL_OPTIONS, CallOptions, Task
+from hybridpool.config import Conf, Settings, environment_layer, nearest, resolve
+from hybridpool.protocol.request import Request, to_message
+from hybridpool.task import TaskOptions
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hybridpool.brokers.base import Broker
+    from hybridpool.client.handle import Handle, SyncHandle
+    from hybridpool.client.portal import Portal
+    from hybridpool.client.sender import Sender
+    from hybridpool.events import Listener
+
+#: opens a broker connection, given who hears of its state
+Opener: TypeAlias = "Callable[[Listener], Broker]"
+
+
+class Outbox:
+    """Sends the calls of one app."""
+
+    def __init__(self, app: str, conf: Conf, tasks: Mapping[str, Task[..., Any]]) -> None:
+        self._app = app
+        self._conf = conf
+        self._tasks = tasks
+        #: what connections are opened with; None: broker_url says
+        self.opener: Opener | None = None
+        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
+        self._portal: Portal | None = None
+        #: what conf gave, and what follows from it and the environment
+        self._settings: tuple[Settings, Settings] | None = None
+
+    async def send(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
+    ) -> "Handle[Any]":
+        """Send over this loop's connection; see `App.send`."""
+        request, running = self._request(name, args, kwargs, options), current_task()
+        if running is not None:
+            return _through_parent(request, running)
+        return await self._sender().send(request)
+
+    def send_from_sync(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
+    ) -> "SyncHandle[Any]":
+        """Send over the background connection; see `App.send_task`."""
+        from hybridpool.client.handle import SyncHandle
+
+        request, running = self._request(name, args, kwargs, options), current_task()
+        if running is not None:
+            return SyncHandle(_through_parent(request, running), None)
+
+        async def on_portal() -> "Handle[Any]":
+            return await self._sender().send(request)
+
+        return SyncHandle(self._background().call(on_portal), self._background)
+
+    async def close_here(self) -> None:
+        """Close this loop's connection."""
+        import asyncio
+
+        sender = self._senders.pop(asyncio.get_running_loop(), None)
+        if sender is not None:
+            await sender.close()
+
+    def close_background(self) -> None:
+        """Close the background connection and its loop."""
+        portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.close()
+
+    def settings(self) -> Settings:
+        """Give the settings that hold for sending: the environment over `conf`.
+
+        :raises ConfigError: if the environment holds a wrong value.
+        """
+        own = self._conf.settings()
+        if self._settings is None or self._settings[0] is not own:
+            self._settings = own, resolve([environment_layer(os.environ), *self._conf.layers()]).settings
+        return self._settings[1]
+
+    def _sender(self) -> "Sender":
+        import asyncio
+
+        from hybridpool.client.sender import Sender
+
+        loop = asyncio.get_running_loop()
+        sender = self._senders.get(loop)
+        if sender is None:
+            sender = self._senders[loop] = Sender(self.settings(), self.opener or self._open_broker)
+        return sender
+
+    def _background(self) -> "Portal":
+        from hybridpool.client.portal import Portal
+
+        # A fork does not carry threads over, so what another process made is of no use here.
+        if self._portal is None or self._portal.pid != os.getpid():
+            self._portal = Portal()
+            self._portal.at_close(self.close_here)
+        return self._portal
+
+    def _open_broker(self, announce: "Listener") -> "Broker":
+        from hybridpool.brokers.open import open_broker
+
+        settings = self.settings()
+        return open_broker(
+            settings.broker_url,
+            announce,
+            heartbeat=settings.broker_heartbeat,
+            connect_timeout=settings.broker_connection_timeout,
+            name=f"{self._app} (sender)",
+        )
+
+    def _request(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, plain: dict[str, Any]
+    ) -> Request:
+        for option in plain:
+            if option not in CALL_OPTIONS:
+                near = nearest(option, CALL_OPTIONS)
+                raise TypeError(f"{option!r} is no option of a call" + (f"; did you mean {near!r}?" if near else ""))
+        options, settings = CallOptions(**plain), self.settings()
+        known, running = self._tasks.get(name), current_task()
+        declared = known.declared if known else TaskOptions(name=name)
+        wishes = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
+        return Request(
+            task=name,
+            id=options.task_id or str(uuid.uuid4()),
+            queue=options.queue or declared.queue or settings.task_default_queue,
+            args=args,
+            kwargs=kwargs or {},
+            expires=options.expires,
+            priority=options.priority,
+            headers=options.headers,
+            ignore_result=next(wish for wish in wishes if wish is not None),
+            root_id=running.root_id if running else None,
+            parent_id=running.id if running else None,
+        )
+
+
+def _through_parent(request: Request, running: Running) -> "Handle[Any]":
+    """Inside a task: the parent publishes; nobody here can wait for the result."""
+    from hybridpool.client.handle import Handle
+    from hybridpool.message import pack
+
+    running.enqueue(pack(to_message(request, dt.datetime.now(dt.UTC))))
+    return Handle(request.task, request.id, None, "it was sent from inside a task")
