@@ -40,7 +40,9 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
     ended = Stop.WARM
     with Signals() as signals:
-        prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        async with anyio.create_task_group() as meanwhile:
+            meanwhile.start_soon(_import_driver)
+            prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
         sink = Sink(_log_file(settings.worker_logfile))
         log.set_up(sink, log.level_number(settings.worker_loglevel))
@@ -67,6 +69,11 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
         finally:
             sink.flush()
     return 0 if ended is Stop.WARM else 1
+
+
+async def _import_driver() -> None:
+    """Import the broker's library, which takes a while, in the time in which the zygote imports the app."""
+    import hybridpool.brokers.rabbitmq  # noqa: F401
 
 
 async def _say_ready(worker: Worker, node: str) -> None:
