@@ -15,7 +15,7 @@ from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Head, QueueSpec
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool.policy.admission import Denied
 from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
 from hybridpool.protocol import dead, reply
@@ -136,6 +136,10 @@ class Settler:
                 return events.TaskFailed(head.name, head.id, child, runtime, text, traceback)
             case Refused(reason=reason):
                 return events.TaskRefused(queue, head.name, head.id, reason, dead.dead_queue(queue))
+            case TimedOut(limit=limit):
+                return events.TaskTimedOut(head.name, head.id, child, limit)
+            case Cancelled():
+                return events.TaskTimedOut(head.name, head.id, child, 0.0)
             case Lost(cause=cause):
                 return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
 

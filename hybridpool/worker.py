@@ -20,12 +20,12 @@ from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
 from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
+from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
 from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
-from hybridpool.pool import Pool, PoolConfig
 from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
 from hybridpool.results.rpc import RpcStore
@@ -135,17 +135,17 @@ class Worker:
                 settings.task_default_queue_type,
             )
             relay = Relay(self._broker, settling, settings.task_default_queue_type)
-            async with Pool(self._prepared.zygote, self._pool_config(), self._bus, relay.publish) as pool:
-                intake = Intake(self._broker, settler, pool.submit, self._prepared.tasks, settings, self._bus)
+            async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
+                intake = Intake(self._broker, settler, crew.submit, self._prepared.tasks, settings, self._bus)
                 self._bus.subscribe(self._on_fact)
                 async with anyio.create_task_group() as consuming:
-                    consuming.start_soon(self._consume, intake, pool)
+                    consuming.start_soon(self._consume, intake, crew)
                     await self._stop_changed.wait()
                     consuming.cancel_scope.cancel()
-                ended = await self._leave(pool, intake, settler)
+                ended = await self._leave(crew, intake, settler)
         return ended
 
-    async def _consume(self, intake: Intake, pool: Pool) -> None:
+    async def _consume(self, intake: Intake, crew: Crew) -> None:
         """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
         while True:
             await self._broker.connected(None)
@@ -154,7 +154,7 @@ class Worker:
                     await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
                 while True:
                     self._resized = anyio.Event()
-                    prefetch = pool.lane.size * self._settings.worker_prefetch_multiplier
+                    prefetch = crew.lane.size * self._settings.worker_prefetch_multiplier
                     for queue in self._settings.queues:
                         await self._broker.consume(queue, prefetch, intake.take)
                         self._bus.emit(events.ConsumingStarted(queue, prefetch))
@@ -164,20 +164,20 @@ class Worker:
                 # Lost in the middle of this; the adapter reconnects, and we begin again.
                 continue
 
-    async def _leave(self, pool: Pool, intake: Intake, settler: Settler) -> Stop:
+    async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
-        unstarted = pool.stop_taking()
+        unstarted = crew.stop_taking()
         with anyio.move_on_after(_BROKER_PART):
             for queue in self._settings.queues:
                 await self._broker.cancel(queue)
         intake.give_back(unstarted)
-        if self._stop is Stop.WARM and await self._drained(pool):
+        if self._stop is Stop.WARM and await self._drained(crew):
             return Stop.WARM
         settler.stopping = True
-        await pool.kill()
+        await crew.kill()
         return Stop.COLD
 
-    async def _drained(self, pool: Pool) -> bool:
+    async def _drained(self, crew: Crew) -> bool:
         """Wait for running tasks; False if their time is up, or somebody lost patience."""
         drained = False
         self._stop_changed = anyio.Event()
@@ -188,7 +188,7 @@ class Worker:
                 race.cancel_scope.cancel()
 
             race.start_soon(impatience)
-            drained = await pool.drain(self._settings.worker_shutdown_timeout)
+            drained = await crew.drain(self._settings.worker_shutdown_timeout)
             race.cancel_scope.cancel()
         return drained
 
@@ -197,12 +197,12 @@ class Worker:
             return None
         return RpcStore(self._broker, self._settings.result_expires)
 
-    def _pool_config(self) -> PoolConfig:
+    def _crew_config(self) -> CrewConfig:
         settings, sizes = self._settings, self._prepared.range
         memory = settings.worker_max_memory_per_child
         limit = None if memory is None else memory * 1024
         scale = ScaleLimits(floor=sizes.floor, ceiling=sizes.ceiling, idle=settings.worker_autoscale_idle)
-        return PoolConfig(
+        return CrewConfig(
             size=sizes.start,
             scale=scale if sizes.ceiling > sizes.floor else None,
             recycle=RecycleLimits(tasks=settings.worker_max_tasks_per_child, memory=limit),
@@ -213,6 +213,7 @@ class Worker:
                 memory_watch=limit or 0,
             ),
             birth_timeout=settings.worker_proc_alive_timeout,
+            spares=0 if settings.worker_max_tasks_per_child is None and limit is None else 1,
         )
 
     def _on_fact(self, fact: events.Fact) -> None:

@@ -144,7 +144,7 @@ class Outbox:
             priority=options.priority,
             headers=options.headers,
             ignore_result=next(wish for wish in wishes if wish is not None),
-            root_id=running.root_id if running else None,
+            root_id=(running.root_id or running.id) if running else None,
             parent_id=running.id if running else None,
         )
 

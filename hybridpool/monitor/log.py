@@ -67,6 +67,8 @@ class LogFace:
                 log.error("Task %s[%s] raised unexpected: %s\n%s", name, id, text, traceback, extra={"child": child})
             case events.TaskLost(name, id, child, cause, attempt, then):
                 log.error("Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then)
+            case events.TaskTimedOut(name, id, child, limit):
+                log.error("Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
             case events.TaskRefused(queue, name, id, reason, dead_queue):
                 log.error("Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
             case events.TaskExpired(name, id):

@@ -1,0 +1,87 @@
+"""A page that parent and child share, and that survives the child.
+
+On it stand the number of the call at work, and outcomes that have not been sent yet. So when a child is killed in the
+middle of a batch the parent knows exactly which call it was in, which had ended, and which had not begun.
+"""
+
+import mmap
+import os
+import struct
+from typing import Final, Self
+
+from hybridpool.child import frames
+from hybridpool.child.wire import INLINE
+
+#: the number of the call at work; how many outcomes stand below, and how many bytes they take
+_HEAD: Final = struct.Struct("<QII")
+_STARTED: Final = struct.Struct("<Q")
+_COUNTS: Final = struct.Struct("<II")
+_SIZE: Final = 2 * mmap.PAGESIZE
+_ROOM: Final = min(_SIZE - _HEAD.size, INLINE)
+#: msgpack's "array 16": its mark, then the number of elements
+_ARRAY: Final = struct.Struct(">BH")
+
+
+class Slate:
+    """One child's page. The child writes, the parent reads when the child is dead."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map a page that `make` made; the descriptor may be closed afterwards."""
+        self._page = mmap.mmap(descriptor, _SIZE)
+        self._count = 0
+        self._end = _HEAD.size
+
+    @classmethod
+    def make(cls) -> tuple[Self, int]:
+        """Make a page; returns it, and the descriptor to pass to the child and close."""
+        descriptor = os.memfd_create("hybridpool-slate", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, _SIZE)
+            return cls(descriptor), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    # ---- the child ---------------------------------------------------------------------------------------
+
+    def start(self, seq: int) -> None:
+        """Note which call is at work from now on."""
+        _STARTED.pack_into(self._page, 0, seq)
+
+    def add(self, outcome: bytes) -> bool:
+        """Note an outcome, as a packed frame; False if there is no room."""
+        end = self._end + len(outcome)
+        if end > _ROOM:
+            return False
+        self._page[self._end : end] = outcome
+        self._end = end
+        self._count += 1
+        _COUNTS.pack_into(self._page, _STARTED.size, self._count, end)
+        return True
+
+    @property
+    def count(self) -> int:
+        """How many outcomes are noted."""
+        return self._count
+
+    def message(self) -> bytes:
+        """Return the noted outcomes as one message; `clear` when it is sent."""
+        return _ARRAY.pack(0xDC, self._count) + self._page[_HEAD.size : self._end]
+
+    def clear(self) -> None:
+        """Forget the outcomes: they are sent."""
+        self._count, self._end = 0, _HEAD.size
+        _COUNTS.pack_into(self._page, _STARTED.size, 0, _HEAD.size)
+
+    # ---- the parent --------------------------------------------------------------------------------------
+
+    def read(self) -> tuple[int, list[frames.FromChild]]:
+        """After the child's death: the last call it began, and the outcomes it had not sent, or just had."""
+        started, count, end = _HEAD.unpack_from(self._page, 0)
+        if not count:
+            return started, []
+        return started, frames.read_from_child(_ARRAY.pack(0xDC, count) + self._page[_HEAD.size : end])
+
+    def close(self) -> None:
+        """Let go of the page."""
+        self._page.close()

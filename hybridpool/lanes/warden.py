@@ -1,0 +1,108 @@
+"""Sees to the calls at work: calls back what waits behind a long one, stops and kills what is over its time.
+
+One timer for all children, set for the nearest moment at which `policy.deadline` finds something due.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from hybridpool.child.frames import Recall, Stop
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.nursery import Nursery
+from hybridpool.outcome import Cancelled, TimedOut
+from hybridpool.policy.deadline import STALL, AtWork, Due, due
+
+
+class Warden:
+    """Watches the heads of the children's channels."""
+
+    def __init__(self, busy: Collection[Link], nursery: Nursery, give_back: Callable[[Sequence[Job]], None]) -> None:
+        """Watch.
+
+        :param busy: the children with calls in hand, as they are at any time.
+        :param give_back: takes calls that were taken back from a child.
+        """
+        self._busy = busy
+        self._nursery = nursery
+        self._give_back = give_back
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_for = 0.0
+
+    def look_in(self, links: Collection[Link]) -> None:
+        """After calls were handed out: be awake when the first of them needs it."""
+        nearest: float | None = None
+        for link in links:
+            moment = _nearest(link)
+            if moment is not None and (nearest is None or moment < nearest):
+                nearest = moment
+        if nearest is not None:
+            self._wake_at(nearest)
+
+    def look(self) -> None:
+        """Look at every call at work, do what is due, and set the timer for the next."""
+        now = time.monotonic()
+        for link in list(self._busy):
+            if not link.in_hand:
+                continue
+            decided = due(_at_work(link, now))
+            self._act(link, decided)
+            if decided.look_again_in is not None:
+                self._wake_at(now + decided.look_again_in)
+
+    def _act(self, link: Link, decided: Due) -> None:
+        seq, job = link.in_hand[0]
+        if decided.recall:
+            link.recalled = True
+            self._give_back(link.take_unread())
+            if len(link.in_hand) > 1:
+                link.tell(Recall())
+                self._nursery.alert(link)
+        if decided.kill:
+            if link.verdict is None:
+                cancelled = job.cancelled_at is not None
+                link.verdict = Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name)
+                self._nursery.kill(link)
+        elif decided.soften:
+            link.softened = True
+            cancelled = job.cancelled_at is not None
+            link.tell(Stop(seq, "cancelled", 0.0 if cancelled else job.soft_limit or 0.0))
+            self._nursery.alert(link)
+
+    def _wake_at(self, moment: float) -> None:
+        if self._timer is not None:
+            if self._set_for <= moment:
+                return
+            self._timer.cancel()
+        self._set_for = moment
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, moment - time.monotonic()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.look()
+
+
+def _at_work(link: Link, now: float) -> AtWork:
+    job = link.in_hand[0][1]
+    return AtWork(
+        age=now - link.head_since,
+        behind=len(link.in_hand) - 1,
+        recalled=link.recalled,
+        soft=job.soft_limit,
+        softened=link.softened,
+        hard=None if link.verdict is not None else job.hard_limit,
+        cancelled_for=None if job.cancelled_at is None or link.verdict is not None else now - job.cancelled_at,
+        grace=job.grace,
+    )
+
+
+def _nearest(link: Link) -> float | None:
+    """The moment of the first thing that may be due; None if nothing ever is."""
+    if not link.in_hand:
+        return None
+    job = link.in_hand[0][1]
+    moments = [limit for limit in (job.soft_limit, job.hard_limit) if limit is not None]
+    if len(link.in_hand) > 1:
+        moments.append(STALL)
+    return link.head_since + min(moments) if moments else None

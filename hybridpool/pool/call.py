@@ -1,0 +1,169 @@
+"""A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
+
+import asyncio
+import pickle
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from hybridpool import errors
+from hybridpool.child import functions
+from hybridpool.lanes.job import Job
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+
+R = TypeVar("R")
+#: where a call is in its life
+CallState = Literal["waiting", "running", "done", "cancelled"]
+
+
+class Names:
+    """How functions are named to children; asked once for each function."""
+
+    def __init__(self) -> None:
+        self._known: dict[Callable[..., object], str | None] = {}
+
+    def name(self, function: Callable[..., object]) -> str | None:
+        """Return ``module:qualname`` if that leads to this very function, else None."""
+        try:
+            return self._known[function]
+        except KeyError:
+            self._known[function] = found = _importable(function)
+            return found
+        except TypeError:  # not hashable
+            return _importable(function)
+
+
+def _importable(function: Callable[..., object]) -> str | None:
+    import sys
+
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    found: object = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{qualname}" if found is function else None
+
+
+def write(
+    names: Names, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[str, str, bytes]:
+    """Return name, content type and body of a call.
+
+    :raises CannotSend: if the function or an argument cannot be sent; the message names it.
+    """
+    name = names.name(function)
+    if name is not None:
+        try:
+            return name, functions.BY_NAME, pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+            return _write_whole(name, function, args, kwargs, error)
+    shown = getattr(function, "__qualname__", repr(function))
+    reason = errors.CannotSend(f"{shown} has no name by which a child could import it")
+    return _write_whole(shown, function, args, kwargs, reason)
+
+
+def _write_whole(
+    name: str, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], why: Exception
+) -> tuple[str, str, bytes]:
+    try:
+        import cloudpickle
+    except ImportError:
+        raise _unsendable(name, args, kwargs, why, "; with cloudpickle installed it may work") from None
+    try:
+        return name, functions.WHOLE, cloudpickle.dumps((function, args, kwargs))
+    except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+        raise _unsendable(name, args, kwargs, error, "") from None
+
+
+def _unsendable(
+    name: str, args: Sequence[object], kwargs: Mapping[str, object], why: Exception, hint: str
+) -> errors.CannotSend:
+    named = [*((f"argument {n}", value) for n, value in enumerate(args, 1)), *kwargs.items()]
+    for argument, value in named:
+        try:
+            pickle.dumps(value)
+        except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+            return errors.CannotSend(f"{name}: {argument}, a {type(value).__qualname__}, cannot be sent: {error}{hint}")
+    return errors.CannotSend(f"{name} cannot be sent to a child: {why}{hint}")
+
+
+def read(name: str, outcome: Outcome) -> object:
+    """Return the value of a call.
+
+    :raises ChildLost: if its child died.
+    :raises TimeLimitExceeded: if it was killed for its time.
+    :raises TaskCancelled: if it was given up.
+    :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
+    """
+    match outcome:
+        case Returned(value=value):
+            return pickle.loads(value)
+        case Raised():
+            raise _rebuilt(outcome)
+        case Lost(cause=cause, child=child):
+            raise errors.ChildLost(f"{child} died in {name}: {cause}")
+        case TimedOut(limit=limit, child=child):
+            raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
+        case Cancelled():
+            raise errors.TaskCancelled(f"{name} was cancelled")
+        case Refused(reason=reason):
+            raise errors.TaskFailed(name, (reason,))
+
+
+def _rebuilt(raised: Raised) -> BaseException:
+    error: object = None
+    if raised.pickled:
+        try:
+            error = pickle.loads(raised.pickled)
+        except Exception:  # noqa: BLE001  # whatever unpickling user values raises; the text still tells the story
+            error = None
+    if not isinstance(error, BaseException):
+        error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
+    error.add_note(f"\nIn the child:\n{raised.traceback}")
+    return error
+
+
+class Call(Generic[R]):
+    """A submitted call. Await it for its value; any number of times, by any number of tasks of its loop."""
+
+    def __init__(self, name: str, cancel: Callable[[Job], None]) -> None:
+        self.name = name
+        self._cancel = cancel
+        #: what the lane knows it as
+        self.job: Job | None = None
+        self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        #: name of the child that ran it; empty before
+        self.child = ""
+        #: seconds it ran
+        self.runtime = 0.0
+
+    def ended(self, _job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+        """Hear how it ended; the job's `on_done`."""
+        self.child, self.runtime = child, runtime
+        if not self._ended.done():
+            self._ended.set_result(outcome)
+
+    @property
+    def state(self) -> CallState:
+        """Where it is in its life."""
+        if not self._ended.done():
+            return "running" if self.started_at is not None else "waiting"
+        return "cancelled" if isinstance(self._ended.result(), Cancelled) else "done"
+
+    @property
+    def started_at(self) -> float | None:
+        """Monotonic seconds of when a child had it in hand; None before."""
+        return self.job.handed_at if self.job else None
+
+    def cancel(self) -> None:
+        """Give it up: if it has not begun it never will; else it is stopped, and after a grace its child is killed."""
+        if self.job is not None and not self._ended.done():
+            self._cancel(self.job)
+
+    async def wait(self) -> None:
+        """Wait until it has ended, however."""
+        await asyncio.shield(self._ended)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        outcome = yield from asyncio.shield(self._ended).__await__()
+        return cast("R", read(self.name, outcome))
