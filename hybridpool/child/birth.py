@@ -62,7 +62,7 @@ def _work(order: Fork, channel: socket.socket, program: Program | None) -> int:
         text = "".join(traceback.format_exception(error)).rstrip("\n")
         child.send(Stillborn(f"worker_process_init failed:\n{text}"))
         return _STILLBORN
-    child.send(Ready())
+    child.send(Ready(os.getpid()))
     try:
         child.work(tasks, gauge, voice.finish)
     finally:

@@ -44,8 +44,17 @@ class Zygote:
                 self._reap()
             if self._control.fileno() in ready and not self._obey():
                 break
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """Kill every child with what it started, and wait for them: nobody may be there to reap after us."""
         for pid in self._pids:
             guard.kill_group(pid, signal.SIGKILL)
+        for pid in self._pids:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                continue
 
     def _obey(self) -> bool:
         """Carry out one message of orders; False when the parent is gone."""

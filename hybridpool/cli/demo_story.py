@@ -78,7 +78,6 @@ async def _main(url: str, tasks: int) -> int:
                 worker_autoscale_idle=_IDLE,
                 worker_max_tasks_per_child=max(2, tasks // 6),
             )
-            app.conf.task_default_queue = queue
             async with worker:
                 await _play(tally, view, bus, Path(scratch) / "died")
         tally.left = len(psutil.Process().children(recursive=True))

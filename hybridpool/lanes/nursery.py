@@ -88,10 +88,7 @@ class Nursery:
         """Take the zygote's news."""
         match news:
             case Forked(name=name, pid=pid):
-                link = self.links[name]
-                link.pid = pid
-                self._by_pid[pid] = link
-                self._bus.emit(events.ChildSpawned(name, pid))
+                self._know(self.links[name], pid)
             case ForkFailed(name=name, reason=reason):
                 self._bury(self.links[name], reason)
             case Exited(pid=pid, status=status):
@@ -110,6 +107,13 @@ class Nursery:
         self.changed.ring()
         return pids
 
+    def _know(self, link: Link, pid: int) -> None:
+        """Learn a child's pid, from whichever of zygote and child is heard first."""
+        if not link.pid:
+            link.pid = pid
+            self._by_pid[pid] = link
+            self._bus.emit(events.ChildSpawned(link.name, pid))
+
     def _count_failure(self, cause: str) -> None:
         self.failed_births += 1
         self.last_failure = cause
@@ -119,6 +123,7 @@ class Nursery:
             link.stillborn = frame.text
             return
         if isinstance(frame, frames.Ready):
+            self._know(link, frame.pid)
             self._bus.emit(events.ChildReady(link.name, link.pid))
             self.changed.ring()
         self._hears(link, frame)
