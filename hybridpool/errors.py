@@ -5,6 +5,7 @@ HybridpoolError
 ├── AppLoadError          the app named on the command line cannot be imported
 ├── TaskError             the task's own fault, as seen by whoever waits for it
 │   ├── NotRegistered     no task of that name
+│   ├── TaskRevoked       the task was not run: it had expired
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── PoolError             the pool's fault, not the task's
 │   ├── ChildLost         a child died while it ran the call
@@ -48,6 +49,10 @@ class TaskError(HybridpoolError):
 
 class NotRegistered(TaskError):
     """No task of that name is registered with the app."""
+
+
+class TaskRevoked(TaskError):
+    """The task was not run, because its time had passed or somebody revoked it."""
 
 
 class TaskFailed(TaskError):

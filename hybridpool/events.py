@@ -157,6 +157,15 @@ class ZygoteLost:
 
 
 @attrs.frozen
+class DrainTimedOut:
+    """A warm stop did not end in time; what still runs is killed and goes back to its queue."""
+
+    #: seconds
+    timeout: float
+    running: int
+
+
+@attrs.frozen
 class PoolScaled:
     """The autoscaler changed the pool's size."""
 
@@ -190,6 +199,7 @@ Fact = (
     | ChildGone
     | BirthFailed
     | ZygoteLost
+    | DrainTimedOut
     | PoolScaled
     | ChildSaid
 )

@@ -59,7 +59,8 @@ def _work(order: Fork, channel: socket.socket, program: Program | None) -> int:
             hook()
         tasks = program.child_tasks() if program else {}
     except (Exception, SystemExit) as error:
-        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        own = error.__traceback__
+        text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
         child.send(Stillborn(f"worker_process_init failed:\n{text}"))
         return _STILLBORN
     child.send(Ready(os.getpid()))

@@ -22,30 +22,36 @@ def run(call: Call, tasks: Mapping[str, Callable[..., Any]]) -> ChildOutcome:
         return refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", [call.task])
     try:
         args, kwargs = _arguments(call)
+    except _Unsupported as error:
+        return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
     except ValueError as error:
         return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
     try:
         value = function(*args, **kwargs)
-        return Returned(codec.encode(value), shown(value))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         if isinstance(error, TypeError) and _never_entered(error.__traceback__):
             return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
         return raised(error)
+    try:
+        return Returned(codec.encode(value), shown(value))
+    except Exception as error:
+        why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON: {error}"
+        return raised(TypeError(why))
 
 
 def refuse(reason: str, kind: str, module: str, arguments: list[object]) -> Refused:
     """Say that the task was not run, and why, also in the form of an exception for whoever waits."""
-    return Refused(reason=reason, kind=kind, module=module, arguments=codec.encode(arguments))
+    return Refused(reason=plain(reason), kind=kind, module=module, arguments=codec.encode(arguments))
 
 
 def raised(error: BaseException) -> Raised:
     """Put an exception into words; arguments that have no JSON form go as their repr, as Celery does."""
     kind = type(error)
     return Raised(
-        kind=kind.__qualname__,
-        module=kind.__module__,
+        kind=plain(kind.__qualname__),
+        module=plain(str(kind.__module__)),
         arguments=_encoded_arguments(error),
         text=shown(error),
         traceback=_user_part(error),
@@ -58,7 +64,16 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception as error:
         text = f"<{type(value).__qualname__} whose repr raised {type(error).__qualname__}>"
-    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+    return plain(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…")
+
+
+def plain(text: str) -> str:
+    """Return text that has a UTF-8 form: lone surrogates, as in odd file names, are written out as escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+class _Unsupported(Exception):
+    """The message asks for something of Celery's that is not there yet; to run it without would be wrong."""
 
 
 def _arguments(call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -67,7 +82,7 @@ def _arguments(call: Call) -> tuple[list[Any], dict[str, Any]]:
         case [list() | tuple() as args, dict() as kwargs, dict() | None as embed]:
             for name, value in (embed or {}).items():
                 if value:
-                    raise ValueError(f"{name!r} is not supported by this worker")
+                    raise _Unsupported(f"the message asks for {name!r}, which this worker does not do yet")
             return list(args), kwargs
         case other:
             raise ValueError(f"expected [args, kwargs, embed], got {shown(other)[:80]}")
@@ -81,7 +96,8 @@ def _never_entered(frames: TracebackType | None) -> bool:
 def _encoded_arguments(error: BaseException) -> bytes:
     try:
         return codec.encode(list(error.args))
-    except (TypeError, ValueError):
+    except Exception:
+        # An argument's own __json__, or its class, may raise anything.
         return codec.encode([shown(argument) for argument in error.args])
 
 
@@ -91,6 +107,6 @@ def _user_part(error: BaseException) -> str:
     if frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+        return plain("".join(traceback.format_exception(type(error), error, frames)).rstrip("\n"))
     except Exception as failure:
         return f"{type(error).__qualname__} (its traceback cannot be formatted: {failure!r})"

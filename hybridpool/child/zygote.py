@@ -156,7 +156,7 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     # While the app is imported nobody watches the socket, so the kernel does.
     guard.die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard.leave_stopping_to_parent()
     guard.adopt_orphans()
     program = begin(control)
     zygote = Zygote(control, program)

@@ -103,6 +103,7 @@ class Nursery:
         pids = list(self._by_pid)
         self._by_pid.clear()
         for link in list(self.links.values()):
+            link.retired_because = link.retired_because or "its zygote died"
             self._bury(link, f"its zygote died: {cause}")
         self.changed.ring()
         return pids
@@ -133,8 +134,7 @@ class Nursery:
         del self.links[link.name]
         expected = link.retired_because is not None
         if not link.was_ready and (link.stillborn or not expected):
-            cause = link.stillborn or cause
-            self._count_failure(cause)
+            self._count_failure(link.stillborn or cause)
         elif not expected and not lost and not link.tasks and time.monotonic() - link.ordered_at < _INFANT:
             self._count_failure(cause)
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
