@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from hybridpool.client.calls import Task
-from hybridpool.client.outbox import Opener, Outbox
+from hybridpool.client.outbox import Outbox, Road
 from hybridpool.client.program import Program
 from hybridpool.config import Conf
 from hybridpool.errors import ConfigError
@@ -125,9 +125,12 @@ class App:
         """Send a call by name from sync code; as `send` in all else."""
         return self._outbox.send_from_sync(name, args, kwargs, options)
 
-    def send_over(self, opener: "Opener | None") -> "Opener | None":
-        """Send over connections that this opens from now on; None: over broker_url. Returns what held before."""
-        before, self._outbox.opener = self._outbox.opener, opener
+    def send_over(self, road: Road | None) -> Road | None:
+        """Send another way from now on, under the settings that hold there; None: as conf and environment say.
+
+        :returns: what held before.
+        """
+        before, self._outbox.road = self._outbox.road, road
         return before
 
     async def __aenter__(self) -> Self:

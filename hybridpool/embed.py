@@ -35,7 +35,7 @@ async def embedded(
     :param bus: hears what happens; None: nobody does.
     :param connect: opens a connection to the broker, once for the worker and once for the app; None: to queues in
         memory that live as long as the block.
-    :param settings: stronger than the app's own.
+    :param settings: stronger than the app's own; the environment does not count here.
     :raises ConfigError: if a setting is wrong, or the app cannot be found by name.
     :raises AppLoadError: if it cannot be imported there.
     """
@@ -45,8 +45,8 @@ async def embedded(
     layer = init_layer({"result_backend": "rpc://", **settings})
     prepared = await prepare(name or import_name(app), [layer], bus)
     worker = Worker(prepared, connect(bus.emit), bus)
-    before, result_backend = app.send_over(connect), app.conf.result_backend
-    app.conf.result_backend = prepared.resolved.settings.result_backend
+    await app.aclose()
+    before = app.send_over((connect, prepared.resolved.settings))
     try:
         async with anyio.create_task_group() as running:
             running.start_soon(worker.run)
@@ -59,7 +59,6 @@ async def embedded(
                 worker.stop(Stop.WARM)
     finally:
         app.send_over(before)
-        app.conf.result_backend = result_backend
 
 
 def import_name(app: App) -> str:

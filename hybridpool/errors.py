@@ -5,6 +5,7 @@ HybridpoolError
 ├── AppLoadError          the app named on the command line cannot be imported
 ├── TaskError             the task's own fault, as seen by whoever waits for it
 │   ├── NotRegistered     no task of that name
+│   ├── TaskRevoked       the task was not run: it had expired
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
@@ -54,6 +55,10 @@ class TaskError(HybridpoolError):
 
 class NotRegistered(TaskError):
     """No task of that name is registered with the app."""
+
+
+class TaskRevoked(TaskError):
+    """The task was not run, because its time had passed or somebody revoked it."""
 
 
 class TaskFailed(TaskError):

@@ -168,6 +168,15 @@ class ZygoteLost:
 
 
 @attrs.frozen
+class DrainTimedOut:
+    """A warm stop did not end in time; what still runs is killed and goes back to its queue."""
+
+    #: seconds
+    timeout: float
+    running: int
+
+
+@attrs.frozen
 class PoolScaled:
     """The autoscaler changed the pool's size."""
 
@@ -202,6 +211,7 @@ Fact = (
     | ChildGone
     | BirthFailed
     | ZygoteLost
+    | DrainTimedOut
     | PoolScaled
     | ChildSaid
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import attrs
 from anyio.abc import TaskGroup
 
 from hybridpool.brokers.base import Broker
@@ -13,9 +14,10 @@ from hybridpool.message import QueueSpec, unpack
 class Relay:
     """Publishes for children."""
 
-    def __init__(self, broker: Broker, tasks: TaskGroup, queue_kind: str) -> None:
+    def __init__(self, broker: Broker, tasks: TaskGroup, default_queue: str, queue_kind: str) -> None:
         self._broker = broker
         self._tasks = tasks
+        self._default_queue = default_queue
         self._kind = queue_kind
         self._declared: set[str] = set()
 
@@ -26,6 +28,8 @@ class Relay:
     async def _publish(self, frame: Enqueue, answer: Callable[[Sent], None]) -> None:
         try:
             message = unpack(frame.message)
+            if not message.exchange and not message.routing_key:
+                message = attrs.evolve(message, routing_key=self._default_queue)
             if not message.exchange and message.routing_key not in self._declared:
                 await self._broker.declare(QueueSpec(name=message.routing_key, kind=self._kind))
                 self._declared.add(message.routing_key)

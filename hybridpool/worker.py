@@ -134,7 +134,7 @@ class Worker:
                 self._prepared.node,
                 settings.task_default_queue_type,
             )
-            relay = Relay(self._broker, settling, settings.task_default_queue_type)
+            relay = Relay(self._broker, settling, settings.task_default_queue, settings.task_default_queue_type)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
                 intake = Intake(self._broker, settler, crew.submit, self._prepared.tasks, settings, self._bus)
                 self._bus.subscribe(self._on_fact)
@@ -154,7 +154,7 @@ class Worker:
                     await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
                 while True:
                     self._resized = anyio.Event()
-                    prefetch = crew.lane.size * self._settings.worker_prefetch_multiplier
+                    prefetch = self._prefetch(crew.lane.size)
                     for queue in self._settings.queues:
                         await self._broker.consume(queue, prefetch, intake.take)
                         self._bus.emit(events.ConsumingStarted(queue, prefetch))
@@ -163,6 +163,14 @@ class Worker:
             except BrokerUnavailable:
                 # Lost in the middle of this; the adapter reconnects, and we begin again.
                 continue
+
+    def _prefetch(self, size: int) -> int:
+        """Messages to hold per queue; 0: no limit."""
+        prefetch = size * self._settings.worker_prefetch_multiplier
+        if prefetch and size < self._prepared.range.ceiling:
+            # With no more messages than children, nothing would ever wait and ask for another child.
+            return max(prefetch, size + 1)
+        return prefetch
 
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
@@ -173,6 +181,8 @@ class Worker:
         intake.give_back(unstarted)
         if self._stop is Stop.WARM and await self._drained(crew):
             return Stop.WARM
+        if self._stop is Stop.WARM:
+            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, crew.lane.running))
         settler.stopping = True
         await crew.kill()
         return Stop.COLD

@@ -1,4 +1,7 @@
-"""The smallest app: two tasks and a settings object."""
+"""The smallest app: its name, where results go, and some tasks.
+
+python -m hybridpool --app=worker.app worker --concurrency=2
+"""
 
 import os
 import time
@@ -12,6 +15,12 @@ app = App("worker", result_backend="rpc://")
 def task1() -> str:
     """Say who runs this."""
     return f"run by pid {os.getpid()}"
+
+
+@app.task
+def task2(name: str = "world") -> None:
+    """Print; the line comes out in the worker's log."""
+    print(f"hello {name}")
 
 
 @app.task

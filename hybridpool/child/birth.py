@@ -66,10 +66,11 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
         run = payload.runner(program.child_tasks() if program else {})
         finish = _initialize(order.orders.initializer)
     except (Exception, SystemExit) as error:
-        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        own = error.__traceback__
+        text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
         child.send(Stillborn(f"its initializer failed:\n{text}"))
         return _STILLBORN
-    child.send(Ready())
+    child.send(Ready(os.getpid()))
     try:
         child.work(run, gauge, after_each)
     finally:

@@ -19,6 +19,9 @@ PICKLE: Final = "application/x-python-serialize"
 #: names used by the setting accept_content
 CONTENT_TYPES: Final[Mapping[str, str]] = {"json": JSON, "pickle": PICKLE}
 
+#: the versions that `uuid.UUID(version=…)`, which Celery's clients call, takes
+_UUID_VERSIONS: Final = range(1, 6)
+
 _DECODERS: Final[Mapping[str, Callable[[Any], object]]] = {
     "datetime": dt.datetime.fromisoformat,
     "date": lambda value: dt.datetime.fromisoformat(value).date(),
@@ -34,9 +37,12 @@ def encode(value: object) -> bytes:
     """Encode a value as JSON.
 
     :raises TypeError: if the value, or something in it, has no JSON form.
-    :raises ValueError: if it refers to itself.
+    :raises ValueError: if it refers to itself, or is nested too deeply.
     """
-    return _encoder.encode(value).encode()
+    try:
+        return _encoder.encode(value).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def decode(data: bytes | str) -> Any:
@@ -45,7 +51,9 @@ def decode(data: bytes | str) -> Any:
     :raises ValueError: if it is not JSON, not UTF-8, or a typed value in it cannot be rebuilt.
     """
     try:
-        return json.loads(data, object_hook=_rebuild)
+        # Decoded here and strictly: json itself would guess at UTF-16, and let lone surrogates through.
+        text = data if isinstance(data, str) else data.decode()
+        return json.loads(text, object_hook=_rebuild)
     except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -89,7 +97,9 @@ def _unusual(value: object) -> object:
         case Decimal():
             return _typed("decimal", str(value))
         case uuid.UUID():
-            return _typed("uuid", {"hex": value.hex, "version": value.version})
+            return _typed(
+                "uuid", {"hex": value.hex, "version": value.version if value.version in _UUID_VERSIONS else None}
+            )
         case bytes():
             try:
                 return _typed("bytes", value.decode())

@@ -90,7 +90,9 @@ class Sent(Frame, tag=11):
 
 
 class Ready(Frame, tag=20):
-    """Birth is done; calls may come."""
+    """Birth is done; calls may come. It may be heard before `Forked`, which takes another way."""
+
+    pid: int
 
 
 class Stillborn(Frame, tag=21):

@@ -34,15 +34,28 @@ def adopt_orphans() -> None:
 
 
 def reset_signals() -> None:
-    """Give every signal that Python or the zygote handles its default meaning back, except ^C.
-
-    An interrupt at the terminal is the parent's business: it decides what happens to running tasks.
-    """
+    """Give every signal that Python or the zygote handles its default meaning back, except those that stop a worker."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
+    for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_stopping_to_parent()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def leave_stopping_to_parent() -> None:
+    """Take no notice of TERM and INT: an init system sends them to all at once, and the parent decides what they mean.
+
+    Not by ignoring them, which a task's subprocesses would inherit; and a process that a task forks dies of them.
+    """
+    own = os.getpid()
+
+    def shrug(number: int, _frame: object) -> None:
+        if os.getpid() != own:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, shrug)
 
 
 def kill_group(pid: int, signum: int) -> None:

@@ -114,7 +114,8 @@ def failed(name: str, error: BaseException) -> AppLoadError:
 
 
 def _short(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+    name, text = type(error).__qualname__, str(error).strip()
+    return f"{name}: {text.splitlines()[0]}" if text else name
 
 
 def _user_traceback(error: BaseException) -> str:
@@ -157,4 +158,8 @@ def _only_app(module: ModuleType, name: str) -> Program:
 
 
 def _is_app(value: object) -> bool:
-    return not isinstance(value, type) and callable(getattr(value, "program", None)) and hasattr(value, "tasks")
+    try:
+        return not isinstance(value, type) and callable(getattr(value, "program", None)) and hasattr(value, "tasks")
+    except Exception:
+        # A lazy object of another library, which does not like to be asked here.
+        return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridpool.child import codec, functions
 from hybridpool.child.frames import Call, ChildOutcome, Refused, Returned
-from hybridpool.child.words import raised, shown
+from hybridpool.child.words import plain, raised, shown
 
 
 def runner(tasks: Mapping[str, Callable[..., Any]]) -> Callable[[Call], ChildOutcome]:
@@ -30,22 +30,32 @@ def run(call: Call, tasks: Mapping[str, Callable[..., Any]]) -> ChildOutcome:
         return refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", [call.task])
     try:
         args, kwargs = _arguments(call)
+    except _Unsupported as error:
+        return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
     except ValueError as error:
         return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
     try:
         value = function(*args, **kwargs)
-        return Returned(codec.encode(value), shown(value))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         if isinstance(error, TypeError) and _never_entered(error.__traceback__):
             return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
         return raised(error)
+    try:
+        return Returned(codec.encode(value), shown(value))
+    except Exception as error:
+        why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON: {error}"
+        return raised(TypeError(why))
 
 
 def refuse(reason: str, kind: str, module: str, arguments: list[object]) -> Refused:
     """Say that the task was not run, and why, also in the form of an exception for whoever waits."""
-    return Refused(reason=reason, kind=kind, module=module, arguments=codec.encode(arguments))
+    return Refused(reason=plain(reason), kind=kind, module=module, arguments=codec.encode(arguments))
+
+
+class _Unsupported(Exception):
+    """The message asks for something of Celery's that is not there yet; to run it without would be wrong."""
 
 
 def _arguments(call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -54,7 +64,7 @@ def _arguments(call: Call) -> tuple[list[Any], dict[str, Any]]:
         case [list() | tuple() as args, dict() as kwargs, dict() | None as embed]:
             for name, value in (embed or {}).items():
                 if value:
-                    raise ValueError(f"{name!r} is not supported by this worker")
+                    raise _Unsupported(f"the message asks for {name!r}, which this worker does not do yet")
             return list(args), kwargs
         case other:
             raise ValueError(f"expected [args, kwargs, embed], got {shown(other)[:80]}")

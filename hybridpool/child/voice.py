@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hybridpool.child.frames import ChildOrders
+from hybridpool.child.words import plain
 
 Say = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class _SayHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record) + "\n"
+            line = plain(self.format(record)) + "\n"
         except Exception:
             self.handleError(record)
             return

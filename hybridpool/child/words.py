@@ -14,8 +14,8 @@ def raised(error: BaseException) -> Raised:
     """Put an exception into words; arguments that have no JSON form go as their repr, as Celery does."""
     kind = type(error)
     return Raised(
-        kind=kind.__qualname__,
-        module=kind.__module__,
+        kind=plain(kind.__qualname__),
+        module=plain(str(kind.__module__)),
         arguments=_encoded_arguments(error),
         text=shown(error),
         traceback=_user_part(error),
@@ -28,13 +28,19 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception as error:
         text = f"<{type(value).__qualname__} whose repr raised {type(error).__qualname__}>"
-    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+    return plain(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…")
+
+
+def plain(text: str) -> str:
+    """Return text that has a UTF-8 form: lone surrogates, as in odd file names, are written out as escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _encoded_arguments(error: BaseException) -> bytes:
     try:
         return codec.encode(list(error.args))
-    except (TypeError, ValueError):
+    except Exception:
+        # An argument's own __json__, or its class, may raise anything.
         return codec.encode([shown(argument) for argument in error.args])
 
 
@@ -44,6 +50,6 @@ def _user_part(error: BaseException) -> str:
     if frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+        return plain("".join(traceback.format_exception(type(error), error, frames)).rstrip("\n"))
     except Exception as failure:
         return f"{type(error).__qualname__} (its traceback cannot be formatted: {failure!r})"

@@ -45,8 +45,17 @@ class Zygote:
                 self._reap()
             if self._control.fileno() in ready and not self._obey():
                 break
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """Kill every child with what it started, and wait for them: nobody may be there to reap after us."""
         for pid in self._pids:
             guard.kill_group(pid, signal.SIGKILL)
+        for pid in self._pids:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                continue
 
     def _obey(self) -> bool:
         """Carry out one message of orders; False when the parent is gone."""
@@ -156,7 +165,7 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     # While the app is imported nobody watches the socket, so the kernel does.
     guard.die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard.leave_stopping_to_parent()
     guard.adopt_orphans()
     program = begin(control)
     zygote = Zygote(control, program)

@@ -10,11 +10,18 @@ import os
 import random
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hybridpool import App
+
+if TYPE_CHECKING:
+    from hybridpool.client.handle import Handle
+
+#: sends one task
+Send: TypeAlias = "Callable[[], Coroutine[Any, Any, Handle[Any]]]"
 
 #: how the name of a process begins while it runs a task; the kernel keeps 15 bytes of a name
 AT_WORK: Final = "> "
@@ -80,3 +87,23 @@ def die_once(note: str) -> str:
             return "done by another child"
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("nobody survives SIGKILL")
+
+
+def mixed(total: int, note: Path) -> list[Send]:
+    """Say what to send, in order; chance has a seed, so that each demo is alike.
+
+    :param note: as `die_once` takes it.
+    """
+    chance = random.Random(2)
+    # the first of the second wave are long, so that two are surely under way at a time
+    sends: list[Send] = [
+        partial(crunch.enqueue, chance.uniform(0.1, 0.3))
+        if number % 2 == 0 or total // 6 <= number < total // 6 + 2
+        else partial(quick.enqueue, number)
+        for number in range(total)
+    ]
+    for place in (1, total // 4, total // 2 + 1):
+        sends[place] = partial(speak.enqueue, place)
+    sends[3] = fail.enqueue
+    sends[total // 2] = partial(die_once.enqueue, str(note))
+    return sends

@@ -4,15 +4,13 @@ Nothing is staged: the worker is the one that `hybridpool worker` runs. What is 
 """
 
 import os
-import random
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import psutil
@@ -23,24 +21,24 @@ from hybridpool.brokers.base import Broker
 from hybridpool.brokers.memory import MemoryHub
 from hybridpool.brokers.open import open_broker
 from hybridpool.brokers.url import parse
-from hybridpool.cli.demo_app import app, crunch, die_once, fail, quick, speak
+from hybridpool.cli.demo_app import Send, app, mixed
 from hybridpool.cli.demo_tally import Tally
 from hybridpool.cli.demo_view import View, shown
-from hybridpool.client.handle import Handle
+from hybridpool.cli.signals import Signals
 from hybridpool.client.portal import has_uvloop
 from hybridpool.embed import embedded
 from hybridpool.errors import HybridpoolError, ResultTimeout
 from hybridpool.protocol.dead import dead_queue
 
 #: seconds
-_BROKER_PATIENCE: Final = 5.0
+_BROKER_PATIENCE: Final = 4.0
 _RESULT_PATIENCE: Final = 60.0
 _IDLE: Final = 1.0
 _PULSE: Final = 0.01
 _FLOOR, _CEILING = 1, 3
+#: exit code
+_INTERRUPTED: Final = 130
 
-#: sends one task
-Send = Callable[[], Coroutine[Any, Any, Handle[Any]]]
 Connect = Callable[[events.Listener], Broker]
 
 
@@ -66,7 +64,8 @@ async def _main(url: str, tasks: int) -> int:
     console, tally, bus = Console(highlight=False), Tally(tasks), events.Bus()
     begun = time.perf_counter()
     title = f"hybridpool demo: {tasks} tasks through {parse(url).masked}, {_FLOOR} to {_CEILING} children"
-    with tempfile.TemporaryDirectory(prefix="hybridpool-demo-") as scratch:
+    # not the default ways to end: the queues of a demo that is interrupted are to be deleted too
+    with Signals(), tempfile.TemporaryDirectory(prefix="hybridpool-demo-") as scratch:
         async with _queue(url) as (queue, connect), shown(console, title) as view:
             bus.subscribe(view)
             bus.subscribe(tally)
@@ -79,11 +78,11 @@ async def _main(url: str, tasks: int) -> int:
                 worker_autoscale_idle=_IDLE,
                 worker_max_tasks_per_child=max(2, tasks // 6),
             )
-            app.conf.task_default_queue = queue
             async with worker:
                 await _play(tally, view, bus, Path(scratch) / "died")
-    tally.left = len(psutil.Process().children(recursive=True))
-    return _sum_up(console, tally, time.perf_counter() - begun)
+        tally.left = len(psutil.Process().children(recursive=True))
+        return _sum_up(console, tally, time.perf_counter() - begun)
+    return _INTERRUPTED
 
 
 @asynccontextmanager
@@ -113,7 +112,7 @@ async def _play(tally: Tally, view: View, bus: events.Bus, note: Path) -> None:
     view.progress(0, tally.total)
     async with anyio.create_task_group() as beside:
         beside.start_soon(_feel_pulse, tally)
-        calls = _mixed(tally.total, note)
+        calls = mixed(tally.total, note)
         few = tally.total // 6
         for wave, width in ((calls[:few], 1), (calls[few : 2 * few], 2), (calls[2 * few :], 4 * _CEILING)):
             await _wave(wave, width, tally, view)
@@ -142,23 +141,6 @@ async def _wave(sends: Sequence[Send], width: int, tally: Tally, view: View) -> 
     async with anyio.create_task_group() as under_way:
         for send in sends:
             under_way.start_soon(one, send)
-
-
-def _mixed(total: int, note: Path) -> list[Send]:
-    """Make the calls; chance has a seed, so that each demo is alike."""
-    chance = random.Random(2)
-    # the first of the second wave are long, so that two are surely under way at a time
-    sends: list[Send] = [
-        partial(crunch.enqueue, chance.uniform(0.1, 0.3))
-        if number % 2 == 0 or total // 6 <= number < total // 6 + 2
-        else partial(quick.enqueue, number)
-        for number in range(total)
-    ]
-    for place in (1, total // 4, total // 2 + 1):
-        sends[place] = partial(speak.enqueue, place)
-    sends[3] = fail.enqueue
-    sends[total // 2] = partial(die_once.enqueue, str(note))
-    return sends
 
 
 async def _shrunk(tally: Tally, bus: events.Bus) -> None:

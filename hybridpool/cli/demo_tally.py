@@ -76,7 +76,8 @@ class Tally:
     def summary(self, duration: float) -> list[tuple[str, str]]:
         """Return topics and what there is to say about each."""
         median, late = percentiles(self.waits)
-        ran = (f"{name.rpartition('-')[2]}: {count}" for name, count in self.by_child.items())
+        numbered = {int(name.rpartition("-")[2]): count for name, count in self.by_child.items()}
+        ran = (f"{number}: {count}" for number, count in sorted(numbered.items()))
         failed = ", ".join(f"{count} failed ({kind})" for kind, count in self.failed.items()) or "none failed"
         return [
             ("tasks", f"{self.total} sent, {self.succeeded} succeeded, {failed}, {self.redelivered} redelivered"),

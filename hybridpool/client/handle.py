@@ -64,7 +64,9 @@ class SyncHandle(Generic[R_co]):
         :raises ResultError: if this is a task inside a child, which must not wait for another task.
         """
         if self._portal is None:
-            raise ResultError(f"{self.task}[{self.id}]: a task must not wait for another one; chain them instead")
+            raise ResultError(
+                f"{self.task}[{self.id}]: a task must not wait for another one: it would hold a child while it does"
+            )
         return self._portal().call(self._handle.get, timeout)
 
     def forget(self) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: opens a broker connection, given who hears of its state
 Opener: TypeAlias = "Callable[[Listener], Broker]"
+#: another way out than broker_url, and the settings that hold on it
+Road: TypeAlias = tuple[Opener, Settings]
 
 
 class Outbox:
@@ -36,8 +38,8 @@ class Outbox:
         self._app = app
         self._conf = conf
         self._tasks = tasks
-        #: what connections are opened with; None: broker_url says
-        self.opener: Opener | None = None
+        #: what connections are opened with, and the settings that hold there; None: broker_url, conf and environment
+        self.road: Road | None = None
         self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
         self._portal: Portal | None = None
         #: what conf gave, and what follows from it and the environment
@@ -86,6 +88,8 @@ class Outbox:
 
         :raises ConfigError: if the environment holds a wrong value.
         """
+        if self.road is not None:
+            return self.road[1]
         own = self._conf.settings()
         if self._settings is None or self._settings[0] is not own:
             self._settings = own, resolve([environment_layer(os.environ), *self._conf.layers()]).settings
@@ -99,7 +103,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
         sender = self._senders.get(loop)
         if sender is None:
-            sender = self._senders[loop] = Sender(self.settings(), self.opener or self._open_broker)
+            sender = self._senders[loop] = Sender(self.settings(), self.road[0] if self.road else self._open_broker)
         return sender
 
     def _background(self) -> "Portal":
@@ -137,7 +141,8 @@ class Outbox:
         return Request(
             task=name,
             id=options.task_id or str(uuid.uuid4()),
-            queue=options.queue or declared.queue or settings.task_default_queue,
+            # Inside a task the parent knows the default: it may have been told another on its command line.
+            queue=options.queue or declared.queue or ("" if running else settings.task_default_queue),
             args=args,
             kwargs=kwargs or {},
             expires=options.expires,

@@ -93,10 +93,7 @@ class Nursery:
         """Take the zygote's news."""
         match news:
             case Forked(name=name, pid=pid):
-                link = self.links[name]
-                link.pid = pid
-                self._by_pid[pid] = link
-                self._bus.emit(events.ChildSpawned(name, pid))
+                self._know(self.links[name], pid)
             case ForkFailed(name=name, reason=reason):
                 self._bury(self.links[name], reason)
             case Exited(pid=pid, status=status):
@@ -111,9 +108,17 @@ class Nursery:
         pids = list(self._by_pid)
         self._by_pid.clear()
         for link in list(self.links.values()):
+            link.retired_because = link.retired_because or "its zygote died"
             self._bury(link, f"its zygote died: {cause}")
         self.changed.ring()
         return pids
+
+    def _know(self, link: Link, pid: int) -> None:
+        """Learn a child's pid, from whichever of zygote and child is heard first."""
+        if not link.pid:
+            link.pid = pid
+            self._by_pid[pid] = link
+            self._bus.emit(events.ChildSpawned(link.name, pid))
 
     def _count_failure(self, cause: str) -> None:
         self.failed_births += 1
@@ -125,7 +130,8 @@ class Nursery:
                 case Stillborn(text=text):
                     link.stillborn = text
                     return
-                case frames.Ready():
+                case frames.Ready(pid=pid):
+                    self._know(link, pid)
                     self._bus.emit(events.ChildReady(link.name, link.pid))
                     self.changed.ring()
                 case _:
@@ -140,8 +146,7 @@ class Nursery:
         del self.links[link.name]
         expected = link.retired_because is not None
         if not link.was_ready and (link.stillborn or not expected):
-            cause = link.stillborn or cause
-            self._count_failure(cause)
+            self._count_failure(link.stillborn or cause)
         elif not expected and not lost and not link.tasks and time.monotonic() - link.ordered_at < _INFANT:
             self._count_failure(cause)
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))

@@ -107,9 +107,11 @@ def _child_line(fact: events.Fact) -> None:
             level = logging.ERROR if not expected else logging.DEBUG if cause == "exit code 0" else logging.WARNING
             log.log(level, "Process %r pid:%d exited with %r", child, pid, cause)
         case events.BirthFailed(_, cause, retry_in):
-            log.error("A child was not born: %s; the next try is in %.1f s", cause, retry_in)
+            log.error("Children fail early: %s; the next one is tried in %.1f s", cause, retry_in)
         case events.ZygoteLost(cause):
             log.error("The zygote died (%s) and its children with it; starting another", cause)
+        case events.DrainTimedOut(timeout, running):
+            log.warning("worker: Cold shutdown (MainProcess): %d tasks did not end within %g s", running, timeout)
         case events.PoolScaled(before, after):
             log.info("Scaling %s %d processes.", "up" if after > before else "down", abs(after - before))
         case _:

@@ -14,7 +14,7 @@ class StaffView:
     #: READY ones beyond that, so that one that retires is replaced at once
     spares: int
     now: float
-    #: names of the idle ones, oldest first
+    #: names of the idle ones, the next to be given a call first
     idle: Sequence[str]
     #: how many run a call and will go on after it
     busy: int
@@ -60,7 +60,7 @@ def plan(view: StaffView) -> StaffPlan:
         else:
             fork = missing
     surplus = min(max(0, -missing), len(view.idle))
-    # The youngest leave: the older ones have warm caches.
+    # Those that have been idle longest leave: the others have warm caches.
     retire = tuple(view.idle[len(view.idle) - surplus :]) if surplus else ()
     return StaffPlan(
         fork=fork,

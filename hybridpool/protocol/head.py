@@ -50,7 +50,7 @@ def _count(headers: Mapping[str, object], field: str) -> int:
     value = headers.get(field)
     if value is None:
         return 0
-    if isinstance(value, int) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ProtocolError(f"header {field!r} is no count")
 

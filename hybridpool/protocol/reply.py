@@ -93,6 +93,8 @@ def read_meta(meta: bytes) -> object:
         raise errors.ResultError(f"the result cannot be read: {error}") from error
     if status == "SUCCESS":
         return result
+    if not isinstance(result, dict):
+        raise errors.ResultError(f"the result cannot be read: state {status!r} without an exception")
     raise _rebuilt(result, document.get("traceback"))
 
 
@@ -114,6 +116,8 @@ def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseExcepti
         return errors.ChildLost(*arguments)
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
         return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0]} s")
+    if (kind, module) == ("TaskRevokedError", "celery.exceptions"):
+        return errors.TaskRevoked(*arguments)
     if (kind, module) == ("NotRegistered", "celery.exceptions"):
         return errors.NotRegistered(f"the worker knows no task {arguments[0] if arguments else ''!r}")
     found: object = builtins if module == "builtins" else sys.modules.get(module)

@@ -74,7 +74,6 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         correlation_id=request.id,
         reply_to=request.reply_to,
         priority=request.priority,
-        expiration=max(0, int((expires - now).total_seconds() * 1000)) if expires else None,
         mandatory=True,
     )
 

@@ -1,0 +1,85 @@
+"""The demo's own thinking: what it counts, and when it says that something went wrong."""
+
+import pytest
+
+from hybridpool import events
+from hybridpool.cli import main
+from hybridpool.cli.demo_tally import Tally, percentiles
+
+STORY: list[events.Fact] = [
+    events.ChildSpawned("ForkPoolWorker-1", 11),
+    events.TaskSucceeded("demo.quick", "a", "ForkPoolWorker-1", 0.1, "1"),
+    events.PoolScaled(1, 2),
+    events.ChildRetired("ForkPoolWorker-1", 11, "max_tasks_per_child: 1 tasks"),
+    events.ChildGone("ForkPoolWorker-1", 11, "exit code 0", expected=True),
+    events.TaskFailed("demo.fail", "b", "ForkPoolWorker-2", 0.1, "ValueError()", ""),
+    events.ChildGone("ForkPoolWorker-3", 13, "signal 9 (SIGKILL)", expected=False),
+    events.TaskLost("demo.die_once", "c", "ForkPoolWorker-3", "signal 9 (SIGKILL)", 1, "it is queued again"),
+    events.PoolScaled(2, 1),
+    events.ChildRetired("ForkPoolWorker-4", 14, "more children than needed"),
+]
+#: without the fact of this place, the tally says so
+TOLD = {
+    2: "the pool did not grow",
+    3: "no child was recycled",
+    6: "0 children died, not one",
+    7: "0 tasks were delivered again, not one",
+    8: "the pool did not shrink",
+}
+
+
+def tally(facts: list[events.Fact]) -> Tally:
+    """Return a tally of two tasks, that has heard these facts."""
+    heard = Tally(2)
+    for fact in facts:
+        heard(fact)
+    heard.answered(0.2, None)
+    heard.answered(0.4, ValueError())
+    return heard
+
+
+def test_as_expected() -> None:
+    """A demo that went well would end with exit code 1."""
+    heard = tally(STORY)
+    assert heard.surprises() == []
+    lines = dict(heard.summary(6.0))
+    assert lines["tasks"] == "2 sent, 1 succeeded, 1 failed (ValueError), 1 redelivered"
+    assert lines["children"] == "1 forked, 1 recycled, 1 killed"
+    assert lines["tasks per child"] == "1: 1, 2: 1"
+    assert lines["pool size"] == "1 → 2; 2 → 1"
+
+
+@pytest.mark.parametrize(("place", "told"), TOLD.items())
+def test_surprises(place: int, told: str) -> None:
+    """A demo in which something did not happen would end with exit code 0."""
+    assert tally([fact for index, fact in enumerate(STORY) if index != place]).surprises() == [told]
+
+
+def test_wrong_results() -> None:
+    """Lost results, or failures that nobody meant, would pass."""
+    heard = tally(STORY)
+    heard.total, heard.left = 3, 2
+    heard.answered(0.1, KeyError())
+    assert heard.surprises() == [
+        "1 of 2 tasks succeeded",
+        "failures should be one ValueError, and are {'ValueError': 1, 'KeyError': 1}",
+        "2 processes were left behind",
+    ]
+
+
+def test_percentiles() -> None:
+    """Nothing answered would end in a traceback in place of a summary."""
+    assert percentiles([]) == (0.0, 0.0)
+    assert percentiles([float(value) for value in range(101)]) == (50.0, 99.0)
+
+
+def test_too_few_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A demo too short to show anything would look like a failure of the pool."""
+    assert main(["demo", "--tasks=3"]) == 2
+    assert "--tasks" in capsys.readouterr().err
+
+
+def test_bad_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped address would end in a traceback."""
+    assert main(["demo", "--broker=http://here"]) == 1
+    assert "http://here (from --broker)" in capsys.readouterr().err
