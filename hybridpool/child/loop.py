@@ -90,8 +90,11 @@ class Child:
         :param after_each: called after each task, before its outcome is sent.
         """
         while True:
-            if not self._inbox and not self._read():
-                return
+            if not self._inbox:
+                if self._slate.count:
+                    self.send()
+                if not self._read():
+                    return
             match self._inbox.popleft():
                 case Call() as call:
                     if not call.brief and self._slate.count:

@@ -47,7 +47,7 @@ class ProcessLane:
         self._due = False
         self._closed = False
         self.nursery = Nursery(bus, orders, self._hear, self._buried)
-        self._warden = Warden(self._busy, self.nursery, self._back)
+        self._warden = Warden(self._busy, self.nursery, self._given_back)
         #: at most so many children work at once
         self.size = 0
         #: rings when the load, waiting and running calls, is not within `watch`
@@ -206,7 +206,7 @@ class ProcessLane:
                     if link.state is State.IDLE:
                         self._idle.append(link)
                 case Back(seqs=seqs):
-                    self._back(link.remove(set(seqs)))
+                    self._given_back(link, link.remove(set(seqs)))
                 case _:
                     raise TypeError(f"{link.name} said {frame!r}, which is no child's word")
         if self._waiting:
@@ -227,13 +227,23 @@ class ProcessLane:
         if reason is not None and link.state is State.BUSY:
             self.nursery.retire(link, reason)
         if not link.in_hand:
-            self._busy.discard(link)
-            link.happens(Happening.DONE)
-            if link.state is State.IDLE:
-                # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
-                self._idle.appendleft(link)
+            self._free(link)
         job.on_done(job, done.outcome, link.name, done.runtime)
         self._weigh()
+
+    def _free(self, link: Link) -> None:
+        """A child has nothing in hand any more."""
+        self._busy.discard(link)
+        link.happens(Happening.DONE)
+        if link.state is State.IDLE:
+            # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
+            self._idle.appendleft(link)
+
+    def _given_back(self, link: Link, jobs: Sequence[Job]) -> None:
+        """A child lives on without calls it had in hand and did not begin."""
+        if jobs and not link.in_hand:
+            self._free(link)
+        self._back(jobs)
 
     def _back(self, jobs: Sequence[Job]) -> None:
         """Put calls that a child had in hand and did not begin back to the head of the line."""

@@ -18,7 +18,9 @@ from hybridpool.policy.deadline import STALL, AtWork, Due, due
 class Warden:
     """Watches the heads of the children's channels."""
 
-    def __init__(self, busy: Collection[Link], nursery: Nursery, give_back: Callable[[Sequence[Job]], None]) -> None:
+    def __init__(
+        self, busy: Collection[Link], nursery: Nursery, give_back: Callable[[Link, Sequence[Job]], None]
+    ) -> None:
         """Watch.
 
         :param busy: the children with calls in hand, as they are at any time.
@@ -55,7 +57,9 @@ class Warden:
         seq, job = link.in_hand[0]
         if decided.recall:
             link.recalled = True
-            self._give_back(link.take_unread())
+            self._give_back(link, link.take_unread())
+            if not link.in_hand:
+                return
             if len(link.in_hand) > 1:
                 link.tell(Recall())
                 self._nursery.alert(link)
