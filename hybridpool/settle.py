@@ -80,7 +80,7 @@ class Settler:
     def unreadable(self, delivery: Delivery, reason: str) -> None:
         """Settle a message whose head cannot be read: nobody can be answered."""
         self._bus.emit(events.TaskRefused(delivery.queue, "?", "?", reason, dead.dead_queue(delivery.queue)))
-        head = Head("?", "?", None, None, None, 0, None, None, True, 0)
+        head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
         terms = Terms(wants_result=False, acks_late=True, max_deliveries=1)
         self._begin(Received(delivery, head, terms), refuse(reason, "", "", []), (Bury(reason), Acknowledge()))
 
