@@ -12,6 +12,7 @@ from hybridpool import events
 from hybridpool.child.frames import ChildOrders
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
+from hybridpool.outcome import Lost
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.supervisors.autoscaler import autoscale
@@ -57,6 +58,10 @@ class Pool(anyio.AsyncContextManagerMixin):
         finally:
             with anyio.CancelScope(shield=True):
                 await self._zygote.close()
+            # Whatever ended the pool, its children are gone: nobody waits for them for ever, nothing stays open.
+            for job in self.lane.take_back():
+                job.on_done(job, Lost("the pool ended", ""), "", 0.0)
+            self.lane.nursery.lose_zygote("the pool ended")
 
     def submit(self, job: Job) -> None:
         """Run a call in a child as soon as one is free.

@@ -13,7 +13,7 @@ from hybridpool.cli.banner import banner as draw_banner
 from hybridpool.cli.signals import Signals, reap_orphans
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, environment_layer
-from hybridpool.errors import ConfigError, HybridpoolError
+from hybridpool.errors import ConfigError, plain_error
 from hybridpool.monitor import log
 from hybridpool.monitor.sink import Sink
 from hybridpool.worker import Prepared, Stop, Worker, prepare
@@ -33,7 +33,7 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
     try:
         return anyio.run(_main, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise plain_error(group) from None
 
 
 async def _main(app: str, layer: Layer, show_banner: bool) -> int:
@@ -97,11 +97,3 @@ def _log_file(path: str | None) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"worker_logfile {path!r} cannot be opened: {error.strerror}") from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One mistake of a user is one line, however many task groups it came through; a fault of ours is shown whole."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, HybridpoolError) else group

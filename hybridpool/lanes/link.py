@@ -40,6 +40,8 @@ class Link:
     stillborn: str | None = None
     #: it said READY once
     was_ready: bool = False
+    #: it is to be killed
+    is_doomed: bool = False
     #: the call in hand is its last, so its replacement is being made
     on_last: bool = False
     in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
@@ -85,15 +87,22 @@ class Link:
 
     def take(self, seq: int) -> Job | None:
         """Return the call that was answered; None if it is not in hand."""
-        if self.in_hand and self.in_hand[0][0] == seq:
-            return self.in_hand.popleft()[1]
-        return None
+        if not self.in_hand or self.in_hand[0][0] != seq:
+            return None
+        job = self.in_hand.popleft()[1]
+        self._end_if_done()
+        return job
 
     def end(self, reason: str) -> None:
         """Tell the child to go after what it has in hand."""
         self.retired_because = reason
         self.happens(Happening.RETIRE)
-        self._mailbox.end()
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        # Not before: a task at work may still want answers from its parent.
+        if self.state is State.RETIRING and not self.in_hand:
+            self._mailbox.end()
 
     def bury(self) -> tuple[list[Job], list[Job]]:
         """After the child is gone: hear its last words, close the channel.

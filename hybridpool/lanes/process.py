@@ -77,6 +77,11 @@ class ProcessLane:
         self._waiting.clear()
         return jobs
 
+    def forget_waiting(self, is_void: Callable[[Job], bool]) -> None:
+        """Drop those of the calls that no child has begun which are void: somebody else will have them."""
+        self._waiting = deque(job for job in self._waiting if not is_void(job))
+        self._weigh()
+
     def resize(self, size: int) -> None:
         """Run at most so many calls at once; whoever keeps the staff brings the children to that number."""
         self.size = size
@@ -133,6 +138,8 @@ class ProcessLane:
             else:
                 # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
                 self._idle.appendleft(link)
+                if len(self.nursery.links) > self.size:
+                    self.nursery.changed.ring()
         # The next call first: a child that waits costs more than a log line that does.
         self._dispatch()
         job.on_done(job, done.outcome, link.name, done.runtime)
@@ -151,3 +158,4 @@ class ProcessLane:
         for job in lost:
             job.on_done(job, Lost(cause, link.name), link.name, 0.0)
         self._dispatch()
+        self._weigh()
