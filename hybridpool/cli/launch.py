@@ -1,5 +1,6 @@
 """Start a worker from the command line: app, settings, log, banner, signals, exit code."""
 
+import importlib
 import os
 import platform
 import sys
@@ -40,9 +41,7 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
     ended = Stop.WARM
     with Signals() as signals:
-        async with anyio.create_task_group() as meanwhile:
-            meanwhile.start_soon(_import_driver)
-            prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        prepared = await _prepare(app, layer, bus)
         settings = prepared.resolved.settings
         sink = Sink(_log_file(settings.worker_logfile))
         log.set_up(sink, log.level_number(settings.worker_loglevel))
@@ -71,9 +70,15 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     return 0 if ended is Stop.WARM else 1
 
 
-async def _import_driver() -> None:
+async def _prepare(app: str, layer: Layer, bus: events.Bus) -> Prepared:
     """Import the broker's library, which takes a while, in the time in which the zygote imports the app."""
-    import hybridpool.brokers.rabbitmq  # noqa: F401
+
+    async def import_driver() -> None:
+        importlib.import_module("hybridpool.brokers.rabbitmq")
+
+    async with anyio.create_task_group() as meanwhile:
+        meanwhile.start_soon(import_driver)
+        return await prepare(app, [layer, environment_layer(os.environ)], bus)
 
 
 async def _say_ready(worker: Worker, node: str) -> None:
