@@ -151,12 +151,16 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run every example to its end; each asserts what it prints."""
-    for program in sorted(Path("examples").glob("*/app.py")):
-        session.run(sys.executable, str(program))
+    """Run every example to its end, and compare with what its README says."""
+    pytest(session, "tests/integration/test_demo.py", "-k", "quickstart")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Figures, on a quiet machine."""
-    pytest(session, "tests/benchmarks", "--override-ini=timeout=0")
+    """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them."""
+    run(session, "tests.rabbit_install")
+    known = sorted(path.stem for path in Path("tests/benchmarks").glob("*.py"))
+    for name in session.posargs or known:
+        if name not in known:
+            session.error(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+        run(session, f"tests.benchmarks.{name}")

@@ -76,10 +76,10 @@ class App:
 
         def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
             task_name = name or _name_of(wrapped, self.name)
-            if inspect.iscoroutinefunction(wrapped):
+            if _is_async(wrapped):
                 raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
             known = self.tasks.get(task_name)
-            if known is not None and known.function.__code__ is not getattr(wrapped, "__code__", None):
+            if known is not None and not _is_same(known.function, wrapped):
                 raise ConfigError(f"there are two tasks named {task_name!r}; give one of them name=")
             options = TaskOptions(
                 name=task_name,
@@ -162,6 +162,23 @@ class App:
 
 
 def _name_of(function: Callable[..., object], script: str) -> str:
-    """Return a task's default name; what a script defines has the app's name for its module."""
-    module = script if function.__module__ == "__main__" else function.__module__
-    return f"{module}.{function.__qualname__}"
+    """Return a task's default name; what a script defines has the app's name for its module.
+
+    :raises ConfigError: if the callable has no name, as a partial has none.
+    """
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        raise ConfigError(f"{function!r} has no name of its own; give the task name=")
+    return f"{script if module == '__main__' else module}.{qualname}"
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # an object whose call is async def
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))
+
+
+def _is_same(one: Callable[..., object], other: Callable[..., object]) -> bool:
+    """Tell whether two are the same piece of source, as when a module is imported again."""
+    one, other = inspect.unwrap(one), inspect.unwrap(other)
+    code = getattr(one, "__code__", None)
+    return one is other or (code is not None and code is getattr(other, "__code__", None))

@@ -14,7 +14,7 @@ from hybridpool.app import App
 from hybridpool.brokers.base import Broker
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.config import init_layer
-from hybridpool.errors import ConfigError
+from hybridpool.errors import ConfigError, plain_error
 from hybridpool.worker import Stop, Worker, prepare
 
 
@@ -47,18 +47,26 @@ async def embedded(
     worker = Worker(prepared, connect(bus.emit), bus)
     await app.aclose()
     before = app.send_over((connect, prepared.resolved.settings))
+    failure: Exception | None = None
     try:
         async with anyio.create_task_group() as running:
             running.start_soon(worker.run)
             await worker.ready.wait()
             try:
                 yield worker
+            except Exception as error:  # noqa: BLE001  # raised again below
+                # Kept, so that it leaves the block as it is and not in a group with the worker's.
+                failure = error
             finally:
                 with anyio.CancelScope(shield=True):
                     await app.aclose()
-                worker.stop(Stop.WARM)
+            worker.stop(Stop.WARM if failure is None else Stop.COLD)
+    except BaseExceptionGroup as group:
+        raise plain_error(group) from None
     finally:
         app.send_over(before)
+    if failure is not None:
+        raise failure
 
 
 def import_name(app: App) -> str:

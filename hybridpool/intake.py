@@ -78,6 +78,11 @@ class Intake:
             self._broker.requeue(delivery)
         return len(unstarted)
 
+    @staticmethod
+    def is_void(job: Job) -> bool:
+        """Tell whether a job's message is the broker's again once the connection is lost."""
+        return isinstance(job.cargo, Received) and not job.cargo.acknowledged
+
     def _hand_over(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
         early = not received.terms.acks_late

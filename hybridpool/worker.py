@@ -23,6 +23,7 @@ from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
+from hybridpool.lanes.process import ProcessLane
 from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
@@ -137,13 +138,16 @@ class Worker:
             relay = Relay(self._broker, settling, settings.task_default_queue, settings.task_default_queue_type)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
                 intake = Intake(self._broker, settler, crew.submit, self._prepared.tasks, settings, self._bus)
-                self._bus.subscribe(self._on_fact)
-                async with anyio.create_task_group() as consuming:
-                    consuming.start_soon(self._consume, intake, crew)
-                    await self._stop_changed.wait()
-                    consuming.cancel_scope.cancel()
-                ended = await self._leave(crew, intake, settler)
-        return ended
+                self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
+                try:
+                    async with anyio.create_task_group() as consuming:
+                        consuming.start_soon(self._consume, intake, crew)
+                        await self._stop_changed.wait()
+                        consuming.cancel_scope.cancel()
+                    return await self._leave(crew, intake, settler)
+                finally:
+                    # However it ends: what its children still had is not lost by a fault of the task's.
+                    settler.stopping = True
 
     async def _consume(self, intake: Intake, crew: Crew) -> None:
         """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
@@ -226,6 +230,12 @@ class Worker:
             spares=0 if settings.worker_max_tasks_per_child is None and limit is None else 1,
         )
 
-    def _on_fact(self, fact: events.Fact) -> None:
-        if isinstance(fact, events.PoolScaled):
-            self._resized.set()
+    def _on_fact(self, fact: events.Fact, lane: ProcessLane, intake: Intake) -> None:
+        match fact:
+            case events.BrokerLost():
+                # Their messages went back when the connection broke; to run them too would run them twice.
+                lane.forget_waiting(intake.is_void)
+            case events.PoolScaled():
+                self._resized.set()
+            case _:
+                return

@@ -139,7 +139,8 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
     if isinstance(found, ModuleType):
         return _only_app(found, name)
     if not _is_app(found):
-        raise AppLoadError(f"{module.__name__}:{attribute} is a {type(found).__qualname__}, not a hybridpool App")
+        kind = type(found).__qualname__
+        raise AppLoadError(f"{module.__name__}:{attribute} is not a hybridpool App, but of type {kind}")
     return cast("HasProgram", found).program()
 
 

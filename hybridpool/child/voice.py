@@ -39,11 +39,13 @@ class _SayHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = plain(self.format(record)) + "\n"
-        except Exception:
-            self.handleError(record)
-            return
-        self._say(line)
+            line = plain(self.format(record))
+        except Exception as error:
+            # A log call whose arguments do not fit its text; with raiseExceptions off it would vanish.
+            record.msg = f"a log call cannot be shown: {record.msg!r} with {record.args!r}: {error!r}"
+            record.args, record.exc_info = None, None
+            line = plain(self.format(record))
+        self._say(line + "\n")
 
 
 class _Printed(io.TextIOBase):

@@ -27,7 +27,7 @@ from hybridpool.cli.demo_view import View, shown
 from hybridpool.cli.signals import Signals
 from hybridpool.client.portal import has_uvloop
 from hybridpool.embed import embedded
-from hybridpool.errors import HybridpoolError, ResultTimeout
+from hybridpool.errors import ResultTimeout, plain_error
 from hybridpool.protocol.dead import dead_queue
 
 #: seconds
@@ -54,10 +54,7 @@ def tell(url: str | None, tasks: int) -> int:
     try:
         return anyio.run(_main, url or "memory://", tasks, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
-        mistakes, faults = group.split(HybridpoolError)
-        if mistakes is None or faults is not None:
-            raise
-        raise _first(mistakes) from None
+        raise plain_error(group) from None
 
 
 async def _main(url: str, tasks: int) -> int:
@@ -177,8 +174,3 @@ def _sum_up(console: Console, tally: Tally, duration: float) -> int:
         return 0
     console.print(f"[bold red]Not as expected:[/] {'; '.join(surprises)}.", soft_wrap=True)
     return 1
-
-
-def _first(group: BaseExceptionGroup[HybridpoolError]) -> HybridpoolError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

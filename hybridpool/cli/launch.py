@@ -1,5 +1,6 @@
 """Start a worker from the command line: app, settings, log, banner, signals, exit code."""
 
+import importlib
 import os
 import platform
 import sys
@@ -13,7 +14,7 @@ from hybridpool.cli.banner import banner as draw_banner
 from hybridpool.cli.signals import Signals, reap_orphans
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, environment_layer
-from hybridpool.errors import ConfigError, HybridpoolError
+from hybridpool.errors import ConfigError, plain_error
 from hybridpool.monitor import log
 from hybridpool.monitor.sink import Sink
 from hybridpool.worker import Prepared, Stop, Worker, prepare
@@ -33,16 +34,14 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
     try:
         return anyio.run(_main, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise plain_error(group) from None
 
 
 async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
     ended = Stop.WARM
     with Signals() as signals:
-        async with anyio.create_task_group() as meanwhile:
-            meanwhile.start_soon(_import_driver)
-            prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        prepared = await _prepare(app, layer, bus)
         settings = prepared.resolved.settings
         sink = Sink(_log_file(settings.worker_logfile))
         log.set_up(sink, log.level_number(settings.worker_loglevel))
@@ -71,9 +70,15 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     return 0 if ended is Stop.WARM else 1
 
 
-async def _import_driver() -> None:
+async def _prepare(app: str, layer: Layer, bus: events.Bus) -> Prepared:
     """Import the broker's library, which takes a while, in the time in which the zygote imports the app."""
-    import hybridpool.brokers.rabbitmq  # noqa: F401
+
+    async def import_driver() -> None:
+        importlib.import_module("hybridpool.brokers.rabbitmq")
+
+    async with anyio.create_task_group() as meanwhile:
+        meanwhile.start_soon(import_driver)
+        return await prepare(app, [layer, environment_layer(os.environ)], bus)
 
 
 async def _say_ready(worker: Worker, node: str) -> None:
@@ -97,11 +102,3 @@ def _log_file(path: str | None) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"worker_logfile {path!r} cannot be opened: {error.strerror}") from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One mistake of a user is one line, however many task groups it came through; a fault of ours is shown whole."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, HybridpoolError) else group

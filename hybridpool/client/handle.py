@@ -16,11 +16,15 @@ R_co = TypeVar("R_co", covariant=True)
 class Handle(Generic[R_co]):
     """A sent task, waited for with ``await handle.get()`` on the loop that sent it."""
 
-    def __init__(self, task: str, id: str, reader: "ResultReader | None", why_none: str = "") -> None:
+    def __init__(
+        self, task: str, id: str, reader: "ResultReader | None", why_none: str = "", claim: object = None
+    ) -> None:
+        """:param claim: keeps the result there for as long as the handle is."""
         #: name of the task
         self.task = task
         self.id = id
         self._reader = reader
+        self._claim = claim
         self._why_none = why_none
 
     async def get(self, timeout: float | None = None) -> R_co:
@@ -43,6 +47,7 @@ class Handle(Generic[R_co]):
         """Give the result up, so that it is not kept."""
         if self._reader is not None:
             self._reader.forget(self.id)
+            self._claim = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task}[{self.id}]>"

@@ -5,6 +5,7 @@ Imports asyncio and the broker's side only when something is sent, so that defin
 
 import datetime as dt
 import os
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +43,9 @@ class Outbox:
         self.road: Road | None = None
         self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
         self._portal: Portal | None = None
-        #: what conf gave, and what follows from it and the environment
-        self._settings: tuple[Settings, Settings] | None = None
+        self._portal_lock = threading.Lock()
+        #: the state of conf they follow from, and the settings
+        self._settings: tuple[int, Settings] | None = None
 
     async def send(
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
@@ -90,9 +92,11 @@ class Outbox:
         """
         if self.road is not None:
             return self.road[1]
-        own = self._conf.settings()
-        if self._settings is None or self._settings[0] is not own:
-            self._settings = own, resolve([environment_layer(os.environ), *self._conf.layers()]).settings
+        revision = self._conf.revision()
+        if self._settings is None or self._settings[0] != revision:
+            layers = [environment_layer(os.environ), *self._conf.layers()]
+            # Who sends needs no count of CPUs, and counting reads files.
+            self._settings = revision, resolve(layers, cpus=lambda: 1).settings
         return self._settings[1]
 
     def _sender(self) -> "Sender":
@@ -109,11 +113,12 @@ class Outbox:
     def _background(self) -> "Portal":
         from hybridpool.client.portal import Portal
 
-        # A fork does not carry threads over, so what another process made is of no use here.
-        if self._portal is None or self._portal.pid != os.getpid():
-            self._portal = Portal()
-            self._portal.at_close(self.close_here)
-        return self._portal
+        with self._portal_lock:
+            # A fork does not carry threads over, so what another process made is of no use here.
+            if self._portal is None or self._portal.pid != os.getpid():
+                self._portal = Portal()
+                self._portal.at_close(self.close_here)
+            return self._portal
 
     def _open_broker(self, announce: "Listener") -> "Broker":
         from hybridpool.brokers.open import open_broker

@@ -41,6 +41,7 @@ class Sender:
         :raises TypeError: if an argument has no JSON form.
         """
         reader = None if request.ignore_result else self._reader
+        claim: object = None
         now = dt.datetime.now(dt.UTC)
         message = to_message(request if reader is None else attrs.evolve(request, reply_to=reader.reply_to), now)
         for attempt in range(1, _ATTEMPTS + 1):
@@ -48,7 +49,7 @@ class Sender:
             try:
                 await self._make_ready(request.queue, reader)
                 if reader is not None:
-                    reader.expect(request.id)
+                    claim = reader.expect(request.id)
                 await self._broker.publish(message)
             except BrokerUnavailable:
                 if attempt == _ATTEMPTS:
@@ -56,7 +57,7 @@ class Sender:
             else:
                 break
         why = "the task ignores its result" if request.ignore_result else "result_backend is not set (try rpc://)"
-        return Handle(request.task, request.id, reader, why)
+        return Handle(request.task, request.id, reader, why, claim)
 
     async def close(self) -> None:
         """Close the connection."""

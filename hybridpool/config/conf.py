@@ -25,10 +25,11 @@ class Conf:
     _set: dict[str, object]
     #: forgotten whenever something is set
     _effective: Settings | None
+    _revision: int
 
     def __init__(self, init: Mapping[str, object] = _NOTHING) -> None:
         # not `self._init = …`: attributes of this class are settings
-        self.__dict__.update(_init=init_layer(init), _set={}, _effective=None)
+        self.__dict__.update(_init=init_layer(init), _set={}, _effective=None, _revision=0)
 
     def __getattr__(self, name: str) -> Any:  # Any: the type depends on the name; `settings()` is the typed way
         if name not in SETTINGS:
@@ -47,13 +48,17 @@ class Conf:
         :raises ConfigError: if a name is no setting, or a value does not fit.
         """
         self._set.update(conf_layer({**values, **more}).values)
-        self.__dict__["_effective"] = None
+        self.__dict__.update(_effective=None, _revision=self._revision + 1)
 
     def settings(self) -> Settings:
         """Give what is effective here: set, else given to `App(...)`, else the default."""
         effective = self._effective or resolve(self.layers()).settings
         self.__dict__["_effective"] = effective
         return effective
+
+    def revision(self) -> int:
+        """Give a number that rises whenever something is set."""
+        return self._revision
 
     def layers(self) -> tuple[Layer, Layer]:
         """Give what was set and what `App(...)` was given, the stronger first."""

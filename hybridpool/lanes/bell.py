@@ -21,4 +21,8 @@ class Bell:
         """Sleep until the next ring, or so many seconds; None: however long it takes."""
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
-        await asyncio.wait((sleeper,), timeout=timeout)
+        try:
+            await asyncio.wait((sleeper,), timeout=timeout)
+        finally:
+            if not sleeper.done() and sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)

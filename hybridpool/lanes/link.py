@@ -43,6 +43,8 @@ class Link:
     retired_because: str | None = None
     #: why it was not born, in its own words
     stillborn: str | None = None
+    #: it is to be killed
+    is_doomed: bool = False
     #: the calls in hand are its last, so its replacement is being made
     on_last: bool = False
     #: calls in its channel, the one at work first
@@ -107,6 +109,7 @@ class Link:
             return None
         job = self.in_hand.popleft()[1]
         self._begin_head(now)
+        self._end_if_done()
         return job
 
     def take_unread(self) -> list[Job]:
@@ -133,13 +136,19 @@ class Link:
         if removed:
             self.in_hand = deque((seq, job) for seq, job in self.in_hand if seq not in seqs)
             self.on_last = False
+            self._end_if_done()
         return removed
 
     def end(self, reason: str) -> None:
         """Tell the child to go after what it has in hand."""
         self.retired_because = reason
         self.happens(Happening.RETIRE)
-        self._mailbox.end()
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        # Not before: a task at work may still want answers from its parent.
+        if self.state is State.RETIRING and not self.in_hand:
+            self._mailbox.end()
 
     def last_words(self) -> list[frames.FromChild]:
         """After the child is gone: hear what it still sent, and return what it had not sent any more."""

@@ -1,12 +1,17 @@
 """One end of a socket that carries whole messages, read and written by the event loop without ever blocking it."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from hybridpool.child import frames, wire
+
+#: what passes by itself
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Mailbox:
@@ -92,9 +97,14 @@ class Mailbox:
             wire.send(self._sock, message, fds)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
+        except ConnectionError:
             # Nobody will read it. That the other end is gone is learnt by reading, once.
             pass
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            # No descriptor or memory for a large message now; there will be when others are done.
+            return False
         _close(fds)
         return True
 

@@ -39,6 +39,8 @@ class Nursery:
         self.links: dict[str, Link] = {}
         #: births that failed in a row
         self.failed_births = 0
+        #: monotonic seconds of the last that counted
+        self.failed_at = 0.0
         #: how the last failed birth failed
         self.last_failure = ""
         #: rung when whoever keeps the staff should look again
@@ -72,7 +74,8 @@ class Nursery:
         self.changed.ring()
 
     def kill(self, link: Link) -> None:
-        """Kill a child and all it started, now."""
+        """Kill a child and all it started, now, or as soon as its pid is known."""
+        link.is_doomed = True
         if self._zygote is not None and link.pid:
             self._zygote.kill(link.pid)
 
@@ -105,11 +108,12 @@ class Nursery:
         :returns: their pids, whose process groups may still hold what tasks had started.
         """
         self._zygote = None
-        pids = list(self._by_pid)
-        self._by_pid.clear()
         for link in list(self.links.values()):
             link.retired_because = link.retired_because or "its zygote died"
             self._bury(link, f"its zygote died: {cause}")
+        # Only now: last words may have told a pid that was not known yet.
+        pids = list(self._by_pid)
+        self._by_pid.clear()
         self.changed.ring()
         return pids
 
@@ -119,10 +123,15 @@ class Nursery:
             link.pid = pid
             self._by_pid[pid] = link
             self._bus.emit(events.ChildSpawned(link.name, pid))
+            if link.is_doomed:
+                self.kill(link)
 
-    def _count_failure(self, cause: str) -> None:
-        self.failed_births += 1
+    def _count_failure(self, link: Link, cause: str) -> None:
         self.last_failure = cause
+        # Those that were ordered before the last failure was known tell nothing new.
+        if link.ordered_at > self.failed_at:
+            self.failed_at = time.monotonic()
+            self.failed_births += 1
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
         if not link.was_ready:
@@ -146,9 +155,9 @@ class Nursery:
         del self.links[link.name]
         expected = link.retired_because is not None
         if not link.was_ready and (link.stillborn or not expected):
-            self._count_failure(link.stillborn or cause)
+            self._count_failure(link, link.stillborn or cause)
         elif not expected and not lost and not link.tasks and time.monotonic() - link.ordered_at < _INFANT:
-            self._count_failure(cause)
+            self._count_failure(link, cause)
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
         self._buried(link, back, lost, cause)
         self.changed.ring()

@@ -50,6 +50,8 @@ class ProcessLane:
         self._warden = Warden(self._busy, self.nursery, self._given_back)
         #: at most so many children work at once
         self.size = 0
+        #: how many children are kept: those, and the spares
+        self.staff = 0
         #: rings when the load, waiting and running calls, is not within `watch`
         self.load_changed = Bell()
         self.watch: tuple[int, int] = (0, sys.maxsize)
@@ -113,6 +115,11 @@ class ProcessLane:
         for job in self.take_back():
             job.on_done(job, Lost(cause, ""), "", 0.0)
         self.nursery.lose_zygote(cause)
+
+    def forget_waiting(self, is_void: Callable[[Job], bool]) -> None:
+        """Drop those of the calls that no child has begun which are void: somebody else will have them."""
+        self._waiting = deque(job for job in self._waiting if not is_void(job))
+        self._weigh()
 
     def resize(self, size: int) -> None:
         """Have at most so many children work at once; whoever keeps the staff brings them to that number."""
@@ -238,6 +245,8 @@ class ProcessLane:
         if link.state is State.IDLE:
             # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
             self._idle.appendleft(link)
+            if len(self.nursery.links) > self.staff:
+                self.nursery.changed.ring()
 
     def _given_back(self, link: Link, jobs: Sequence[Job]) -> None:
         """A child lives on without calls it had in hand and did not begin."""

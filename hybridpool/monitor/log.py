@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from logging import DEBUG, ERROR, INFO, WARNING
 
 from hybridpool import events
 from hybridpool.child.voice import FORMAT
 from hybridpool.monitor.sink import Sink
 
 log = logging.getLogger("hybridpool.worker")
+#: what str.splitlines takes for the end of a line
+_LINE_ENDS = str.maketrans({end: repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"})
 
 
 def level_number(name: str) -> int:
@@ -42,6 +45,23 @@ def set_up(sink: Sink, level: int) -> logging.Handler:
     return handler
 
 
+class Whole(str):
+    """Text that may have several lines: a traceback."""
+
+    __slots__ = ()
+
+
+def _say(level: int, template: str, *values: object, child: str | None = None) -> None:
+    if log.isEnabledFor(level):
+        plain = [one_line(value) if type(value) is str else value for value in values]
+        log.log(level, template, *plain, extra={"child": child})
+
+
+def one_line(text: str) -> str:
+    """Return text without line ends: they are written out. What a sender chose must not look like a line of ours."""
+    return text if text.isprintable() else text.translate(_LINE_ENDS)
+
+
 class LogFace:
     """Listens to the Bus and logs."""
 
@@ -50,12 +70,12 @@ class LogFace:
         self._write = write
 
     def __call__(self, fact: events.Fact) -> None:
-        """Log one fact."""
+        """Log one fact, in one line: names, ids and reprs are the sender's, and must not look like lines of ours."""
         match fact:
             case events.TaskReceived(name, id):
-                log.info("Task %s[%s] received", name, id)
+                _say(INFO, "Task %s[%s] received", name, id)
             case events.TaskSucceeded(name, id, child, runtime, text):
-                log.info("Task %s[%s] succeeded in %.6fs: %s", name, id, runtime, text, extra={"child": child})
+                _say(INFO, "Task %s[%s] succeeded in %.6fs: %s", name, id, runtime, text, child=child)
             case events.ChildSaid(_, text):
                 self._write(text)
             case _:
@@ -64,17 +84,41 @@ class LogFace:
     def _seldom(self, fact: events.Fact) -> None:
         match fact:
             case events.TaskFailed(name, id, child, _, text, traceback):
-                log.error("Task %s[%s] raised unexpected: %s\n%s", name, id, text, traceback, extra={"child": child})
+                lines = Whole(traceback)
+                _say(ERROR, "Task %s[%s] raised unexpected: %s\n%s", name, id, text, lines, child=child)
             case events.TaskLost(name, id, child, cause, attempt, then):
-                log.error("Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then)
+                _say(
+                    ERROR,
+                    "Task %s[%s] lost its child %s: %s (delivery %d); %s",
+                    name,
+                    id,
+                    child,
+                    cause,
+                    attempt,
+                    then,
+                )
             case events.TaskTimedOut(name, id, child, limit):
-                log.error("Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
+                _say(ERROR, "Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
             case events.TaskRefused(queue, name, id, reason, dead_queue):
-                log.error("Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
+                _say(
+                    ERROR,
+                    "Task %s[%s] from %s refused: %s; dead-lettered to %s",
+                    name,
+                    id,
+                    queue,
+                    reason,
+                    dead_queue,
+                )
             case events.TaskExpired(name, id):
-                log.info("Discarding expired task: %s[%s]", name, id)
+                _say(INFO, "Discarding expired task: %s[%s]", name, id)
             case events.SettleFailed(name, id, reason):
-                log.warning("Task %s[%s] cannot be settled now: %s; the broker will deliver it again", name, id, reason)
+                _say(
+                    WARNING,
+                    "Task %s[%s] cannot be settled now: %s; the broker will deliver it again",
+                    name,
+                    id,
+                    reason,
+                )
             case events.BrokerConnected() | events.BrokerLost() | events.QueueDiffers() | events.ConsumingStarted():
                 _broker_line(fact)
             case _:
@@ -86,33 +130,38 @@ def _broker_line(
 ) -> None:
     match fact:
         case events.BrokerConnected(url):
-            log.info("Connected to %s", url)
+            _say(INFO, "Connected to %s", url)
         case events.BrokerLost(url, reason, retry_in):
-            log.error("No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
+            _say(ERROR, "No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
         case events.QueueDiffers(queue, reason):
-            log.warning("Queue %s exists with other arguments and is used as it is: %s", queue, reason)
+            _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
-            log.debug("Consuming from %s, prefetch %d", queue, prefetch)
+            _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
 
 
 def _child_line(fact: events.Fact) -> None:
     match fact:
         case events.ChildSpawned(child, pid):
-            log.debug("%s forked, pid %d", child, pid)
+            _say(DEBUG, "%s forked, pid %d", child, pid)
         case events.ChildReady(child, pid):
-            log.debug("%s (pid %d) ready", child, pid)
+            _say(DEBUG, "%s (pid %d) ready", child, pid)
         case events.ChildRetired(child, pid, reason):
-            log.info("%s (pid %d) retires: %s", child, pid, reason)
+            _say(INFO, "%s (pid %d) retires: %s", child, pid, reason)
         case events.ChildGone(child, pid, cause, expected):
             level = logging.ERROR if not expected else logging.DEBUG if cause == "exit code 0" else logging.WARNING
-            log.log(level, "Process %r pid:%d exited with %r", child, pid, cause)
+            _say(level, "Process %r pid:%d exited with %r", child, pid, cause)
         case events.BirthFailed(_, cause, retry_in):
-            log.error("Children fail early: %s; the next one is tried in %.1f s", cause, retry_in)
+            _say(ERROR, "Children fail early: %s; the next one is tried in %.1f s", Whole(cause), retry_in)
         case events.ZygoteLost(cause):
-            log.error("The zygote died (%s) and its children with it; starting another", cause)
+            _say(ERROR, "The zygote died (%s) and its children with it; starting another", cause)
         case events.DrainTimedOut(timeout, running):
-            log.warning("worker: Cold shutdown (MainProcess): %d tasks did not end within %g s", running, timeout)
+            _say(
+                WARNING,
+                "worker: Cold shutdown (MainProcess): %d tasks did not end within %g s",
+                running,
+                timeout,
+            )
         case events.PoolScaled(before, after):
-            log.info("Scaling %s %d processes.", "up" if after > before else "down", abs(after - before))
+            _say(INFO, "Scaling %s %d processes.", "up" if after > before else "down", abs(after - before))
         case _:
             return

@@ -59,6 +59,8 @@ def plan(view: StaffView) -> StaffPlan:
             fork = 0 if coming else 1
         else:
             fork = missing
+    if fork:
+        look_again.append(view.birth_timeout)
     surplus = min(max(0, -missing), len(view.idle))
     # Those that have been idle longest leave: the others have warm caches.
     retire = tuple(view.idle[len(view.idle) - surplus :]) if surplus else ()

@@ -28,6 +28,14 @@ class _Failure(msgspec.Struct):
     exc_module: str
 
 
+class _Status(msgspec.Struct):
+    status: str
+
+
+#: states after which another follows (Celery, UNREADY_STATES)
+_UNREADY = frozenset({"PENDING", "RECEIVED", "STARTED", "REJECTED", "RETRY"})
+
+
 class _Meta(msgspec.Struct):
     status: str
     result: msgspec.Raw | _Failure
@@ -78,6 +86,14 @@ def _failure(outcome: Raised | Refused) -> _Failure:
     # Celery's clients know the soft limit by billiard's name.
     soft = outcome.kind == errors.SoftTimeLimitExceeded.__name__ and outcome.module == errors.__name__
     return _Failure(outcome.kind, msgspec.Raw(outcome.arguments), "billiard.exceptions" if soft else outcome.module)
+
+
+def is_final(meta: bytes) -> bool:
+    """Tell whether a meta holds a result: a Celery worker also sends STARTED and RETRY. What is odd is judged later."""
+    try:
+        return msgspec.json.decode(meta, type=_Status).status not in _UNREADY
+    except msgspec.MsgspecError:
+        return True
 
 
 def read_meta(meta: bytes) -> object:

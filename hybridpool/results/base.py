@@ -33,8 +33,8 @@ class ResultReader(Protocol):
         """
         ...
 
-    def expect(self, task_id: str) -> None:
-        """Keep the result of this task when it comes."""
+    def expect(self, task_id: str) -> object:
+        """Return a claim on this task's result, which is kept for as long as the claim is."""
         ...
 
     async def wait(self, task_id: str, timeout: float | None) -> bytes:

@@ -6,11 +6,13 @@ that comes meanwhile is not lost, and deletes itself when its client does not co
 
 import asyncio
 import uuid
+import weakref
 from typing import Final
 
 from hybridpool.brokers.base import Broker
 from hybridpool.errors import ResultError, ResultTimeout
 from hybridpool.message import Delivery, Outgoing, QueueSpec
+from hybridpool.protocol.reply import is_final
 
 #: milliseconds a reply queue waits for its client to come back
 _REPLY_QUEUE_LASTS: Final = 5 * 60 * 1000
@@ -48,7 +50,8 @@ class RpcReader:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.reply_to: str | None = str(uuid.uuid4())
-        self._answers: dict[str, asyncio.Future[bytes]] = {}
+        #: held by those who may still ask; so what nobody asks for does not pile up
+        self._answers: weakref.WeakValueDictionary[str, asyncio.Future[bytes]] = weakref.WeakValueDictionary()
         self._opened = False
 
     async def open(self) -> None:
@@ -59,9 +62,10 @@ class RpcReader:
         await self._broker.consume(self.reply_to, 0, self._heard)
         self._opened = True
 
-    def expect(self, task_id: str) -> None:
-        """Keep the answer when it comes."""
-        self._answers[task_id] = asyncio.get_running_loop().create_future()
+    def expect(self, task_id: str) -> object:
+        """Return a claim on the answer, which is kept for as long as the claim is."""
+        answer = self._answers[task_id] = asyncio.get_running_loop().create_future()
+        return answer
 
     async def wait(self, task_id: str, timeout: float | None) -> bytes:
         """Wait for the answer; it can be asked for again.
@@ -85,11 +89,13 @@ class RpcReader:
         """Delete the reply queue."""
         if self._opened and self.reply_to is not None:
             await self._broker.delete(self.reply_to)
-        for answer in self._answers.values():
-            answer.cancel()
+        for answer in list(self._answers.values()):
+            if not answer.done():
+                answer.set_exception(ResultError("the app was closed before the result came"))
+                answer.exception()  # nobody may be left to look
 
     def _heard(self, delivery: Delivery) -> None:
         self._broker.ack(delivery)
         answer = self._answers.get(delivery.correlation_id or "")
-        if answer is not None and not answer.done():
+        if answer is not None and not answer.done() and is_final(delivery.body):
             answer.set_result(delivery.body)

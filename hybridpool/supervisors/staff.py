@@ -22,7 +22,7 @@ class StaffKeeper:
         self._bus = bus
         self._birth_timeout = birth_timeout
         self._spares = spares
-        self._failures_seen = 0
+        self._failure_seen_at = 0.0
         self._fork_after = 0.0
 
     async def run(self) -> None:
@@ -39,8 +39,10 @@ class StaffKeeper:
 
     def _view(self) -> StaffView:
         links = self._lane.nursery.links.values()
+        target = self._lane.size
+        self._lane.staff = target + self._spares
         return StaffView(
-            target=self._lane.size,
+            target=target,
             spares=self._spares,
             now=time.monotonic(),
             idle=[link.name for link in self._lane.idle if not link.on_last],
@@ -65,10 +67,10 @@ class StaffKeeper:
         """After a birth that failed, wait longer each time before the next."""
         nursery = self._lane.nursery
         failures = nursery.failed_births
-        if failures > self._failures_seen:
+        if failures and nursery.failed_at != self._failure_seen_at:
+            self._failure_seen_at = nursery.failed_at
             if failures >= _BIRTHS_TO_GIVE_UP:
                 raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {nursery.last_failure}")
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
             self._fork_after = time.monotonic() + wait
             self._bus.emit(events.BirthFailed("", nursery.last_failure, wait))
-        self._failures_seen = failures

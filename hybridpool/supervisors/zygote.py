@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from typing import Final
 
 import anyio
 
@@ -13,6 +14,9 @@ from hybridpool.errors import AppLoadError, PoolClosed
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.zygote import News, Zygote
 from hybridpool.policy import backoff
+
+#: seconds a zygote must last for its start to count as a success
+_SETTLED: Final = 5.0
 
 
 class ZygoteKeeper:
@@ -45,12 +49,17 @@ class ZygoteKeeper:
     async def keep(self, nursery: Nursery) -> None:
         """Serve the nursery for ever; `start` has been called."""
         self._nursery = nursery
+        attempt = 0
         while self._lost is not None and self._zygote is not None:
             nursery.use(self._zygote)
+            began = anyio.current_time()
             cause = await self._lost
+            attempt = backoff.next_attempt(attempt, lasted=anyio.current_time() - began, settled_after=_SETTLED)
             self._bus.emit(events.ZygoteLost(cause))
             for pid in nursery.lose_zygote(cause):
                 _kill_what_is_left(pid)
+            if attempt > 1:
+                await anyio.sleep(_pause(attempt - 1))
             await self._revive()
 
     async def close(self) -> None:
@@ -65,7 +74,7 @@ class ZygoteKeeper:
                 await self.start()
             except AppLoadError as error:
                 attempt += 1
-                wait = backoff.delay(attempt, first=0.5, factor=2.0, limit=30.0, jitter=random.random())
+                wait = _pause(attempt)
                 self._bus.emit(events.BirthFailed("zygote", str(error), wait))
                 await anyio.sleep(wait)
             else:
@@ -83,3 +92,7 @@ def _kill_what_is_left(group: int) -> None:
     except (ProcessLookupError, PermissionError):
         # Nothing was left, or the number is somebody else's by now.
         return
+
+
+def _pause(attempt: int) -> float:
+    return backoff.delay(attempt, first=0.5, factor=2.0, limit=30.0, jitter=random.random())

@@ -32,7 +32,7 @@ def reason(error: BaseException | None) -> str:
     else:
         text = error.args[-1]
     line = " ".join(str(text).split())
-    if line.startswith("Server connection unexpectedly closed"):
+    if line.startswith(("Server connection unexpectedly closed", "Server connection reset")):
         line = "the connection was cut"
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 

@@ -1,0 +1,81 @@
+"""The parent dies: nobody of its family outlives it, and the broker gives what was not settled to the next worker."""
+
+import psutil
+
+from tests.faults.helpers import (
+    Call,
+    deliveries,
+    finished,
+    numbers,
+    publish,
+    run_out,
+    settled,
+    wait_gone,
+    wait_until,
+    worker,
+)
+from tests.faults.ledger import Journal, account, tell
+from tests.queues import Desk
+from tests.workers import Gate
+
+#: of a worker of two children
+PREFETCH = 8
+
+
+def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
+    """Children would run on as orphans beside the next worker's; or unsettled messages be lost."""
+    family = Call("family", "with_process", (gate.path,))
+    ids = publish(broker_url, queue_name, [*numbers(600), family, *numbers(1400, first=600, gate=gate, gated=[600])])
+    with worker(broker_url, queue_name, journal) as first:
+        standing = gate.entered(2)
+        grandchild = next(int(one.tag) for one in standing if one.tag.isdigit())
+        below = [first.zygote, *first.children(), psutil.Process(grandchild)]
+        first.main.kill()
+        tell(f"  zygote, children and grandchild gone after {wait_gone(below):.3f} s")
+        first.wait()
+    killed = {one.pid: "parent killed" for one in standing}
+    done = len(journal.finished())
+    with Desk(broker_url) as desk:
+        # what was done may have been killed before its acknowledgement left
+        wait_until(lambda: desk.depth(queue_name) >= len(ids) - done, what="the return of the unsettled")
+        back = desk.depth(queue_name)
+    assert back <= len(ids) - done + PREFETCH
+    with worker(broker_url, queue_name, journal) as second:
+        gate.entered(2)
+        gate.release(2)
+        ids += run_out(broker_url, queue_name, journal)
+    drawn = account(
+        ids,
+        journal,
+        depth=settled(broker_url, queue_name),
+        killed=killed,
+        redelivered=deliveries(first, second),
+    )
+    assert {"family", "n0600"} <= set(drawn.repeated)
+    assert len(drawn.repeated) <= PREFETCH
+
+
+def test_killed_idle(broker_url: str, queue_name: str, journal: Journal) -> None:
+    """An idle worker's children would wait for ever for a parent that is gone."""
+    with worker(broker_url, queue_name, journal) as at_work:
+        below = [at_work.zygote, *at_work.children()]
+        at_work.main.kill()
+        wait_gone(below)
+        at_work.wait()
+
+
+def test_killed_while_a_child_is_stopped(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
+    """A child that cannot hear (stopped, or deep in C) would outlive its parent."""
+    [task] = publish(broker_url, queue_name, [Call("held", args=(gate.path,))])
+    with worker(broker_url, queue_name, journal) as at_work:
+        [one] = gate.entered()
+        below = [at_work.zygote, *at_work.children()]
+        psutil.Process(one.pid).suspend()
+        at_work.main.kill()
+        wait_gone(below)
+        at_work.wait()
+    with worker(broker_url, queue_name, journal):
+        gate.entered()
+        gate.release()
+        finished(journal, [task])
+    account([task], journal, depth=settled(broker_url, queue_name), killed={one.pid: "parent killed"})

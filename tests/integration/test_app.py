@@ -1,0 +1,352 @@
+"""The App as programs use it: async and sync, over a real node and in memory, from several threads and from tasks."""
+
+import datetime as dt
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+
+# the first call over a connection would import the driver otherwise, on the loop
+import hybridpool.brokers.rabbitmq  # noqa: F401
+from hybridpool import App, events
+from hybridpool.embed import embedded
+from hybridpool.errors import (
+    BrokerUnavailable,
+    ChildLost,
+    NotRegistered,
+    ResultError,
+    ResultsDisabled,
+    ResultTimeout,
+    TaskFailed,
+)
+from tests.apps import second, worker
+from tests.queues import Desk
+from tests.rabbit import Node, free_ports
+from tests.workers import PATIENCE, Worker, client_of, gate_in
+
+#: the test app under the name by which this process imports it, so that tasks have the same names here and there
+APP = "tests.apps.worker"
+RESULT = 10.0
+
+
+@pytest.fixture(scope="module")
+def queue() -> str:
+    """The queue of this file's worker."""
+    return f"test-app-{time.time_ns()}"
+
+
+@pytest.fixture(scope="module")
+def running(rabbit_node: Node, queue: str) -> Iterator[Worker]:
+    """One worker for the tests that need no other."""
+    # the variable, so that children know it too
+    with Worker(
+        rabbit_node.url, queue, "-c2", app=APP, env={"HYBRIDPOOL_TASK_DEFAULT_QUEUE": queue}, ready=2
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def configured(running: Worker, rabbit_node: Node, queue: str) -> Iterator[App]:
+    """The test app, told where its worker listens."""
+    app = worker.app
+    before = app.conf.broker_url, app.conf.task_default_queue
+    app.conf.update(broker_url=rabbit_node.url, task_default_queue=queue)
+    yield app
+    app.close()
+    app.conf.update(broker_url=before[0], task_default_queue=before[1])
+
+
+@pytest.fixture
+async def ours(configured: App) -> AsyncIterator[App]:
+    """The same, for async code."""
+    async with configured:
+        yield configured
+
+
+# ---- async -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_enqueue(ours: App) -> None:
+    """The three lines that everybody starts with would not work."""
+    handle = await worker.add.enqueue(2, y=3)
+    assert await handle.get(RESULT) == 5
+    # asked again, it is still known
+    assert await handle.get(0) == 5
+    assert worker.add(2, 3) == 5
+
+
+@pytest.mark.anyio
+async def test_many_at_once(ours: App) -> None:
+    """Results would be mixed up, or come one after the other only."""
+    handles = []
+    async with anyio.create_task_group() as tasks:
+
+        async def send(number: int) -> None:
+            handles.append((number, await worker.add.enqueue(number, 1)))
+
+        for number in range(300):
+            tasks.start_soon(send, number)
+    assert [await handle.get(RESULT) for _, handle in handles] == [number + 1 for number, _ in handles]
+
+
+@pytest.mark.anyio
+async def test_values(ours: App) -> None:
+    """A value would come back as another one: text, nesting, dates, bytes, a megabyte."""
+    moment = dt.datetime(2026, 3, 1, 12, 30, tzinfo=dt.UTC)
+    sent = ["ümläut ✓ 🐇", {"a": [1, 2.5, None, True]}, moment, b"\x00\xff", "x" * 1_000_000]
+    assert await (await worker.echo.enqueue(*sent, key="wört")).get(RESULT) == [sent, {"key": "wört"}]
+
+
+@pytest.mark.anyio
+async def test_options(ours: App, queue: str, queue_name: str, broker_url: str) -> None:
+    """An option of a call would not reach the message."""
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    call = worker.add.options(
+        queue=queue_name, expires=expires, priority=7, ignore_result=True, task_id="mine", headers={"tenant": "blue"}
+    )
+    handle = await call.enqueue(2, 3)
+    assert handle.id == "mine"
+    with Desk(broker_url) as desk:
+        message = desk.take(queue_name)
+    assert message.body == b'[[2,3],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+    expected = {"task": f"{APP}.add", "id": "mine", "root_id": "mine", "tenant": "blue", "ignore_result": True}
+    assert message.headers.items() >= {**expected, "expires": expires.isoformat(), "retries": 0}.items()
+    assert message.properties["priority"] == 7
+    assert message.properties["delivery_mode"] == 2
+    # else the broker would drop it in silence, and its sender wait for ever
+    assert "expiration" not in message.properties
+    assert "reply_to" not in message.properties
+    with pytest.raises(ResultsDisabled, match="ignores its result"):
+        await handle.get(RESULT)
+
+
+@pytest.mark.anyio
+async def test_send_by_name(ours: App) -> None:
+    """A program would have to import the code of the tasks that it only sends."""
+    assert await (await ours.send(f"{APP}.add", (2,), {"y": 3})).get(RESULT) == 5
+    with pytest.raises(NotRegistered, match=r"no\.such\.task"):
+        await (await ours.send("no.such.task")).get(RESULT)
+
+
+@pytest.mark.anyio
+async def test_result_timeout(ours: App, tmp_path: Path) -> None:
+    """Waiting for too long would lose the result, or raise what nobody catches."""
+    with gate_in(tmp_path) as gate:
+        handle = await worker.hold.enqueue(gate.path)
+        with pytest.raises(ResultTimeout, match=rf"no result of task {handle.id} within 0\.05 s") as caught:
+            await handle.get(0.05)
+        assert isinstance(caught.value, TimeoutError)
+        gate.release()
+        assert (await handle.get(RESULT)).startswith("ForkPoolWorker-")
+
+
+@pytest.mark.anyio
+async def test_failures(ours: App) -> None:
+    """What a task raised would arrive as something else, or without where it happened."""
+    with pytest.raises(ValueError, match="no way") as failed:
+        await (await worker.fail.enqueue("no way")).get(RESULT)
+    assert failed.value.args == ("no way",)
+    (note,) = failed.value.__notes__
+    assert note.startswith("\nIn the child:\nTraceback (most recent call last):\n")
+    assert "in fail\n    raise ValueError(text)" in note
+    with pytest.raises(worker.Unlucky) as known:
+        await (await worker.fail_unlucky.enqueue("thirteen")).get(RESULT)
+    assert known.value.args == ("thirteen", 13)
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        await (await worker.unsendable.enqueue()).get(RESULT)
+    # the client must not be made to exit by what a task does
+    with pytest.raises(TaskFailed) as left:
+        await (await worker.exits.enqueue(3)).get(RESULT)
+    assert (left.value.kind, left.value.arguments) == ("builtins.SystemExit", (3,))
+
+
+@pytest.mark.anyio
+async def test_unsendable_argument(ours: App) -> None:
+    """A mistake in a call would be found out in the worker, or kill the connection."""
+    with pytest.raises(TypeError, match=rf"{APP}\.echo: argument 2 cannot be sent: object has no JSON form"):
+        await worker.echo.enqueue(1, object())
+    with pytest.raises(TypeError, match=rf"{APP}\.echo: key cannot be sent: set has no JSON form"):
+        await worker.echo.enqueue(key={1})
+    with pytest.raises(TypeError, match="'countdwn' is no option of a call"):
+        await ours.send(f"{APP}.add", (2, 3), countdwn=4)
+    assert await (await worker.add.enqueue(2, 3)).get(RESULT) == 5
+
+
+@pytest.mark.anyio
+async def test_results_disabled(running: Worker, rabbit_node: Node, queue: str) -> None:
+    """Without a result backend `get` would wait for ever."""
+    async with App("mute", broker=rabbit_node.url, task_default_queue=queue) as mute:
+        handle = await mute.send(f"{APP}.add", (2, 3))
+        with pytest.raises(ResultsDisabled, match="result_backend is not set"):
+            await handle.get(RESULT)
+
+
+@pytest.mark.anyio
+async def test_no_broker(queue_name: str) -> None:
+    """A web request that enqueues would hang for as long as the broker is away."""
+    (port,) = free_ports(1)
+    settings = {"broker_connection_timeout": "100ms", "result_backend": "rpc://"}
+    async with App("lonely", broker=f"amqp://guest:guest@127.0.0.1:{port}//", **settings) as lonely:
+        with anyio.fail_after(PATIENCE), pytest.raises(BrokerUnavailable):
+            await lonely.send(f"{APP}.add", (2, 3))
+
+
+# ---- sync ------------------------------------------------------------------------------------------------------------
+
+
+def test_delay(configured: App) -> None:
+    """Those who come from Celery would find their three ways of sending gone."""
+    assert worker.add.delay(2, 3).get(timeout=RESULT) == 5
+    assert worker.add.apply_async((2,), {"y": 3}).get(RESULT) == 5
+    assert configured.send_task(f"{APP}.add", (2, 3)).get(RESULT) == 5
+    with pytest.raises(ValueError, match="no way"):
+        worker.fail.delay("no way").get(RESULT)
+    with pytest.raises(TypeError, match="did you mean 'queue'"):
+        worker.add.apply_async((2, 3), quue="x")
+
+
+def test_sync_timeout(configured: App, tmp_path: Path) -> None:
+    """A script would hang on a task that is slow."""
+    with gate_in(tmp_path) as gate:
+        handle = worker.hold.delay(gate.path)
+        with pytest.raises(ResultTimeout):
+            handle.get(0.05)
+        gate.release()
+        assert handle.get(RESULT).startswith("ForkPoolWorker-")
+
+
+def test_close_and_go_on(configured: App) -> None:
+    """An app that was closed could not be used again; a second `close` would fail."""
+    assert worker.add.delay(2, 3).get(RESULT) == 5
+    configured.close()
+    configured.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "hybridpool-portal"]
+    assert worker.add.delay(3, 4).get(RESULT) == 7
+
+
+def test_several_threads(configured: App) -> None:
+    """A threaded web server would open a connection per thread, or get another thread's result."""
+    together = threading.Barrier(8)
+
+    def ask(number: int) -> int:
+        if number < together.parties:
+            # the very first calls, which start the background loop, come at the same time
+            together.wait(PATIENCE)
+        return worker.add.delay(number, 1000).get(RESULT)
+
+    with ThreadPoolExecutor(together.parties) as threads:
+        assert list(threads.map(ask, range(200))) == list(range(1000, 1200))
+    assert len([thread for thread in threading.enumerate() if thread.name == "hybridpool-portal"]) == 1
+
+
+@pytest.mark.anyio
+async def test_sync_from_async(ours: App) -> None:
+    """`delay` called in a coroutine, by mistake or through a library, would deadlock."""
+    handle = await anyio.to_thread.run_sync(worker.add.delay, 2, 3)
+    assert await anyio.to_thread.run_sync(handle.get, RESULT) == 5
+
+
+# ---- tasks that send tasks -------------------------------------------------------------------------------------------
+
+
+def test_task_enqueues_a_task(configured: App, running: Worker, tmp_path: Path) -> None:
+    """A task could not start another one, or each child would need a connection of its own for it."""
+    handle = worker.enqueue_another.delay(str(tmp_path / "note"))
+    other = handle.get(RESULT)
+    running.see(rf"Task {APP}\.note\[{other}\] succeeded")
+    assert (tmp_path / "note").read_text() == "second\n"
+    assert all(child.net_connections() == [] for child in running.children())
+
+
+def test_task_enqueues_to_the_default_queue(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """`--default-queue` would hold for the worker and not for its children: what tasks enqueue would go elsewhere."""
+    with Worker(broker_url, queue_name, "-c1") as own, client_of(broker_url, queue_name) as us:
+        other = us.send_task("worker.enqueue_another", (str(tmp_path / "note"),)).get(RESULT)
+        own.see(rf"Task worker\.note\[{other}\] succeeded", within=RESULT)
+
+
+def test_chain_keeps_its_root(configured: App, running: Worker, queue_name: str, broker_url: str) -> None:
+    """Nobody could tell which request a task deep down belongs to."""
+    first = worker.enqueue_to.delay(queue_name)
+    inner = first.get(RESULT)
+    with Desk(broker_url) as desk:
+        headers = desk.take(queue_name).headers
+    assert (headers["id"], headers["root_id"], headers["parent_id"]) == (inner, first.id, first.id)
+
+
+def test_task_must_not_wait(configured: App) -> None:
+    """A pool whose children all wait for tasks that no child is left to run would stand still."""
+    with pytest.raises(ResultError, match="a task must not wait for another one"):
+        worker.wait_for_another.delay().get(RESULT)
+
+
+# ---- a worker inside this process ------------------------------------------------------------------------------------
+#
+# Its start waits, for some milliseconds, until the zygote's process has begun: vfork and exec.
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_embedded() -> None:
+    """A test of user code would need a broker."""
+    heard: list[events.Fact] = []
+    bus = events.Bus()
+    bus.subscribe(heard.append)
+    async with embedded(worker.app, bus=bus, worker_concurrency=2) as inside:
+        assert await (await worker.add.enqueue(2, 3)).get(RESULT) == 5
+        with pytest.raises(ValueError, match="no way"):
+            await (await worker.fail.enqueue("no way")).get(RESULT)
+        with pytest.raises(ChildLost):
+            await (await worker.leave.enqueue(3)).get(RESULT)
+        assert await (await worker.task1.enqueue()).get(RESULT) in [f"ForkPoolWorker-{number}" for number in range(6)]
+        assert inside.ready.is_set()
+    assert {type(fact) for fact in heard} >= {events.TaskReceived, events.TaskSucceeded, events.ChildGone}
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_embedded_gives_the_app_back() -> None:
+    """After the block the app would go on sending to a worker that is gone, or keep its settings."""
+    (port,) = free_ports(1)
+    async with App(
+        "elsewhere", broker=f"amqp://guest:guest@127.0.0.1:{port}//", broker_connection_timeout="100ms"
+    ) as app:
+        async with embedded(app, f"{APP}:app", result_backend="rpc://", worker_concurrency=1):
+            assert await (await app.send(f"{APP}.add", (2, 3))).get(RESULT) == 5
+        assert app.conf.result_backend is None
+        with anyio.fail_after(PATIENCE), pytest.raises(BrokerUnavailable):
+            await app.send(f"{APP}.add", (2, 3))
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_two_workers_in_one_process() -> None:
+    """Something global would be shared: settings, children, queues, results."""
+    async with embedded(worker.app, worker_concurrency=1), embedded(second.app, worker_concurrency=2):
+        one, two = await worker.identity.enqueue(), await second.whoami.enqueue()
+        assert (await one.get(RESULT))["name"] == f"{APP}.identity"
+        assert await two.get(RESULT) == "second"
+        with pytest.raises(NotRegistered):
+            await (await second.app.send(f"{APP}.add", (2, 3))).get(RESULT)
+        for number in range(20):
+            handles = await worker.add.enqueue(number, 1), await second.double.enqueue(number)
+            assert [await handle.get(RESULT) for handle in handles] == [number + 1, number * 2]
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_embedded_leaves_nothing_when_it_fails() -> None:
+    """An exception in the block would hang on the worker, or leave it running."""
+
+    async def fail_inside() -> None:
+        async with embedded(worker.app, worker_concurrency=1):
+            assert await (await worker.add.enqueue(2, 3)).get(RESULT) == 5
+            raise ZeroDivisionError
+
+    with anyio.fail_after(PATIENCE), pytest.raises(ZeroDivisionError):
+        await fail_inside()

@@ -1,0 +1,395 @@
+"""The article's prefork worker, scenario by scenario, against a real node: command, configuration, pool, autoscale."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hybridpool import App
+from hybridpool.errors import ChildLost
+from tests.queues import Desk
+from tests.rabbit import wait_for
+from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
+
+RETIRED_BY_COUNT = r"INFO/MainProcess\] (ForkPoolWorker-\d+) \(pid \d+\) retires: max_tasks_per_child: 2 tasks$"
+RETIRED_BY_MEMORY = (
+    r"INFO/MainProcess\] (ForkPoolWorker-\d+) \(pid \d+\) retires: max_memory_per_child: ([\d.]+) MiB own, limit "
+)
+UP, DOWN = r"INFO/MainProcess\] Scaling up (\d+) processes\.$", r"INFO/MainProcess\] Scaling down (\d+) processes\.$"
+
+
+def concurrency(worker: Worker) -> str:
+    """Return what the banner says of the pool's size."""
+    return worker.see(r"\.> concurrency: (.*)$")[0][1]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that no line announces."""
+    assert wait_for(true, PATIENCE)
+
+
+def fill(app: App, gate: Gate, count: int) -> None:
+    """Bring so many tasks to the gate, one after the other."""
+    for _ in range(count):
+        app.send_task("worker.hold", (gate.path,))
+        gate.entered()
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("app", "options"),
+    [
+        ("worker.app", ["--concurrency=2", "--pool=prefork"]),
+        ("worker:app", ["-c", "2", "-P", "processes"]),
+        ("worker", ["-c2"]),
+    ],
+)
+def test_command(app: str, options: list[str], broker_url: str, queue_name: str) -> None:
+    """The article's command line would not start a worker, or start another pool."""
+    with Worker(broker_url, queue_name, *options, app=app, ready=2) as worker, client_of(broker_url, queue_name) as us:
+        assert concurrency(worker) == "2 (prefork): fixed by --concurrency"
+        assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+        assert us.send_task("worker.task1").get(PATIENCE) in ("ForkPoolWorker-1", "ForkPoolWorker-2")
+        worker.see(r"INFO/MainProcess\] Task worker\.task1\[[0-9a-f-]{36}\] received$")
+        worker.see(r"INFO/ForkPoolWorker-[12]\] Task worker\.task1\[[0-9a-f-]{36}\] succeeded in [\d.]+s: 'Fork")
+        assert len(worker.children()) == 2
+
+
+def test_short_options_and_banner(broker_url: str, queue_name: str) -> None:
+    """An operator could not read off the banner what this worker is and what it serves."""
+    second = f"{queue_name}-b"
+    options = ["-Q", f"{queue_name},{second}", "-n", "w1@%h", "-c1", "--result-backend=rpc://"]
+    with Worker(broker_url, queue_name, *options) as worker, client_of(broker_url, second) as us:
+        worker.see(r"^ -------------- w1@\S+ v[\d.]+ \(hybridpool\)$")
+        worker.see(r"\.> app:         worker$")
+        worker.see(r"\.> transport:   amqp://guest:\*\*@127\.0\.0\.1:\d+//$")
+        worker.see(r"\.> results:     rpc://$")
+        worker.see(r"\.> task events: OFF")
+        worker.see(rf"\.> {queue_name} +exchange=\S+ key={queue_name}$")
+        worker.see(rf"\.> {second} +exchange=\S+ key={second}$")
+        worker.see(r"^  \. worker\.add$")
+        worker.see(r"INFO/MainProcess\] w1@\S+ ready\.$")
+        assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+
+
+def test_without_banner(broker_url: str, queue_name: str) -> None:
+    """A log collector would be fed an ASCII drawing, or the log would lack Celery's line `Connected to`."""
+    with Worker(broker_url, queue_name, "-c1", "--without-banner") as worker:
+        worker.see(r"INFO/MainProcess\] Connected to amqp://guest:\*\*@127\.0\.0\.1:\d+//$")
+        assert not worker.seen(r"\[config\]|\[queues\]|\[tasks\]")
+
+
+# ---- configuration on the live worker --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("app", "env", "options", "count", "source"),
+    [
+        ("chosen:app", "4", ["--concurrency=1"], 1, "--concurrency"),
+        ("chosen:app", "4", [], 4, "HYBRIDPOOL_WORKER_CONCURRENCY"),
+        ("chosen:app", "", [], 2, "app.conf.worker_concurrency"),
+        ("chosen:only_init", "", [], 3, "App(worker_concurrency=…)"),
+    ],
+)
+def test_four_ways(
+    app: str, env: str, options: list[str], count: int, source: str, broker_url: str, queue_name: str
+) -> None:
+    """The weaker of two sources would win on the real road: argv, environment, and an app in another process."""
+    variables = {"HYBRIDPOOL_WORKER_CONCURRENCY": env}
+    with Worker(broker_url, queue_name, *options, app=app, env=variables, ready=count) as worker:
+        assert concurrency(worker) == f"{count} (prefork): fixed by {source}"
+        assert len(worker.children()) == count
+
+
+def test_settings_of_the_app_reach_the_broker(broker_url: str, queue_name: str) -> None:
+    """A setting given to `App(...)` would be lost between the zygote, which has the app, and the parent."""
+    with Worker(broker_url, queue_name, app="chosen:app", ready=2) as worker:
+        worker.see(rf"Consuming from {queue_name}, prefetch 14$")
+
+
+def test_quorum_queue(broker_url: str, queue_name: str) -> None:
+    """A queue declared as quorum would be a classic one, or not be consumed: global QoS does not work on it."""
+    with (
+        Worker(broker_url, queue_name, "-c1", "--default-queue-type=quorum") as worker,
+        client_of(broker_url, queue_name) as us,
+        Desk(broker_url) as desk,
+    ):
+        # the same declaration again is allowed, another one is not
+        desk.declare(queue_name, {"x-queue-type": "quorum"})
+        us.conf.task_default_queue_type = "quorum"
+        assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+        us.send_task("worker.nothing")
+        desk.until_depth(f"{queue_name}.dead", 1)
+        desk.declare(f"{queue_name}.dead", {"x-queue-type": "quorum"})
+        assert not worker.seen("exists with other arguments")
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+def test_children_are_apart_and_stay(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """Children would share state, or be made anew for each task."""
+    with (
+        Worker(broker_url, queue_name, "-c2", ready=2) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        before = {child.pid for child in worker.children()}
+        fill(us, gate, 1)
+        counted = [us.send_task("worker.count").get(PATIENCE) for _ in range(5)]
+        gate.release()
+        assert len({name for name, _ in counted}) == 1
+        assert [number for _, number in counted] == [1, 2, 3, 4, 5]
+        fill(us, gate, 2)
+        gate.release(2)
+        assert {child.pid for child in worker.children()} == before
+
+
+def test_hooks(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """What an app opens in each child would be opened in the wrong process, twice, or never be closed."""
+    diary = tmp_path / "diary"
+    with (
+        Worker(broker_url, queue_name, "-c1", app="hooks", env={"DIARY": str(diary)}) as worker,
+        client_of(broker_url, queue_name) as us,
+    ):
+        zygote, (child,) = worker.zygote.pid, worker.children()
+        assert us.send_task("hooks.opened").get(PATIENCE) == f"resource of {child.pid}"
+        assert worker.stop() == 0
+    assert diary.read_text().splitlines() == [f"init {zygote}", f"process_init {child.pid}", f"shutdown {child.pid}"]
+
+
+def test_hook_that_fails(broker_url: str, queue_name: str) -> None:
+    """Children that cannot be born would be forked without end, or without a word on why."""
+    with Worker(broker_url, queue_name, "-c1", app="hooks", env={"DIARY": "/no/such/diary"}, ready=0) as worker:
+        # worker_init comes first: the worker does not start at all
+        assert worker.wait() == 1
+        assert worker.lines[-1] == (
+            "hybridpool: 'worker_init' failed: FileNotFoundError: [Errno 2] No such file or directory: '/no/such/diary'"
+        )
+        assert worker.lines[0] == "Traceback (most recent call last):"
+
+
+def test_tasks_know_themselves(broker_url: str, queue_name: str) -> None:
+    """A task could not say in its own log who it is."""
+    with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
+        handle = us.send_task("worker.identity")
+        told = handle.get(PATIENCE)
+        (child,) = worker.children()
+        assert told == {
+            "id": handle.id,
+            "name": "worker.identity",
+            "retries": 0,
+            "root_id": handle.id,
+            "pid": child.pid,
+            "group": child.pid,
+        }
+
+
+def test_recycling_by_count(broker_url: str, queue_name: str) -> None:
+    """A child would not be replaced after its tasks, be replaced by the wrong name, or be replaced silently."""
+    with (
+        Worker(broker_url, queue_name, "-c1", "--max-tasks-per-child=2") as worker,
+        client_of(broker_url, queue_name) as us,
+    ):
+        handles = [us.send_task("worker.task1") for _ in range(7)]
+        served = [handle.get(PATIENCE) for handle in handles]
+        assert served == [f"ForkPoolWorker-{number}" for number in (1, 1, 2, 2, 3, 3, 4)]
+        retired = worker.see(RETIRED_BY_COUNT, 3)
+        assert [match[1] for match in retired] == ["ForkPoolWorker-1", "ForkPoolWorker-2", "ForkPoolWorker-3"]
+        worker.see(r"DEBUG/MainProcess\] Process 'ForkPoolWorker-\d' pid:\d+ exited with 'exit code 0'$", 3)
+        until(lambda: len(worker.children()) == 1)
+
+
+def test_recycling_does_not_wait_for_others(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """One long task would keep the other children from being recycled, or be killed by it."""
+    with (
+        Worker(broker_url, queue_name, "-c2", "--max-tasks-per-child=2", ready=2) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        slow = us.send_task("worker.hold", (gate.path,))
+        (held,) = gate.entered()
+        served = [us.send_task("worker.task1").get(PATIENCE) for _ in range(6)]
+        assert held.child not in served
+        assert len(set(served)) == 3
+        worker.see(RETIRED_BY_COUNT, 3)
+        gate.release()
+        assert slow.get(PATIENCE) == held.child
+
+
+def test_recycling_by_memory(broker_url: str, queue_name: str) -> None:
+    """A leaking child would grow until the machine is full."""
+    with (
+        Worker(broker_url, queue_name, "-c1", "--max-memory-per-child=100MB", "--prefetch-multiplier=1") as worker,
+        client_of(broker_url, queue_name) as us,
+    ):
+        assert us.send_task("worker.leak", (40 << 20,)).get(PATIENCE) == "ForkPoolWorker-1"
+        assert us.send_task("worker.task1").get(PATIENCE) == "ForkPoolWorker-1"
+        assert not worker.seen(RETIRED_BY_MEMORY)
+        assert us.send_task("worker.leak", (70 << 20,)).get(PATIENCE) == "ForkPoolWorker-1"
+        retired = worker.see(RETIRED_BY_MEMORY + r"100\.0 MiB$")[0]
+        assert retired[1] == "ForkPoolWorker-1"
+        assert 110 <= float(retired[2]) < 150
+        assert us.send_task("worker.task1").get(PATIENCE) == "ForkPoolWorker-2"
+
+
+def test_inherited_memory_does_not_count(broker_url: str, queue_name: str) -> None:
+    """With a fat app every child would be replaced after each task, as Celery does it."""
+    with (
+        Worker(broker_url, queue_name, "-c1", "--max-memory-per-child=81920", app="fat") as worker,
+        client_of(broker_url, queue_name) as us,
+    ):
+        handles = [us.send_task("fat.where") for _ in range(10)]
+        assert {handle.get(PATIENCE) for handle in handles} == {"ForkPoolWorker-1"}
+        (child,) = worker.children()
+        assert child.memory_info().rss > 160 << 20
+        assert not worker.seen(RETIRED_BY_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "cause"),
+    [
+        ("worker.kill_self", (), "signal 9 (SIGKILL)"),
+        ("worker.segfault", (), "signal 11 (SIGSEGV)"),
+        ("worker.leave", (3,), "exit code 3"),
+        ("worker.leave", (0,), "exit code 0"),
+    ],
+)
+def test_death_costs_one_task(
+    task: str, args: tuple[int, ...], cause: str, broker_url: str, queue_name: str, tmp_path: Path
+) -> None:
+    """A dead child would take other tasks with it, not be replaced, or have its task tried for ever."""
+    with (
+        Worker(broker_url, queue_name, "-c2", ready=2) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+        Desk(broker_url) as desk,
+    ):
+        beside = us.send_task("worker.hold", (gate.path,))
+        gate.entered()
+        deadly = us.send_task(task, args)
+        after = [us.send_task("worker.add", (number, 1)) for number in range(5)]
+        with pytest.raises(ChildLost, match=re.escape(cause)):
+            deadly.get(PATIENCE)
+        assert [handle.get(PATIENCE) for handle in after] == [1, 2, 3, 4, 5]
+        gate.release()
+        assert beside.get(PATIENCE).startswith("ForkPoolWorker-")
+        lost = rf"Task {task}\[{deadly.id}\] lost its child ForkPoolWorker-\d+: {re.escape(cause)} \(delivery (\d)\)"
+        assert [match[1] for match in worker.see(lost, 3)] == ["1", "2", "3"]
+        worker.see(rf"ERROR/MainProcess\] Process 'ForkPoolWorker-\d+' pid:\d+ exited with '{re.escape(cause)}'$", 3)
+        desk.until_depth(f"{queue_name}.dead", 1)
+        letter = desk.take(f"{queue_name}.dead")
+        assert letter.headers["id"] == deadly.id
+        assert cause in letter.headers["x-hybridpool-reason"]
+        until(lambda: len(worker.children()) == 2)
+
+
+def test_children_of_a_child_go_with_it(broker_url: str, queue_name: str) -> None:
+    """What a task has started would live on when its child dies, or when the child is retired."""
+    with (
+        Worker(broker_url, queue_name, "-c1", "--max-tasks-per-child=1"),
+        client_of(broker_url, queue_name) as us,
+    ):
+        left = us.send_task("worker.grandchild").get(PATIENCE)
+        until(lambda: not psutil.pid_exists(left))
+
+
+def test_orphans_of_tasks_are_reaped(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A process that a task left behind would stay a zombie for as long as the worker runs."""
+    with (
+        Worker(broker_url, queue_name, "-c1") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        alone = us.send_task("worker.orphan", (gate.path,)).get(PATIENCE)
+        assert psutil.Process(alone).ppid() == worker.zygote.pid
+        gate.release()
+        until(lambda: not psutil.pid_exists(alone))
+
+
+# ---- autoscale -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "floor", "ceiling", "why"),
+    [
+        (["--autoscale=1,3"], 1, 3, "--autoscale 1,3"),
+        (["-c2", "--autoscale=3,1"], 2, 3, "--concurrency 2 is the floor, the maximum of --autoscale 1,3 the ceiling"),
+        (["-c2", "--autoscale=3,4"], 2, 4, "--concurrency 2 is the floor, the maximum of --autoscale 3,4 the ceiling"),
+    ],
+)
+def test_autoscale(
+    options: list[str], floor: int, ceiling: int, why: str, broker_url: str, queue_name: str, tmp_path: Path
+) -> None:
+    """The pool would not follow the load, leave its range, or hide which range it has."""
+    with (
+        Worker(broker_url, queue_name, *options, "--autoscale-idle=1s", ready=floor) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        assert concurrency(worker) == f"{{min={floor}, max={ceiling}}} (prefork): {why}"
+        assert len(worker.children()) == floor
+        fill(us, gate, ceiling)
+        assert [int(match[1]) for match in worker.seen(UP)] == [1] * (ceiling - floor)
+        waiting = us.send_task("worker.add", (2, 3))
+        worker.see(rf"Task worker\.add\[{waiting.id}\] received")
+        assert len(worker.children()) == ceiling
+        gate.release(ceiling)
+        assert waiting.get(PATIENCE) == 5
+        worker.see(DOWN)
+        until(lambda: sum(int(match[1]) for match in worker.seen(DOWN)) == ceiling - floor)
+        until(lambda: len(worker.children()) == floor)
+        assert len(worker.seen(UP)) == ceiling - floor
+        assert us.send_task("worker.add", (3, 4)).get(PATIENCE) == 7
+
+
+def test_autoscale_spares_the_busy(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """Scaling down would kill a child in its task."""
+    with (
+        Worker(broker_url, queue_name, "--autoscale=1,3", "--autoscale-idle=200ms") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        held = [us.send_task("worker.hold", (gate.path,)) for _ in range(3)]
+        entered = {who.child: who for who in gate.entered(3)}
+        # one of them is let go: whichever it is, the pool shrinks around the two that are still busy
+        gate.release()
+        worker.see(DOWN)
+        gone = worker.see(r"(ForkPoolWorker-\d+) \(pid \d+\) retires: more children than needed$")[0][1]
+        worker.see(rf"Process '{gone}' pid:\d+ exited with 'exit code 0'$")
+        assert gone in entered
+        assert {child.pid for child in worker.children()} == {who.pid for who in entered.values()} - {entered[gone].pid}
+        gate.release(2)
+        assert sorted(handle.get(PATIENCE) for handle in held) == sorted(entered)
+
+
+def test_prefetch_follows_the_pool(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A small pool would hoard the messages of a large one, or a large one starve."""
+    with (
+        Worker(
+            broker_url, queue_name, "--autoscale=1,3", "--autoscale-idle=200ms", "--prefetch-multiplier=2"
+        ) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        worker.see(rf"Consuming from {queue_name}, prefetch 2$")
+        fill(us, gate, 3)
+        worker.see(rf"Consuming from {queue_name}, prefetch 6$")
+        gate.release(3)
+        worker.see(rf"Consuming from {queue_name}, prefetch 2$", 2)
+
+
+def test_a_child_killed_from_outside(broker_url: str, queue_name: str) -> None:
+    """An idle child that somebody kills would not be replaced."""
+    with Worker(broker_url, queue_name, "-c2", ready=2) as worker, client_of(broker_url, queue_name) as us:
+        victim = worker.children()[0]
+        victim.send_signal(signal.SIGKILL)
+        worker.see(rf"pid:{victim.pid} exited with 'signal 9 \(SIGKILL\)'$")
+        worker.see(r"ForkPoolWorker-3 \(pid \d+\) ready$")
+        assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+        assert len(worker.children()) == 2

@@ -1,0 +1,240 @@
+"""How a worker stops: warmly, coldly, before it has begun, as PID 1; and how it starts when there is no broker."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.queues import Desk
+from tests.rabbit import Node, wait_for
+from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
+
+WARM, COLD = r"WARNING/MainProcess\] worker: Warm shutdown", r"WARNING/MainProcess\] worker: Cold shutdown"
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate for this test's tasks."""
+    with gate_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(broker_url: str, queue_name: str) -> Iterator[Desk]:
+    """Another client's view of the queues; the test's own exists already."""
+    with Desk(broker_url) as opened:
+        opened.declare(queue_name)
+        yield opened
+
+
+def load(worker: Worker, gate: Gate, desk: Desk, queue: str) -> Entered:
+    """Have one task running, and three received that have not begun; returns the running one."""
+    desk.call(queue, "worker.hold", gate.path)
+    (held,) = gate.entered()
+    for number in range(3):
+        desk.call(queue, "worker.add", number, 1)
+    worker.see(r"Task worker\.add\[\S+\] received$", 3)
+    assert desk.depth(queue) == 0
+    return held
+
+
+@pytest.mark.parametrize("options", [[], ["--no-acks-late"]], ids=["late", "early"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_warm(signum: int, options: list[str], broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+    """A deployment would kill running tasks, or keep others waiting for the one that is long."""
+    with Worker(broker_url, queue_name, "-c1", *options) as worker:
+        held = load(worker, gate, desk, queue_name)
+        worker.send(signum)
+        worker.see(WARM)
+        # at once: the running task has not ended yet
+        desk.until_depth(queue_name, 3)
+        assert psutil.pid_exists(held.pid)
+        gate.release()
+        assert worker.wait() == 0
+        worker.see(r"Task worker\.hold\[\S+\] succeeded")
+        assert len(worker.seen(r"Ctrl\+C again")) == (signum == signal.SIGINT)
+        assert not worker.seen(r"Task worker\.add\[\S+\] succeeded|ERROR/|Traceback")
+    assert desk.depth(queue_name) == 3
+    assert desk.depth(f"{queue_name}.dead") == -1
+
+
+def test_warm_delivers_the_last_result(broker_url: str, queue_name: str, gate: Gate) -> None:
+    """The answer of a task that ends during the shutdown would be lost."""
+    with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
+        handle = us.send_task("worker.hold", (gate.path,))
+        gate.entered()
+        worker.send(signal.SIGTERM)
+        worker.see(WARM)
+        gate.release()
+        assert worker.wait() == 0
+        assert handle.get(PATIENCE) == "ForkPoolWorker-1"
+
+
+def test_warm_stop_lets_a_task_enqueue(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+    """A task that enqueues another one during the shutdown would lose it, or fail."""
+    with Worker(broker_url, queue_name, "-c1") as worker:
+        desk.call(queue_name, "worker.enqueue_at_last", gate.path, queue_name)
+        gate.entered()
+        worker.send(signal.SIGTERM)
+        worker.see(WARM)
+        gate.release()
+        assert worker.wait() == 0
+        worker.see(r"Task worker\.enqueue_at_last\[\S+\] succeeded")
+    assert desk.take(queue_name).headers["task"] == "worker.add"
+
+
+def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+    """A task that never ends would keep the worker for ever, or be lost when the worker loses patience."""
+    with Worker(broker_url, queue_name, "-c1", "--shutdown-timeout=500ms") as worker:
+        held = load(worker, gate, desk, queue_name)
+        assert worker.stop() == 1
+        assert not psutil.pid_exists(held.pid)
+    assert_all_back(desk, queue_name)
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGQUIT,),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGQUIT),
+    ],
+    ids=lambda signals: "+".join(signum.name for signum in signals),
+)
+def test_cold(signals: tuple[int, ...], broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+    """An impatient operator would wait, or lose the tasks that are killed."""
+    with Worker(broker_url, queue_name, "-c2", ready=2) as worker:
+        desk.call(queue_name, "worker.hold", gate.path)
+        gate.entered()
+        load(worker, gate, desk, queue_name)
+        for number, signum in enumerate(signals, 1):
+            worker.send(signum)
+            worker.see(f"{WARM}|{COLD}", number)
+        worker.see(COLD)
+        assert worker.wait() == 1
+    assert_all_back(desk, queue_name, 5)
+
+
+def assert_all_back(desk: Desk, queue: str, count: int = 4) -> None:
+    """Check that each message is in its queue, redelivered, and none counted as having killed its child."""
+    desk.until_depth(queue, count)
+    letters = [desk.take(queue) for _ in range(count)]
+    assert all(letter.redelivered for letter in letters)
+    assert not any("x-hybridpool-lost" in letter.headers for letter in letters)
+    assert desk.depth(f"{queue}.dead") == -1
+
+
+def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+    """With task_acks_late off, a task that was killed would run a second time."""
+    with Worker(broker_url, queue_name, "-c1", "--no-acks-late") as worker:
+        load(worker, gate, desk, queue_name)
+        assert worker.stop(signal.SIGQUIT) == 1
+    desk.until_depth(queue_name, 3)
+    assert {desk.take(queue_name).headers["task"] for _ in range(3)} == {"worker.add"}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_stop_while_the_app_is_imported(signum: int, broker_url: str, queue_name: str, gate: Gate) -> None:
+    """A worker whose import hangs would have to be killed, and leave the hanging process behind."""
+    with Worker(broker_url, queue_name, app="slow", env={"GATE": gate.path}, ready=0) as worker:
+        (importing,) = gate.entered()
+        worker.send(signum)
+        assert worker.wait() == 0
+        assert not psutil.pid_exists(importing.pid)
+        assert worker.text == ""
+
+
+def test_stop_before_there_is_a_broker(queue_name: str) -> None:
+    """A worker that waits for its broker would not hear a signal."""
+    node = Node("absent")
+    try:
+        with Worker(node.url, queue_name, ready=0) as worker:
+            worker.see(r"No connection to")
+            assert worker.stop() == 0
+    finally:
+        node.destroy()
+
+
+@pytest.mark.slow
+def test_no_broker_at_the_start(queue_name: str) -> None:
+    """A worker that is started before its broker would give up, say nothing, or fill the log."""
+    node = Node("late")
+    try:
+        with Worker(node.url, queue_name, ready=0) as worker:
+            told = worker.see(
+                r"ERROR/MainProcess\] No connection to amqp://guest:\*\*@127\.0\.0\.1:\d+//: (.*)\. "
+                r"Trying again in ([\d.]+) seconds\.\.\.$",
+                2,
+            )
+            assert "refused" in told[0][1]
+            waits = [float(match[2]) for match in told]
+            assert waits[0] <= waits[1]
+            assert not worker.seen(r"ready\.$")
+            node.start()
+            worker.see(r"Connected to amqp://guest:\*\*@127", within=45)
+            worker.see(r"ready\.$")
+            with client_of(node.url, queue_name) as us:
+                assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+            assert len(worker.seen("No connection to")) < 20
+    finally:
+        node.destroy()
+
+
+@pytest.fixture
+def namespace() -> tuple[str, ...]:
+    """The words that make a command PID 1; skips where that is not allowed."""
+    try:
+        done = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare(1)")
+    if done.returncode:
+        pytest.skip(f"not allowed to make a pid namespace: {done.stderr.decode().strip()}")
+    return NAMESPACE
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
+def test_stop_as_pid_1(
+    signum: int, code: int, namespace: tuple[str, ...], broker_url: str, queue_name: str, gate: Gate, desk: Desk
+) -> None:
+    """In a container without an init the worker would ignore SIGTERM, as the kernel does for PID 1 by default."""
+    with Worker(broker_url, queue_name, "-c1", prefix=namespace) as worker:
+        desk.call(queue_name, "worker.hold", gate.path)
+        gate.entered()
+        worker.main.send_signal(signum)
+        worker.see(WARM if code == 0 else COLD)
+        if code == 0:
+            gate.release()
+        assert worker.wait() == code
+    assert desk.depth(queue_name) == code
+
+
+@pytest.mark.slow
+def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: str, desk: Desk) -> None:
+    """In a container without an init, children of a dead zygote would stay as zombies."""
+    with Worker(broker_url, queue_name, "-c2", prefix=namespace, ready=2) as worker:
+        orphans = [child.pid for child in worker.children()]
+        worker.zygote.send_signal(signal.SIGKILL)
+        worker.see(r"The zygote died \(signal 9 \(SIGKILL\)\)")
+        worker.see(r"ForkPoolWorker-[34] \(pid \d+\) ready$", 2)
+        assert wait_for(lambda: not any(map(psutil.pid_exists, orphans)), PATIENCE)
+        desk.call(queue_name, "worker.add", 2, 3)
+        worker.see(r"Task worker\.add\[\S+\] succeeded in \S+: 5$")
+        # the new zygote's end is waited for by the parent, not taken away by whoever reaps
+        worker.zygote.send_signal(signal.SIGKILL)
+        worker.see(r"The zygote died \(signal 9 \(SIGKILL\)\)", 2)
+        worker.see(r"ForkPoolWorker-[56] \(pid \d+\) ready$", 2)
+
+
+def test_stop_as_pid_1_while_the_app_is_imported(
+    namespace: tuple[str, ...], broker_url: str, queue_name: str, gate: Gate
+) -> None:
+    """A container whose app hangs on import would be killed after its grace period."""
+    env = {"GATE": gate.path}
+    with Worker(broker_url, queue_name, app="slow", env=env, prefix=namespace, ready=0) as worker:
+        gate.entered()
+        worker.main.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0

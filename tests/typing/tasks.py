@@ -1,0 +1,107 @@
+"""What a type checker knows of tasks: arguments and results as in the function. Checked by mypy, never run."""
+
+from typing import assert_type
+
+from hybridpool import App
+from hybridpool.client.calls import Call, Task
+from hybridpool.client.handle import Handle, SyncHandle
+
+app = App("shop", worker_concurrency=2)
+
+
+@app.task
+def resize(url: str, width: int = 90) -> bytes:
+    """Return a picture."""
+    return url.encode() * width
+
+
+@app.task(name="shop.total", queue="slow", acks_late=False, ignore_result=False, max_deliveries=1)
+def total(*prices: float, currency: str) -> dict[str, float]:
+    """Return a sum."""
+    return {currency: sum(prices)}
+
+
+@app.task()
+def nothing() -> None:
+    """Return nothing."""
+
+
+def plain_calls() -> None:
+    """A task is called as its function."""
+    assert_type(resize("u", 5), bytes)
+    assert_type(total(1.0, 2.0, currency="EUR"), dict[str, float])
+    assert_type(resize.name, str)
+    resize(5)  # type: ignore[arg-type]
+    resize("u", height=5)  # type: ignore[call-arg]
+    resize()  # type: ignore[call-arg]
+    total(1.0)  # type: ignore[call-arg]
+
+
+async def from_async_code() -> None:
+    """Calls from afar take the same arguments, and their handles give the same result."""
+    handle = await resize.enqueue("u", width=5)
+    assert_type(handle, Handle[bytes])
+    assert_type(await handle.get(timeout=1.0), bytes)
+    assert_type(await (await nothing.enqueue()).get(), None)
+    await resize.enqueue(5)  # type: ignore[arg-type]
+    await resize.enqueue("u", wide=5)  # type: ignore[call-arg]
+    await total.enqueue(1.0)  # type: ignore[call-arg]
+    await handle.get("soon")  # type: ignore[arg-type]
+
+
+def from_sync_code() -> None:
+    """As Celery's users call."""
+    handle = resize.delay("u")
+    assert_type(handle, SyncHandle[bytes])
+    assert_type(handle.get(1), bytes)
+    assert_type(resize.apply_async(("u",), {"width": 5}, queue="fast"), SyncHandle[bytes])
+    resize.delay(b"u")  # type: ignore[arg-type]
+
+
+async def with_options() -> None:
+    """Options change how a call is sent, not what it takes and gives."""
+    urgent = resize.options(queue="fast", priority=9, expires=5.0, ignore_result=False, headers={"tenant": "t"})
+    assert_type((await urgent.enqueue("u")), Handle[bytes])
+    assert_type(urgent.delay("u", 5).get(), bytes)
+    await urgent.enqueue(5)  # type: ignore[arg-type]
+    resize.options(colour="red")  # type: ignore[call-arg]
+    resize.options(priority="high")  # type: ignore[arg-type]
+
+
+def declared_wrongly() -> None:
+    """A mistyped option of the decorator is found before the program runs."""
+    app.task(quue="slow")  # type: ignore[call-overload]
+    app.task(acks_late="no")  # type: ignore[call-overload]
+    app.task(5)  # type: ignore[call-overload]
+
+
+def handles_are_covariant(handle: Handle[bool]) -> Handle[int]:
+    """A handle of a narrower type serves where a wider one is wanted."""
+    return handle
+
+
+def passed_on(task: Task[[str, int], bytes], call: Call[[str, int], bytes]) -> bytes:
+    """Tasks can be written down as types."""
+    task.delay("u", 5)
+    call.delay("u", 5)
+    task.delay("u")  # type: ignore[call-arg]
+    return task("u", 5)
+
+
+def hooks() -> None:
+    """A hook stays the function that it is."""
+
+    @app.worker_process_init
+    def connect() -> int:
+        return 1
+
+    assert_type(connect(), int)
+    app.worker_init(5)  # type: ignore[type-var]
+
+
+async def by_name() -> None:
+    """By name nothing is known of arguments and results."""
+    handle = await app.send("shop.total", (1.0,), {"currency": "EUR"}, queue="slow")
+    number: int = await handle.get()
+    assert number
+    await app.send(5)  # type: ignore[arg-type]

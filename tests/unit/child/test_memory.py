@@ -1,0 +1,83 @@
+"""How much memory a process owns itself."""
+
+import os
+import resource
+
+import pytest
+
+from hybridpool.child import memory
+from hybridpool.child.memory import Gauge, private_bytes
+
+MIB = 1024 * 1024
+
+
+def test_own_memory_grows_with_what_is_kept() -> None:
+    """A leak would not be seen."""
+    before = private_bytes()
+    kept = bytearray(os.urandom(1)) * (32 * MIB)
+    grown = private_bytes() - before
+    assert len(kept) == 32 * MIB
+    assert 30 * MIB <= grown <= 40 * MIB
+
+
+def test_own_memory_shrinks_again() -> None:
+    """A high-water mark would be read, and a child that once used much be replaced after each task."""
+    before = private_bytes()
+    del (kept := {"it": bytearray(b"x") * (64 * MIB)})["it"]
+    assert kept == {}
+    assert private_bytes() - before < 32 * MIB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > private_bytes()
+
+
+def test_own_is_less_than_resident() -> None:
+    """What is shared with others would count."""
+    gauge = Gauge(1)
+    assert 0 < gauge.owned() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_nobody_wants_to_know() -> None:
+    """Every task would pay for a figure that nobody reads."""
+    assert Gauge(0).owned() == 0
+
+
+def test_far_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dear reading would be made after every task, though it cannot exceed the cheap one."""
+    monkeypatch.setattr(memory, "private_bytes", lambda: pytest.fail("nobody should look"))
+    assert Gauge(10**15).owned() == 0
+
+
+def test_does_not_look_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child with much shared memory would read its pages after each of a thousand tasks a second."""
+    readings: list[int] = []
+
+    def reading() -> int:
+        readings.append(5)
+        return 5
+
+    monkeypatch.setattr(memory, "private_bytes", reading)
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("os.pread", lambda *_: b"0 100000 0")
+    gauge = Gauge(1000 * MIB // 4)
+    assert [gauge.owned() for _ in range(5)] == [5, 0, 0, 0, 0]
+    clock[0] += 1.0
+    assert [gauge.owned() for _ in range(5)] == [5, 0, 0, 0, 0]
+    assert len(readings) == 2
+
+
+def test_looks_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leak of many MB within a second would be seen a second late."""
+    monkeypatch.setattr(memory, "private_bytes", lambda: 5)
+    resident = [100_000]
+    monkeypatch.setattr("os.pread", lambda *_: b"0 %d 0" % resident[0])
+    gauge = Gauge(1000 * MIB // 4)
+    assert [gauge.owned(), gauge.owned()] == [5, 0]
+    resident[0] += 100_000
+    assert gauge.owned() == 5
+
+
+def test_keeps_looking_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child over its limit would be taken for one under it, because it was looked at a moment ago."""
+    gauge = Gauge(1000)
+    monkeypatch.setattr(memory, "private_bytes", lambda: 2000)
+    assert [gauge.owned() for _ in range(3)] == [2000, 2000, 2000]

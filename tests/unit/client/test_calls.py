@@ -1,0 +1,137 @@
+"""`Task`: the function it was, and what it sends."""
+
+import datetime as dt
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from hybridpool.client.calls import CALL_OPTIONS, Task
+from hybridpool.client.handle import Handle, SyncHandle
+from hybridpool.task import TaskOptions
+
+
+class Letterbox:
+    """An app as far as a task needs one: keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, tuple[object, ...], dict[str, object], dict[str, Any]]] = []
+
+    async def send(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> Handle[Any]:
+        self.sent.append((name, tuple(args), dict(kwargs or {}), options))
+        return Handle(name, "id-1", None)
+
+    def send_task(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> SyncHandle[Any]:
+        self.sent.append((name, tuple(args), dict(kwargs or {}), options))
+        return SyncHandle(Handle(name, "id-1", None), None)
+
+
+def add(x: int, y: int = 1) -> int:
+    """Add two numbers."""
+    return x + y
+
+
+@pytest.fixture
+def app() -> Letterbox:
+    """Give an app that keeps what is sent."""
+    return Letterbox()
+
+
+@pytest.fixture
+def task(app: Letterbox) -> Task[..., int]:
+    """Give a task."""
+    return Task(app, add, TaskOptions(name="shop.add", queue="slow"))
+
+
+def test_stays_the_function_it_was(task: Task[..., int]) -> None:
+    """A task could not be called, shown or documented as the function that it is."""
+    assert task(2, y=3) == 5
+    assert (vars(task)["__name__"], task.__doc__, task.__module__) == ("add", "Add two numbers.", __name__)
+    assert list(inspect.signature(task).parameters) == ["x", "y"]
+    assert task.function is add
+    assert repr(task) == "<Task shop.add>"
+
+
+def test_calling_sends_nothing(app: Letterbox, task: Task[..., int]) -> None:
+    """A plain call in a test would need a broker."""
+    task(1)
+    assert app.sent == []
+
+
+def test_its_name(task: Task[..., int]) -> None:
+    """A message would name a task that no worker knows."""
+    assert (task.name, task.declared.queue) == ("shop.add", "slow")
+
+
+async def test_enqueue(app: Letterbox, task: Task[..., int]) -> None:
+    """Arguments or options would be lost on the way to the message."""
+    handle = await task.enqueue(2, y=3)
+    assert (handle.task, handle.id) == ("shop.add", "id-1")
+    assert app.sent == [("shop.add", (2,), {"y": 3}, {})]
+
+
+def test_delay(app: Letterbox, task: Task[..., int]) -> None:
+    """Celery's users would not find their way of calling."""
+    assert task.delay(2, y=3).id == "id-1"
+    assert app.sent == [("shop.add", (2,), {"y": 3}, {})]
+
+
+def test_apply_async(app: Letterbox, task: Task[..., int]) -> None:
+    """Celery's users would not find their way of calling with options."""
+    task.apply_async((2,), {"y": 3}, queue="fast", priority=0)
+    task.apply_async()
+    assert app.sent == [("shop.add", (2,), {"y": 3}, {"queue": "fast", "priority": 0}), ("shop.add", (), {}, {})]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sent"),
+    [
+        ({}, {}),
+        ({"queue": "fast"}, {"queue": "fast"}),
+        ({"expires": 0}, {"expires": 0}),
+        ({"priority": 0}, {"priority": 0}),
+        ({"ignore_result": False}, {"ignore_result": False}),
+        ({"headers": {}}, {}),
+        ({"headers": {"tenant": "t"}, "task_id": "mine"}, {"headers": {"tenant": "t"}, "task_id": "mine"}),
+        ({"expires": dt.timedelta.max.total_seconds()}, {"expires": dt.timedelta.max.total_seconds()}),
+    ],
+)
+async def test_options(app: Letterbox, task: Task[..., int], chosen: dict[str, Any], sent: dict[str, Any]) -> None:
+    """An option would be dropped because it is 0 or False, or sent though it was not chosen."""
+    await task.options(**chosen).enqueue(1)
+    task.options(**chosen).delay(1)
+    assert app.sent == [("shop.add", (1,), {}, sent)] * 2
+
+
+async def test_options_are_for_their_own_calls(app: Letterbox, task: Task[..., int]) -> None:
+    """Options of one call would hold for all later ones."""
+    urgent = task.options(priority=9)
+    await task.enqueue(1)
+    await urgent.enqueue(2)
+    await task.enqueue(3)
+    assert [options for _, _, _, options in app.sent] == [{}, {"priority": 9}, {}]
+
+
+def test_arguments_named_like_options(app: Letterbox) -> None:
+    """A task with an argument called `queue` or `name` could not be called from afar."""
+
+    def move(queue: str, name: str, args: int) -> None: ...
+
+    Task(app, move, TaskOptions(name="shop.move")).delay(queue="q", name="n", args=1)
+    assert app.sent == [("shop.move", (), {"queue": "q", "name": "n", "args": 1}, {})]
+
+
+def test_unknown_options(task: Task[..., int]) -> None:
+    """A mistyped option would be ignored."""
+    with pytest.raises(TypeError, match="colour"):
+        task.options(colour="red")  # type: ignore[call-arg]  # that is the point
+
+
+def test_names_of_options() -> None:
+    """An option could be chosen in one way of calling and not in the other."""
+    assert set(CALL_OPTIONS) == set(inspect.signature(Task.options).parameters) - {"self"}

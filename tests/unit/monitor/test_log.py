@@ -1,0 +1,191 @@
+"""Facts in words."""
+
+import logging
+import os
+import typing
+from typing import Any
+
+import attrs
+import pytest
+
+from hybridpool import events
+from hybridpool.events import Fact
+from hybridpool.monitor import log
+from hybridpool.monitor.log import LogFace
+from hybridpool.monitor.sink import Sink
+
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+TRACEBACK = "Traceback (most recent call last):\n  …\nValueError: x"
+CHILD = "ForkPoolWorker-3"
+ID = "2b1c"
+
+#: each kind of fact, and what is to be read of it; what Celery says too is said in its words (operators grep for them)
+LINES: list[tuple[Fact, int, str]] = [
+    (events.TaskReceived("proj.add", ID), INFO, "Task proj.add[2b1c] received"),
+    (
+        events.TaskSucceeded("proj.add", ID, CHILD, 0.0123, "3"),
+        INFO,
+        "Task proj.add[2b1c] succeeded in 0.012300s: 3",
+    ),
+    (
+        events.TaskFailed("proj.add", ID, CHILD, 0.1, "ValueError('x')", TRACEBACK),
+        ERROR,
+        f"Task proj.add[2b1c] raised unexpected: ValueError('x')\n{TRACEBACK}",
+    ),
+    (
+        events.TaskLost("proj.add", ID, CHILD, "signal 9 (SIGKILL)", 2, "it is queued again"),
+        ERROR,
+        "Task proj.add[2b1c] lost its child ForkPoolWorker-3: signal 9 (SIGKILL) (delivery 2); it is queued again",
+    ),
+    (
+        events.TaskRefused("celery", "proj.gone", ID, "unknown task 'proj.gone'", "celery.dead"),
+        ERROR,
+        "Task proj.gone[2b1c] from celery refused: unknown task 'proj.gone'; dead-lettered to celery.dead",
+    ),
+    (events.TaskExpired("proj.add", ID), INFO, "Discarding expired task: proj.add[2b1c]"),
+    (
+        events.SettleFailed("proj.add", ID, "no connection"),
+        WARNING,
+        "Task proj.add[2b1c] cannot be settled now: no connection; the broker will deliver it again",
+    ),
+    (events.BrokerConnected("amqp://guest:**@h//"), INFO, "Connected to amqp://guest:**@h//"),
+    (
+        events.BrokerLost("amqp://guest:**@h//", "refused", 2.0),
+        ERROR,
+        "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
+    ),
+    (
+        events.QueueDiffers("celery", "x-queue-type"),
+        WARNING,
+        "Queue celery exists with other arguments and is used as it is: x-queue-type",
+    ),
+    (events.ConsumingStarted("celery", 8), DEBUG, "Consuming from celery, prefetch 8"),
+    (events.ChildSpawned(CHILD, 77), DEBUG, "ForkPoolWorker-3 forked, pid 77"),
+    (events.ChildReady(CHILD, 77), DEBUG, "ForkPoolWorker-3 (pid 77) ready"),
+    (
+        events.ChildRetired(CHILD, 77, "max_tasks_per_child: 10 tasks"),
+        INFO,
+        "ForkPoolWorker-3 (pid 77) retires: max_tasks_per_child: 10 tasks",
+    ),
+    (
+        events.ChildGone(CHILD, 77, "signal 9 (SIGKILL)", expected=False),
+        ERROR,
+        "Process 'ForkPoolWorker-3' pid:77 exited with 'signal 9 (SIGKILL)'",
+    ),
+    (
+        events.ChildGone(CHILD, 77, "exit code 0", expected=True),
+        DEBUG,
+        "Process 'ForkPoolWorker-3' pid:77 exited with 'exit code 0'",
+    ),
+    (
+        events.ChildGone(CHILD, 77, "exit code 1", expected=True),
+        WARNING,
+        "Process 'ForkPoolWorker-3' pid:77 exited with 'exit code 1'",
+    ),
+    (
+        events.BirthFailed(CHILD, "it hung", 0.5),
+        ERROR,
+        "Children fail early: it hung; the next one is tried in 0.5 s",
+    ),
+    (
+        events.ZygoteLost("signal 9 (SIGKILL)"),
+        ERROR,
+        "The zygote died (signal 9 (SIGKILL)) and its children with it; starting another",
+    ),
+    (
+        events.DrainTimedOut(30.0, 2),
+        WARNING,
+        "worker: Cold shutdown (MainProcess): 2 tasks did not end within 30 s",
+    ),
+    (events.PoolScaled(1, 3), INFO, "Scaling up 2 processes."),
+    (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
+]
+#: facts that hold words of others: of who sends messages, of tasks, of the broker
+FOREIGN = (
+    events.TaskReceived
+    | events.TaskSucceeded
+    | events.TaskFailed
+    | events.TaskLost
+    | events.TaskRefused
+    | events.TaskExpired
+    | events.SettleFailed
+    | events.BrokerLost
+    | events.QueueDiffers
+)
+IN_A_CHILD = (events.TaskSucceeded, events.TaskFailed)
+
+
+def logged(fact: Fact, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Have a face log a fact."""
+    with caplog.at_level(DEBUG):
+        LogFace(lambda text: pytest.fail(f"not by this way: {text}"))(fact)
+    return caplog.records
+
+
+@pytest.mark.parametrize(("fact", "level", "line"), LINES, ids=lambda value: type(value).__name__)
+def test_lines(fact: Fact, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What operators grep for would not be found, or found at another level."""
+    [record] = logged(fact, caplog)
+    assert (record.levelno, record.getMessage()) == (level, line)
+    assert record.name == "hybridpool.worker"
+    assert getattr(record, "child", None) == (CHILD if isinstance(fact, IN_A_CHILD) else None)
+
+
+def test_every_fact_has_a_line() -> None:
+    """Something would happen in silence, because nobody thought of its line."""
+    assert {type(fact) for fact, _, _ in LINES} | {events.ChildSaid} == set(typing.get_args(Fact))
+
+
+def test_what_children_said_is_passed_on() -> None:
+    """Lines of children would be formatted twice."""
+    written: list[str] = []
+    LogFace(written.append)(events.ChildSaid(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
+    assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
+
+
+def spoiled(fact: Any) -> Fact:
+    """Put a line break into every text of a fact, but for tracebacks, which have theirs."""
+    texts = {
+        field.name: "a\nb\r\nc"
+        for field in attrs.fields(type(fact))
+        if isinstance(getattr(fact, field.name), str) and field.name != "traceback"
+    }
+    changed: Fact = attrs.evolve(fact, **texts)
+    return changed
+
+
+@pytest.mark.parametrize(
+    "fact", [fact for fact, _, _ in LINES if isinstance(fact, FOREIGN)], ids=lambda fact: type(fact).__name__
+)
+def test_one_fact_one_line(fact: Fact, caplog: pytest.LogCaptureFixture) -> None:
+    """Who sends a message could write lines of his own into the log: names, ids and reprs are the sender's."""
+    [record] = logged(spoiled(fact), caplog)
+    line = record.getMessage().removesuffix(f"\n{TRACEBACK}")
+    assert len(line.splitlines()) == 1
+
+
+def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
+    """A worker's log would be somewhere else, without time, level and process."""
+    readable, writable = os.pipe()
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        log.set_up(Sink(writable), INFO)
+        face = LogFace(lambda text: None)
+        face(events.TaskSucceeded("proj.add", ID, CHILD, 1.0, "3"))
+        face(events.BrokerConnected("amqp://h//"))
+        face(events.ChildReady(CHILD, 77))
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        os.close(writable)
+    with os.fdopen(readable) as written:
+        first, second = written.read().splitlines()
+    assert first.endswith(": INFO/ForkPoolWorker-3] Task proj.add[2b1c] succeeded in 1.000000s: 3")
+    assert second.endswith(": INFO/MainProcess] Connected to amqp://h//")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_level_numbers() -> None:
+    """--loglevel would set another level."""
+    assert [log.level_number(name) for name in ("DEBUG", "INFO", "WARNING", "ERROR")] == [DEBUG, INFO, WARNING, ERROR]

@@ -1,0 +1,98 @@
+"""Where log lines go."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from hybridpool.monitor.sink import Sink
+
+Pipe = tuple[int, int]
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """Make a pipe: what is read, what is written."""
+    readable, writable = os.pipe2(os.O_NONBLOCK)
+    yield readable, writable
+    os.close(readable)
+    os.close(writable)
+
+
+def test_without_a_loop(pipe: Pipe) -> None:
+    """What is said before the loop starts, or after it ended, would never be seen."""
+    sink = Sink(pipe[1])
+    sink.write("one\n")
+    assert os.read(pipe[0], 100) == b"one\n"
+    sink.write("two\n")
+    assert os.read(pipe[0], 100) == b"two\n"
+
+
+async def test_one_write_per_turn(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line would cost a system call of its own."""
+    writes: list[bytes] = []
+    write = os.write
+
+    def written(fd: int, data: bytes) -> int:
+        writes.append(bytes(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", written)
+    sink = Sink(pipe[1])
+    for number in range(5):
+        sink.write(f"{number}\n")
+    assert writes == []
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    assert writes == [b"0\n1\n2\n3\n4\n"]
+    sink.write("next\n")
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    assert os.read(pipe[0], 100) == b"0\n1\n2\n3\n4\nnext\n"
+
+
+async def test_at_once(pipe: Pipe) -> None:
+    """The last words of a worker that ends would be lost, and the line that was due written twice."""
+    sink = Sink(pipe[1])
+    sink.write("critical\n")
+    sink.flush()
+    assert os.read(pipe[0], 100) == b"critical\n"
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    with pytest.raises(BlockingIOError):
+        os.read(pipe[0], 100)
+
+
+def test_a_reader_that_is_slow(pipe: Pipe) -> None:
+    """Lines would be lost or cut when the terminal does not take more at once."""
+    lines = [f"{number:06d} {'x' * 90}\n" for number in range(20_000)]
+    received = bytearray()
+    os.set_blocking(pipe[0], True)
+
+    def read() -> None:
+        while len(received) < sum(map(len, lines)):
+            received.extend(os.read(pipe[0], 4096))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    Sink(pipe[1]).write("".join(lines))
+    reader.join()
+    assert received.decode() == "".join(lines)
+
+
+def test_a_reader_that_is_gone() -> None:
+    """A worker whose log nobody reads any more would die of it."""
+    readable, writable = os.pipe()
+    os.close(readable)
+    sink = Sink(writable)
+    sink.write("one\n")
+    sink.write("two\n")
+    os.close(writable)
+
+
+def test_text_that_is_no_unicode(pipe: Pipe) -> None:
+    """A file name in a log line would end the worker."""
+    Sink(pipe[1]).write("file-\udc80 ä\n")
+    assert os.read(pipe[0], 100) == "file-\\udc80 ä\n".encode()

@@ -1,0 +1,118 @@
+"""Whether a message is run."""
+
+import datetime as dt
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+
+from hybridpool.child.codec import JSON, PICKLE
+from hybridpool.message import Delivery, Head
+from hybridpool.policy.admission import Admitted, Denied, Gate, TooLate, admit, is_expired
+from tests.strategies import NOON, deliveries, heads, moments
+
+GATE = Gate(tasks={"shop.add"}, accepts={JSON}, max_size=10)
+HOUR = dt.timedelta(hours=1)
+
+
+def head(**changes: Any) -> Head:
+    """Return a head that is admitted, with changes."""
+    plain = Head("shop.add", "id-1", None, None, None, 0, None, None, False, 0)
+    return attrs.evolve(plain, **changes)
+
+
+def delivery(body: bytes = b"[]", content_type: str | None = JSON) -> Delivery:
+    """Return a delivery that is admitted, with changes."""
+    return Delivery(
+        queue="celery",
+        tag=1,
+        channel=1,
+        redelivered=False,
+        headers={},
+        content_type=content_type,
+        content_encoding="utf-8",
+        correlation_id=None,
+        reply_to=None,
+        priority=None,
+        exchange="",
+        routing_key="celery",
+        body=body,
+    )
+
+
+def test_a_plain_call_is_run() -> None:
+    """No task would run at all."""
+    assert admit(GATE, head(), delivery(), NOON) == Admitted()
+
+
+def test_size() -> None:
+    """One giant message would fill the memory of parent and child."""
+    assert admit(GATE, head(), delivery(b"x" * 10), NOON) == Admitted()
+    denied = admit(GATE, head(), delivery(b"x" * 11), NOON)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "message of 11 bytes is over worker_max_message_size (10)"
+
+
+@pytest.mark.parametrize("content_type", [PICKLE, "text/plain", "", None])
+def test_content_type(content_type: str | None) -> None:
+    """A pickle would be loaded, which runs whatever its writer likes."""
+    denied = admit(GATE, head(), delivery(content_type=content_type), NOON)
+    assert isinstance(denied, Denied)
+    assert (denied.kind, denied.module) == ("ContentDisallowed", "kombu.exceptions")
+    assert denied.reason == f"content type {content_type!r} is not in accept_content"
+
+
+def test_unknown_task() -> None:
+    """A message for another worker would end in a child, or vanish."""
+    denied = admit(GATE, head(name="shop.ad"), delivery(), NOON)
+    assert denied == Denied("unknown task 'shop.ad'", "NotRegistered", "celery.exceptions", "shop.ad")
+
+
+@pytest.mark.parametrize(("expires", "late"), [(NOON - HOUR, True), (NOON, True), (NOON + HOUR, False), (None, False)])
+def test_expired(expires: dt.datetime | None, late: bool) -> None:
+    """A task would run after the time in which it was wanted, or not run in time."""
+    assert admit(GATE, head(expires=expires), delivery(), NOON) == (TooLate() if late else Admitted())
+
+
+def test_eta_ahead() -> None:
+    """A task would run before its time."""
+    denied = admit(GATE, head(eta=NOON + HOUR), delivery(), NOON)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "eta 2030-01-01T13:00:00+00:00 lies ahead, and this worker does not hold messages back"
+
+
+@pytest.mark.parametrize("eta", [NOON, NOON - HOUR])
+def test_eta_reached(eta: dt.datetime) -> None:
+    """A retried task whose moment has come would be refused."""
+    assert admit(GATE, head(eta=eta), delivery(), NOON) == Admitted()
+
+
+def test_expired_before_early() -> None:
+    """A message that nobody wants any more would be kept in the dead-letter queue."""
+    assert admit(GATE, head(eta=NOON + HOUR, expires=NOON - HOUR), delivery(), NOON) == TooLate()
+
+
+@given(head=heads, delivery=deliveries, now=moments)
+def test_what_is_run_may_be_run(head: Head, delivery: Delivery, now: dt.datetime) -> None:
+    """Some mixture of faults would slip past the gate."""
+    gate = Gate(tasks={head.name} if head.retries else {"other"}, accepts={JSON}, max_size=32)
+    admission = admit(gate, head, delivery, now)
+    faults = [
+        len(delivery.body) > 32,
+        delivery.content_type != JSON,
+        head.name not in gate.tasks,
+        head.expires is not None and head.expires <= now,
+        head.eta is not None and head.eta > now,
+    ]
+    assert (admission == Admitted()) == (not any(faults))
+    if isinstance(admission, Denied):
+        assert admission.reason
+        assert admission.kind
+
+
+@given(head=heads, earlier=moments, later=moments)
+def test_expired_stays_expired(head: Head, earlier: dt.datetime, later: dt.datetime) -> None:
+    """A task found expired on arrival would run after all when a child is free."""
+    if earlier <= later and is_expired(head, earlier):
+        assert is_expired(head, later)

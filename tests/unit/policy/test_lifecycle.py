@@ -1,0 +1,69 @@
+"""The life of a child, by its table."""
+
+import itertools
+
+import pytest
+
+from hybridpool.policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
+
+STEPS = [(state, happening) for state in State for happening in Happening]
+
+
+def test_every_state_has_a_row() -> None:
+    """A state without a row would end the parent with a KeyError."""
+    assert set(TABLE) == set(State)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
+def test_death_is_always_possible(state: State) -> None:
+    """A child killed in this state would raise in the parent in place of being buried."""
+    assert step(state, Happening.EXIT) is State.GONE
+
+
+def test_nothing_happens_to_the_dead() -> None:
+    """A child that was reaped could be given a call, or be buried twice."""
+    assert not TABLE[State.GONE]
+
+
+def test_only_idle_children_are_called() -> None:
+    """Two calls would sit in one child, and its death would cost both."""
+    assert [state for state in State if Happening.CALL in TABLE[state]] == [State.IDLE]
+
+
+def test_no_way_back() -> None:
+    """A child that was told to go would be given calls again."""
+    reached = {State.RETIRING: State.RETIRING}
+    assert {TABLE[State.RETIRING][happening] for happening in TABLE[State.RETIRING]} == {*reached, State.GONE}
+    assert all(State.STARTING not in row.values() for row in TABLE.values())
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.IDLE, State.BUSY])
+def test_all_can_retire(state: State) -> None:
+    """A shutdown would fail on a child in this state."""
+    assert step(state, Happening.RETIRE) is State.RETIRING
+
+
+def test_a_usual_life() -> None:
+    """The commonest life of all would raise."""
+    state = State.STARTING
+    usual = [Happening.READY, *(Happening.CALL, Happening.DONE) * 2, Happening.RETIRE, Happening.EXIT]
+    seen = [state := step(state, happening) for happening in usual]
+    assert [state.value for state in seen] == ["idle", "busy", "idle", "busy", "idle", "retiring", "gone"]
+
+
+@pytest.mark.parametrize(("state", "happening"), STEPS)
+def test_what_is_not_in_the_table_raises(state: State, happening: Happening) -> None:
+    """A fault of ours would pass in silence, and the pool go on with a wrong picture."""
+    if happening in TABLE[state]:
+        assert step(state, happening) is TABLE[state][happening]
+        return
+    with pytest.raises(ImpossibleStep, match=f"a child that is {state.value} cannot have '{happening.value}'"):
+        step(state, happening)
+
+
+def test_every_state_can_be_reached() -> None:
+    """A state would stand in the docs in which no child can ever be."""
+    reached = {State.STARTING}
+    for _ in State:
+        reached |= set(itertools.chain.from_iterable(TABLE[state].values() for state in reached))
+    assert reached == set(State)

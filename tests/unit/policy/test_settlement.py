@@ -1,0 +1,116 @@
+"""What follows from an outcome."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
+from tests.strategies import outcomes, terms
+
+RETURNED = Returned(b"1", "1")
+RAISED = Raised("ValueError", "builtins", b"[]", "ValueError()", "")
+REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b"[]")
+LOST = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")
+WANTED = Terms(wants_result=True, acks_late=True, max_deliveries=3)
+IGNORED = Terms(wants_result=False, acks_late=True, max_deliveries=3)
+truths = st.booleans()
+attempts = st.integers(0, 6)
+
+
+def steps(outcome: Outcome, terms: Terms, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
+    """Settle in an ordinary moment."""
+    return settle(outcome, terms, lost_before=lost_before, acknowledged=early, stopping=False)
+
+
+@pytest.mark.parametrize("outcome", [RETURNED, RAISED])
+def test_a_task_that_ended(outcome: Outcome) -> None:
+    """Its result would be lost, or its message come back."""
+    assert steps(outcome, WANTED) == (Store(), Acknowledge())
+    assert steps(outcome, IGNORED) == (Acknowledge(),)
+    assert steps(outcome, WANTED, early=True) == (Store(),)
+    assert steps(outcome, IGNORED, early=True) == ()
+
+
+def test_a_task_that_was_refused() -> None:
+    """A message that can never run would vanish, or come back for ever."""
+    assert steps(REFUSED, WANTED) == (Store(), Bury("arguments do not fit"), Acknowledge())
+    assert steps(REFUSED, IGNORED, early=True) == (Bury("arguments do not fit"),)
+
+
+def test_a_task_whose_child_died() -> None:
+    """It would not be run again, or without end."""
+    assert steps(LOST, WANTED, 0) == (RunAgain(1), Acknowledge())
+    assert steps(LOST, WANTED, 1) == (RunAgain(2), Acknowledge())
+    story = "its child died 3 times (task_max_deliveries); the last time: signal 9 (SIGKILL)"
+    assert steps(LOST, WANTED, 2) == (Store(), Bury(story), Acknowledge())
+    assert steps(LOST, IGNORED, 2) == (Bury(story), Acknowledge())
+
+
+def test_at_most_once_means_it() -> None:
+    """A task acknowledged before its start would run a second time."""
+    assert steps(LOST, WANTED, early=True) == (Store(),)
+    assert steps(LOST, IGNORED, early=True) == ()
+
+
+def test_a_stop_is_not_the_tasks_fault() -> None:
+    """Each restart of a worker would bring long tasks nearer to the dead-letter queue."""
+    assert settle(LOST, WANTED, lost_before=2, acknowledged=False, stopping=True) == (GiveBack(),)
+
+
+def places(found: Sequence[Step], kind: type[object]) -> list[int]:
+    """Return where steps of a kind stand."""
+    return [place for place, step in enumerate(found) if isinstance(step, kind)]
+
+
+@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+def test_the_answer_comes_last_and_once(
+    outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+) -> None:
+    """A crash between two steps would lose the message, or the broker close the channel on a second answer."""
+    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    answers = places(found, Acknowledge) + places(found, GiveBack)
+    assert answers == ([] if acknowledged else [len(found) - 1])
+
+
+@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+def test_results_are_stored_first_and_only_if_wanted(
+    outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+) -> None:
+    """Whoever waits would see nothing after a crash, or the worker send answers that nobody asked for."""
+    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    stores = places(found, Store)
+    assert stores in ([], [0])
+    assert terms.wants_result or not stores
+    is_final = not places(found, RunAgain) and not places(found, GiveBack)
+    assert not (terms.wants_result and is_final) or stores == [0]
+
+
+@given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+def test_a_lost_task_is_never_just_acknowledged(
+    terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+) -> None:
+    """A task whose child died would be gone without a trace."""
+    found = settle(LOST, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    if places(found, Acknowledge):
+        assert places(found, RunAgain) or places(found, Bury)
+    if not acknowledged and stopping:
+        assert found == (GiveBack(),)
+
+
+@given(terms=terms, lost_before=attempts)
+def test_the_attempts_are_counted(terms: Terms, lost_before: int) -> None:
+    """A task that kills its children would do so for ever."""
+    found = settle(LOST, terms, lost_before=lost_before, acknowledged=False, stopping=False)
+    again = [step.lost for step in found if isinstance(step, RunAgain)]
+    assert again == ([lost_before + 1] if lost_before + 1 < terms.max_deliveries else [])
+    assert len(places(found, Bury)) == 1 - len(again)
+
+
+@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths)
+def test_only_the_lost_go_back(outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool) -> None:
+    """A task that has run to its end would run again after a stop."""
+    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
+    assert not places(found, GiveBack) or isinstance(outcome, Lost)

@@ -1,0 +1,138 @@
+"""How many children to fork, and which to retire."""
+
+from typing import Any
+
+import attrs
+from hypothesis import assume, given
+
+from hybridpool.policy.staff import StaffPlan, StaffView, plan
+from tests.strategies import staff_views
+
+
+def staff(**changes: Any) -> StaffView:
+    """Return a staff of nobody, with changes."""
+    nobody = StaffView(
+        target=0, now=100.0, idle=(), busy=0, starting=(), failed_births=0, fork_after=0.0, birth_timeout=10.0
+    )
+    return attrs.evolve(nobody, **changes)
+
+
+def test_forks_what_is_missing() -> None:
+    """A pool would start child after child in place of all at once."""
+    assert plan(staff(target=4, busy=1)) == StaffPlan(fork=3, look_again_in=10.0)
+
+
+def test_those_being_born_count() -> None:
+    """Each look during a birth would fork once more."""
+    decided = plan(staff(target=2, starting=[("a", 99.0), ("b", 95.0)]))
+    assert decided == StaffPlan(look_again_in=5.0)
+
+
+def test_the_youngest_idle_leave() -> None:
+    """The children with warm caches would be thrown away."""
+    assert plan(staff(target=2, idle=("old", "middle", "young"))).retire == ("young",)
+
+
+def test_a_late_birth_is_ended_and_made_good() -> None:
+    """A child that hangs in its birth would take a place for ever."""
+    decided = plan(staff(target=1, starting=[("slow", 90.0)]))
+    assert decided == StaffPlan(fork=1, kill_unborn=("slow",), look_again_in=10.0)
+
+
+def test_waits_after_failed_births() -> None:
+    """A broken worker_process_init would make the pool fork as fast as it can."""
+    assert plan(staff(target=3, failed_births=1, fork_after=102.0)) == StaffPlan(look_again_in=2.0)
+
+
+def test_tries_one_after_failed_births() -> None:
+    """All children at once would fail again with every attempt."""
+    assert plan(staff(target=3, failed_births=1, fork_after=100.0)).fork == 1
+    assert plan(staff(target=3, failed_births=1, fork_after=100.0, starting=[("a", 99.5)])).fork == 0
+
+
+def test_content_means_rest() -> None:
+    """A complete staff would be looked at again and again for nothing."""
+    assert plan(staff(target=2, idle=("a",), busy=1)) == StaffPlan()
+
+
+@given(view=staff_views())
+def test_retires_only_idle_surplus(view: StaffView) -> None:
+    """A busy child would be sent away, or more than are too many."""
+    decided = plan(view)
+    coming = len(view.starting) - len(decided.kill_unborn)
+    surplus = max(0, len(view.idle) + view.busy + coming - view.target)
+    assert set(decided.retire) <= set(view.idle)
+    assert len(decided.retire) == min(surplus, len(view.idle))
+    assert tuple(view.idle[len(view.idle) - len(decided.retire) :]) == decided.retire
+
+
+@given(view=staff_views())
+def test_never_forks_above_the_target(view: StaffView) -> None:
+    """The machine would run more children than the operator allowed."""
+    decided = plan(view)
+    coming = len(view.starting) - len(decided.kill_unborn)
+    assert decided.fork >= 0
+    assert decided.fork == 0 or len(view.idle) + view.busy + coming + decided.fork <= view.target
+    assert not (decided.fork and decided.retire)
+
+
+@given(view=staff_views())
+def test_respects_the_back_off(view: StaffView) -> None:
+    """Births that fail would be tried without a pause."""
+    assume(view.failed_births)
+    decided = plan(view)
+    assert decided.fork <= 1
+    if view.now < view.fork_after:
+        assert decided.fork == 0
+
+
+@given(view=staff_views())
+def test_kills_exactly_the_overdue(view: StaffView) -> None:
+    """A child would be killed in a birth that is still in time, or hang in one for ever."""
+    overdue = tuple(name for name, since in view.starting if view.now >= since + view.birth_timeout)
+    assert plan(view).kill_unborn == overdue
+
+
+@given(view=staff_views())
+def test_sleeps_past_no_deadline(view: StaffView) -> None:
+    """A birth's timeout or the end of a back-off would pass unseen, until something else happens."""
+    decided = plan(view)
+    deadlines = [since + view.birth_timeout for name, since in view.starting if name not in decided.kill_unborn]
+    coming = len(deadlines)
+    missing = view.target > len(view.idle) + view.busy + coming
+    if missing and view.failed_births and view.now < view.fork_after:
+        deadlines.append(view.fork_after)
+    if decided.fork:
+        deadlines.append(view.now + view.birth_timeout)
+    if deadlines:
+        assert decided.look_again_in is not None
+        assert view.now + decided.look_again_in <= min(deadlines)
+    else:
+        assert decided.look_again_in is None
+
+
+@given(view=staff_views())
+def test_reaches_the_target(view: StaffView) -> None:
+    """The pool would stay too small or too large for ever, or swing about its target."""
+    for _ in range(40):
+        decided = plan(view)
+        if decided == StaffPlan():
+            break
+        view = lived(view, decided)
+    else:
+        raise AssertionError(f"it never comes to rest: {view}")
+    assert len(view.idle) + view.busy == max(view.target, view.busy)
+
+
+def lived(view: StaffView, decided: StaffPlan) -> StaffView:
+    """Carry the plan out in a world where births succeed, and let the time pass that it asks for."""
+    idle = [name for name in view.idle if name not in decided.retire]
+    born = [name for name, _ in view.starting if name not in decided.kill_unborn]
+    now = view.now + (decided.look_again_in or 0.0)
+    return attrs.evolve(
+        view,
+        now=now,
+        idle=[*idle, *born],
+        starting=[(f"new-{now}-{number}", now) for number in range(decided.fork)],
+        failed_births=0 if born else view.failed_births,
+    )

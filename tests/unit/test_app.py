@@ -1,0 +1,279 @@
+"""Declaring tasks: names, duplicates, mistakes."""
+
+import functools
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+import pytest
+
+import hybridpool
+from hybridpool import App
+from hybridpool.child.codec import decode
+from hybridpool.child.context import Running, set_current_task
+from hybridpool.client.calls import Task
+from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
+from hybridpool.message import Outgoing, unpack
+
+
+@pytest.fixture
+def app() -> App:
+    """Make an app."""
+    return App("shop")
+
+
+def add(x: int, y: int) -> int:
+    """Add two numbers."""
+    return x + y
+
+
+def test_default_names(app: App) -> None:
+    """Client and worker would call one task by two names."""
+    task = app.task(add)
+    assert task.name == f"{__name__}.add"
+    assert app.tasks == {f"{__name__}.add": task}
+
+
+def test_chosen_names(app: App) -> None:
+    """A task of a Celery estate could not keep its name."""
+    assert app.task(name="legacy.add")(add).name == "legacy.add"
+
+
+def test_names_of_a_script(app: App) -> None:
+    """A task would be called `__main__.add` here, and something else by the worker that imports the script."""
+
+    def local() -> None: ...
+
+    local.__module__ = "__main__"
+    local.__qualname__ = "local"
+    assert app.task(local).name == "shop.local"
+
+
+def test_nested_functions_have_their_own_names(app: App) -> None:
+    """Two functions of one name in two places would be taken for one task."""
+
+    class Cart:
+        @staticmethod
+        def add() -> None: ...
+
+    task = app.task(Cart.add)
+    assert task.name.endswith("test_nested_functions_have_their_own_names.<locals>.Cart.add")
+
+
+def test_options(app: App) -> None:
+    """What a decorator says would not be what the worker does."""
+    task = app.task(name="t", queue="slow", acks_late=False, ignore_result=True, max_deliveries=1)(add)
+    assert (task.declared.queue, task.declared.acks_late) == ("slow", False)
+    assert (task.declared.ignore_result, task.declared.max_deliveries) == (True, 1)
+
+
+def test_an_unknown_option(app: App) -> None:
+    """A mistyped option would be ignored."""
+    with pytest.raises(TypeError, match="acks_lat"):
+        app.task(acks_lat=False)  # type: ignore[call-overload]  # that is the point
+
+
+def test_two_tasks_of_one_name(app: App) -> None:
+    """One of two tasks would be replaced in silence."""
+    app.task(name="t")(add)
+    with pytest.raises(ConfigError, match="two tasks named 't'; give one of them name="):
+        app.task(name="t")(lambda: None)
+    assert app.tasks["t"].function is add
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate as users do: all that is decorated so shares one code object."""
+
+    @functools.wraps(function)
+    def inner(*args: Any) -> Any:
+        return function(*args)
+
+    return inner
+
+
+def test_two_decorated_tasks_of_one_name(app: App) -> None:
+    """One of two tasks would be replaced in silence, because the same decorator wraps both."""
+    app.task(name="t")(logged(add))
+    with pytest.raises(ConfigError, match="two tasks named 't'"):
+        app.task(name="t")(logged(print))
+
+
+def test_the_same_function_again(app: App) -> None:
+    """A module that is imported under two names would be refused."""
+    app.task(name="t")(add)
+    assert app.task(name="t")(add).name == "t"
+
+
+@pytest.mark.parametrize("function", [functools.partial(add, 1), len])
+def test_callables_that_are_no_functions(app: App, function: Callable[..., Any]) -> None:
+    """A partial, or a function in C, would fail with an error about `__code__` or `__qualname__`."""
+    assert app.task(name="t")(function).name == "t"
+    with pytest.raises(ConfigError, match="two tasks named 't'"):
+        app.task(name="t")(add)
+
+
+def test_a_callable_without_a_name(app: App) -> None:
+    """The user would not learn that a partial needs a name."""
+    with pytest.raises(ConfigError, match="name="):
+        app.task(functools.partial(add, 1))
+
+
+def async_functions() -> list[Callable[..., Any]]:
+    """Return what cannot run in a sync child."""
+
+    async def plain() -> None: ...
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    class Callable1:
+        async def __call__(self) -> None: ...
+
+    return [plain, functools.partial(plain), generator, Callable1()]
+
+
+@pytest.mark.parametrize("function", async_functions(), ids=["function", "partial", "generator", "object"])
+def test_async_def_is_refused(app: App, function: Callable[..., Any]) -> None:
+    """The task would return a coroutine that nobody awaits, on every call, in production."""
+    with pytest.raises(ConfigError, match="task t: a task runs in a sync child; it cannot be async def"):
+        app.task(name="t")(function)
+    assert not app.tasks
+
+
+def test_settings_are_checked() -> None:
+    """A mistyped setting would be ignored, or found when the worker starts."""
+    with pytest.raises(ConfigError, match="worker_concurrency"):
+        App("shop", worker_concurency=2)
+    with pytest.raises(ConfigError, match="worker_concurrency"):
+        App("shop", worker_concurrency="many")
+
+
+def test_broker_is_short_for_its_setting() -> None:
+    """`App(broker=…)` would be forgotten."""
+    assert App("shop", broker="amqp://somewhere//").conf.broker_url.startswith("amqp://somewhere")
+
+
+@pytest.mark.parametrize(
+    ("option", "near"), [("que", "queue"), ("expire", "expires"), ("prio", "priority"), ("taskid", "task_id")]
+)
+def test_unknown_options_of_a_call(app: App, option: str, near: str) -> None:
+    """A mistyped option of a call would be ignored."""
+    with pytest.raises(TypeError, match=f"^'{option}' is no option of a call; did you mean '{near}'\\?$"):
+        app.send_task("t", (), {}, **{option: 1})
+
+
+async def test_unknown_options_of_an_async_call(app: App) -> None:
+    """A mistyped option of a call would be ignored, and the hint be far-fetched."""
+    with pytest.raises(TypeError, match=r"^'zzzzzz' is no option of a call$"):
+        await app.send("t", zzzzzz=1)
+
+
+def test_hooks_in_order(app: App) -> None:
+    """A database would be opened before its settings are read."""
+
+    @app.worker_process_init
+    def first() -> None: ...
+
+    @app.worker_process_init
+    def second() -> None: ...
+
+    program = app.program()
+    assert list(program.child_hooks("worker_process_init")) == [first, second]
+    assert not program.child_hooks("worker_init")
+    assert not program.child_hooks("worker_process_shutdown")
+
+
+def test_what_the_other_side_of_the_fork_gets(app: App) -> None:
+    """A child would wrap tasks in tasks, or the parent not know them."""
+    app.task(name="t", queue="slow")(add)
+    app.conf.worker_concurrency = 3
+    program = app.program()
+    assert program.child_tasks() == {"t": add}
+    manifest = json.loads(program.manifest())
+    assert manifest["app"] == "shop"
+    assert manifest["tasks"] == {"t": {"queue": "slow"}}
+    assert manifest["settings"]["conf"] == {"worker_concurrency": 3}
+
+
+def test_apps_do_not_know_each_other(app: App) -> None:
+    """Two apps in one process would share tasks, hooks or settings."""
+    app.task(name="t")(add)
+    app.worker_init(list)
+    app.conf.worker_concurrency = 3
+    other = App("other")
+    assert other.tasks == {}
+    assert not other.program().child_hooks("worker_init")
+    assert other.conf.worker_concurrency != 3 or other.conf.export()["conf"] == {}
+
+
+def test_public_names() -> None:
+    """A public name would vanish, or a mistyped one give a strange error."""
+    assert all(getattr(hybridpool, name) for name in hybridpool.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Ap'"):
+        _ = hybridpool.Ap
+
+
+class InATask:
+    """Plays a child that runs a task, for code that sends."""
+
+    def __init__(self) -> None:
+        self.published: list[Outgoing] = []
+
+    def __enter__(self) -> Self:
+        set_current_task(
+            Running(id="id-1", name="t", retries=0, root_id="root", child="ForkPoolWorker-1", enqueue=self.enqueue)
+        )
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        set_current_task(None)
+
+    def enqueue(self, message: bytes) -> None:
+        """Take what is to be published."""
+        self.published.append(unpack(message))
+
+
+def test_sending_from_inside_a_task(app: App) -> None:
+    """A child would open a broker connection of its own, or the tree of calls be lost."""
+    task: Task[..., int] = app.task(name="shop.add", queue="slow")(add)
+    with InATask() as child:
+        handle = task.options(priority=3).delay(2, 3)
+    [message] = child.published
+    assert (message.routing_key, message.priority, message.reply_to) == ("slow", 3, None)
+    assert (message.headers["root_id"], message.headers["parent_id"]) == ("root", "id-1")
+    assert message.headers["id"] == message.correlation_id == handle.id
+    assert decode(message.body)[:2] == [[2, 3], {}]
+    with pytest.raises(ResultError, match="must not wait"):
+        handle.get()
+
+
+async def test_sending_from_inside_a_task_that_runs_a_loop() -> None:
+    """A task that uses asyncio inside would wait for a result that never comes."""
+    app = App("shop", worker_concurrency=1)
+    with InATask() as child:
+        handle = await app.send("shop.add", (2, 3))
+    assert len(child.published) == 1
+    with pytest.raises(ResultsDisabled, match="from inside a task"):
+        await handle.get()
+
+
+@pytest.mark.parametrize(
+    ("of_call", "of_task", "of_app", "ignored"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        (None, True, False, True),
+        (None, False, True, False),
+        (False, True, True, False),
+        (True, False, False, True),
+    ],
+)
+def test_the_nearest_word_on_results_holds(
+    of_call: bool | None, of_task: bool | None, of_app: bool, ignored: bool
+) -> None:
+    """A result that somebody waits for would not be sent, or one sent that nobody wants."""
+    app = App("shop", task_ignore_result=of_app)
+    task: Task[..., int] = app.task(name="t", ignore_result=of_task)(add)
+    with InATask() as child:
+        task.options(ignore_result=of_call).delay(1, 2)
+    assert child.published[0].headers["ignore_result"] is ignored

@@ -1,0 +1,305 @@
+"""Outcome → stored → published → acknowledged, over the memory broker."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+from anyio.abc import TaskGroup
+
+from hybridpool import events
+from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.message import Delivery, Outgoing, QueueSpec
+from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.policy.admission import Denied
+from hybridpool.policy.settlement import Terms
+from hybridpool.protocol.dead import REASON, WORKER
+from hybridpool.protocol.head import LOST_BEFORE, read_head
+from hybridpool.protocol.reply import read_meta
+from hybridpool.results.rpc import RpcStore
+from hybridpool.settle import Received, Settler
+from tests.contract.inbox import Facts, Inbox
+
+#: seconds; a test that waits longer for anything has failed
+PATIENCE = 5.0
+RETURNED = Returned(b"5", "5")
+RAISED = Raised("ValueError", "builtins", b'["x"]', "ValueError('x')", "Traceback …")
+REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b'["x"]')
+LOST = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")
+WANTED = Terms(wants_result=True, acks_late=True, max_deliveries=3)
+HEADERS: dict[str, object] = {"task": "shop.add", "id": "id-1"}
+
+
+class Recorder(MemoryBroker):
+    """A memory broker that writes down what it is told, and can be made to fail."""
+
+    def __init__(self, hub: MemoryHub, announce: events.Listener) -> None:
+        super().__init__(hub, announce)
+        self.told: list[str] = []
+        self.errors: dict[str, BrokerError] = {}
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Write it down, or fail."""
+        self._tell(f"declare {queue.name}")
+        await super().declare(queue)
+
+    async def publish(self, message: Outgoing) -> None:
+        """Write it down, or fail."""
+        self._tell(f"publish {message.routing_key}")
+        await super().publish(message)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Write it down."""
+        self.told.append("ack")
+        super().ack(delivery)
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Write it down."""
+        self.told.append("requeue")
+        super().requeue(delivery)
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if what in self.errors:
+            raise self.errors.pop(what)
+
+
+@attrs.define
+class Desk:
+    """A settler, its broker, and what comes of both."""
+
+    hub: MemoryHub
+    broker: Recorder
+    settler: Settler
+    inbox: Inbox
+    facts: Facts
+    tasks: TaskGroup
+
+    async def received(self, terms: Terms = WANTED, *, lost: int = 0) -> Received:
+        """Receive a task."""
+        message = Outgoing(
+            body=b"[[],{},{}]",
+            routing_key="celery",
+            headers={**HEADERS, LOST_BEFORE: lost},
+            reply_to="answers",
+            correlation_id="id-1",
+            priority=4,
+        )
+        self.hub.put(message)
+        [delivery] = await self.inbox.take(1)
+        return Received(delivery, read_head(delivery), terms)
+
+    async def settled(self) -> list[str]:
+        """Wait until nothing is under way, and return what the broker was told since the last time."""
+        await anyio.wait_all_tasks_blocked()
+        told = list(self.broker.told)
+        self.broker.told.clear()
+        return told
+
+    async def left(self, queue: str) -> Delivery | None:
+        """Take what is in a queue."""
+        inbox = Inbox()
+        async with MemoryBroker(self.hub, lambda fact: None) as other:
+            await other.consume(queue, 0, inbox)
+            await anyio.wait_all_tasks_blocked()
+            for delivery in inbox.items:
+                other.ack(delivery)
+        return inbox.items[0] if inbox.items else None
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    """Make a settler over a memory broker."""
+    hub, facts, inbox, bus = MemoryHub(), Facts(), Inbox(), events.Bus()
+    bus.subscribe(facts)
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(Recorder(hub, facts))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        for queue in ("celery", "answers"):
+            await broker.declare(QueueSpec(name=queue))
+        await broker.consume("celery", 0, inbox)
+        broker.told.clear()
+        settler = Settler(broker, RpcStore(broker, 60.0), bus, tasks, "hybridpool@host", "quorum")
+        yield Desk(hub, broker, settler, inbox, facts, tasks)
+
+
+async def test_nothing_but_an_answer_is_given_at_once(desk: Desk) -> None:
+    """The commonest case of all would cost a task of the loop."""
+    received = await desk.received(attrs.evolve(WANTED, wants_result=False))
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert desk.broker.told == ["ack"]
+
+
+@pytest.mark.parametrize("outcome", [RETURNED, RAISED])
+async def test_stored_then_acknowledged(desk: Desk, outcome: Outcome) -> None:
+    """A crash in between would lose the result, with nobody to run the task again."""
+    desk.settler.done(await desk.received(), outcome, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "ack"]
+    answer = await desk.left("answers")
+    assert answer is not None
+    assert answer.correlation_id == "id-1"
+    if outcome is RETURNED:
+        assert read_meta(answer.body) == 5
+    else:
+        with pytest.raises(ValueError, match="x"):
+            read_meta(answer.body)
+
+
+async def test_refused_is_stored_buried_then_acknowledged(desk: Desk) -> None:
+    """A message that cannot be run would be lost, or looked for in vain."""
+    desk.settler.done(await desk.received(), REFUSED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert (letter.headers[REASON], letter.headers[WORKER]) == ("arguments do not fit", "hybridpool@host")
+    assert (letter.body, letter.headers["task"], letter.priority) == (b"[[],{},{}]", "shop.add", 4)
+
+
+async def test_lost_is_published_again_then_acknowledged(desk: Desk) -> None:
+    """A crash in between would lose the task; without the count it would kill children for ever."""
+    desk.settler.done(await desk.received(), LOST, "ForkPoolWorker-1", 0.0)
+    assert await desk.settled() == ["publish celery", "ack"]
+    [again] = await desk.inbox.take(1)
+    assert again.headers[LOST_BEFORE] == 1
+    assert (again.reply_to, again.correlation_id, again.redelivered) == ("answers", "id-1", False)
+    assert desk.facts.of(events.TaskLost)[0].next_step == "it is queued again"
+
+
+async def test_lost_too_often(desk: Desk) -> None:
+    """A task that kills its children would do so for ever, or vanish."""
+    desk.settler.done(await desk.received(lost=2), LOST, "ForkPoolWorker-1", 0.0)
+    assert await desk.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    [fact] = desk.facts.of(events.TaskLost)
+    assert (fact.attempt, fact.next_step) == (3, "dead-lettered to celery.dead")
+
+
+async def test_lost_because_we_stop(desk: Desk) -> None:
+    """Restarts of a worker would count as the task's fault."""
+    received = await desk.received(lost=2)
+    desk.settler.stopping = True
+    desk.settler.done(received, LOST, "ForkPoolWorker-1", 0.0)
+    assert desk.broker.told == ["requeue"]
+    assert desk.facts.of(events.TaskLost)[0].next_step == "it goes back to its queue"
+
+
+async def test_lost_after_an_early_answer(desk: Desk) -> None:
+    """A task that may run at most once would run twice."""
+    received = await desk.received(attrs.evolve(WANTED, acks_late=False))
+    received.acknowledged = True
+    desk.settler.done(received, LOST, "ForkPoolWorker-1", 0.0)
+    assert await desk.settled() == ["publish answers"]
+    assert "before it started" in desk.facts.of(events.TaskLost)[0].next_step
+
+
+async def test_expired(desk: Desk) -> None:
+    """Whoever waits for a task whose time has passed would not hear of it."""
+    desk.settler.expired(await desk.received())
+    assert await desk.settled() == ["publish answers", "ack"]
+    assert desk.facts.of(events.TaskExpired) == [events.TaskExpired("shop.add", "id-1")]
+
+
+async def test_denied(desk: Desk) -> None:
+    """Whoever sent a task that nobody knows would wait for ever."""
+    denied = Denied("unknown task 'shop.add'", "NotRegistered", "celery.exceptions", "shop.add")
+    desk.settler.denied(await desk.received(), denied)
+    assert await desk.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    [fact] = desk.facts.of(events.TaskRefused)
+    assert (fact.reason, fact.dead_queue) == ("unknown task 'shop.add'", "celery.dead")
+
+
+async def test_unreadable(desk: Desk) -> None:
+    """A stray message would stay in the queue for ever, or vanish without a trace."""
+    received = await desk.received()
+    desk.settler.unreadable(received.delivery, "no task message")
+    assert await desk.settled() == ["declare celery.dead", "publish celery.dead", "ack"]
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert letter.headers[REASON] == "no task message"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "step"),
+    [
+        (RETURNED, "publish answers"),
+        (REFUSED, "publish answers"),
+        (REFUSED, "declare celery.dead"),
+        (REFUSED, "publish celery.dead"),
+        (LOST, "publish celery"),
+    ],
+)
+async def test_no_connection_midway(desk: Desk, outcome: Outcome, step: str) -> None:
+    """A message whose outcome is not safe would be acknowledged, and so lost."""
+    received = await desk.received()
+    desk.broker.errors[step] = BrokerUnavailable("cut")
+    desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
+    told = await desk.settled()
+    assert told[-2:] == [step, "requeue"], "nothing may follow the step that failed"
+    assert "ack" not in told
+    assert desk.facts.of(events.SettleFailed) == [events.SettleFailed("shop.add", "id-1", "cut")]
+    [again] = await desk.inbox.take(1)
+    assert again.redelivered
+
+
+async def test_a_cut_connection_midway(desk: Desk) -> None:
+    """An answer that belongs to an older connection would settle somebody else's message."""
+    received = await desk.received()
+    desk.hub.cut()
+    [again] = await desk.inbox.take(1)
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    assert again.redelivered
+    desk.broker.requeue(again)
+    assert len(await desk.inbox.take(1)) == 1, "the message was settled through its older delivery"
+
+
+async def test_a_result_that_is_refused(desk: Desk) -> None:
+    """A task would be run again and again because its result cannot be sent."""
+    received = await desk.received()
+    desk.broker.errors["publish answers"] = BrokerError("too large")
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "ack"]
+    assert desk.facts.of(events.SettleFailed)[0].reason == "too large"
+
+
+async def test_a_dead_letter_that_is_refused(desk: Desk) -> None:
+    """A message that nobody can keep would be acknowledged, and so lost."""
+    received = await desk.received()
+    desk.broker.errors["publish celery.dead"] = BrokerError("no route")
+    desk.settler.done(received, REFUSED, "ForkPoolWorker-1", 0.1)
+    assert (await desk.settled())[-1] == "requeue"
+
+
+FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [
+    (RETURNED, lambda fact: fact == events.TaskSucceeded("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "5")),
+    (
+        RAISED,
+        lambda fact: (
+            fact == events.TaskFailed("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "ValueError('x')", "Traceback …")
+        ),
+    ),
+    (
+        REFUSED,
+        lambda fact: fact == events.TaskRefused("celery", "shop.add", "id-1", "arguments do not fit", "celery.dead"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("outcome", "is_right"), FACTS)
+async def test_facts(desk: Desk, outcome: Outcome, is_right: Callable[[Any], bool]) -> None:
+    """The log would not tell how a task ended."""
+    desk.settler.done(await desk.received(), outcome, "ForkPoolWorker-1", 0.1)
+    assert is_right(desk.facts.items[-1])
+    await desk.settled()
+
+
+async def test_without_a_backend(desk: Desk) -> None:
+    """A worker without a backend would promise results."""
+    bare = Settler(desk.broker, None, events.Bus(), desk.tasks, "w", "classic")
+    received = await desk.received()
+    assert not bare.wants_result(received.delivery)
+    assert desk.settler.wants_result(received.delivery)
+    bare.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["ack"]
