@@ -1,5 +1,6 @@
 """Start a worker from the command line: app, settings, log, banner, signals, exit code."""
 
+import asyncio
 import importlib
 import os
 import platform
@@ -41,7 +42,9 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
     ended = Stop.WARM
     with Signals() as signals:
-        prepared = await _prepare(app, layer, bus)
+        # The broker's library takes a while to import: let that be while the zygote imports the app.
+        asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool.brokers.rabbitmq")
+        prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
         sink = Sink(_log_file(settings.worker_logfile))
         log.set_up(sink, log.level_number(settings.worker_loglevel))
@@ -68,17 +71,6 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
         finally:
             sink.flush()
     return 0 if ended is Stop.WARM else 1
-
-
-async def _prepare(app: str, layer: Layer, bus: events.Bus) -> Prepared:
-    """Import the broker's library, which takes a while, in the time in which the zygote imports the app."""
-
-    async def import_driver() -> None:
-        importlib.import_module("hybridpool.brokers.rabbitmq")
-
-    async with anyio.create_task_group() as meanwhile:
-        meanwhile.start_soon(import_driver)
-        return await prepare(app, [layer, environment_layer(os.environ)], bus)
 
 
 async def _say_ready(worker: Worker, node: str) -> None:
