@@ -78,8 +78,8 @@ class Crew(anyio.AsyncContextManagerMixin):
 
     async def finish(self) -> None:
         """Wait until no call waits or runs."""
-        while self.lane.load:
-            await self.lane.at_rest.wait()
+        while self.lane.desk.load:
+            await self.lane.desk.at_rest.wait()
 
     async def drain(self, timeout: float | None) -> bool:
         """Let running calls end and every child go. Call `stop_taking` first.

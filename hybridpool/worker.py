@@ -186,7 +186,7 @@ class Worker:
         if self._stop is Stop.WARM and await self._drained(crew):
             return Stop.WARM
         if self._stop is Stop.WARM:
-            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, crew.lane.running))
+            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, crew.lane.desk.running))
         settler.stopping = True
         await crew.kill()
         return Stop.COLD

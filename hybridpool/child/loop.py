@@ -10,6 +10,7 @@ only if it is the very call that was meant.
 """
 
 import os
+import pickle
 import signal
 import socket
 import time
@@ -50,6 +51,8 @@ class Child:
         self._stopped = 0
         #: the main thread waits for a message in the middle of a task, so the handler must leave the channel to it
         self._receiving = False
+        #: ATTENTION came when its handler could not act
+        self._missed = False
         signal.signal(ATTENTION, self._attend)
 
     def send(self, *said: frames.FromChild) -> None:
@@ -80,6 +83,7 @@ class Child:
             answer = self._answer_to(ticket)
         finally:
             self._receiving = False
+            self._make_good()
         if answer.error is not None:
             raise RuntimeError(answer.error)
 
@@ -113,12 +117,14 @@ class Child:
         started = time.perf_counter()
         self._at_work = call.seq
         try:
+            self._make_good()
             outcome = run(call)
             self._at_work = 0
         except TaskSignal as late:
             # It came between the function's end and the line before this one.
             self._at_work = 0
             outcome = raised(late)
+            outcome.pickled = pickle.dumps(late)
         ended = time.perf_counter()
         context.set_current_task(None)
         after_each()
@@ -160,14 +166,34 @@ class Child:
     def _attend(self, *_: object) -> None:
         """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
         if not self._at_work or self._receiving:
-            # Between tasks, and while the task waits for an answer, the channel is read in order anyway.
+            # It is made good when a call is at work, and nobody else reads the channel.
+            self._missed = True
             return
+        # One handler at a time: two that read in turns would mix up the order of calls.
+        self._receiving = True
+        try:
+            self._look()
+        finally:
+            self._receiving = False
+        self._make_good()
+
+    def _look(self) -> None:
+        """Read what is there now, and do what the parent wants.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
         try:
             while self._read(socket.MSG_DONTWAIT):
                 continue
         except BlockingIOError:
             pass
         self._obey()
+
+    def _make_good(self) -> None:
+        """Look at the channel if ATTENTION was missed: what it announced may be about this very call."""
+        if self._missed:
+            self._missed = False
+            self._attend()
 
     def _obey(self) -> None:
         """Do what the parent wants in the middle of a task.

@@ -12,10 +12,10 @@ from typing import Final, Self
 from hybridpool.child import frames
 from hybridpool.child.wire import INLINE
 
-#: the number of the call at work; how many outcomes stand below, and how many bytes they take
-_HEAD: Final = struct.Struct("<QII")
-_STARTED: Final = struct.Struct("<Q")
-_COUNTS: Final = struct.Struct("<II")
+#: two words, each written in one go, so that a child killed in the middle leaves the old one or the new one: the
+#: number of the call at work; how many outcomes stand below (32 bits), and above that where they end
+_HEAD: Final = struct.Struct("@QQ")
+_WORD: Final = struct.Struct("@Q")
 _SIZE: Final = 2 * mmap.PAGESIZE
 _ROOM: Final = min(_SIZE - _HEAD.size, INLINE)
 #: msgpack's "array 16": its mark, then the number of elements
@@ -46,7 +46,7 @@ class Slate:
 
     def start(self, seq: int) -> None:
         """Note which call is at work from now on."""
-        _STARTED.pack_into(self._page, 0, seq)
+        _WORD.pack_into(self._page, 0, seq)
 
     def add(self, outcome: bytes) -> bool:
         """Note an outcome, as a packed frame; False if there is no room."""
@@ -56,7 +56,7 @@ class Slate:
         self._page[self._end : end] = outcome
         self._end = end
         self._count += 1
-        _COUNTS.pack_into(self._page, _STARTED.size, self._count, end)
+        _WORD.pack_into(self._page, _WORD.size, end << 32 | self._count)
         return True
 
     @property
@@ -71,13 +71,14 @@ class Slate:
     def clear(self) -> None:
         """Forget the outcomes: they are sent."""
         self._count, self._end = 0, _HEAD.size
-        _COUNTS.pack_into(self._page, _STARTED.size, 0, _HEAD.size)
+        _WORD.pack_into(self._page, _WORD.size, 0)
 
     # ---- the parent --------------------------------------------------------------------------------------
 
     def read(self) -> tuple[int, list[frames.FromChild]]:
         """After the child's death: the last call it began, and the outcomes it had not sent, or just had."""
-        started, count, end = _HEAD.unpack_from(self._page, 0)
+        started, counts = _HEAD.unpack_from(self._page, 0)
+        count, end = counts & 0xFFFF_FFFF, counts >> 32
         if not count:
             return started, []
         return started, frames.read_from_child(_ARRAY.pack(0xDC, count) + self._page[_HEAD.size : end])

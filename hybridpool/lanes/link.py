@@ -112,7 +112,7 @@ class Link:
         self._end_if_done()
         return job
 
-    def take_unread(self) -> list[Job]:
+    def take_unread(self, now: float) -> list[Job]:
         """Take back the calls that the child has not read yet."""
         unread: set[int] = set()
         while True:
@@ -127,13 +127,15 @@ class Link:
                     unread.add(frame.seq)
                 else:
                     self._mailbox.send(frames.pack((frame,)))
-                    return self.remove(unread)
-        return self.remove(unread)
+                    return self.remove(unread, now)
+        return self.remove(unread, now)
 
-    def remove(self, seqs: set[int]) -> list[Job]:
+    def remove(self, seqs: set[int], now: float) -> list[Job]:
         """Take these calls out of the child's hand, and return them in order."""
         removed = [job for seq, job in self.in_hand if seq in seqs]
         if removed:
+            if self.in_hand[0][0] in seqs:
+                self._begin_head(now)
             self.in_hand = deque((seq, job) for seq, job in self.in_hand if seq not in seqs)
             self.on_last = False
             self._end_if_done()

@@ -29,6 +29,8 @@ class Warden:
         self._busy = busy
         self._nursery = nursery
         self._give_back = give_back
+        #: whether calls are called back from behind a long one; not when nobody else could run them
+        self.recalls = True
         self._timer: asyncio.TimerHandle | None = None
         self._set_for = 0.0
 
@@ -49,16 +51,16 @@ class Warden:
             if not link.in_hand:
                 continue
             decided = due(_at_work(link, now))
-            self._act(link, decided)
+            self._act(link, decided, now)
             if decided.look_again_in is not None:
                 self._wake_at(now + decided.look_again_in)
 
-    def _act(self, link: Link, decided: Due) -> None:
+    def _act(self, link: Link, decided: Due, now: float) -> None:
         seq, job = link.in_hand[0]
-        if decided.recall:
+        if decided.recall and self.recalls:
             link.recalled = True
-            self._give_back(link, link.take_unread())
-            if not link.in_hand:
+            self._give_back(link, link.take_unread(now))
+            if not link.in_hand or link.in_hand[0][0] != seq:
                 return
             if len(link.in_hand) > 1:
                 link.tell(Recall())
@@ -106,7 +108,15 @@ def _nearest(link: Link) -> float | None:
     if not link.in_hand:
         return None
     job = link.in_hand[0][1]
-    moments = [limit for limit in (job.soft_limit, job.hard_limit) if limit is not None]
-    if len(link.in_hand) > 1:
-        moments.append(STALL)
-    return link.head_since + min(moments) if moments else None
+    moments: list[float] = []
+    if len(link.in_hand) > 1 and not link.recalled:
+        moments.append(link.head_since + STALL)
+    if job.soft_limit is not None and not link.softened:
+        moments.append(link.head_since + job.soft_limit)
+    if link.verdict is None:
+        if job.hard_limit is not None:
+            moments.append(link.head_since + job.hard_limit)
+        if job.cancelled_at is not None:
+            # It was given up before it came to the head of the channel.
+            moments.append(job.cancelled_at + job.grace if link.softened else link.head_since)
+    return min(moments, default=None)

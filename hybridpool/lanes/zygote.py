@@ -155,7 +155,10 @@ def describe_exit(returncode: int) -> str:
 
 
 def _main_path() -> str | None:
-    """Return this process's script, where a child finds functions of ``__main__``; None if it is not a file."""
+    """Return where a child finds what ``__main__`` defines: a script, or ``-m module``; None if it is not a file."""
     main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return f"-m {spec.name}"
     path = getattr(main, "__file__", None)
     return os.path.abspath(path) if path else None  # noqa: PTH100  # as multiprocessing names it

@@ -3,11 +3,13 @@
 import logging
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import attrs
 
 from hybridpool import events
+from hybridpool.child import functions
 from hybridpool.child.frames import ChildOrders
 from hybridpool.config import usable_cpus
 from hybridpool.config.shapes import autoscale
@@ -16,6 +18,7 @@ from hybridpool.crew import CrewConfig
 from hybridpool.errors import CannotSend, ConfigError
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
+from hybridpool.pool.call import dump_whole, has_script
 
 T = TypeVar("T")
 
@@ -103,6 +106,8 @@ def _pickled(initializer: Callable[[], object] | None) -> bytes:
     if initializer is None:
         return b""
     try:
-        return pickle.dumps(initializer, pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(
+            partial(functions.call_pickled, dump_whole(initializer, has_script=has_script())), pickle.HIGHEST_PROTOCOL
+        )
     except Exception as error:
         raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error

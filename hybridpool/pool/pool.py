@@ -13,10 +13,13 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import anyio
 
 from hybridpool import events
+from hybridpool.child import functions
 from hybridpool.child.frames import Enqueue, Sent
 from hybridpool.crew import Crew, CrewConfig
-from hybridpool.errors import PoolClosed, PoolError
+from hybridpool.errors import ConfigError, PoolClosed, PoolError
 from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.nursery import Nursery
 from hybridpool.policy.lifecycle import State
 from hybridpool.pool.call import Call, Names, write
 from hybridpool.pool.options import PoolOptions, crew_config
@@ -50,15 +53,30 @@ class Pool(anyio.AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if functions.is_running_main():
+            raise PoolError(
+                'this script starts a pool when it is imported: have it do so under `if __name__ == "__main__"`'
+            )
         keeper = ZygoteKeeper("", tuple(self._options.preload), self._bus)
         await keeper.start()
-        async with Crew(keeper, self._config, self._bus, _refuse) as crew:
-            self._crew = crew
-            try:
-                yield self
-                await self._finish()
-            finally:
-                self._crew = None
+        ended: BaseException | None = None
+        own: Exception | None = None
+        try:
+            async with Crew(keeper, self._config, self._bus, _refuse) as crew:
+                self._crew = crew
+                try:
+                    yield self
+                    await self._finish()
+                except Exception as error:
+                    own = error
+                    raise
+                finally:
+                    self._crew = None
+        except BaseExceptionGroup as group:
+            ended = _without_group(group, own)
+        # Raised here, so that the group of the pool's own tasks is no part of what the user sees.
+        if ended is not None:
+            raise ended
 
     # ---- calls -------------------------------------------------------------------------------------------
 
@@ -135,31 +153,50 @@ class Pool(anyio.AsyncContextManagerMixin):
         def begin(item: T, on_done: Callable[..., None]) -> Job:
             return self._begin(function, (item,), {}, on_done, timeout, None)
 
-        window = limit if limit is not None else 128 * max(1, self._config.size)
-        return stream(begin, self._cancel, items, ordered=ordered, window=window, name=repr(function))
+        if limit is not None and limit < 1:
+            raise ConfigError(f"map(limit=…) must be at least 1, not {limit!r}")
+        children = max(1, self._entered().lane.size)
+        window = limit if limit is not None else 128 * children
+        name = _name(function)
+        return stream(begin, self._cancel, items, ordered=ordered, window=window, children=children, name=name)
 
     # ---- children ----------------------------------------------------------------------------------------
 
     async def resize(self, size: int) -> None:
-        """Have so many children work at once. Growing waits until they are ready; shrinking lets busy ones finish."""
-        crew = self._entered()
-        crew.lane.resize(size)
-        nursery = crew.lane.nursery
-        while sum(link.state in (State.IDLE, State.BUSY) for link in nursery.links.values()) < size:
-            await nursery.changed.wait()
+        """Have so many children work at once. Growing waits until they are ready; shrinking lets busy ones finish.
+
+        :raises ConfigError: if the size is not a whole number of at least 1.
+        """
+        lane = self._entered().lane
+        PoolOptions(size=size)
+        lane.resize(size)
+        while lane.size == size and len(_at_service(lane.nursery)) < size:
+            await lane.nursery.changed.wait()
 
     async def recycle(self, child: str) -> None:
         """Replace a child after what it has in hand; returns when it is gone.
 
+        It works until its replacement is ready.
+
         :raises PoolError: if there is no child of that name.
         """
-        crew = self._entered()
-        links = crew.lane.nursery.links
+        lane = self._entered().lane
+        links, changed = lane.nursery.links, lane.nursery.changed
         if child not in links:
             raise PoolError(f"there is no child {child!r}; there are {', '.join(links) or 'none'}")
-        crew.lane.retire(links[child], "asked to")
+        link = links[child]
+        # So it does not count any more, and another one is made.
+        link.on_last = True
+        changed.ring()
+        try:
+            while child in links and sum(not other.on_last for other in _at_service(lane.nursery)) < lane.size:
+                await changed.wait()
+        except BaseException:
+            link.on_last = False
+            raise
+        lane.retire(link, "asked to")
         while child in links:
-            await crew.lane.nursery.changed.wait()
+            await changed.wait()
 
     def stats(self) -> list[ChildStats]:
         """Tell what each child is doing."""
@@ -175,7 +212,7 @@ class Pool(anyio.AsyncContextManagerMixin):
     def _submit(
         self, function: Callable[..., R], args: Any, kwargs: Any, timeout: float | None, soft: float | None
     ) -> Call[R]:
-        call: Call[R] = Call(getattr(function, "__qualname__", repr(function)), self._cancel)
+        call: Call[R] = Call(_name(function), self._cancel)
         call.job = self._begin(function, args, kwargs, call.ended, timeout, soft)
         return call
 
@@ -203,7 +240,9 @@ class Pool(anyio.AsyncContextManagerMixin):
         return job
 
     def _cancel(self, job: Job) -> None:
-        self._entered().lane.cancel(job, self._options.grace)
+        # Without children every call has ended, or is about to be told that it has.
+        if self._crew is not None:
+            self._crew.lane.cancel(job, self._options.grace)
 
     async def _finish(self) -> None:
         """Wait for the calls that were submitted, then let the children go."""
@@ -211,6 +250,23 @@ class Pool(anyio.AsyncContextManagerMixin):
         await crew.finish()
         crew.stop_taking()
         await crew.drain(self._options.grace)
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _at_service(nursery: Nursery) -> list[Link]:
+    """The children that run calls or wait for one."""
+    return [link for link in nursery.links.values() if link.state in (State.IDLE, State.BUSY)]
+
+
+def _without_group(group: BaseExceptionGroup[BaseException], own: Exception | None) -> BaseException:
+    """What ended the pool: its own trouble if there was some, else what the block raised."""
+    trouble = [error for error in group.exceptions if error is not own]
+    if not trouble and own is not None:
+        return own
+    return trouble[0] if len(trouble) == 1 else group
 
 
 def _refuse(frame: Enqueue, answer: Callable[[Sent], None]) -> None:

@@ -131,7 +131,7 @@ def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseExcepti
     if (kind, module) == _LOST:
         return errors.ChildLost(*arguments)
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
-        return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0]} s")
+        return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0] if arguments else '?'} s")
     if (kind, module) == ("TaskRevokedError", "celery.exceptions"):
         return errors.TaskRevoked(*arguments)
     if (kind, module) == ("NotRegistered", "celery.exceptions"):

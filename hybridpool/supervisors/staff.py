@@ -45,7 +45,7 @@ class StaffKeeper:
             target=target,
             spares=self._spares,
             now=time.monotonic(),
-            idle=[link.name for link in self._lane.idle if not link.on_last],
+            idle=[link.name for link in self._lane.desk.idle if not link.on_last],
             busy=sum(1 for link in links if link.state is State.BUSY and not link.on_last),
             starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
             failed_births=self._lane.nursery.failed_births,
