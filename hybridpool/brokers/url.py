@@ -72,11 +72,3 @@ def _amqp(parts: SplitResult, scheme: str, port: int | None) -> BrokerUrl:
         vhost=unquote(parts.path[1:]) or "/",
         query=tuple(parse_qsl(parts.query)),
     )
-
-
-def mask(url: str) -> str:
-    """Return the URL fit for logs: ``amqp://guest:**@localhost:5672//``.
-
-    :raises ConfigError: if it cannot be parsed.
-    """
-    return parse(url).masked

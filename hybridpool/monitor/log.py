@@ -54,7 +54,7 @@ class Whole(str):
 def _say(level: int, template: str, *values: object, child: str | None = None) -> None:
     if log.isEnabledFor(level):
         plain = [one_line(value) if type(value) is str else value for value in values]
-        log.log(level, template, *plain, extra={"child": child})
+        log.log(level, template, *plain, extra={"child": child} if child else None)
 
 
 def one_line(text: str) -> str:

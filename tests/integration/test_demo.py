@@ -22,8 +22,8 @@ LIMIT = 40.0
 FEW = "--tasks=30"
 PROMISED = [
     r"INFO/MainProcess\] ForkPoolWorker-\d+ \(pid \d+\) retires: max_tasks_per_child: 5 tasks$",
-    r"INFO/MainProcess\] Scaling up 1 processes\.$",
-    r"INFO/MainProcess\] Scaling down 2 processes\.$",
+    r"INFO/MainProcess\] Scaling up [12] processes\.$",
+    r"INFO/MainProcess\] Scaling down [12] processes\.$",
     r"ERROR/MainProcess\] Process 'ForkPoolWorker-\d+' pid:\d+ exited with 'signal 9 \(SIGKILL\)'$",
     r"Task demo\.die_once\[\S+\] lost its child .* it is queued again$",
     r"WARNING/ForkPoolWorker-\d+\] speak 1 prints this line$",
@@ -126,7 +126,8 @@ def test_on_a_terminal() -> None:
     assert re.search(r"│ ForkPoolWorker-\d+ +│ +\d+ │ busy +│ crunch 0\.\d\d +│ +\d+ │ +[\d.]+ MiB │", shown)
     assert re.search(r"│ killed +│ signal 9 \(SIGKILL\)", shown)
     assert "20/20 tasks" in shown
-    assert "INFO    MainProcess       Scaling up 1 processes." in shown
+    # In one step or in two: that depends on how many calls have come when the load is looked at.
+    assert re.search(r"INFO +MainProcess +Scaling up [12] processes\.", shown)
     assert "All went as expected." in shown
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.brokers.url import mask, parse
+from hybridpool.brokers.url import parse
 from hybridpool.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def test_virtual_host(url: str, vhost: str) -> None:
 )
 def test_masked(url: str, shown: str) -> None:
     """A password would stand in the log."""
-    assert mask(url) == shown
+    assert parse(url).masked == shown
     assert "s3cret" not in repr(parse(url))
 
 
