@@ -38,10 +38,10 @@ class Mailbox:
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Write now, or as soon as there is room. Descriptors to pass along become the mailbox's."""
-        if not self._unsent and self._write(message, fds):
-            return
         if self._ended:
             _close(fds)
+            return
+        if not self._unsent and self._write(message, fds):
             return
         if not self._unsent:
             self._loop.add_writer(self._sock.fileno(), self._writable)

@@ -6,6 +6,7 @@ One timer for all children, set for the nearest moment at which `policy.deadline
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from hybridpool.child.frames import Recall, Stop
 from hybridpool.lanes.job import Job
@@ -13,6 +14,10 @@ from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.outcome import Cancelled, TimedOut
 from hybridpool.policy.deadline import STALL, AtWork, Due, due
+
+#: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
+#: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.
+_AGAIN: Final = (0.01, 0.1, 0.5)
 
 
 class Warden:
@@ -64,7 +69,7 @@ class Warden:
                 return
             if len(link.in_hand) > 1:
                 link.tell(Recall())
-                self._nursery.alert(link)
+                self._alert(link, seq)
         if decided.kill:
             if link.verdict is None:
                 cancelled = job.cancelled_at is not None
@@ -74,6 +79,17 @@ class Warden:
             link.softened = True
             cancelled = job.cancelled_at is not None
             link.tell(Stop(seq, "cancelled", 0.0 if cancelled else job.soft_limit or 0.0))
+            self._alert(link, seq)
+
+    def _alert(self, link: Link, seq: int) -> None:
+        """Have a child look at its channel, and make sure that it does."""
+        self._nursery.alert(link)
+        loop = asyncio.get_running_loop()
+        for delay in _AGAIN:
+            loop.call_later(delay, self._alert_again, link, seq)
+
+    def _alert_again(self, link: Link, seq: int) -> None:
+        if link.in_hand and link.in_hand[0][0] == seq:
             self._nursery.alert(link)
 
     def _wake_at(self, moment: float) -> None:

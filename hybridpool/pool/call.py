@@ -1,6 +1,5 @@
 """A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
 
-import asyncio
 import pickle
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 from hybridpool import errors
 from hybridpool.child import codec, functions
+from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.job import Job
 from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 
@@ -185,7 +185,9 @@ class Call(Generic[R]):
         self._cancel = cancel
         #: what the lane knows it as
         self.job: Job | None = None
-        self._ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._outcome: Outcome | None = None
+        # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
+        self._bell = Bell()
         #: name of the child that ran it; empty before
         self.child = ""
         #: seconds it ran
@@ -193,16 +195,15 @@ class Call(Generic[R]):
 
     def ended(self, _job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
-        self.child, self.runtime = child, runtime
-        if not self._ended.done():
-            self._ended.set_result(outcome)
+        self.child, self.runtime, self._outcome = child, runtime, outcome
+        self._bell.ring()
 
     @property
     def state(self) -> CallState:
         """Where it is in its life."""
-        if not self._ended.done():
+        if self._outcome is None:
             return "running" if self.started_at is not None else "waiting"
-        return "cancelled" if _is_cancelled(self._ended.result()) else "done"
+        return "cancelled" if _is_cancelled(self._outcome) else "done"
 
     @property
     def started_at(self) -> float | None:
@@ -211,13 +212,15 @@ class Call(Generic[R]):
 
     def cancel(self) -> None:
         """Give it up: if it has not begun it never will; else it is stopped, and after a grace its child is killed."""
-        if self.job is not None and not self._ended.done():
+        if self.job is not None and self._outcome is None:
             self._cancel(self.job)
 
     async def wait(self) -> None:
         """Wait until it has ended, however."""
-        await asyncio.shield(self._ended)
+        while self._outcome is None:
+            await self._bell.wait()
 
     def __await__(self) -> Generator[Any, None, R]:
-        outcome = yield from asyncio.shield(self._ended).__await__()
-        return cast("R", read(self.name, outcome))
+        while self._outcome is None:
+            yield from self._bell.wait().__await__()
+        return cast("R", read(self.name, self._outcome))

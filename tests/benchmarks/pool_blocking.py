@@ -15,7 +15,7 @@ from hybridpool.child.guard import die_with_parent
 from tests.benchmarks.pool_peer import Note, Peer
 
 #: seconds without an answer after which a call counts as lost
-PATIENCE = 5.0
+PATIENCE = 2.0
 
 
 class Multiprocessing(Peer):

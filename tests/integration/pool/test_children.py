@@ -128,7 +128,8 @@ async def test_max_tasks_per_child(limit: int) -> None:
         counts = Counter([name async for name in pool.map(chores.whose_of, range(number))])
         assert sum(counts.values()) == number
         assert max(counts.values()) <= limit
-        assert len([name for name, had in counts.items() if had < limit]) <= 2, "only the last two may leave some"
+        full = [fact.child for fact in facts.of(events.ChildRetired) if "max_tasks_per_child" in fact.reason]
+        assert sorted(full) == sorted(name for name, had in counts.items() if had == limit)
         await idle(pool, 3)
     for fact in facts.of(events.ChildGone):
         assert (fact.cause, fact.expected) == ("exit code 0", True)
