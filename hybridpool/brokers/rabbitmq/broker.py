@@ -18,6 +18,9 @@ from hybridpool.events import Fact
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 from hybridpool.policy.ledger import Answer
 
+#: seconds; more than closing takes
+_CANCEL_AGAIN = 2.5
+
 
 class RabbitBroker:
     """A connection to RabbitMQ that heals itself.
@@ -56,10 +59,12 @@ class RabbitBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
-            with anyio.CancelScope(shield=True):  # closing is bounded in time by itself
-                await asyncio.wait([running])
+        self._supervisor.is_ending = True
+        with anyio.CancelScope(shield=True):  # closing is bounded in time by itself
+            while running is not None and not running.done():
+                # Again and again: the client library may swallow a cancellation that comes while it closes.
+                running.cancel()
+                await asyncio.wait([running], timeout=_CANCEL_AGAIN)
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.

@@ -98,7 +98,8 @@ class Line:
         with anyio.move_on_after(grace), suppress(Exception):
             await self._wire.close()
         self._transport.cut()
-        with anyio.move_on_after(grace), suppress(Exception, asyncio.CancelledError):
+        # `wait` raises nothing of the future's; a cancellation that came here is the caller's, and must not be lost.
+        with anyio.move_on_after(grace):
             await asyncio.wait([self._amqp.closing])
         with suppress(Exception):
             await self._wire.close()

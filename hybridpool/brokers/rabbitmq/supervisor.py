@@ -54,6 +54,8 @@ class Supervisor:
         self._trouble = "not connected yet"
         self._refusal: str | None = None
         self._was_up = False
+        #: nothing is wanted any more
+        self.is_ending = False
         self._changed = anyio.Event()
 
     def unavailable(self) -> BrokerUnavailable:
@@ -71,9 +73,9 @@ class Supervisor:
         raise self.unavailable()
 
     async def run(self) -> None:
-        """Never return; cancel it to close the connection."""
+        """Go on until `is_ending` is set; then cancel it, to close the connection at once."""
         attempt = 0
-        while True:
+        while not self.is_ending:
             try:
                 session = await self._connect()
             except Exception as error:  # noqa: BLE001  whatever it is, the answer is to try again later
@@ -85,7 +87,8 @@ class Supervisor:
                 cause = await self._attend(session)
                 lasted = asyncio.get_running_loop().time() - began
                 attempt = backoff.next_attempt(attempt, lasted=lasted, settled_after=SETTLED)
-            await self._pause(attempt, cause)
+            if not self.is_ending:
+                await self._pause(attempt, cause)
 
     async def _connect(self) -> Session:
         reach = self._reach
