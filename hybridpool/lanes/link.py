@@ -112,6 +112,10 @@ class Link:
         self._end_if_done()
         return job
 
+    def doom(self) -> bool:
+        """Make sure that a kill for the call at work hits no other; False if that call has just ended."""
+        return self._slate.doom(self.in_hand[0][0])
+
     def take_unread(self, now: float) -> list[Job]:
         """Take back the calls that the child has not read yet."""
         unread: set[int] = set()

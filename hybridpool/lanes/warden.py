@@ -71,7 +71,7 @@ class Warden:
                 link.tell(Recall())
                 self._alert(link, seq)
         if decided.kill:
-            if link.verdict is None:
+            if link.verdict is None and link.doom():
                 cancelled = job.cancelled_at is not None
                 link.verdict = Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name)
                 self._nursery.kill(link)
