@@ -97,6 +97,7 @@ class Intake:
             on_done=self._done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
+            is_alone=early,
             may_start=self._may_start if early or head.expires is not None else None,
             cargo=received,
         )

@@ -115,14 +115,14 @@ class Desk:
         now = time.monotonic()
         while self.waiting and self.idle and len(self.busy) < self.size:
             self._give(self.idle.popleft(), now)
-        if self.waiting and self.pace.depth(self.waiting[0].task) > 1:
+        if self.waiting and self._depth(self.waiting[0]) > 1:
             for link in list(self.busy):
                 self._top_up(link, now)
         self._warden.look_in(self.busy)
 
     def _give(self, link: Link, now: float) -> None:
         """Hand an idle child its share of what waits."""
-        depth = self.pace.depth(self.waiting[0].task)
+        depth = self._depth(self.waiting[0])
         share = -(-len(self.waiting) // max(1, min(self.size, len(self.idle) + 1 + len(self.busy))))
         jobs = self._next(min(depth, share, self._left(link)))
         if not jobs:
@@ -134,19 +134,23 @@ class Desk:
         """Put more brief calls behind those a child has in hand, when few are left."""
         if not self.waiting or link.state is not State.BUSY or link.recalled or link.on_last:
             return
-        depth = self.pace.depth(self.waiting[0].task)
+        depth = self._depth(self.waiting[0])
         have = len(link.in_hand)
-        if depth == 1 or have > depth // 2 or self.pace.depth(link.in_hand[0][1].task) == 1:
+        if depth == 1 or have > depth // 2 or self._depth(link.in_hand[0][1]) == 1:
             return
         jobs = self._next(min(depth - have, self._left(link) - have))
         if jobs:
             self._hand(link, jobs, now, brief=True)
 
+    def _depth(self, job: Job) -> int:
+        """How many calls such as this may be in a channel at once."""
+        return 1 if job.is_alone else self.pace.depth(job.task)
+
     def _next(self, most: int) -> list[Job]:
         """Take calls that may start from the head of the line: one, or as many as are brief."""
         jobs: list[Job] = []
         while self.waiting and len(jobs) < most:
-            if jobs and self.pace.depth(self.waiting[0].task) == 1:
+            if jobs and self._depth(self.waiting[0]) == 1:
                 break
             job = self.waiting.popleft()
             if job.may_start is None or job.may_start(job):

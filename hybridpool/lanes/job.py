@@ -23,6 +23,8 @@ class Job:
     soft_limit: float | None = None
     #: seconds after which its child is killed; None: never
     hard_limit: float | None = None
+    #: never to lie in a channel beside others: it counts as begun when it is handed over
+    is_alone: bool = False
     #: asked just before the call is handed to a child; False: it must not run any more, and has been dealt with
     may_start: Callable[["Job"], bool] | None = None
     #: monotonic seconds of when it was given up by whoever submitted it; None: wanted

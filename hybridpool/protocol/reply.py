@@ -132,6 +132,8 @@ def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseExcepti
         return errors.ChildLost(*arguments)
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
         return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0] if arguments else '?'} s")
+    if (kind, module) == ("SoftTimeLimitExceeded", "billiard.exceptions"):
+        return errors.TimeLimitExceeded("over its soft time limit")
     if (kind, module) == ("TaskRevokedError", "celery.exceptions"):
         return errors.TaskRevoked(*arguments)
     if (kind, module) == ("NotRegistered", "celery.exceptions"):

@@ -112,7 +112,7 @@ def _apart(peer: str, measure: str, options: argparse.Namespace) -> Figures | st
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(words, stdout=out, stderr=err, start_new_session=True)
         try:
-            process.wait(DEADLINE / 10 if options.quick else DEADLINE)
+            process.wait(DEADLINE / 15 if options.quick else DEADLINE)
         except subprocess.TimeoutExpired:
             return "hangs: given up"
         finally:
