@@ -1,7 +1,7 @@
 """Pools: ours next to those of other libraries, in one run on one machine.
 
     nox -s bench -- pool                             everything, three times, some ten minutes
-    python -m tests.benchmarks.pool --quick          small and once, under a minute
+    python -m tests.benchmarks.pool --quick          small and once, one or two minutes
     python -m tests.benchmarks.pool latency crash    some measures
 
 Every pool is measured in turn, each measure in a fresh process, the whole repeated. A cell shows the median, [least–
@@ -112,7 +112,7 @@ def _apart(peer: str, measure: str, options: argparse.Namespace) -> Figures | st
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(words, stdout=out, stderr=err, start_new_session=True)
         try:
-            process.wait(DEADLINE / 15 if options.quick else DEADLINE)
+            process.wait(DEADLINE / 12 if options.quick else DEADLINE)
         except subprocess.TimeoutExpired:
             return "hangs: given up"
         finally:

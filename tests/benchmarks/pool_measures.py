@@ -91,7 +91,7 @@ async def latency(peer: Peer, sizes: Sizes) -> Figures:
 async def _timed(
     peer: Peer, function: Callable[[Any], Any], item: object, count: int, enough: float
 ) -> Sequence[float]:
-    """Seconds of each of so many calls, or as many as begin in time; two at least, if there are to be two."""
+    """Seconds of each call: so many, or fewer if a slow pool has had enough time."""
     took: list[float] = []
     until = time.monotonic() + enough
     while len(took) < count and (len(took) < 2 or time.monotonic() < until):
