@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hybridpool.app import App
-    from hybridpool.child.context import current_task
+    from hybridpool.child.context import current_task, resource
+    from hybridpool.pool import Pool
 
 __version__ = "0.1.0"
-__all__ = ["App", "__version__", "current_task"]
+__all__ = ["App", "Pool", "__version__", "current_task", "resource"]
 
 
 def __getattr__(name: str) -> object:
@@ -39,5 +40,13 @@ def __getattr__(name: str) -> object:
             from hybridpool.child.context import current_task
 
             return current_task
+        case "Pool":
+            from hybridpool.pool import Pool
+
+            return Pool
+        case "resource":
+            from hybridpool.child.context import resource
+
+            return resource
         case _:
             raise AttributeError(f"module 'hybridpool' has no attribute {name!r}")

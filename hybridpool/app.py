@@ -52,6 +52,8 @@ class App:
         acks_late: bool | None = None,
         ignore_result: bool | None = None,
         max_deliveries: int | None = None,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
         self,
@@ -63,6 +65,8 @@ class App:
         acks_late: bool | None = None,
         ignore_result: bool | None = None,
         max_deliveries: int | None = None,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
     ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
         """Register a function as a task; it stays callable.
 
@@ -83,6 +87,8 @@ class App:
                 acks_late=acks_late,
                 ignore_result=ignore_result,
                 max_deliveries=max_deliveries,
+                time_limit=time_limit,
+                soft_time_limit=soft_time_limit,
             )
             made = Task(self, wrapped, options)
             self.tasks[task_name] = made

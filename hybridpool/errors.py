@@ -7,6 +7,7 @@ HybridpoolError
 │   ├── NotRegistered     no task of that name
 │   ├── TaskRevoked       the task was not run: it had expired
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
+├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
 │   ├── ChildLost         a child died while it ran the call
 │   ├── ChildBirthFailed  children die or hang before they are ready, again and again
@@ -16,7 +17,12 @@ HybridpoolError
 ├── ResultError           the answer cannot be had
 │   ├── ResultTimeout     not within the time allowed; the task may still run
 │   └── ResultsDisabled   no result backend is configured, or the task ignores its result
-└── ProtocolError         a message that is not Celery protocol 2, or that we refuse
+├── ProtocolError         a message that is not Celery protocol 2, or that we refuse
+└── CannotSend            a function, argument or result that has no form in which it can be sent
+
+TaskSignal                raised inside a task, from outside; no Exception, so `except Exception` does not swallow it
+├── SoftTimeLimitExceeded the soft time limit has passed; the task may clean up and return
+└── TaskCancelled         whoever called does not want the result any more
 """
 
 
@@ -82,6 +88,10 @@ class TaskFailed(TaskError):
         self.traceback = traceback
 
 
+class TimeLimitExceeded(HybridpoolError, TimeoutError):
+    """The task ran over its hard time limit, and its child was killed with all it had started."""
+
+
 class PoolError(HybridpoolError):
     """The pool could not do its part."""
 
@@ -120,3 +130,22 @@ class ResultsDisabled(ResultError):
 
 class ProtocolError(HybridpoolError):
     """A message that cannot be understood or is refused; the text is the reason."""
+
+
+class CannotSend(HybridpoolError, TypeError):
+    """A function, argument or result that cannot be sent to or from a child; the message names it."""
+
+
+class TaskSignal(BaseException):
+    """Raised inside a task from outside."""
+
+
+class SoftTimeLimitExceeded(TaskSignal):
+    """The soft time limit has passed.
+
+    :param limit: seconds.
+    """
+
+
+class TaskCancelled(TaskSignal):
+    """Whoever called does not want the result any more."""

@@ -86,6 +86,17 @@ class TaskLost:
 
 
 @attrs.frozen
+class TaskTimedOut:
+    """The task ran over its hard time limit; its child was killed."""
+
+    name: str
+    id: str
+    child: str
+    #: seconds
+    limit: float
+
+
+@attrs.frozen
 class TaskRefused:
     """A message that is not run: dead-lettered with the reason."""
 
@@ -190,6 +201,7 @@ Fact = (
     | TaskSucceeded
     | TaskFailed
     | TaskLost
+    | TaskTimedOut
     | TaskRefused
     | TaskExpired
     | SettleFailed

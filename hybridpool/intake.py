@@ -86,6 +86,7 @@ class Intake:
     def _hand_over(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
         early = not received.terms.acks_late
+        task = self._tasks[head.name]
         job = Job(
             task=head.name,
             id=head.id,
@@ -94,6 +95,9 @@ class Intake:
             retries=head.retries,
             root_id=head.root_id,
             on_done=self._done,
+            hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
+            soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
+            is_alone=early,
             may_start=self._may_start if early or head.expires is not None else None,
             cargo=received,
         )
@@ -134,3 +138,8 @@ class Intake:
             acks_late=settings.task_acks_late if late is None else late,
             max_deliveries=settings.task_max_deliveries if limit is None else limit,
         )
+
+
+def _first(*limits: float | None) -> float | None:
+    """Of the message's, the task's and the worker's limit, the first there is."""
+    return next((limit for limit in limits if limit is not None), None)

@@ -49,6 +49,9 @@ class Head:
     parent_id: str | None
     group: str | None
     retries: int
+    #: seconds: hard limit, soft limit
+    time_limit: float | None
+    soft_time_limit: float | None
     #: UTC
     eta: dt.datetime | None
     expires: dt.datetime | None

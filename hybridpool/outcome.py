@@ -18,6 +18,22 @@ class Lost:
     child: str
 
 
-Outcome = Returned | Raised | Refused | Lost
+@attrs.frozen
+class TimedOut:
+    """The call ran over its hard time limit, and its child was killed."""
 
-__all__ = ["Lost", "Outcome", "Raised", "Refused", "Returned"]
+    #: seconds
+    limit: float
+    child: str
+
+
+@attrs.frozen
+class Cancelled:
+    """Whoever called gave it up; if it was at work and did not stop, its child was killed."""
+
+    child: str
+
+
+Outcome = Returned | Raised | Refused | Lost | TimedOut | Cancelled
+
+__all__ = ["Cancelled", "Lost", "Outcome", "Raised", "Refused", "Returned", "TimedOut"]

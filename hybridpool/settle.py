@@ -15,7 +15,7 @@ from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Head, QueueSpec
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool.policy.admission import Denied
 from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
 from hybridpool.protocol import dead, reply
@@ -80,7 +80,7 @@ class Settler:
     def unreadable(self, delivery: Delivery, reason: str) -> None:
         """Settle a message whose head cannot be read: nobody can be answered."""
         self._bus.emit(events.TaskRefused(delivery.queue, "?", "?", reason, dead.dead_queue(delivery.queue)))
-        head = Head("?", "?", None, None, None, 0, None, None, True, 0)
+        head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
         terms = Terms(wants_result=False, acks_late=True, max_deliveries=1)
         self._begin(Received(delivery, head, terms), refuse(reason, "", "", []), (Bury(reason), Acknowledge()))
 
@@ -136,6 +136,10 @@ class Settler:
                 return events.TaskFailed(head.name, head.id, child, runtime, text, traceback)
             case Refused(reason=reason):
                 return events.TaskRefused(queue, head.name, head.id, reason, dead.dead_queue(queue))
+            case TimedOut(limit=limit):
+                return events.TaskTimedOut(head.name, head.id, child, limit)
+            case Cancelled():
+                return events.TaskTimedOut(head.name, head.id, child, 0.0)
             case Lost(cause=cause):
                 return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
 

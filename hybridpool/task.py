@@ -15,6 +15,9 @@ class TaskOptions:
     ignore_result: bool | None = None
     #: how often it may be delivered when its child dies in it, before it is dead-lettered
     max_deliveries: int | None = None
+    #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
     #: where calls go; None: task_default_queue
     queue: str | None = None
 

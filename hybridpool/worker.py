@@ -20,13 +20,13 @@ from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
 from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
+from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
-from hybridpool.pool import Pool, PoolConfig
 from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
 from hybridpool.results.rpc import RpcStore
@@ -136,20 +136,20 @@ class Worker:
                 settings.task_default_queue_type,
             )
             relay = Relay(self._broker, settling, settings.task_default_queue, settings.task_default_queue_type)
-            async with Pool(self._prepared.zygote, self._pool_config(), self._bus, relay.publish) as pool:
-                intake = Intake(self._broker, settler, pool.submit, self._prepared.tasks, settings, self._bus)
-                self._bus.subscribe(lambda fact: self._on_fact(fact, pool.lane, intake))
+            async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
+                intake = Intake(self._broker, settler, crew.submit, self._prepared.tasks, settings, self._bus)
+                self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
                     async with anyio.create_task_group() as consuming:
-                        consuming.start_soon(self._consume, intake, pool)
+                        consuming.start_soon(self._consume, intake, crew)
                         await self._stop_changed.wait()
                         consuming.cancel_scope.cancel()
-                    return await self._leave(pool, intake, settler)
+                    return await self._leave(crew, intake, settler)
                 finally:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
 
-    async def _consume(self, intake: Intake, pool: Pool) -> None:
+    async def _consume(self, intake: Intake, crew: Crew) -> None:
         """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
         while True:
             await self._broker.connected(None)
@@ -158,7 +158,7 @@ class Worker:
                     await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
                 while True:
                     self._resized = anyio.Event()
-                    prefetch = self._prefetch(pool.lane.size)
+                    prefetch = self._prefetch(crew.lane.size)
                     for queue in self._settings.queues:
                         await self._broker.consume(queue, prefetch, intake.take)
                         self._bus.emit(events.ConsumingStarted(queue, prefetch))
@@ -176,22 +176,22 @@ class Worker:
             return max(prefetch, size + 1)
         return prefetch
 
-    async def _leave(self, pool: Pool, intake: Intake, settler: Settler) -> Stop:
+    async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
-        unstarted = pool.stop_taking()
+        unstarted = crew.stop_taking()
         with anyio.move_on_after(_BROKER_PART):
             for queue in self._settings.queues:
                 await self._broker.cancel(queue)
         intake.give_back(unstarted)
-        if self._stop is Stop.WARM and await self._drained(pool):
+        if self._stop is Stop.WARM and await self._drained(crew):
             return Stop.WARM
         if self._stop is Stop.WARM:
-            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, pool.lane.running))
+            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, crew.lane.desk.running))
         settler.stopping = True
-        await pool.kill()
+        await crew.kill()
         return Stop.COLD
 
-    async def _drained(self, pool: Pool) -> bool:
+    async def _drained(self, crew: Crew) -> bool:
         """Wait for running tasks; False if their time is up, or somebody lost patience."""
         drained = False
         self._stop_changed = anyio.Event()
@@ -202,7 +202,7 @@ class Worker:
                 race.cancel_scope.cancel()
 
             race.start_soon(impatience)
-            drained = await pool.drain(self._settings.worker_shutdown_timeout)
+            drained = await crew.drain(self._settings.worker_shutdown_timeout)
             race.cancel_scope.cancel()
         return drained
 
@@ -211,12 +211,12 @@ class Worker:
             return None
         return RpcStore(self._broker, self._settings.result_expires)
 
-    def _pool_config(self) -> PoolConfig:
+    def _crew_config(self) -> CrewConfig:
         settings, sizes = self._settings, self._prepared.range
         memory = settings.worker_max_memory_per_child
         limit = None if memory is None else memory * 1024
         scale = ScaleLimits(floor=sizes.floor, ceiling=sizes.ceiling, idle=settings.worker_autoscale_idle)
-        return PoolConfig(
+        return CrewConfig(
             size=sizes.start,
             scale=scale if sizes.ceiling > sizes.floor else None,
             recycle=RecycleLimits(tasks=settings.worker_max_tasks_per_child, memory=limit),
@@ -227,6 +227,7 @@ class Worker:
                 memory_watch=limit or 0,
             ),
             birth_timeout=settings.worker_proc_alive_timeout,
+            spares=0 if settings.worker_max_tasks_per_child is None and limit is None else 1,
         )
 
     def _on_fact(self, fact: events.Fact, lane: ProcessLane, intake: Intake) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hybridpool.child.codec import JSON, PICKLE, encode
 from hybridpool.message import Delivery, Head
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.settlement import Terms
 from hybridpool.policy.staff import StaffView
@@ -26,6 +26,8 @@ moments = st.datetimes(
 )
 #: seconds that floats add and subtract without rounding
 quarters = st.integers(0, 40).map(lambda number: number / 4)
+#: seconds of a time limit
+limits = quarters.map(lambda seconds: seconds + 0.25)
 
 heads = st.builds(
     Head,
@@ -35,6 +37,8 @@ heads = st.builds(
     parent_id=st.none() | ids,
     group=st.none() | ids,
     retries=counts,
+    time_limit=st.none() | limits,
+    soft_time_limit=st.none() | limits,
     eta=st.none() | moments,
     expires=st.none() | moments,
     ignore_result=st.booleans(),
@@ -65,7 +69,9 @@ raised = st.builds(
 )
 refused = st.builds(Refused, reason=st.text(max_size=10), kind=names, module=names, arguments=_arguments)
 lost = st.builds(Lost, cause=st.sampled_from(["signal 9 (SIGKILL)", "exit code 3"]), child=names)
-outcomes: st.SearchStrategy[Outcome] = returned | raised | refused | lost
+timed_out = st.builds(TimedOut, limit=limits, child=names)
+cancelled = st.builds(Cancelled, child=names)
+outcomes: st.SearchStrategy[Outcome] = returned | raised | refused | lost | timed_out | cancelled
 
 terms = st.builds(Terms, wants_result=st.booleans(), acks_late=st.booleans(), max_deliveries=st.integers(1, 5))
 
@@ -86,6 +92,7 @@ def staff_views(draw: st.DrawFn) -> StaffView:
     ages = sorted(draw(st.lists(quarters, max_size=5)), reverse=True)
     return StaffView(
         target=draw(st.integers(0, 8)),
+        spares=draw(st.integers(0, 2)),
         now=now,
         idle=[f"idle-{number}" for number in range(draw(st.integers(0, 6)))],
         busy=draw(st.integers(0, 6)),

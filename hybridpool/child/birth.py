@@ -1,32 +1,38 @@
 """From fork to READY, and from the last call to the exit."""
 
 import os
+import pickle
 import random
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable, Generator
 from typing import NoReturn
 
-from hybridpool.child import guard
+from hybridpool.child import context, guard, payload
 from hybridpool.child.frames import Fork, Ready, Stillborn
 from hybridpool.child.load import Program
 from hybridpool.child.loop import Child
 from hybridpool.child.memory import Gauge
+from hybridpool.child.slate import Slate
 from hybridpool.child.voice import Voice
 
 _STILLBORN = 1
 
 
-def live(order: Fork, channel: socket.socket, zygote: int, program: Program | None) -> NoReturn:
+def live(order: Fork, channel: socket.socket, slate: int, zygote: int, program: Program | None) -> NoReturn:
     """Be a child, from just after the fork to the exit; never returns to the zygote's code.
 
+    :param slate: descriptor of the page shared with the parent.
     :param zygote: pid of the zygote, which this child must not outlive.
     """
     status = _STILLBORN
     try:
         _leave_home(zygote)
-        status = _work(order, channel, program)
+        child = Child(order.name, channel, Slate(slate))
+        os.close(slate)
+        status = _work(child, order, program)
     except BaseException:
         # The interpreter would run the zygote's exit handlers here; a traceback is all that is wanted.
         traceback.print_exc(file=sys.__stderr__)
@@ -49,28 +55,51 @@ def _leave_home(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def _work(order: Fork, channel: socket.socket, program: Program | None) -> int:
+def _work(child: Child, order: Fork, program: Program | None) -> int:
     _take_name(order.name)
-    child = Child(order.name, channel)
-    voice = Voice(order.name, order.orders, child.say)
+    voice = Voice(order.name, order.orders, child.say) if order.orders.log_format else None
+    after_each = voice.finish if voice else _nothing
     gauge = Gauge(order.orders.memory_watch)
     try:
         for hook in program.child_hooks("worker_process_init") if program else ():
             hook()
-        tasks = program.child_tasks() if program else {}
+        run = payload.runner(program.child_tasks() if program else {})
+        finish = _initialize(order.orders.initializer)
     except (Exception, SystemExit) as error:
         own = error.__traceback__
         text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(Stillborn(f"worker_process_init failed:\n{text}"))
+        child.send(Stillborn(f"its initializer failed:\n{text}"))
         return _STILLBORN
     child.send(Ready(os.getpid()))
     try:
-        child.work(tasks, gauge, voice.finish)
+        child.work(run, gauge, after_each)
     finally:
+        finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()
-        voice.finish()
+        after_each()
     return 0
+
+
+def _initialize(pickled: bytes) -> Callable[[], None]:
+    """Make this child's resource; returns what gives it back at retirement."""
+    if not pickled:
+        return _nothing
+    made = pickle.loads(pickled)()
+    if not isinstance(made, Generator):
+        context.set_resource(made)
+        return _nothing
+    context.set_resource(next(made, None))
+    return lambda: _tear_down(made)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
+
+
+def _tear_down(made: Generator[object]) -> None:
+    for _ in made:
+        raise RuntimeError("the initializer yielded twice; it should yield once, and then give back")
 
 
 def _take_name(name: str) -> None:

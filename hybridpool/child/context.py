@@ -16,12 +16,26 @@ class Running(msgspec.Struct, frozen=True):
     name: str
     #: attempts before this one
     retries: int
-    #: id of the first task of the chain of tasks that led here
-    root_id: str
+    #: id of the first task of the chain of tasks that led here; None: this one
+    root_id: str | None
     #: name of the child, as in the log
     child: str
     #: hand an encoded message to the parent to publish; returns when the broker has confirmed it
     enqueue: Callable[[bytes], None]
+
+
+#: what the pool's initializer made in this child
+_resource: list[object] = []
+
+
+def resource() -> object:
+    """Return what the pool's `initializer` returned, or yielded, in this child; None without one."""
+    return _resource[-1] if _resource else None
+
+
+def set_resource(value: object) -> None:
+    """Keep what the initializer made."""
+    _resource[:] = [value]
 
 
 _running: ContextVar[Running | None] = ContextVar("hybridpool_running", default=None)

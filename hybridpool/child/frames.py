@@ -31,6 +31,8 @@ class Raised(Frame, tag=2):
     #: its repr
     text: str
     traceback: str
+    #: the exception itself, for a call that came pickled; empty if it cannot be
+    pickled: bytes = b""
 
 
 class Refused(Frame, tag=3):
@@ -59,6 +61,22 @@ class Call(Frame, tag=10):
     #: attempts before this one (Celery's `retries`)
     retries: int = 0
     root_id: str | None = None
+    #: it is expected to be done in well under a millisecond, so outcomes before it may wait and leave with its own
+    brief: bool = False
+
+
+class Stop(Frame, tag=12):
+    """Raise in the call with this number if it is the one at work. Comes with the signal ATTENTION."""
+
+    seq: int
+    #: "soft time limit", "cancelled"
+    why: str
+    #: seconds of the limit, if it is one
+    limit: float = 0.0
+
+
+class Recall(Frame, tag=13):
+    """Give back the calls that were read and not begun. Comes with the signal ATTENTION."""
 
 
 class Sent(Frame, tag=11):
@@ -92,6 +110,12 @@ class Done(Frame, tag=22):
     owned: int
 
 
+class Back(Frame, tag=25):
+    """Calls given back, not begun."""
+
+    seqs: list[int]
+
+
 class Said(Frame, tag=23):
     """Whole lines that user code logged or printed."""
 
@@ -117,16 +141,21 @@ class Begin(Frame, tag=30):
     imports: tuple[str, ...] = ()
     #: the parent's sys.path, so that both find the same modules
     path: tuple[str, ...] = ()
+    #: the parent's script, where functions of its `__main__` are found
+    main: str | None = None
 
 
 class ChildOrders(Frame, tag=31):
     """What a child is told at birth."""
 
     log_level: int
+    #: empty: leave logging and printing as they are
     log_format: str
     redirect_stdouts: bool
     #: bytes of own memory above which an exact reading is worth its price; 0: never look
     memory_watch: int
+    #: pickled: a callable to call at birth; a generator function's first value is kept, its rest run at retirement
+    initializer: bytes = b""
 
 
 class Fork(Frame, tag=32):
@@ -134,6 +163,12 @@ class Fork(Frame, tag=32):
 
     name: str
     orders: ChildOrders
+
+
+class Signal(Frame, tag=34):
+    """Send ATTENTION to the child alone, not to what it started."""
+
+    pid: int
 
 
 class Kill(Frame, tag=33):
@@ -179,9 +214,9 @@ class Exited(Frame, tag=44):
     max_resident: int
 
 
-ToChild = Call | Sent
-FromChild = Ready | Stillborn | Done | Said | Enqueue
-ToZygote = Begin | Fork | Kill
+ToChild = Call | Sent | Stop | Recall
+FromChild = Ready | Stillborn | Done | Back | Said | Enqueue
+ToZygote = Begin | Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 
 #: a message as it comes out of a socket

@@ -54,9 +54,17 @@ def load(name: str, imports: Sequence[str] = ()) -> Program:
         found = _attribute(_import(module_name), attribute, name)
     else:
         found = _by_dots(name)
-    for further in (*imports, *found.further_imports()):
-        _import(further)
+    load_modules((*imports, *found.further_imports()))
     return found
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Import modules.
+
+    :raises AppLoadError: if one is not there, or fails while it is imported.
+    """
+    for name in names:
+        _import(name)
 
 
 def _by_dots(name: str) -> Program:

@@ -1,36 +1,68 @@
 """The life of a child: take a call, run it, answer; until the channel ends.
 
 The parent ends the channel to retire a child; a channel that breaks means that the parent is gone. Both end the loop.
+
+The parent may put several calls into the channel. Outcomes of brief ones wait up to a millisecond and leave together;
+until then they stand on the slate, where they survive the child.
+When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
+of the task, sends what waits, and gives back the calls behind it. `Stop` comes by the same way and raises in the task,
+only if it is the very call that was meant.
 """
 
 import os
+import pickle
+import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
-from hybridpool.child import context, frames, payload, wire
-from hybridpool.child.frames import Call, Done, Enqueue, Said, Sent
+from hybridpool.child import context, frames, wire
+from hybridpool.child.frames import Back, Call, Done, Enqueue, Recall, Said, Sent, Stop
 from hybridpool.child.memory import Gauge
+from hybridpool.child.slate import Slate
+from hybridpool.child.words import raised
+from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
+#: "look at your channel, even in the middle of a task"
+ATTENTION: Final = signal.SIGUSR1
 #: nobody reads what we would still say: the parent is gone
-_PARENT_GONE = 1
+_PARENT_GONE: Final = 1
+#: how long an outcome may wait for company, in seconds, and how many may wait
+_WAIT, _CROWD = 0.001, 64
+
+Runs = Callable[[Call], frames.ChildOutcome]
 
 
 class Child:
     """One child's end of its channel."""
 
-    def __init__(self, name: str, channel: socket.socket) -> None:
+    def __init__(self, name: str, channel: socket.socket, slate: Slate) -> None:
         self.name = name
         self._channel = channel
+        self._slate = slate
         self._inbox: deque[frames.ToChild] = deque()
+        #: since when the first of the outcomes on the slate waits
+        self._waiting_since = 0.0
         self._tickets = 0
+        #: number of the call at work, and of the last one that was stopped
+        self._at_work = 0
+        self._stopped = 0
+        #: the main thread waits for a message in the middle of a task, so the handler must leave the channel to it
+        self._receiving = False
+        #: ATTENTION came when its handler could not act
+        self._missed = False
+        signal.signal(ATTENTION, self._attend)
 
     def send(self, *said: frames.FromChild) -> None:
-        """Write frames as one message; a parent that is gone ends the process."""
+        """Write frames as one message, after the outcomes that wait; a parent that is gone ends the process."""
         try:
-            wire.send(self._channel, frames.pack(said))
+            if self._slate.count:
+                wire.send(self._channel, self._slate.message())
+                self._slate.clear()
+            if said:
+                wire.send(self._channel, frames.pack(said))
         except OSError:
             os._exit(_PARENT_GONE)
 
@@ -46,56 +78,141 @@ class Child:
         self._tickets += 1
         ticket = self._tickets
         self.send(Enqueue(ticket, message))
-        while True:
-            frame = self._receive()
-            if frame is None:
-                os._exit(_PARENT_GONE)
-            if isinstance(frame, Sent) and frame.ticket == ticket:
-                if frame.error is not None:
-                    raise RuntimeError(frame.error)
-                return
-            # Calls that were pipelined behind the one at work wait for their turn.
-            self._inbox.append(frame)
+        self._receiving = True
+        try:
+            answer = self._answer_to(ticket)
+        finally:
+            self._receiving = False
+            self._make_good()
+        if answer.error is not None:
+            raise RuntimeError(answer.error)
 
-    def work(self, tasks: Mapping[str, Callable[..., Any]], gauge: Gauge, after_each: Callable[[], None]) -> None:
+    def work(self, run: Runs, gauge: Gauge, after_each: Callable[[], None]) -> None:
         """Serve calls until the channel ends.
 
+        :param run: turns a call into its outcome.
         :param after_each: called after each task, before its outcome is sent.
         """
         while True:
-            frame = self._inbox.popleft() if self._inbox else self._receive()
-            match frame:
-                case None:
+            if not self._inbox:
+                if self._slate.count:
+                    self.send()
+                if not self._read():
                     return
-                case Call():
-                    self._serve(frame, tasks, gauge, after_each)
-                case Sent():
-                    # The answer to an enqueue that was broken off by an exception.
+            match self._inbox.popleft():
+                case Call() as call:
+                    if not call.brief and self._slate.count:
+                        self.send()
+                    self._serve(call, run, gauge, after_each)
+                case Recall():
+                    self._give_back()
+                case _:
+                    # The answer to an enqueue that was broken off, or a stop for a call that is done.
                     continue
 
-    def _serve(
-        self, call: Call, tasks: Mapping[str, Callable[..., Any]], gauge: Gauge, after_each: Callable[[], None]
-    ) -> None:
-        root = call.root_id or call.id
-        context.set_current_task(
-            context.Running(
-                id=call.id, name=call.task, retries=call.retries, root_id=root, child=self.name, enqueue=self.enqueue
-            )
-        )
+    def _serve(self, call: Call, run: Runs, gauge: Gauge, after_each: Callable[[], None]) -> None:
+        running = context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue)
+        context.set_current_task(running)
+        self._slate.start(call.seq)
         started = time.perf_counter()
-        outcome = payload.run(call, tasks)
-        runtime = time.perf_counter() - started
+        self._at_work = call.seq
+        try:
+            self._make_good()
+            outcome = run(call)
+            self._at_work = 0
+        except TaskSignal as late:
+            # It came between the function's end and the line before this one.
+            self._at_work = 0
+            outcome = raised(late)
+            outcome.pickled = pickle.dumps(late)
+        ended = time.perf_counter()
         context.set_current_task(None)
         after_each()
-        self.send(Done(seq=call.seq, outcome=outcome, runtime=runtime, owned=gauge.owned()))
+        self._answer(Done(call.seq, outcome, ended - started, gauge.owned()), ended)
 
-    def _receive(self) -> frames.ToChild | None:
+    def _answer(self, done: Done, now: float) -> None:
+        """Note the outcome, and send what is noted unless company may come soon."""
+        if not self._slate.count:
+            self._waiting_since = now
+        if not self._slate.add(frames.pack(done)):
+            self.send(done)
+        elif not self._inbox or now - self._waiting_since > _WAIT or self._slate.count >= _CROWD:
+            self.send()
+
+    def _read(self, flags: int = 0) -> bool:
+        """Put one message's frames into the inbox; False at the channel's end."""
         try:
-            message = wire.receive(self._channel)
+            message = wire.receive(self._channel, flags)
+        except BlockingIOError:
+            raise
         except OSError:
-            return None
+            return False
         if not len(message):
-            return None
-        first, *more = frames.read_to_child(message)
-        self._inbox.extend(more)
-        return first
+            return False
+        self._inbox.extend(frames.read_to_child(message))
+        return True
+
+    def _answer_to(self, ticket: int) -> Sent:
+        while True:
+            for frame in list(self._inbox):
+                if isinstance(frame, Sent):
+                    self._inbox.remove(frame)
+                    if frame.ticket == ticket:
+                        return frame
+            self._obey()
+            if not self._read():
+                os._exit(_PARENT_GONE)
+
+    def _attend(self, *_: object) -> None:
+        """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
+        if not self._at_work or self._receiving:
+            # It is made good when a call is at work, and nobody else reads the channel.
+            self._missed = True
+            return
+        # One handler at a time: two that read in turns would mix up the order of calls.
+        self._receiving = True
+        try:
+            self._look()
+        finally:
+            self._receiving = False
+        self._make_good()
+
+    def _look(self) -> None:
+        """Read what is there now, and do what the parent wants.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        try:
+            while self._read(socket.MSG_DONTWAIT):
+                continue
+        except BlockingIOError:
+            pass
+        self._obey()
+
+    def _make_good(self) -> None:
+        """Look at the channel if ATTENTION was missed: what it announced may be about this very call."""
+        if self._missed:
+            self._missed = False
+            self._attend()
+
+    def _obey(self) -> None:
+        """Do what the parent wants in the middle of a task.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        for frame in list(self._inbox):
+            if isinstance(frame, Recall):
+                self._inbox.remove(frame)
+                self._give_back()
+        for frame in list(self._inbox):
+            if isinstance(frame, Stop):
+                self._inbox.remove(frame)
+                if frame.seq == self._at_work and frame.seq != self._stopped:
+                    self._stopped = frame.seq
+                    raise SoftTimeLimitExceeded(frame.limit) if frame.limit else TaskCancelled(frame.why)
+
+    def _give_back(self) -> None:
+        calls = [frame for frame in self._inbox if isinstance(frame, Call)]
+        for call in calls:
+            self._inbox.remove(call)
+        self.send(Back([call.seq for call in calls]))

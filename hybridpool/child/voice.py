@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hybridpool.child.frames import ChildOrders
-from hybridpool.child.payload import plain
+from hybridpool.child.words import plain
 
 Say = Callable[[str], None]
 

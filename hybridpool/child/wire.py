@@ -18,7 +18,8 @@ from hybridpool.child.frames import Message
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
 INLINE: Final = 64 * 1024
 _IN_FILE: Final = b"\xc1"
-_FD_SPACE: Final = socket.CMSG_SPACE(array("i").itemsize)
+#: room for two descriptors
+_FD_SPACE: Final = socket.CMSG_SPACE(2 * array("i").itemsize)
 
 
 def channel() -> tuple[socket.socket, socket.socket]:

@@ -15,9 +15,10 @@ import sys
 import threading
 from typing import NoReturn
 
-from hybridpool.child import birth, frames, guard, load, wire
-from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill
+from hybridpool.child import birth, frames, functions, guard, load, wire
+from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.load import Program
+from hybridpool.child.loop import ATTENTION
 from hybridpool.errors import AppLoadError, HybridpoolError
 
 
@@ -64,26 +65,31 @@ class Zygote:
         for order in frames.read_to_zygote(message):
             match order:
                 case Fork():
-                    self._fork(order, socket.socket(fileno=fds.pop(0)))
+                    self._fork(order, socket.socket(fileno=fds.pop(0)), fds.pop(0))
+                case Signal(pid=pid) if pid in self._pids:
+                    os.kill(pid, ATTENTION)
                 case Kill(pid=pid, signum=signum) if pid in self._pids:
                     guard.kill_group(pid, signum)
                 case _:
                     continue
         return True
 
-    def _fork(self, order: Fork, channel: socket.socket) -> None:
+    def _fork(self, order: Fork, channel: socket.socket, slate: int) -> None:
         zygote = os.getpid()
-        with channel:
-            try:
-                pid = os.fork()
-            except OSError as error:
-                self._tell(ForkFailed(order.name, f"fork: {error.strerror}"))
-                return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(ForkFailed(order.name, f"fork: {error.strerror}"))
+            return
+        else:
             if pid == 0:
                 self._control.close()
                 os.close(self._woken)
                 os.close(self._wake)
-                birth.live(order, channel, zygote, self._program)
+                birth.live(order, channel, slate, zygote, self._program)
+        finally:
+            channel.close()
+            os.close(slate)
         self._pids.add(pid)
         self._tell(Forked(order.name, pid))
 
@@ -122,8 +128,11 @@ def begin(control: socket.socket) -> Program | None:
         raise HybridpoolError(f"the first order must be Begin, not {order!r}")
     if order.path:
         sys.path[:] = order.path
+    functions.set_main_path(order.main)
     program = None
     try:
+        if not order.app:
+            load.load_modules(order.imports)
         if order.app:
             program = load.load(order.app, order.imports)
             for hook in program.child_hooks("worker_init"):

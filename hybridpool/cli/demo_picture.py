@@ -89,7 +89,7 @@ class Picture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line of the log; of a traceback only what it is about."""
-        record.processName = getattr(record, "child", record.processName)
+        record.processName = getattr(record, "child", None) or record.processName
         self._say(self.format(record).partition("\n")[0])
 
     def _say(self, text: str) -> None:

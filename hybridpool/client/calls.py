@@ -26,6 +26,9 @@ class CallOptions:
     #: 0–255, for queues declared with x-max-priority
     priority: int | None = None
     ignore_result: bool | None = None
+    #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
     #: the task's id; None: a new one
     task_id: str | None = None
     #: further AMQP headers
@@ -96,6 +99,8 @@ class Task(Generic[P, R]):
         expires: float | dt.datetime | None = None,
         priority: int | None = None,
         ignore_result: bool | None = None,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
         task_id: str | None = None,
         headers: Mapping[str, object] | None = None,
     ) -> "Call[P, R]":
@@ -105,6 +110,8 @@ class Task(Generic[P, R]):
             expires=expires,
             priority=priority,
             ignore_result=ignore_result,
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
             task_id=task_id,
             headers=headers or {},
         )

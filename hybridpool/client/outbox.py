@@ -153,8 +153,10 @@ class Outbox:
             expires=options.expires,
             priority=options.priority,
             headers=options.headers,
+            time_limit=options.time_limit,
+            soft_time_limit=options.soft_time_limit,
             ignore_result=next(wish for wish in wishes if wish is not None),
-            root_id=running.root_id if running else None,
+            root_id=(running.root_id or running.id) if running else None,
             parent_id=running.id if running else None,
         )
 

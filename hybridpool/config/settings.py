@@ -59,6 +59,12 @@ class Settings:
     worker_proc_alive_timeout: float = setting(
         units.some_seconds, "30s", "How long a new child may take until it is ready.",
         kind=POOL, opts="--proc-alive-timeout", metavar="DURATION")
+    task_time_limit: float | None = setting(
+        shapes.optional(units.some_seconds), None, "Kill a task's child when it has run so long.",
+        kind=POOL, opts="--time-limit", metavar="DURATION", default_text="no limit")
+    task_soft_time_limit: float | None = setting(
+        shapes.optional(units.some_seconds), None, "Raise SoftTimeLimitExceeded in a task that has run so long.",
+        kind=POOL, opts="--soft-time-limit", metavar="DURATION", default_text="no limit")
     worker_shutdown_timeout: float = setting(
         units.seconds, "30s", "How long a warm shutdown waits for running tasks.",
         kind=POOL, opts="--shutdown-timeout", metavar="DURATION")

@@ -22,7 +22,10 @@ class Bell:
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
         try:
-            await asyncio.wait((sleeper,), timeout=timeout)
+            if timeout is None:
+                await sleeper
+            else:
+                await asyncio.wait((sleeper,), timeout=timeout)
         finally:
-            if not sleeper.done() and sleeper in self._sleepers:
+            if sleeper in self._sleepers:
                 self._sleepers.remove(sleeper)

@@ -1,24 +1,27 @@
 """One child as the parent sees it: its channel, its state, what it has in hand.
 
-The parent keeps a second handle on the child's own end of the channel. So it can take back, whole, what a child that
-died had not read yet. For the same reason the channel's end does not tell of a child's death; the zygote does.
+The parent keeps a second handle on the child's own end of the channel, so that it can take back, whole, what the child
+has not read yet. For the same reason the channel's end does not tell of a child's death; the zygote does. What the
+child was doing when it died stands on its slate.
 """
 
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from hybridpool.child import frames, wire
 from hybridpool.child.frames import Call
+from hybridpool.child.slate import Slate
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.mailbox import Mailbox
+from hybridpool.outcome import Outcome
 from hybridpool.policy.lifecycle import Happening, State, step
 
-#: what a child says, and which child
-Hears = Callable[["Link", frames.FromChild], None]
+#: a message of a child: which child, and its frames
+Hears = Callable[["Link", Sequence[frames.FromChild]], None]
 
 
 @attrs.define(eq=False)
@@ -30,6 +33,8 @@ class Link:
     ordered_at: float
     pid: int = 0
     state: State = State.STARTING
+    #: it said READY once
+    was_ready: bool = False
     #: how many calls it has finished
     tasks: int = 0
     #: bytes it owns alone, as it said last; 0: unknown or surely under the limit
@@ -38,60 +43,107 @@ class Link:
     retired_because: str | None = None
     #: why it was not born, in its own words
     stillborn: str | None = None
-    #: it said READY once
-    was_ready: bool = False
     #: it is to be killed
     is_doomed: bool = False
-    #: the call in hand is its last, so its replacement is being made
+    #: the calls in hand are its last, so its replacement is being made
     on_last: bool = False
+    #: calls in its channel, the one at work first
     in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
+    #: monotonic seconds since when the first of them is
+    head_since: float = 0.0
+    #: what has been done about the first of them
+    recalled: bool = False
+    softened: bool = False
+    #: how the first of them ends if the child is killed for it
+    verdict: Outcome | None = None
     _mailbox: Mailbox = attrs.field(init=False)
     _far_end: socket.socket = attrs.field(init=False)
+    _slate: Slate = attrs.field(init=False)
     _sent: int = attrs.field(default=0, init=False)
 
-    def open(self, hears: Hears) -> int:
-        """Make the channel; returns a descriptor of the child's end, to be passed on and closed."""
+    def open(self, hears: Hears) -> list[int]:
+        """Make channel and slate; returns descriptors of the child's part of both, to be passed on and closed."""
         near, self._far_end = wire.channel()
+        self._slate, slate = Slate.make()
 
         def heard(message: frames.Message) -> None:
-            for frame in frames.read_from_child(message):
-                hears(self, frame)
+            hears(self, frames.read_from_child(message))
 
         self._mailbox = Mailbox(near, heard, lambda: None)
-        return os.dup(self._far_end.fileno())
+        return [os.dup(self._far_end.fileno()), slate]
 
     def happens(self, happening: Happening) -> None:
         """Move on in the table of `policy.lifecycle`."""
         self.state = step(self.state, happening)
         self.was_ready |= happening is Happening.READY
 
-    def give(self, job: Job) -> None:
-        """Put a call into the channel."""
-        self._sent += 1
-        self.in_hand.append((self._sent, job))
-        call = Call(
-            seq=self._sent,
-            task=job.task,
-            id=job.id,
-            content_type=job.content_type,
-            body=job.body,
-            retries=job.retries,
-            root_id=job.root_id,
-        )
-        self.happens(Happening.CALL)
-        self._mailbox.send(frames.pack((call,)))
+    def give(self, jobs: Sequence[Job], now: float, *, brief: bool) -> None:
+        """Put calls into the channel, as one message.
+
+        :param brief: they are expected to take well under a millisecond each.
+        """
+        if not self.in_hand:
+            self.happens(Happening.CALL)
+            self._begin_head(now)
+        calls = []
+        for job in jobs:
+            self._sent += 1
+            job.handed_at = now
+            self.in_hand.append((self._sent, job))
+            calls.append(
+                Call(self._sent, job.task, job.id, job.content_type, job.body, job.retries, job.root_id, brief)
+            )
+        self._mailbox.send(frames.pack(calls))
 
     def answer(self, frame: frames.Sent) -> None:
         """Answer an `Enqueue`."""
         self._mailbox.send(frames.pack((frame,)))
 
-    def take(self, seq: int) -> Job | None:
+    def tell(self, frame: frames.Stop | frames.Recall) -> None:
+        """Put something about the call at work into the channel; the child looks when it is alerted."""
+        self._mailbox.send(frames.pack((frame,)))
+
+    def take(self, seq: int, now: float) -> Job | None:
         """Return the call that was answered; None if it is not in hand."""
         if not self.in_hand or self.in_hand[0][0] != seq:
             return None
         job = self.in_hand.popleft()[1]
+        self._begin_head(now)
         self._end_if_done()
         return job
+
+    def doom(self) -> bool:
+        """Make sure that a kill for the call at work hits no other; False if that call has just ended."""
+        return self._slate.doom(self.in_hand[0][0])
+
+    def take_unread(self, now: float) -> list[Job]:
+        """Take back the calls that the child has not read yet."""
+        unread: set[int] = set()
+        while True:
+            try:
+                message = wire.receive(self._far_end, socket.MSG_DONTWAIT)
+            except (BlockingIOError, OSError):
+                break
+            if not len(message):
+                break
+            for frame in frames.read_to_child(message):
+                if isinstance(frame, Call):
+                    unread.add(frame.seq)
+                else:
+                    self._mailbox.send(frames.pack((frame,)))
+                    return self.remove(unread, now)
+        return self.remove(unread, now)
+
+    def remove(self, seqs: set[int], now: float) -> list[Job]:
+        """Take these calls out of the child's hand, and return them in order."""
+        removed = [job for seq, job in self.in_hand if seq in seqs]
+        if removed:
+            if self.in_hand[0][0] in seqs:
+                self._begin_head(now)
+            self.in_hand = deque((seq, job) for seq, job in self.in_hand if seq not in seqs)
+            self.on_last = False
+            self._end_if_done()
+        return removed
 
     def end(self, reason: str) -> None:
         """Tell the child to go after what it has in hand."""
@@ -104,28 +156,27 @@ class Link:
         if self.state is State.RETIRING and not self.in_hand:
             self._mailbox.end()
 
-    def bury(self) -> tuple[list[Job], list[Job]]:
-        """After the child is gone: hear its last words, close the channel.
-
-        :returns: the calls it never read, which somebody else can run, and those that died with it.
-        """
+    def last_words(self) -> list[frames.FromChild]:
+        """After the child is gone: hear what it still sent, and return what it had not sent any more."""
         self._mailbox.drain()
-        unread = {frame.seq for message in self._mailbox.close() for frame in _calls(message)}
-        while True:
-            try:
-                message = wire.receive(self._far_end, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if not len(message):
-                break
-            unread.update(frame.seq for frame in _calls(message))
+        return self._slate.read()[1]
+
+    def bury(self) -> tuple[list[Job], list[Job]]:
+        """After `last_words`: let go of the channel.
+
+        :returns: the calls it never began, which somebody else can run, and the one that died with it.
+        """
+        began = self._slate.read()[0]
+        self._mailbox.close()
         self._far_end.close()
+        self._slate.close()
         self.happens(Happening.EXIT)
-        back = [job for seq, job in self.in_hand if seq in unread]
-        lost = [job for seq, job in self.in_hand if seq not in unread]
+        back = [job for seq, job in self.in_hand if seq > began]
+        lost = [job for seq, job in self.in_hand if seq <= began]
         self.in_hand.clear()
         return back, lost
 
-
-def _calls(message: frames.Message) -> list[Call]:
-    return [frame for frame in frames.read_to_child(message) if isinstance(frame, Call)]
+    def _begin_head(self, now: float) -> None:
+        self.head_since = now
+        self.recalled = self.softened = False
+        self.verdict = None

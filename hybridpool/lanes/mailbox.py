@@ -29,23 +29,23 @@ class Mailbox:
         self._sock = sock
         self._on_message = on_message
         self._on_end = on_end
-        #: a message, and a descriptor to pass with it, which is closed once it is passed
-        self._unsent: deque[tuple[bytes, int | None]] = deque()
+        #: messages, and descriptors to pass with them, which are closed once they are passed
+        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._ended = False
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def send(self, message: bytes, fd: int | None = None) -> None:
-        """Write now, or as soon as there is room. The descriptor becomes the mailbox's."""
-        if not self._unsent and self._write(message, fd):
-            return
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """Write now, or as soon as there is room. Descriptors to pass along become the mailbox's."""
         if self._ended:
-            _close(fd)
+            _close(fds)
+            return
+        if not self._unsent and self._write(message, fds):
             return
         if not self._unsent:
             self._loop.add_writer(self._sock.fileno(), self._writable)
-        self._unsent.append((message, fd))
+        self._unsent.append((message, fds))
 
     def end(self) -> None:
         """Let the other end see the end, after what was sent so far; reading goes on."""
@@ -66,8 +66,8 @@ class Mailbox:
             self._sock.close()
         self._ended = True
         unsent = [message for message, _ in self._unsent]
-        for _, fd in self._unsent:
-            _close(fd)
+        for _, fds in self._unsent:
+            _close(fds)
         self._unsent.clear()
         return unsent
 
@@ -91,10 +91,10 @@ class Mailbox:
             self._on_end()
         return False
 
-    def _write(self, message: bytes, fd: int | None) -> bool:
+    def _write(self, message: bytes, fds: Sequence[int]) -> bool:
         """Try to write; False if there is no room. A reader that is gone takes everything and nothing."""
         try:
-            wire.send(self._sock, message, () if fd is None else (fd,))
+            wire.send(self._sock, message, fds)
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionError:
@@ -105,13 +105,13 @@ class Mailbox:
                 raise
             # No descriptor or memory for a large message now; there will be when others are done.
             return False
-        _close(fd)
+        _close(fds)
         return True
 
     def _writable(self) -> None:
         while self._unsent:
-            message, fd = self._unsent[0]
-            if not self._write(message, fd):
+            message, fds = self._unsent[0]
+            if not self._write(message, fds):
                 return
             self._unsent.popleft()
         self._loop.remove_writer(self._sock.fileno())
@@ -126,6 +126,6 @@ class Mailbox:
             return
 
 
-def _close(fd: int | None) -> None:
-    if fd is not None:
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
         os.close(fd)

@@ -6,7 +6,7 @@ whoever decides on the number of children should look again.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hybridpool import events
@@ -79,6 +79,11 @@ class Nursery:
         if self._zygote is not None and link.pid:
             self._zygote.kill(link.pid)
 
+    def alert(self, link: Link) -> None:
+        """Have a child look at its channel, even in the middle of a task."""
+        if self._zygote is not None and link.pid:
+            self._zygote.alert(link.pid)
+
     def give_up(self, link: Link, reason: str) -> None:
         """A child is not born in time: kill it, or the zygote itself if it has not even forked."""
         link.stillborn = reason
@@ -128,17 +133,24 @@ class Nursery:
             self.failed_at = time.monotonic()
             self.failed_births += 1
 
-    def _hear(self, link: Link, frame: frames.FromChild) -> None:
-        if isinstance(frame, Stillborn):
-            link.stillborn = frame.text
-            return
-        if isinstance(frame, frames.Ready):
-            self._know(link, frame.pid)
-            self._bus.emit(events.ChildReady(link.name, link.pid))
-            self.changed.ring()
-        self._hears(link, frame)
+    def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
+        if not link.was_ready:
+            match said[0]:
+                case Stillborn(text=text):
+                    link.stillborn = text
+                    return
+                case frames.Ready(pid=pid):
+                    self._know(link, pid)
+                    self._bus.emit(events.ChildReady(link.name, link.pid))
+                    self.changed.ring()
+                case _:
+                    pass
+        self._hears(link, said)
 
     def _bury(self, link: Link, cause: str) -> None:
+        words = link.last_words()
+        if words:
+            self._hears(link, words)
         back, lost = link.bury()
         del self.links[link.name]
         expected = link.retired_because is not None

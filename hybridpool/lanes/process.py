@@ -1,22 +1,24 @@
-"""The prefork lane: calls wait here, children take them, one at a time each.
+"""The prefork lane: calls come in here, children run them, and what children say of them is heard.
 
-It acts on what it is told (submit, retire) and on what children say. How many children there should be is decided
-elsewhere, on what `nursery` shows; that a child has served enough is `policy.recycle`'s word.
+Which child gets which call is the `desk`'s part. How many children there should be is decided elsewhere, on what
+`nursery` shows; that a child has served enough is `policy.recycle`'s word; what is due for a call at work is seen to
+by `warden`.
 """
 
-import sys
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hybridpool import events
 from hybridpool.child import frames
-from hybridpool.child.frames import ChildOrders, Done, Enqueue, Ready, Said
+from hybridpool.child.frames import Back, ChildOrders, Done, Enqueue, Ready, Said
 from hybridpool.errors import PoolClosed
-from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.desk import Desk
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
-from hybridpool.outcome import Lost
+from hybridpool.lanes.warden import Warden
+from hybridpool.outcome import Cancelled, Lost
 from hybridpool.policy import recycle
 from hybridpool.policy.lifecycle import Happening, State
 from hybridpool.policy.recycle import RecycleLimits
@@ -32,32 +34,18 @@ class ProcessLane:
         self._bus = bus
         self._limits = limits
         self._publishes = publishes
-        self._waiting: deque[Job] = deque()
-        self._idle: deque[Link] = deque()
         self._closed = False
         self.nursery = Nursery(bus, orders, self._hear, self._buried)
-        #: at most so many calls run at once, and so many children are kept
-        self.size = 0
-        #: calls that children have in hand
-        self.running = 0
-        #: rings when the load, waiting and running calls, is not within `watch`
-        self.load_changed = Bell()
-        self.watch: tuple[int, int] = (0, sys.maxsize)
+        busy: set[Link] = set()
+        self._warden = Warden(busy, self.nursery, self._given_back)
+        self.desk = Desk(busy, limits, self.nursery, self._warden)
+        #: how many children are kept: those that work at once, and the spares
+        self.staff = 0
 
     @property
-    def waiting(self) -> int:
-        """How many calls no child has begun."""
-        return len(self._waiting)
-
-    @property
-    def load(self) -> int:
-        """How many calls wait or run."""
-        return len(self._waiting) + self.running
-
-    @property
-    def idle(self) -> list[Link]:
-        """The children that wait for a call, the one to be given the next call first."""
-        return list(self._idle)
+    def size(self) -> int:
+        """At most so many children work at once."""
+        return self.desk.size
 
     def submit(self, job: Job) -> None:
         """Take a call; it runs as soon as a child is free.
@@ -66,96 +54,111 @@ class ProcessLane:
         """
         if self._closed:
             raise PoolClosed("the pool is stopping and takes no more calls")
-        self._waiting.append(job)
-        self._dispatch()
-        self._weigh()
+        self.desk.add(job)
+
+    def cancel(self, job: Job, grace: float) -> None:
+        """Give a call up: take it back if it has not begun, else stop it, and kill its child after so many seconds."""
+        if job.cancelled_at is not None:
+            return
+        job.cancelled_at, job.grace = time.monotonic(), grace
+        if job in self.desk.waiting:
+            self.desk.waiting.remove(job)
+            job.on_done(job, Cancelled(""), "", 0.0)
+            self.desk.weigh()
+            return
+        self._warden.look()
 
     def take_back(self) -> list[Job]:
-        """Take no more calls, and return those that no child has begun."""
+        """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
         self._closed = True
-        jobs = list(self._waiting)
-        self._waiting.clear()
+        self._warden.recalls = False
+        jobs = list(self.desk.waiting)
+        self.desk.waiting.clear()
         return jobs
+
+    def abandon(self, cause: str) -> None:
+        """End every call as lost: there are no children any more."""
+        self._closed = True
+        self.nursery.lose_zygote(cause)
+        # Only now: calls that children had not begun have come back.
+        for job in self.take_back():
+            job.on_done(job, Lost(cause, ""), "", 0.0)
 
     def forget_waiting(self, is_void: Callable[[Job], bool]) -> None:
         """Drop those of the calls that no child has begun which are void: somebody else will have them."""
-        self._waiting = deque(job for job in self._waiting if not is_void(job))
-        self._weigh()
+        self.desk.waiting = deque(job for job in self.desk.waiting if not is_void(job))
+        self.desk.weigh()
 
     def resize(self, size: int) -> None:
-        """Run at most so many calls at once; whoever keeps the staff brings the children to that number."""
-        self.size = size
+        """Have at most so many children work at once; whoever keeps the staff brings them to that number."""
+        self.desk.size = size
         self.nursery.changed.ring()
-        self._dispatch()
+        self.desk.dispatch_soon()
 
     def retire(self, link: Link, reason: str) -> None:
-        """Have a child go after the call it has in hand."""
+        """Have a child go after the calls it has in hand."""
         if link.state is State.IDLE:
-            self._idle.remove(link)
+            self.desk.idle.remove(link)
         self.nursery.retire(link, reason)
 
-    def _dispatch(self) -> None:
-        while self._waiting and self._idle and self.running < self.size:
-            job = self._waiting.popleft()
-            if job.may_start is not None and not job.may_start(job):
-                continue
-            link = self._idle.popleft()
-            self.running += 1
-            if recycle.is_last(self._limits, tasks=link.tasks):
-                link.on_last = True
-                self.nursery.changed.ring()
-            link.give(job)
+    # ---- hearing -----------------------------------------------------------------------------------------
 
-    def _hear(self, link: Link, frame: frames.FromChild) -> None:
-        match frame:
-            case Done():
-                self._done(link, frame)
-            case Said(text=text):
-                self._bus.emit(events.ChildSaid(link.name, text))
-            case Enqueue():
-                self._publishes(frame, link.answer)
-            case Ready():
-                link.happens(Happening.READY)
-                if link.state is State.IDLE:
-                    self._idle.append(link)
-                    self._dispatch()
-            case _:
-                raise TypeError(f"{link.name} said {frame!r}, which is no child's word")
+    def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
+        now = time.monotonic()
+        for frame in said:
+            match frame:
+                case Done():
+                    self._done(link, frame, now)
+                case Said(text=text):
+                    self._bus.emit(events.ChildSaid(link.name, text))
+                case Enqueue():
+                    self._publishes(frame, link.answer)
+                case Ready():
+                    link.happens(Happening.READY)
+                    if link.state is State.IDLE:
+                        self.desk.idle.append(link)
+                case Back(seqs=seqs):
+                    self._given_back(link, link.remove(set(seqs), now))
+                case _:
+                    raise TypeError(f"{link.name} said {frame!r}, which is no child's word")
+        if self.desk.waiting:
+            self.desk.dispatch()
+        elif link.in_hand:
+            self._warden.look_in((link,))
 
-    def _done(self, link: Link, done: Done) -> None:
-        job = link.take(done.seq)
+    def _done(self, link: Link, done: Done, now: float) -> None:
+        job = link.take(done.seq, now)
         if job is None:
             return
-        self.running -= 1
-        link.tasks += 1
+        desk = self.desk
+        desk.running -= 1
         self.nursery.failed_births = 0
+        desk.pace.note(job.task, done.runtime)
+        link.tasks += 1
         link.owned = done.owned or link.owned
-        link.happens(Happening.DONE)
-        if link.state is State.IDLE:
-            reason = recycle.verdict(self._limits, tasks=link.tasks, owned=done.owned)
-            if reason is not None:
-                self.nursery.retire(link, reason)
-            else:
-                # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
-                self._idle.appendleft(link)
-                if len(self.nursery.links) > self.size:
-                    self.nursery.changed.ring()
-        # The next call first: a child that waits costs more than a log line that does.
-        self._dispatch()
+        reason = recycle.verdict(self._limits, tasks=link.tasks, owned=done.owned)
+        if reason is not None and link.state is State.BUSY:
+            self.nursery.retire(link, reason)
+        if not link.in_hand:
+            self._free(link)
         job.on_done(job, done.outcome, link.name, done.runtime)
-        self._weigh()
+        desk.weigh()
 
-    def _weigh(self) -> None:
-        least, most = self.watch
-        if not least <= self.load <= most:
-            self.load_changed.ring()
+    def _free(self, link: Link) -> None:
+        self.desk.free(link)
+        if link.state is State.IDLE and len(self.nursery.links) > self.staff:
+            self.nursery.changed.ring()
+
+    def _given_back(self, link: Link, jobs: Sequence[Job]) -> None:
+        """A child lives on without calls it had in hand and did not begin."""
+        if jobs and not link.in_hand:
+            self._free(link)
+        self.desk.put_back(jobs)
 
     def _buried(self, link: Link, back: list[Job], lost: list[Job], cause: str) -> None:
-        if link in self._idle:
-            self._idle.remove(link)
-        self.running -= len(back) + len(lost)
-        self._waiting.extendleft(reversed(back))
+        self.desk.forget(link)
+        self.desk.put_back(back)
+        self.desk.running -= len(lost)
         for job in lost:
-            job.on_done(job, Lost(cause, link.name), link.name, 0.0)
-        self._dispatch()
-        self._weigh()
+            job.on_done(job, link.verdict or Lost(cause, link.name), link.name, 0.0)
+        self.desk.weigh()

@@ -5,13 +5,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
 
 from hybridpool.child import frames, wire
-from hybridpool.child.frames import Begin, ChildOrders, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill
+from hybridpool.child.frames import (
+    Begin,
+    ChildOrders,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    Imported,
+    ImportFailed,
+    Kill,
+    Signal,
+)
 from hybridpool.errors import AppLoadError
 from hybridpool.lanes.mailbox import Mailbox
 
@@ -46,7 +57,7 @@ class Zygote:
             )
         self._first: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         self._mailbox = Mailbox(near, self._heard, self._ended)
-        self._mailbox.send(frames.pack((Begin(app, imports, tuple(sys.path)),)))
+        self._mailbox.send(frames.pack((Begin(app, imports, tuple(sys.path), _main_path()),)))
         try:
             return await self._first
         except BaseException:
@@ -60,13 +71,20 @@ class Zygote:
         """The process id."""
         return self._process.pid
 
-    def fork(self, name: str, orders: ChildOrders, channel: int) -> None:
-        """Order a child; `Forked` or `ForkFailed` comes as news. The descriptor becomes the zygote's."""
-        self._mailbox.send(frames.pack((Fork(name, orders),)), channel)
+    def fork(self, name: str, orders: ChildOrders, fds: Sequence[int]) -> None:
+        """Order a child; `Forked` or `ForkFailed` comes as news.
+
+        :param fds: of the child's end of its channel and of its slate; they become the zygote's.
+        """
+        self._mailbox.send(frames.pack((Fork(name, orders),)), fds)
 
     def kill(self, pid: int, signum: int = signal.SIGKILL) -> None:
         """Signal a child's process group; a child that is gone is left alone."""
         self._mailbox.send(frames.pack((Kill(pid, signum),)))
+
+    def alert(self, pid: int) -> None:
+        """Have a child look at its channel, even in the middle of a task."""
+        self._mailbox.send(frames.pack((Signal(pid),)))
 
     def die(self) -> None:
         """Kill a zygote that does not answer; `on_lost` follows, as with any that dies."""
@@ -134,3 +152,13 @@ def describe_exit(returncode: int) -> str:
     except ValueError:
         name = "unknown"
     return f"signal {-returncode} ({name})"
+
+
+def _main_path() -> str | None:
+    """Return where a child finds what ``__main__`` defines: a script, or ``-m module``; None if it is not a file."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return f"-m {spec.name}"
+    path = getattr(main, "__file__", None)
+    return os.path.abspath(path) if path else None  # noqa: PTH100  # as multiprocessing names it

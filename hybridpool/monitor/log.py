@@ -88,25 +88,12 @@ class LogFace:
                 _say(ERROR, "Task %s[%s] raised unexpected: %s\n%s", name, id, text, lines, child=child)
             case events.TaskLost(name, id, child, cause, attempt, then):
                 _say(
-                    ERROR,
-                    "Task %s[%s] lost its child %s: %s (delivery %d); %s",
-                    name,
-                    id,
-                    child,
-                    cause,
-                    attempt,
-                    then,
+                    ERROR, "Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then
                 )
+            case events.TaskTimedOut(name, id, child, limit):
+                _say(ERROR, "Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
             case events.TaskRefused(queue, name, id, reason, dead_queue):
-                _say(
-                    ERROR,
-                    "Task %s[%s] from %s refused: %s; dead-lettered to %s",
-                    name,
-                    id,
-                    queue,
-                    reason,
-                    dead_queue,
-                )
+                _say(ERROR, "Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
             case events.TaskExpired(name, id):
                 _say(INFO, "Discarding expired task: %s[%s]", name, id)
             case events.SettleFailed(name, id, reason):

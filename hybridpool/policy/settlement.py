@@ -76,5 +76,5 @@ def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bo
             return (*store, Bury(story), _ACK)
         case Refused(reason=reason):
             return (*store, Bury(reason), *ack)
-        case _:
+        case _:  # returned, raised, over its time
             return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)

@@ -11,6 +11,8 @@ class StaffView:
 
     #: how many children should serve
     target: int
+    #: READY ones beyond that, so that one that retires is replaced at once
+    spares: int
     now: float
     #: names of the idle ones, the next to be given a call first
     idle: Sequence[str]
@@ -45,7 +47,7 @@ def plan(view: StaffView) -> StaffPlan:
     overdue = tuple(name for name, since in view.starting if view.now - since >= view.birth_timeout)
     coming = len(view.starting) - len(overdue)
     have = len(view.idle) + view.busy + coming
-    missing = view.target - have
+    missing = (view.target + view.spares if view.target else 0) - have
     fork = 0
     look_again: list[float] = [
         since + view.birth_timeout - view.now for name, since in view.starting if name not in overdue

@@ -32,6 +32,7 @@ def read_head(delivery: Delivery) -> Head:
         _text(headers, "parent_id"),
         _text(headers, "group"),
         _count(headers, "retries"),
+        *_limits(headers),
         _moment(headers, "eta"),
         _moment(headers, "expires"),
         headers.get("ignore_result") is True,
@@ -53,6 +54,25 @@ def _count(headers: Mapping[str, object], field: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ProtocolError(f"header {field!r} is no count")
+
+
+def _limits(headers: Mapping[str, object]) -> tuple[float | None, float | None]:
+    """Read ``timelimit``: hard and soft, in seconds."""
+    match headers.get("timelimit"):
+        case None:
+            return None, None
+        case [hard, soft]:
+            return _limit(hard), _limit(soft)
+        case _:
+            raise ProtocolError("header 'timelimit' is no pair")
+
+
+def _limit(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ProtocolError("header 'timelimit' holds something else than seconds")
 
 
 def _moment(headers: Mapping[str, object], field: str) -> dt.datetime | None:

@@ -16,7 +16,7 @@ import msgspec
 from hybridpool import errors
 from hybridpool.child import codec
 from hybridpool.message import Head
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 
 #: a child that died, in the name that Celery's clients know (billiard.exceptions); ours reads it back as ChildLost
 _LOST = ("WorkerLostError", "billiard.exceptions")
@@ -70,6 +70,11 @@ def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> byte
         case Lost(cause=cause):
             kind, module = _LOST
             result = _Failure(kind, msgspec.Raw(codec.encode([f"Worker exited prematurely: {cause}."])), module)
+        case TimedOut(limit=limit):
+            result = _Failure("TimeLimitExceeded", msgspec.Raw(codec.encode([limit])), "billiard.exceptions")
+        case Cancelled():
+            status = "REVOKED"
+            result = _Failure("TaskRevokedError", msgspec.Raw(b'["terminated"]'), "celery.exceptions")
         case Expired():
             status = "REVOKED"
             result = _Failure("TaskRevokedError", msgspec.Raw(b'["expired"]'), "celery.exceptions")
@@ -78,7 +83,9 @@ def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> byte
 
 
 def _failure(outcome: Raised | Refused) -> _Failure:
-    return _Failure(outcome.kind, msgspec.Raw(outcome.arguments), outcome.module)
+    # Celery's clients know the soft limit by billiard's name.
+    soft = outcome.kind == errors.SoftTimeLimitExceeded.__name__ and outcome.module == errors.__name__
+    return _Failure(outcome.kind, msgspec.Raw(outcome.arguments), "billiard.exceptions" if soft else outcome.module)
 
 
 def is_final(meta: bytes) -> bool:
@@ -123,6 +130,10 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
 def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
     if (kind, module) == _LOST:
         return errors.ChildLost(*arguments)
+    if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
+        return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0] if arguments else '?'} s")
+    if (kind, module) == ("SoftTimeLimitExceeded", "billiard.exceptions"):
+        return errors.TimeLimitExceeded("over its soft time limit")
     if (kind, module) == ("TaskRevokedError", "celery.exceptions"):
         return errors.TaskRevoked(*arguments)
     if (kind, module) == ("NotRegistered", "celery.exceptions"):

@@ -30,6 +30,9 @@ class Request:
     #: further AMQP headers
     headers: Mapping[str, object] = attrs.field(factory=dict)
     ignore_result: bool = False
+    #: seconds; None: as the task or the worker says
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
     root_id: str | None = None
     parent_id: str | None = None
     reply_to: str | None = None
@@ -56,7 +59,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         "group": None,
         "group_index": None,
         "retries": 0,
-        "timelimit": [None, None],
+        "timelimit": [request.time_limit, request.soft_time_limit],
         "root_id": request.root_id or request.id,
         "parent_id": request.parent_id,
         "argsrepr": repr(tuple(request.args))[:_REPR_LIMIT],

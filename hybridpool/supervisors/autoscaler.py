@@ -11,10 +11,10 @@ async def autoscale(lane: ProcessLane, limits: ScaleLimits, bus: events.Bus) -> 
     """Scale for ever."""
     memory = ScaleMemory()
     while True:
-        decided = decide(load=lane.load, size=lane.size, limits=limits, memory=memory, now=time.monotonic())
-        memory, lane.watch = decided.memory, decided.watch
+        decided = decide(load=lane.desk.load, size=lane.size, limits=limits, memory=memory, now=time.monotonic())
+        memory, lane.desk.watch = decided.memory, decided.watch
         if decided.size != lane.size:
             before = lane.size
             lane.resize(decided.size)
             bus.emit(events.PoolScaled(before, decided.size))
-        await lane.load_changed.wait(decided.look_again_in)
+        await lane.desk.load_changed.wait(decided.look_again_in)

@@ -17,10 +17,11 @@ _BIRTHS_TO_GIVE_UP = 8
 class StaffKeeper:
     """The loop and what it remembers: until when not to fork, because births fail."""
 
-    def __init__(self, lane: ProcessLane, bus: events.Bus, birth_timeout: float) -> None:
+    def __init__(self, lane: ProcessLane, bus: events.Bus, birth_timeout: float, spares: int) -> None:
         self._lane = lane
         self._bus = bus
         self._birth_timeout = birth_timeout
+        self._spares = spares
         self._failure_seen_at = 0.0
         self._fork_after = 0.0
 
@@ -38,10 +39,13 @@ class StaffKeeper:
 
     def _view(self) -> StaffView:
         links = self._lane.nursery.links.values()
+        target = self._lane.size
+        self._lane.staff = target + self._spares
         return StaffView(
-            target=self._lane.size,
+            target=target,
+            spares=self._spares,
             now=time.monotonic(),
-            idle=[link.name for link in self._lane.idle if not link.on_last],
+            idle=[link.name for link in self._lane.desk.idle if not link.on_last],
             busy=sum(1 for link in links if link.state is State.BUSY and not link.on_last),
             starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
             failed_births=self._lane.nursery.failed_births,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,20 @@ def hold_at(gate: str, then: str = "") -> str:
     return "done"
 
 
+@app.task(name="outlast")
+def outlast(seconds: float, then: str = "") -> str:
+    """Be busy so long, whatever is raised meanwhile; say what was."""
+    heard, end = "nothing", time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(end - time.monotonic())
+        except BaseException as error:
+            heard = repr(error)
+            if not then:
+                raise
+    return heard
+
+
 @app.task(name="fail")
 def fail() -> None:
     """Fail."""
@@ -76,6 +91,13 @@ def die(signum: int = signal.SIGKILL) -> None:
 def leave(status: int) -> None:
     """Leave without a word."""
     os._exit(status)
+
+
+@app.task(name="leave_if")
+def leave_if(status: int) -> None:
+    """Leave without a word, or not."""
+    if status:
+        os._exit(status)
 
 
 @app.task(name="echo")

@@ -198,11 +198,14 @@ def test_recycling_by_count(broker_url: str, queue_name: str) -> None:
     ):
         handles = [us.send_task("worker.task1") for _ in range(7)]
         served = [handle.get(PATIENCE) for handle in handles]
-        assert served == [f"ForkPoolWorker-{number}" for number in (1, 1, 2, 2, 3, 3, 4)]
+        # who is ready first is chance, as one stands by from the start
+        assert served[0:6:2] == served[1:6:2]
+        assert len(set(served)) == 4
         retired = worker.see(RETIRED_BY_COUNT, 3)
-        assert [match[1] for match in retired] == ["ForkPoolWorker-1", "ForkPoolWorker-2", "ForkPoolWorker-3"]
+        assert [match[1] for match in retired] == served[0:6:2]
         worker.see(r"DEBUG/MainProcess\] Process 'ForkPoolWorker-\d' pid:\d+ exited with 'exit code 0'$", 3)
-        until(lambda: len(worker.children()) == 1)
+        # the one that works, and the one that stands by
+        until(lambda: len(worker.children()) == 2)
 
 
 def test_recycling_does_not_wait_for_others(broker_url: str, queue_name: str, tmp_path: Path) -> None:
@@ -228,14 +231,14 @@ def test_recycling_by_memory(broker_url: str, queue_name: str) -> None:
         Worker(broker_url, queue_name, "-c1", "--max-memory-per-child=100MB", "--prefetch-multiplier=1") as worker,
         client_of(broker_url, queue_name) as us,
     ):
-        assert us.send_task("worker.leak", (40 << 20,)).get(PATIENCE) == "ForkPoolWorker-1"
-        assert us.send_task("worker.task1").get(PATIENCE) == "ForkPoolWorker-1"
+        first = us.send_task("worker.leak", (40 << 20,)).get(PATIENCE)
+        assert us.send_task("worker.task1").get(PATIENCE) == first
         assert not worker.seen(RETIRED_BY_MEMORY)
-        assert us.send_task("worker.leak", (70 << 20,)).get(PATIENCE) == "ForkPoolWorker-1"
+        assert us.send_task("worker.leak", (70 << 20,)).get(PATIENCE) == first
         retired = worker.see(RETIRED_BY_MEMORY + r"100\.0 MiB$")[0]
-        assert retired[1] == "ForkPoolWorker-1"
+        assert retired[1] == first
         assert 110 <= float(retired[2]) < 150
-        assert us.send_task("worker.task1").get(PATIENCE) == "ForkPoolWorker-2"
+        assert us.send_task("worker.task1").get(PATIENCE) != first
 
 
 def test_inherited_memory_does_not_count(broker_url: str, queue_name: str) -> None:
@@ -245,9 +248,8 @@ def test_inherited_memory_does_not_count(broker_url: str, queue_name: str) -> No
         client_of(broker_url, queue_name) as us,
     ):
         handles = [us.send_task("fat.where") for _ in range(10)]
-        assert {handle.get(PATIENCE) for handle in handles} == {"ForkPoolWorker-1"}
-        (child,) = worker.children()
-        assert child.memory_info().rss > 160 << 20
+        assert len({handle.get(PATIENCE) for handle in handles}) == 1
+        assert max(child.memory_info().rss for child in worker.children()) > 160 << 20
         assert not worker.seen(RETIRED_BY_MEMORY)
 
 

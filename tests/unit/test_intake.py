@@ -127,7 +127,7 @@ async def test_a_job(desk: Desk) -> None:
     await desk.send(body=body, retries=2, root_id="root")
     [job] = desk.pool.jobs
     assert (job.task, job.id, job.body, job.content_type) == ("shop.add", "id-1", body, JSON)
-    assert (job.retries, job.root_id, job.may_start) == (2, "root", None)
+    assert (job.retries, job.root_id, job.may_start, job.is_alone) == (2, "root", None, False)
     assert desk.facts.of(events.TaskReceived) == [events.TaskReceived("shop.add", "id-1")]
 
 
@@ -190,6 +190,7 @@ async def test_at_most_once(desk: Desk) -> None:
     """A task with acks_late=False would run again after a crash, or be acknowledged although no child began it."""
     await desk.send("shop.once")
     [job] = desk.pool.jobs
+    assert job.is_alone, "a killed worker would lose all that lie in a channel"
     seen = [received(job).acknowledged]
     assert may_start(job)
     assert may_start(job), "a call that a dead child never read is started again"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from hybridpool.child import frames, payload
+from hybridpool.child import frames, payload, words
 from hybridpool.child.codec import JSON, PICKLE, decode, encode
 from hybridpool.child.frames import Call, ChildOutcome, Done, Raised, Refused, Returned
 from tests.strategies import values
@@ -252,8 +252,8 @@ def test_long_texts_are_cut() -> None:
     assert isinstance(outcome, Returned)
     assert len(outcome.text) == 1024
     assert outcome.text.endswith("…")
-    assert payload.shown("x" * 1022) == repr("x" * 1022)
-    assert len(payload.shown("x" * 1023)) == 1024
+    assert words.shown("x" * 1022) == repr("x" * 1022)
+    assert len(words.shown("x" * 1023)) == 1024
 
 
 def test_a_chain_of_causes() -> None:

@@ -60,6 +60,8 @@ def test_defaults_are_the_promised_ones() -> None:
         "worker_max_tasks_per_child": None,
         "worker_max_memory_per_child": None,
         "worker_proc_alive_timeout": 30.0,
+        "task_time_limit": None,
+        "task_soft_time_limit": None,
         "worker_shutdown_timeout": 30.0,
         "worker_queues": None,
         "task_default_queue": "celery",

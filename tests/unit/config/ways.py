@@ -59,6 +59,8 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "worker_max_tasks_per_child": (("10", 10), ("1", 1)),
     "worker_max_memory_per_child": (("200MB", 204800), ("200000", 200000)),
     "worker_proc_alive_timeout": (("500ms", 0.5), ("4", 4.0)),
+    "task_time_limit": (("5m", 300.0), ("0.5", 0.5)),
+    "task_soft_time_limit": (("30s", 30.0), ("1h", 3600.0)),
     "worker_shutdown_timeout": (("1h", 3600.0), ("0", 0.0)),
     "worker_queues": (("mails, images", ("mails", "images")), ("mails", ("mails",))),
     "task_default_queue": (("mails", "mails"), ("images", "images")),

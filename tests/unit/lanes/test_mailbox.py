@@ -98,7 +98,7 @@ async def test_descriptors_keep_their_place(post: Post) -> None:
     """A child would be given another child's channel, or none, when the zygote is slow."""
     sent = post.fill()
     readable, writable = os.pipe()
-    post.mailbox.send(b"take this", writable)
+    post.mailbox.send(b"take this", [writable])
     assert [await post.read() for _ in sent] == sent
     await anyio.wait_readable(post.far)
     message, fds = wire.receive_with_fds(post.far)
@@ -114,7 +114,7 @@ async def test_descriptors_are_closed_with_the_mailbox(post: Post) -> None:
     """A zygote that dies while it is behind would leak the channels of the children that it never forked."""
     post.fill()
     readable, writable = os.pipe()
-    post.mailbox.send(b"take this", writable)
+    post.mailbox.send(b"take this", [writable])
     post.mailbox.close()
     assert os.read(readable, 1) == b""
     os.close(readable)
@@ -144,7 +144,7 @@ async def test_a_descriptor_for_nobody(post: Post) -> None:
     post.far.close()
     await post.ended.until(lambda seen: len(seen) == 1)
     readable, writable = os.pipe()
-    post.mailbox.send(b"take this", writable)
+    post.mailbox.send(b"take this", [writable])
     assert os.read(readable, 1) == b""
     os.close(readable)
 

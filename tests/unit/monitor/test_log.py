@@ -38,6 +38,11 @@ LINES: list[tuple[Fact, int, str]] = [
         "Task proj.add[2b1c] lost its child ForkPoolWorker-3: signal 9 (SIGKILL) (delivery 2); it is queued again",
     ),
     (
+        events.TaskTimedOut("proj.add", ID, CHILD, 1.5),
+        ERROR,
+        "Hard time limit (1.5s) exceeded for proj.add[2b1c]; ForkPoolWorker-3 was killed",
+    ),
+    (
         events.TaskRefused("celery", "proj.gone", ID, "unknown task 'proj.gone'", "celery.dead"),
         ERROR,
         "Task proj.gone[2b1c] from celery refused: unknown task 'proj.gone'; dead-lettered to celery.dead",
@@ -106,6 +111,7 @@ FOREIGN = (
     | events.TaskSucceeded
     | events.TaskFailed
     | events.TaskLost
+    | events.TaskTimedOut
     | events.TaskRefused
     | events.TaskExpired
     | events.SettleFailed

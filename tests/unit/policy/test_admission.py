@@ -18,7 +18,7 @@ HOUR = dt.timedelta(hours=1)
 
 def head(**changes: Any) -> Head:
     """Return a head that is admitted, with changes."""
-    plain = Head("shop.add", "id-1", None, None, None, 0, None, None, False, 0)
+    plain = Head("shop.add", "id-1", None, None, None, 0, None, None, None, None, False, 0)
     return attrs.evolve(plain, **changes)
 
 

@@ -12,7 +12,7 @@ from tests.strategies import staff_views
 def staff(**changes: Any) -> StaffView:
     """Return a staff of nobody, with changes."""
     nobody = StaffView(
-        target=0, now=100.0, idle=(), busy=0, starting=(), failed_births=0, fork_after=0.0, birth_timeout=10.0
+        target=0, spares=0, now=100.0, idle=(), busy=0, starting=(), failed_births=0, fork_after=0.0, birth_timeout=10.0
     )
     return attrs.evolve(nobody, **changes)
 
@@ -20,6 +20,20 @@ def staff(**changes: Any) -> StaffView:
 def test_forks_what_is_missing() -> None:
     """A pool would start child after child in place of all at once."""
     assert plan(staff(target=4, busy=1)) == StaffPlan(fork=3, look_again_in=10.0)
+
+
+def test_forks_the_spares_too() -> None:
+    """A child that retires would leave a gap until its replacement is born."""
+    assert plan(staff(target=2, spares=1, busy=2)) == StaffPlan(fork=1, look_again_in=10.0)
+    assert plan(staff(target=2, spares=1, busy=2, idle=("spare",))) == StaffPlan()
+    # one is on its last call, so it does not count any more: the spare takes its place, and a new one is made
+    assert plan(staff(target=2, spares=1, busy=1, idle=("spare",))).fork == 1
+
+
+def test_nobody_needs_no_spare() -> None:
+    """A pool that is being emptied would keep a child, and its shutdown wait for ever."""
+    assert plan(staff(target=0, spares=1, idle=("spare",))).retire == ("spare",)
+    assert plan(staff(target=0, spares=1)) == StaffPlan()
 
 
 def test_those_being_born_count() -> None:
@@ -60,7 +74,7 @@ def test_retires_only_idle_surplus(view: StaffView) -> None:
     """A busy child would be sent away, or more than are too many."""
     decided = plan(view)
     coming = len(view.starting) - len(decided.kill_unborn)
-    surplus = max(0, len(view.idle) + view.busy + coming - view.target)
+    surplus = max(0, len(view.idle) + view.busy + coming - wanted(view))
     assert set(decided.retire) <= set(view.idle)
     assert len(decided.retire) == min(surplus, len(view.idle))
     assert tuple(view.idle[len(view.idle) - len(decided.retire) :]) == decided.retire
@@ -72,7 +86,7 @@ def test_never_forks_above_the_target(view: StaffView) -> None:
     decided = plan(view)
     coming = len(view.starting) - len(decided.kill_unborn)
     assert decided.fork >= 0
-    assert decided.fork == 0 or len(view.idle) + view.busy + coming + decided.fork <= view.target
+    assert decided.fork == 0 or len(view.idle) + view.busy + coming + decided.fork <= wanted(view)
     assert not (decided.fork and decided.retire)
 
 
@@ -99,7 +113,7 @@ def test_sleeps_past_no_deadline(view: StaffView) -> None:
     decided = plan(view)
     deadlines = [since + view.birth_timeout for name, since in view.starting if name not in decided.kill_unborn]
     coming = len(deadlines)
-    missing = view.target > len(view.idle) + view.busy + coming
+    missing = wanted(view) > len(view.idle) + view.busy + coming
     if missing and view.failed_births and view.now < view.fork_after:
         deadlines.append(view.fork_after)
     if decided.fork:
@@ -121,7 +135,12 @@ def test_reaches_the_target(view: StaffView) -> None:
         view = lived(view, decided)
     else:
         raise AssertionError(f"it never comes to rest: {view}")
-    assert len(view.idle) + view.busy == max(view.target, view.busy)
+    assert len(view.idle) + view.busy == max(wanted(view), view.busy)
+
+
+def wanted(view: StaffView) -> int:
+    """Return how many children are to be there."""
+    return view.target + view.spares if view.target else 0
 
 
 def lived(view: StaffView, decided: StaffPlan) -> StaffView:

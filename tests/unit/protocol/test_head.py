@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hybridpool.errors import ProtocolError
 from hybridpool.message import Delivery, Head
 from hybridpool.protocol.head import LOST_BEFORE, read_head
-from tests.strategies import NOON, counts, deliveries, ids, moments, names
+from tests.strategies import NOON, counts, deliveries, ids, limits, moments, names
 
 PLAIN: dict[str, object] = {"task": "shop.add", "id": "id-1"}
 ZONE = dt.timezone(dt.timedelta(hours=2))
@@ -44,19 +44,44 @@ def head(**headers: Any) -> Head:
 
 def test_the_least() -> None:
     """A message of a small client that writes only name and id would be refused."""
-    assert attrs.astuple(head()) == ("shop.add", "id-1", None, None, None, 0, None, None, False, 0)
+    assert attrs.astuple(head()) == ("shop.add", "id-1", None, None, None, 0, None, None, None, None, False, 0)
 
 
-@given(name=names, task_id=ids, retries=counts, group=st.none() | ids, eta=st.none() | moments, expires=moments)
+@given(
+    name=names,
+    task_id=ids,
+    retries=counts,
+    group=st.none() | ids,
+    hard=st.none() | limits,
+    soft=st.none() | limits,
+    eta=st.none() | moments,
+    expires=moments,
+)
 def test_what_celery_writes(
-    name: str, task_id: str, retries: int, group: str | None, eta: dt.datetime | None, expires: dt.datetime
+    name: str,
+    task_id: str,
+    retries: int,
+    group: str | None,
+    hard: float | None,
+    soft: float | None,
+    eta: dt.datetime | None,
+    expires: dt.datetime,
 ) -> None:
     """A field of a Celery client's message would be read wrongly."""
     written = CELERY.amqp.as_task_v2(
-        task_id, name, retries=retries, group_id=group, eta=eta, expires=expires, root_id="r", parent_id="p"
+        task_id,
+        name,
+        retries=retries,
+        group_id=group,
+        time_limit=hard,
+        soft_time_limit=soft,
+        eta=eta,
+        expires=expires,
+        root_id="r",
+        parent_id="p",
     )
     read = read_head(delivery(written.headers))
-    assert attrs.astuple(read) == (name, task_id, "r", "p", group, retries, eta, expires, False, 0)
+    assert attrs.astuple(read) == (name, task_id, "r", "p", group, retries, hard, soft, eta, expires, False, 0)
 
 
 CELERY = Celery("test", set_as_current=False)

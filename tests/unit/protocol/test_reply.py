@@ -6,24 +6,24 @@ from typing import Any
 
 import msgspec
 import pytest
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import Celery
 from celery.backends.base import Backend
 from celery.exceptions import NotRegistered, TaskRevokedError
 from hypothesis import given
 
 from hybridpool import errors
-from hybridpool.child import payload
+from hybridpool.child import words
 from hybridpool.child.codec import encode
 from hybridpool.message import Head
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool.protocol.reply import Expired, read_meta, write_meta
 from tests.strategies import NOON, outcomes, values
 
 CELERY = Celery("test", set_as_current=False)
 BACKEND = Backend(app=CELERY)
-HEAD = Head("shop.add", "id-1", "root", None, None, 0, None, None, False, 0)
-TREE = Head("shop.add", "id-1", "root", "parent", "group", 0, None, None, False, 0)
+HEAD = Head("shop.add", "id-1", "root", None, None, 0, None, None, None, None, False, 0)
+TREE = Head("shop.add", "id-1", "root", "parent", "group", 0, None, None, None, None, False, 0)
 
 
 class ShopError(Exception):
@@ -61,7 +61,7 @@ def raised(error: Exception) -> Raised:
     try:
         raise error
     except Exception as caught:  # noqa: BLE001  # it is what we just raised
-        return payload.raised(caught)
+        return words.raised(caught)
 
 
 def test_keys_are_celerys() -> None:
@@ -216,9 +216,26 @@ def test_any_outcome(outcome: Outcome) -> None:
     """Some outcome could not be told, and its caller would wait for ever."""
     written = meta(outcome)
     assert msgspec.json.decode(written)["task_id"] == "id-1"
-    assert BACKEND.decode_result(written.decode())["status"] in ("SUCCESS", "FAILURE")
+    assert BACKEND.decode_result(written.decode())["status"] in ("SUCCESS", "FAILURE", "REVOKED")
     if isinstance(outcome, Returned):
         read_meta(written)
         return
-    with pytest.raises((errors.TaskFailed, errors.ChildLost)):
+    with pytest.raises((errors.TaskFailed, errors.ChildLost, errors.TimeLimitExceeded, errors.TaskRevoked)):
         read_meta(written)
+
+
+def test_over_its_time() -> None:
+    """A client could not tell a task that was killed for its time from one whose child died."""
+    written = meta(TimedOut(1.5, "ForkPoolWorker-1"))
+    told = to_celery(TimedOut(1.5, "ForkPoolWorker-1"))["result"]
+    assert (type(told), told.args) == (TimeLimitExceeded, (1.5,))
+    with pytest.raises(errors.TimeLimitExceeded, match=r"1\.5 s"):
+        read_meta(written)
+    with pytest.raises(errors.TimeLimitExceeded):
+        read_meta(written.replace(b"[1.5]", b"[]"))
+
+
+def test_over_its_soft_limit() -> None:
+    """A Celery client would be told a type that it does not know."""
+    told = to_celery(words.raised(errors.SoftTimeLimitExceeded(2.0)))["result"]
+    assert (type(told), told.args) == (SoftTimeLimitExceeded, (2.0,))

@@ -1,4 +1,4 @@
-"""Pool: a lane and its supervisors, without a broker. The worker is this pool with a broker in front of it."""
+"""Crew: a lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -12,7 +12,6 @@ from hybridpool import events
 from hybridpool.child.frames import ChildOrders
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
-from hybridpool.outcome import Lost
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.supervisors.autoscaler import autoscale
@@ -21,8 +20,8 @@ from hybridpool.supervisors.zygote import ZygoteKeeper
 
 
 @attrs.frozen(kw_only=True)
-class PoolConfig:
-    """What a pool is told at its start."""
+class CrewConfig:
+    """What a crew is told at its start."""
 
     #: children at the start
     size: int
@@ -32,12 +31,14 @@ class PoolConfig:
     orders: ChildOrders
     #: seconds a child may take from the order to fork it to READY
     birth_timeout: float
+    #: READY children beyond the size, so that one that retires is replaced at once
+    spares: int
 
 
-class Pool(anyio.AsyncContextManagerMixin):
+class Crew(anyio.AsyncContextManagerMixin):
     """Forked children under supervision. Enter it to have them; leaving kills those that are left."""
 
-    def __init__(self, zygote: ZygoteKeeper, config: PoolConfig, bus: events.Bus, publishes: Publishes) -> None:
+    def __init__(self, zygote: ZygoteKeeper, config: CrewConfig, bus: events.Bus, publishes: Publishes) -> None:
         """:param zygote: started already."""
         self._zygote = zygote
         self._config = config
@@ -47,21 +48,21 @@ class Pool(anyio.AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        self.lane.resize(self._config.size)
+        config = self._config
+        self.lane.resize(config.size)
+        staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares)
         try:
             async with anyio.create_task_group() as supervisors:
                 supervisors.start_soon(self._zygote.keep, self.lane.nursery)
-                supervisors.start_soon(StaffKeeper(self.lane, self._bus, self._config.birth_timeout).run)
+                supervisors.start_soon(staff.run)
                 supervisors.start_soon(self._scale)
                 yield self
                 supervisors.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._zygote.close()
-            # Whatever ended the pool, its children are gone: nobody waits for them for ever, nothing stays open.
-            for job in self.lane.take_back():
-                job.on_done(job, Lost("the pool ended", ""), "", 0.0)
-            self.lane.nursery.lose_zygote("the pool ended")
+            # Whatever ended the crew, nobody who waits for a call may wait for ever.
+            self.lane.abandon("the pool ended")
 
     def submit(self, job: Job) -> None:
         """Run a call in a child as soon as one is free.
@@ -74,6 +75,11 @@ class Pool(anyio.AsyncContextManagerMixin):
         """Take no more calls; returns those that no child has begun."""
         self._scaling.cancel()
         return self.lane.take_back()
+
+    async def finish(self) -> None:
+        """Wait until no call waits or runs."""
+        while self.lane.desk.load:
+            await self.lane.desk.at_rest.wait()
 
     async def drain(self, timeout: float | None) -> bool:
         """Let running calls end and every child go. Call `stop_taking` first.

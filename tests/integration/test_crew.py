@@ -1,4 +1,4 @@
-"""A real pool: real zygote, real children, no broker."""
+"""A real crew: real zygote, real children, no broker."""
 
 import os
 import signal
@@ -18,12 +18,12 @@ from hybridpool import events
 from hybridpool.child.codec import JSON, decode, encode
 from hybridpool.child.frames import ChildOrders, Enqueue, Sent
 from hybridpool.child.voice import FORMAT
+from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import PoolClosed
 from hybridpool.lanes.job import Job
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
-from hybridpool.pool import Pool, PoolConfig
 from hybridpool.supervisors.zygote import ZygoteKeeper
 from tests.contract.inbox import Collected, Facts
 
@@ -54,25 +54,27 @@ class Ended:
 class Bench:
     """A pool, its facts, what ended, and who waits at the gate."""
 
-    def __init__(self, keeper: ZygoteKeeper, config: PoolConfig, bus: events.Bus) -> None:
+    def __init__(self, keeper: ZygoteKeeper, config: CrewConfig, bus: events.Bus) -> None:
         self.keeper = keeper
         self.facts = Facts()
         self.ended: Collected[Ended] = Collected()
         self.gate: Collected[tuple[Enqueue, Answer]] = Collected()
         self._ids = count(1)
         bus.subscribe(self.facts)
-        self.pool = Pool(keeper, config, bus, lambda frame, answer: self.gate((frame, answer)))
+        self.crew = Crew(keeper, config, bus, lambda frame, answer: self.gate((frame, answer)))
 
-    def submit(self, task: str, *args: object) -> Job:
+    def submit(self, task: str, *args: object, hard: float | None = None, soft: float | None = None) -> Job:
         """Give a call to the pool."""
         job = Job(
             task=task,
             id=f"call-{next(self._ids)}",
             content_type=JSON,
             body=encode([args, {}, None]),
+            hard_limit=hard,
+            soft_limit=soft,
             on_done=lambda job, outcome, child, _: self.ended(Ended(job, outcome, child)),
         )
-        self.pool.submit(job)
+        self.crew.submit(job)
         return job
 
     async def run(self, task: str, *args: object) -> Ended:
@@ -95,8 +97,8 @@ class Bench:
     async def idle(self, number: int) -> None:
         """Wait until the pool is nothing but so many idle children."""
         with anyio.fail_after(PATIENCE):
-            lane = self.pool.lane
-            while len(lane.idle) != number or len(lane.nursery.links) != number:
+            lane = self.crew.lane
+            while len(lane.desk.idle) != number or len(lane.nursery.links) != number:
                 await lane.nursery.changed.wait(0.05)
 
     async def gone(self, name: str) -> events.ChildGone:
@@ -106,7 +108,7 @@ class Bench:
 
     def pids(self) -> dict[str, int]:
         """Return name and pid of the children."""
-        return {name: link.pid for name, link in self.pool.lane.nursery.links.items()}
+        return {name: link.pid for name, link in self.crew.lane.nursery.links.items()}
 
 
 @asynccontextmanager
@@ -118,22 +120,23 @@ async def bench(
     scale: ScaleLimits | None = None,
     orders: ChildOrders = ORDERS,
     ready: bool = True,
+    spares: int = 0,
 ) -> AsyncGenerator[Bench]:
     """Have a pool; its children are killed in the end."""
     bus = events.Bus()
     keeper = ZygoteKeeper(app, (), bus)
     await keeper.start()
     limits = recycle or RecycleLimits()
-    config = PoolConfig(size=size, scale=scale, recycle=limits, orders=orders, birth_timeout=PATIENCE)
+    config = CrewConfig(size=size, scale=scale, recycle=limits, orders=orders, birth_timeout=PATIENCE, spares=spares)
     made = Bench(keeper, config, bus)
-    async with made.pool:
+    async with made.crew:
         if ready:
-            await made.idle(size)
+            await made.idle(size + spares)
         try:
             yield made
         finally:
             with anyio.move_on_after(PATIENCE, shield=True) as in_time:
-                await made.pool.kill()
+                await made.crew.kill()
         assert not in_time.cancelled_caught, "the children cannot be killed"
 
 
@@ -190,7 +193,7 @@ async def test_calls_run_and_results_come(two: Bench) -> None:
     ended = await two.ended.take(100, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
     assert {one.child for one in ended} <= {"ForkPoolWorker-1", "ForkPoolWorker-2"}
-    assert (two.pool.lane.running, two.pool.lane.waiting) == (0, 0)
+    assert (two.crew.lane.desk.running, len(two.crew.lane.desk.waiting)) == (0, 0)
 
 
 async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
@@ -209,7 +212,7 @@ async def test_calls_run_at_the_same_time(two: Bench) -> None:
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
-    assert (two.pool.lane.running, two.pool.lane.waiting, two.pool.lane.load) == (2, 1, 3)
+    assert (two.crew.lane.desk.running, len(two.crew.lane.desk.waiting), two.crew.lane.desk.load) == (2, 1, 3)
     two.release()
     await two.at_the_gate(1)
     two.release()
@@ -271,7 +274,8 @@ async def test_each_child_is_for_itself() -> None:
         assert one["stdin"] == ""
         assert one["group"] == one["session"] == one["pid"]
         assert one["threads"] == 1
-        assert not [link for fd, link in one["fds"].items() if int(fd) > 2 and link.startswith(("pipe:", "/memfd:"))]
+        others = [link for fd, link in one["fds"].items() if int(fd) > 2 and link.startswith(("pipe:", "/memfd:"))]
+        assert others == ["/memfd:hybridpool-slate (deleted)"], "its own slate, and nothing else"
 
 
 async def test_chance_differs(two: Bench) -> None:
@@ -327,13 +331,31 @@ async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
             await made.at_the_gate(2)
             with anyio.fail_after(PATIENCE):
                 # both are on their last call, so two more stand by
-                while len(made.pool.lane.idle) != 2:
-                    await made.pool.lane.nursery.changed.wait(0.05)
-            assert made.pool.lane.running == 2
+                while len(made.crew.lane.desk.idle) != 2:
+                    await made.crew.lane.nursery.changed.wait(0.05)
+            assert made.crew.lane.desk.running == 2
             assert len(made.gate.items) == 2
             made.release()
         ended = await made.ended.take(6, PATIENCE)
         assert len({one.child for one in ended}) == 6
+
+
+async def test_one_stands_by() -> None:
+    """Each recycled child would leave a gap as long as a birth; or the one that stands by work too."""
+    async with bench(2, recycle=RecycleLimits(tasks=2), spares=1) as made:
+        for _ in range(12):
+            made.submit("hold")
+        for _ in range(6):
+            await made.at_the_gate(2)
+            assert len(made.crew.lane.desk.busy) == 2
+            made.release()
+        ended = await made.ended.take(12, PATIENCE)
+        assert set(Counter(one.child for one in ended).values()) <= {1, 2}
+        await made.idle(3)
+        made.crew.lane.resize(1)
+        await made.idle(2)
+        made.crew.lane.resize(0)
+        await made.idle(0)
 
 
 async def test_recycling_by_memory() -> None:
@@ -359,16 +381,16 @@ def attrs_orders(*, memory_watch: int) -> ChildOrders:
 
 async def test_resize(two: Bench) -> None:
     """A pool could not grow or shrink while it runs."""
-    two.pool.lane.resize(4)
+    two.crew.lane.resize(4)
     await two.idle(4)
-    two.pool.lane.resize(1)
+    two.crew.lane.resize(1)
     await two.idle(1)
     assert len(two.facts.of(events.ChildRetired)) == 3
     assert all(fact.expected for fact in two.facts.of(events.ChildGone))
-    two.pool.lane.resize(0)
+    two.crew.lane.resize(0)
     await two.idle(0)
     two.submit("add", 1)
-    two.pool.lane.resize(1)
+    two.crew.lane.resize(1)
     assert (await two.ended.take(1, PATIENCE))[0].value == 2
 
 
@@ -377,12 +399,12 @@ async def test_shrinking_spares_the_busy(two: Bench) -> None:
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
-    two.pool.lane.resize(1)
+    two.crew.lane.resize(1)
     # so that the staff has been looked at while nobody was idle
     await anyio.wait_all_tasks_blocked()
     two.release()
     await two.at_the_gate(1)
-    assert two.pool.lane.running == 1, "not more at once than the new size"
+    assert two.crew.lane.desk.running == 1, "not more at once than the new size"
     two.release()
     ended = await two.ended.take(3, PATIENCE)
     assert all(isinstance(one.outcome, Returned) for one in ended)
@@ -421,9 +443,9 @@ async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
     """A child that is told to go would leave its call unfinished."""
     job = two.submit("hold_at", fifo.path)
     await two.facts.see(events.ChildSaid, 1, PATIENCE)
-    [busy] = [link for link in two.pool.lane.nursery.links.values() if link.in_hand]
-    two.pool.lane.retire(busy, "asked to")
-    two.pool.lane.retire(busy, "asked to, again")
+    [busy] = [link for link in two.crew.lane.nursery.links.values() if link.in_hand]
+    two.crew.lane.retire(busy, "asked to")
+    two.crew.lane.retire(busy, "asked to, again")
     fifo.open_up()
     [ended] = await two.ended.take(1, PATIENCE)
     assert (ended.job, ended.value, ended.child) == (job, "done", busy.name)
@@ -437,13 +459,187 @@ async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
     """A task that sends another one during a shutdown would die in the middle, and be run again."""
     two.submit("hold_at", fifo.path, "publish this")
     await two.facts.see(events.ChildSaid, 1, PATIENCE)
-    [busy] = [link for link in two.pool.lane.nursery.links.values() if link.in_hand]
-    two.pool.lane.retire(busy, "shutdown")
+    [busy] = [link for link in two.crew.lane.nursery.links.values() if link.in_hand]
+    two.crew.lane.retire(busy, "shutdown")
     fifo.open_up()
     await two.at_the_gate(1)
     two.release()
     [ended] = await two.ended.take(1, PATIENCE)
     assert ended.value == "done"
+
+
+# ---- several calls in one channel ------------------------------------------------------------------------------------
+
+
+async def practised(made: Bench, task: str, *args: object) -> None:
+    """Have a task run a few times, so that it is known to be brief."""
+    for _ in range(100):
+        made.submit(task, *args)
+    await made.ended.take(100, PATIENCE)
+
+
+async def test_brief_calls_run_once_each() -> None:
+    """A call would be lost, run twice or mixed up with its neighbours when many travel together."""
+    async with bench(2) as two:
+        for _ in range(3):
+            jobs = [two.submit("add", number) for number in range(2000)]
+            ended = await two.ended.take(2000, PATIENCE)
+            assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
+        assert two.crew.lane.desk.load == 0
+
+
+async def test_calls_behind_a_long_one_run_elsewhere() -> None:
+    """A call that is long for once would hold up those that were put behind it, while others are idle."""
+    async with bench(2) as two:
+        await practised(two, "outlast", 0)
+        long = two.submit("outlast", 2.0)
+        brief = [two.submit("outlast", 0) for _ in range(30)]
+        with anyio.fail_after(1.5):
+            ended = await two.ended.take(30, PATIENCE)
+        assert {one.job for one in ended} == set(brief)
+        assert [one.job for one in await two.ended.take(1, PATIENCE)] == [long]
+        assert two.crew.lane.desk.load == 0
+
+
+async def test_a_death_costs_one_call_of_many() -> None:
+    """All calls that travelled with the one that killed its child would be lost, or run twice."""
+    async with bench(1) as one:
+        await practised(one, "leave_if", 0)
+        jobs = [one.submit("leave_if", int(number % 10 == 5)) for number in range(50)]
+        ended = await one.ended.take(50, PATIENCE)
+        lost = [done.job for done in ended if isinstance(done.outcome, Lost)]
+        assert lost == [job for number, job in enumerate(jobs) if number % 10 == 5]
+        assert {done.job for done in ended} == set(jobs)
+
+
+async def test_recycling_counts_exactly_with_many_at_once() -> None:
+    """Children would run more calls than they may, because several travel together."""
+    async with bench(2, recycle=RecycleLimits(tasks=7), spares=1) as made:
+        counts: Counter[str] = Counter()
+        for _ in range(10):
+            for _ in range(50):
+                made.submit("who")
+            for one in await made.ended.take(50, PATIENCE):
+                counts[one.child] += 1
+                assert one.value == [one.child, counts[one.child]], "it had a call that nobody knows of"
+        assert max(counts.values()) == 7
+        await made.idle(3)
+        full = {child for child, number in counts.items() if number == 7}
+        retired = {fact.child: fact.reason for fact in made.facts.of(events.ChildRetired)}
+        assert {retired[child] for child in full} == {"max_tasks_per_child: 7 tasks"}
+        # one whose last calls were called back has been replaced before its time, so one is too many for a moment
+        assert {retired[child] for child in retired.keys() - full} <= {"more children than needed"}
+
+
+async def test_leaving_in_the_middle_tells_all_that_travelled_together() -> None:
+    """Calls that a child had in its channel and had not begun would never end, and their callers wait for ever."""
+    bus = events.Bus()
+    keeper = ZygoteKeeper("tests.apps.pooled:app", (), bus)
+    await keeper.start()
+    config = CrewConfig(size=1, scale=None, recycle=RecycleLimits(), orders=ORDERS, birth_timeout=PATIENCE, spares=0)
+    made = Bench(keeper, config, bus)
+    try:
+        async with made.crew:
+            await made.idle(1)
+            await practised(made, "outlast", 0)
+            for seconds in (*[0] * 30, 60, *[0] * 30):
+                made.submit("outlast", seconds)
+            await anyio.lowlevel.checkpoint()
+            raise Enough
+    except* Enough:
+        # as it was meant
+        pass
+    assert len(await made.ended.take(61, 1.0)) == 61
+
+
+# ---- limits and second thoughts --------------------------------------------------------------------------------------
+
+
+async def test_over_the_soft_limit(two: Bench) -> None:
+    """A task would run on after its time, or its child be killed although it stops by itself."""
+    two.submit("outlast", 60.0, soft=0.1, hard=PATIENCE)
+    [ended] = await two.ended.take(1, PATIENCE)
+    assert isinstance(ended.outcome, Raised)
+    assert ended.outcome.kind == "SoftTimeLimitExceeded"
+    assert two.facts.of(events.ChildGone) == []
+
+
+async def test_over_the_hard_limit(two: Bench) -> None:
+    """A task that swallows its soft limit would run for ever."""
+    two.submit("outlast", 60.0, "go on", soft=0.05, hard=0.2)
+    [ended] = await two.ended.take(1, PATIENCE)
+    assert ended.outcome == TimedOut(0.2, ended.child)
+    assert (await two.gone(ended.child)).cause == "signal 9 (SIGKILL)"
+    await two.idle(2)
+
+
+async def test_within_the_limits(two: Bench) -> None:
+    """A limit would hit the next task of the same child."""
+    for _ in range(20):
+        two.submit("outlast", 0.02, soft=0.5, hard=0.6)
+    ended = await two.ended.take(20, PATIENCE)
+    assert {one.value for one in ended} == {"nothing"}
+    # the last of them is long past its limits, and somebody else is at work
+    two.submit("outlast", 1.0)
+    [last] = await two.ended.take(1, PATIENCE)
+    assert last.value == "nothing"
+    assert two.facts.of(events.ChildGone) == []
+
+
+async def test_cancelling_what_waits(two: Bench) -> None:
+    """A call that nobody wants would run."""
+    for _ in range(2):
+        two.submit("hold")
+    await two.at_the_gate(2)
+    waiting = two.submit("hold")
+    two.crew.lane.cancel(waiting, 1.0)
+    [ended] = await two.ended.take(1, PATIENCE)
+    assert (ended.job, ended.outcome) == (waiting, Cancelled(""))
+    two.release()
+    await two.ended.take(2, PATIENCE)
+    assert two.crew.lane.desk.load == 0
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.1])
+async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
+    """A call that nobody wants would go on to its end, or cost its child although it stops when asked."""
+    for _ in range(20 if delay < 0.1 else 1):
+        job = two.submit("outlast", 60.0)
+        await anyio.sleep(delay)
+        two.crew.lane.cancel(job, PATIENCE)
+        two.crew.lane.cancel(job, PATIENCE)
+        [ended] = await two.ended.take(1, PATIENCE / 2)
+        if not isinstance(ended.outcome, Cancelled):
+            assert isinstance(ended.outcome, Raised)
+            assert ended.outcome.kind == "TaskCancelled"
+    assert two.facts.of(events.ChildGone) == []
+    assert (await two.run("add", 1)).value == 2
+
+
+async def test_cancelling_what_does_not_stop(two: Bench) -> None:
+    """A call that swallows its cancellation would hold a child for ever."""
+    job = two.submit("outlast", 60.0, "go on")
+    await anyio.sleep(0.1)
+    two.crew.lane.cancel(job, 0.1)
+    [ended] = await two.ended.take(1, PATIENCE)
+    assert ended.outcome == Cancelled(ended.child)
+    await two.gone(ended.child)
+
+
+async def test_cancelling_what_travels_behind_another() -> None:
+    """A call that was given up while it was behind another would run after all, or its canceller wait for ever."""
+    async with bench(1) as one:
+        await practised(one, "outlast", 0)
+        long = one.submit("outlast", 0.3)
+        behind = [one.submit("outlast", 60.0) for _ in range(3)]
+        # they are in the channel now, and the first has not been called back from behind yet
+        await anyio.sleep(0.001)
+        for job in behind:
+            one.crew.lane.cancel(job, PATIENCE)
+        ended = await one.ended.take(4, PATIENCE / 2)
+        assert {done.job for done in ended} == {long, *behind}
+        assert next(done.value for done in ended if done.job is long) == "nothing"
+        assert one.facts.of(events.ChildGone) == []
 
 
 # ---- death -----------------------------------------------------------------------------------------------------------
@@ -467,7 +663,7 @@ async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], c
     assert (gone.cause, gone.expected) == (cause, False)
     await two.idle(2)
     assert (await two.run("add", 1)).value == 2
-    assert two.pool.lane.running == 0
+    assert two.crew.lane.desk.running == 0
 
 
 async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
@@ -489,13 +685,13 @@ async def test_a_call_that_was_not_read_runs_elsewhere(two: Bench) -> None:
     pids = two.pids()
     await stopped(pids.values())
     jobs = [two.submit("add", number) for number in range(4)]
-    assert two.pool.lane.running == 2
+    assert two.crew.lane.desk.running == 2
     for pid in pids.values():
         os.kill(pid, signal.SIGKILL)
     ended = await two.ended.take(4, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
     assert not {one.child for one in ended} & pids.keys()
-    assert two.pool.lane.running == 0
+    assert two.crew.lane.desk.running == 0
 
 
 async def test_large_calls_that_were_not_read_run_elsewhere(two: Bench) -> None:
@@ -512,7 +708,7 @@ async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
     """Processes of a task would stay for ever after its child is gone."""
     ended = await two.run("bring_up")
     process = psutil.Process(ended.value)
-    two.pool.lane.nursery.kill(two.pool.lane.nursery.links[ended.child])
+    two.crew.lane.nursery.kill(two.crew.lane.nursery.links[ended.child])
     await two.gone(ended.child)
     with anyio.fail_after(PATIENCE):
         while process.is_running():
@@ -554,13 +750,13 @@ async def test_draining(two: Bench, fifo: Fifo) -> None:
     waiting = [two.submit("hold"), two.submit("add", 1)]
     await two.at_the_gate(1)
     two.release()
-    assert two.pool.stop_taking() in ([], waiting[1:])
+    assert two.crew.stop_taking() in ([], waiting[1:])
     with pytest.raises(PoolClosed):
         two.submit("add", 1)
-    assert not await two.pool.drain(0.05)
+    assert not await two.crew.drain(0.05)
     fifo.open_up()
-    assert await two.pool.drain(PATIENCE)
-    assert two.pool.lane.nursery.links == {}
+    assert await two.crew.drain(PATIENCE)
+    assert two.crew.lane.nursery.links == {}
     assert all(isinstance(one.outcome, Returned) for one in two.ended.items)
 
 
@@ -570,7 +766,7 @@ async def test_killing(two: Bench) -> None:
     await two.at_the_gate(1)
     pids = two.pids()
     with anyio.fail_after(PATIENCE):
-        await two.pool.kill()
+        await two.crew.kill()
     [ended] = await two.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Lost)
     assert not any(map(psutil.pid_exists, pids.values()))
@@ -581,10 +777,10 @@ async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         with anyio.fail_after(PATIENCE):
-            while not made.pool.lane.nursery.links:
+            while not made.crew.lane.nursery.links:
                 await anyio.lowlevel.checkpoint()
             assert set(made.pids().values()) == {0}, "the zygote has not told their pids yet"
-            await made.pool.kill()
+            await made.crew.kill()
 
 
 async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +789,7 @@ async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch)
     async with bench(12, app="tests.apps.unborn:app", ready=False) as made:
         await made.facts.see(events.ChildSpawned, 12, PATIENCE)
         with anyio.fail_after(PATIENCE):
-            await made.pool.kill()
+            await made.crew.kill()
         assert made.facts.of(events.BirthFailed) == []
 
 
@@ -616,11 +812,11 @@ async def left_in_the_middle() -> tuple[Bench, list[int]]:
     bus = events.Bus()
     keeper = ZygoteKeeper("tests.apps.pooled:app", (), bus)
     await keeper.start()
-    config = PoolConfig(size=1, scale=None, recycle=RecycleLimits(), orders=ORDERS, birth_timeout=PATIENCE)
+    config = CrewConfig(size=1, scale=None, recycle=RecycleLimits(), orders=ORDERS, birth_timeout=PATIENCE, spares=0)
     made = Bench(keeper, config, bus)
     pids: list[int] = []
     try:
-        async with made.pool:
+        async with made.crew:
             await made.idle(1)
             pids.extend(made.pids().values())
             made.submit("hold")

@@ -1,0 +1,152 @@
+"""Calls of plain functions, for a pool without a broker: pickled arguments in, pickled results out.
+
+A function travels as ``module:qualname`` and is looked up here, once. What has no such name (a lambda, a local
+function) travels whole, by cloudpickle, if that is installed.
+"""
+
+import importlib
+import pickle
+import runpy
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
+from hybridpool.child.words import raised
+from hybridpool.errors import CannotSend
+
+#: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
+BY_NAME: Final = "application/x-hybridpool-call"
+#: the body is ``cloudpickle.dumps((function, args, kwargs))``
+WHOLE: Final = "application/x-hybridpool-function"
+CONTENT_TYPES: Final = (BY_NAME, WHOLE)
+
+_known: dict[str, Callable[..., Any]] = {}
+
+
+def run(call: Call) -> ChildOutcome:
+    """Run the call; whatever happens inside becomes an outcome, except what must end the process."""
+    try:
+        if call.content_type == BY_NAME:
+            function = _known.get(call.task) or find(call.task)
+            args, kwargs = loads(call.body)
+        else:
+            function, args, kwargs = loads(call.body)
+        value = function(*args, **kwargs)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        return _raised(error)
+    try:
+        return Returned(dumps(value), "")
+    except Exception as error:
+        return _unsendable(call.task, value, error)
+
+
+def dumps(value: object) -> bytes:
+    """Pickle, by cloudpickle if it takes that and it is installed."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        try:
+            import cloudpickle
+        except ImportError:
+            pass
+        else:
+            return cloudpickle.dumps(value)  # type: ignore[no-any-return]  # untyped
+        raise
+
+
+def loads(data: bytes) -> Any:
+    """Unpickle what the parent sent; classes and functions of its ``__main__`` are found in its script."""
+    try:
+        return pickle.loads(data)
+    except AttributeError as error:
+        if "__main__" not in str(error) or main_path() is None or "__mp_main__" in sys.modules:
+            raise
+    _main()
+    return pickle.loads(data)
+
+
+def call_pickled(function: bytes) -> object:
+    """Unpickle a function and call it."""
+    return loads(function)()
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Look a function up by ``module:qualname`` and remember it.
+
+    :raises CannotSend: if it is not there.
+    """
+    module_name, _, qualname = name.partition(":")
+    found: Any = _main() if module_name == "__main__" else importlib.import_module(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise CannotSend(f"there is no function {qualname!r} in module {module_name!r} of the child")
+    _known[name] = found
+    return found  # type: ignore[no-any-return]  # callable, as just asked
+
+
+def _main() -> Any:
+    """Run the parent's script once, under another name, so that its ``if __name__ == "__main__"`` does not start it."""
+    known = sys.modules.get("__mp_main__")
+    if known is not None:
+        return known
+    path = main_path()
+    if path is None:
+        raise CannotSend("a function of __main__ was called, and the parent's script is not a file")
+    _running_main.append(path)
+    try:
+        module = types.ModuleType("__mp_main__")
+        if path.startswith("-m "):
+            defined = runpy.run_module(path.removeprefix("-m "), run_name="__mp_main__", alter_sys=True)
+        else:
+            defined = runpy.run_path(path, run_name="__mp_main__")
+        module.__dict__.update(defined)
+    finally:
+        _running_main.clear()
+    # What the script defines is pickled as __main__'s on the way back.
+    sys.modules["__mp_main__"] = sys.modules["__main__"] = module
+    return module
+
+
+_main_path: list[str] = []
+_running_main: list[str] = []
+#: kept, because its code is still at work
+_own_main: list[types.ModuleType] = []
+
+
+def is_running_main() -> bool:
+    """Tell whether the parent's script is being run here, to find a function in it."""
+    return bool(_running_main)
+
+
+def main_path() -> str | None:
+    """Return where the parent's script is: a path, or ``-m module``."""
+    return _main_path[0] if _main_path else None
+
+
+def set_main_path(path: str | None) -> None:
+    """Say where the parent's script is."""
+    _main_path[:] = [path] if path else []
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None and main.__spec__.name == "hybridpool.child.zygote":
+        # Else a class of the parent's script that is called like something in the zygote's would be taken for it.
+        _own_main.append(main)
+        sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def _raised(error: BaseException) -> Raised:
+    said = raised(error)
+    try:
+        said.pickled = dumps(error)
+    except Exception:
+        # Its type, arguments and traceback still travel as text.
+        said.pickled = b""
+    return said
+
+
+def _unsendable(name: str, value: object, error: Exception) -> ChildOutcome:
+    return _raised(CannotSend(f"{name} returned a {type(value).__qualname__} that cannot be sent back: {error}"))

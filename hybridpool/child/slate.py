@@ -1,0 +1,108 @@
+"""A page that parent and child share, and that survives the child.
+
+On it stand the number of the call at work, and outcomes that have not been sent yet. So when a child is killed in the
+middle of a batch the parent knows exactly which call it was in, which had ended, and which had not begun.
+
+The parent writes one word: the number of a call that it is about to kill the child for. A child that has just done with
+that call waits before the next one, and a parent that sees it beyond that call lets it live: the kill hits no other.
+"""
+
+import mmap
+import os
+import struct
+import time
+from typing import Final, Self
+
+from hybridpool.child import frames
+from hybridpool.child.wire import INLINE
+
+#: words, each written in one go, so that a child killed in the middle leaves the old one or the new one: the number of
+#: the call at work; how many outcomes stand below (32 bits), and above that where they end; the number of the call that
+#: is next; the number of the call to be killed
+_HEAD: Final = struct.Struct("@QQQQ")
+_WORD: Final = struct.Struct("@Q")
+_STARTED, _COUNTS, _NEXT, _DOOMED = (n * _WORD.size for n in range(4))
+#: seconds between two looks of a child that waits for its end
+_LOOK: Final = 0.0005
+_SIZE: Final = 2 * mmap.PAGESIZE
+_ROOM: Final = min(_SIZE - _HEAD.size, INLINE)
+#: msgpack's "array 16": its mark, then the number of elements
+_ARRAY: Final = struct.Struct(">BH")
+
+
+class Slate:
+    """One child's page. The child writes, the parent reads when the child is dead."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map a page that `make` made; the descriptor may be closed afterwards."""
+        self._page = mmap.mmap(descriptor, _SIZE)
+        self._count = 0
+        self._end = _HEAD.size
+
+    @classmethod
+    def make(cls) -> tuple[Self, int]:
+        """Make a page; returns it, and the descriptor to pass to the child and close."""
+        descriptor = os.memfd_create("hybridpool-slate", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, _SIZE)
+            return cls(descriptor), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    # ---- the child ---------------------------------------------------------------------------------------
+
+    def start(self, seq: int) -> None:
+        """Note which call is at work from now on; first wait, if this child is to be killed for one before it."""
+        page = self._page
+        _WORD.pack_into(page, _NEXT, seq)
+        while 0 < _WORD.unpack_from(page, _DOOMED)[0] < seq:
+            time.sleep(_LOOK)
+        _WORD.pack_into(page, _STARTED, seq)
+
+    def add(self, outcome: bytes) -> bool:
+        """Note an outcome, as a packed frame; False if there is no room."""
+        end = self._end + len(outcome)
+        if end > _ROOM:
+            return False
+        self._page[self._end : end] = outcome
+        self._end = end
+        self._count += 1
+        _WORD.pack_into(self._page, _COUNTS, end << 32 | self._count)
+        return True
+
+    @property
+    def count(self) -> int:
+        """How many outcomes are noted."""
+        return self._count
+
+    def message(self) -> bytes:
+        """Return the noted outcomes as one message; `clear` when it is sent."""
+        return _ARRAY.pack(0xDC, self._count) + self._page[_HEAD.size : self._end]
+
+    def clear(self) -> None:
+        """Forget the outcomes: they are sent."""
+        self._count, self._end = 0, _HEAD.size
+        _WORD.pack_into(self._page, _COUNTS, 0)
+
+    # ---- the parent --------------------------------------------------------------------------------------
+
+    def doom(self, seq: int) -> bool:
+        """Say that the child is to be killed for this call; False if it has done with it, and must not be."""
+        _WORD.pack_into(self._page, _DOOMED, seq)
+        if _WORD.unpack_from(self._page, _NEXT)[0] <= seq:
+            return True
+        _WORD.pack_into(self._page, _DOOMED, 0)
+        return False
+
+    def read(self) -> tuple[int, list[frames.FromChild]]:
+        """After the child's death: the last call it began, and the outcomes it had not sent, or just had."""
+        started, counts, _, _ = _HEAD.unpack_from(self._page, 0)
+        count, end = counts & 0xFFFF_FFFF, counts >> 32
+        if not count:
+            return started, []
+        return started, frames.read_from_child(_ARRAY.pack(0xDC, count) + self._page[_HEAD.size : end])
+
+    def close(self) -> None:
+        """Let go of the page."""
+        self._page.close()

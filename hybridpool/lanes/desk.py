@@ -1,0 +1,169 @@
+"""The desk of a lane: the calls that wait, the children that are free, and the handing out of the ones to the others.
+
+A child has one call in hand, or, when calls of that name were brief lately, as many as `policy.depth` allows. Calls
+that come in one turn of the loop are handed out at its end, so a burst is spread over the children in whole messages.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.nursery import Nursery
+from hybridpool.lanes.warden import Warden
+from hybridpool.outcome import Cancelled
+from hybridpool.policy.depth import Pace
+from hybridpool.policy.lifecycle import Happening, State
+from hybridpool.policy.recycle import RecycleLimits
+
+
+class Desk:
+    """Who waits, who is free, who has what in hand."""
+
+    def __init__(self, busy: set[Link], limits: RecycleLimits, nursery: Nursery, warden: Warden) -> None:
+        """:param busy: the children with calls in hand; kept here."""
+        self._limits = limits
+        self._nursery = nursery
+        self._warden = warden
+        self._due = False
+        self.pace = Pace()
+        #: calls that no child has in hand
+        self.waiting: deque[Job] = deque()
+        #: children that wait for a call, the one to be given the next call first
+        self.idle: deque[Link] = deque()
+        self.busy = busy
+        #: how many calls children have in hand
+        self.running = 0
+        #: at most so many children work at once
+        self.size = 0
+        #: rings when the load is not within `watch`
+        self.load_changed = Bell()
+        self.watch: tuple[int, int] = (0, sys.maxsize)
+        #: rings when no call waits or runs
+        self.at_rest = Bell()
+
+    @property
+    def load(self) -> int:
+        """How many calls wait or run."""
+        return len(self.waiting) + self.running
+
+    def weigh(self) -> None:
+        """After the load has changed: wake whoever wants to know."""
+        least, most = self.watch
+        load = len(self.waiting) + self.running
+        if not least <= load <= most:
+            self.load_changed.ring()
+        if not load:
+            self.at_rest.ring()
+
+    def add(self, job: Job) -> None:
+        """Take a call; a child gets it as soon as one is free."""
+        self.waiting.append(job)
+        if len(self.waiting) == 1 and self.idle:
+            self.dispatch()
+        else:
+            self.dispatch_soon()
+        self.weigh()
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Put calls that a child had in hand and did not begin back to the head of the line, if they are wanted."""
+        self.running -= len(jobs)
+        given_up = []
+        for job in reversed(jobs):
+            job.handed_at = None
+            if job.cancelled_at is None:
+                self.waiting.appendleft(job)
+            else:
+                given_up.append(job)
+        if self.waiting:
+            self.dispatch_soon()
+        for job in given_up:
+            job.on_done(job, Cancelled(""), "", 0.0)
+        self.weigh()
+
+    def free(self, link: Link) -> None:
+        """A child has nothing in hand any more."""
+        self.busy.discard(link)
+        link.happens(Happening.DONE)
+        if link.state is State.IDLE:
+            # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
+            self.idle.appendleft(link)
+
+    def forget(self, link: Link) -> None:
+        """A child is gone."""
+        self.busy.discard(link)
+        if link in self.idle:
+            self.idle.remove(link)
+
+    # ---- handing out -------------------------------------------------------------------------------------
+
+    def dispatch_soon(self) -> None:
+        """Hand out at the end of this turn of the loop."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.dispatch)
+
+    def dispatch(self) -> None:
+        """Hand out what can be handed out."""
+        self._due = False
+        if not self.waiting:
+            return
+        now = time.monotonic()
+        while self.waiting and self.idle and len(self.busy) < self.size:
+            self._give(self.idle.popleft(), now)
+        if self.waiting and self._depth(self.waiting[0]) > 1:
+            for link in list(self.busy):
+                self._top_up(link, now)
+        self._warden.look_in(self.busy)
+
+    def _give(self, link: Link, now: float) -> None:
+        """Hand an idle child its share of what waits."""
+        depth = self._depth(self.waiting[0])
+        share = -(-len(self.waiting) // max(1, min(self.size, len(self.idle) + 1 + len(self.busy))))
+        jobs = self._next(min(depth, share, self._left(link)))
+        if not jobs:
+            self.idle.appendleft(link)
+            return
+        self._hand(link, jobs, now, brief=depth > 1)
+
+    def _top_up(self, link: Link, now: float) -> None:
+        """Put more brief calls behind those a child has in hand, when few are left."""
+        if not self.waiting or link.state is not State.BUSY or link.recalled or link.on_last:
+            return
+        depth = self._depth(self.waiting[0])
+        have = len(link.in_hand)
+        if depth == 1 or have > depth // 2 or self._depth(link.in_hand[0][1]) == 1:
+            return
+        jobs = self._next(min(depth - have, self._left(link) - have))
+        if jobs:
+            self._hand(link, jobs, now, brief=True)
+
+    def _depth(self, job: Job) -> int:
+        """How many calls such as this may be in a channel at once."""
+        return 1 if job.is_alone else self.pace.depth(job.task)
+
+    def _next(self, most: int) -> list[Job]:
+        """Take calls that may start from the head of the line: one, or as many as are brief."""
+        jobs: list[Job] = []
+        while self.waiting and len(jobs) < most:
+            if jobs and self._depth(self.waiting[0]) == 1:
+                break
+            job = self.waiting.popleft()
+            if job.may_start is None or job.may_start(job):
+                jobs.append(job)
+        return jobs
+
+    def _left(self, link: Link) -> int:
+        return sys.maxsize if self._limits.tasks is None else max(1, self._limits.tasks - link.tasks)
+
+    def _hand(self, link: Link, jobs: Sequence[Job], now: float, *, brief: bool) -> None:
+        self.busy.add(link)
+        self.running += len(jobs)
+        link.give(jobs, now, brief=brief)
+        if self._limits.tasks is not None and link.tasks + len(link.in_hand) >= self._limits.tasks:
+            link.on_last = True
+            self._nursery.changed.ring()

@@ -1,0 +1,138 @@
+"""Sees to the calls at work: calls back what waits behind a long one, stops and kills what is over its time.
+
+One timer for all children, set for the nearest moment at which `policy.deadline` finds something due.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from hybridpool.child.frames import Recall, Stop
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.nursery import Nursery
+from hybridpool.outcome import Cancelled, TimedOut
+from hybridpool.policy.deadline import STALL, AtWork, Due, due
+
+#: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
+#: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.
+_AGAIN: Final = (0.01, 0.1, 0.5)
+
+
+class Warden:
+    """Watches the heads of the children's channels."""
+
+    def __init__(
+        self, busy: Collection[Link], nursery: Nursery, give_back: Callable[[Link, Sequence[Job]], None]
+    ) -> None:
+        """Watch.
+
+        :param busy: the children with calls in hand, as they are at any time.
+        :param give_back: takes calls that were taken back from a child.
+        """
+        self._busy = busy
+        self._nursery = nursery
+        self._give_back = give_back
+        #: whether calls are called back from behind a long one; not when nobody else could run them
+        self.recalls = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_for = 0.0
+
+    def look_in(self, links: Collection[Link]) -> None:
+        """After calls were handed out: be awake when the first of them needs it."""
+        nearest: float | None = None
+        for link in links:
+            moment = _nearest(link)
+            if moment is not None and (nearest is None or moment < nearest):
+                nearest = moment
+        if nearest is not None:
+            self._wake_at(nearest)
+
+    def look(self) -> None:
+        """Look at every call at work, do what is due, and set the timer for the next."""
+        now = time.monotonic()
+        for link in list(self._busy):
+            if not link.in_hand:
+                continue
+            decided = due(_at_work(link, now))
+            self._act(link, decided, now)
+            if decided.look_again_in is not None:
+                self._wake_at(now + decided.look_again_in)
+
+    def _act(self, link: Link, decided: Due, now: float) -> None:
+        seq, job = link.in_hand[0]
+        if decided.recall and self.recalls:
+            link.recalled = True
+            self._give_back(link, link.take_unread(now))
+            if not link.in_hand or link.in_hand[0][0] != seq:
+                return
+            if len(link.in_hand) > 1:
+                link.tell(Recall())
+                self._alert(link, seq)
+        if decided.kill:
+            if link.verdict is None and link.doom():
+                cancelled = job.cancelled_at is not None
+                link.verdict = Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name)
+                self._nursery.kill(link)
+        elif decided.soften:
+            link.softened = True
+            cancelled = job.cancelled_at is not None
+            link.tell(Stop(seq, "cancelled", 0.0 if cancelled else job.soft_limit or 0.0))
+            self._alert(link, seq)
+
+    def _alert(self, link: Link, seq: int) -> None:
+        """Have a child look at its channel, and make sure that it does."""
+        self._nursery.alert(link)
+        loop = asyncio.get_running_loop()
+        for delay in _AGAIN:
+            loop.call_later(delay, self._alert_again, link, seq)
+
+    def _alert_again(self, link: Link, seq: int) -> None:
+        if link.in_hand and link.in_hand[0][0] == seq:
+            self._nursery.alert(link)
+
+    def _wake_at(self, moment: float) -> None:
+        if self._timer is not None:
+            if self._set_for <= moment:
+                return
+            self._timer.cancel()
+        self._set_for = moment
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, moment - time.monotonic()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.look()
+
+
+def _at_work(link: Link, now: float) -> AtWork:
+    job = link.in_hand[0][1]
+    return AtWork(
+        age=now - link.head_since,
+        behind=len(link.in_hand) - 1,
+        recalled=link.recalled,
+        soft=job.soft_limit,
+        softened=link.softened,
+        hard=None if link.verdict is not None else job.hard_limit,
+        cancelled_for=None if job.cancelled_at is None or link.verdict is not None else now - job.cancelled_at,
+        grace=job.grace,
+    )
+
+
+def _nearest(link: Link) -> float | None:
+    """The moment of the first thing that may be due; None if nothing ever is."""
+    if not link.in_hand:
+        return None
+    job = link.in_hand[0][1]
+    moments: list[float] = []
+    if len(link.in_hand) > 1 and not link.recalled:
+        moments.append(link.head_since + STALL)
+    if job.soft_limit is not None and not link.softened:
+        moments.append(link.head_since + job.soft_limit)
+    if link.verdict is None:
+        if job.hard_limit is not None:
+            moments.append(link.head_since + job.hard_limit)
+        if job.cancelled_at is not None:
+            # It was given up before it came to the head of the channel.
+            moments.append(job.cancelled_at + job.grace if link.softened else link.head_since)
+    return min(moments, default=None)

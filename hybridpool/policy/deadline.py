@@ -1,0 +1,63 @@
+"""What is due for the call at work in a child: give back what waits behind it, stop it softly, kill it.
+
+Ages are seconds since the call was handed over or became the first in the channel, on the monotonic clock; so a call
+stuck before its first line, in unpickling or an import, is timed as well.
+"""
+
+from typing import Final
+
+import attrs
+
+#: seconds after which calls behind one that was taken for brief are called back
+STALL: Final = 0.005
+
+
+@attrs.frozen(kw_only=True)
+class AtWork:
+    """The call at work, and what has been done about it."""
+
+    age: float
+    #: calls behind it in the same channel
+    behind: int
+    recalled: bool
+    #: seconds, None: no limit
+    soft: float | None
+    softened: bool
+    hard: float | None
+    #: seconds since whoever called gave it up; None: wanted
+    cancelled_for: float | None
+    #: seconds between asking a cancelled call to stop and killing its child
+    grace: float
+
+
+@attrs.frozen(kw_only=True)
+class Due:
+    """What to do now, and in how many seconds to look again (None: not for this call)."""
+
+    recall: bool = False
+    soften: bool = False
+    kill: bool = False
+    look_again_in: float | None = None
+
+
+def due(call: AtWork) -> Due:
+    """Decide."""
+    moments: list[float] = []
+    recall = False
+    if call.behind and not call.recalled:
+        recall = call.age >= STALL
+        if not recall:
+            moments.append(STALL - call.age)
+    soften = call.cancelled_for is not None and not call.softened
+    if call.soft is not None and not call.softened:
+        soften = soften or call.age >= call.soft
+        moments.append(call.soft - call.age)
+    kill = False
+    if call.hard is not None:
+        kill = call.age >= call.hard
+        moments.append(call.hard - call.age)
+    if call.cancelled_for is not None:
+        kill = kill or call.cancelled_for >= call.grace
+        moments.append(call.grace - call.cancelled_for)
+    later = [moment for moment in moments if moment > 0]
+    return Due(recall=recall, soften=soften, kill=kill, look_again_in=min(later, default=None))

@@ -1,0 +1,41 @@
+"""How many calls may be in a child's channel at once.
+
+One, unless recent calls of that name were brief: then so many as are done in about two milliseconds, so that the child
+never waits for the parent between them and a call never waits long behind them.
+"""
+
+from typing import Final
+
+#: seconds of work that may lie in a channel
+_AHEAD: Final = 0.002
+#: seconds under which a call is brief
+BRIEF: Final = 0.001
+MOST: Final = 64
+#: names remembered; beyond that the memory starts afresh
+_NAMES: Final = 4096
+
+
+class Pace:
+    """How long calls took lately, by name. It believes bad news at once and good news slowly."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, float] = {}
+
+    def note(self, name: str, runtime: float) -> None:
+        """Take in one call's seconds."""
+        before = self._recent.get(name)
+        if before is None:
+            if len(self._recent) >= _NAMES:
+                self._recent.clear()
+            self._recent[name] = runtime
+        elif runtime > before:
+            self._recent[name] = runtime
+        else:
+            self._recent[name] = before + (runtime - before) * 0.25
+
+    def depth(self, name: str) -> int:
+        """Return how many calls of this name may be in a channel; 1 while nothing is known."""
+        recent = self._recent.get(name)
+        if recent is None or recent >= BRIEF:
+            return 1
+        return max(1, min(MOST, int(_AHEAD / max(recent, 1e-6))))

@@ -1,0 +1,113 @@
+"""What a pool may be told."""
+
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import attrs
+
+from hybridpool import events
+from hybridpool.child import functions
+from hybridpool.child.frames import ChildOrders
+from hybridpool.config import usable_cpus
+from hybridpool.config.shapes import autoscale
+from hybridpool.config.units import BadValue, size
+from hybridpool.crew import CrewConfig
+from hybridpool.errors import CannotSend, ConfigError
+from hybridpool.policy.autoscale import ScaleLimits
+from hybridpool.policy.recycle import RecycleLimits
+from hybridpool.pool.call import dump_whole, has_script
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class PoolOptions:
+    """The options of a `Pool`, checked when it is made. Times are in seconds."""
+
+    #: children that work at once; None: one per CPU this process may use
+    size: int | None = None
+    #: replace a child after so many calls
+    max_tasks_per_child: int | None = None
+    #: replace a child that owns more than this, itself, unshared: bytes, or "200MB"
+    max_memory_per_child: int | str | None = None
+    #: two sizes between which the pool moves with its load
+    autoscale: tuple[int, int] | None = None
+    #: how long a surplus child stays
+    autoscale_idle: float = 30.0
+    #: called in each child at its birth; a generator function's first value is kept (`hybridpool.resource`), and what
+    #: stands after its `yield` runs when the child retires
+    initializer: Callable[[], object] | None = None
+    #: modules to import before the children are forked, so that they share them
+    preload: Sequence[str] = ()
+    #: how long a call may run before its child is killed
+    time_limit: float | None = None
+    #: how long a call may run before `SoftTimeLimitExceeded` is raised in it
+    soft_time_limit: float | None = None
+    #: how long a cancelled call may take to stop before its child is killed
+    grace: float = 1.0
+    #: how long a child may take to be born
+    birth_timeout: float = 30.0
+    #: hears what happens in the pool; see `hybridpool.events`
+    on_event: events.Listener | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (("size", 1), ("max_tasks_per_child", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise ConfigError(f"Pool({name}=…) must be a whole number of at least {least}, not {value!r}")
+        for name in ("autoscale_idle", "time_limit", "soft_time_limit", "grace", "birth_timeout"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or value < 0):
+                raise ConfigError(f"Pool({name}=…) must be seconds, not {value!r}")
+
+
+def crew_config(options: PoolOptions) -> CrewConfig:
+    """Put options into a crew's words.
+
+    :raises ConfigError: if one has a wrong value.
+    :raises CannotSend: if the initializer cannot be sent.
+    """
+    memory = _parsed("max_memory_per_child", size("B"), options.max_memory_per_child)
+    scale = _parsed("autoscale", autoscale, options.autoscale)
+    start = options.size if options.size is not None else usable_cpus()
+    if scale is not None:
+        start = max(scale.minimum, min(start, scale.maximum)) if options.size is not None else scale.minimum
+    return CrewConfig(
+        size=start,
+        scale=None
+        if scale is None
+        else ScaleLimits(floor=scale.minimum, ceiling=scale.maximum, idle=options.autoscale_idle),
+        recycle=RecycleLimits(tasks=options.max_tasks_per_child, memory=memory),
+        orders=ChildOrders(
+            log_level=logging.NOTSET,
+            log_format="",
+            redirect_stdouts=False,
+            memory_watch=memory or 0,
+            initializer=_pickled(options.initializer),
+        ),
+        birth_timeout=options.birth_timeout,
+        spares=0 if options.max_tasks_per_child is None and memory is None else 1,
+    )
+
+
+def _parsed(name: str, parse: Callable[[object], T], value: object) -> T | None:
+    if value is None:
+        return None
+    try:
+        return parse(value)
+    except BadValue as bad:
+        raise ConfigError(f"Pool({name}=…) must be {bad.expected}, not {value!r}") from None
+
+
+def _pickled(initializer: Callable[[], object] | None) -> bytes:
+    if initializer is None:
+        return b""
+    try:
+        return pickle.dumps(
+            partial(functions.call_pickled, dump_whole(initializer, has_script=has_script())), pickle.HIGHEST_PROTOCOL
+        )
+    except Exception as error:
+        raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error

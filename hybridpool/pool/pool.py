@@ -1,0 +1,273 @@
+"""Pool: functions of an async program, run in forked children under supervision.
+
+    async with Pool(4) as pool:
+        value = await pool.run(function, argument)
+
+No broker. The children, their supervision and the limits are those of the worker (`crew`).
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+import anyio
+
+from hybridpool import events
+from hybridpool.child import functions
+from hybridpool.child.frames import Enqueue, Sent
+from hybridpool.crew import Crew, CrewConfig
+from hybridpool.errors import ConfigError, PoolClosed, PoolError
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.nursery import Nursery
+from hybridpool.policy.lifecycle import State
+from hybridpool.pool.call import Call, Names, write
+from hybridpool.pool.options import PoolOptions, crew_config
+from hybridpool.pool.stats import ChildStats, look
+from hybridpool.pool.stream import stream
+from hybridpool.supervisors.zygote import ZygoteKeeper
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Pool(anyio.AsyncContextManagerMixin):
+    """Runs functions in forked children; enter it to have them.
+
+    Leaving in order waits for the calls that were submitted; leaving by an exception kills the children.
+
+    :param size: how many children work at once; None: one per CPU this process may use.
+    :param options: see `PoolOptions`.
+    :raises ConfigError: if an option has a wrong value.
+    """
+
+    def __init__(self, size: int | None = None, **options: Any) -> None:
+        self._options = PoolOptions(size=size, **options)
+        self._config: CrewConfig = crew_config(self._options)
+        self._bus = events.Bus()
+        self._names = Names()
+        self._crew: Crew | None = None
+        if self._options.on_event is not None:
+            self._bus.subscribe(self._options.on_event)
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if functions.is_running_main():
+            raise PoolError(
+                'this script starts a pool when it is imported: have it do so under `if __name__ == "__main__"`'
+            )
+        keeper = ZygoteKeeper("", tuple(self._options.preload), self._bus)
+        await keeper.start()
+        ended: BaseException | None = None
+        own: Exception | None = None
+        try:
+            async with Crew(keeper, self._config, self._bus, _refuse) as crew:
+                self._crew = crew
+                try:
+                    yield self
+                    await self._finish()
+                except Exception as error:
+                    own = error
+                    raise
+                finally:
+                    self._crew = None
+        except BaseExceptionGroup as group:
+            ended = _without_group(group, own)
+        # Raised here, so that the group of the pool's own tasks is no part of what the user sees.
+        if ended is not None:
+            raise ended
+
+    # ---- calls -------------------------------------------------------------------------------------------
+
+    @overload
+    async def run(
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        timeout: float | None,
+        soft_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def run(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> R:
+        """Run a function in a child and return its value, or raise what it raised, with the child's traceback.
+
+        Cancelling the wait stops the work: a call that has not begun never will, one at work is asked to stop
+        (`TaskCancelled` is raised in it), and after the pool's `grace` its child is killed.
+
+        :param timeout: seconds it may run before its child is killed; the pool's `time_limit` if None.
+        :param soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised in it.
+        :raises CannotSend: if the function or an argument cannot be sent.
+        :raises ChildLost: if its child died; nothing else is lost by that.
+        :raises TimeLimitExceeded: if it ran over `timeout`.
+        :raises PoolClosed: if the pool is not entered, or is being left.
+        """
+        call = self._submit(function, args, kwargs, timeout, soft_timeout)
+        try:
+            return await call
+        except BaseException:
+            if call.state not in ("done", "cancelled"):
+                call.cancel()
+                with anyio.CancelScope(shield=True):
+                    await call.wait()
+            raise
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Run a function in a child, and return a handle at once: to be awaited, looked at, cancelled.
+
+        :raises CannotSend: if the function or an argument cannot be sent.
+        :raises PoolClosed: if the pool is not entered, or is being left.
+        """
+        return self._submit(function, args, kwargs, None, None)
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        ordered: bool = True,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[R]:
+        """Run a function on each item, and give the values as they come.
+
+        Items are taken as there is room for them, so the input may be endless. The first call that fails raises
+        here, when its turn comes; leaving the iteration gives up what is under way.
+
+        :param ordered: give values in the order of the items; else as they are done.
+        :param limit: how many items may be under way; None: 128 for each child.
+        :param timeout: as in `run`, for each call.
+        """
+
+        def begin(item: T, on_done: Callable[..., None]) -> Job:
+            return self._begin(function, (item,), {}, on_done, timeout, None)
+
+        if limit is not None and limit < 1:
+            raise ConfigError(f"map(limit=…) must be at least 1, not {limit!r}")
+        children = max(1, self._entered().lane.size)
+        window = limit if limit is not None else 128 * children
+        name = _name(function)
+        return stream(begin, self._cancel, items, ordered=ordered, window=window, children=children, name=name)
+
+    # ---- children ----------------------------------------------------------------------------------------
+
+    async def resize(self, size: int) -> None:
+        """Have so many children work at once. Growing waits until they are ready; shrinking lets busy ones finish.
+
+        :raises ConfigError: if the size is not a whole number of at least 1.
+        """
+        lane = self._entered().lane
+        PoolOptions(size=size)
+        lane.resize(size)
+        while lane.size == size and len(_at_service(lane.nursery)) < size:
+            await lane.nursery.changed.wait()
+
+    async def recycle(self, child: str) -> None:
+        """Replace a child after what it has in hand; returns when it is gone.
+
+        It works until its replacement is ready.
+
+        :raises PoolError: if there is no child of that name.
+        """
+        lane = self._entered().lane
+        links, changed = lane.nursery.links, lane.nursery.changed
+        if child not in links:
+            raise PoolError(f"there is no child {child!r}; there are {', '.join(links) or 'none'}")
+        link = links[child]
+        # So it does not count any more, and another one is made.
+        link.on_last = True
+        changed.ring()
+        try:
+            while child in links and sum(not other.on_last for other in _at_service(lane.nursery)) < lane.size:
+                await changed.wait()
+        except BaseException:
+            link.on_last = False
+            raise
+        lane.retire(link, "asked to")
+        while child in links:
+            await changed.wait()
+
+    def stats(self) -> list[ChildStats]:
+        """Tell what each child is doing."""
+        return look(self._entered().lane.nursery.links.values())
+
+    # ---- inside ------------------------------------------------------------------------------------------
+
+    def _entered(self) -> Crew:
+        if self._crew is None:
+            raise PoolClosed("the pool is not entered: use it inside `async with Pool() as pool`")
+        return self._crew
+
+    def _submit(
+        self, function: Callable[..., R], args: Any, kwargs: Any, timeout: float | None, soft: float | None
+    ) -> Call[R]:
+        call: Call[R] = Call(_name(function), self._cancel)
+        call.job = self._begin(function, args, kwargs, call.ended, timeout, soft)
+        return call
+
+    def _begin(
+        self,
+        function: Callable[..., object],
+        args: Any,
+        kwargs: Any,
+        on_done: Callable[..., None],
+        timeout: float | None,
+        soft: float | None,
+    ) -> Job:
+        name, content_type, body = write(self._names, function, args, kwargs)
+        options = self._options
+        job = Job(
+            task=name,
+            id="",
+            content_type=content_type,
+            body=body,
+            on_done=on_done,
+            hard_limit=options.time_limit if timeout is None else timeout,
+            soft_limit=options.soft_time_limit if soft is None else soft,
+        )
+        self._entered().submit(job)
+        return job
+
+    def _cancel(self, job: Job) -> None:
+        # Without children every call has ended, or is about to be told that it has.
+        if self._crew is not None:
+            self._crew.lane.cancel(job, self._options.grace)
+
+    async def _finish(self) -> None:
+        """Wait for the calls that were submitted, then let the children go."""
+        crew = self._entered()
+        await crew.finish()
+        crew.stop_taking()
+        await crew.drain(self._options.grace)
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _at_service(nursery: Nursery) -> list[Link]:
+    """The children that run calls or wait for one."""
+    return [link for link in nursery.links.values() if link.state in (State.IDLE, State.BUSY)]
+
+
+def _without_group(group: BaseExceptionGroup[BaseException], own: Exception | None) -> BaseException:
+    """What ended the pool: its own trouble if there was some, else what the block raised."""
+    trouble = [error for error in group.exceptions if error is not own]
+    if not trouble and own is not None:
+        return own
+    return trouble[0] if len(trouble) == 1 else group
+
+
+def _refuse(frame: Enqueue, answer: Callable[[Sent], None]) -> None:
+    answer(Sent(frame.ticket, "this pool has no broker to publish to"))

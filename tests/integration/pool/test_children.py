@@ -1,0 +1,438 @@
+"""The children of a `Pool`: how many, how long, with what, in which surroundings."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+import uvloop
+
+from hybridpool import Pool, errors, events
+from hybridpool.supervisors import staff
+from tests.contract.inbox import Facts
+from tests.integration.pool import chores
+from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
+
+# starting a zygote reads the pipe on which exec would tell its failure
+pytestmark = pytest.mark.may_block
+
+
+class Enough(Exception):
+    """Ends a block in the middle."""
+
+
+def pids(pool: Pool) -> dict[str, int]:
+    """Return name and pid of each child."""
+    return {child.name: child.pid for child in pool.stats()}
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    with anyio.fail_after(PATIENCE):
+        while not true():
+            await anyio.lowlevel.checkpoint()
+
+
+# ---- how many --------------------------------------------------------------------------------------------------------
+
+
+async def test_resize(two: Pool, gate: Gate) -> None:
+    """A pool could not grow or shrink, or a running call be lost when it shrinks."""
+    await two.resize(4)
+    calls = [two.submit(chores.hold, gate.path, number) for number in range(5)]
+    assert len(set(await gate.came(4))) == 4
+    assert gate.nobody(), "more at once than the new size"
+    await two.resize(1)
+    gate.let(4)
+    await gate.came(1)
+    assert gate.nobody()
+    gate.let(1)
+    assert await outcomes(calls) == list(range(5))
+    await idle(two, 1)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+async def test_sizes_that_are_none(two: Pool, size: Any) -> None:
+    """A pool of no children would let every call wait for ever."""
+    with pytest.raises(errors.ConfigError, match="at least 1"):
+        await two.resize(size)
+    with pytest.raises(errors.ConfigError, match="at least 1"):
+        Pool(size)
+    assert await two.run(chores.add, 1) == 2
+
+
+async def test_resizing_twice_at_once(two: Pool) -> None:
+    """A resize that is overtaken by another would wait for ever."""
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(two.resize, 5)
+            tasks.start_soon(two.resize, 1)
+    await idle(two, 1)
+
+
+async def test_stats(two: Pool, gate: Gate) -> None:
+    """Nobody could see what the children are doing."""
+    await idle(two, 2)
+    call = two.submit(chores.hold, gate.path)
+    [pid] = await gate.came()
+    busy, free = sorted(two.stats(), key=lambda child: child.state)
+    assert (busy.state, busy.pid, busy.in_hand, busy.tasks) == ("busy", pid, 1, 0)
+    assert busy.at_work == f"{chores.__name__}:hold"
+    assert 0 < busy.working_for < PATIENCE
+    assert (free.state, free.in_hand, free.at_work, free.working_for) == ("idle", 0, None, 0)
+    gate.let()
+    await call
+    assert sum(child.tasks for child in two.stats()) == 1
+
+
+async def test_autoscale(gate: Gate) -> None:
+    """The pool would not grow with its load, or not shrink without."""
+    async with Pool(autoscale=(1, 3), autoscale_idle=0.05) as pool:
+        calls = [pool.submit(chores.hold, gate.path) for _ in range(4)]
+        assert len(set(await gate.came(3))) == 3
+        assert gate.nobody()
+        gate.let(4)
+        await outcomes(calls)
+        await idle(pool, 1)
+
+
+async def test_a_hundred_children(gate: Gate) -> None:
+    """A large pool would not come up, not work all at once, or not end."""
+    async with open_pool(100) as pool:
+        calls = [pool.submit(chores.hold, gate.path) for _ in range(100)]
+        assert len(set(await gate.came(100))) == 100
+        gate.let(100)
+        assert await outcomes(calls) == [None] * 100
+        found = pids(pool).values()
+        assert len(found) == 100
+    assert not any(map(psutil.pid_exists, found))
+
+
+# ---- how long --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+async def test_max_tasks_per_child(limit: int) -> None:
+    """A child would run more or fewer calls than it may, however many lie in its channel."""
+    facts = Facts()
+    async with open_pool(2, max_tasks_per_child=limit, on_event=facts) as pool:
+        number = 20 * limit if limit > 1 else 40
+        counts = Counter([name async for name in pool.map(chores.whose_of, range(number))])
+        assert sum(counts.values()) == number
+        assert max(counts.values()) <= limit
+        full = [fact.child for fact in facts.of(events.ChildRetired) if "max_tasks_per_child" in fact.reason]
+        assert sorted(full) == sorted(name for name, had in counts.items() if had == limit)
+        await idle(pool, 3)
+    for fact in facts.of(events.ChildGone):
+        assert (fact.cause, fact.expected) == ("exit code 0", True)
+
+
+async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> None:
+    """While one child takes its time to go, fewer calls would run at once."""
+    initializer = partial(chores.kept_until_let_go, second_gate.path)
+    async with open_pool(2, max_tasks_per_child=1, initializer=initializer, grace=PATIENCE) as pool:
+        calls = []
+        for _ in range(3):
+            calls += [pool.submit(chores.hold, gate.path) for _ in range(2)]
+            await gate.came(2)
+            gate.let(2)
+            # both wait at the second gate before they go, and the next two run meanwhile
+            await second_gate.came(2)
+        assert await outcomes(calls) == [None] * 6
+        second_gate.let(100)
+
+
+async def test_recycle(two: Pool, gate: Gate) -> None:
+    """A child could not be replaced by hand; or a call in its hand be lost; or another one go."""
+    held = two.submit(chores.hold, gate.path, "done")
+    [pid] = await gate.came()
+    [busy] = [name for name, found in pids(two).items() if found == pid]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(two.recycle, busy)
+        await until(lambda: "retiring" in {child.state for child in two.stats()})
+        gate.let()
+    assert await held == "done"
+    assert busy not in pids(two)
+    await idle(two, 2)
+    with pytest.raises(errors.PoolError, match=f"no child '{busy}'; there are ForkPoolWorker"):
+        await two.recycle(busy)
+
+
+async def test_recycling_all_at_once(two: Pool) -> None:
+    """Replacing all children would take more of them than asked, or never end."""
+    before = pids(two)
+    await until(lambda: len(pids(two)) == 2)
+    before = pids(two)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for name in before:
+                tasks.start_soon(two.recycle, name)
+            assert [value async for value in two.map(chores.add, range(2000))] == list(range(1, 2001))
+    assert not before.keys() & pids(two).keys()
+    await idle(two, 2)
+    assert list(pids(two)) == ["ForkPoolWorker-3", "ForkPoolWorker-4"]
+
+
+async def test_capacity_while_a_replacement_is_born(gate: Gate, second_gate: Gate, tmp_path: Path) -> None:
+    """A child that is recycled by hand would be gone before another one can work."""
+    flag = tmp_path / "flag"
+    initializer = partial(chores.held_birth, second_gate.path, str(flag))
+    async with open_pool(2, initializer=initializer) as pool:
+        await idle(pool, 2)
+        flag.touch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.recycle, "ForkPoolWorker-1")
+            await second_gate.came()
+            calls = [pool.submit(chores.hold, gate.path) for _ in range(2)]
+            assert len(set(await gate.came(2))) == 2
+            second_gate.let()
+            gate.let(2)
+            await outcomes(calls)
+        await idle(pool, 2)
+        assert "ForkPoolWorker-1" not in pids(pool)
+
+
+async def test_giving_up_a_recycle(second_gate: Gate, tmp_path: Path) -> None:
+    """A recycling that is cancelled before its replacement is there would leave the pool one child too large."""
+    flag = tmp_path / "flag"
+    async with open_pool(2, initializer=partial(chores.held_birth, second_gate.path, str(flag))) as pool:
+        await idle(pool, 2)
+        flag.touch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.recycle, "ForkPoolWorker-1")
+            await second_gate.came()
+            tasks.cancel_scope.cancel()
+        second_gate.let()
+        await idle(pool, 2)
+
+
+async def test_memory_limit() -> None:
+    """A child that grows would never be replaced, or one that does not grow be replaced as well."""
+    facts = Facts()
+    async with open_pool(1, max_memory_per_child="64MB", on_event=facts) as pool:
+        first = await pool.run(chores.keep, 1_000_000)
+        assert await pool.run(chores.keep, 90_000_000) == first
+        assert await pool.run(chores.keep, 1_000_000) != first
+        [retired] = facts.of(events.ChildRetired)
+        assert retired.child == first
+        assert retired.reason.startswith("max_memory_per_child: ")
+
+
+# ---- with what -------------------------------------------------------------------------------------------------------
+
+
+async def test_plain_initializer() -> None:
+    """What a plain initializer returns could not be had in a call, or be shared between children."""
+    async with open_pool(2, initializer=chores.plain_resource) as pool:
+        found = await outcomes([pool.submit(chores.resource) for _ in range(20)])
+        assert {one[0] for one in found} <= set(pids(pool).values())  # type: ignore[index]
+    async with open_pool(1) as pool:
+        assert await pool.run(chores.resource) is None
+
+
+async def test_generator_initializer(journal: Journal) -> None:
+    """What a child holds would not be given back when it retires, after a call has failed, or when the pool ends."""
+    async with open_pool(2, initializer=partial(chores.kept, journal.path), grace=PATIENCE) as pool:
+        await idle(pool, 2)
+        first, second = pids(pool).items()
+        with pytest.raises(ValueError, match="resource of"):
+            await pool.run(chores.fail_with_resource)
+        assert Counter(journal.lines()) == Counter([f"open {first[1]}", f"open {second[1]}"])
+        await pool.recycle(first[0])
+        assert f"close {first[1]}" in journal.lines()
+        assert f"close {second[1]}" not in journal.lines()
+    lines = journal.lines()
+    assert len(lines) == len(set(lines)) == 6
+    assert {line.split()[1] for line in lines if "open" in line} == {
+        line.split()[1] for line in lines if "close" in line
+    }
+
+
+async def test_an_initializer_by_cloudpickle() -> None:
+    """A local function could be called in a child, but not make its resource."""
+    async with open_pool(1, initializer=lambda: "local") as pool:
+        assert await pool.run(chores.resource) == "local"
+
+
+@pytest.mark.parametrize("initializer", [chores.no_database, chores.never_born], ids=["fails", "hangs"])
+async def test_children_that_cannot_be_born(initializer: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool whose initializer fails would spin, keep its callers waiting, or not say why."""
+    monkeypatch.setattr(staff, "_BIRTHS_TO_GIVE_UP", 2)
+    why = "no database" if initializer is chores.no_database else "not ready within"
+    waiting: list[Awaitable[int]] = []
+
+    async def use() -> None:
+        async with open_pool(1, initializer=initializer, birth_timeout=0.3) as pool:
+            waiting.append(pool.submit(chores.add, 1))
+            await pool.run(chores.add, 2)
+
+    with anyio.fail_after(PATIENCE):
+        with pytest.raises(errors.ChildBirthFailed, match=why):
+            await use()
+    [found] = await outcomes(waiting)
+    assert isinstance(found, errors.PoolError)
+
+
+async def test_preload() -> None:
+    """What is preloaded would be imported by each child again, which costs time and memory."""
+    async with open_pool(2, preload=[chores.__name__]) as pool:
+        importers = set(await outcomes([pool.submit(chores.imported_by) for _ in range(20)]))
+        assert len(importers) == 1
+        assert not importers & {*pids(pool).values(), os.getpid()}
+    with pytest.raises(errors.AppLoadError, match=r"no module 'tests\.integration\.pool\.chore'.*chores"):
+        async with open_pool(1, preload=["tests.integration.pool.chore"]):
+            raise AssertionError("it was entered")
+
+
+# ---- children of children --------------------------------------------------------------------------------------------
+
+
+async def test_children_may_have_children(two: Pool) -> None:
+    """Libraries that start processes could not be used in a call."""
+    assert await two.run(chores.by_processes) == [0, 0]
+    assert await two.run(chores.by_subprocess) == "42\n"
+    for method in ("fork", "spawn"):
+        assert await two.run(chores.by_executor, method) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("how", ["recycled", "timed out", "pool left"])
+async def test_what_calls_leave_goes_with_the_child(how: str) -> None:
+    """Processes that a call leaves would stay for ever after its child."""
+    async with open_pool(1) as pool:
+        process = psutil.Process(await pool.run(chores.leave_process))
+        assert process.is_running()
+        if how == "recycled":
+            await pool.recycle("ForkPoolWorker-1")
+        elif how == "timed out":
+            with pytest.raises(errors.TimeLimitExceeded):
+                await pool.run(chores.nap, 60, timeout=0.1)
+        if how != "pool left":
+            await until(lambda: not process.is_running())
+    await until(lambda: not process.is_running())
+
+
+# ---- in which surroundings -------------------------------------------------------------------------------------------
+
+
+async def test_in_a_process_full_of_threads() -> None:
+    """A process with threads, which cannot be forked safely, could have no pool."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    try:
+        async with open_pool(2) as pool:
+            assert sum([value async for value in pool.map(chores.add, range(500))]) == sum(range(501))
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+
+
+async def test_two_pools_at_once(gate: Gate) -> None:
+    """Two pools in one process would have a part in common."""
+    async with open_pool(1, initializer=lambda: "a") as one, open_pool(1, initializer=lambda: "b") as other:
+        held = one.submit(chores.hold, gate.path)
+        await gate.came()
+        assert await other.run(chores.resource) == "b"
+        gate.let()
+        await held
+        assert await one.run(chores.resource) == "a"
+        assert not set(pids(one).values()) & set(pids(other).values())
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_pool_in_a_thread(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A program whose loop is not in its main thread could have no pool."""
+    found: list[object] = []
+
+    async def use() -> None:
+        async with open_pool(2) as pool:
+            found.append(await pool.run(chores.add, 1))
+            with pytest.raises(errors.TimeLimitExceeded):
+                await pool.run(chores.nap, 60, timeout=0.1)
+            found.extend([value async for value in pool.map(chores.add, range(3))])
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(use())
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(map(str, found)) == sorted(["2", "1", "2", "3"] * 2)
+
+
+async def test_leaving_by_an_exception(gate: Gate) -> None:
+    """A block that fails would wait for what it started, or leave it running."""
+    found: list[int] = []
+    waiting: list[Any] = []
+
+    async def leave() -> None:
+        async with open_pool(2) as pool:
+            await idle(pool, 2)
+            waiting.extend(pool.submit(chores.hold, gate.path) for _ in range(3))
+            found.extend(await gate.came(2))
+            raise Enough
+
+    with anyio.fail_after(PATIENCE):
+        with pytest.raises(Enough):
+            await leave()
+    assert not any(map(psutil.pid_exists, found))
+    assert {type(one) for one in await outcomes(waiting)} == {errors.ChildLost}
+    assert {call.state for call in waiting} == {"done"}
+
+
+async def test_leaving_by_cancellation(gate: Gate) -> None:
+    """A scope around the block that is cancelled would wait for its calls."""
+    found: list[int] = []
+    with anyio.fail_after(PATIENCE), anyio.CancelScope() as scope:
+        async with open_pool(1) as pool, anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.run, chores.hold, gate.path)
+            found.extend(await gate.came())
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert not any(map(psutil.pid_exists, found))
+
+
+def open_fds() -> int:
+    """Count what this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_nothing_is_left() -> None:
+    """A program that makes many pools would run out of descriptors or processes."""
+    async with open_pool(1):
+        # the first opens what is opened once
+        pass
+    before = open_fds()
+    family = psutil.Process().children(recursive=True)
+    for _ in range(3):
+        async with open_pool(2, max_tasks_per_child=3) as pool:
+            assert len([value async for value in pool.map(chores.add, range(20))]) == 20
+            await outcomes([pool.submit(chores.die)])
+    assert open_fds() == before
+    assert psutil.Process().children(recursive=True) == family
+
+
+async def test_the_zygote_dies(two: Pool, gate: Gate) -> None:
+    """A pool without its zygote would stand still for ever."""
+    await idle(two, 2)
+    zygote = psutil.Process(two.stats()[0].pid).parent()
+    assert zygote is not None
+    call = two.submit(chores.wait_forever, gate.path)
+    await gate.came()
+    os.kill(zygote.pid, signal.SIGKILL)
+    assert isinstance(await waited(call), errors.ChildLost)
+    with anyio.fail_after(PATIENCE):
+        assert await two.run(chores.add, 1) == 2

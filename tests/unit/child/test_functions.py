@@ -1,0 +1,200 @@
+"""Calls of plain functions: pickled in, pickled out."""
+
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from hybridpool.child import frames, functions, payload
+from hybridpool.child.frames import Call, ChildOutcome, Done, Raised, Returned
+from hybridpool.errors import CannotSend
+from tests.strategies import values
+
+MODULE = __name__
+
+
+class Broken(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("broken")
+        self.lock = threading.Lock()
+
+
+class Shop:
+    """Has functions inside."""
+
+    @staticmethod
+    def price(of: object, tax: float = 1.0) -> float:
+        """Be called by a qualified name."""
+        return len(repr(of)) * tax
+
+
+def give_back(value: object) -> object:
+    """Change nothing."""
+    return value
+
+
+def fail(error: BaseException) -> None:
+    """Raise what is given."""
+    raise error
+
+
+def make_broken() -> None:
+    """Raise what cannot be pickled."""
+    raise Broken
+
+
+def make_lock() -> object:
+    """Return what cannot be pickled."""
+    return threading.Lock()
+
+
+def make_local() -> Callable[[], int]:
+    """Return what only cloudpickle can send."""
+    return lambda: 7
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this module be found by its name, as pytest does not put it there."""
+    monkeypatch.setitem(sys.modules, MODULE, sys.modules.get(MODULE) or sys.modules[give_back.__module__])
+    yield
+    functions._known.clear()
+
+
+def call(name: str, *args: object, **kwargs: object) -> ChildOutcome:
+    """Run a function as a child would, and see that the outcome can be sent."""
+    message = Call(1, f"{MODULE}:{name}", "", functions.BY_NAME, pickle.dumps((args, kwargs)))
+    outcome = payload.runner({})(message)
+    sent = Done(1, outcome, 0.0, 0)
+    assert frames.read_from_child(frames.pack([sent])) == [sent]
+    return outcome
+
+
+def returned(outcome: ChildOutcome) -> Any:
+    """Return the value of a call."""
+    assert isinstance(outcome, Returned), outcome
+    return pickle.loads(outcome.value)
+
+
+def error_of(outcome: ChildOutcome) -> BaseException:
+    """Return what a call raised, as its caller gets it."""
+    assert isinstance(outcome, Raised), outcome
+    error: BaseException = pickle.loads(outcome.pickled)
+    return error
+
+
+@given(value=values)
+def test_any_value(value: object) -> None:
+    """Some argument or result would be changed on its way."""
+    assert returned(call("give_back", value)) == value
+
+
+def test_names_with_dots() -> None:
+    """A static method could not be called."""
+    assert returned(call("Shop.price", "ab", tax=0.5)) == 2.0
+
+
+def test_is_looked_up_once() -> None:
+    """Each call would import and search again."""
+    call("give_back", 1)
+    assert functions._known == {f"{MODULE}:give_back": give_back}
+
+
+@pytest.mark.parametrize("name", ["gone", "Shop.gone", "Shop.gone.deeper", "MODULE"])
+def test_no_such_function(name: str) -> None:
+    """A function that the child does not have would end the child, or hang its caller."""
+    error = error_of(call(name))
+    assert isinstance(error, CannotSend)
+    assert repr(name) in str(error)
+
+
+def test_no_such_module() -> None:
+    """As above."""
+    message = Call(1, "no.such.module:f", "", functions.BY_NAME, pickle.dumps(((), {})))
+    assert isinstance(error_of(functions.run(message)), ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("error", [ValueError("x", 3), KeyError("k"), SystemExit(3), CannotSend("y")])
+def test_what_it_raises(error: BaseException) -> None:
+    """The caller would get another exception than the function raised."""
+    outcome = call("fail", error)
+    found = error_of(outcome)
+    assert (type(found), found.args) == (type(error), error.args)
+    assert isinstance(outcome, Raised)
+    assert "in fail" in outcome.traceback
+
+
+def test_an_exception_that_cannot_be_sent() -> None:
+    """The child would die of it, or the caller learn nothing."""
+    outcome = call("make_broken")
+    assert isinstance(outcome, Raised)
+    assert (outcome.kind, outcome.pickled) == ("Broken", b"")
+    assert "broken" in outcome.text
+
+
+def test_a_stop_from_outside_is_the_outcome() -> None:
+    """Ctrl+C in a child's task would be taken for the task's own error."""
+    with pytest.raises(KeyboardInterrupt):
+        call("fail", KeyboardInterrupt())
+
+
+def test_a_body_that_is_no_pickle() -> None:
+    """It would end the child."""
+    outcome = functions.run(Call(1, f"{MODULE}:give_back", "", functions.BY_NAME, b"\x80nonsense"))
+    assert isinstance(outcome, Raised)
+
+
+def test_a_value_that_cannot_be_sent() -> None:
+    """It would end the child, or the caller not learn which function returned what."""
+    error = error_of(call("make_lock"))
+    assert isinstance(error, CannotSend)
+    assert "make_lock" in str(error)
+    assert "lock" in str(error)
+
+
+def test_with_cloudpickle() -> None:
+    """A lambda could not be called or returned although cloudpickle is there."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    assert returned(call("make_local"))() == 7
+    body = cloudpickle.dumps((lambda number: number + 1, (1,), {}))
+    assert returned(functions.run(Call(1, "<lambda>", "", functions.WHOLE, body))) == 2
+
+
+def test_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that only cloudpickle can send would end a child without it."""
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    assert isinstance(error_of(call("make_local")), CannotSend)
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Be a child whose parent runs a script."""
+    path = tmp_path / "script.py"
+    path.write_text("def double(x):\n    return 2 * x\n\nif __name__ == '__main__':\n    raise SystemExit('started')\n")
+    # so that both are put back
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setitem(sys.modules, "__mp_main__", sys.modules["__main__"])
+    monkeypatch.delitem(sys.modules, "__mp_main__")
+    yield path
+    functions.set_main_path(None)
+
+
+def test_functions_of_a_script(script: Path) -> None:
+    """A function of the program itself could not be called, or the program be started again in each child."""
+    message = Call(1, "__main__:double", "", functions.BY_NAME, pickle.dumps(((21,), {})))
+    assert isinstance(error_of(functions.run(message)), CannotSend), "nobody has said where it is"
+    functions.set_main_path(str(script))
+    assert returned(functions.run(message)) == 42
+
+
+def test_tasks_of_an_app_still_run() -> None:
+    """A worker's children would take its calls for pickled ones."""
+    message = Call(1, "double", "i", "application/json", b"[[4],{},null]")
+    assert payload.runner({"double": lambda x: 2 * x})(message) == Returned(b"8", "8")

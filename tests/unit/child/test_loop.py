@@ -1,0 +1,388 @@
+"""The life of a child, in this very process: the parent's part is played by the tasks, who know what comes when."""
+
+import os
+import pickle
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hybridpool.child import context, frames, wire
+from hybridpool.child.frames import (
+    Back,
+    Call,
+    ChildOutcome,
+    Done,
+    Enqueue,
+    Frame,
+    Raised,
+    Recall,
+    Returned,
+    Said,
+    Sent,
+    Stop,
+)
+from hybridpool.child.loop import ATTENTION, Child
+from hybridpool.child.memory import Gauge
+from hybridpool.child.slate import Slate
+from hybridpool.child.words import raised
+from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
+
+OK = Returned(b"1", "1")
+
+
+def call(seq: int, task: str = "nothing", *, brief: bool = False) -> Call:
+    """Return a call."""
+    return Call(seq, task, f"id-{seq}", "", b"", 0, None, brief)
+
+
+class Play:
+    """A child, and its parent's end of the channel."""
+
+    def __init__(self) -> None:
+        self.parent, channel = wire.channel()
+        self.parent.setblocking(False)
+        self.channel = channel
+        self.slate, self._descriptor = Slate.make()
+        self.child = Child("ForkPoolWorker-1", channel, self.slate)
+        #: what the child ran, in order
+        self.ran: list[int] = []
+        #: what a call of that name does
+        self.tasks: dict[str, Callable[[], object]] = {"nothing": lambda: None}
+
+    def tell(self, *said: frames.ToChild, alert: bool = False) -> None:
+        """Be the parent: put frames into the channel as one message."""
+        wire.send(self.parent, frames.pack(said))
+        if alert:
+            signal.raise_signal(ATTENTION)
+
+    def run(self, message: Call) -> ChildOutcome:
+        """Run a call."""
+        self.ran.append(message.seq)
+        try:
+            self.tasks[message.task]()
+        except BaseException as error:  # noqa: BLE001  # as a child does
+            return raised(error)
+        return OK
+
+    def work(self) -> list[list[Any]]:
+        """Have the child serve what was said, and what its tasks say, to the end; return its messages."""
+        self.child.work(self.run, Gauge(0), self.end_if_all_is_said)
+        return self.heard()
+
+    def end_if_all_is_said(self) -> None:
+        """After each task: end the channel if there is nothing in it."""
+        if not self.child._inbox and not select.select([self.channel], [], [], 0)[0]:
+            self.parent.shutdown(socket.SHUT_WR)
+
+    def heard(self) -> list[list[Any]]:
+        """Return the messages that the child has sent since the last look."""
+        found: list[list[Any]] = []
+        while True:
+            try:
+                message = wire.receive(self.parent)
+            except BlockingIOError:
+                return found
+            found.append(frames.read_from_child(message))
+
+    def close(self) -> None:
+        """Leave nothing open."""
+        self.parent.close()
+        self.channel.close()
+        self.slate.close()
+        os.close(self._descriptor)
+
+
+@pytest.fixture
+def play() -> Iterator[Play]:
+    """Make a child."""
+    before = signal.getsignal(ATTENTION)
+    made = Play()
+    yield made
+    signal.signal(ATTENTION, before)
+    context.set_current_task(None)
+    made.close()
+
+
+def seqs(messages: list[list[Frame]]) -> list[list[int]]:
+    """Return which calls each message says to be done."""
+    return [[frame.seq for frame in message if isinstance(frame, Done)] for message in messages]
+
+
+def outcomes(messages: list[list[Frame]]) -> dict[int, ChildOutcome]:
+    """Return how each call ended."""
+    return {frame.seq: frame.outcome for message in messages for frame in message if isinstance(frame, Done)}
+
+
+# ---- outcomes leave --------------------------------------------------------------------------------------------------
+
+
+def test_serves_in_order_to_the_end(play: Play) -> None:
+    """A call would be left out, or the child not end with its channel."""
+    play.tell(call(1), call(2))
+    play.tell(call(3))
+    assert seqs(play.work()) == [[1], [2], [3]]
+    assert play.ran == [1, 2, 3]
+    assert play.slate.read() == (3, [])
+
+
+def test_brief_ones_leave_together(play: Play) -> None:
+    """The parent would be woken for each of a thousand little calls."""
+    play.tell(*(call(seq, brief=True) for seq in range(1, 11)))
+    messages = play.work()
+    assert [seq for message in seqs(messages) for seq in message] == list(range(1, 11))
+    assert len(messages) < 5
+
+
+def test_the_last_of_a_batch_does_not_wait(play: Play) -> None:
+    """A result would be kept back although nothing is to come."""
+    seen: list[list[int]] = []
+    play.tasks["look"] = lambda: seen.extend(seqs(play.heard()))
+    play.tell(call(1, brief=True))
+    play.tell(call(2, "look", brief=True))
+    play.work()
+    assert seen == [[1]]
+
+
+def test_a_long_one_holds_nothing_up(play: Play) -> None:
+    """A result would wait a minute behind a call that is known to be long."""
+    seen: list[list[int]] = []
+    play.tasks["look"] = lambda: seen.extend(seqs(play.heard()))
+    play.tell(call(1, brief=True), call(2, "look"))
+    play.work()
+    assert seen == [[1]]
+
+
+def test_no_result_waits_longer_than_a_millisecond_by_itself(play: Play) -> None:
+    """Calls that turn out longer than thought would hold back what is done."""
+    play.tasks["sleep"] = lambda: time.sleep(0.002)
+    play.tell(*(call(seq, "sleep", brief=True) for seq in range(1, 5)))
+    assert max(len(message) for message in play.work()) <= 2
+
+
+def test_stands_on_the_slate_meanwhile(play: Play) -> None:
+    """If the child died in the next call, those that were done would be run again."""
+    seen: list[tuple[int, list[int]]] = []
+
+    def look() -> None:
+        began, left = play.slate.read()
+        heard = [seq for message in seqs(play.heard()) for seq in message]
+        seen.append((began, heard + [frame.seq for frame in left if isinstance(frame, Done)]))
+
+    play.tasks["look"] = look
+    play.tell(call(1, brief=True), call(2, brief=True), call(3, "look", brief=True))
+    play.work()
+    assert seen == [(3, [1, 2])]
+
+
+def test_a_large_outcome_keeps_its_place(play: Play) -> None:
+    """What does not fit on the slate would overtake what stands there."""
+    large = Returned(b"x" * 50_000, "")
+
+    def run(message: Call) -> ChildOutcome:
+        return large if message.seq == 2 else OK
+
+    play.tell(*(call(seq, brief=True) for seq in (1, 2, 3)))
+    play.child.work(run, Gauge(0), play.end_if_all_is_said)
+    assert [seq for message in seqs(play.heard()) for seq in message] == [1, 2, 3]
+
+
+# ---- calls go back ---------------------------------------------------------------------------------------------------
+
+
+def test_gives_back_what_has_not_begun(play: Play) -> None:
+    """Calls would wait behind a long one although other children are free."""
+    seen: list[list[Frame]] = []
+
+    def be_recalled() -> None:
+        play.tell(Recall(), alert=True)
+        seen.extend(play.heard())
+
+    play.tasks["long"] = be_recalled
+    play.tell(call(1, brief=True), call(2, "long", brief=True), call(3), call(4))
+    play.tell(call(5))
+    last = play.work()
+    assert seqs(seen) == [[1], []], "what was done leaves in the middle of the long one"
+    assert seen[1] == [Back([3, 4, 5])]
+    assert seqs(last) == [[2]]
+    assert play.ran == [1, 2]
+
+
+def test_a_recall_that_comes_late(play: Play) -> None:
+    """A child that is between two calls would overlook it, or give back what it has begun."""
+    play.tell(call(1))
+    play.tell(Recall())
+    play.tell(call(2))
+    messages = play.work()
+    assert outcomes(messages) == {1: OK, 2: OK}
+    assert [Back([])] in messages
+
+
+# ---- a call is stopped -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stop", "error"),
+    [(Stop(2, "soft time limit", 1.5), SoftTimeLimitExceeded), (Stop(2, "cancelled"), TaskCancelled)],
+)
+def test_stops_the_one_that_is_meant(play: Play, stop: Stop, error: type[BaseException]) -> None:
+    """A task would run on after its time, or the next one pay for it."""
+    play.tasks["long"] = lambda: play.tell(stop, alert=True)
+    play.tell(call(1), call(2, "long"), call(3))
+    done = outcomes(play.work())
+    assert (done[1], done[3]) == (OK, OK)
+    assert isinstance(done[2], Raised)
+    assert done[2].kind == error.__name__
+
+
+def test_never_stops_another(play: Play) -> None:
+    """A stop that comes late would hit the next task."""
+    play.tasks["late"] = lambda: play.tell(Stop(1, "cancelled"), alert=True)
+    play.tell(call(1), call(2, "late"))
+    play.tell(Stop(1, "cancelled"))
+    play.tell(call(3))
+    assert outcomes(play.work()) == {1: OK, 2: OK, 3: OK}
+
+
+def test_stops_once(play: Play) -> None:
+    """A task that cleans up after its stop would be stopped in that again."""
+
+    def clean_up() -> None:
+        try:
+            play.tell(Stop(1, "cancelled"), alert=True)
+        except TaskCancelled:
+            play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+
+    play.tasks["clean_up"] = clean_up
+    play.tell(call(1, "clean_up"))
+    assert outcomes(play.work()) == {1: OK}
+
+
+def test_a_stop_that_came_just_before_the_start(play: Play) -> None:
+    """A call that is given up at once would run on to its end: its stop came when no call was at work."""
+    play.tell(call(1))
+    play.tell(Stop(1, "cancelled"))
+    signal.raise_signal(ATTENTION)
+    done = outcomes(play.work())
+    assert isinstance(done[1], Raised)
+    assert isinstance(pickle.loads(done[1].pickled), TaskCancelled)
+    assert play.ran == []
+
+
+def test_an_attention_without_a_word(play: Play) -> None:
+    """A signal from somebody else would end a task."""
+    play.tasks["alerted"] = lambda: signal.raise_signal(ATTENTION)
+    play.tell(call(1, "alerted"), call(2))
+    assert outcomes(play.work()) == {1: OK, 2: OK}
+    assert play.ran == [1, 2]
+
+
+def test_a_call_that_comes_with_the_alert_is_kept(play: Play) -> None:
+    """What the handler reads in the middle of a task would be lost, or change its order."""
+    play.tasks["long"] = lambda: play.tell(call(3), call(4), alert=True)
+    play.tell(call(1, "long"), call(2))
+    assert [seq for message in seqs(play.work()) for seq in message] == play.ran == [1, 2, 3, 4]
+
+
+# ---- a task asks its parent ------------------------------------------------------------------------------------------
+
+
+def ask() -> None:
+    """Have the parent publish something."""
+    running = context.current_task()
+    assert running is not None
+    running.enqueue(b"message")
+
+
+def test_asks_and_goes_on(play: Play) -> None:
+    """A task that sends another would wait for ever, or take another call for its answer."""
+    play.tasks["ask"] = ask
+    play.tell(call(1, "ask"), call(2))
+    play.tell(call(3))
+    play.tell(Sent(1, None))
+    messages = play.work()
+    assert messages[0] == [Enqueue(1, b"message")]
+    assert outcomes(messages) == {1: OK, 2: OK, 3: OK}
+    assert play.ran == [1, 2, 3]
+
+
+def test_asks_in_vain(play: Play) -> None:
+    """A task would believe that its message is sent."""
+    play.tasks["ask"] = ask
+    play.tell(call(1, "ask"))
+    play.tell(Sent(1, "no broker"))
+    [done] = outcomes(play.work()).values()
+    assert isinstance(done, Raised)
+    assert done.text == "RuntimeError('no broker')"
+
+
+def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
+    """A task that waits for a broker that is gone could not be stopped."""
+    play.tasks["ask"] = ask
+    play.tell(call(1, "ask"))
+    play.tell(Stop(1, "cancelled"))
+    play.tell(Sent(1, None))
+    play.tell(call(2, "ask"))
+    play.tell(Sent(2, None))
+    done = outcomes(play.work())
+    assert isinstance(done[1], Raised)
+    assert (done[1].kind, done[2]) == ("TaskCancelled", OK)
+
+
+def test_a_stop_that_comes_with_the_answer(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop would be overlooked, because the signal came while the task was reading the answer before it."""
+    receive = wire.receive
+
+    def alerted(*args: Any) -> frames.Message:
+        message = receive(*args)
+        if frames.pack((Sent(1, None),)) == message:
+            signal.raise_signal(ATTENTION)
+        return message
+
+    play.tasks["ask"] = ask
+    play.tell(call(1, "ask"))
+    play.tell(Sent(1, None))
+    play.tell(Stop(1, "cancelled"))
+    monkeypatch.setattr(wire, "receive", alerted)
+    [done] = outcomes(play.work()).values()
+    assert isinstance(done, Raised)
+    assert done.kind == "TaskCancelled"
+
+
+def test_gives_back_while_it_waits_for_an_answer(play: Play) -> None:
+    """Calls would wait behind one that waits for the broker."""
+    play.tasks["ask"] = ask
+    play.tell(call(1, "ask"), call(2))
+    play.tell(Recall())
+    play.tell(Sent(1, None))
+    messages = play.work()
+    assert [Back([2])] in messages
+    assert play.ran == [1]
+
+
+def test_says_things_in_order(play: Play) -> None:
+    """A line would be read before the end of the task before it."""
+    play.tasks["speak"] = lambda: play.child.say("here\n")
+    play.tell(call(1, brief=True), call(2, "speak", brief=True))
+    flat = [frame for message in play.work() for frame in message]
+    assert [type(frame) for frame in flat] == [Done, Said, Done]
+
+
+def test_knows_the_task_at_work(play: Play) -> None:
+    """A task could not ask who it is, or another would be told."""
+    seen: list[object] = []
+
+    def look() -> None:
+        running = context.current_task()
+        assert running is not None
+        seen.append((running.id, running.name, running.child))
+
+    play.tasks["look"] = look
+    play.tell(call(1, "look"))
+    play.work()
+    assert seen == [("id-1", "look", "ForkPoolWorker-1")]
+    assert context.current_task() is None

@@ -1,0 +1,108 @@
+"""The page that parent and child share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool.child import frames
+from hybridpool.child.frames import Done, Returned
+from hybridpool.child.slate import Slate
+
+
+def done(seq: int, value: bytes = b"5") -> Done:
+    """Return an outcome."""
+    return Done(seq, Returned(value, ""), 0.5, 0)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Slate, Slate]]:
+    """Return the parent's and the child's view of one page."""
+    with_both = made()
+    yield with_both
+    for slate in with_both:
+        slate.close()
+
+
+def made() -> tuple[Slate, Slate]:
+    """Make a page and look at it twice."""
+    parent, descriptor = Slate.make()
+    child = Slate(descriptor)
+    os.close(descriptor)
+    return parent, child
+
+
+def test_a_new_one_says_nothing(pair: tuple[Slate, Slate]) -> None:
+    """A child that dies in its birth would be taken to have begun a call."""
+    parent, child = pair
+    assert parent.read() == (0, [])
+    assert child.count == 0
+
+
+def test_survives_the_child(pair: tuple[Slate, Slate]) -> None:
+    """Outcomes that a child had not sent would be lost with it, and their calls run twice."""
+    parent, child = pair
+    child.start(1)
+    assert child.add(frames.pack(done(1)))
+    child.start(2)
+    assert parent.read() == (2, [done(1)])
+
+
+def test_what_was_sent_is_not_said_again(pair: tuple[Slate, Slate]) -> None:
+    """The slate would fill up for ever."""
+    parent, child = pair
+    for seq in (1, 2):
+        child.start(seq)
+        child.add(frames.pack(done(seq)))
+    assert frames.read_from_child(child.message()) == [done(1), done(2)]
+    child.clear()
+    assert (child.count, parent.read()) == (0, (2, []))
+    child.add(frames.pack(done(3)))
+    assert parent.read() == (2, [done(3)])
+
+
+def test_what_is_too_large(pair: tuple[Slate, Slate]) -> None:
+    """An outcome larger than the page would be cut, or written over something else."""
+    parent, child = pair
+    child.start(1)
+    child.add(frames.pack(done(1)))
+    assert not child.add(frames.pack(done(2, b"x" * 100_000)))
+    assert parent.read() == (1, [done(1)])
+
+
+def test_fills_up(pair: tuple[Slate, Slate]) -> None:
+    """More outcomes than there is room for would be lost."""
+    parent, child = pair
+    seq = 0
+    while child.add(frames.pack(done(seq, b"x" * 100))):
+        seq += 1
+    assert seq == child.count > 50
+    assert parent.read()[1] == frames.read_from_child(child.message()) == [done(n, b"x" * 100) for n in range(seq)]
+
+
+@given(steps=st.lists(st.binary(max_size=3000) | st.none(), max_size=30), seq=st.integers(0, 2**64 - 1))
+def test_parent_reads_what_child_wrote(steps: list[bytes | None], seq: int) -> None:
+    """At some point of its life the child's death would lose an outcome, or repeat one."""
+    parent, child = made()
+    noted: list[Done] = []
+    child.start(seq)
+    for number, step in enumerate(steps):
+        if step is None:
+            child.clear()
+            noted = []
+        elif child.add(frames.pack(done(number, step))):
+            noted.append(done(number, step))
+        assert parent.read() == (seq, noted)
+        assert child.count == len(noted)
+    parent.close()
+    child.close()
+
+
+def test_is_closed_with_both_ends() -> None:
+    """Each child would leak a descriptor in its parent."""
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208  # descriptors, not files
+    for slate in made():
+        slate.close()
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

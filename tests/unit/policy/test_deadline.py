@@ -1,0 +1,127 @@
+"""What is due for the call at work in a child."""
+
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool.policy.deadline import STALL, AtWork, Due, due
+
+#: what floats lose by adding up
+BLINK = 1e-9
+spans = st.floats(0.0, 100.0)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> AtWork:
+    """Return a call at any moment, whatever has been done about it."""
+    age = draw(spans)
+    return AtWork(
+        age=age,
+        behind=draw(st.integers(0, 3)),
+        recalled=draw(st.booleans()),
+        soft=draw(st.none() | spans),
+        softened=draw(st.booleans()),
+        hard=draw(st.none() | spans),
+        cancelled_for=draw(st.none() | st.floats(0.0, age)),
+        grace=draw(spans),
+    )
+
+
+def call(**changes: Any) -> AtWork:
+    """Return a call that nothing is due for, with changes."""
+    quiet = AtWork(
+        age=1.0, behind=0, recalled=False, soft=None, softened=False, hard=None, cancelled_for=None, grace=3.0
+    )
+    return attrs.evolve(quiet, **changes)
+
+
+def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
+    """Return the call so much later, with what was decided done."""
+    return attrs.evolve(
+        at_work,
+        age=at_work.age + seconds,
+        recalled=at_work.recalled or decided.recall,
+        softened=at_work.softened or decided.soften,
+        # a child is killed once
+        hard=None if decided.kill else at_work.hard,
+        cancelled_for=None if at_work.cancelled_for is None or decided.kill else at_work.cancelled_for + seconds,
+    )
+
+
+def is_anything_due(decided: Due) -> bool:
+    """Tell whether something is to be done now."""
+    return decided.recall or decided.soften or decided.kill
+
+
+def test_nothing_is_due_without_limits() -> None:
+    """Every call would be looked at again and again for nothing."""
+    assert due(call(age=1e6)) == Due()
+
+
+def test_what_waits_behind_is_called_back_once() -> None:
+    """A call would wait a minute behind one that was taken for brief, or be called back in every round."""
+    assert due(call(age=0.0, behind=2)) == Due(look_again_in=STALL)
+    assert due(call(age=STALL, behind=2)) == Due(recall=True)
+    assert due(call(age=60.0, behind=2, recalled=True)) == Due()
+
+
+def test_soft_then_hard() -> None:
+    """A task would get no chance to clean up, or run for ever."""
+    assert due(call(age=1.0, soft=2.0, hard=3.0)) == Due(look_again_in=1.0)
+    assert due(call(age=2.0, soft=2.0, hard=3.0)) == Due(soften=True, look_again_in=1.0)
+    assert due(call(age=2.5, soft=2.0, softened=True, hard=3.0)) == Due(look_again_in=0.5)
+    assert due(call(age=3.0, soft=2.0, softened=True, hard=3.0)) == Due(kill=True)
+
+
+def test_cancelled() -> None:
+    """A call that nobody wants would go on, or be killed before it could clean up."""
+    assert due(call(cancelled_for=0.0)) == Due(soften=True, look_again_in=3.0)
+    assert due(call(cancelled_for=1.0, softened=True)) == Due(look_again_in=2.0)
+    assert due(call(cancelled_for=3.0, softened=True)) == Due(kill=True)
+    assert due(call(cancelled_for=0.0, grace=0.0)).kill
+
+
+@given(at_work=calls(), part=st.floats(0.0, 1.0, exclude_max=True))
+def test_nothing_falls_due_unannounced(at_work: AtWork, part: float) -> None:
+    """A limit would pass unseen until something else happens."""
+    decided = due(at_work)
+    wait = 1e6 if decided.look_again_in is None else decided.look_again_in - BLINK
+    if wait > 0:
+        assert not is_anything_due(due(after(at_work, decided, wait * part)))
+
+
+@given(at_work=calls())
+def test_what_is_announced_falls_due(at_work: AtWork) -> None:
+    """The pool would wake for nothing, time after time."""
+    decided = due(at_work)
+    looks = 0
+    while decided.look_again_in is not None:
+        assert decided.look_again_in > 0
+        at_work = after(at_work, decided, decided.look_again_in + BLINK)
+        decided = due(at_work)
+        looks += 1
+        assert looks <= 4, "stall, soft, hard and grace are all there is"
+
+
+@given(at_work=calls())
+def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
+    """A task would be killed before its limit, or after it go on."""
+    over = at_work.hard is not None and at_work.age >= at_work.hard
+    out_of_grace = at_work.cancelled_for is not None and at_work.cancelled_for >= at_work.grace
+    assert due(at_work).kill == (over or out_of_grace)
+
+
+@given(at_work=calls())
+def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
+    """A task would be interrupted in its cleaning up, or without any limit."""
+    over = at_work.soft is not None and at_work.age >= at_work.soft
+    assert due(at_work).soften == (not at_work.softened and (over or at_work.cancelled_for is not None))
+
+
+@given(at_work=calls())
+def test_recalls_only_what_is_there(at_work: AtWork) -> None:
+    """A child would be interrupted to give back nothing."""
+    waits_long = at_work.behind > 0 and at_work.age >= STALL
+    assert due(at_work).recall == (waits_long and not at_work.recalled)
