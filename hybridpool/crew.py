@@ -1,6 +1,5 @@
 """Crew: a lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
 
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -91,9 +90,9 @@ class Crew(anyio.AsyncContextManagerMixin):
         self.lane.resize(0)
         for link in list(nursery.links.values()):
             self.lane.retire(link, "shutdown")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else nursery.clock() + timeout
         while nursery.links:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - nursery.clock()
             if left is not None and left <= 0:
                 return False
             await nursery.changed.wait(left)

@@ -6,7 +6,6 @@ that come in one turn of the loop are handed out at its end, so a burst is sprea
 
 import asyncio
 import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -112,7 +111,7 @@ class Desk:
         self._due = False
         if not self.waiting:
             return
-        now = time.monotonic()
+        now = self._nursery.clock()
         while self.waiting and self.idle and len(self.busy) < self.size:
             self._give(self.idle.popleft(), now)
         if self.waiting and self._depth(self.waiting[0]) > 1:

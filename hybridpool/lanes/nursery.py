@@ -7,7 +7,7 @@ whoever decides on the number of children should look again.
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from hybridpool import events
 from hybridpool.child import frames
@@ -15,7 +15,7 @@ from hybridpool.child.frames import ChildOrders, Exited, Forked, ForkFailed, Sti
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Hears, Link
-from hybridpool.lanes.zygote import News, Zygote, describe_exit
+from hybridpool.lanes.zygote import News, describe_exit
 from hybridpool.policy.lifecycle import State
 
 #: seconds; a child that dies idle and younger, before its first call, counts as not born
@@ -24,15 +24,33 @@ _INFANT: Final = 10.0
 Buried = Callable[[Link, list[Job], list[Job], str], None]
 
 
+class Forks(Protocol):
+    """What a nursery asks of a zygote; `zygote.Zygote` says what each means."""
+
+    def fork(self, name: str, orders: ChildOrders, fds: Sequence[int]) -> None: ...
+    def kill(self, pid: int) -> None: ...
+    def alert(self, pid: int) -> None: ...
+    def die(self) -> None: ...
+
+
 class Nursery:
     """Births, retirements and burials."""
 
-    def __init__(self, bus: events.Bus, orders: ChildOrders, hears: Hears, buried: Buried) -> None:
+    def __init__(
+        self,
+        bus: events.Bus,
+        orders: ChildOrders,
+        hears: Hears,
+        buried: Buried,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """:param clock: monotonic seconds, on which all of the lane goes by."""
         self._bus = bus
         self._orders = orders
         self._hears = hears
         self._buried = buried
-        self._zygote: Zygote | None = None
+        self.clock = clock
+        self._zygote: Forks | None = None
         self._by_pid: dict[int, Link] = {}
         self._ordered = 0
         #: children by name, from the order to fork to the burial
@@ -47,11 +65,11 @@ class Nursery:
         self.changed = Bell()
 
     @property
-    def zygote(self) -> Zygote | None:
+    def zygote(self) -> Forks | None:
         """What children are forked from; None while there is none."""
         return self._zygote
 
-    def use(self, zygote: Zygote) -> None:
+    def use(self, zygote: Forks) -> None:
         """Fork from this zygote from now on."""
         self._zygote = zygote
         self.changed.ring()
@@ -61,7 +79,7 @@ class Nursery:
         if self._zygote is None:
             return
         self._ordered += 1
-        link = Link(name=f"ForkPoolWorker-{self._ordered}", ordered_at=time.monotonic())
+        link = Link(name=f"ForkPoolWorker-{self._ordered}", ordered_at=self.clock())
         self.links[link.name] = link
         self._zygote.fork(link.name, self._orders, link.open(self._hear))
 
@@ -130,7 +148,7 @@ class Nursery:
         self.last_failure = cause
         # Those that were ordered before the last failure was known tell nothing new.
         if link.ordered_at > self.failed_at:
-            self.failed_at = time.monotonic()
+            self.failed_at = self.clock()
             self.failed_births += 1
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
@@ -156,7 +174,7 @@ class Nursery:
         expected = link.retired_because is not None
         if not link.was_ready and (link.stillborn or not expected):
             self._count_failure(link, link.stillborn or cause)
-        elif not expected and not lost and not link.tasks and time.monotonic() - link.ordered_at < _INFANT:
+        elif not expected and not lost and not link.tasks and self.clock() - link.ordered_at < _INFANT:
             self._count_failure(link, cause)
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
         self._buried(link, back, lost, cause)

@@ -30,12 +30,19 @@ Publishes = Callable[[Enqueue, Callable[[frames.Sent], None]], None]
 class ProcessLane:
     """Calls, and the children that run them."""
 
-    def __init__(self, bus: events.Bus, limits: RecycleLimits, orders: ChildOrders, publishes: Publishes) -> None:
+    def __init__(
+        self,
+        bus: events.Bus,
+        limits: RecycleLimits,
+        orders: ChildOrders,
+        publishes: Publishes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._bus = bus
         self._limits = limits
         self._publishes = publishes
         self._closed = False
-        self.nursery = Nursery(bus, orders, self._hear, self._buried)
+        self.nursery = Nursery(bus, orders, self._hear, self._buried, clock)
         busy: set[Link] = set()
         self._warden = Warden(busy, self.nursery, self._given_back)
         self.desk = Desk(busy, limits, self.nursery, self._warden)
@@ -60,7 +67,7 @@ class ProcessLane:
         """Give a call up: take it back if it has not begun, else stop it, and kill its child after so many seconds."""
         if job.cancelled_at is not None:
             return
-        job.cancelled_at, job.grace = time.monotonic(), grace
+        job.cancelled_at, job.grace = self.nursery.clock(), grace
         if job in self.desk.waiting:
             self.desk.waiting.remove(job)
             job.on_done(job, Cancelled(""), "", 0.0)
@@ -104,7 +111,7 @@ class ProcessLane:
     # ---- hearing -----------------------------------------------------------------------------------------
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
-        now = time.monotonic()
+        now = self.nursery.clock()
         for frame in said:
             match frame:
                 case Done():

@@ -4,7 +4,6 @@ One timer for all children, set for the nearest moment at which `policy.deadline
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -51,7 +50,7 @@ class Warden:
 
     def look(self) -> None:
         """Look at every call at work, do what is due, and set the timer for the next."""
-        now = time.monotonic()
+        now = self._nursery.clock()
         for link in list(self._busy):
             if not link.in_hand:
                 continue
@@ -98,7 +97,7 @@ class Warden:
                 return
             self._timer.cancel()
         self._set_for = moment
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, moment - time.monotonic()), self._wake)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, moment - self._nursery.clock()), self._wake)
 
     def _wake(self) -> None:
         self._timer = None

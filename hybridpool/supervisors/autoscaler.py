@@ -1,7 +1,5 @@
 """Brings the lane's size to what `policy.autoscale` wants, whenever the load asks for it or a surplus has lasted."""
 
-import time
-
 from hybridpool import events
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.policy.autoscale import ScaleLimits, ScaleMemory, decide
@@ -11,7 +9,7 @@ async def autoscale(lane: ProcessLane, limits: ScaleLimits, bus: events.Bus) -> 
     """Scale for ever."""
     memory = ScaleMemory()
     while True:
-        decided = decide(load=lane.desk.load, size=lane.size, limits=limits, memory=memory, now=time.monotonic())
+        decided = decide(load=lane.desk.load, size=lane.size, limits=limits, memory=memory, now=lane.nursery.clock())
         memory, lane.desk.watch = decided.memory, decided.watch
         if decided.size != lane.size:
             before = lane.size

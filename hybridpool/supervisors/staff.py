@@ -1,7 +1,6 @@
 """Keeps the number of children at the lane's size: forks, retires the surplus, kills what is not born in time."""
 
 import random
-import time
 
 from hybridpool import events
 from hybridpool.errors import ChildBirthFailed
@@ -44,7 +43,7 @@ class StaffKeeper:
         return StaffView(
             target=target,
             spares=self._spares,
-            now=time.monotonic(),
+            now=self._lane.nursery.clock(),
             idle=[link.name for link in self._lane.desk.idle if not link.on_last],
             busy=sum(1 for link in links if link.state is State.BUSY and not link.on_last),
             starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
@@ -72,5 +71,5 @@ class StaffKeeper:
             if failures >= _BIRTHS_TO_GIVE_UP:
                 raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {nursery.last_failure}")
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
-            self._fork_after = time.monotonic() + wait
+            self._fork_after = nursery.clock() + wait
             self._bus.emit(events.BirthFailed("", nursery.last_failure, wait))
