@@ -13,7 +13,8 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
-from hybridpool.supervisors.autoscaler import autoscale
+from hybridpool.supervisors.autoscaler import Autoscaler
+from hybridpool.supervisors.memory import watch_memory
 from hybridpool.supervisors.staff import StaffKeeper
 from hybridpool.supervisors.zygote import ZygoteKeeper
 
@@ -32,6 +33,10 @@ class CrewConfig:
     birth_timeout: float
     #: READY children beyond the size, so that one that retires is replaced at once
     spares: int
+    #: bytes a child may own in the middle of a call; None: no limit
+    memory_limit: int | None = None
+    #: bytes that children may own together, if their number is to follow the load; None: what cgroup and host leave
+    memory_budget: int | None = None
 
 
 class Crew(anyio.AsyncContextManagerMixin):
@@ -55,6 +60,8 @@ class Crew(anyio.AsyncContextManagerMixin):
                 supervisors.start_soon(self._zygote.keep, self.lane.nursery)
                 supervisors.start_soon(staff.run)
                 supervisors.start_soon(self._scale)
+                if config.memory_limit is not None:
+                    supervisors.start_soon(watch_memory, self.lane, config.memory_limit)
                 yield self
                 supervisors.cancel_scope.cancel()
         finally:
@@ -111,4 +118,4 @@ class Crew(anyio.AsyncContextManagerMixin):
     async def _scale(self) -> None:
         with self._scaling:
             if self._config.scale is not None:
-                await autoscale(self.lane, self._config.scale, self._bus)
+                await Autoscaler(self.lane, self._config.scale, self._bus, self._config.memory_budget).run()

@@ -97,7 +97,23 @@ class PoolError(HybridpoolError):
 
 
 class ChildLost(PoolError):
-    """A child died while it ran the call; the message says how (signal, exit code)."""
+    """A child died while it ran the call; the message says how.
+
+    :param message: one line.
+    :param task: name of the function or task.
+    :param child: name of the child; empty if the call was not run.
+    :param exitcode: as `subprocess` gives it, negative for a signal; None if unknown.
+    :param peak: bytes of memory the child had resident at most; 0 if unknown.
+    """
+
+    def __init__(
+        self, message: str, task: str = "", child: str = "", exitcode: int | None = None, peak: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.task = task
+        self.child = child
+        self.exitcode = exitcode
+        self.peak = peak
 
 
 class ChildBirthFailed(PoolError):

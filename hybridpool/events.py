@@ -185,6 +185,15 @@ class PoolScaled:
 
 
 @attrs.frozen
+class PoolHeld:
+    """The autoscaler would have more children, but memory is short."""
+
+    size: int
+    wanted: int
+    reason: str
+
+
+@attrs.frozen
 class ChildSaid:
     """Whole lines, already formatted, that user code in a child logged or printed."""
 
@@ -213,6 +222,7 @@ Fact = (
     | ZygoteLost
     | DrainTimedOut
     | PoolScaled
+    | PoolHeld
     | ChildSaid
 )
 Listener = Callable[[Fact], None]

@@ -16,6 +16,10 @@ class Lost:
     #: "signal 9 (SIGKILL)", "exit code 3", …
     cause: str
     child: str
+    #: as subprocess gives it: negative for a signal; None: unknown, or it was never run
+    exitcode: int | None = None
+    #: bytes of memory it had resident at most; 0: unknown
+    peak: int = 0
 
 
 @attrs.frozen

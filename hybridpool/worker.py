@@ -216,10 +216,16 @@ class Worker:
         memory = settings.worker_max_memory_per_child
         limit = None if memory is None else memory * 1024
         scale = ScaleLimits(floor=sizes.floor, ceiling=sizes.ceiling, idle=settings.worker_autoscale_idle)
+        recycle = RecycleLimits(
+            tasks=settings.worker_max_tasks_per_child,
+            memory=limit,
+            age=settings.worker_max_age_per_child,
+            jitter=settings.worker_recycle_jitter,
+        )
         return CrewConfig(
             size=sizes.start,
             scale=scale if sizes.ceiling > sizes.floor else None,
-            recycle=RecycleLimits(tasks=settings.worker_max_tasks_per_child, memory=limit),
+            recycle=recycle,
             orders=ChildOrders(
                 log_level=logging.getLevelNamesMapping()[settings.worker_loglevel],
                 log_format=FORMAT,
@@ -227,7 +233,9 @@ class Worker:
                 memory_watch=limit or 0,
             ),
             birth_timeout=settings.worker_proc_alive_timeout,
-            spares=0 if settings.worker_max_tasks_per_child is None and limit is None else 1,
+            spares=recycle.spares,
+            memory_limit=settings.task_memory_limit,
+            memory_budget=settings.worker_memory_budget,
         )
 
     def _on_fact(self, fact: events.Fact, lane: ProcessLane, intake: Intake) -> None:

@@ -96,6 +96,7 @@ def staff_views(draw: st.DrawFn) -> StaffView:
         now=now,
         idle=[f"idle-{number}" for number in range(draw(st.integers(0, 6)))],
         busy=draw(st.integers(0, 6)),
+        outworn=[f"outworn-{number}" for number in range(draw(st.integers(0, 3)))],
         starting=[(f"starting-{number}", now - age) for number, age in enumerate(ages)],
         failed_births=draw(counts),
         fork_after=now + draw(quarters) - 5,

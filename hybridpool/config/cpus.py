@@ -8,7 +8,9 @@ A reading that cannot be had is left out.
 import math
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from hybridpool.config import cgroup
 
 
 def usable(affinity: int, quotas: Iterable[float]) -> int:
@@ -39,42 +41,11 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    mounted = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        for group in _with_parents(path):
-            if number == "0" and not controllers:
-                quota = quota_of(*_two_words(_read(mounted / group / "cpu.max")))
-            elif "cpu" in controllers.split(","):
-                folder = mounted / controllers / group
-                quota = quota_of(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
-            else:
-                continue
-            if quota is not None:
-                yield quota
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    """A cgroup's path below the mount point, then those above it.
-
-    In a container the path may be the host's and lead nowhere, or climb out of the namespace (`/../x`); the root of
-    the mount is the container's own group then.
-    """
-    group = PurePosixPath(path.strip().lstrip("/"))
-    if ".." not in group.parts:
-        yield from map(str, (group, *group.parents))
-    else:
-        yield "."
-
-
-def _two_words(text: str) -> tuple[str, str]:
-    limit, _, period = text.partition(" ")
-    return limit, period
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
+    for version, folder in cgroup.folders("cpu", root):
+        if version == 2:
+            limit, _, period = cgroup.read(folder / "cpu.max").partition(" ")
+        else:
+            limit, period = cgroup.read(folder / "cpu.cfs_quota_us"), cgroup.read(folder / "cpu.cfs_period_us")
+        quota = quota_of(limit, period)
+        if quota is not None:
+            yield quota

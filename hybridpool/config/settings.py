@@ -56,6 +56,22 @@ class Settings:
         shapes.optional(units.size("KiB")), None,
         "Replace a child whose own memory passes this: 200MB, or a number of KiB.",
         kind=POOL, opts="--max-memory-per-child", metavar="SIZE", default_text="no limit")
+    worker_max_age_per_child: float | None = setting(
+        shapes.optional(units.some_seconds), None, "Replace a child that is so old.",
+        kind=POOL, opts="--max-age-per-child", metavar="DURATION", default_text="never")
+    worker_recycle_jitter: float = setting(
+        units.share, 0.05, "Lower each child's limits of tasks and age by up to this share, so that they differ.",
+        kind=POOL, opts="--recycle-jitter", metavar="SHARE")
+    #: bytes
+    task_memory_limit: int | None = setting(
+        shapes.optional(units.size("B")), None,
+        "Kill a task's child when it owns more than this in the middle of the task: 1GB, or a number of bytes.",
+        kind=POOL, opts="--memory-limit", metavar="SIZE", default_text="no limit")
+    #: bytes
+    worker_memory_budget: int | None = setting(
+        shapes.optional(units.size("B")), None,
+        "With --autoscale: grow only while children own less than this together.",
+        kind=POOL, opts="--memory-budget", metavar="SIZE", default_text="what the cgroup and the host leave")
     worker_proc_alive_timeout: float = setting(
         units.some_seconds, "30s", "How long a new child may take until it is ready.",
         kind=POOL, opts="--proc-alive-timeout", metavar="DURATION")

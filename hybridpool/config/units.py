@@ -109,6 +109,17 @@ def some_seconds(value: object) -> float:
     return float(duration)
 
 
+def share(value: object) -> float:
+    """Parse a share: a number from 0 to 1.
+
+    :raises BadValue: if it is anything else.
+    """
+    number = _amount(value, {"": 1})
+    if number is None or number > 1:
+        raise BadValue("a share from 0 to 1 such as 0.05")
+    return float(number)
+
+
 def heartbeat(value: object) -> int:
     """Parse an AMQP heartbeat: whole seconds that fit into 16 bits; 0 switches it off. Rounded up, so never to 0.
 

@@ -15,17 +15,16 @@ from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.warden import Warden
 from hybridpool.outcome import Cancelled
+from hybridpool.policy import recycle
 from hybridpool.policy.depth import Pace
 from hybridpool.policy.lifecycle import Happening, State
-from hybridpool.policy.recycle import RecycleLimits
 
 
 class Desk:
     """Who waits, who is free, who has what in hand."""
 
-    def __init__(self, busy: set[Link], limits: RecycleLimits, nursery: Nursery, warden: Warden) -> None:
+    def __init__(self, busy: set[Link], nursery: Nursery, warden: Warden) -> None:
         """:param busy: the children with calls in hand; kept here."""
-        self._limits = limits
         self._nursery = nursery
         self._warden = warden
         self._due = False
@@ -44,6 +43,8 @@ class Desk:
         self.watch: tuple[int, int] = (0, sys.maxsize)
         #: rings when no call waits or runs
         self.at_rest = Bell()
+        #: rings when a child gets calls
+        self.begun = Bell()
 
     @property
     def load(self) -> int:
@@ -123,7 +124,7 @@ class Desk:
         """Hand an idle child its share of what waits."""
         depth = self._depth(self.waiting[0])
         share = -(-len(self.waiting) // max(1, min(self.size, len(self.idle) + 1 + len(self.busy))))
-        jobs = self._next(min(depth, share, self._left(link)))
+        jobs = self._next(min(depth, share, _left(link)))
         if not jobs:
             self.idle.appendleft(link)
             return
@@ -137,7 +138,7 @@ class Desk:
         have = len(link.in_hand)
         if depth == 1 or have > depth // 2 or self._depth(link.in_hand[0][1]) == 1:
             return
-        jobs = self._next(min(depth - have, self._left(link) - have))
+        jobs = self._next(min(depth - have, _left(link) - have))
         if jobs:
             self._hand(link, jobs, now, brief=True)
 
@@ -156,13 +157,16 @@ class Desk:
                 jobs.append(job)
         return jobs
 
-    def _left(self, link: Link) -> int:
-        return sys.maxsize if self._limits.tasks is None else max(1, self._limits.tasks - link.tasks)
-
     def _hand(self, link: Link, jobs: Sequence[Job], now: float, *, brief: bool) -> None:
         self.busy.add(link)
         self.running += len(jobs)
         link.give(jobs, now, brief=brief)
-        if self._limits.tasks is not None and link.tasks + len(link.in_hand) >= self._limits.tasks:
+        self.begun.ring()
+        if recycle.is_last(link.limits, tasks=link.tasks + len(link.in_hand) - 1):
             link.on_last = True
             self._nursery.changed.ring()
+
+
+def _left(link: Link) -> int:
+    """How many more calls the child may run before it is replaced."""
+    return sys.maxsize if link.limits.tasks is None else max(1, link.limits.tasks - link.tasks)

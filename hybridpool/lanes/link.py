@@ -19,6 +19,7 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.mailbox import Mailbox
 from hybridpool.outcome import Outcome
 from hybridpool.policy.lifecycle import Happening, State, step
+from hybridpool.policy.recycle import RecycleLimits
 
 #: a message of a child: which child, and its frames
 Hears = Callable[["Link", Sequence[frames.FromChild]], None]
@@ -31,6 +32,8 @@ class Link:
     name: str
     #: monotonic seconds of the order to fork it
     ordered_at: float
+    #: its own: what `policy.recycle` allotted to it
+    limits: RecycleLimits
     pid: int = 0
     state: State = State.STARTING
     #: it said READY once
@@ -47,6 +50,8 @@ class Link:
     is_doomed: bool = False
     #: the calls in hand are its last, so its replacement is being made
     on_last: bool = False
+    #: why it is to be replaced as soon as another stands ready; it works until then
+    leaving: str | None = None
     #: calls in its channel, the one at work first
     in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
     #: monotonic seconds since when the first of them is
@@ -71,6 +76,11 @@ class Link:
 
         self._mailbox = Mailbox(near, heard, lambda: None)
         return [os.dup(self._far_end.fileno()), slate]
+
+    @property
+    def is_going(self) -> bool:
+        """It does not count any more: its replacement is being made."""
+        return self.on_last or self.leaving is not None
 
     def happens(self, happening: Happening) -> None:
         """Move on in the table of `policy.lifecycle`."""

@@ -5,6 +5,8 @@ whoever decides on the number of children should look again.
 """
 
 import os
+import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -16,12 +18,14 @@ from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Hears, Link
 from hybridpool.lanes.zygote import News, describe_exit
+from hybridpool.outcome import Lost
 from hybridpool.policy.lifecycle import State
+from hybridpool.policy.recycle import RecycleLimits, allot
 
 #: seconds; a child that dies idle and younger, before its first call, counts as not born
 _INFANT: Final = 10.0
 #: a child is gone: what it never read, what died with it, and how
-Buried = Callable[[Link, list[Job], list[Job], str], None]
+Buried = Callable[[Link, list[Job], list[Job], Lost], None]
 
 
 class Forks(Protocol):
@@ -40,6 +44,7 @@ class Nursery:
         self,
         bus: events.Bus,
         orders: ChildOrders,
+        limits: RecycleLimits,
         hears: Hears,
         buried: Buried,
         clock: Callable[[], float] = time.monotonic,
@@ -47,6 +52,7 @@ class Nursery:
         """:param clock: monotonic seconds, on which all of the lane goes by."""
         self._bus = bus
         self._orders = orders
+        self._limits = limits
         self._hears = hears
         self._buried = buried
         self.clock = clock
@@ -79,7 +85,11 @@ class Nursery:
         if self._zygote is None:
             return
         self._ordered += 1
-        link = Link(name=f"ForkPoolWorker-{self._ordered}", ordered_at=self.clock())
+        link = Link(
+            name=f"ForkPoolWorker-{self._ordered}",
+            ordered_at=self.clock(),
+            limits=allot(self._limits, chance=random.random()),
+        )
         self.links[link.name] = link
         self._zygote.fork(link.name, self._orders, link.open(self._hear))
 
@@ -116,9 +126,13 @@ class Nursery:
             case Forked(name=name, pid=pid):
                 self._know(self.links[name], pid)
             case ForkFailed(name=name, reason=reason):
-                self._bury(self.links[name], reason)
-            case Exited(pid=pid, status=status):
-                self._bury(self._by_pid.pop(pid), describe_exit(os.waitstatus_to_exitcode(status)))
+                self._bury(self.links[name], Lost(reason, name))
+            case Exited(pid=pid, status=status, max_resident=peak):
+                link, code = self._by_pid.pop(pid), os.waitstatus_to_exitcode(status)
+                cause = describe_exit(code)
+                if code == -signal.SIGKILL and not link.is_doomed:
+                    cause += f", not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)"
+                self._bury(link, Lost(cause, link.name, exitcode=code, peak=peak * 1024))
 
     def lose_zygote(self, cause: str) -> list[int]:
         """The zygote died, and the kernel has killed its children: bury them all.
@@ -128,7 +142,7 @@ class Nursery:
         self._zygote = None
         for link in list(self.links.values()):
             link.retired_because = link.retired_because or "its zygote died"
-            self._bury(link, f"its zygote died: {cause}")
+            self._bury(link, Lost(f"its zygote died: {cause}", link.name))
         # Only now: last words may have told a pid that was not known yet.
         pids = list(self._by_pid)
         self._by_pid.clear()
@@ -165,7 +179,8 @@ class Nursery:
                     pass
         self._hears(link, said)
 
-    def _bury(self, link: Link, cause: str) -> None:
+    def _bury(self, link: Link, death: Lost) -> None:
+        cause = death.cause
         words = link.last_words()
         if words:
             self._hears(link, words)
@@ -177,5 +192,5 @@ class Nursery:
         elif not expected and not lost and not link.tasks and self.clock() - link.ordered_at < _INFANT:
             self._count_failure(link, cause)
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
-        self._buried(link, back, lost, cause)
+        self._buried(link, back, lost, death)
         self.changed.ring()

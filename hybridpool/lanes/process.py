@@ -18,7 +18,7 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.warden import Warden
-from hybridpool.outcome import Cancelled, Lost
+from hybridpool.outcome import Cancelled, Lost, Outcome
 from hybridpool.policy import recycle
 from hybridpool.policy.lifecycle import Happening, State
 from hybridpool.policy.recycle import RecycleLimits
@@ -39,13 +39,12 @@ class ProcessLane:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
-        self._limits = limits
         self._publishes = publishes
         self._closed = False
-        self.nursery = Nursery(bus, orders, self._hear, self._buried, clock)
+        self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock)
         busy: set[Link] = set()
         self._warden = Warden(busy, self.nursery, self._given_back)
-        self.desk = Desk(busy, limits, self.nursery, self._warden)
+        self.desk = Desk(busy, self.nursery, self._warden)
         #: how many children are kept: those that work at once, and the spares
         self.staff = 0
 
@@ -74,6 +73,10 @@ class ProcessLane:
             self.desk.weigh()
             return
         self._warden.look()
+
+    def end(self, link: Link, seq: int, verdict: Outcome) -> None:
+        """Kill a child for the call at work, which ends as told; not if that call has ended."""
+        self._warden.end(link, seq, verdict)
 
     def take_back(self) -> list[Job]:
         """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
@@ -143,7 +146,7 @@ class ProcessLane:
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
         link.owned = done.owned or link.owned
-        reason = recycle.verdict(self._limits, tasks=link.tasks, owned=done.owned)
+        reason = recycle.verdict(link.limits, tasks=link.tasks, owned=done.owned)
         if reason is not None and link.state is State.BUSY:
             self.nursery.retire(link, reason)
         if not link.in_hand:
@@ -162,10 +165,10 @@ class ProcessLane:
             self._free(link)
         self.desk.put_back(jobs)
 
-    def _buried(self, link: Link, back: list[Job], lost: list[Job], cause: str) -> None:
+    def _buried(self, link: Link, back: list[Job], lost: list[Job], death: Lost) -> None:
         self.desk.forget(link)
         self.desk.put_back(back)
         self.desk.running -= len(lost)
         for job in lost:
-            job.on_done(job, link.verdict or Lost(cause, link.name), link.name, 0.0)
+            job.on_done(job, link.verdict or death, link.name, 0.0)
         self.desk.weigh()

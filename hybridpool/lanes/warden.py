@@ -11,7 +11,7 @@ from hybridpool.child.frames import Recall, Stop
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
-from hybridpool.outcome import Cancelled, TimedOut
+from hybridpool.outcome import Cancelled, Outcome, TimedOut
 from hybridpool.policy.deadline import STALL, AtWork, Due, due
 
 #: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
@@ -59,6 +59,12 @@ class Warden:
             if decided.look_again_in is not None:
                 self._wake_at(now + decided.look_again_in)
 
+    def end(self, link: Link, seq: int, verdict: Outcome) -> None:
+        """Kill a child for the call at work, which ends as told; not if that call has ended, or is being ended."""
+        if link.in_hand and link.in_hand[0][0] == seq and link.verdict is None and link.doom():
+            link.verdict = verdict
+            self._nursery.kill(link)
+
     def _act(self, link: Link, decided: Due, now: float) -> None:
         seq, job = link.in_hand[0]
         if decided.recall and self.recalls:
@@ -70,10 +76,8 @@ class Warden:
                 link.tell(Recall())
                 self._alert(link, seq)
         if decided.kill:
-            if link.verdict is None and link.doom():
-                cancelled = job.cancelled_at is not None
-                link.verdict = Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name)
-                self._nursery.kill(link)
+            cancelled = job.cancelled_at is not None
+            self.end(link, seq, Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name))
         elif decided.soften:
             link.softened = True
             cancelled = job.cancelled_at is not None

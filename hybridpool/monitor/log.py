@@ -148,5 +148,7 @@ def _child_line(fact: events.Fact) -> None:
             )
         case events.PoolScaled(before, after):
             _say(INFO, "Scaling %s %d processes.", "up" if after > before else "down", abs(after - before))
+        case events.PoolHeld(size, wanted, reason):
+            _say(WARNING, "The pool stays at %d of %d wanted processes: %s", size, wanted, reason)
         case _:
             return

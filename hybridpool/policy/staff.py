@@ -18,6 +18,8 @@ class StaffView:
     idle: Sequence[str]
     #: how many run a call and will go on after it
     busy: int
+    #: names of READY ones that are to go as soon as enough others are; they count neither as idle nor as busy
+    outworn: Sequence[str] = ()
     #: name and time of fork of those not READY yet, oldest first
     starting: Sequence[tuple[str, float]]
     #: births that failed in a row
@@ -61,9 +63,13 @@ def plan(view: StaffView) -> StaffPlan:
             fork = missing
     if fork:
         look_again.append(view.birth_timeout)
-    surplus = min(max(0, -missing), len(view.idle))
+    # Those not born yet cannot take anybody's place.
+    serving = len(view.idle) + view.busy
+    surplus = max(0, min(-missing, len(view.idle), serving - view.target - (view.spares if view.target else 0)))
     # Those that have been idle longest leave: the others have warm caches.
     retire = tuple(view.idle[len(view.idle) - surplus :]) if surplus else ()
+    if serving >= view.target:
+        retire += tuple(view.outworn)
     return StaffPlan(
         fork=fork,
         retire=retire,

@@ -138,7 +138,8 @@ def read(name: str, outcome: Outcome) -> object:
         case Raised():
             raise _rebuilt(outcome)
         case Lost(cause=cause, child=child):
-            raise errors.ChildLost(f"{child} died in {name}: {cause}" if child else f"{name} was not run: {cause}")
+            text = f"{child} died in {name}: {cause}" if child else f"{name} was not run: {cause}"
+            raise errors.ChildLost(text, name, child, outcome.exitcode, outcome.peak)
         case TimedOut(limit=limit, child=child):
             raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
         case Cancelled():

@@ -13,7 +13,7 @@ from hybridpool.child import functions
 from hybridpool.child.frames import ChildOrders
 from hybridpool.config import usable_cpus
 from hybridpool.config.shapes import autoscale
-from hybridpool.config.units import BadValue, size
+from hybridpool.config.units import BadValue, share, size
 from hybridpool.crew import CrewConfig
 from hybridpool.errors import CannotSend, ConfigError
 from hybridpool.policy.autoscale import ScaleLimits
@@ -33,6 +33,14 @@ class PoolOptions:
     max_tasks_per_child: int | None = None
     #: replace a child that owns more than this, itself, unshared: bytes, or "200MB"
     max_memory_per_child: int | str | None = None
+    #: replace a child that is so old
+    max_age_per_child: float | None = None
+    #: a child's limits of calls and age may fall short by up to this share, so that not all go at once
+    recycle_jitter: float = 0.05
+    #: kill a child that owns more than this in the middle of a call, which ends as `ChildLost`: bytes, or "1GB"
+    memory_limit: int | str | None = None
+    #: with `autoscale`: grow only while the children own less than this together; None: what cgroup and host leave
+    memory_budget: int | str | None = None
     #: two sizes between which the pool moves with its load
     autoscale: tuple[int, int] | None = None
     #: how long a surplus child stays
@@ -58,7 +66,7 @@ class PoolOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ConfigError(f"Pool({name}=…) must be a whole number of at least {least}, not {value!r}")
-        for name in ("autoscale_idle", "time_limit", "soft_time_limit", "grace", "birth_timeout"):
+        for name in ("max_age_per_child", "autoscale_idle", "time_limit", "soft_time_limit", "grace", "birth_timeout"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):
                 raise ConfigError(f"Pool({name}=…) must be seconds, not {value!r}")
@@ -71,16 +79,20 @@ def crew_config(options: PoolOptions) -> CrewConfig:
     :raises CannotSend: if the initializer cannot be sent.
     """
     memory = _parsed("max_memory_per_child", size("B"), options.max_memory_per_child)
+    jitter = _parsed("recycle_jitter", share, options.recycle_jitter) or 0.0
     scale = _parsed("autoscale", autoscale, options.autoscale)
     start = options.size if options.size is not None else usable_cpus()
     if scale is not None:
         start = max(scale.minimum, min(start, scale.maximum)) if options.size is not None else scale.minimum
+    recycle = RecycleLimits(
+        tasks=options.max_tasks_per_child, memory=memory, age=options.max_age_per_child, jitter=jitter
+    )
     return CrewConfig(
         size=start,
         scale=None
         if scale is None
         else ScaleLimits(floor=scale.minimum, ceiling=scale.maximum, idle=options.autoscale_idle),
-        recycle=RecycleLimits(tasks=options.max_tasks_per_child, memory=memory),
+        recycle=recycle,
         orders=ChildOrders(
             log_level=logging.NOTSET,
             log_format="",
@@ -89,7 +101,9 @@ def crew_config(options: PoolOptions) -> CrewConfig:
             initializer=_pickled(options.initializer),
         ),
         birth_timeout=options.birth_timeout,
-        spares=0 if options.max_tasks_per_child is None and memory is None else 1,
+        spares=recycle.spares,
+        memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
+        memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
     )
 
 

@@ -185,18 +185,14 @@ class Pool(anyio.AsyncContextManagerMixin):
         if child not in links:
             raise PoolError(f"there is no child {child!r}; there are {', '.join(links) or 'none'}")
         link = links[child]
-        # So it does not count any more, and another one is made.
-        link.on_last = True
+        link.leaving = link.leaving or "asked to"
         changed.ring()
         try:
-            while child in links and sum(not other.on_last for other in _at_service(lane.nursery)) < lane.size:
+            while child in links:
                 await changed.wait()
         except BaseException:
-            link.on_last = False
+            link.leaving = None
             raise
-        lane.retire(link, "asked to")
-        while child in links:
-            await changed.wait()
 
     def stats(self) -> list[ChildStats]:
         """Tell what each child is doing."""

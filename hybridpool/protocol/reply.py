@@ -129,7 +129,7 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
 
 def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
     if (kind, module) == _LOST:
-        return errors.ChildLost(*arguments)
+        return errors.ChildLost(str(arguments[0]) if arguments else "")
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
         return errors.TimeLimitExceeded(f"over its hard time limit of {arguments[0] if arguments else '?'} s")
     if (kind, module) == ("SoftTimeLimitExceeded", "billiard.exceptions"):

@@ -1,18 +1,70 @@
-"""Brings the lane's size to what `policy.autoscale` wants, whenever the load asks for it or a surplus has lasted."""
+"""Brings the lane's size to what `policy.autoscale` wants, as far as `policy.headroom` finds memory for it."""
+
+import sys
+from functools import partial
+from typing import Final
+
+from anyio import to_thread
 
 from hybridpool import events
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.policy.autoscale import ScaleLimits, ScaleMemory, decide
+from hybridpool.policy.headroom import Bound, Fit, fit
+from hybridpool.supervisors import scales
+
+#: seconds until newcomers have shown what they weigh, or memory may have been freed
+_LOOK_AGAIN: Final = 0.5
 
 
-async def autoscale(lane: ProcessLane, limits: ScaleLimits, bus: events.Bus) -> None:
-    """Scale for ever."""
-    memory = ScaleMemory()
-    while True:
-        decided = decide(load=lane.desk.load, size=lane.size, limits=limits, memory=memory, now=lane.nursery.clock())
-        memory, lane.desk.watch = decided.memory, decided.watch
-        if decided.size != lane.size:
-            before = lane.size
-            lane.resize(decided.size)
-            bus.emit(events.PoolScaled(before, decided.size))
-        await lane.desk.load_changed.wait(decided.look_again_in)
+class Autoscaler:
+    """The loop and what it remembers."""
+
+    def __init__(self, lane: ProcessLane, limits: ScaleLimits, bus: events.Bus, budget: int | None) -> None:
+        """:param budget: bytes that children may own together; None: what cgroup and host leave."""
+        self._lane = lane
+        self._limits = limits
+        self._bus = bus
+        self._budget = budget
+        self._memory = ScaleMemory()
+        #: bytes that the heaviest child owned so far
+        self._heaviest = 0
+        self._held_by: str | None = None
+
+    async def run(self) -> None:
+        """Scale for ever."""
+        lane, desk = self._lane, self._lane.desk
+        while True:
+            decided = decide(
+                load=desk.load, size=lane.size, limits=self._limits, memory=self._memory, now=lane.nursery.clock()
+            )
+            self._memory, desk.watch, look_again_in = decided.memory, decided.watch, decided.look_again_in
+            size = decided.size
+            if size > lane.size:
+                fitting = await self._fit(size)
+                size = fitting.size
+                if fitting.is_short:
+                    desk.watch, look_again_in = (0, sys.maxsize), _LOOK_AGAIN
+            if size != lane.size:
+                before = lane.size
+                lane.resize(size)
+                self._bus.emit(events.PoolScaled(before, size))
+            await desk.load_changed.wait(look_again_in)
+
+    async def _fit(self, wanted: int) -> Fit:
+        """Find out how much of a growth memory allows."""
+        pids = [link.pid for link in self._lane.nursery.links.values() if link.pid]
+        owned, bounds = await to_thread.run_sync(partial(_look, pids))
+        self._heaviest = max(self._heaviest, *owned.values(), 0)
+        if self._budget is not None:
+            bounds.append(
+                Bound(name="the memory budget", limit=self._budget, used=sum(owned.values()), reserve=0),
+            )
+        fitting = fit(size=self._lane.size, wanted=wanted, heaviest=self._heaviest, bounds=bounds)
+        if fitting.held_by and not self._held_by:
+            self._bus.emit(events.PoolHeld(fitting.size, wanted, fitting.held_by))
+        self._held_by = fitting.held_by
+        return fitting
+
+
+def _look(pids: list[int]) -> tuple[dict[int, int], list[Bound]]:
+    return scales.owned(pids), scales.bounds()

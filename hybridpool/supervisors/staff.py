@@ -7,6 +7,7 @@ from hybridpool.errors import ChildBirthFailed
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.policy import backoff
 from hybridpool.policy.lifecycle import State
+from hybridpool.policy.recycle import too_old
 from hybridpool.policy.staff import StaffPlan, StaffView, plan
 
 #: births that may fail in a row before the pool gives up; with the back-off below that takes about a minute
@@ -32,9 +33,10 @@ class StaffKeeper:
         nursery = self._lane.nursery
         while True:
             self._back_off()
+            older_in = self._mark_the_oldest()
             decided = plan(self._view()) if nursery.zygote is not None else StaffPlan()
             self._carry_out(decided)
-            await nursery.changed.wait(decided.look_again_in)
+            await nursery.changed.wait(_sooner(decided.look_again_in, older_in))
 
     def _view(self) -> StaffView:
         links = self._lane.nursery.links.values()
@@ -44,13 +46,32 @@ class StaffKeeper:
             target=target,
             spares=self._spares,
             now=self._lane.nursery.clock(),
-            idle=[link.name for link in self._lane.desk.idle if not link.on_last],
-            busy=sum(1 for link in links if link.state is State.BUSY and not link.on_last),
+            idle=[link.name for link in self._lane.desk.idle if not link.is_going],
+            busy=sum(1 for link in links if link.state is State.BUSY and not link.is_going),
+            outworn=[link.name for link in links if link.leaving and link.state in (State.IDLE, State.BUSY)],
             starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
             failed_births=self._lane.nursery.failed_births,
             fork_after=self._fork_after,
             birth_timeout=self._birth_timeout,
         )
+
+    def _mark_the_oldest(self) -> float | None:
+        """Have a child replaced that is past its age; one at a time, so that no two are missed at once.
+
+        :returns: seconds until the next one is past it; None while one is on its way, whose end rings.
+        """
+        nursery = self._lane.nursery
+        now, nearest = nursery.clock(), None
+        for link in nursery.links.values():
+            if link.leaving is not None:
+                return None
+            if link.limits.age is not None and link.state in (State.IDLE, State.BUSY):
+                age = now - link.ordered_at
+                link.leaving = too_old(link.limits, age=age)
+                if link.leaving is not None:
+                    return None
+                nearest = _sooner(nearest, link.limits.age - age)
+        return nearest
 
     def _carry_out(self, decided: StaffPlan) -> None:
         nursery = self._lane.nursery
@@ -58,7 +79,8 @@ class StaffKeeper:
             reason = f"not ready within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
             nursery.give_up(nursery.links[name], reason)
         for name in decided.retire:
-            self._lane.retire(nursery.links[name], "more children than needed")
+            link = nursery.links[name]
+            self._lane.retire(link, link.leaving or "more children than needed")
         for _ in range(decided.fork):
             nursery.spawn()
 
@@ -73,3 +95,7 @@ class StaffKeeper:
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
             self._fork_after = nursery.clock() + wait
             self._bus.emit(events.BirthFailed("", nursery.last_failure, wait))
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((moment for moment in (one, other) if moment is not None), default=None)

@@ -310,6 +310,13 @@ def square(x: int) -> int:
     return x * x
 
 
+def weigh(mib: int, gate: str) -> int:
+    """Own so much memory, and pass a gate with it."""
+    held = bytearray(mib * 1024 * 1024)
+    pass_through(gate) if Path(gate + ".go").exists() else time.sleep(3600)
+    return len(held) // 1024 // 1024
+
+
 def by_processes() -> list[int | None]:
     """Start processes of one's own; return their exit codes."""
     processes = [get_context("fork").Process(target=square, args=(n,)) for n in range(2)]

@@ -123,7 +123,7 @@ async def test_a_hundred_children(gate: Gate) -> None:
 async def test_max_tasks_per_child(limit: int) -> None:
     """A child would run more or fewer calls than it may, however many lie in its channel."""
     facts = Facts()
-    async with open_pool(2, max_tasks_per_child=limit, on_event=facts) as pool:
+    async with open_pool(2, max_tasks_per_child=limit, recycle_jitter=0, on_event=facts) as pool:
         number = 20 * limit if limit > 1 else 40
         counts = Counter([name async for name in pool.map(chores.whose_of, range(number))])
         assert sum(counts.values()) == number

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.recycle import RecycleLimits, is_last, verdict
+from hybridpool.policy.recycle import RecycleLimits, allot, is_last, too_old, verdict
 
 MIB = 1024 * 1024
 limits = st.builds(
@@ -54,3 +54,63 @@ def test_never_younger_again(limits: RecycleLimits, tasks: int, owned: int) -> N
     """A child over a limit would be kept because it ran one task more."""
     if verdict(limits, tasks=tasks, owned=owned) is not None:
         assert verdict(limits, tasks=tasks + 1, owned=owned + 1) is not None
+
+
+chances = st.floats(0, 1, exclude_max=True)
+jittered = st.builds(
+    RecycleLimits,
+    tasks=st.none() | st.integers(1, 5000),
+    memory=st.none() | st.integers(1, 10),
+    age=st.none() | st.floats(0.01, 1e6),
+    jitter=st.floats(0, 1),
+)
+
+
+@given(limits=jittered, chance=chances)
+def test_a_share_is_never_over_the_limit(limits: RecycleLimits, chance: float) -> None:
+    """A child would run longer than the operator allowed, or be of no use at all."""
+    own = allot(limits, chance=chance)
+    assert own.memory == limits.memory
+    if limits.tasks is None:
+        assert own.tasks is None
+    else:
+        assert own.tasks is not None
+        assert max(1, limits.tasks - limits.tasks * limits.jitter) <= own.tasks <= limits.tasks
+    if limits.age is None:
+        assert own.age is None
+    else:
+        assert own.age is not None
+        assert 0 <= own.age <= limits.age
+
+
+@given(chance=chances)
+def test_small_counts_stay_exact(chance: float) -> None:
+    """Who asks for ten tasks per child, and counts them in the log, would find nine."""
+    assert allot(RecycleLimits(tasks=10, jitter=0.05), chance=chance).tasks == 10
+
+
+def test_large_counts_differ() -> None:
+    """Children born together would leave together."""
+    found = {allot(RecycleLimits(tasks=1000, jitter=0.05), chance=n / 100).tasks for n in range(100)}
+    assert (min(found), max(found)) == (950, 1000)  # type: ignore[type-var]  # none is None
+    assert len(found) == 51
+
+
+@pytest.mark.parametrize(("jitter", "chance"), [(-0.1, 0), (1.1, 0), (0, 1), (0, -0.1)])
+def test_no_such_share(jitter: float, chance: float) -> None:
+    """A slip would go unseen, and lengthen a child's life."""
+    with pytest.raises(ValueError, match="no such share"):
+        allot(RecycleLimits(tasks=5, jitter=jitter), chance=chance)
+
+
+@pytest.mark.parametrize(("age", "goes"), [(0, False), (59.9, False), (60, True), (61, True)])
+def test_age(age: float, goes: bool) -> None:
+    """A child would live on for ever, or leave too soon."""
+    assert (too_old(RecycleLimits(age=60), age=age) is not None) == goes
+    assert too_old(RecycleLimits(), age=age) is None
+
+
+def test_who_needs_a_spare() -> None:
+    """A replacement would be missing when a child leaves, or an idle one be kept for nothing."""
+    assert [RecycleLimits(tasks=1).spares, RecycleLimits(memory=1).spares, RecycleLimits().spares] == [1, 1, 0]
+    assert RecycleLimits(age=60).spares == 0, "it works on until its replacement is there"

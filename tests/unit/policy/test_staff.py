@@ -73,11 +73,12 @@ def test_content_means_rest() -> None:
 def test_retires_only_idle_surplus(view: StaffView) -> None:
     """A busy child would be sent away, or more than are too many."""
     decided = plan(view)
-    coming = len(view.starting) - len(decided.kill_unborn)
-    surplus = max(0, len(view.idle) + view.busy + coming - wanted(view))
-    assert set(decided.retire) <= set(view.idle)
-    assert len(decided.retire) == min(surplus, len(view.idle))
-    assert tuple(view.idle[len(view.idle) - len(decided.retire) :]) == decided.retire
+    leaving = tuple(name for name in decided.retire if name not in view.outworn)
+    serving = len(view.idle) + view.busy
+    surplus = max(0, serving - wanted(view))
+    assert set(leaving) <= set(view.idle)
+    assert len(leaving) == min(surplus, len(view.idle))
+    assert tuple(view.idle[len(view.idle) - len(leaving) :]) == leaving
 
 
 @given(view=staff_views())
@@ -87,7 +88,7 @@ def test_never_forks_above_the_target(view: StaffView) -> None:
     coming = len(view.starting) - len(decided.kill_unborn)
     assert decided.fork >= 0
     assert decided.fork == 0 or len(view.idle) + view.busy + coming + decided.fork <= wanted(view)
-    assert not (decided.fork and decided.retire)
+    assert not (decided.fork and set(decided.retire) & set(view.idle))
 
 
 @given(view=staff_views())
@@ -152,6 +153,31 @@ def lived(view: StaffView, decided: StaffPlan) -> StaffView:
         view,
         now=now,
         idle=[*idle, *born],
+        outworn=[name for name in view.outworn if name not in decided.retire],
         starting=[(f"new-{now}-{number}", now) for number in range(decided.fork)],
         failed_births=0 if born else view.failed_births,
     )
+
+
+def test_the_unborn_take_nobodys_place() -> None:
+    """A READY child would leave for one that is not born yet, and may never be."""
+    assert plan(staff(target=1, idle=("ready",), starting=[("unborn", 99.0)])).retire == ()
+    assert plan(staff(target=1, idle=("ready", "born"))).retire == ("born",)
+
+
+def test_an_outworn_child_waits_for_its_replacement() -> None:
+    """The pool would be one child short while the new one is born."""
+    before = plan(staff(target=1, outworn=("old",)))
+    assert (before.fork, before.retire) == (1, ())
+    assert plan(staff(target=1, outworn=("old",), starting=[("new", 99.0)])).retire == ()
+    assert plan(staff(target=1, outworn=("old",), idle=("new",))) == StaffPlan(retire=("old",))
+
+
+@given(view=staff_views())
+def test_capacity_outlasts_every_retirement(view: StaffView) -> None:
+    """Those that stay would be fewer than the pool's size though enough were there."""
+    decided = plan(view)
+    staying = len([name for name in view.idle if name not in decided.retire]) + view.busy
+    assert staying >= min(view.target, len(view.idle) + view.busy)
+    if set(decided.retire) & set(view.outworn):
+        assert staying >= view.target

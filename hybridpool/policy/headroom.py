@@ -1,0 +1,65 @@
+"""How far a pool may grow before memory gets scarce.
+
+Where there is plenty it grows at once. Where there is not, it at most doubles, so that the newcomers show what they
+weigh before more of them come; and it stops where another one as heavy as the heaviest would not fit.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+MIB: Final = 1024 * 1024
+#: bytes; what a child may come to own before anybody has seen it
+_PLENTY: Final = 256 * MIB
+#: bytes; no child is taken for lighter
+_LEAST: Final = 16 * MIB
+
+
+@attrs.frozen(kw_only=True)
+class Bound:
+    """One limit on memory: of the host, of a cgroup, of the pool's own budget. In bytes."""
+
+    name: str
+    limit: int
+    used: int
+    #: what is to stay free
+    reserve: int
+
+    @property
+    def free(self) -> int:
+        """What may still be used."""
+        return max(0, self.limit - self.used - self.reserve)
+
+
+@attrs.frozen(kw_only=True)
+class Fit:
+    """How large the pool may be now."""
+
+    size: int
+    #: more were wanted: look again soon
+    is_short: bool = False
+    #: why not more; None: there is room, or it is only to be seen what the newcomers weigh
+    held_by: str | None = None
+
+
+def fit(*, size: int, wanted: int, heaviest: int, bounds: Sequence[Bound]) -> Fit:
+    """Decide how much of a growth memory allows.
+
+    :param size: children there are.
+    :param wanted: children there should be, more than `size`.
+    :param heaviest: bytes that the heaviest child owned so far.
+    """
+    growth = wanted - size
+    tightest = min(bounds, key=lambda bound: bound.free, default=None)
+    if tightest is None or tightest.free >= 2 * growth * max(heaviest, _PLENTY):
+        return Fit(size=wanted)
+    each = max(heaviest, _LEAST)
+    fits = tightest.free // each
+    step = min(growth, fits, max(1, size))
+    if step == growth:
+        return Fit(size=wanted)
+    held_by = None
+    if fits <= step:
+        held_by = f"{tightest.free / MIB:.0f} MiB are left of {tightest.name}, and a child owns up to {each / MIB:.0f}"
+    return Fit(size=size + step, is_short=True, held_by=held_by)
