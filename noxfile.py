@@ -90,10 +90,12 @@ def run(session: nox.Session, module: str, *args: str) -> None:
 def pytest(session: nox.Session, *words: str, broker: bool = True) -> None:
     """Run tests; words after ``--`` go to pytest.
 
-    :param broker: whether they need RabbitMQ, which is then found or installed first: outside of any test's time limit.
+    :param broker: whether they need RabbitMQ and PostgreSQL, which are then found or installed first: outside of any
+        test's time limit.
     """
     if broker:
         run(session, "tests.rabbit_install")
+        run(session, "tests.postgres_install")
     run(session, "pytest", *words, *session.posargs)
 
 
@@ -159,7 +161,7 @@ def examples(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them."""
     run(session, "tests.rabbit_install")
-    known = ("pool", "recycle")
+    known = ("pool", "recycle", "memory")
     names = [word for word in session.posargs if not word.startswith("-")]
     for name in names or known:
         if name not in known:

@@ -15,9 +15,10 @@ import psutil
 import pytest
 import uvloop
 
+from tests.apt_install import ServerAbsent
 from tests.guards import blocking_watch, our_processes, tell, watched_fds
+from tests.postgres import Postgres
 from tests.rabbit import MARK, Node, wait_for
-from tests.rabbit_install import ServerAbsent
 
 HERE = Path(__file__).parent
 #: seconds that a test's processes and fds may take to go after its end
@@ -64,6 +65,18 @@ def rabbit_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     with node:
         request.config.stash[SHARED_PIDS].add(node.pid)
         yield node
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """One PostgreSQL server for the whole run, started when first asked for. Take a database of your own in it."""
+    try:
+        server = Postgres()
+    except ServerAbsent as absent:
+        pytest.fail(str(absent), pytrace=False)
+    with server:
+        request.config.stash[SHARED_PIDS].add(server.pid)
+        yield server
 
 
 @pytest.fixture

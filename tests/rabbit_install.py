@@ -3,20 +3,17 @@
 Only the real script will do: the wrapper which Debian puts on PATH insists on its own user and its own node.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from tests import apt_install
+from tests.apt_install import ServerAbsent
+
+__all__ = ["ABSENT", "ServerAbsent", "candidates", "find_server", "first_real", "locate_or_install"]
+
 ABSENT = "tests need a RabbitMQ server; please run: sudo apt-get install rabbitmq-server"
-POLICY = Path("/usr/sbin/policy-rc.d")
-
-
-class ServerAbsent(RuntimeError):
-    """There is no RabbitMQ server on this machine, and we may not install one."""
 
 
 def find_server() -> Path:
@@ -24,8 +21,7 @@ def find_server() -> Path:
 
     :raises ServerAbsent: if there is none, and we are not root on a machine with apt-get.
     """
-    may_install = os.geteuid() == 0 and shutil.which("apt-get") is not None
-    return locate_or_install(lambda: first_real(candidates()), apt_install if may_install else None)
+    return locate_or_install(lambda: first_real(candidates()), apt_install.installer("rabbitmq-server", ABSENT))
 
 
 def locate_or_install(locate: Callable[[], Path | None], install: Callable[[], None] | None) -> Path:
@@ -33,13 +29,7 @@ def locate_or_install(locate: Callable[[], Path | None], install: Callable[[], N
 
     :raises ServerAbsent: if it finds nothing.
     """
-    found = locate()
-    if found is None and install is not None:
-        install()
-        found = locate()
-    if found is None:
-        raise ServerAbsent(ABSENT)
-    return found
+    return apt_install.locate_or_install(locate, install, ABSENT)
 
 
 def candidates() -> Iterator[Path]:
@@ -58,31 +48,6 @@ def first_real(directories: Iterable[Path]) -> Path | None:
         if script.is_file() and "rabbitmq-env" in script.read_text(errors="replace"):
             return directory
     return None
-
-
-def apt_install() -> None:
-    """Install Debian's package without its system node being started."""
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    sys.stderr.write("installing rabbitmq-server …\n")
-    with no_services():
-        for words in (["update"], ["install", "--no-install-recommends", "-y", "rabbitmq-server"]):
-            done = subprocess.run(["apt-get", "-qq", *words], env=env, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise ServerAbsent(f"{ABSENT} (apt-get {words[0]} failed: {done.stderr.strip()[-400:]})")
-
-
-@contextmanager
-def no_services() -> Iterator[None]:
-    """Forbid packages to start services meanwhile; a policy that is already there is left as it is."""
-    if POLICY.exists():
-        yield
-        return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
-    POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        POLICY.unlink()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def _leave_home(zygote: int) -> None:
     """Cut what is shared with the zygote and the siblings."""
     os.setsid()
     guard.die_with_parent(zygote)
+    guard.mark_family()
     guard.reset_signals()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

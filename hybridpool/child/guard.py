@@ -1,15 +1,25 @@
 """What keeps processes from outliving each other: process groups, signals, the kernel's word on a parent's death.
 
 prctl(2) by number, since the standard library has no name for it: PR_SET_PDEATHSIG = 1, PR_SET_CHILD_SUBREAPER = 36.
+
+A process group is left by `setsid`, and a parent by its death; a resource limit is inherited whatever happens. So each
+child writes its pid into a limit that Linux has not enforced since 2.4.25 (RLIMIT_LOCKS = 10, getrlimit(2)), and all
+that its tasks start carries it: `Strays` reads there whose a process is.
 """
 
 import ctypes
+import errno
 import os
+import resource
 import signal
+from collections.abc import Collection, Container
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_RLIMIT_LOCKS: Final = 10
+#: bytes; the kernel gives less than a page of process ids at a time
+_SOME_PIDS: Final = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,3 +76,130 @@ def kill_group(pid: int, signum: int) -> None:
         except ProcessLookupError:
             continue
         return
+
+
+def mark_family() -> None:
+    """Write this process's pid where all that it starts inherits it, whatever session or parent that has later."""
+    _, hard = resource.getrlimit(_RLIMIT_LOCKS)
+    try:
+        resource.setrlimit(_RLIMIT_LOCKS, (os.getpid(), hard))
+    except (OSError, ValueError):
+        # Somebody has bounded it. Then the process group is all that holds a family together.
+        return
+
+
+def kill_families(children: Collection[int]) -> None:
+    """Kill all that children had started whose zygote is gone too, so that nobody has adopted it.
+
+    :param children: their pids; they are dead, or about to be.
+    """
+    killed: set[int] = set()
+    before = -1
+    # Once more, after a look that found somebody: it may have started another one behind our back.
+    while len(killed) > before:
+        before = len(killed)
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            if pid not in killed and pid not in children and _kill_if_of(children, pid):
+                killed.add(pid)
+
+
+def _kill_if_of(children: Collection[int], pid: int) -> bool:
+    try:
+        # First a handle, then the look: so that the pid cannot become another process's in between.
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if _mark_of(pid) not in children:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+class Strays:
+    """What a child that is gone has left, and what came to this process, a subreaper, as orphans."""
+
+    def __init__(self) -> None:
+        """For the thread that reaps, as orphans come to that one."""
+        self._own_mark = _mark_of(os.getpid())
+        try:
+            # Kept open, so that it can be read when there is no descriptor left.
+            self._kin = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            # A kernel without CONFIG_PROC_CHILDREN.
+            self._kin = -1
+
+    def kill(self, living: Container[int]) -> list[int]:
+        """Kill those whose child is gone; what *they* have started comes here next.
+
+        A pid of this process's own kin cannot be somebody else's: it is free only after it was waited for.
+
+        :param living: pids of the children that are not gone, which are left alone with all they started.
+        :returns: the pids.
+        """
+        strays = [pid for pid in self._kin_pids() if pid not in living and self._is_stray(pid, living)]
+        for pid in strays:
+            os.kill(pid, signal.SIGKILL)
+        return strays
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._kin >= 0:
+            os.close(self._kin)
+
+    def _is_stray(self, pid: int, living: Container[int]) -> bool:
+        try:
+            mark = _mark_of(pid)
+        except OSError:
+            # Under another user it can neither be looked at nor killed.
+            return False
+        return mark != self._own_mark and mark not in living
+
+    def _kin_pids(self) -> list[int]:
+        if self._kin < 0:
+            return _children_by_scan()
+        text = b""
+        while more := os.pread(self._kin, _SOME_PIDS, len(text)):
+            text += more
+        return list(map(int, text.split()))
+
+
+def _mark_of(pid: int) -> int:
+    return resource.prlimit(pid, _RLIMIT_LOCKS)[0]
+
+
+def _children_by_scan() -> list[int]:
+    """Look through all processes for those whose parent is this one."""
+    own, found = os.getpid(), []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as stat:
+                # "pid (any name) state parent …"
+                parent = int(stat.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == own:
+            found.append(int(name))
+    return found
+
+
+def why_no_fork(error: OSError) -> str:
+    """Put a fork that failed into words: which limit it was, and how high."""
+    text = f"fork: {error.strerror}"
+    if error.errno == errno.EAGAIN:
+        return f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
+    return text
+
+
+def no_descriptors() -> str:
+    """Say that this process has no descriptor left, and how many it may have."""
+    return f"no file descriptor is left in the zygote, which may have {_soft(resource.RLIMIT_NOFILE)} (`ulimit -n`)"
+
+
+def _soft(limit: int) -> str:
+    soft = resource.getrlimit(limit)[0]
+    return "any number of" if soft == resource.RLIM_INFINITY else str(soft)

@@ -2,8 +2,8 @@
 
 Started by exec (`python -m hybridpool.child.zygote FD`), so it never holds its parent's threads, sockets or loop. It
 serves fork requests on one control socket and reaps with `wait4`. Its promise: when the parent's end of that socket
-closes, for whatever reason, every child's process group is killed before the zygote goes; when the zygote dies, the
-kernel kills the children.
+closes, for whatever reason, every child is killed, with all that its tasks started, before the zygote goes; when the
+zygote dies, the kernel kills the children. A shortage (of processes, memory, descriptors) costs a birth, never the zygote.
 """
 
 import gc
@@ -13,13 +13,15 @@ import signal
 import socket
 import sys
 import threading
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from hybridpool.child import birth, frames, functions, guard, load, wire
 from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.load import Program
 from hybridpool.child.loop import ATTENTION
 from hybridpool.errors import AppLoadError, HybridpoolError
+
+_SIGNALS: Final = signal.valid_signals()
 
 
 class Zygote:
@@ -29,6 +31,7 @@ class Zygote:
         self._control = control
         self._program = program
         self._pids: set[int] = set()
+        self._strays = guard.Strays()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -51,9 +54,12 @@ class Zygote:
         """Kill every child with what it started, and wait for them: nobody may be there to reap after us."""
         for pid in self._pids:
             guard.kill_group(pid, signal.SIGKILL)
-        for pid in self._pids:
+        doomed = list(self._pids)
+        self._pids.clear()
+        # What they have started comes to us with their end, and with its own end what that has started.
+        while doomed := doomed or self._strays.kill(self._pids):
             try:
-                os.waitpid(pid, 0)
+                os.waitpid(doomed.pop(), 0)
             except ChildProcessError:
                 continue
 
@@ -64,51 +70,68 @@ class Zygote:
             return False
         for order in frames.read_to_zygote(message):
             match order:
-                case Fork():
+                case Fork() if len(fds) >= 2:
                     self._fork(order, socket.socket(fileno=fds.pop(0)), fds.pop(0))
+                case Fork(name=name):
+                    # The kernel drops what it has no number for.
+                    self._tell(ForkFailed(name, guard.no_descriptors()))
                 case Signal(pid=pid) if pid in self._pids:
                     os.kill(pid, ATTENTION)
                 case Kill(pid=pid, signum=signum) if pid in self._pids:
                     guard.kill_group(pid, signum)
                 case _:
                     continue
+        for fd in fds:
+            os.close(fd)
         return True
 
     def _fork(self, order: Fork, channel: socket.socket, slate: int) -> None:
         zygote = os.getpid()
+        # A handler of the app's must not run in a child that is not born, and a fork that takes longer than the
+        # app's interval timer must not be begun anew each time.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
         except OSError as error:
-            self._tell(ForkFailed(order.name, f"fork: {error.strerror}"))
+            self._tell(ForkFailed(order.name, guard.why_no_fork(error)))
             return
         else:
             if pid == 0:
                 self._control.close()
+                self._strays.close()
                 os.close(self._woken)
                 os.close(self._wake)
                 birth.live(order, channel, slate, zygote, self._program)
         finally:
             channel.close()
             os.close(slate)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._pids.add(pid)
         self._tell(Forked(order.name, pid))
 
     def _reap(self) -> None:
         """Collect everyone who has exited: children, and descendants of theirs that came to us as orphans."""
-        while True:
-            try:
-                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if seen is None:
-                return
-            if seen.si_pid in self._pids:
-                # While the child is a zombie its pid is not reused, so its group is still its own.
-                guard.kill_group(seen.si_pid, signal.SIGKILL)
-            pid, status, usage = os.wait4(seen.si_pid, 0)
-            if pid in self._pids:
-                self._pids.discard(pid)
-                self._tell(Exited(pid, status, usage.ru_maxrss))
+        while self._reap_one():
+            continue
+        # Each that is killed here wakes us by its death, and what it had started is seen to then.
+        self._strays.kill(self._pids)
+
+    def _reap_one(self) -> bool:
+        """Collect one; False if nobody else has exited."""
+        try:
+            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        if seen is None:
+            return False
+        if seen.si_pid in self._pids:
+            # While the child is a zombie its pid is not reused, so its group is still its own.
+            guard.kill_group(seen.si_pid, signal.SIGKILL)
+        pid, status, usage = os.wait4(seen.si_pid, 0)
+        if pid in self._pids:
+            self._pids.discard(pid)
+            self._tell(Exited(pid, status, usage.ru_maxrss))
+        return True
 
     def _tell(self, *news: frames.FromZygote) -> None:
         try:

@@ -661,7 +661,8 @@ async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], c
     assert ended.outcome.cause.startswith(cause)
     assert ended.outcome.child == ended.child
     gone = await two.gone(ended.child)
-    assert (gone.cause, gone.expected) == (cause, False)
+    assert gone.cause.startswith(cause)
+    assert not gone.expected
     await two.idle(2)
     assert (await two.run("add", 1)).value == 2
     assert two.crew.lane.desk.running == 0
