@@ -150,6 +150,7 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
     :param value: gives a large one, which came in a parcel.
 
     :raises ChildLost: if its child died.
+    :raises PoolClosed: if it was not run, because the pool ended.
     :raises TimeLimitExceeded: if it was killed for its time.
     :raises TaskCancelled: if it was given up.
     :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
@@ -160,8 +161,9 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
         case Raised():
             raise _rebuilt(outcome)
         case Lost(cause=cause, child=child):
-            text = f"{child} died in {name}: {cause}" if child else f"{name} was not run: {cause}"
-            raise errors.ChildLost(text, name, child, outcome.exitcode, outcome.peak)
+            if not child:
+                raise errors.PoolClosed(f"{name} was not run: {cause}")
+            raise errors.ChildLost(f"{child} died in {name}: {cause}", name, child, outcome.exitcode, outcome.peak)
         case TimedOut(limit=limit, child=child):
             raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
         case Cancelled():
