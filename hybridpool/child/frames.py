@@ -16,10 +16,12 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
 
 
 class Returned(Frame, tag=1):
-    #: the value, encoded (JSON)
+    #: the value, encoded (JSON; a pickle, for a call that came as one)
     value: bytes
     #: its repr, cut at 1024 characters
     text: str
+    #: if the value came along as a file: the sizes of its parts, as `bulk` names them; then `value` is empty
+    parts: tuple[int, ...] = ()
 
 
 class Raised(Frame, tag=2):
@@ -63,6 +65,8 @@ class Call(Frame, tag=10):
     root_id: str | None = None
     #: it is expected to be done in well under a millisecond, so outcomes before it may wait and leave with its own
     brief: bool = False
+    #: if the body came along as a file: the sizes of its parts, as `bulk` names them; then `body` is empty
+    parts: tuple[int, ...] = ()
 
 
 class Stop(Frame, tag=12):

@@ -4,6 +4,7 @@ A function travels as ``module:qualname`` and is looked up here, once. What has 
 function) travels whole, by cloudpickle, if that is installed.
 """
 
+import functools
 import importlib
 import pickle
 import runpy
@@ -12,6 +13,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
+from hybridpool.child import bulk
+from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
 from hybridpool.child.words import raised
 from hybridpool.errors import CannotSend
@@ -22,24 +25,34 @@ BY_NAME: Final = "application/x-hybridpool-call"
 WHOLE: Final = "application/x-hybridpool-function"
 CONTENT_TYPES: Final = (BY_NAME, WHOLE)
 
+#: types of values that are never large
+_SMALL: Final = frozenset({type(None), bool, int, float, complex})
 _known: dict[str, Callable[..., Any]] = {}
 
 
-def run(call: Call) -> ChildOutcome:
-    """Run the call; whatever happens inside becomes an outcome, except what must end the process."""
+def run(call: Call, file: int | None) -> ChildOutcome | Bulk:
+    """Run the call; whatever happens inside becomes an outcome, except what must end the process.
+
+    :param file: what its body came along in, if it did.
+    :returns: `Bulk` is a large value, to be sent along in a file.
+    """
     try:
+        body = call.body if file is None else functools.partial(bulk.load, file, call.parts)
         if call.content_type == BY_NAME:
             function = _known.get(call.task) or find(call.task)
-            args, kwargs = loads(call.body)
+            args, kwargs = loads(body)
         else:
-            function, args, kwargs = loads(call.body)
+            function, args, kwargs = loads(body)
+        del body
         value = function(*args, **kwargs)
+        del args, kwargs
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         return _raised(error)
     try:
-        return Returned(dumps(value), "")
+        dumped = _dump(value)
+        return dumped if isinstance(dumped, Bulk) else Returned(dumped, "")
     except Exception as error:
         return _unsendable(call.task, value, error)
 
@@ -58,15 +71,29 @@ def dumps(value: object) -> bytes:
         raise
 
 
-def loads(data: bytes) -> Any:
-    """Unpickle what the parent sent; classes and functions of its ``__main__`` are found in its script."""
+def _dump(value: object) -> bytes | Bulk:
+    """Pickle a result, which may be large."""
+    if type(value) in _SMALL:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     try:
-        return pickle.loads(data)
+        return bulk.dump(value)
+    except Exception:
+        return dumps(value)
+
+
+def loads(data: bytes | Callable[[], Any]) -> Any:
+    """Unpickle what the parent sent; classes and functions of its ``__main__`` are found in its script.
+
+    :param data: a pickle, or what reads a large one.
+    """
+    load = data if callable(data) else functools.partial(pickle.loads, data)
+    try:
+        return load()
     except AttributeError as error:
         if "__main__" not in str(error) or main_path() is None or "__mp_main__" in sys.modules:
             raise
     _main()
-    return pickle.loads(data)
+    return load()
 
 
 def call_pickled(function: bytes) -> object:

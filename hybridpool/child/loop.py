@@ -15,15 +15,16 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hybridpool.child import context, frames, wire
+from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Back, Call, Done, Enqueue, Recall, Said, Sent, Stop
 from hybridpool.child.memory import Gauge
 from hybridpool.child.slate import Slate
 from hybridpool.child.words import raised
-from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
 #: "look at your channel, even in the middle of a task"
 ATTENTION: Final = signal.SIGUSR1
@@ -32,7 +33,8 @@ _PARENT_GONE: Final = 1
 #: how long an outcome may wait for company, in seconds, and how many may wait
 _WAIT, _CROWD = 0.001, 64
 
-Runs = Callable[[Call], frames.ChildOutcome]
+#: the call, and the file in which its body came along, if it did
+Runs = Callable[[Call, int | None], frames.ChildOutcome | Bulk]
 
 
 class Child:
@@ -43,6 +45,8 @@ class Child:
         self._channel = channel
         self._slate = slate
         self._inbox: deque[frames.ToChild] = deque()
+        #: by number of the call: the file in which its body came along
+        self._files: dict[int, int] = {}
         #: since when the first of the outcomes on the slate waits
         self._waiting_since = 0.0
         self._tickets = 0
@@ -55,14 +59,17 @@ class Child:
         self._missed = False
         signal.signal(ATTENTION, self._attend)
 
-    def send(self, *said: frames.FromChild) -> None:
-        """Write frames as one message, after the outcomes that wait; a parent that is gone ends the process."""
+    def send(self, *said: frames.FromChild, fds: Sequence[int] = ()) -> None:
+        """Write frames as one message, after the outcomes that wait; a parent that is gone ends the process.
+
+        :param fds: to go along; they stay the caller's.
+        """
         try:
             if self._slate.count:
                 wire.send(self._channel, self._slate.message())
                 self._slate.clear()
             if said:
-                wire.send(self._channel, frames.pack(said))
+                wire.send(self._channel, frames.pack(said), fds)
         except OSError:
             os._exit(_PARENT_GONE)
 
@@ -118,7 +125,7 @@ class Child:
         self._at_work = call.seq
         try:
             self._make_good()
-            outcome = run(call)
+            outcome = run(call, self._files.get(call.seq))
             self._at_work = 0
         except TaskSignal as late:
             # It came between the function's end and the line before this one.
@@ -128,7 +135,30 @@ class Child:
         ended = time.perf_counter()
         context.set_current_task(None)
         after_each()
-        self._answer(Done(call.seq, outcome, ended - started, gauge.owned()), ended)
+        self._drop_file(call)
+        if isinstance(outcome, Bulk):
+            self._answer_in_file(call, outcome, ended - started, gauge)
+        else:
+            self._answer(Done(call.seq, outcome, ended - started, gauge.owned()), ended)
+
+    def _answer_in_file(self, call: Call, value: Bulk, runtime: float, gauge: Gauge) -> None:
+        try:
+            file = value.write()
+        except OSError as error:
+            failure = raised(
+                CannotSend(f"{call.task} returned {value.total} bytes, for which there is no room: {error}")
+            )
+            self.send(Done(call.seq, failure, runtime, gauge.owned()))
+            return
+        try:
+            self.send(Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned()), fds=(file,))
+        finally:
+            os.close(file)
+
+    def _drop_file(self, call: Call) -> None:
+        file = self._files.pop(call.seq, None)
+        if file is not None:
+            os.close(file)
 
     def _answer(self, done: Done, now: float) -> None:
         """Note the outcome, and send what is noted unless company may come soon."""
@@ -142,14 +172,20 @@ class Child:
     def _read(self, flags: int = 0) -> bool:
         """Put one message's frames into the inbox; False at the channel's end."""
         try:
-            message = wire.receive(self._channel, flags)
+            message, fds = wire.receive_with_fds(self._channel, flags)
         except BlockingIOError:
             raise
         except OSError:
             return False
         if not len(message):
             return False
-        self._inbox.extend(frames.read_to_child(message))
+        said = frames.read_to_child(message)
+        if fds:
+            # Such a call is alone in its message.
+            [call] = said
+            assert isinstance(call, Call)
+            [self._files[call.seq]] = fds
+        self._inbox.extend(said)
         return True
 
     def _answer_to(self, ticket: int) -> Sent:
@@ -215,4 +251,5 @@ class Child:
         calls = [frame for frame in self._inbox if isinstance(frame, Call)]
         for call in calls:
             self._inbox.remove(call)
+            self._drop_file(call)
         self.send(Back([call.seq for call in calls]))

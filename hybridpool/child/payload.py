@@ -3,21 +3,25 @@
 The body is Celery's, protocol 2: ``[args, kwargs, embed]``, embed holding callbacks, errbacks, chain and chord.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from hybridpool.child import codec, functions
+from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Refused, Returned
 from hybridpool.child.words import plain, raised, shown
 
 
-def runner(tasks: Mapping[str, Callable[..., Any]]) -> Callable[[Call], ChildOutcome]:
+def runner(tasks: Mapping[str, Callable[..., Any]]) -> Callable[[Call, int | None], ChildOutcome | Bulk]:
     """Return what runs a call of either kind: a task of the app, or a function of the pool's user."""
 
-    def run_either(call: Call) -> ChildOutcome:
+    def run_either(call: Call, file: int | None) -> ChildOutcome | Bulk:
         if call.content_type in functions.CONTENT_TYPES:
-            return functions.run(call)
+            return functions.run(call, file)
+        if file is not None:
+            call.body = os.pread(file, call.parts[0], 0)
         return run(call, tasks)
 
     return run_either

@@ -6,6 +6,7 @@ message over `INLINE` bytes travels as a memfd that is passed along with a one-b
 for all sizes. The byte 0xC1 marks that packet: msgpack never uses it (msgpack spec, "formats").
 """
 
+import errno
 import mmap
 import os
 import socket
@@ -16,10 +17,12 @@ from typing import Final
 from hybridpool.child.frames import Message
 
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
-INLINE: Final = 64 * 1024
+INLINE: Final = 96 * 1024
 _IN_FILE: Final = b"\xc1"
-#: room for two descriptors
-_FD_SPACE: Final = socket.CMSG_SPACE(2 * array("i").itemsize)
+#: room for three descriptors
+_FD_SPACE: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
+#: a plain number: adding to the flag itself builds another flag each time
+_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
@@ -39,11 +42,9 @@ def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: in
         else:
             sock.send(message, flags)
         return
-    if fds:
-        raise ValueError("a message over INLINE cannot carry further descriptors")
     file = _in_file(message)
     try:
-        socket.send_fds(sock, [_IN_FILE], [file], flags)
+        socket.send_fds(sock, [_IN_FILE], [file, *fds], flags)
     finally:
         os.close(file)
 
@@ -52,6 +53,7 @@ def receive(sock: socket.socket, flags: int = 0) -> Message:
     """Take one message; empty when the other end is gone.
 
     :raises BlockingIOError: if nothing is there and the socket or `flags` say not to wait.
+    :raises OSError: if it came in a file, and this process can have no more descriptors; the message is lost then.
     """
     message, fds = receive_with_fds(sock, flags)
     for fd in fds:
@@ -60,9 +62,16 @@ def receive(sock: socket.socket, flags: int = 0) -> Message:
 
 
 def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list[int]]:
-    """Take one message and the descriptors that came with it, which are the caller's to close."""
-    data, ancillary, _flags, _address = sock.recvmsg(INLINE, _FD_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
+    """Take one message and the descriptors that came with it, which are the caller's to close.
+
+    The kernel drops descriptors that this process has no number for.
+
+    :raises OSError: as `receive`.
+    """
+    data, ancillary, _flags, _address = sock.recvmsg(INLINE, _FD_SPACE, flags | _CLOSE_ON_EXEC)
     if not ancillary:
+        if data == _IN_FILE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return data, []
     fds = array("i")
     for _level, _kind, payload in ancillary:
@@ -70,7 +79,7 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
     if data != _IN_FILE:
         return data, list(fds)
     try:
-        return mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), []
+        return mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), fds[1:].tolist()
     finally:
         os.close(fds[0])
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.freight import Freight
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
@@ -144,7 +145,7 @@ class Desk:
 
     def _depth(self, job: Job) -> int:
         """How many calls such as this may be in a channel at once."""
-        return 1 if job.is_alone else self.pace.depth(job.task)
+        return 1 if job.is_alone or isinstance(job.body, Freight) else self.pace.depth(job.task)
 
     def _next(self, most: int) -> list[Job]:
         """Take calls that may start from the head of the line: one, or as many as are brief."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import attrs
 
+from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.outcome import Outcome
 
 
@@ -14,7 +15,7 @@ class Job:
     task: str
     id: str
     content_type: str
-    body: bytes
+    body: bytes | Freight
     #: job, outcome, name of the child, seconds it ran
     on_done: Callable[["Job", Outcome, str, float], None]
     retries: int = 0
@@ -33,5 +34,7 @@ class Job:
     grace: float = 0.0
     #: monotonic seconds of when a child was given it; None before
     handed_at: float | None = None
+    #: a large value, which came in a file; the outcome is without it then
+    parcel: Parcel | None = None
     #: what the submitter wants to find again in `on_done`; no lane looks inside
     cargo: object = None

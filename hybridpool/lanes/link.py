@@ -9,12 +9,16 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import attrs
 
 from hybridpool.child import frames, wire
-from hybridpool.child.frames import Call
+from hybridpool.child.bulk import Bulk
+from hybridpool.child.frames import Call, Done, Refused, Returned
 from hybridpool.child.slate import Slate
+from hybridpool.child.wire import INLINE
+from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.mailbox import Mailbox
 from hybridpool.outcome import Outcome
@@ -66,16 +70,41 @@ class Link:
     _slate: Slate = attrs.field(init=False)
     _sent: int = attrs.field(default=0, init=False)
 
-    def open(self, hears: Hears) -> list[int]:
-        """Make channel and slate; returns descriptors of the child's part of both, to be passed on and closed."""
-        near, self._far_end = wire.channel()
-        self._slate, slate = Slate.make()
+    def open(self, hears: Hears, broken: Callable[["Link"], None]) -> list[int]:
+        """Make channel and slate; returns descriptors of the child's part of both, to be passed on and closed.
 
-        def heard(message: frames.Message) -> None:
-            hears(self, frames.read_from_child(message))
+        :param broken: called when something the child said could not be taken.
+        :raises OSError: if there are no descriptors left; nothing is kept then.
+        """
+        with ExitStack() as made:
+            near, far = (made.enter_context(end) for end in wire.channel())
+            self._slate, slate = Slate.make()
+            made.callback(self._slate.close)
+            made.callback(os.close, slate)
+            theirs = os.dup(far.fileno())
+            made.pop_all()
+        self._far_end = far
 
-        self._mailbox = Mailbox(near, heard, lambda: None)
-        return [os.dup(self._far_end.fileno()), slate]
+        def heard(message: frames.Message, fds: Sequence[int]) -> None:
+            said = frames.read_from_child(message)
+            for frame in said:
+                if isinstance(frame, Done) and isinstance(frame.outcome, Returned) and frame.outcome.parts:
+                    self._take_parcel(frame, frame.outcome.parts, fds)
+            hears(self, said)
+
+        self._mailbox = Mailbox(near, heard, lambda: broken(self))
+        return [theirs, slate]
+
+    def _take_parcel(self, done: Done, sizes: Sequence[int], fds: Sequence[int]) -> None:
+        """Keep the file in which a value came, for the call that it is of."""
+        if fds:
+            parcel = Parcel(fds[0], sizes)
+            if self.in_hand and self.in_hand[0][0] == done.seq:
+                self.in_hand[0][1].parcel = parcel
+        else:
+            done.outcome = Refused(
+                "its value came in a file, and this process can have no more of them (ulimit -n)", "OSError", "", b"[]"
+            )
 
     @property
     def is_going(self) -> bool:
@@ -95,15 +124,28 @@ class Link:
         if not self.in_hand:
             self.happens(Happening.CALL)
             self._begin_head(now)
-        calls = []
+        calls: list[Call] = []
         for job in jobs:
             self._sent += 1
             job.handed_at = now
             self.in_hand.append((self._sent, job))
-            calls.append(
-                Call(self._sent, job.task, job.id, job.content_type, job.body, job.retries, job.root_id, brief)
-            )
-        self._mailbox.send(frames.pack(calls))
+            body = job.body
+            if isinstance(body, bytes) and len(body) > INLINE:
+                body = job.body = Freight(Bulk((body,), ()))
+            if isinstance(body, Freight):
+                if calls:
+                    self._mailbox.send(frames.pack(calls))
+                    calls = []
+                call = Call(
+                    self._sent, job.task, job.id, job.content_type, b"", job.retries, job.root_id, parts=body.sizes
+                )
+                self._mailbox.send(frames.pack((call,)), freight=body)
+            else:
+                calls.append(
+                    Call(self._sent, job.task, job.id, job.content_type, body, job.retries, job.root_id, brief)
+                )
+        if calls:
+            self._mailbox.send(frames.pack(calls))
 
     def answer(self, frame: frames.Sent) -> None:
         """Answer an `Enqueue`."""

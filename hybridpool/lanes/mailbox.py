@@ -6,46 +6,56 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from hybridpool.child import frames, wire
+from hybridpool.lanes.freight import Freight
 
-#: what passes by itself
+#: what passes by itself, and seconds until it is tried again
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_LATER: Final = 0.05
+#: a message, and descriptors that came along, which are the listener's to close
+Hears = Callable[[frames.Message, Sequence[int]], None]
+
+
+class _Letter(NamedTuple):
+    message: bytes
+    #: to pass along, and to close once they are passed
+    fds: Sequence[int]
+    #: whose file is to go along, once it is written
+    freight: Freight | None
 
 
 class Mailbox:
     """Reads messages as they come and writes them as the other end has room, in order."""
 
-    def __init__(
-        self, sock: socket.socket, on_message: Callable[[frames.Message], None], on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, sock: socket.socket, on_message: Hears, on_end: Callable[[], None]) -> None:
         """Attach to the running loop.
 
         :param on_message: called on the loop with each message.
-        :param on_end: called once, when the other end is gone.
+        :param on_end: called once, when the other end is gone, or what it said could not be taken.
         """
         sock.setblocking(False)
         self._sock = sock
         self._on_message = on_message
         self._on_end = on_end
-        #: messages, and descriptors to pass with them, which are closed once they are passed
-        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._unsent: deque[_Letter] = deque()
         self._ended = False
         self._closing = False
+        self._watching = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+    def send(self, message: bytes, fds: Sequence[int] = (), freight: Freight | None = None) -> None:
         """Write now, or as soon as there is room. Descriptors to pass along become the mailbox's."""
+        letter = _Letter(message, fds, freight)
         if self._ended:
             _close(fds)
-            return
-        if not self._unsent and self._write(message, fds):
-            return
-        if not self._unsent:
-            self._loop.add_writer(self._sock.fileno(), self._writable)
-        self._unsent.append((message, fds))
+        elif self._unsent:
+            self._unsent.append(letter)
+        elif freight is not None or not self._write(letter):
+            self._unsent.append(letter)
+            self._pump()
 
     def end(self) -> None:
         """Let the other end see the end, after what was sent so far; reading goes on."""
@@ -58,18 +68,16 @@ class Mailbox:
         while not self._ended and self._read():
             continue
 
-    def close(self) -> Sequence[bytes]:
-        """Detach and close; returns the messages that were never written."""
+    def close(self) -> None:
+        """Detach and close; what was not written never will be."""
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
+            self._watch(False)
             self._sock.close()
         self._ended = True
-        unsent = [message for message, _ in self._unsent]
-        for _, fds in self._unsent:
-            _close(fds)
+        for letter in self._unsent:
+            _close(letter.fds)
         self._unsent.clear()
-        return unsent
 
     def _readable(self) -> None:
         self._read()
@@ -77,13 +85,13 @@ class Mailbox:
     def _read(self) -> bool:
         """Take one message; False if there is none."""
         try:
-            message = wire.receive(self._sock)
+            message, fds = wire.receive_with_fds(self._sock)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            message = b""
+            message, fds = b"", []
         if message:
-            self._on_message(message)
+            self._on_message(message, fds)
             return True
         if not self._ended:
             self._ended = True
@@ -91,11 +99,30 @@ class Mailbox:
             self._on_end()
         return False
 
-    def _write(self, message: bytes, fds: Sequence[int]) -> bool:
-        """Try to write; False if there is no room. A reader that is gone takes everything and nothing."""
+    def _pump(self) -> None:
+        """Write what can be written, in order."""
+        while self._unsent:
+            letter = self._unsent[0]
+            if letter.freight is not None and letter.freight.file is None:
+                self._watch(False)
+                letter.freight.prepare(self._pump)
+                return
+            if not self._write(letter):
+                return
+            self._unsent.popleft()
+        self._watch(False)
+        if self._closing and not self._ended:
+            self._shut()
+
+    def _write(self, letter: _Letter) -> bool:
+        """Try to write; False if that is to be tried again later. A reader that is gone takes everything."""
+        fds = letter.fds
+        if letter.freight is not None and letter.freight.file is not None:
+            fds = (*fds, letter.freight.file)
         try:
-            wire.send(self._sock, message, fds)
+            wire.send(self._sock, letter.message, fds)
         except (BlockingIOError, InterruptedError):
+            self._watch(True)
             return False
         except ConnectionError:
             # Nobody will read it. That the other end is gone is learnt by reading, once.
@@ -104,19 +131,20 @@ class Mailbox:
             if error.errno not in _SHORTAGES:
                 raise
             # No descriptor or memory for a large message now; there will be when others are done.
+            self._watch(False)
+            self._loop.call_later(_LATER, self._pump)
             return False
-        _close(fds)
+        _close(letter.fds)
         return True
 
-    def _writable(self) -> None:
-        while self._unsent:
-            message, fds = self._unsent[0]
-            if not self._write(message, fds):
-                return
-            self._unsent.popleft()
-        self._loop.remove_writer(self._sock.fileno())
-        if self._closing:
-            self._shut()
+    def _watch(self, wanted: bool) -> None:  # its name says what it is
+        """Wait for room, or do not."""
+        if wanted is not self._watching:
+            self._watching = wanted
+            if wanted:
+                self._loop.add_writer(self._sock.fileno(), self._pump)
+            else:
+                self._loop.remove_writer(self._sock.fileno())
 
     def _shut(self) -> None:
         try:

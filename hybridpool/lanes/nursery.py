@@ -4,6 +4,7 @@ What a child says about calls goes to the lane; what concerns its life is dealt 
 whoever decides on the number of children should look again.
 """
 
+import errno
 import os
 import random
 import signal
@@ -90,8 +91,13 @@ class Nursery:
             ordered_at=self.clock(),
             limits=allot(self._limits, chance=random.random()),
         )
+        try:
+            fds = link.open(self._hear, self._break_off)
+        except OSError as error:
+            self._not_born(link, error)
+            return
         self.links[link.name] = link
-        self._zygote.fork(link.name, self._orders, link.open(self._hear))
+        self._zygote.fork(link.name, self._orders, fds)
 
     def retire(self, link: Link, reason: str) -> None:
         """Have a child go after the call it has in hand; one that is on its way already is left alone."""
@@ -157,6 +163,20 @@ class Nursery:
             self._bus.emit(events.ChildSpawned(link.name, pid))
             if link.is_doomed:
                 self.kill(link)
+
+    def _not_born(self, link: Link, error: OSError) -> None:
+        """There was nothing to make its channel of."""
+        cause = f"no channel for {link.name}: {error.strerror}"
+        if error.errno == errno.EMFILE:
+            cause += f"; this process has {len(self.links)} children and takes more descriptors than `ulimit -n` allows"
+        self._count_failure(link, cause)
+        self.changed.ring()
+
+    def _break_off(self, link: Link) -> None:
+        """What a child said is lost, so nobody knows any more what it has in hand."""
+        if link.in_hand:
+            link.verdict = Lost("its answer could not be taken: no descriptors left (ulimit -n)", link.name)
+        self.kill(link)
 
     def _count_failure(self, link: Link, cause: str) -> None:
         self.last_failure = cause

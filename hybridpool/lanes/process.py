@@ -142,7 +142,8 @@ class ProcessLane:
             return
         desk = self.desk
         desk.running -= 1
-        self.nursery.failed_births = 0
+        if link.ordered_at > self.nursery.failed_at:
+            self.nursery.failed_births = 0
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
         link.owned = done.owned or link.owned

@@ -115,7 +115,7 @@ class Zygote:
             os.close(watch)
         self._process.wait()
 
-    def _heard(self, message: frames.Message) -> None:
+    def _heard(self, message: frames.Message, _fds: Sequence[int]) -> None:
         for news in frames.read_from_zygote(message):
             match news:
                 case Imported() if not self._first.done():

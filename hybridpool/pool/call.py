@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 from hybridpool import errors
-from hybridpool.child import codec, functions
+from hybridpool.child import bulk, codec, functions
+from hybridpool.child.bulk import Bulk
 from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
 from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 
 R = TypeVar("R")
 _HINT: Final = "; with cloudpickle installed it may work"
+_MAIN: Final = b"__main__"
+#: types of arguments that are never large
+_SMALL: Final = frozenset({type(None), bool, int, float, complex})
 #: where a call is in its life
 CallState = Literal["waiting", "running", "done", "cancelled"]
 
@@ -55,7 +60,7 @@ def has_script() -> bool:
 
 def write(
     names: Names, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
-) -> tuple[str, str, bytes]:
+) -> tuple[str, str, bytes | Freight]:
     """Return name, content type and body of a call.
 
     :raises CannotSend: if the function or an argument cannot be sent; the message names it.
@@ -63,10 +68,10 @@ def write(
     name = names.name(function)
     if name is not None:
         try:
-            body = pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
+            body = _dump_arguments(args, kwargs)
         except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
             return _write_whole(names, name, function, args, kwargs, error)
-        if names.has_script or b"__main__" not in body:
+        if names.has_script or not _mentions_main(body):
             return name, functions.BY_NAME, body
     shown = getattr(function, "__qualname__", repr(function))
     reason = errors.CannotSend(f"{shown} has no name by which a child could import it")
@@ -80,31 +85,46 @@ def _write_whole(
     args: Sequence[object],
     kwargs: Mapping[str, object],
     why: Exception,
-) -> tuple[str, str, bytes]:
-    def dump(value: object) -> bytes:
+) -> tuple[str, str, bytes | Freight]:
+    def dump(value: object) -> bytes | Bulk:
         return dump_whole(value, has_script=names.has_script)
 
     try:
-        return name, functions.WHOLE, dump((function, args, kwargs))
+        return name, functions.WHOLE, _packed(dump((function, args, kwargs)))
     except ImportError:
         raise _unsendable(name, args, kwargs, why, pickle.dumps, _HINT) from None
     except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
         raise _unsendable(name, args, kwargs, error, dump, "") from None
 
 
-def dump_whole(value: object, *, has_script: bool) -> bytes:
+def _dump_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes | Freight:
+    # Gathering a large value's pieces has its price, which a small one need not pay.
+    if not kwargs and all(type(value) in _SMALL for value in args):
+        return pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
+    return _packed(bulk.dump((args, kwargs)))
+
+
+def _packed(dumped: bytes | Bulk) -> bytes | Freight:
+    return Freight(dumped) if isinstance(dumped, Bulk) else dumped
+
+
+def _mentions_main(body: bytes | Freight) -> bool:
+    return body.mentions(_MAIN) if isinstance(body, Freight) else _MAIN in body
+
+
+def dump_whole(value: object, *, has_script: bool) -> bytes | Bulk:
     """Pickle a value that holds functions: methods and partials as they are, the rest by cloudpickle.
 
     :raises ImportError: if it takes cloudpickle, and that is not installed.
     """
     if has_script:
         try:
-            return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+            return bulk.dump(value)
         except Exception:  # noqa: BLE001  # whatever pickling user values raises; there is another way
             pass
     import cloudpickle
 
-    return cloudpickle.dumps(value)  # type: ignore[no-any-return]  # untyped
+    return bulk.dump(value, cloudpickle.Pickler)
 
 
 def _unsendable(
@@ -112,7 +132,7 @@ def _unsendable(
     args: Sequence[object],
     kwargs: Mapping[str, object],
     why: Exception,
-    dumps: Callable[[object], bytes],
+    dumps: Callable[[object], object],
     hint: str,
 ) -> errors.CannotSend:
     named = [*((f"argument {n}", value) for n, value in enumerate(args, 1)), *kwargs.items()]
@@ -124,28 +144,40 @@ def _unsendable(
     return errors.CannotSend(f"{name} cannot be sent to a child: {why}{hint}")
 
 
-def read(name: str, outcome: Outcome) -> object:
+def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None) -> object:
     """Return the value of a call.
 
+    :param value: gives a large one, which came in a parcel.
+
     :raises ChildLost: if its child died.
+    :raises PoolClosed: if it was not run, because the pool ended.
     :raises TimeLimitExceeded: if it was killed for its time.
     :raises TaskCancelled: if it was given up.
     :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
     """
     match outcome:
-        case Returned(value=value):
-            return pickle.loads(value)
+        case Returned():
+            return pickle.loads(outcome.value) if value is None else value()
         case Raised():
             raise _rebuilt(outcome)
         case Lost(cause=cause, child=child):
-            text = f"{child} died in {name}: {cause}" if child else f"{name} was not run: {cause}"
-            raise errors.ChildLost(text, name, child, outcome.exitcode, outcome.peak)
+            if not child:
+                raise errors.PoolClosed(f"{name} was not run: {cause}")
+            raise errors.ChildLost(f"{child} died in {name}: {cause}", name, child, outcome.exitcode, outcome.peak)
         case TimedOut(limit=limit, child=child):
             raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
         case Cancelled():
             raise errors.TaskCancelled(f"{name} was cancelled")
         case Refused(reason=reason):
             raise errors.TaskFailed(name, (reason,))
+
+
+def forget_freight(job: Job) -> Parcel | None:
+    """Let go of a large body, now that its call has ended, and return the large value, if that is what came of it."""
+    if job.body and isinstance(job.body, Freight):
+        job.body = b""
+    parcel, job.parcel = job.parcel, None
+    return parcel
 
 
 _SIGNALS: Final = {kind.__name__: kind for kind in (errors.SoftTimeLimitExceeded, errors.TaskCancelled)}
@@ -187,6 +219,8 @@ class Call(Generic[R]):
         #: what the lane knows it as
         self.job: Job | None = None
         self._outcome: Outcome | None = None
+        #: gives a large value
+        self._value: Callable[[], object] | None = None
         # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
         self._bell = Bell()
         #: name of the child that ran it; empty before
@@ -194,10 +228,20 @@ class Call(Generic[R]):
         #: seconds it ran
         self.runtime = 0.0
 
-    def ended(self, _job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+    def ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
-        self.child, self.runtime, self._outcome = child, runtime, outcome
-        self._bell.ring()
+        self.child, self.runtime = child, runtime
+        parcel = forget_freight(job)
+        if parcel is None:
+            self._outcome = outcome
+            self._bell.ring()
+            return
+
+        def opened(value: Callable[[], object]) -> None:
+            self._value, self._outcome = value, outcome
+            self._bell.ring()
+
+        parcel.open(opened)
 
     @property
     def state(self) -> CallState:
@@ -224,4 +268,4 @@ class Call(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         while self._outcome is None:
             yield from self._bell.wait().__await__()
-        return cast("R", read(self.name, self._outcome))
+        return cast("R", read(self.name, self._outcome, self._value))

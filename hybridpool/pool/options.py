@@ -18,7 +18,7 @@ from hybridpool.crew import CrewConfig
 from hybridpool.errors import CannotSend, ConfigError
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
-from hybridpool.pool.call import dump_whole, has_script
+from hybridpool.pool.call import has_script
 
 T = TypeVar("T")
 
@@ -120,8 +120,14 @@ def _pickled(initializer: Callable[[], object] | None) -> bytes:
     if initializer is None:
         return b""
     try:
-        return pickle.dumps(
-            partial(functions.call_pickled, dump_whole(initializer, has_script=has_script())), pickle.HIGHEST_PROTOCOL
-        )
+        whole = functions.dumps(initializer) if has_script() else _by_cloudpickle(initializer)
+        return pickle.dumps(partial(functions.call_pickled, whole), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error
+
+
+def _by_cloudpickle(initializer: Callable[[], object]) -> bytes:
+    """Pickle what is defined where no child could import it: in a notebook, at a prompt."""
+    import cloudpickle
+
+    return cloudpickle.dumps(initializer)  # type: ignore[no-any-return]  # untyped

@@ -22,6 +22,7 @@ from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.policy.lifecycle import State
 from hybridpool.pool.call import Call, Names, write
+from hybridpool.pool.opened import Openable
 from hybridpool.pool.options import PoolOptions, crew_config
 from hybridpool.pool.stats import ChildStats, look
 from hybridpool.pool.stream import stream
@@ -32,10 +33,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Pool(anyio.AsyncContextManagerMixin):
+class Pool(Openable):
     """Runs functions in forked children; enter it to have them.
 
-    Leaving in order waits for the calls that were submitted; leaving by an exception kills the children.
+    Leaving in order waits for the calls that were submitted; leaving by an exception kills the children. Where entering
+    and leaving are two tasks (cells of a notebook, halves of a fixture) use `open` and `close`.
 
     :param size: how many children work at once; None: one per CPU this process may use.
     :param options: see `PoolOptions`.

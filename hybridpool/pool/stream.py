@@ -10,7 +10,7 @@ import anyio
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.job import Job
 from hybridpool.outcome import Outcome
-from hybridpool.pool.call import read
+from hybridpool.pool.call import forget_freight, read
 
 T = TypeVar("T")
 #: calls under way, for each child, with which none is idle
@@ -21,16 +21,25 @@ Begin = Callable[[T, Callable[..., None]], Job]
 class _Slot:
     """One item under way. A future for each would cost more than the call itself."""
 
-    __slots__ = ("bell", "done", "job", "outcome")
+    __slots__ = ("bell", "done", "job", "outcome", "value")
 
     def __init__(self, bell: Bell, done: deque["_Slot"] | None) -> None:
         self.bell = bell
         self.done = done
         self.job: Job | None = None
         self.outcome: Outcome | None = None
+        #: gives a large value
+        self.value: Callable[[], object] | None = None
 
-    def ended(self, _job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
-        self.outcome = outcome
+    def ended(self, job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
+        parcel = forget_freight(job)
+        if parcel is None:
+            self._end(outcome)
+        else:
+            parcel.open(lambda value: self._end(outcome, value))
+
+    def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
+        self.outcome, self.value = outcome, value
         if self.done is not None:
             self.done.append(self)
         self.bell.ring()
@@ -71,7 +80,7 @@ class _Line(Generic[T]):
         self._line.append(slot)
         self.under_way += 1
 
-    def next(self) -> Outcome | None:
+    def next(self) -> _Slot | None:
         """Take out what is to be given next; None if it is not there yet."""
         slot = self._ready()
         if slot is None:
@@ -79,7 +88,7 @@ class _Line(Generic[T]):
         self.under_way -= 1
         if self.is_low:
             self.room.ring()
-        return slot.outcome
+        return slot
 
     def _ready(self) -> _Slot | None:
         line, done = self._line, self._done
@@ -118,9 +127,9 @@ async def stream(
     try:
         while True:
             source.fill()
-            outcome = line.next()
-            if outcome is not None:
-                yield read(name, outcome)
+            slot = line.next()
+            if slot is not None and slot.outcome is not None:
+                yield read(name, slot.outcome, slot.value)
             elif line.under_way or not source.ended:
                 await line.bell.wait()
             else:

@@ -1,6 +1,7 @@
 """What the pool's tests have children do."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -308,6 +309,73 @@ def keep(size: int) -> str:
 def square(x: int) -> int:
     """Multiply."""
     return x * x
+
+
+def give(value: Any) -> Any:
+    """Return what was given."""
+    return value
+
+
+class Numbers:
+    """A value that hands out its memory, as an array of numbers does."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle with the memory apart."""
+        return Numbers, (pickle.PickleBuffer(self.data),)
+
+
+def set_first(numbers: Numbers, value: int) -> Numbers:
+    """Change an array."""
+    numbers.data[0] = value
+    return numbers
+
+
+def note_and_die(journal: str, data: bytes) -> NoReturn:
+    """Write down how much came, and die."""
+    tell(journal, f"{len(data)}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still here")
+
+
+def _refuse(_data: object) -> NoReturn:
+    raise ValueError("cannot be read")
+
+
+class Unreadable:
+    """A value that can be written, and not read."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytes(size)
+
+    def __reduce__(self) -> Any:
+        """Pickle."""
+        return _refuse, (self.data,)
+
+
+def unreadable(size: int) -> Unreadable:
+    """Return what cannot be read."""
+    return Unreadable(size)
+
+
+class Model:
+    """An initializer with much to carry."""
+
+    def __init__(self, weights: bytes) -> None:
+        self.weights = weights
+
+    def __call__(self) -> bytes:
+        """Be the resource."""
+        return self.weights
+
+
+def resource_size() -> int:
+    """Return how large the resource is."""
+    held = hybridpool.resource()
+    assert isinstance(held, bytes)
+    return len(held)
 
 
 def weigh(mib: int, gate: str) -> int:

@@ -23,6 +23,7 @@ PLAIN: dict[object, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     type(None): st.none(),
     list[int]: st.lists(st.integers(0, 2**63 - 1), max_size=3),
+    tuple[int, ...]: st.lists(st.integers(0, 2**63 - 1), max_size=3).map(tuple),
     tuple[str, ...]: st.lists(texts, max_size=3).map(tuple),
 }
 READERS: list[tuple[Any, Callable[[bytes], list[Any]]]] = [

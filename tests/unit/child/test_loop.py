@@ -60,7 +60,7 @@ class Play:
         if alert:
             signal.raise_signal(ATTENTION)
 
-    def run(self, message: Call) -> ChildOutcome:
+    def run(self, message: Call, _file: int | None) -> ChildOutcome:
         """Run a call."""
         self.ran.append(message.seq)
         try:
@@ -183,7 +183,7 @@ def test_a_large_outcome_keeps_its_place(play: Play) -> None:
     """What does not fit on the slate would overtake what stands there."""
     large = Returned(b"x" * 50_000, "")
 
-    def run(message: Call) -> ChildOutcome:
+    def run(message: Call, _file: int | None) -> ChildOutcome:
         return large if message.seq == 2 else OK
 
     play.tell(*(call(seq, brief=True) for seq in (1, 2, 3)))
@@ -335,19 +335,19 @@ def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
 
 def test_a_stop_that_comes_with_the_answer(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop would be overlooked, because the signal came while the task was reading the answer before it."""
-    receive = wire.receive
+    receive = wire.receive_with_fds
 
-    def alerted(*args: Any) -> frames.Message:
-        message = receive(*args)
+    def alerted(*args: Any) -> tuple[frames.Message, list[int]]:
+        message, fds = receive(*args)
         if frames.pack((Sent(1, None),)) == message:
             signal.raise_signal(ATTENTION)
-        return message
+        return message, fds
 
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
     play.tell(Sent(1, None))
     play.tell(Stop(1, "cancelled"))
-    monkeypatch.setattr(wire, "receive", alerted)
+    monkeypatch.setattr(wire, "receive_with_fds", alerted)
     [done] = outcomes(play.work()).values()
     assert isinstance(done, Raised)
     assert done.kind == "TaskCancelled"

@@ -104,6 +104,7 @@ LINES: list[tuple[Fact, int, str]] = [
     ),
     (events.PoolScaled(1, 3), INFO, "Scaling up 2 processes."),
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
+    (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
 ]
 #: facts that hold words of others: of who sends messages, of tasks, of the broker
 FOREIGN = (

@@ -1,0 +1,104 @@
+"""Large bodies and values on the parent's side: written to a file, and read from one, without holding up the loop."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from hybridpool.child import bulk
+from hybridpool.child.bulk import Bulk
+
+#: bytes below which a thread would cost more than the work itself
+_AT_ONCE: Final = 1024 * 1024
+#: seconds until writing is tried again after there was no descriptor, or no memory
+_LATER: Final = 0.05
+
+
+class Freight:
+    """A large body, for as long as it may have to be sent: to the next child, if one dies before it begins."""
+
+    def __init__(self, content: Bulk) -> None:
+        self._content: Bulk | None = content
+        self._waiting: list[Callable[[], None]] = []
+        self.sizes = content.sizes
+        #: what to send along; None before it is written
+        self.file: int | None = None
+
+    def mentions(self, word: bytes) -> bool:
+        """Tell whether the word stands in the pickle; to be asked before it is sent."""
+        return self._content is not None and self._content.mentions(word)
+
+    def prepare(self, then: Callable[[], None]) -> None:
+        """See that it is written, and call back when it is; at once, or in a later turn of the loop."""
+        if self.file is not None:
+            then()
+            return
+        self._waiting.append(then)
+        if len(self._waiting) > 1 or self._content is None:
+            return
+        if self._content.total <= _AT_ONCE:
+            self._try(self._content)
+        else:
+            self._begin(self._content)
+
+    def _try(self, content: Bulk) -> None:
+        try:
+            self._written(content.write())
+        except OSError:
+            asyncio.get_running_loop().call_later(_LATER, self._try, content)
+
+    def _begin(self, content: Bulk) -> None:
+        asyncio.get_running_loop().run_in_executor(None, content.write).add_done_callback(self._ended)
+
+    def _ended(self, writing: asyncio.Future[int]) -> None:
+        if writing.cancelled():
+            return
+        if writing.exception() is None:
+            self._written(writing.result())
+        elif self._content is not None:
+            asyncio.get_running_loop().call_later(_LATER, self._begin, self._content)
+
+    def _written(self, file: int) -> None:
+        # From here on the value's own memory is not needed any more.
+        self.file, self._content = file, None
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then()
+
+    def __del__(self) -> None:
+        if self.file is not None:
+            os.close(self.file)
+
+
+class Parcel:
+    """A large value that has come."""
+
+    def __init__(self, file: int, sizes: Sequence[int]) -> None:
+        """:param file: the parcel's own from now on."""
+        self._file = file
+        self._sizes = sizes
+
+    def open(self, then: Callable[[Callable[[], Any]], None]) -> None:
+        """Read it, and call back with what gives the value, or raises why there is none."""
+        if sum(self._sizes) <= _AT_ONCE:
+            then(self._read())
+            return
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, self._read).add_done_callback(lambda reading: then(reading.result()))
+
+    def _read(self) -> Callable[[], Any]:
+        try:
+            value = bulk.load(self._file, self._sizes)
+        except Exception as error:  # noqa: BLE001  # whatever unpickling user values raises; it is told to who waits
+            return _raiser(error)
+        return lambda: value
+
+    def __del__(self) -> None:
+        os.close(self._file)
+
+
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
