@@ -50,9 +50,10 @@ class Child:
         #: since when the first of the outcomes on the slate waits
         self._waiting_since = 0.0
         self._tickets = 0
-        #: number of the call at work, and of the last one that was stopped
+        #: number of the call at work
         self._at_work = 0
-        self._stopped = 0
+        #: the number of the last call that was stopped, and of the last that was cancelled
+        self._stopped = self._cancelled = 0
         #: the main thread waits for a message in the middle of a task, so the handler must leave the channel to it
         self._receiving = False
         #: ATTENTION came when its handler could not act
@@ -243,9 +244,14 @@ class Child:
         for frame in list(self._inbox):
             if isinstance(frame, Stop):
                 self._inbox.remove(frame)
-                if frame.seq == self._at_work and frame.seq != self._stopped:
+                # One that goes on after its soft limit can still be cancelled; what cleans up is left alone.
+                done = self._stopped if frame.limit else self._cancelled
+                if frame.seq == self._at_work and frame.seq != done:
                     self._stopped = frame.seq
-                    raise SoftTimeLimitExceeded(frame.limit) if frame.limit else TaskCancelled(frame.why)
+                    if frame.limit:
+                        raise SoftTimeLimitExceeded(frame.limit)
+                    self._cancelled = frame.seq
+                    raise TaskCancelled(frame.why)
 
     def _give_back(self) -> None:
         calls = [frame for frame in self._inbox if isinstance(frame, Call)]

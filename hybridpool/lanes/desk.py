@@ -75,7 +75,7 @@ class Desk:
         self.running -= len(jobs)
         given_up = []
         for job in reversed(jobs):
-            job.handed_at = None
+            job.handed_at, job.child = None, ""
             if job.cancelled_at is None:
                 self.waiting.appendleft(job)
             else:

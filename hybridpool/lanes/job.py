@@ -34,6 +34,8 @@ class Job:
     grace: float = 0.0
     #: monotonic seconds of when a child was given it; None before
     handed_at: float | None = None
+    #: name of the child that was given it; empty before
+    child: str = ""
     #: a large value, which came in a file; the outcome is without it then
     parcel: Parcel | None = None
     #: what the submitter wants to find again in `on_done`; no lane looks inside

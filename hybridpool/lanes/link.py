@@ -63,6 +63,7 @@ class Link:
     #: what has been done about the first of them
     recalled: bool = False
     softened: bool = False
+    stopped: bool = False
     #: how the first of them ends if the child is killed for it
     verdict: Outcome | None = None
     _mailbox: Mailbox = attrs.field(init=False)
@@ -127,7 +128,7 @@ class Link:
         calls: list[Call] = []
         for job in jobs:
             self._sent += 1
-            job.handed_at = now
+            job.handed_at, job.child = now, self.name
             self.in_hand.append((self._sent, job))
             body = job.body
             if isinstance(body, bytes) and len(body) > INLINE:
@@ -230,5 +231,5 @@ class Link:
 
     def _begin_head(self, now: float) -> None:
         self.head_since = now
-        self.recalled = self.softened = False
+        self.recalled = self.softened = self.stopped = False
         self.verdict = None

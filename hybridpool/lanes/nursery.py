@@ -68,6 +68,8 @@ class Nursery:
         self.failed_at = 0.0
         #: how the last failed birth failed
         self.last_failure = ""
+        #: a child has been READY
+        self.ever_ready = False
         #: rung when whoever keeps the staff should look again
         self.changed = Bell()
 
@@ -193,6 +195,7 @@ class Nursery:
                     return
                 case frames.Ready(pid=pid):
                     self._know(link, pid)
+                    self.ever_ready = True
                     self._bus.emit(events.ChildReady(link.name, link.pid))
                     self.changed.ring()
                 case _:

@@ -78,10 +78,13 @@ class Warden:
         if decided.kill:
             cancelled = job.cancelled_at is not None
             self.end(link, seq, Cancelled(link.name) if cancelled else TimedOut(job.hard_limit or 0.0, link.name))
+        elif decided.stop:
+            link.stopped = True
+            link.tell(Stop(seq, "cancelled"))
+            self._alert(link, seq)
         elif decided.soften:
             link.softened = True
-            cancelled = job.cancelled_at is not None
-            link.tell(Stop(seq, "cancelled", 0.0 if cancelled else job.soft_limit or 0.0))
+            link.tell(Stop(seq, "soft time limit", job.soft_limit or 0.0))
             self._alert(link, seq)
 
     def _alert(self, link: Link, seq: int) -> None:
@@ -116,8 +119,12 @@ def _at_work(link: Link, now: float) -> AtWork:
         recalled=link.recalled,
         soft=job.soft_limit,
         softened=link.softened,
+        stopped=link.stopped,
         hard=None if link.verdict is not None else job.hard_limit,
-        cancelled_for=None if job.cancelled_at is None or link.verdict is not None else now - job.cancelled_at,
+        # The grace of one that was given up while it waited behind another begins with its turn.
+        cancelled_for=None
+        if job.cancelled_at is None or link.verdict is not None
+        else now - max(job.cancelled_at, link.head_since),
         grace=job.grace,
     )
 
@@ -130,12 +137,12 @@ def _nearest(link: Link) -> float | None:
     moments: list[float] = []
     if len(link.in_hand) > 1 and not link.recalled:
         moments.append(link.head_since + STALL)
-    if job.soft_limit is not None and not link.softened:
+    if job.soft_limit is not None and not link.softened and not link.stopped:
         moments.append(link.head_since + job.soft_limit)
     if link.verdict is None:
         if job.hard_limit is not None:
             moments.append(link.head_since + job.hard_limit)
         if job.cancelled_at is not None:
-            # It was given up before it came to the head of the channel.
-            moments.append(job.cancelled_at + job.grace if link.softened else link.head_since)
+            began = max(job.cancelled_at, link.head_since)
+            moments.append(began + job.grace if link.stopped else began)
     return min(moments, default=None)

@@ -23,6 +23,8 @@ class AtWork:
     #: seconds, None: no limit
     soft: float | None
     softened: bool
+    #: it was asked to stop because nobody wants it any more
+    stopped: bool
     hard: float | None
     #: seconds since whoever called gave it up; None: wanted
     cancelled_for: float | None
@@ -35,7 +37,10 @@ class Due:
     """What to do now, and in how many seconds to look again (None: not for this call)."""
 
     recall: bool = False
+    #: raise `SoftTimeLimitExceeded` in it
     soften: bool = False
+    #: raise `TaskCancelled` in it
+    stop: bool = False
     kill: bool = False
     look_again_in: float | None = None
 
@@ -48,9 +53,10 @@ def due(call: AtWork) -> Due:
         recall = call.age >= STALL
         if not recall:
             moments.append(STALL - call.age)
-    soften = call.cancelled_for is not None and not call.softened
-    if call.soft is not None and not call.softened:
-        soften = soften or call.age >= call.soft
+    stop = call.cancelled_for is not None and not call.stopped
+    soften = False
+    if call.soft is not None and not call.softened and not call.stopped:
+        soften = call.age >= call.soft and not stop
         moments.append(call.soft - call.age)
     kill = False
     if call.hard is not None:
@@ -60,4 +66,4 @@ def due(call: AtWork) -> Due:
         kill = kill or call.cancelled_for >= call.grace
         moments.append(call.grace - call.cancelled_for)
     later = [moment for moment in moments if moment > 0]
-    return Due(recall=recall, soften=soften, kill=kill, look_again_in=min(later, default=None))
+    return Due(recall=recall, soften=soften, stop=stop, kill=kill, look_again_in=min(later, default=None))

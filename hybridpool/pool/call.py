@@ -151,7 +151,7 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
 
     :raises ChildLost: if its child died.
     :raises PoolClosed: if it was not run, because the pool ended.
-    :raises TimeLimitExceeded: if it was killed for its time.
+    :raises TimeLimitExceeded: if it was killed for its time, or ended by its soft limit.
     :raises TaskCancelled: if it was given up.
     :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
     """
@@ -159,7 +159,7 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
         case Returned():
             return pickle.loads(outcome.value) if value is None else value()
         case Raised():
-            raise _rebuilt(outcome)
+            raise _rebuilt(name, outcome)
         case Lost(cause=cause, child=child):
             if not child:
                 raise errors.PoolClosed(f"{name} was not run: {cause}")
@@ -194,7 +194,7 @@ def _is_cancelled(outcome: Outcome) -> bool:
             return False
 
 
-def _rebuilt(raised: Raised) -> BaseException:
+def _rebuilt(name: str, raised: Raised) -> BaseException:
     error: object = None
     if raised.pickled:
         try:
@@ -204,6 +204,9 @@ def _rebuilt(raised: Raised) -> BaseException:
     elif raised.module == errors.__name__ and raised.kind in _SIGNALS:
         # It came between the function's end and its answer, so it was not pickled.
         error = _SIGNALS[raised.kind](*codec.decode(raised.arguments))
+    if isinstance(error, errors.SoftTimeLimitExceeded):
+        # Inside the task it is no Exception, so that it is not swallowed; here it is an error like others.
+        error = errors.TimeLimitExceeded(f"{name} ran over its soft time limit of {error.args[0]:g} s")
     if not isinstance(error, BaseException):
         error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
     error.add_note(f"\nIn the child:\n{raised.traceback}")
@@ -223,14 +226,13 @@ class Call(Generic[R]):
         self._value: Callable[[], object] | None = None
         # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
         self._bell = Bell()
-        #: name of the child that ran it; empty before
-        self.child = ""
+        self._child = ""
         #: seconds it ran
         self.runtime = 0.0
 
     def ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
-        self.child, self.runtime = child, runtime
+        self._child, self.runtime = child, runtime
         parcel = forget_freight(job)
         if parcel is None:
             self._outcome = outcome
@@ -249,6 +251,11 @@ class Call(Generic[R]):
         if self._outcome is None:
             return "running" if self.started_at is not None else "waiting"
         return "cancelled" if _is_cancelled(self._outcome) else "done"
+
+    @property
+    def child(self) -> str:
+        """Name of the child that runs it, or ran it; empty before."""
+        return self._child or (self.job.child if self.job else "")
 
     @property
     def started_at(self) -> float | None:

@@ -13,6 +13,8 @@ from hybridpool.policy.staff import StaffPlan, StaffView, plan
 #: births that may fail in a row before a pool that has nobody left gives up; with the back-off below that takes about
 #: half a minute
 _BIRTHS_TO_GIVE_UP = 8
+#: the same, if not one child was ever born: then it is no passing trouble
+_FIRST_BIRTHS_TO_GIVE_UP = 3
 
 
 class StaffKeeper:
@@ -91,7 +93,8 @@ class StaffKeeper:
         failures = nursery.failed_births
         if failures and nursery.failed_at != self._failure_seen_at:
             self._failure_seen_at = nursery.failed_at
-            if failures >= _BIRTHS_TO_GIVE_UP and not any(link.was_ready for link in nursery.links.values()):
+            limit = _BIRTHS_TO_GIVE_UP if nursery.ever_ready else _FIRST_BIRTHS_TO_GIVE_UP
+            if failures >= limit and not any(link.was_ready for link in nursery.links.values()):
                 raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {nursery.last_failure}")
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
             self._fork_after = nursery.clock() + wait

@@ -58,16 +58,11 @@ def double(x):
 def test_two_tasks():
     with asyncio.Runner() as runner:
         async def begin():
-{keep}
-            return pool, closing, keeper
+            return await Pool(2).open()
 
-        async def end():
-            closing.set()
-            await keeper
-
-        pool, closing, keeper = runner.run(begin())
+        pool = runner.run(begin())
         assert runner.run(pool.run(double, 21)) == 42
-        runner.run(end())
+        runner.run(pool.close())
 """
 
 
@@ -115,6 +110,5 @@ def test_importlib_mode(tmp_path: Path) -> None:
 
 
 def test_a_fixture_of_two_tasks(tmp_path: Path) -> None:
-    """Where entering and leaving are two tasks, a pool that the page's task keeps could not be left."""
-    keep = "".join(f"            {line}\n" for line in example("def keep").splitlines() if "import" not in line)
-    assert passed(run_pytest(tmp_path, TWO_TASKS.format(keep=keep))) == 1
+    """Where opening and closing are two tasks, a pool could not be closed."""
+    assert passed(run_pytest(tmp_path, TWO_TASKS)) == 1

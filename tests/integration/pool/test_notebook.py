@@ -24,10 +24,11 @@ from tests.integration.pool import chores
 def f(x):
     return x + 1
 """
-#: one task has the pool, and cells tell it when to let it go
-OPEN, CLOSE = example("def keep"), example("closing.set()")
+OPEN, CLOSE = example("Pool(2).open()"), example("pool.close()")
 #: ipykernel learns that the stop button was pressed when something wakes its loop up, not before
 TICK = """
+import asyncio
+
 async def tick():
     while True:
         await asyncio.sleep(0.05)
@@ -110,20 +111,6 @@ async def test_a_pool_over_several_cells(notebook: Notebook) -> None:
     assert await notebook.below() == []
     with pytest.raises(CellExecutionError, match="PoolClosed"):
         await notebook.run("await pool.run(f, 3)")
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=CellExecutionError,
-    reason="a pool is left by the task that entered it, and each cell is a task of its own",
-)
-async def test_entered_in_one_cell_and_left_in_another(notebook: Notebook) -> None:
-    """Who enters a pool by hand could not leave it in a later cell."""
-    await notebook.run(FIRST)
-    await notebook.run("pool = await Pool(2).__aenter__()")
-    assert await notebook.run("print(await pool.run(f, 3))") == "4\n"
-    await notebook.run("await pool.__aexit__(None, None, None)")
-    assert await notebook.below() == []
 
 
 async def test_a_call_that_fails(notebook: Notebook) -> None:

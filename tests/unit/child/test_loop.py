@@ -262,6 +262,22 @@ def test_stops_once(play: Play) -> None:
     assert outcomes(play.work()) == {1: OK}
 
 
+def test_cancels_what_goes_on_after_its_soft_limit(play: Play) -> None:
+    """A task that took no notice of its soft limit could only be killed."""
+
+    def go_on() -> None:
+        try:
+            play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+        except SoftTimeLimitExceeded:
+            play.tell(Stop(1, "cancelled"), alert=True)
+
+    play.tasks["go_on"] = go_on
+    play.tell(call(1, "go_on"))
+    [done] = outcomes(play.work()).values()
+    assert isinstance(done, Raised)
+    assert done.kind == "TaskCancelled"
+
+
 def test_a_stop_that_came_just_before_the_start(play: Play) -> None:
     """A call that is given up at once would run on to its end: its stop came when no call was at work."""
     play.tell(call(1))

@@ -23,6 +23,7 @@ def calls(draw: st.DrawFn) -> AtWork:
         recalled=draw(st.booleans()),
         soft=draw(st.none() | spans),
         softened=draw(st.booleans()),
+        stopped=draw(st.booleans()),
         hard=draw(st.none() | spans),
         cancelled_for=draw(st.none() | st.floats(0.0, age)),
         grace=draw(spans),
@@ -32,7 +33,15 @@ def calls(draw: st.DrawFn) -> AtWork:
 def call(**changes: Any) -> AtWork:
     """Return a call that nothing is due for, with changes."""
     quiet = AtWork(
-        age=1.0, behind=0, recalled=False, soft=None, softened=False, hard=None, cancelled_for=None, grace=3.0
+        age=1.0,
+        behind=0,
+        recalled=False,
+        soft=None,
+        softened=False,
+        stopped=False,
+        hard=None,
+        cancelled_for=None,
+        grace=3.0,
     )
     return attrs.evolve(quiet, **changes)
 
@@ -44,6 +53,7 @@ def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
         age=at_work.age + seconds,
         recalled=at_work.recalled or decided.recall,
         softened=at_work.softened or decided.soften,
+        stopped=at_work.stopped or decided.stop,
         # a child is killed once
         hard=None if decided.kill else at_work.hard,
         cancelled_for=None if at_work.cancelled_for is None or decided.kill else at_work.cancelled_for + seconds,
@@ -52,7 +62,7 @@ def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
 
 def is_anything_due(decided: Due) -> bool:
     """Tell whether something is to be done now."""
-    return decided.recall or decided.soften or decided.kill
+    return decided.recall or decided.soften or decided.stop or decided.kill
 
 
 def test_nothing_is_due_without_limits() -> None:
@@ -77,9 +87,10 @@ def test_soft_then_hard() -> None:
 
 def test_cancelled() -> None:
     """A call that nobody wants would go on, or be killed before it could clean up."""
-    assert due(call(cancelled_for=0.0)) == Due(soften=True, look_again_in=3.0)
-    assert due(call(cancelled_for=1.0, softened=True)) == Due(look_again_in=2.0)
-    assert due(call(cancelled_for=3.0, softened=True)) == Due(kill=True)
+    assert due(call(cancelled_for=0.0)) == Due(stop=True, look_again_in=3.0)
+    assert due(call(cancelled_for=1.0, stopped=True)) == Due(look_again_in=2.0)
+    assert due(call(cancelled_for=3.0, stopped=True)) == Due(kill=True)
+    assert due(call(age=1.5, soft=1.0, softened=True, cancelled_for=0.0)).stop, "it went on after its soft limit"
     assert due(call(cancelled_for=0.0, grace=0.0)).kill
 
 
@@ -117,7 +128,9 @@ def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
 def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
     """A task would be interrupted in its cleaning up, or without any limit."""
     over = at_work.soft is not None and at_work.age >= at_work.soft
-    assert due(at_work).soften == (not at_work.softened and (over or at_work.cancelled_for is not None))
+    wanted = at_work.cancelled_for is None
+    assert due(at_work).soften == (not at_work.softened and not at_work.stopped and over and wanted)
+    assert due(at_work).stop == (not at_work.stopped and not wanted)
 
 
 @given(at_work=calls())
