@@ -191,9 +191,7 @@ def why_no_fork(error: OSError) -> str:
     """Put a fork that failed into words: which limit it was, and how high."""
     text = f"fork: {error.strerror}"
     if error.errno == errno.EAGAIN:
-        return (
-            f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
-        )
+        return f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
     return text
 
 
