@@ -117,6 +117,27 @@ def load(file: int, sizes: Sequence[int]) -> Any:
         return pickle.Unpickler(stream, buffers=buffers).load()
 
 
+class Files:
+    """The files of a child's calls, by their numbers."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, int] = {}
+
+    def keep(self, seq: int, file: int) -> None:
+        """Keep the file in which a call's body came."""
+        self._files[seq] = file
+
+    def of(self, seq: int) -> int | None:
+        """Return the file of a call; None if its body stands in its frame."""
+        return self._files.get(seq)
+
+    def drop(self, seq: int) -> None:
+        """Close the file of a call that is done with, if it has one."""
+        file = self._files.pop(seq, None)
+        if file is not None:
+            os.close(file)
+
+
 def _places(sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Return start and end of each part of the file."""
     places: list[tuple[int, int]] = []

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hybridpool.child import context, frames, wire
-from hybridpool.child.bulk import Bulk
+from hybridpool.child.bulk import Bulk, Files
 from hybridpool.child.frames import Back, Call, Done, Enqueue, Recall, Said, Sent, Stop
 from hybridpool.child.memory import Gauge
 from hybridpool.child.slate import Slate
@@ -45,8 +45,7 @@ class Child:
         self._channel = channel
         self._slate = slate
         self._inbox: deque[frames.ToChild] = deque()
-        #: by number of the call: the file in which its body came along
-        self._files: dict[int, int] = {}
+        self._files = Files()
         #: since when the first of the outcomes on the slate waits
         self._waiting_since = 0.0
         self._tickets = 0
@@ -126,7 +125,7 @@ class Child:
         self._at_work = call.seq
         try:
             self._make_good()
-            outcome = run(call, self._files.get(call.seq))
+            outcome = run(call, self._files.of(call.seq))
             self._at_work = 0
         except TaskSignal as late:
             # It came between the function's end and the line before this one.
@@ -136,7 +135,7 @@ class Child:
         ended = time.perf_counter()
         context.set_current_task(None)
         after_each()
-        self._drop_file(call)
+        self._files.drop(call.seq)
         if isinstance(outcome, Bulk):
             self._answer_in_file(call, outcome, ended - started, gauge)
         else:
@@ -154,11 +153,6 @@ class Child:
         try:
             self.send(Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned()), fds=(file,))
         finally:
-            os.close(file)
-
-    def _drop_file(self, call: Call) -> None:
-        file = self._files.pop(call.seq, None)
-        if file is not None:
             os.close(file)
 
     def _answer(self, done: Done, now: float) -> None:
@@ -185,7 +179,7 @@ class Child:
             # Such a call is alone in its message.
             [call] = said
             assert isinstance(call, Call)
-            [self._files[call.seq]] = fds
+            self._files.keep(call.seq, *fds)
         self._inbox.extend(said)
         return True
 
@@ -257,5 +251,5 @@ class Child:
         calls = [frame for frame in self._inbox if isinstance(frame, Call)]
         for call in calls:
             self._inbox.remove(call)
-            self._drop_file(call)
+            self._files.drop(call.seq)
         self.send(Back([call.seq for call in calls]))

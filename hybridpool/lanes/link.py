@@ -90,22 +90,11 @@ class Link:
             said = frames.read_from_child(message)
             for frame in said:
                 if isinstance(frame, Done) and isinstance(frame.outcome, Returned) and frame.outcome.parts:
-                    self._take_parcel(frame, frame.outcome.parts, fds)
+                    _take_parcel(self.in_hand, frame, frame.outcome.parts, fds)
             hears(self, said)
 
         self._mailbox = Mailbox(near, heard, lambda: broken(self))
         return [theirs, slate]
-
-    def _take_parcel(self, done: Done, sizes: Sequence[int], fds: Sequence[int]) -> None:
-        """Keep the file in which a value came, for the call that it is of."""
-        if fds:
-            parcel = Parcel(fds[0], sizes)
-            if self.in_hand and self.in_hand[0][0] == done.seq:
-                self.in_hand[0][1].parcel = parcel
-        else:
-            done.outcome = Refused(
-                "its value came in a file, and this process can have no more of them (ulimit -n)", "OSError", "", b"[]"
-            )
 
     @property
     def is_going(self) -> bool:
@@ -148,12 +137,8 @@ class Link:
         if calls:
             self._mailbox.send(frames.pack(calls))
 
-    def answer(self, frame: frames.Sent) -> None:
-        """Answer an `Enqueue`."""
-        self._mailbox.send(frames.pack((frame,)))
-
-    def tell(self, frame: frames.Stop | frames.Recall) -> None:
-        """Put something about the call at work into the channel; the child looks when it is alerted."""
+    def tell(self, frame: frames.Sent | frames.Stop | frames.Recall) -> None:
+        """Put an answer, or something about the call at work, into the channel; for that the child is alerted."""
         self._mailbox.send(frames.pack((frame,)))
 
     def take(self, seq: int, now: float) -> Job | None:
@@ -233,3 +218,15 @@ class Link:
         self.head_since = now
         self.recalled = self.softened = self.stopped = False
         self.verdict = None
+
+
+def _take_parcel(in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int], fds: Sequence[int]) -> None:
+    """Keep the file in which a value came, for the call that it is of."""
+    if fds:
+        parcel = Parcel(fds[0], sizes)
+        if in_hand and in_hand[0][0] == done.seq:
+            in_hand[0][1].parcel = parcel
+    else:
+        done.outcome = Refused(
+            "its value came in a file, and this process can have no more of them (ulimit -n)", "OSError", "", b"[]"
+        )

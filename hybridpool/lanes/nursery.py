@@ -16,6 +16,7 @@ from hybridpool import events
 from hybridpool.child import frames
 from hybridpool.child.frames import ChildOrders, Exited, Forked, ForkFailed, Stillborn
 from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.births import Births
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Hears, Link
 from hybridpool.lanes.zygote import News, describe_exit
@@ -62,14 +63,7 @@ class Nursery:
         self._ordered = 0
         #: children by name, from the order to fork to the burial
         self.links: dict[str, Link] = {}
-        #: births that failed in a row
-        self.failed_births = 0
-        #: monotonic seconds of the last that counted
-        self.failed_at = 0.0
-        #: how the last failed birth failed
-        self.last_failure = ""
-        #: a child has been READY
-        self.ever_ready = False
+        self.births = Births()
         #: rung when whoever keeps the staff should look again
         self.changed = Bell()
 
@@ -171,7 +165,7 @@ class Nursery:
         cause = f"no channel for {link.name}: {error.strerror}"
         if error.errno == errno.EMFILE:
             cause += f"; this process has {len(self.links)} children and takes more descriptors than `ulimit -n` allows"
-        self._count_failure(link, cause)
+        self.births.count_failure(link, cause, self.clock())
         self.changed.ring()
 
     def _break_off(self, link: Link) -> None:
@@ -179,13 +173,6 @@ class Nursery:
         if link.in_hand:
             link.verdict = Lost("its answer could not be taken: no descriptors left (ulimit -n)", link.name)
         self.kill(link)
-
-    def _count_failure(self, link: Link, cause: str) -> None:
-        self.last_failure = cause
-        # Those that were ordered before the last failure was known tell nothing new.
-        if link.ordered_at > self.failed_at:
-            self.failed_at = self.clock()
-            self.failed_births += 1
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
         if not link.was_ready:
@@ -195,7 +182,7 @@ class Nursery:
                     return
                 case frames.Ready(pid=pid):
                     self._know(link, pid)
-                    self.ever_ready = True
+                    self.births.ever_ready = True
                     self._bus.emit(events.ChildReady(link.name, link.pid))
                     self.changed.ring()
                 case _:
@@ -211,9 +198,9 @@ class Nursery:
         del self.links[link.name]
         expected = link.retired_because is not None
         if not link.was_ready and (link.stillborn or not expected):
-            self._count_failure(link, link.stillborn or cause)
+            self.births.count_failure(link, link.stillborn or cause, self.clock())
         elif not expected and not lost and not link.tasks and self.clock() - link.ordered_at < _INFANT:
-            self._count_failure(link, cause)
+            self.births.count_failure(link, cause, self.clock())
         self._bus.emit(events.ChildGone(link.name, link.pid, cause, expected=expected))
         self._buried(link, back, lost, death)
         self.changed.ring()

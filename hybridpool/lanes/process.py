@@ -122,7 +122,7 @@ class ProcessLane:
                 case Said(text=text):
                     self._bus.emit(events.ChildSaid(link.name, text))
                 case Enqueue():
-                    self._publishes(frame, link.answer)
+                    self._publishes(frame, link.tell)
                 case Ready():
                     link.happens(Happening.READY)
                     if link.state is State.IDLE:
@@ -142,8 +142,8 @@ class ProcessLane:
             return
         desk = self.desk
         desk.running -= 1
-        if link.ordered_at > self.nursery.failed_at:
-            self.nursery.failed_births = 0
+        if self.nursery.births.failed:
+            self.nursery.births.count_success(link)
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
         link.owned = done.owned or link.owned

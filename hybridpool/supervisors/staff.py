@@ -53,7 +53,7 @@ class StaffKeeper:
             busy=sum(1 for link in links if link.state is State.BUSY and not link.is_going),
             outworn=[link.name for link in links if link.leaving and link.state in (State.IDLE, State.BUSY)],
             starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
-            failed_births=self._lane.nursery.failed_births,
+            failed_births=self._lane.nursery.births.failed,
             fork_after=self._fork_after,
             birth_timeout=self._birth_timeout,
         )
@@ -90,15 +90,16 @@ class StaffKeeper:
     def _back_off(self) -> None:
         """After a birth that failed, wait longer each time before the next."""
         nursery = self._lane.nursery
-        failures = nursery.failed_births
-        if failures and nursery.failed_at != self._failure_seen_at:
-            self._failure_seen_at = nursery.failed_at
-            limit = _BIRTHS_TO_GIVE_UP if nursery.ever_ready else _FIRST_BIRTHS_TO_GIVE_UP
+        births = nursery.births
+        failures = births.failed
+        if failures and births.failed_at != self._failure_seen_at:
+            self._failure_seen_at = births.failed_at
+            limit = _BIRTHS_TO_GIVE_UP if births.ever_ready else _FIRST_BIRTHS_TO_GIVE_UP
             if failures >= limit and not any(link.was_ready for link in nursery.links.values()):
-                raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {nursery.last_failure}")
+                raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {births.last_failure}")
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
             self._fork_after = nursery.clock() + wait
-            self._bus.emit(events.BirthFailed("", nursery.last_failure, wait))
+            self._bus.emit(events.BirthFailed("", births.last_failure, wait))
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -1,0 +1,30 @@
+"""How births went lately: what whoever keeps the staff must know to be patient, or to give up."""
+
+from hybridpool.lanes.link import Link
+
+
+class Births:
+    """Counts those that failed in a row."""
+
+    def __init__(self) -> None:
+        #: a child has been READY
+        self.ever_ready = False
+        #: births that failed in a row
+        self.failed = 0
+        #: seconds, on the lane's clock, of the last that counted
+        self.failed_at = 0.0
+        #: how the last one failed
+        self.last_failure = ""
+
+    def count_failure(self, link: Link, cause: str, now: float) -> None:
+        """Note that a child was not born, or died before it was of any use."""
+        self.last_failure = cause
+        # Those that were ordered before the last failure was known tell nothing new.
+        if link.ordered_at > self.failed_at:
+            self.failed_at = now
+            self.failed += 1
+
+    def count_success(self, link: Link) -> None:
+        """Note that a child has finished a call."""
+        if link.ordered_at > self.failed_at:
+            self.failed = 0
