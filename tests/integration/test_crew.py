@@ -311,7 +311,8 @@ async def test_recycling_counts_exactly(size: int, limit: int) -> None:
             counts[one.child] += 1
             assert one.value == [one.child, counts[one.child]], "it had a call that nobody knows of"
         assert max(counts.values()) == limit
-        retired = made.facts.of(events.ChildRetired)
+        # Calls that are called back from behind a slow one make its child stay, and its replacement too many.
+        retired = [fact for fact in made.facts.of(events.ChildRetired) if fact.reason != "more children than needed"]
         assert {fact.reason for fact in retired} == {f"max_tasks_per_child: {limit} tasks"}
         assert {fact.child for fact in retired} == {child for child, number in counts.items() if number == limit}
         for fact in retired:
