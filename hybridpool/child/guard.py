@@ -141,23 +141,23 @@ class Strays:
         :param living: pids of the children that are not gone, which are left alone with all they started.
         :returns: the pids.
         """
-        strays = [pid for pid in self._kin_pids() if pid not in living and self._is_stray(pid, living)]
-        for pid in strays:
-            os.kill(pid, signal.SIGKILL)
-        return strays
+        return [pid for pid in self._kin_pids() if pid not in living and self._kill_if_stray(pid, living)]
 
     def close(self) -> None:
         """Give the descriptor back."""
         if self._kin >= 0:
             os.close(self._kin)
 
-    def _is_stray(self, pid: int, living: Container[int]) -> bool:
+    def _kill_if_stray(self, pid: int, living: Container[int]) -> bool:
         try:
             mark = _mark_of(pid)
+            if mark == self._own_mark or mark in living:
+                return False
+            os.kill(pid, signal.SIGKILL)
         except OSError:
             # Under another user it can neither be looked at nor killed.
             return False
-        return mark != self._own_mark and mark not in living
+        return True
 
     def _kin_pids(self) -> list[int]:
         if self._kin < 0:
@@ -173,12 +173,16 @@ def _mark_of(pid: int) -> int:
 
 
 def _children_by_scan() -> list[int]:
-    """Look through all processes for those whose parent is this one."""
+    """Look through all processes for those whose parent is this one; without a descriptor nothing can be seen."""
     own, found = os.getpid(), []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []
+    for name in filter(str.isdigit, names):
         try:
             with open(f"/proc/{name}/stat", "rb") as stat:
-                # "pid (any name) state parent …"
+                # The name, which may hold anything, is in parentheses; state and parent follow.
                 parent = int(stat.read().rpartition(b")")[2].split()[1])
         except OSError:
             continue
@@ -191,7 +195,9 @@ def why_no_fork(error: OSError) -> str:
     """Put a fork that failed into words: which limit it was, and how high."""
     text = f"fork: {error.strerror}"
     if error.errno == errno.EAGAIN:
-        return f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
+        return (
+            f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
+        )
     return text
 
 

@@ -3,7 +3,7 @@
 Started by exec (`python -m hybridpool.child.zygote FD`), so it never holds its parent's threads, sockets or loop. It
 serves fork requests on one control socket and reaps with `wait4`. Its promise: when the parent's end of that socket
 closes, for whatever reason, every child is killed, with all that its tasks started, before the zygote goes; when the
-zygote dies, the kernel kills the children. A shortage (of processes, memory, descriptors) costs a birth, never the zygote.
+zygote dies, the kernel kills the children. A shortage of processes, memory or descriptors costs a birth, and no more.
 """
 
 import gc
@@ -65,7 +65,12 @@ class Zygote:
 
     def _obey(self) -> bool:
         """Carry out one message of orders; False when the parent is gone."""
-        message, fds = wire.receive_with_fds(self._control)
+        try:
+            message, fds = wire.receive_with_fds(self._control)
+        except OSError:
+            # The parent is gone and has not read all our news. Or an order too large for a packet is lost, as there is
+            # no descriptor left to take it: nobody can tell whose birth it was, and the parent makes another zygote.
+            return False
         if not len(message):
             return False
         for order in frames.read_to_zygote(message):
@@ -87,8 +92,8 @@ class Zygote:
 
     def _fork(self, order: Fork, channel: socket.socket, slate: int) -> None:
         zygote = os.getpid()
-        # A handler of the app's must not run in a child that is not born, and a fork that takes longer than the
-        # app's interval timer must not be begun anew each time.
+        # Until it has its own handlers the child has ours: it would take a TERM that is for all as one for a process
+        # that a task has forked, and go.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
