@@ -11,6 +11,7 @@ from hybridpool import events
 from hybridpool.child.frames import ChildOrders
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
+from hybridpool.lanes.room import make_room
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.supervisors.autoscaler import Autoscaler
@@ -53,9 +54,10 @@ class Crew(anyio.AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         config = self._config
-        self.lane.resize(config.size)
         staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares)
         try:
+            self.make_room(config.size if config.scale is None else config.scale.ceiling)
+            self.lane.resize(config.size)
             async with anyio.create_task_group() as supervisors:
                 supervisors.start_soon(self._zygote.keep, self.lane.nursery)
                 supervisors.start_soon(staff.run)
@@ -69,6 +71,13 @@ class Crew(anyio.AsyncContextManagerMixin):
                 await self._zygote.close()
             # Whatever ended the crew, nobody who waits for a call may wait for ever.
             self.lane.abandon("the pool ended")
+
+    def make_room(self, size: int) -> None:
+        """See to it that there are descriptors for so many children.
+
+        :raises ConfigError: if this process may not have them.
+        """
+        make_room(size + self._config.spares - len(self.lane.nursery.links))
 
     def submit(self, job: Job) -> None:
         """Run a call in a child as soon as one is free.

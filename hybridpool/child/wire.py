@@ -78,10 +78,15 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if data != _IN_FILE:
         return data, list(fds)
+    file = fds.pop(0)
     try:
-        return mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), fds[1:].tolist()
+        return mmap.mmap(file, 0, prot=mmap.PROT_READ), list(fds)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
     finally:
-        os.close(fds[0])
+        os.close(file)
 
 
 def _in_file(message: bytes) -> int:

@@ -12,7 +12,7 @@ from hybridpool.child import frames, wire
 from hybridpool.lanes.freight import Freight
 
 #: what passes by itself, and seconds until it is tried again
-_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _LATER: Final = 0.05
 #: a message, and descriptors that came along, which are the listener's to close
 Hears = Callable[[frames.Message, Sequence[int]], None]

@@ -4,7 +4,6 @@ What a child says about calls goes to the lane; what concerns its life is dealt 
 whoever decides on the number of children should look again.
 """
 
-import errno
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.births import Births
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Hears, Link
+from hybridpool.lanes.room import why_no_room
 from hybridpool.lanes.zygote import News, describe_exit
 from hybridpool.outcome import Lost
 from hybridpool.policy.lifecycle import State
@@ -77,10 +77,13 @@ class Nursery:
         self._zygote = zygote
         self.changed.ring()
 
-    def spawn(self) -> None:
-        """Order one more child. It has a name at once, and takes calls once it is READY."""
+    def spawn(self) -> bool:
+        """Order one more child. It has a name at once, and takes calls once it is READY.
+
+        :returns: whether it was ordered; if not, that counts as a birth that failed.
+        """
         if self._zygote is None:
-            return
+            return False
         self._ordered += 1
         link = Link(
             name=f"ForkPoolWorker-{self._ordered}",
@@ -90,10 +93,12 @@ class Nursery:
         try:
             fds = link.open(self._hear, self._break_off)
         except OSError as error:
-            self._not_born(link, error)
-            return
+            # There was nothing to make its channel of.
+            self.births.count_failure(link, why_no_room(error, len(self.links)), self.clock())
+            return False
         self.links[link.name] = link
         self._zygote.fork(link.name, self._orders, fds)
+        return True
 
     def retire(self, link: Link, reason: str) -> None:
         """Have a child go after the call it has in hand; one that is on its way already is left alone."""
@@ -159,14 +164,6 @@ class Nursery:
             self._bus.emit(events.ChildSpawned(link.name, pid))
             if link.is_doomed:
                 self.kill(link)
-
-    def _not_born(self, link: Link, error: OSError) -> None:
-        """There was nothing to make its channel of."""
-        cause = f"no channel for {link.name}: {error.strerror}"
-        if error.errno == errno.EMFILE:
-            cause += f"; this process has {len(self.links)} children and takes more descriptors than `ulimit -n` allows"
-        self.births.count_failure(link, cause, self.clock())
-        self.changed.ring()
 
     def _break_off(self, link: Link) -> None:
         """What a child said is lost, so nobody knows any more what it has in hand."""

@@ -171,6 +171,7 @@ class Pool(Openable):
         """
         lane = self._entered().lane
         PoolOptions(size=size)
+        self._entered().make_room(size)
         lane.resize(size)
         while lane.size == size and len(_at_service(lane.nursery)) < size:
             await lane.nursery.changed.wait()

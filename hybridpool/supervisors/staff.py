@@ -38,8 +38,8 @@ class StaffKeeper:
             self._back_off()
             older_in = self._mark_the_oldest()
             decided = plan(self._view()) if nursery.zygote is not None else StaffPlan()
-            self._carry_out(decided)
-            await nursery.changed.wait(_sooner(decided.look_again_in, older_in))
+            if self._carry_out(decided):
+                await nursery.changed.wait(_sooner(decided.look_again_in, older_in))
 
     def _view(self) -> StaffView:
         links = self._lane.nursery.links.values()
@@ -76,7 +76,8 @@ class StaffKeeper:
                 nearest = _sooner(nearest, link.limits.age - age)
         return nearest
 
-    def _carry_out(self, decided: StaffPlan) -> None:
+    def _carry_out(self, decided: StaffPlan) -> bool:
+        """Do it; False if a child could not be ordered, which calls for another plan at once."""
         nursery = self._lane.nursery
         for name in decided.kill_unborn:
             reason = f"not ready within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
@@ -84,8 +85,7 @@ class StaffKeeper:
         for name in decided.retire:
             link = nursery.links[name]
             self._lane.retire(link, link.leaving or "more children than needed")
-        for _ in range(decided.fork):
-            nursery.spawn()
+        return all(nursery.spawn() for _ in range(decided.fork))
 
     def _back_off(self) -> None:
         """After a birth that failed, wait longer each time before the next."""

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 
 from hybridpool import events
+from hybridpool.child import guard
 from hybridpool.child.frames import Imported
 from hybridpool.errors import AppLoadError, PoolClosed
 from hybridpool.lanes.nursery import Nursery
@@ -56,8 +57,10 @@ class ZygoteKeeper:
             cause = await self._lost
             attempt = backoff.next_attempt(attempt, lasted=anyio.current_time() - began, settled_after=_SETTLED)
             self._bus.emit(events.ZygoteLost(cause))
-            for pid in nursery.lose_zygote(cause):
+            pids = nursery.lose_zygote(cause)
+            for pid in pids:
                 _kill_what_is_left(pid)
+            guard.kill_families(pids)
             if attempt > 1:
                 await anyio.sleep(_pause(attempt - 1))
             await self._revive()
@@ -72,7 +75,7 @@ class ZygoteKeeper:
         while True:
             try:
                 await self.start()
-            except AppLoadError as error:
+            except (AppLoadError, OSError) as error:
                 attempt += 1
                 wait = _pause(attempt)
                 self._bus.emit(events.BirthFailed("zygote", str(error), wait))

@@ -16,7 +16,6 @@ import pytest
 import uvloop
 
 from hybridpool import Pool, errors, events
-from hybridpool.supervisors import staff
 from tests.contract.inbox import Facts
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited

@@ -191,7 +191,7 @@ async def test_time_begins_with_the_work(one: Pool, gate: Gate) -> None:
 async def test_soft_time_limit(one: Pool, gate: Gate, journal: Journal) -> None:
     """The limit would not be raised inside, be swallowed by `except Exception`, or not leave time to clean up."""
     child = await one.run(chores.who)
-    with pytest.raises(errors.TimeLimitExceeded, match="careless ran over its soft time limit of 0.1 s"):
+    with pytest.raises(errors.TimeLimitExceeded, match=r"careless ran over its soft time limit of 0\.1 s"):
         await one.run(chores.careless, gate.path, timeout=None, soft_timeout=0.1)
     value = await one.run(chores.careful, gate.path, journal.path, timeout=PATIENCE, soft_timeout=0.1)
     assert value == "cleaned up"

@@ -1,0 +1,50 @@
+"""Room for descriptors: what many children take of them, and what a user reads when there are not enough.
+
+The soft limit is raised by what the children take, and no further, as far as the hard limit lets us. That harms nobody
+who is in this process beside us: where a number beyond the old limit is handed out, none would have been.
+"""
+
+import errno
+import os
+import resource
+from typing import Final
+
+from hybridpool.errors import ConfigError
+
+#: descriptors that the parent holds for each child: the channel's two ends, and the slate's memory
+PER_CHILD: Final = 3
+#: for children that go while others come, for large messages, for a new zygote
+_BESIDE: Final = 32
+
+
+def make_room(children: int) -> None:
+    """See to it that this process may have the descriptors of so many children beside those it has.
+
+    :raises ConfigError: if it may not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd")) + _BESIDE  # noqa: PTH208
+    need = used + PER_CHILD * children
+    if soft == resource.RLIM_INFINITY or need <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and need > hard:
+        fit = max(0, hard - used) // PER_CHILD
+        raise ConfigError(
+            f"{children} children take {PER_CHILD * children} file descriptors, and this process may have {hard} "
+            f"(RLIMIT_NOFILE, `ulimit -Hn`) and uses {used - _BESIDE}: raise the limit, or have {fit} children"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def why_no_room(error: OSError, children: int) -> str:
+    """Say why there is no channel for one more child.
+
+    :param children: how many have theirs.
+    """
+    if error.errno != errno.EMFILE:
+        return f"no channel for it: {error.strerror}"
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f"no file descriptor is left for it: this process may have {limit} (RLIMIT_NOFILE, `ulimit -n`), "
+        f"each child takes {PER_CHILD}, and {children} have theirs"
+    )
