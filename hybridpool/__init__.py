@@ -4,6 +4,7 @@ The house, from the top; each room imports only rooms below it:
 
     cli            the command line
     monitor        faces that listen: the log
+    testing        for tests: a pool without children; the pool's machinery, simulated
     worker         pool + broker + results, wired by hand
     intake, settle, relay     delivery → job; outcome → result, acknowledgement; what children publish
     app, client, pool         what programs use: tasks and sending; children without a broker

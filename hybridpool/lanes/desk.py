@@ -150,10 +150,14 @@ class Desk:
     def _next(self, most: int) -> list[Job]:
         """Take calls that may start from the head of the line: one, or as many as are brief."""
         jobs: list[Job] = []
-        while self.waiting and len(jobs) < most:
-            if jobs and self._depth(self.waiting[0]) == 1:
-                break
-            job = self.waiting.popleft()
+        waiting, brief = self.waiting, ""
+        while waiting and len(jobs) < most:
+            job = waiting[0]
+            if jobs and (job.task != brief or job.is_alone or type(job.body) is not bytes):
+                if self._depth(job) == 1:
+                    break
+                brief = job.task
+            waiting.popleft()
             if job.may_start is None or job.may_start(job):
                 jobs.append(job)
         return jobs

@@ -147,7 +147,8 @@ class Link:
             return None
         job = self.in_hand.popleft()[1]
         self._begin_head(now)
-        self._end_if_done()
+        if not self.in_hand:
+            self._end_if_done()
         return job
 
     def doom(self) -> bool:

@@ -1,5 +1,6 @@
 """A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
 
+import asyncio
 import pickle
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -99,7 +100,7 @@ def _write_whole(
 
 def _dump_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes | Freight:
     # Gathering a large value's pieces has its price, which a small one need not pay.
-    if not kwargs and all(type(value) in _SMALL for value in args):
+    if not kwargs and _SMALL.issuperset(map(type, args)):
         return pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
     return _packed(bulk.dump((args, kwargs)))
 
@@ -172,12 +173,18 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
             raise errors.TaskFailed(name, (reason,))
 
 
-def forget_freight(job: Job) -> Parcel | None:
-    """Let go of a large body, now that its call has ended, and return the large value, if that is what came of it."""
-    if job.body and isinstance(job.body, Freight):
-        job.body = b""
+def clear(job: Job) -> Parcel | None:
+    """Let a call that has ended go of what it held, and return the large value, if that is what came of it.
+
+    Job and handle know each other: only the collector would free them, and the body with them.
+    """
+    job.body, job.on_done = b"", _already_ended
     parcel, job.parcel = job.parcel, None
     return parcel
+
+
+def _already_ended(*_: object) -> None:
+    """Nobody is to be told any more."""
 
 
 _SIGNALS: Final = {kind.__name__: kind for kind in (errors.SoftTimeLimitExceeded, errors.TaskCancelled)}
@@ -216,6 +223,8 @@ def _rebuilt(name: str, raised: Raised) -> BaseException:
 class Call(Generic[R]):
     """A submitted call. Await it for its value; any number of times, by any number of tasks of its loop."""
 
+    __slots__ = ("__weakref__", "_bell", "_cancel", "_child", "_outcome", "_value", "job", "name", "runtime")
+
     def __init__(self, name: str, cancel: Callable[[Job], None]) -> None:
         self.name = name
         self._cancel = cancel
@@ -225,7 +234,7 @@ class Call(Generic[R]):
         #: gives a large value
         self._value: Callable[[], object] | None = None
         # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
-        self._bell = Bell()
+        self._bell: Bell | None = None
         self._child = ""
         #: seconds it ran
         self.runtime = 0.0
@@ -233,17 +242,16 @@ class Call(Generic[R]):
     def ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
         self._child, self.runtime = child, runtime
-        parcel = forget_freight(job)
+        parcel = clear(job)
         if parcel is None:
-            self._outcome = outcome
-            self._bell.ring()
-            return
+            self._end(outcome)
+        else:
+            parcel.open(lambda value: self._end(outcome, value))
 
-        def opened(value: Callable[[], object]) -> None:
-            self._value, self._outcome = value, outcome
+    def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
+        self._value, self._outcome = value, outcome
+        if self._bell is not None:
             self._bell.ring()
-
-        parcel.open(opened)
 
     @property
     def state(self) -> CallState:
@@ -270,9 +278,14 @@ class Call(Generic[R]):
     async def wait(self) -> None:
         """Wait until it has ended, however."""
         while self._outcome is None:
-            await self._bell.wait()
+            await self._sleeper()
+
+    def _sleeper(self) -> "asyncio.Future[None]":
+        if self._bell is None:
+            self._bell = Bell()
+        return self._bell.sleeper()
 
     def __await__(self) -> Generator[Any, None, R]:
         while self._outcome is None:
-            yield from self._bell.wait().__await__()
+            yield from self._sleeper()
         return cast("R", read(self.name, self._outcome, self._value))

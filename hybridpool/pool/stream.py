@@ -10,7 +10,7 @@ import anyio
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.job import Job
 from hybridpool.outcome import Outcome
-from hybridpool.pool.call import forget_freight, read
+from hybridpool.pool.call import clear, read
 
 T = TypeVar("T")
 #: calls under way, for each child, with which none is idle
@@ -32,7 +32,7 @@ class _Slot:
         self.value: Callable[[], object] | None = None
 
     def ended(self, job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
-        parcel = forget_freight(job)
+        parcel = clear(job)
         if parcel is None:
             self._end(outcome)
         else:
