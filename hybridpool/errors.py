@@ -6,6 +6,7 @@ HybridpoolError
 ├── TaskError             the task's own fault, as seen by whoever waits for it
 │   ├── NotRegistered     no task of that name
 │   ├── TaskRevoked       the task was not run: it had expired
+│   ├── RetriesExhausted  the task wanted another attempt, and had had all it may have
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
@@ -23,6 +24,11 @@ HybridpoolError
 TaskSignal                raised inside a task, from outside; no Exception, so `except Exception` does not swallow it
 ├── SoftTimeLimitExceeded the soft time limit has passed; the task may clean up and return
 └── TaskCancelled         whoever called does not want the result any more
+
+TaskVerdict               raised by a task to say what becomes of its message; no Exception either
+├── Retry                 run it again later
+├── Reject                dead-letter it, or give it back to its queue
+└── Ignore                acknowledge it; keep no result
 """
 
 
@@ -70,6 +76,10 @@ class NotRegistered(TaskError):
 
 class TaskRevoked(TaskError):
     """The task was not run, because its time had passed or somebody revoked it."""
+
+
+class RetriesExhausted(TaskError):
+    """The task wanted to be run again, and had been as often as `max_retries` says."""
 
 
 class TaskFailed(TaskError):
@@ -165,3 +175,47 @@ class SoftTimeLimitExceeded(TaskSignal):
 
 class TaskCancelled(TaskSignal):
     """Whoever called does not want the result any more."""
+
+
+class TaskVerdict(BaseException):
+    """Raised by a task to say what becomes of its message."""
+
+
+class Retry(TaskVerdict):
+    """Run the task again, later: the same id, one more retry. `current_task().retry(…)` raises it.
+
+    :param cause: why, for the log and for whoever asks for the task's state.
+    :param countdown: seconds until then; None: as the task's retry options say.
+    :param args: positional arguments of the next attempt; None: the same.
+    :param kwargs: keyword arguments of the next attempt; None: the same.
+    """
+
+    def __init__(
+        self,
+        cause: BaseException | None = None,
+        countdown: float | None = None,
+        args: object = None,
+        kwargs: object = None,
+    ) -> None:
+        super().__init__(cause, countdown, args, kwargs)
+        self.cause = cause
+        self.countdown = countdown
+        self.new_args = args
+        self.new_kwargs = kwargs
+
+
+class Reject(TaskVerdict):
+    """Do not keep the message: dead-letter it with this reason, or give it back to its queue.
+
+    :param reason: for the log and the dead letter.
+    :param requeue: give it back.
+    """
+
+    def __init__(self, reason: object = "", requeue: bool = False) -> None:
+        super().__init__(reason, requeue)
+        self.reason = reason
+        self.requeue = requeue
+
+
+class Ignore(TaskVerdict):
+    """Acknowledge the message, and keep no result: the task has seen to that itself."""

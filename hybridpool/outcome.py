@@ -1,12 +1,12 @@
 """How a call ended.
 
-The first three are said by the child and cross the wire as they are; `Lost` is what the parent says of a child that can
-no longer speak.
+The first six are said by the child and cross the wire as they are; the others are what the parent says of a child that
+can no longer speak.
 """
 
 import attrs
 
-from hybridpool.child.frames import Raised, Refused, Returned
+from hybridpool.child.frames import Ignored, Raised, Refused, Rejected, Retrying, Returned
 
 
 @attrs.frozen
@@ -38,6 +38,17 @@ class Cancelled:
     child: str
 
 
-Outcome = Returned | Raised | Refused | Lost | TimedOut | Cancelled
+Outcome = Returned | Raised | Refused | Retrying | Rejected | Ignored | Lost | TimedOut | Cancelled
 
-__all__ = ["Cancelled", "Lost", "Outcome", "Raised", "Refused", "Returned", "TimedOut"]
+__all__ = [
+    "Cancelled",
+    "Ignored",
+    "Lost",
+    "Outcome",
+    "Raised",
+    "Refused",
+    "Rejected",
+    "Retrying",
+    "Returned",
+    "TimedOut",
+]

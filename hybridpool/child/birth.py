@@ -64,7 +64,7 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
     try:
         for hook in program.child_hooks("worker_process_init") if program else ():
             hook()
-        run = payload.runner(program.child_tasks() if program else {})
+        run = payload.runner(program.child_tasks(), program.child_rules()) if program else payload.runner({})
         finish = _initialize(order.orders.initializer)
     except (Exception, SystemExit) as error:
         own = error.__traceback__
@@ -73,7 +73,7 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
         return _STILLBORN
     child.send(Ready(os.getpid()))
     try:
-        child.work(run, gauge, after_each)
+        child.work(run, gauge, after_each, program.child_rules() if program else {})
     finally:
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():

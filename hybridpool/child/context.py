@@ -3,14 +3,20 @@
 The one module-level variable of the house: a task function has no other road to the process it runs in.
 """
 
+import datetime as dt
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import NoReturn, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+from hybridpool.errors import RetriesExhausted, Retry
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The task at work."""
+    """The task at work. A task with ``bind=True`` gets it as its first argument."""
 
     id: str
     name: str
@@ -22,6 +28,45 @@ class Running(msgspec.Struct, frozen=True):
     child: str
     #: hand an encoded message to the parent to publish; returns when the broker has confirmed it
     enqueue: Callable[[bytes], None]
+    #: retries it may have; None: no end
+    max_retries: int | None = 3
+
+    @property
+    def request(self) -> Self:
+        """This; Celery's tasks say ``self.request.retries``."""
+        return self
+
+    def retry(
+        self,
+        *,
+        exc: BaseException | None = None,
+        countdown: float | None = None,
+        eta: dt.datetime | None = None,
+        max_retries: int | None | UnsetType = UNSET,
+        args: object = None,
+        kwargs: object = None,
+    ) -> NoReturn:
+        """End this attempt, and have the task run again: the same id, one more retry.
+
+        :param exc: why; default: the exception that is being handled.
+        :param countdown: seconds until then; None: as the task's retry options say.
+        :param eta: the moment, in place of a countdown.
+        :param max_retries: in place of the task's own; None: no end.
+        :param args: of the next attempt; None: the same.
+        :param kwargs: of the next attempt; None: the same.
+        :raises Retry: which ends the attempt.
+        :raises RetriesExhausted: if it may not be run again and there is no exception to raise, else that.
+        """
+        cause = exc if exc is not None else sys.exc_info()[1]
+        limit = self.max_retries if isinstance(max_retries, UnsetType) else max_retries
+        if limit is not None and self.retries >= limit:
+            if cause is not None:
+                raise cause
+            raise RetriesExhausted(f"{self.name} was retried {self.retries} times, which is all it may be (max_retries)")
+        if eta is not None:
+            moment = eta if eta.tzinfo else eta.replace(tzinfo=dt.UTC)
+            countdown = max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+        raise Retry(cause, countdown, args, kwargs) from None
 
 
 #: what the pool's initializer made in this child

@@ -35,6 +35,8 @@ class Raised(Frame, tag=2):
     traceback: str
     #: the exception itself, for a call that came pickled; empty if it cannot be
     pickled: bytes = b""
+    #: the task's option `throws` names it
+    expected: bool = False
 
 
 class Refused(Frame, tag=3):
@@ -46,7 +48,32 @@ class Refused(Frame, tag=3):
     arguments: bytes
 
 
-ChildOutcome = Returned | Raised | Refused
+class Retrying(Frame, tag=4):
+    """The task wants to be run again. Says of the cause what `Raised` says."""
+
+    kind: str
+    module: str
+    arguments: bytes
+    text: str
+    traceback: str
+    #: seconds until then; None: as the task's options say
+    countdown: float | None
+    #: the next attempt's body; None: the same
+    body: bytes | None
+
+
+class Rejected(Frame, tag=5):
+    """The task wants its message dead-lettered, or given back to its queue."""
+
+    reason: str
+    requeue: bool
+
+
+class Ignored(Frame, tag=6):
+    """The task wants its message acknowledged, and no result kept."""
+
+
+ChildOutcome = Returned | Raised | Refused | Retrying | Rejected | Ignored
 
 
 # ---- parent → child ------------------------------------------------------------------------------------------

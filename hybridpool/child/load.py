@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol, cast
 
+from hybridpool.child.rules import Rules
 from hybridpool.errors import AppLoadError
 
 
@@ -21,6 +22,10 @@ class Program(Protocol):
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
+        ...
+
+    def child_rules(self) -> Mapping[str, Rules]:
+        """What the options of tasks say about their failures, by task name."""
         ...
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:

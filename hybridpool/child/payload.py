@@ -5,29 +5,35 @@ The body is Celery's, protocol 2: ``[args, kwargs, embed]``, embed holding callb
 
 import os
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
-from hybridpool.child import codec, functions
+from hybridpool.child import codec, context, functions
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Refused, Returned
+from hybridpool.child.rules import DEFAULT, Rules, failed
 from hybridpool.child.words import plain, raised, shown
 
 
-def runner(tasks: Mapping[str, Callable[..., Any]]) -> Callable[[Call, int | None], ChildOutcome | Bulk]:
-    """Return what runs a call of either kind: a task of the app, or a function of the pool's user."""
+def runner(
+    tasks: Mapping[str, Callable[..., Any]], rules: Mapping[str, Rules] = MappingProxyType({})
+) -> Callable[[Call, int | None], ChildOutcome | Bulk]:
+    """Return what runs a call of either kind: a task of the app, or a function of the pool's user.
+
+    :param rules: of tasks that have other than the default ones.
+    """
 
     def run_either(call: Call, file: int | None) -> ChildOutcome | Bulk:
         if call.content_type in functions.CONTENT_TYPES:
             return functions.run(call, file)
         if file is not None:
             call.body = os.pread(file, call.parts[0], 0)
-        return run(call, tasks)
+        return run(call, tasks, rules.get(call.task, DEFAULT))
 
     return run_either
 
 
-def run(call: Call, tasks: Mapping[str, Callable[..., Any]]) -> ChildOutcome:
+def run(call: Call, tasks: Mapping[str, Callable[..., Any]], rules: Rules = DEFAULT) -> ChildOutcome:
     """Run a task; whatever happens inside becomes an outcome, except what must end the process."""
     function = tasks.get(call.task)
     if function is None:
@@ -38,14 +44,15 @@ def run(call: Call, tasks: Mapping[str, Callable[..., Any]]) -> ChildOutcome:
         return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
     except ValueError as error:
         return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
+    given = [context.current_task(), *args] if rules.bind else args
     try:
-        value = function(*args, **kwargs)
+        value = function(*given, **kwargs)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         if isinstance(error, TypeError) and _never_entered(error.__traceback__):
             return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
-        return raised(error)
+        return failed(rules, error, call.retries, args, kwargs)
     try:
         return Returned(codec.encode(value), shown(value))
     except Exception as error:
