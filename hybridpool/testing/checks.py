@@ -40,6 +40,7 @@ class Checks:
                 world.note("retires", name, reason)
                 if reason.startswith("max_"):
                     world.counts["recycles"] += 1
+                if reason.startswith("max_tasks"):
                     self._recycled.append(world.loop.time())
             case events.ChildGone(child=name, cause=cause):
                 world.note("buried", name, cause)
@@ -47,6 +48,7 @@ class Checks:
                 world.note("ready", name)
             case events.PoolScaled(before=before, after=after):
                 world.note("scales", f"{before} to {after}")
+                self.resized(after)
                 world.counts["scalings"] += 1
             case events.BirthFailed(cause=reason):
                 world.note("birth failed", reason)
@@ -110,7 +112,7 @@ class Checks:
 
     def _check_staff(self) -> None:
         world, nursery, now = self._world, self._lane.nursery, self._world.loop.time()
-        size, need = self._lane.size, self._lane.size + world.plan.spares
+        need = self._lane.size + world.plan.spares
         self._has_failed = self._has_failed or bool(nursery.births.failed)
         if nursery.zygote is None:
             return
@@ -119,16 +121,14 @@ class Checks:
         ages = [now - link.ordered_at for link in links if link.state is State.STARTING]
         have = len(staying) + sum(age < world.plan.birth_timeout + _ROUNDING for age in ages)
         if self._has_failed:
-            # Nobody is in haste while births fail, nor quite at once when one of them has shown itself good.
-            self._has_failed = bool(nursery.births.failed) or have < need
+            # Nobody is in haste while births fail.
+            self._has_failed = bool(nursery.births.failed)
             return
         world.require(have >= need, "there are", have, "children and nobody makes more; needed:", need)
-        # One that was on its last calls stays if some were called back; that is seen at the next change.
-        slack = sum(link.recalled for link in staying)
-        is_surplus = len(staying) > need + slack and any(link.state is State.IDLE for link in staying)
+        is_surplus = len(staying) > need and any(link.state is State.IDLE for link in staying)
         world.require(not is_surplus, "there are", have, "children and none retires; needed:", need)
         outworn = [link.name for link in links if link.leaving and link.state in (State.IDLE, State.BUSY)]
-        world.require(not outworn or len(staying) < size, "a replacement is there, and does not go:", *outworn)
+        world.require(not outworn or len(staying) < need, "a replacement is there, and does not go:", *outworn)
 
     def _check_recycling(self) -> None:
         """In a calm schedule, recycling leaves a gap only where more children go at once than there are spares."""

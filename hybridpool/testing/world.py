@@ -5,7 +5,6 @@ The promises about single calls are checked here, at the moment when they would 
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -62,7 +61,6 @@ class World:
         #: seconds by which things may be late, because the machine or the zygote slept
         self.lateness = 0.0
         #: whether a child was given up before it was born
-        self.is_given_up: Callable[[str], bool] = lambda _: False
         self.failure: BaseException | None = None
         self._trace: deque[tuple[float, str, tuple[object, ...]]] = deque(maxlen=_TRACED)
 
@@ -112,10 +110,6 @@ class World:
     def killed(self, fate: Fate, child: str) -> None:
         """A child is killed by the lane while a call is at work."""
         job, now = fate.job, self.loop.time()
-        if self.is_given_up(child):
-            # It said READY after it had been given up, and was handed a call in between.
-            self.counts["late births"] += 1
-            return
         is_over = job.hard_limit is not None and now - (job.handed_at or 0.0) >= job.hard_limit - 1e-6
         is_given_up = job.cancelled_at is not None and now - job.cancelled_at >= job.grace - 1e-6
         self.require(self.is_ending or is_over or is_given_up, "a kill hit", job.id, "in", child, "which was not due")
