@@ -24,7 +24,9 @@ class Births:
             self.failed_at = now
             self.failed += 1
 
-    def count_success(self, link: Link) -> None:
-        """Note that a child has finished a call."""
-        if link.ordered_at > self.failed_at:
-            self.failed = 0
+    def count_success(self, link: Link) -> bool:
+        """Note that a child has finished a call; tell whether that ends a row of failures."""
+        if link.ordered_at <= self.failed_at:
+            return False
+        self.failed = 0
+        return True

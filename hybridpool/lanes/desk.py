@@ -160,6 +160,8 @@ class Desk:
             waiting.popleft()
             if job.may_start is None or job.may_start(job):
                 jobs.append(job)
+            else:
+                self.weigh()
         return jobs
 
     def _hand(self, link: Link, jobs: Sequence[Job], now: float, *, brief: bool) -> None:

@@ -56,6 +56,8 @@ class Link:
     on_last: bool = False
     #: why it is to be replaced as soon as another stands ready; it works until then
     leaving: str | None = None
+    #: monotonic seconds since when it has nothing more to do but to go; None: it has
+    parted_at: float | None = None
     #: calls in its channel, the one at work first
     in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
     #: monotonic seconds since when the first of them is
@@ -148,7 +150,7 @@ class Link:
         job = self.in_hand.popleft()[1]
         self._begin_head(now)
         if not self.in_hand:
-            self._end_if_done()
+            self._end_if_done(now)
         return job
 
     def doom(self) -> bool:
@@ -181,18 +183,20 @@ class Link:
                 self._begin_head(now)
             self.in_hand = deque((seq, job) for seq, job in self.in_hand if seq not in seqs)
             self.on_last = False
-            self._end_if_done()
+            self._end_if_done(now)
         return removed
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, now: float) -> None:
         """Tell the child to go after what it has in hand."""
         self.retired_because = reason
         self.happens(Happening.RETIRE)
-        self._end_if_done()
+        self._end_if_done(now)
 
-    def _end_if_done(self) -> None:
+    def _end_if_done(self, now: float) -> None:
         # Not before: a task at work may still want answers from its parent.
         if self.state is State.RETIRING and not self.in_hand:
+            # Until it is born its time runs from the order to fork it.
+            self.parted_at = now if self.was_ready else self.ordered_at
             self._mailbox.end()
 
     def last_words(self) -> list[frames.FromChild]:

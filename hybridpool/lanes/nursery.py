@@ -104,7 +104,7 @@ class Nursery:
         """Have a child go after the call it has in hand; one that is on its way already is left alone."""
         if link.state in (State.RETIRING, State.GONE):
             return
-        link.end(reason)
+        link.end(reason, self.clock())
         self._bus.emit(events.ChildRetired(link.name, link.pid, reason))
         self.changed.ring()
 
@@ -179,6 +179,9 @@ class Nursery:
                     return
                 case frames.Ready(pid=pid):
                     self._know(link, pid)
+                    if link.stillborn:
+                        # Too late: it has been given up, and is about to be killed.
+                        return
                     self.births.ever_ready = True
                     self._bus.emit(events.ChildReady(link.name, link.pid))
                     self.changed.ring()

@@ -18,7 +18,7 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.warden import Warden
-from hybridpool.outcome import Cancelled, Lost, Outcome
+from hybridpool.outcome import Cancelled, Lost
 from hybridpool.policy import recycle
 from hybridpool.policy.lifecycle import Happening, State
 from hybridpool.policy.recycle import RecycleLimits
@@ -43,8 +43,8 @@ class ProcessLane:
         self._closed = False
         self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock)
         busy: set[Link] = set()
-        self._warden = Warden(busy, self.nursery, self._given_back)
-        self.desk = Desk(busy, self.nursery, self._warden)
+        self.warden = Warden(busy, self.nursery, self._given_back)
+        self.desk = Desk(busy, self.nursery, self.warden)
         #: how many children are kept: those that work at once, and the spares
         self.staff = 0
 
@@ -52,6 +52,11 @@ class ProcessLane:
     def size(self) -> int:
         """At most so many children work at once."""
         return self.desk.size
+
+    @property
+    def takes_calls(self) -> bool:
+        """It has not been told to take no more."""
+        return not self._closed
 
     def submit(self, job: Job) -> None:
         """Take a call; it runs as soon as a child is free.
@@ -72,16 +77,12 @@ class ProcessLane:
             job.on_done(job, Cancelled(""), "", 0.0)
             self.desk.weigh()
             return
-        self._warden.look()
-
-    def end(self, link: Link, seq: int, verdict: Outcome) -> None:
-        """Kill a child for the call at work, which ends as told; not if that call has ended."""
-        self._warden.end(link, seq, verdict)
+        self.warden.look()
 
     def take_back(self) -> list[Job]:
         """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
         self._closed = True
-        self._warden.recalls = False
+        self.warden.recalls = False
         jobs = list(self.desk.waiting)
         self.desk.waiting.clear()
         return jobs
@@ -134,7 +135,7 @@ class ProcessLane:
         if self.desk.waiting:
             self.desk.dispatch()
         elif link.in_hand:
-            self._warden.look_in((link,))
+            self.warden.look_in((link,))
 
     def _done(self, link: Link, done: Done, now: float) -> None:
         job = link.take(done.seq, now)
@@ -142,8 +143,8 @@ class ProcessLane:
             return
         desk = self.desk
         desk.running -= 1
-        if self.nursery.births.failed:
-            self.nursery.births.count_success(link)
+        if self.nursery.births.failed and self.nursery.births.count_success(link):
+            self.nursery.changed.ring()
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
         link.owned = done.owned or link.owned
@@ -162,6 +163,9 @@ class ProcessLane:
 
     def _given_back(self, link: Link, jobs: Sequence[Job]) -> None:
         """A child lives on without calls it had in hand and did not begin."""
+        if jobs:
+            # They may have been its last, for which a replacement was made.
+            self.nursery.changed.ring()
         if jobs and not link.in_hand:
             self._free(link)
         self.desk.put_back(jobs)

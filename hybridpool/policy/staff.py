@@ -22,11 +22,14 @@ class StaffView:
     outworn: Sequence[str] = ()
     #: name and time of fork of those not READY yet, oldest first
     starting: Sequence[tuple[str, float]]
+    #: name and time of those that were told to go and have nothing more to do: of their last call, or, of those never
+    #: READY, of their fork
+    parting: Sequence[tuple[str, float]] = ()
     #: births that failed in a row
     failed_births: int
     #: no fork before this time, because births failed
     fork_after: float
-    #: seconds a child may take to become READY
+    #: seconds a child may take to become READY, or to go
     birth_timeout: float
 
 
@@ -37,6 +40,7 @@ class StaffPlan:
     fork: int = 0
     retire: tuple[str, ...] = ()
     kill_unborn: tuple[str, ...] = ()
+    kill_lingering: tuple[str, ...] = ()
     #: seconds; None: only when something changes
     look_again_in: float | None = None
 
@@ -46,14 +50,14 @@ def plan(view: StaffView) -> StaffPlan:
 
     After a failed birth one child at a time is tried, so that a broken `worker_process_init` does not spin.
     """
-    overdue = tuple(name for name, since in view.starting if view.now - since >= view.birth_timeout)
+    overdue, timeouts = _overdue(view, view.starting)
+    lingering, more = _overdue(view, view.parting)
     coming = len(view.starting) - len(overdue)
     have = len(view.idle) + view.busy + coming
-    missing = (view.target + view.spares if view.target else 0) - have
+    wanted = view.target + view.spares if view.target else 0
+    missing = wanted - have
     fork = 0
-    look_again: list[float] = [
-        since + view.birth_timeout - view.now for name, since in view.starting if name not in overdue
-    ]
+    look_again = timeouts + more
     if missing > 0:
         if view.failed_births and view.now < view.fork_after:
             look_again.append(view.fork_after - view.now)
@@ -65,14 +69,21 @@ def plan(view: StaffView) -> StaffPlan:
         look_again.append(view.birth_timeout)
     # Those not born yet cannot take anybody's place.
     serving = len(view.idle) + view.busy
-    surplus = max(0, min(-missing, len(view.idle), serving - view.target - (view.spares if view.target else 0)))
+    surplus = max(0, min(-missing, len(view.idle), serving - wanted))
     # Those that have been idle longest leave: the others have warm caches.
     retire = tuple(view.idle[len(view.idle) - surplus :]) if surplus else ()
-    if serving >= view.target:
+    if serving >= wanted:
         retire += tuple(view.outworn)
     return StaffPlan(
         fork=fork,
         retire=retire,
         kill_unborn=overdue,
+        kill_lingering=lingering,
         look_again_in=max(0.0, min(look_again)) if look_again else None,
     )
+
+
+def _overdue(view: StaffView, since: Sequence[tuple[str, float]]) -> tuple[tuple[str, ...], list[float]]:
+    """Return the names of those whose time is up, and in how many seconds that of the others is."""
+    left = {name: moment + view.birth_timeout - view.now for name, moment in since}
+    return tuple(name for name, time in left.items() if time <= 0), [time for time in left.values() if time > 0]

@@ -44,11 +44,14 @@ class Autoscaler:
                 size = fitting.size
                 if fitting.is_short:
                     desk.watch, look_again_in = (0, sys.maxsize), _LOOK_AGAIN
-            if size != lane.size:
+            if size != lane.size and lane.takes_calls:
                 before = lane.size
                 lane.resize(size)
                 self._bus.emit(events.PoolScaled(before, size))
-            await desk.load_changed.wait(look_again_in)
+            least, most = desk.watch
+            if least <= desk.load <= most:
+                # Else it has changed while memory was looked at.
+                await desk.load_changed.wait(look_again_in)
 
     async def _fit(self, wanted: int) -> Fit:
         """Find out how much of a growth memory allows."""

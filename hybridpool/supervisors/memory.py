@@ -30,5 +30,5 @@ async def watch_memory(lane: ProcessLane, limit: int) -> None:
                 if size > limit:
                     link, seq = at_work[pid]
                     cause = f"memory: it owned {size / _MIB:.0f} MiB, over its limit of {limit / _MIB:.0f} MiB"
-                    lane.end(link, seq, Lost(cause, link.name, peak=size))
+                    lane.warden.end(link, seq, Lost(cause, link.name, peak=size))
         await anyio.sleep(_PERIOD)

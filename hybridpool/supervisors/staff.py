@@ -52,7 +52,14 @@ class StaffKeeper:
             idle=[link.name for link in self._lane.desk.idle if not link.is_going],
             busy=sum(1 for link in links if link.state is State.BUSY and not link.is_going),
             outworn=[link.name for link in links if link.leaving and link.state in (State.IDLE, State.BUSY)],
-            starting=[(link.name, link.ordered_at) for link in links if link.state is State.STARTING],
+            starting=[
+                (link.name, link.ordered_at) for link in links if link.state is State.STARTING and not link.stillborn
+            ],
+            parting=[
+                (link.name, link.parted_at)
+                for link in links
+                if link.parted_at is not None and not link.stillborn and (link.pid == 0 or not link.is_doomed)
+            ],
             failed_births=self._lane.nursery.births.failed,
             fork_after=self._fork_after,
             birth_timeout=self._birth_timeout,
@@ -66,7 +73,7 @@ class StaffKeeper:
         nursery = self._lane.nursery
         now, nearest = nursery.clock(), None
         for link in nursery.links.values():
-            if link.leaving is not None:
+            if link.leaving is not None and link.state in (State.IDLE, State.BUSY):
                 return None
             if link.limits.age is not None and link.state in (State.IDLE, State.BUSY):
                 age = now - link.ordered_at
@@ -82,6 +89,10 @@ class StaffKeeper:
         for name in decided.kill_unborn:
             reason = f"not ready within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
             nursery.give_up(nursery.links[name], reason)
+        for name in decided.kill_lingering:
+            nursery.give_up(
+                nursery.links[name], f"not gone within {self._birth_timeout:g} s (worker_proc_alive_timeout)"
+            )
         for name in decided.retire:
             link = nursery.links[name]
             self._lane.retire(link, link.leaving or "more children than needed")

@@ -36,8 +36,15 @@ class ZygoteKeeper:
 
         :raises AppLoadError: if the app cannot be imported.
         """
-        self._lost = asyncio.get_running_loop().create_future()
-        self._zygote = Zygote(self._news, self._lost.set_result)
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def on_lost(cause: str) -> None:
+            # Whoever waited for it may have been cancelled in this very turn, because the pool is being left.
+            if not lost.done():
+                lost.set_result(cause)
+
+        self._lost = lost
+        self._zygote = Zygote(self._news, on_lost)
         return await self._zygote.start(self._app, self._imports)
 
     @property

@@ -1,0 +1,188 @@
+"""InlinePool: the interface of `Pool`, and no children: for fast unit tests of code that takes a pool.
+
+Everything that crosses to a child and back is pickled as there, so what cannot be sent fails here too. A call runs on
+the event loop, which it blocks: nothing goes on beside it, and it can be neither stopped nor killed for its time.
+"""
+
+import asyncio
+import pickle
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Final, Self, cast
+
+from hybridpool.child import context, functions
+from hybridpool.child.bulk import Bulk
+from hybridpool.child.frames import Call, ChildOutcome, Returned
+from hybridpool.crew import Crew
+from hybridpool.errors import ChildBirthFailed, PoolError
+from hybridpool.lanes.bell import Bell
+from hybridpool.lanes.freight import Freight, Parcel
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.outcome import Cancelled, Lost
+from hybridpool.pool import Pool, PoolOptions
+
+#: where calls run, in place of a child's name
+HERE: Final = "InlinePool"
+
+
+class InlinePool(Pool):
+    """A `Pool` that runs each call in this process. It takes the options of `Pool`, and keeps no limits.
+
+    The initializer is called once, at entry; what follows its `yield` runs at exit, whatever ended the block.
+    There are no children to look at: `stats` is empty, and `resize` only checks the size.
+    """
+
+    def __init__(self, size: int | None = 1, **options: Any) -> None:
+        # One, as nothing here works at once; to count the CPUs takes reading files.
+        super().__init__(size, **options)
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        before, crew = context.resource(), _InlineCrew(self._config.size)
+        made = _initialize(self._config.orders.initializer)
+        # It has those parts of a crew that a pool without children comes to use.
+        self._crew = cast("Crew", crew)
+        try:
+            yield self
+            await crew.finish()
+        finally:
+            self._crew = None
+            crew.abandon()
+            try:
+                _tear_down(made)
+            finally:
+                context.set_resource(before)
+
+    async def resize(self, size: int) -> None:
+        """Check a size, and remember it.
+
+        :raises ConfigError: if it is not a whole number of at least 1.
+        """
+        PoolOptions(size=size)
+        cast("_InlineCrew", self._entered()).size = size
+
+    async def recycle(self, child: str) -> None:
+        """:raises PoolError: always, as there is no child."""
+        raise PoolError(f"there is no child {child!r}: {HERE} has none")
+
+
+class _InlineCrew:
+    """Runs jobs, one in each turn of the loop. It is crew, lane and nursery in one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.links: dict[str, Link] = {}
+        self._waiting: deque[Job] = deque()
+        self._running = False
+        self._at_rest = Bell()
+
+    @property
+    def lane(self) -> Self:
+        return self
+
+    @property
+    def nursery(self) -> Self:
+        return self
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def cancel(self, job: Job, _grace: float) -> None:
+        if job in self._waiting:
+            self._waiting.remove(job)
+            job.on_done(job, Cancelled(""), "", 0.0)
+            self._look()
+
+    async def finish(self) -> None:
+        while self._waiting or self._running:
+            await self._at_rest.wait()
+
+    def abandon(self) -> None:
+        """End what waits: nobody who waits for a call may wait for ever."""
+        while self._waiting:
+            job = self._waiting.popleft()
+            job.on_done(job, Lost("the pool ended", ""), "", 0.0)
+
+    def _next(self) -> None:
+        if self._waiting and not self._running:
+            job = self._waiting.popleft()
+            self._running = True
+            job.handed_at = time.monotonic()
+            if isinstance(job.body, Freight):
+                # It is written by then: in a thread, if it is very large.
+                job.body.prepare(partial(self._run, job))
+            else:
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        context.set_current_task(context.Running(job.id, job.task, job.retries, job.root_id, HERE, _refuse))
+        began = time.perf_counter()
+        try:
+            outcome = _outcome(job)
+        finally:
+            context.set_current_task(None)
+            self._running = False
+        job.on_done(job, outcome, HERE, time.perf_counter() - began)
+        self._look()
+        self._next()
+
+    def _look(self) -> None:
+        if not self._waiting and not self._running:
+            self._at_rest.ring()
+
+
+def _outcome(job: Job) -> ChildOutcome:
+    """Run a call; a large value becomes the job's parcel."""
+    file = None
+    call = Call(0, job.task, job.id, job.content_type, b"", job.retries, job.root_id)
+    if isinstance(job.body, Freight):
+        file, call.parts = job.body.file, job.body.sizes
+    else:
+        call.body = job.body
+    with _main_at_hand():
+        outcome = functions.run(call, file)
+    if isinstance(outcome, Bulk):
+        job.parcel = Parcel(outcome.write(), outcome.sizes)
+        return Returned(b"", "", outcome.sizes)
+    return outcome
+
+
+@contextmanager
+def _main_at_hand() -> Generator[None]:
+    """A child would run the script again to find what is defined in it; here it is at hand."""
+    known = sys.modules.get("__mp_main__")
+    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+    try:
+        yield
+    finally:
+        if known is None:
+            del sys.modules["__mp_main__"]
+
+
+def _refuse(_message: bytes) -> None:
+    raise RuntimeError("this pool has no broker to publish to")
+
+
+def _initialize(pickled: bytes) -> Generator[object] | None:
+    """Make the resource; returns what gives it back."""
+    context.set_resource(None)
+    if not pickled:
+        return None
+    try:
+        made = pickle.loads(pickled)()
+        resource = next(made, None) if isinstance(made, Generator) else made
+    except (Exception, SystemExit) as error:
+        raise ChildBirthFailed(f"the initializer failed: {error!r}") from error
+    context.set_resource(resource)
+    return made if isinstance(made, Generator) else None
+
+
+def _tear_down(made: Generator[object] | None) -> None:
+    for _ in made or ():
+        raise RuntimeError("the initializer yielded twice; it should yield once, and then give back")

@@ -1,0 +1,246 @@
+"""The steps of a fake child's life: a mirror of `child.birth` and `child.loop`, with time between them.
+
+It yields wherever a real child could be overtaken: by a signal, by its parent, by death. What it yields is how long
+the step takes.
+"""
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Generator
+from typing import Final
+
+from hybridpool.child import frames, loop, slate
+from hybridpool.child.frames import (
+    Back,
+    Call,
+    Done,
+    Enqueue,
+    Raised,
+    Ready,
+    Recall,
+    Returned,
+    Said,
+    Sent,
+    Stillborn,
+    Stop,
+)
+from hybridpool.child.wire import INLINE
+from hybridpool.child.words import raised
+from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+from hybridpool.testing.channel import FarEnd, StepSlate
+from hybridpool.testing.plan import ChildPlan, Step
+from hybridpool.testing.world import Fate, World
+
+#: the wish to be woken by a message; any other wish is a number of seconds
+MESSAGE: Final = -1.0
+Steps = Generator[float, None, int]
+
+
+class Died(Exception):
+    """The child dies of itself, at this step."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class Life:
+    """What a child does, and what it knows."""
+
+    def __init__(self, world: World, name: str, pid: int, plan: ChildPlan, channel: FarEnd, slate: StepSlate) -> None:
+        self._world = world
+        self._name = name
+        self._pid = pid
+        self._plan = plan
+        self._channel = channel
+        self._slate = slate
+        #: the call it has before it
+        self.fate: Fate | None = None
+        self._waiting_since = 0.0
+        self._tickets = self._at_work = self._stopped = self._cancelled = 0
+        self._receiving = self._missed = False
+
+    def live(self) -> Steps:
+        """Be born, work, and go.
+
+        :returns: the exit status.
+        """
+        plan = self._plan
+        yield plan.birth
+        if plan.stillborn is not None:
+            if plan.stillborn != "it dies":
+                self._send(Stillborn(plan.stillborn))
+            return self._world.exit_status()
+        self._send(Ready(self._pid))
+        yield from self._work()
+        yield plan.farewell
+        return self._world.exit_status() if plan.dies_retiring and not self._world.is_quiet else 0
+
+    def _work(self) -> Generator[float, None, None]:
+        while True:
+            if not self._channel.inbox:
+                if self._slate.count:
+                    self._send()
+                if not (yield from self._read()):
+                    return
+            match self._channel.inbox.popleft():
+                case Call() as call:
+                    if not call.brief and self._slate.count:
+                        self._send()
+                    yield from self._serve(call)
+                case Recall():
+                    self._give_back()
+                case _:
+                    continue
+
+    def _serve(self, call: Call) -> Generator[float, None, None]:
+        self.fate = fate = self._world.fates[call.id]
+        self._may_die(Step.READ)
+        yield from self._pause()
+        self._slate.announce(call.seq)
+        self._may_die(Step.NEXT)
+        yield from self._pause()
+        while self._slate.is_doomed(call.seq):
+            yield slate._LOOK
+        self._slate.begin(call.seq)
+        self._world.begins(fate, self._name)
+        self._may_die(Step.START)
+        yield from self._pause()
+        started = self._world.loop.time()
+        self._at_work = call.seq
+        try:
+            self._make_good()
+            outcome = yield from self._run(fate)
+            yield from self._pause()
+            self._at_work = 0
+        except TaskSignal as late:
+            self._at_work = 0
+            outcome = raised(late)
+        self._may_die(Step.ENDED)
+        self._channel.drop_file(call.seq)
+        now = self._world.loop.time()
+        yield from self._answer(fate, Done(call.seq, outcome, now - started, 0), now)
+        self._may_die(Step.ANSWERED)
+        self.fate = None
+
+    def _run(self, fate: Fate) -> Generator[float, None, Returned | Raised]:
+        plan = fate.plan
+        left = plan.seconds
+        try:
+            if plan.enqueues:
+                self._send(Said("a line\n"))
+                yield from self._enqueue()
+            yield left / 2
+            self._may_die(Step.MIDDLE)
+            yield left / 2
+        except TaskSignal as signal:
+            if plan.stops_in is not None:
+                yield plan.stops_in
+                return raised(signal)
+            yield left
+        return raised(ValueError(plan.task)) if plan.raises else Returned(b"1" * plan.bulk[1], "")
+
+    def _answer(self, fate: Fate, done: Done, now: float) -> Generator[float, None, None]:
+        if not self._slate.count:
+            self._waiting_since = now
+        if isinstance(done.outcome, Returned) and len(done.outcome.value) > INLINE:
+            self._send()
+            self._channel.write_large(done, done.outcome.value)
+            fate.is_noted = True
+            return
+        if not self._slate.add(frames.pack(done)):
+            self._send(done)
+            fate.is_noted = True
+            return
+        fate.is_noted = True
+        self._may_die(Step.NOTED)
+        yield from self._pause()
+        if (
+            not self._channel.inbox
+            or self._world.loop.time() - self._waiting_since > loop._WAIT
+            or self._slate.count >= loop._CROWD
+        ):
+            self._send()
+
+    def _send(self, *said: frames.FromChild) -> None:
+        try:
+            if self._slate.count:
+                self._channel.write(self._slate.message())
+                self._may_die(Step.SENT)
+                self._slate.clear()
+            if said:
+                self._channel.write(frames.pack(said))
+        except ConnectionError:
+            raise Died(1 << 8) from None
+
+    def _read(self) -> Generator[float, None, bool]:
+        while True:
+            yield MESSAGE
+            try:
+                return self._channel.read()
+            except BlockingIOError:
+                # The parent took it back.
+                continue
+
+    def _enqueue(self) -> Generator[float, None, None]:
+        self._tickets += 1
+        self._send(Enqueue(self._tickets, b""))
+        self._receiving = True
+        try:
+            while all(answer.ticket != self._tickets for answer in self._channel.pick(Sent)):
+                self._obey()
+                if not (yield from self._read()):
+                    raise Died(1 << 8)
+        finally:
+            self._receiving = False
+        self._make_good()
+
+    def attend(self) -> None:
+        """The handler of ATTENTION."""
+        if not self._at_work or self._receiving:
+            self._missed = True
+            return
+        try:
+            while self._channel.read():
+                continue
+        except BlockingIOError:
+            pass
+        self._obey()
+
+    def _make_good(self) -> None:
+        if self._missed:
+            self._missed = False
+            self.attend()
+
+    def _obey(self) -> None:
+        for _ in self._channel.pick(Recall):
+            self._give_back()
+        for stop in self._channel.pick(Stop):
+            done = self._stopped if stop.limit else self._cancelled
+            if stop.seq == self._at_work != done:
+                self._stopped = stop.seq
+                if stop.limit:
+                    raise SoftTimeLimitExceeded(stop.limit)
+                self._cancelled = stop.seq
+                raise TaskCancelled(stop.why)
+
+    def _give_back(self) -> None:
+        calls = self._channel.pick(Call)
+        for call in calls:
+            self._channel.drop_file(call.seq)
+        self._send(Back([call.seq for call in calls]))
+
+    def _pause(self) -> Generator[float, None, None]:
+        if self._world.dice.is_struck(self._plan.dawdles):
+            yield delay(self._world, self._plan)
+
+    def _may_die(self, step: Step) -> None:
+        if self.fate is not None and self._world.crash_due(self.fate, step):
+            self._world.counts["crashes"] += 1
+            self._world.note("crashes", self._name, step.value)
+            raise Died(self._world.exit_status())
+
+
+def delay(world: World, plan: ChildPlan) -> float:
+    """Return how long a child takes to go on: no time, or, at times, long enough for its parent to change its mind."""
+    if not world.dice.is_struck(plan.dawdles):
+        return 0.0
+    return world.dice.among(0.0001, 0.002, 0.02, 0.5) if world.strikes() else world.dice.among(0.0001, 0.002)

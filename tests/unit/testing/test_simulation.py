@@ -1,0 +1,313 @@
+"""The pool under seeded schedules of everything that can go wrong; and that the simulation would notice if it went."""
+# pyright: reportPrivateUsage=false
+
+import asyncio
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from hybridpool.child import slate
+from hybridpool.lanes import warden
+from hybridpool.lanes.desk import Desk
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.lanes.mailbox import Mailbox
+from hybridpool.lanes.process import ProcessLane
+from hybridpool.policy import deadline, staff
+from hybridpool.supervisors import staff as keeper
+from hybridpool.testing import PromiseBroken, simulate
+from hybridpool.testing.sweep import run_one
+
+ROOT = Path(__file__).parents[3]
+#: enough for each of the faults that are put in here to show
+SCHEDULES = 400
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def dice_untouched() -> Iterator[None]:
+    """The simulation seeds the common generator; whoever runs it must not notice."""
+    before = random.getstate()
+    yield
+    assert random.getstate() == before
+
+
+# ---- the pool ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_promises_are_kept() -> None:
+    """A call would be lost, run twice, killed for another, or something left over, in some order of events."""
+    report = simulate(seed=1, schedules=800)
+    for name in ("crashes", "recycles", "failed births", "zygotes lost", "Lost", "TimedOut", "Cancelled", "scalings"):
+        assert report.counts[name] > 20, name
+
+
+@pytest.mark.slow
+def test_promises_are_kept_for_any_seed() -> None:
+    """The same, for schedules that nobody has seen; the message names the seed."""
+    report = simulate(schedules=400)
+    sys.stdout.write(f"{report}\n")
+    assert report.schedules == 400
+
+
+# ---- the simulation ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_seed_is_a_schedule() -> None:
+    """A fault that was found could not be run again."""
+    for seed in range(40):
+        first, second = run_one(seed), run_one(seed)
+        assert first.trace() == second.trace()
+
+
+def test_a_seed_means_the_same_in_every_process() -> None:
+    """A fault found on one machine could not be run again on another: addresses and hashes differ there."""
+    code = "import sys; from hybridpool.testing.sweep import run_one; print(*(run_one(n).trace() for n in range(30)))"
+    told = set()
+    for hashes in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hashes}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=True,
+        )
+        told.add(done.stdout)
+    assert len(told) == 1
+
+
+def test_the_command_prints_one_line() -> None:
+    """Whoever runs the command would not see what it did."""
+    command = [sys.executable, "-m", "hybridpool.testing.simulation", "--seed", "7", "--schedules", "20"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=True)
+    assert re.fullmatch(r"seed 7: 20 schedules, \d+ calls, .* real seconds\n", done.stdout)
+    assert not done.stderr
+
+
+# ---- faults that are put in, and must be found ---------------------------------------------------------------
+
+
+def bury_one_too_many(patch: Patch) -> None:
+    """The call that died with its child is taken for one that it had not begun."""
+    right = Link.bury
+
+    def bury(link: Link) -> tuple[list[Job], list[Job]]:
+        back, lost = right(link)
+        return [*lost, *back], []
+
+    patch.setattr(Link, "bury", bury)
+
+
+def bury_one_too_few(patch: Patch) -> None:
+    """A call that its child had not begun is taken for lost."""
+    right = Link.bury
+
+    def bury(link: Link) -> tuple[list[Job], list[Job]]:
+        back, lost = right(link)
+        return back[1:], [*lost, *back[:1]]
+
+    patch.setattr(Link, "bury", bury)
+
+
+def put_back_without_counting(patch: Patch) -> None:
+    """Calls that come back still count as running."""
+    right = Desk.put_back
+
+    def put_back(desk: Desk, jobs: Sequence[Job]) -> None:
+        right(desk, jobs)
+        desk.running += len(jobs)
+
+    patch.setattr(Desk, "put_back", put_back)
+
+
+def put_back_nothing(patch: Patch) -> None:
+    """Calls that come back are dropped."""
+
+    def put_back(desk: Desk, jobs: Sequence[Job]) -> None:
+        desk.running -= len(jobs)
+
+    patch.setattr(Desk, "put_back", put_back)
+
+
+def keep_the_dead_on_the_list(patch: Patch) -> None:
+    """A child that is gone stays on the list of idle ones."""
+    patch.setattr(Desk, "forget", lambda desk, link: desk.busy.discard(link))
+
+
+def forget_the_slate(patch: Patch) -> None:
+    """Outcomes that a dead child had noted and not sent are not read."""
+    patch.setattr(slate.Slate, "read", lambda page: (_started(page), []))
+
+
+def _started(page: slate.Slate) -> int:
+    started: int = slate._WORD.unpack_from(page._page, 0)[0]
+    return started
+
+
+def kill_without_a_doom(patch: Patch) -> None:
+    """A kill does not ask whether its call is still at work."""
+    patch.setattr(Link, "doom", lambda _: True)
+
+
+def never_kill(patch: Patch) -> None:
+    """Limits and graces are not kept."""
+    patch.setattr(warden, "due", lambda call: attrs.evolve(deadline.due(call), kill=False))
+
+
+def work_beyond_the_size(patch: Patch) -> None:
+    """Spares are given calls."""
+
+    def dispatch(desk: Desk) -> None:
+        desk._due = False
+        while desk.waiting and desk.idle:
+            desk._give(desk.idle.popleft(), desk._nursery.clock())
+        desk._warden.look_in(desk.busy)
+
+    patch.setattr(Desk, "dispatch", dispatch)
+
+
+def forget_to_dispatch(patch: Patch) -> None:
+    """A child that becomes free is not given what waits."""
+    right = ProcessLane._hear
+
+    def hear(lane: ProcessLane, link: Link, said: Sequence[object]) -> None:
+        waiting, lane.desk.waiting = lane.desk.waiting, type(lane.desk.waiting)()
+        right(lane, link, said)  # type: ignore[arg-type]  # frames, unseen
+        waiting.extend(lane.desk.waiting)
+        lane.desk.waiting = waiting
+
+    patch.setattr(ProcessLane, "_hear", hear)
+
+
+def replace_nobody(patch: Patch) -> None:
+    """A child that leaves is not replaced before it is gone."""
+
+    def plan(view: staff.StaffView) -> staff.StaffPlan:
+        decided = staff.plan(view)
+        return staff.StaffPlan(retire=decided.retire, look_again_in=1.0) if view.busy else decided
+
+    patch.setattr(keeper, "plan", plan)
+
+
+def leave_the_channel_open(patch: Patch) -> None:
+    """The channel of a child that is gone is not closed."""
+    patch.setattr(Mailbox, "close", lambda box: box._loop.remove_reader(box._sock.fileno()))
+
+
+def tell_twice(patch: Patch) -> None:
+    """A call's end is told twice."""
+    right = ProcessLane._done
+
+    def done(lane: ProcessLane, link: Link, frame: object, now: float) -> None:
+        job = link.in_hand[0][1] if link.in_hand else None
+        right(lane, link, frame, now)  # type: ignore[arg-type]  # a Done, unseen
+        if job is not None:
+            job.on_done(job, frame.outcome, link.name, 0.0)  # type: ignore[attr-defined]
+
+    patch.setattr(ProcessLane, "_done", done)
+
+
+def take_back_what_is_at_work(patch: Patch) -> None:
+    """A recall takes the call at work too."""
+    right = Link.take_unread
+
+    def take_unread(link: Link, now: float) -> list[Job]:
+        right(link, now)
+        return link.remove({seq for seq, _ in link.in_hand}, now)
+
+    patch.setattr(Link, "take_unread", take_unread)
+
+
+def never_scale(patch: Patch) -> None:
+    """Whoever scales is not told of the load."""
+    patch.setattr(Desk, "weigh", lambda desk: None if desk.load else desk.at_rest.ring())
+
+
+def retire_nobody(patch: Patch) -> None:
+    """Children that are too many, or too old, stay."""
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), retire=()))
+
+
+def retire_the_idle_with_the_old(patch: Patch) -> None:
+    """With a child that is replaced go others, who are replaced only then."""
+
+    def plan(view: staff.StaffView) -> staff.StaffPlan:
+        decided = staff.plan(view)
+        if not decided.retire:
+            return decided
+        missing = view.target + view.spares - view.busy - len(view.starting)
+        return attrs.evolve(decided, retire=(*view.outworn, *view.idle), fork=max(0, missing))
+
+    patch.setattr(keeper, "plan", plan)
+
+
+def wait_for_the_unborn(patch: Patch) -> None:
+    """A child that hangs in its birth is waited for."""
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), kill_unborn=()))
+
+
+def look_all_the_time(patch: Patch) -> None:
+    """A supervisor looks again and again without a pause."""
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), look_again_in=0.0))
+
+
+def leave_a_timer(patch: Patch) -> None:
+    """A timer of a call is never taken back."""
+
+    def alert(keeper: warden.Warden, link: Link, seq: int) -> None:
+        asyncio.get_running_loop().call_later(1e6, keeper._alert_again, link, seq)
+
+    patch.setattr(warden.Warden, "_alert", alert)
+
+
+def stop_anything(patch: Patch) -> None:
+    """A call is stopped that nobody gave up."""
+    patch.setattr(warden, "due", lambda call: attrs.evolve(deadline.due(call), stop=not call.stopped))
+
+
+FAULTS: list[tuple[Callable[[Patch], None], str]] = [
+    (bury_one_too_many, "is run twice"),
+    (bury_one_too_few, "had not begun it|had been noted"),
+    (put_back_without_counting, "the desk counts"),
+    (put_back_nothing, "is in 0 places"),
+    (keep_the_dead_on_the_list, "idle children are not all on the list"),
+    (forget_the_slate, "is run twice|had been noted"),
+    (kill_without_a_doom, "which was not due"),
+    (never_kill, "s, limit|s to stop"),
+    (work_beyond_the_size, "children are busy"),
+    (forget_to_dispatch, "a call waits although"),
+    (replace_nobody, "nobody makes more"),
+    (leave_the_channel_open, "left"),
+    (tell_twice, "ended twice"),
+    (never_scale, "the size stays"),
+    (retire_nobody, "none retires|does not go"),
+    (retire_the_idle_with_the_old, "recycling left"),
+    (wait_for_the_unborn, "nobody makes more|come to rest"),
+    (look_all_the_time, "it spins"),
+    (leave_a_timer, "timers are left"),
+    (stop_anything, "was stopped, and nobody gave it up"),
+    (take_back_what_is_at_work, "is run twice|ended|places"),
+]
+
+
+@pytest.mark.parametrize(("fault", "promise"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_faults_are_found(fault: Callable[[Patch], None], promise: str, monkeypatch: Patch) -> None:
+    """A promise would be broken and the simulation not notice."""
+    fault(monkeypatch)
+    with pytest.raises(PromiseBroken, match=promise) as found:
+        simulate(seed=1, schedules=SCHEDULES)
+    assert re.search(r"--seed \d+ --schedules 1\n", str(found.value))
