@@ -5,14 +5,17 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
+import attrs
+
+from hybridpool.child.context import Running
+from hybridpool.client.arguments import TaskArguments, read_arguments
 from hybridpool.client.calls import Task
 from hybridpool.client.outbox import Outbox, Road
 from hybridpool.client.program import Program
 from hybridpool.config import Conf
 from hybridpool.errors import ConfigError
-from hybridpool.task import TaskOptions
 
 if TYPE_CHECKING:
     from hybridpool.client.handle import Handle, SyncHandle
@@ -45,52 +48,31 @@ class App:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
     def task(
-        self,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        acks_late: bool | None = None,
-        ignore_result: bool | None = None,
-        max_deliveries: int | None = None,
-        time_limit: float | None = None,
-        soft_time_limit: float | None = None,
+        self, *, bind: Literal[True], **options: Unpack[TaskArguments]
+    ) -> Callable[[Callable[Concatenate[Running, P], R]], Task[P, R]]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[False] = False, **options: Unpack[TaskArguments]
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        acks_late: bool | None = None,
-        ignore_result: bool | None = None,
-        max_deliveries: int | None = None,
-        time_limit: float | None = None,
-        soft_time_limit: float | None = None,
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[TaskArguments]
     ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
         """Register a function as a task; it stays callable.
 
-        :param name: default: module and qualified name.
-        :raises ConfigError: if it is a coroutine function, or the name is taken by another function.
+        :param bind: give it the task at work (`current_task()`) as its first argument.
+        :param options: see `TaskArguments`.
+        :raises ConfigError: if it is a coroutine function, an option is wrong, or another function has the name.
         """
+        declared, rules = read_arguments(options, bind=bind)
 
         def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
-            task_name = name or _name_of(wrapped, self.name)
+            task_name = declared.name or _name_of(wrapped, self.name)
             if _is_async(wrapped):
                 raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
             known = self.tasks.get(task_name)
             if known is not None and not _is_same(known.function, wrapped):
                 raise ConfigError(f"there are two tasks named {task_name!r}; give one of them name=")
-            options = TaskOptions(
-                name=task_name,
-                queue=queue,
-                acks_late=acks_late,
-                ignore_result=ignore_result,
-                max_deliveries=max_deliveries,
-                time_limit=time_limit,
-                soft_time_limit=soft_time_limit,
-            )
-            made = Task(self, wrapped, options)
+            made = Task(self, wrapped, attrs.evolve(declared, name=task_name), rules)
             self.tasks[task_name] = made
             return made
 

@@ -69,6 +69,52 @@ class TaskFailed:
     #: repr of the exception
     text: str
     traceback: str
+    #: the task's option `throws` names it
+    expected: bool = False
+
+
+@attrs.frozen
+class TaskRetried:
+    """An attempt has failed, and another one follows."""
+
+    name: str
+    id: str
+    child: str
+    #: seconds until then
+    wait: float
+    #: repr of the cause; empty: it gave none
+    text: str
+
+
+@attrs.frozen
+class TaskRejected:
+    """The task does not want its message kept."""
+
+    name: str
+    id: str
+    child: str
+    reason: str
+    #: what becomes of it
+    next_step: str
+
+
+@attrs.frozen
+class TaskIgnored:
+    """The task wants no result kept."""
+
+    name: str
+    id: str
+    child: str
+
+
+@attrs.frozen
+class TaskPostponed:
+    """A message came before its time, and waits in the broker."""
+
+    name: str
+    id: str
+    #: seconds until then
+    wait: float
 
 
 @attrs.frozen
@@ -209,6 +255,10 @@ Fact = (
     | TaskReceived
     | TaskSucceeded
     | TaskFailed
+    | TaskRetried
+    | TaskRejected
+    | TaskIgnored
+    | TaskPostponed
     | TaskLost
     | TaskTimedOut
     | TaskRefused

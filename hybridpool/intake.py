@@ -3,6 +3,7 @@
 Runs on the loop for every message, so it does nothing that waits.
 """
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,11 +15,16 @@ from hybridpool.errors import PoolClosed, ProtocolError
 from hybridpool.lanes.job import Job
 from hybridpool.message import Delivery, Head
 from hybridpool.outcome import Outcome
-from hybridpool.policy.admission import Admitted, Denied, Gate, TooLate, admit, is_expired
+from hybridpool.policy.admission import Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
+from hybridpool.policy.retry import DELAY, MOST, RetryPace
 from hybridpool.policy.settlement import Terms
 from hybridpool.protocol.head import read_head
 from hybridpool.settle import Received, Settler
 from hybridpool.task import TaskOptions
+
+_PACE = RetryPace()
+#: seconds; what comes no earlier than that before its time waits here, since the broker counts whole ones
+_HOLD = 1.0
 
 
 class Intake:
@@ -42,6 +48,9 @@ class Intake:
         self._bus = bus
         #: what came after the pool had stopped taking calls
         self._too_late: list[Delivery] = []
+        #: what waits here for the last moment before its time
+        self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
+        self._paces = {name: _pace(task) for name, task in tasks.items()}
         self._gate = Gate(
             tasks=tasks.keys(),
             accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content),
@@ -64,6 +73,28 @@ class Intake:
                 self._settler.denied(received, denied)
             case TooLate():
                 self._settler.expired(received)
+            case TooEarly(seconds=seconds) if seconds >= _HOLD:
+                self._settler.postponed(received, seconds)
+            case TooEarly(seconds=seconds):
+                self._hold(received, seconds)
+
+    def _hold(self, received: Received, seconds: float) -> None:
+        """Keep a message for the last moment before its time."""
+
+        def go_on() -> None:
+            del self._held[id(received)]
+            self._bus.emit(events.TaskReceived(received.head.name, received.head.id))
+            self._hand_over(received)
+
+        timer = asyncio.get_running_loop().call_later(seconds, go_on)
+        self._held[id(received)] = (received.delivery, timer)
+
+    def drop_held(self) -> list[Delivery]:
+        """Wait no more for those whose time was about to come, and return them."""
+        held, self._held = self._held, {}
+        for _, timer in held.values():
+            timer.cancel()
+        return [delivery for delivery, _ in held.values()]
 
     def give_back(self, jobs: Iterable[Job]) -> int:
         """Return messages to their queues, unstarted: those of the jobs, and what came since the pool takes no more.
@@ -72,7 +103,8 @@ class Intake:
 
         :returns: how many.
         """
-        unstarted = [job.cargo.delivery for job in jobs if isinstance(job.cargo, Received)] + self._too_late
+        unstarted = [job.cargo.delivery for job in jobs if isinstance(job.cargo, Received)]
+        unstarted += self._too_late + self.drop_held()
         self._too_late = []
         for delivery in unstarted:
             self._broker.requeue(delivery)
@@ -137,7 +169,17 @@ class Intake:
             ),
             acks_late=settings.task_acks_late if late is None else late,
             max_deliveries=settings.task_max_deliveries if limit is None else limit,
+            pace=self._paces.get(head.name, _PACE),
         )
+
+
+def _pace(task: TaskOptions) -> RetryPace:
+    return RetryPace(
+        delay=DELAY if task.retry_delay is None else task.retry_delay,
+        backoff=task.retry_backoff,
+        most=MOST if task.retry_backoff_max is None else task.retry_backoff_max,
+        jitter=task.retry_jitter is not False,
+    )
 
 
 def _first(*limits: float | None) -> float | None:

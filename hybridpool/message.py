@@ -80,6 +80,8 @@ class Outgoing:
     priority: int | None = None
     #: milliseconds until the broker may drop it unread; None: never
     expiration: int | None = None
+    #: seconds, whole ones, that the broker holds it back before the queue has it; for the default exchange only
+    delay: int = 0
     #: an error if no queue takes it, in place of silence
     mandatory: bool = False
 

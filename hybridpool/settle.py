@@ -6,6 +6,7 @@ unacknowledged, so the broker delivers it again: at least once, never lost.
 """
 
 import datetime as dt
+import random
 
 import attrs
 from anyio.abc import TaskGroup
@@ -14,10 +15,22 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.message import Delivery, Head, QueueSpec
-from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool.message import Delivery, Head, Outgoing, QueueSpec
+from hybridpool.outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
+from hybridpool.policy import retry
 from hybridpool.policy.admission import Denied
-from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
+from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
 from hybridpool.protocol import dead, reply
 from hybridpool.results.base import ResultStore
 
@@ -31,6 +44,12 @@ class Received:
     terms: Terms
     #: it was acknowledged before it started
     acknowledged: bool = False
+    #: seconds until its next attempt, once that is decided
+    wait: float = 0.0
+
+
+#: None: it was not run, and will be
+Settled = Outcome | reply.Expired | None
 
 
 class Settler:
@@ -62,13 +81,26 @@ class Settler:
             acknowledged=received.acknowledged,
             stopping=self.stopping,
         )
-        self._bus.emit(self._fact(received, outcome, child, runtime, steps))
+        if isinstance(outcome, Retrying):
+            received.wait = retry.wait(
+                received.terms.pace,
+                retries=received.head.retries,
+                countdown=outcome.countdown,
+                chance=random.random(),
+            )
+        self._bus.emit(_fact(received, outcome, child, runtime, steps))
         self._begin(received, outcome, steps)
 
     def denied(self, received: Received, denied: Denied) -> None:
         """Settle a message that is not run."""
         outcome = refuse(denied.reason, denied.kind, denied.module, [denied.argument])
         self.done(received, outcome, "", 0.0)
+
+    def postponed(self, received: Received, wait: float) -> None:
+        """Settle a message that came before its time: the broker holds it until then."""
+        received.wait = wait
+        self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
+        self._begin(received, None, (RunLater(), Acknowledge()))
 
     def expired(self, received: Received) -> None:
         """Settle a message whose time has passed."""
@@ -84,7 +116,7 @@ class Settler:
         terms = Terms(wants_result=False, acks_late=True, max_deliveries=1)
         self._begin(Received(delivery, head, terms), refuse(reason, "", "", []), (Bury(reason), Acknowledge()))
 
-    def _begin(self, received: Received, outcome: Outcome | reply.Expired, steps: tuple[Step, ...]) -> None:
+    def _begin(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
         match steps:
             case ():
                 return
@@ -95,7 +127,7 @@ class Settler:
             case _:
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
-    async def _carry_out(self, received: Received, outcome: Outcome | reply.Expired, steps: tuple[Step, ...]) -> None:
+    async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
         for step in steps:
             try:
                 await self._do(step, received, outcome)
@@ -108,15 +140,17 @@ class Settler:
                 self._broker.requeue(received.delivery)
                 return
 
-    async def _do(self, step: Step, received: Received, outcome: Outcome | reply.Expired) -> None:
+    async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
         delivery = received.delivery
         match step:
             case Store():
-                if self._results is not None:
+                if self._results is not None and outcome is not None:
                     meta = reply.write_meta(received.head, outcome, dt.datetime.now(dt.UTC))
                     await self._results.store(delivery, received.head.id, meta)
             case RunAgain(lost=lost):
                 await self._broker.publish(dead.once_more(delivery, lost))
+            case RunLater():
+                await self._broker.publish(_next(received, outcome))
             case Bury(reason=reason):
                 await self._broker.declare(QueueSpec(name=dead.dead_queue(delivery.queue), kind=self._kind))
                 letter = dead.dead_letter(delivery, reason, self._worker, dt.datetime.now(dt.UTC))
@@ -126,22 +160,36 @@ class Settler:
             case GiveBack():
                 self._broker.requeue(delivery)
 
-    @staticmethod
-    def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Fact:
-        head, queue = received.head, received.delivery.queue
-        match outcome:
-            case Returned(text=text):
-                return events.TaskSucceeded(head.name, head.id, child, runtime, text)
-            case Raised(text=text, traceback=traceback):
-                return events.TaskFailed(head.name, head.id, child, runtime, text, traceback)
-            case Refused(reason=reason):
-                return events.TaskRefused(queue, head.name, head.id, reason, dead.dead_queue(queue))
-            case TimedOut(limit=limit):
-                return events.TaskTimedOut(head.name, head.id, child, limit)
-            case Cancelled():
-                return events.TaskTimedOut(head.name, head.id, child, 0.0)
-            case Lost(cause=cause):
-                return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
+
+def _next(received: Received, outcome: Settled) -> Outgoing:
+    """Write the message for its next attempt, or for its first one in its time."""
+    if not isinstance(outcome, Retrying):
+        return dead.later(received.delivery, received.wait)
+    now = dt.datetime.now(dt.UTC)
+    return dead.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
+
+
+def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Fact:
+    head, queue = received.head, received.delivery.queue
+    match outcome:
+        case Returned(text=text):
+            return events.TaskSucceeded(head.name, head.id, child, runtime, text)
+        case Raised(text=text, traceback=traceback, expected=expected):
+            return events.TaskFailed(head.name, head.id, child, runtime, text, traceback, expected)
+        case Refused(reason=reason):
+            return events.TaskRefused(queue, head.name, head.id, reason, dead.dead_queue(queue))
+        case TimedOut(limit=limit):
+            return events.TaskTimedOut(head.name, head.id, child, limit)
+        case Cancelled():
+            return events.TaskTimedOut(head.name, head.id, child, 0.0)
+        case Retrying(text=text):
+            return events.TaskRetried(head.name, head.id, child, received.wait, text)
+        case Rejected(reason=reason):
+            return events.TaskRejected(head.name, head.id, child, reason, _next_step(queue, steps))
+        case Ignored():
+            return events.TaskIgnored(head.name, head.id, child)
+        case Lost(cause=cause):
+            return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
 
 
 def _next_step(queue: str, steps: tuple[Step, ...]) -> str:

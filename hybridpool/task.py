@@ -18,6 +18,14 @@ class TaskOptions:
     #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    #: seconds until a retry that names no time of its own; with a backoff, which doubles with each retry, that counts
+    retry_delay: float | None = None
+    #: seconds before the first retry, doubled with each; None: none
+    retry_backoff: float | None = None
+    #: seconds that a backoff does not pass
+    retry_backoff_max: float | None = None
+    #: spread a backoff between nothing and itself
+    retry_jitter: bool | None = None
     #: where calls go; None: task_default_queue
     queue: str | None = None
 

@@ -64,7 +64,9 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
     try:
         for hook in program.child_hooks("worker_process_init") if program else ():
             hook()
-        run = payload.runner(program.child_tasks(), program.child_rules()) if program else payload.runner({})
+        if program:
+            child.rules = program.child_rules()
+        run = payload.runner(program.child_tasks() if program else {}, child.rules)
         finish = _initialize(order.orders.initializer)
     except (Exception, SystemExit) as error:
         own = error.__traceback__
@@ -73,7 +75,7 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
         return _STILLBORN
     child.send(Ready(os.getpid()))
     try:
-        child.work(run, gauge, after_each, program.child_rules() if program else {})
+        child.work(run, gauge, after_each)
     finally:
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():

@@ -33,7 +33,7 @@ class Running(msgspec.Struct, frozen=True):
 
     @property
     def request(self) -> Self:
-        """This; Celery's tasks say ``self.request.retries``."""
+        """The task itself; Celery's tasks say ``self.request.retries``."""
         return self
 
     def retry(
@@ -42,7 +42,7 @@ class Running(msgspec.Struct, frozen=True):
         exc: BaseException | None = None,
         countdown: float | None = None,
         eta: dt.datetime | None = None,
-        max_retries: int | None | UnsetType = UNSET,
+        max_retries: int | UnsetType | None = UNSET,
         args: object = None,
         kwargs: object = None,
     ) -> NoReturn:
@@ -62,7 +62,9 @@ class Running(msgspec.Struct, frozen=True):
         if limit is not None and self.retries >= limit:
             if cause is not None:
                 raise cause
-            raise RetriesExhausted(f"{self.name} was retried {self.retries} times, which is all it may be (max_retries)")
+            raise RetriesExhausted(
+                f"{self.name} was retried {self.retries} times, which is all it may be (max_retries)"
+            )
         if eta is not None:
             moment = eta if eta.tzinfo else eta.replace(tzinfo=dt.UTC)
             countdown = max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())

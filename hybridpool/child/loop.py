@@ -15,13 +15,14 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hybridpool.child import context, frames, wire
 from hybridpool.child.bulk import Bulk, Files
 from hybridpool.child.frames import Back, Call, Done, Enqueue, Recall, Said, Sent, Stop
 from hybridpool.child.memory import Gauge
+from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.child.slate import Slate
 from hybridpool.child.words import raised
 from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
@@ -42,6 +43,8 @@ class Child:
 
     def __init__(self, name: str, channel: socket.socket, slate: Slate) -> None:
         self.name = name
+        #: of the tasks whose failures are not dealt with in the default way
+        self.rules: Mapping[str, Rules] = {}
         self._channel = channel
         self._slate = slate
         self._inbox: deque[frames.ToChild] = deque()
@@ -118,7 +121,8 @@ class Child:
                     continue
 
     def _serve(self, call: Call, run: Runs, gauge: Gauge, after_each: Callable[[], None]) -> None:
-        running = context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue)
+        most = self.rules.get(call.task, DEFAULT).max_retries
+        running = context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most)
         context.set_current_task(running)
         self._slate.start(call.seq)
         started = time.perf_counter()

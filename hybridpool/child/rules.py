@@ -33,7 +33,9 @@ class Rules(msgspec.Struct, frozen=True):
 DEFAULT: Final = Rules()
 
 
-def failed(rules: Rules, error: BaseException, retries: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ChildOutcome:
+def failed(
+    rules: Rules, error: BaseException, retries: int, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> ChildOutcome:
     """Put what a task raised into an outcome.
 
     :param retries: attempts before this one.

@@ -3,10 +3,11 @@
 import datetime as dt
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
 
 import attrs
 
+from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.task import TaskOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ class CallOptions:
     queue: str | None = None
     #: seconds after which it must not be started any more, or the moment
     expires: float | dt.datetime | None = None
+    #: seconds from now before which it must not be started, or the moment
+    countdown: float | None = None
+    eta: dt.datetime | None = None
     #: 0–255, for queues declared with x-max-priority
     priority: int | None = None
     ignore_result: bool | None = None
@@ -33,6 +37,21 @@ class CallOptions:
     task_id: str | None = None
     #: further AMQP headers
     headers: Mapping[str, object] = attrs.field(factory=dict)
+
+
+class CallArguments(TypedDict, total=False):
+    """As `CallOptions`, for whoever checks types."""
+
+    queue: str | None
+    expires: float | dt.datetime | None
+    countdown: float | None
+    eta: dt.datetime | None
+    priority: int | None
+    ignore_result: bool | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    task_id: str | None
+    headers: Mapping[str, object]
 
 
 CALL_OPTIONS = tuple(field.name for field in attrs.fields(CallOptions))
@@ -56,12 +75,14 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now; `enqueue` and `delay` have a worker do it.
     """
 
-    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions) -> None:
+    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT) -> None:
         functools.update_wrapper(self, function)
         self._app = app
         self.function = function
         #: name, queue and the other options it was declared with
         self.declared = options
+        #: what its children need to know of them
+        self.rules = rules
 
     @property
     def name(self) -> str:
@@ -92,30 +113,12 @@ class Task(Generic[P, R]):
         """
         return self._app.send_task(self.name, args, kwargs, **options)
 
-    def options(
-        self,
-        *,
-        queue: str | None = None,
-        expires: float | dt.datetime | None = None,
-        priority: int | None = None,
-        ignore_result: bool | None = None,
-        time_limit: float | None = None,
-        soft_time_limit: float | None = None,
-        task_id: str | None = None,
-        headers: Mapping[str, object] | None = None,
-    ) -> "Call[P, R]":
-        """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``."""
-        chosen = CallOptions(
-            queue=queue,
-            expires=expires,
-            priority=priority,
-            ignore_result=ignore_result,
-            time_limit=time_limit,
-            soft_time_limit=soft_time_limit,
-            task_id=task_id,
-            headers=headers or {},
-        )
-        return Call(self._app, self, chosen)
+    def options(self, **options: Unpack[CallArguments]) -> "Call[P, R]":
+        """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
+
+        :raises TypeError: if there is no such option.
+        """
+        return Call(self._app, self, CallOptions(**options))
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"

@@ -151,6 +151,7 @@ class Outbox:
             args=args,
             kwargs=kwargs or {},
             expires=options.expires,
+            eta=_eta(options),
             priority=options.priority,
             headers=options.headers,
             time_limit=options.time_limit,
@@ -159,6 +160,18 @@ class Outbox:
             root_id=(running.root_id or running.id) if running else None,
             parent_id=running.id if running else None,
         )
+
+
+def _eta(options: CallOptions) -> dt.datetime | None:
+    """Return the moment before which a call must not start.
+
+    :raises TypeError: if both a countdown and a moment are given.
+    """
+    if options.countdown is not None and options.eta is not None:
+        raise TypeError("a call has a countdown or an eta, not both")
+    if options.eta is not None:
+        return options.eta if options.eta.tzinfo else options.eta.replace(tzinfo=dt.UTC)
+    return None if not options.countdown else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=options.countdown)
 
 
 def _through_parent(request: Request, running: Running) -> "Handle[Any]":

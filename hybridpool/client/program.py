@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.client.calls import Task
 from hybridpool.config import Conf
 from hybridpool.task import tasks_to_plain
@@ -28,6 +29,10 @@ class Program:
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
         return {name: task.function for name, task in self._tasks.items()}
+
+    def child_rules(self) -> Mapping[str, Rules]:
+        """What the options of tasks say about their failures."""
+        return {name: task.rules for name, task in self._tasks.items() if task.rules != DEFAULT}
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
         """The hooks of one moment, in the order of their registration."""

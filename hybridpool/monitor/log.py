@@ -83,6 +83,8 @@ class LogFace:
 
     def _seldom(self, fact: events.Fact) -> None:
         match fact:
+            case events.TaskFailed(name, id, child, _, text, _, expected=True):
+                _say(INFO, "Task %s[%s] raised expected: %s", name, id, text, child=child)
             case events.TaskFailed(name, id, child, _, text, traceback):
                 lines = Whole(traceback)
                 _say(ERROR, "Task %s[%s] raised unexpected: %s\n%s", name, id, text, lines, child=child)
@@ -90,6 +92,8 @@ class LogFace:
                 _say(
                     ERROR, "Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then
                 )
+            case events.TaskRetried() | events.TaskRejected() | events.TaskIgnored() | events.TaskPostponed():
+                _verdict_line(fact)
             case events.TaskTimedOut(name, id, child, limit):
                 _say(ERROR, "Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
             case events.TaskRefused(queue, name, id, reason, dead_queue):
@@ -108,6 +112,22 @@ class LogFace:
                 _broker_line(fact)
             case _:
                 _child_line(fact)
+
+
+def _verdict_line(
+    fact: events.TaskRetried | events.TaskRejected | events.TaskIgnored | events.TaskPostponed,
+) -> None:
+    match fact:
+        case events.TaskRetried(name, id, child, wait, text):
+            _say(
+                INFO, "Task %s[%s] retry: Retry in %gs: %s", name, id, wait, text or "the task asks for it", child=child
+            )
+        case events.TaskRejected(name, id, child, reason, then):
+            _say(WARNING, "Task %s[%s] Reject(%s); %s", name, id, reason, then, child=child)
+        case events.TaskIgnored(name, id, child):
+            _say(INFO, "Task %s[%s] ignored", name, id, child=child)
+        case events.TaskPostponed(name, id, wait):
+            _say(DEBUG, "Task %s[%s] came %.1f s before its time; the broker holds it", name, id, wait)
 
 
 def _broker_line(

@@ -28,7 +28,15 @@ class TooLate:
     """Its time has passed: whoever sent it did not want it any more."""
 
 
-Admission = Admitted | Denied | TooLate
+@attrs.frozen
+class TooEarly:
+    """Its time has not come."""
+
+    #: until then
+    seconds: float
+
+
+Admission = Admitted | Denied | TooLate | TooEarly
 _ADMITTED = Admitted()
 _TOO_LATE = TooLate()
 
@@ -60,8 +68,7 @@ def admit(gate: Gate, head: Head, delivery: Delivery, now: dt.datetime) -> Admis
     if is_expired(head, now):
         return _TOO_LATE
     if head.eta is not None and head.eta > now:
-        reason = f"eta {head.eta.isoformat()} lies ahead, and this worker does not hold messages back"
-        return Denied(reason, "ValueError", "builtins", reason)
+        return TooEarly((head.eta - now).total_seconds())
     return _ADMITTED
 
 

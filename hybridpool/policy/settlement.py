@@ -5,7 +5,8 @@ So a crash between two steps may repeat a task, and never loses one.
 
 import attrs
 
-from hybridpool.outcome import Lost, Outcome, Refused
+from hybridpool.outcome import Ignored, Lost, Outcome, Refused, Rejected, Retrying
+from hybridpool.policy.retry import RetryPace
 
 
 @attrs.frozen
@@ -18,6 +19,11 @@ class RunAgain:
     """Publish the message again, counting a child that died."""
 
     lost: int
+
+
+@attrs.frozen
+class RunLater:
+    """Publish the message for its next attempt."""
 
 
 @attrs.frozen
@@ -37,7 +43,7 @@ class GiveBack:
     """Let the broker deliver the message again, as if it had never been here."""
 
 
-Step = Store | RunAgain | Bury | Acknowledge | GiveBack
+Step = Store | RunAgain | RunLater | Bury | Acknowledge | GiveBack
 _STORE, _ACK, _BACK = Store(), Acknowledge(), GiveBack()
 _JUST_ACK: tuple[Step, ...] = (_ACK,)
 _STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
@@ -52,6 +58,7 @@ class Terms:
     #: False: acknowledge before the start, so that it runs at most once
     acks_late: bool
     max_deliveries: int
+    pace: RetryPace = RetryPace()
 
 
 def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bool, stopping: bool) -> tuple[Step, ...]:
@@ -76,5 +83,13 @@ def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bo
             return (*store, Bury(story), _ACK)
         case Refused(reason=reason):
             return (*store, Bury(reason), *ack)
+        case Retrying():
+            return (*store, RunLater(), *ack)
+        case Rejected(requeue=True):
+            return (RunAgain(lost_before),) if acknowledged else (_BACK,)
+        case Rejected(reason=reason):
+            return (*store, Bury(f"the task rejected it: {reason}"), *ack)
+        case Ignored():
+            return ack
         case _:  # returned, raised, over its time
             return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)

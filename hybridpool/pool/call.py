@@ -171,6 +171,10 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
             raise errors.TaskCancelled(f"{name} was cancelled")
         case Refused(reason=reason):
             raise errors.TaskFailed(name, (reason,))
+        case _:
+            raise errors.TaskFailed(
+                name, ("it asked for a retry, or to be rejected or ignored: there is no broker here",)
+            )
 
 
 def clear(job: Job) -> Parcel | None:

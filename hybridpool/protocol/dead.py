@@ -1,8 +1,11 @@
-"""What is written on a message that goes round again or to a dead-letter queue."""
+"""What is written on a message that goes round again, at once or later, or to a dead-letter queue."""
 
 import datetime as dt
 from collections.abc import Mapping
 
+import attrs
+
+from hybridpool.child.codec import JSON
 from hybridpool.message import Delivery, Outgoing
 from hybridpool.protocol.head import LOST_BEFORE
 
@@ -14,6 +17,19 @@ ORIGIN = "x-hybridpool-queue"
 WORKER = "x-hybridpool-worker"
 #: when, ISO 8601, UTC
 MOMENT = "x-hybridpool-time"
+
+#: what RabbitMQ notes on its own dead-lettering: kept, it would stop the next one for a loop, and grow for ever
+_OF_THE_BROKER = frozenset(
+    {
+        "x-death",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
+    }
+)
 
 #: characters; an AMQP header table must fit into one frame
 _REASON_LIMIT = 2000
@@ -35,11 +51,30 @@ def once_more(delivery: Delivery, lost: int) -> Outgoing:
     return _again(delivery, delivery.queue, {LOST_BEFORE: lost})
 
 
+def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime, body: bytes | None) -> Outgoing:
+    """Write the message again for its next attempt: the same id, one more retry.
+
+    :param retries: attempts before that one.
+    :param wait: seconds until then.
+    :param body: another body; None: the same.
+    """
+    eta = (now + dt.timedelta(seconds=wait)).isoformat() if wait else None
+    message = _again(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
+    if body is not None:
+        message = attrs.evolve(message, body=body, content_type=JSON, content_encoding="utf-8")
+    return attrs.evolve(message, delay=int(wait))
+
+
+def later(delivery: Delivery, wait: float) -> Outgoing:
+    """Write the message again for its own queue, to be there when its time has come."""
+    return attrs.evolve(_again(delivery, delivery.queue, {}), delay=int(wait))
+
+
 def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
     return Outgoing(
         body=delivery.body,
         routing_key=queue,
-        headers={**delivery.headers, **more},
+        headers={**{name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}, **more},
         content_type=delivery.content_type or "application/octet-stream",
         content_encoding=delivery.content_encoding or "binary",
         correlation_id=delivery.correlation_id,

@@ -16,10 +16,28 @@ import msgspec
 from hybridpool import errors
 from hybridpool.child import codec
 from hybridpool.message import Head
-from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool.outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
 
 #: a child that died, in the name that Celery's clients know (billiard.exceptions); ours reads it back as ChildLost
 _LOST = ("WorkerLostError", "billiard.exceptions")
+
+
+#: what Celery's clients know by another name
+_AS_CELERY = {
+    (errors.SoftTimeLimitExceeded.__name__, errors.__name__): ("SoftTimeLimitExceeded", "billiard.exceptions"),
+    (errors.RetriesExhausted.__name__, errors.__name__): ("MaxRetriesExceededError", "celery.exceptions"),
+}
 
 
 class _Failure(msgspec.Struct):
@@ -57,35 +75,53 @@ def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> byte
 
     :param now: UTC.
     """
-    status = "FAILURE"
     traceback: str | None = None
-    result: msgspec.Raw | _Failure
+    status, result = "FAILURE", _failed(outcome)
     match outcome:
         case Returned(value=value):
             status, result = "SUCCESS", msgspec.Raw(value)
         case Raised():
-            result, traceback = _failure(outcome), outcome.traceback
+            traceback = outcome.traceback
         case Refused():
-            result, traceback = _failure(outcome), outcome.reason
-        case Lost(cause=cause):
-            kind, module = _LOST
-            result = _Failure(kind, msgspec.Raw(codec.encode([f"Worker exited prematurely: {cause}."])), module)
-        case TimedOut(limit=limit):
-            result = _Failure("TimeLimitExceeded", msgspec.Raw(codec.encode([limit])), "billiard.exceptions")
-        case Cancelled():
+            traceback = outcome.reason
+        case Retrying():
+            status, traceback = "RETRY", outcome.traceback
+        case Cancelled() | Expired():
             status = "REVOKED"
-            result = _Failure("TaskRevokedError", msgspec.Raw(b'["terminated"]'), "celery.exceptions")
-        case Expired():
-            status = "REVOKED"
-            result = _Failure("TaskRevokedError", msgspec.Raw(b'["expired"]'), "celery.exceptions")
+        case Ignored():
+            status = "IGNORED"
+        case _:
+            pass
     meta = _Meta(status, result, traceback, [], now.isoformat(), head.id, head.parent_id, head.group)
     return msgspec.json.encode(meta)
 
 
-def _failure(outcome: Raised | Refused) -> _Failure:
-    # Celery's clients know the soft limit by billiard's name.
-    soft = outcome.kind == errors.SoftTimeLimitExceeded.__name__ and outcome.module == errors.__name__
-    return _Failure(outcome.kind, msgspec.Raw(outcome.arguments), "billiard.exceptions" if soft else outcome.module)
+def _failed(outcome: Outcome | Expired) -> msgspec.Raw | _Failure:
+    """Put what is no value into the form of an exception."""
+    match outcome:
+        case Raised() | Refused() | Retrying():
+            return _failure(outcome)
+        case Rejected(reason=reason):
+            return _Failure("Reject", _arguments(reason, False), "celery.exceptions")
+        case Lost(cause=cause):
+            kind, module = _LOST
+            return _Failure(kind, _arguments(f"Worker exited prematurely: {cause}."), module)
+        case TimedOut(limit=limit):
+            return _Failure("TimeLimitExceeded", _arguments(limit), "billiard.exceptions")
+        case Cancelled() | Expired():
+            why = "expired" if isinstance(outcome, Expired) else "terminated"
+            return _Failure("TaskRevokedError", _arguments(why), "celery.exceptions")
+        case _:
+            return msgspec.Raw(b"null")
+
+
+def _arguments(*values: object) -> msgspec.Raw:
+    return msgspec.Raw(codec.encode(values))
+
+
+def _failure(outcome: Raised | Refused | Retrying) -> _Failure:
+    kind, module = _AS_CELERY.get((outcome.kind, outcome.module), (outcome.kind, outcome.module))
+    return _Failure(kind, msgspec.Raw(outcome.arguments), module)
 
 
 def is_final(meta: bytes) -> bool:
@@ -136,6 +172,8 @@ def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseExcepti
         return errors.TimeLimitExceeded("over its soft time limit")
     if (kind, module) == ("TaskRevokedError", "celery.exceptions"):
         return errors.TaskRevoked(*arguments)
+    if (kind, module) == ("MaxRetriesExceededError", "celery.exceptions"):
+        return errors.RetriesExhausted(str(arguments[0]) if arguments else "")
     if (kind, module) == ("NotRegistered", "celery.exceptions"):
         return errors.NotRegistered(f"the worker knows no task {arguments[0] if arguments else ''!r}")
     found: object = builtins if module == "builtins" else sys.modules.get(module)

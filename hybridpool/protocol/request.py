@@ -25,6 +25,8 @@ class Request:
     kwargs: Mapping[str, object] = attrs.field(factory=dict)
     #: seconds after which it must not be started any more, or the moment itself
     expires: float | dt.datetime | None = None
+    #: the moment before which it must not be started
+    eta: dt.datetime | None = None
     #: 0–255 for queues declared with x-max-priority; None: none
     priority: int | None = None
     #: further AMQP headers
@@ -54,7 +56,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         "task": request.task,
         "id": request.id,
         "shadow": None,
-        "eta": None,
+        "eta": request.eta.isoformat() if request.eta else None,
         "expires": expires.isoformat() if expires else None,
         "group": None,
         "group_index": None,
@@ -77,6 +79,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         correlation_id=request.id,
         reply_to=request.reply_to,
         priority=request.priority,
+        delay=max(0, int((request.eta - now).total_seconds())) if request.eta else 0,
         mandatory=True,
     )
 

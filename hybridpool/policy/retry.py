@@ -1,0 +1,42 @@
+"""When a task that failed is run again.
+
+The numbers are Celery's: `default_retry_delay` of 180 s, and with `retry_backoff` the factor times two to the power of
+the retries before, at most `retry_backoff_max` of 600 s, and by default any whole part of that ("full jitter").
+"""
+
+from typing import Final
+
+import attrs
+
+DELAY: Final = 180.0
+MOST: Final = 600.0
+
+
+@attrs.frozen(kw_only=True)
+class RetryPace:
+    """How long a task waits for its next attempt. In seconds."""
+
+    delay: float = DELAY
+    #: the first wait; None: `delay` each time
+    backoff: float | None = None
+    most: float = MOST
+    jitter: bool = True
+
+
+def wait(pace: RetryPace, *, retries: int, countdown: float | None, chance: float) -> float:
+    """Return the seconds until the next attempt.
+
+    :param retries: attempts before the one that failed.
+    :param countdown: what the task itself asked for.
+    :param chance: a random number from 0 to 1.
+    :raises ValueError: if the chance is none.
+    """
+    if not 0 <= chance <= 1:
+        raise ValueError(f"no chance: {chance!r}")
+    if countdown is not None:
+        return max(0.0, countdown)
+    if pace.backoff is None:
+        return pace.delay
+    # Beyond that the limit is reached by any backoff of a microsecond or more.
+    longest = min(pace.most, pace.backoff * 2.0 ** min(retries, 64))
+    return longest * chance if pace.jitter else longest
