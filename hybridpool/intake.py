@@ -25,6 +25,8 @@ from hybridpool.task import TaskOptions
 _PACE = RetryPace()
 #: seconds; what comes no earlier than that before its time waits here, since the broker counts whole ones
 _HOLD = 1.0
+#: seconds; timers may come a little early by the clock on the wall
+_SURELY = 0.002
 
 
 class Intake:
@@ -86,7 +88,7 @@ class Intake:
             self._bus.emit(events.TaskReceived(received.head.name, received.head.id))
             self._hand_over(received)
 
-        timer = asyncio.get_running_loop().call_later(seconds, go_on)
+        timer = asyncio.get_running_loop().call_later(seconds + _SURELY, go_on)
         self._held[id(received)] = (received.delivery, timer)
 
     def drop_held(self) -> list[Delivery]:

@@ -44,6 +44,8 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
     async def publish(self, message: Outgoing) -> None:
         """Hand a message over and wait for the broker's confirmation.
 
+        One with a `delay` is held by the broker for so many seconds before its queue has it.
+
         :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
         :raises BrokerError: if the broker refuses the message, or `mandatory` and no queue takes it.
         """

@@ -66,9 +66,10 @@ class Desk:
         self.waiting.append(job)
         if len(self.waiting) == 1 and self.idle:
             self.dispatch()
-        else:
+        elif not self._due:
             self.dispatch_soon()
-        self.weigh()
+        if len(self.waiting) + self.running > self.watch[1]:
+            self.load_changed.ring()
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Put calls that a child had in hand and did not begin back to the head of the line, if they are wanted."""

@@ -13,7 +13,8 @@ class Job:
     """A call on its way through a lane. Whoever submits it hears exactly once how it ended."""
 
     task: str
-    id: str
+    #: of the message; a pool's call has none
+    id: str = ""
     content_type: str
     body: bytes | Freight
     #: job, outcome, name of the child, seconds it ran

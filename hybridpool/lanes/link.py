@@ -221,8 +221,9 @@ class Link:
 
     def _begin_head(self, now: float) -> None:
         self.head_since = now
-        self.recalled = self.softened = self.stopped = False
-        self.verdict = None
+        if self.recalled or self.softened or self.stopped or self.verdict is not None:
+            self.recalled = self.softened = self.stopped = False
+            self.verdict = None
 
 
 def _take_parcel(in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int], fds: Sequence[int]) -> None:

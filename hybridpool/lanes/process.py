@@ -41,6 +41,8 @@ class ProcessLane:
         self._bus = bus
         self._publishes = publishes
         self._closed = False
+        #: whether children leave by what they have done
+        self._recycles = limits.spares > 0
         self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock)
         busy: set[Link] = set()
         self.warden = Warden(busy, self.nursery, self._given_back)
@@ -148,9 +150,10 @@ class ProcessLane:
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
         link.owned = done.owned or link.owned
-        reason = recycle.verdict(link.limits, tasks=link.tasks, owned=done.owned)
-        if reason is not None and link.state is State.BUSY:
-            self.nursery.retire(link, reason)
+        if self._recycles and link.state is State.BUSY:
+            reason = recycle.verdict(link.limits, tasks=link.tasks, owned=done.owned)
+            if reason is not None:
+                self.nursery.retire(link, reason)
         if not link.in_hand:
             self._free(link)
         job.on_done(job, done.outcome, link.name, done.runtime)

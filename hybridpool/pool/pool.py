@@ -151,9 +151,21 @@ class Pool(Openable):
         :param limit: how many items may be under way; None: 256 for each child.
         :param timeout: as in `run`, for each call.
         """
+        submit, options = self._entered().submit, self._options
+        hard = options.time_limit if timeout is None else timeout
 
         def begin(item: T, on_done: Callable[..., None]) -> Job:
-            return self._begin(function, (item,), {}, on_done, timeout, None)
+            task, content_type, body = write(self._names, function, (item,), {})
+            job = Job(
+                task=task,
+                content_type=content_type,
+                body=body,
+                on_done=on_done,
+                hard_limit=hard,
+                soft_limit=options.soft_time_limit,
+            )
+            submit(job)
+            return job
 
         if limit is not None and limit < 1:
             raise ConfigError(f"map(limit=…) must be at least 1, not {limit!r}")
@@ -228,7 +240,6 @@ class Pool(Openable):
         options = self._options
         job = Job(
             task=name,
-            id="",
             content_type=content_type,
             body=body,
             on_done=on_done,

@@ -154,7 +154,6 @@ async def test_it_stays_the_brokers_until_then(desk: Desk) -> None:
         ({"task": ""}, "header 'task' is missing"),
         ({"retries": "x"}, "header 'retries' is no count"),
         ({"content_type": PICKLE}, "not in accept_content"),
-        ({"eta": (dt.datetime.now(dt.UTC) + HOUR).isoformat()}, "lies ahead"),
     ],
 )
 async def test_what_is_not_run(desk: Desk, message: dict[str, Any], reason: str) -> None:
@@ -164,6 +163,33 @@ async def test_what_is_not_run(desk: Desk, message: dict[str, Any], reason: str)
     [fact] = desk.facts.of(events.TaskRefused)
     assert reason in fact.reason
     assert await desk.depths() == (0, 1)
+
+
+async def test_long_before_its_time(desk: Desk) -> None:
+    """A message for next year would lie in the worker until then, unacknowledged, or be run today."""
+    await desk.send(eta=(dt.datetime.now(dt.UTC) + HOUR).isoformat())
+    assert desk.pool.jobs == []
+    [fact] = desk.facts.of(events.TaskPostponed)
+    assert 3500 < fact.wait < 3601
+    assert await desk.depths() == (0, 0), "it is neither in the queue nor a dead letter: the broker holds it"
+
+
+async def test_just_before_its_time(desk: Desk) -> None:
+    """A message would be run before its time, or a whole second late."""
+    eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.2)
+    await desk.send(eta=eta.isoformat())
+    assert desk.pool.jobs == []
+    with anyio.fail_after(5):
+        while not desk.pool.jobs:
+            await anyio.lowlevel.checkpoint()
+    assert dt.datetime.now(dt.UTC) >= eta
+
+
+async def test_held_and_given_back(desk: Desk) -> None:
+    """A worker that stops would take the messages with it whose time was about to come."""
+    await desk.send(eta=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5)).isoformat())
+    assert desk.intake.give_back([]) == 1
+    assert await desk.depths() == (1, 0)
 
 
 async def test_expired_on_arrival(desk: Desk) -> None:

@@ -87,7 +87,11 @@ class MemoryHub:
         if message.exchange:
             raise BrokerError(f"publish to {message.exchange}/{message.routing_key}: there are no exchanges here")
         shelf = self._shelves.get(message.routing_key)
-        if shelf is not None:
+        if shelf is not None and message.delay > 0:
+            asyncio.get_running_loop().call_later(
+                message.delay, self.put, attrs.evolve(message, delay=0, mandatory=False)
+            )
+        elif shelf is not None:
             shelf.put(message)
             self.wake(message.routing_key)
         elif message.mandatory:

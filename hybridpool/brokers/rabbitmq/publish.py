@@ -10,6 +10,7 @@ from pamqp.common import FieldTable
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
@@ -23,8 +24,9 @@ class Publisher:
     so this channel is not theirs, and the next publish opens another.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, ladder: Ladder) -> None:
         self._line = line
+        self._ladder = ladder
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
 
@@ -44,13 +46,16 @@ class Publisher:
         :raises BrokerUnavailable: if another message made the broker close the channel meanwhile.
         :raises BrokerError: if the broker refuses it, or no queue takes it and it is mandatory.
         """
+        exchange, routing_key = message.exchange, message.routing_key
+        if message.delay > 0:
+            exchange, routing_key = await self._ladder.prepare(routing_key, message.delay)
         channel = await self.open()
         try:
             # wait=False: do not hold the channel's lock until the socket has drained, only until the frame is queued
             await channel.basic_publish(
                 message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
+                exchange=exchange,
+                routing_key=routing_key,
                 properties=properties(message),
                 mandatory=message.mandatory,
                 wait=False,

@@ -11,6 +11,7 @@ from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.border import reason, translated
 from hybridpool.brokers.rabbitmq.connection import Line
 from hybridpool.brokers.rabbitmq.consume import Consumer
+from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.brokers.rabbitmq.publish import Publisher
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerUnavailable
@@ -31,8 +32,8 @@ class Session:
         self.number = number
         self.answers = Answers(channel)
         self.consumer = Consumer(channel, number, self.answers, self._on_cancelled)
-        self.publisher = Publisher(line)
         self.topology = Topology(line, differs)
+        self.publisher = Publisher(line, Ladder(self.topology))
         #: why it failed; None while it works
         self.cause: str | None = None
         self._line = line

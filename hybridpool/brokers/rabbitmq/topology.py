@@ -27,7 +27,7 @@ class Topology:
     async def declare(self, spec: QueueSpec) -> None:
         """Make the queue exist; one that exists with other arguments is used as it is."""
         try:
-            async with self._scratch() as channel:
+            async with self.scratch() as channel:
                 await channel.queue_declare(
                     spec.name,
                     durable=not spec.private,
@@ -41,7 +41,7 @@ class Topology:
 
     async def delete(self, queue: str) -> None:
         """Delete the queue; to RabbitMQ one that does not exist is fine."""
-        async with self._scratch() as channel:
+        async with self.scratch() as channel:
             await channel.queue_delete(queue)
 
     async def depth(self, queue: str) -> int:
@@ -50,14 +50,15 @@ class Topology:
         :raises BrokerError: if there is no such queue.
         """
         try:
-            async with self._scratch() as channel:
+            async with self.scratch() as channel:
                 told = await channel.queue_declare(queue, passive=True)
         except foreign.ChannelNotFoundEntity as error:
             raise BrokerError(f"queue {queue!r} does not exist") from error
         return told.message_count or 0
 
     @asynccontextmanager
-    async def _scratch(self) -> AsyncGenerator[Channel]:
+    async def scratch(self) -> AsyncGenerator[Channel]:
+        """Give a channel that may be lost."""
         channel = await self._line.channel(confirms=False)
         try:
             yield channel

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridpool.client.calls import CALL_OPTIONS, Task
+from hybridpool.client.calls import CALL_OPTIONS, CallArguments, Task
 from hybridpool.client.handle import Handle, SyncHandle
 from hybridpool.task import TaskOptions
 
@@ -134,4 +134,4 @@ def test_unknown_options(task: Task[..., int]) -> None:
 
 def test_names_of_options() -> None:
     """An option could be chosen in one way of calling and not in the other."""
-    assert set(CALL_OPTIONS) == set(inspect.signature(Task.options).parameters) - {"self"}
+    assert set(CALL_OPTIONS) == set(CallArguments.__annotations__)

@@ -102,6 +102,27 @@ LINES: list[tuple[Fact, int, str]] = [
         WARNING,
         "worker: Cold shutdown (MainProcess): 2 tasks did not end within 30 s",
     ),
+    (
+        events.TaskRetried("shop.add", "id-1", CHILD, 3.0, "KeyError('k')"),
+        INFO,
+        "Task shop.add[id-1] retry: Retry in 3s: KeyError('k')",
+    ),
+    (
+        events.TaskRejected("shop.add", "id-1", CHILD, "bad", "dead-lettered to celery.dead"),
+        WARNING,
+        "Task shop.add[id-1] Reject(bad); dead-lettered to celery.dead",
+    ),
+    (events.TaskIgnored("shop.add", "id-1", CHILD), INFO, "Task shop.add[id-1] ignored"),
+    (
+        events.TaskPostponed("shop.add", "id-1", 90.5),
+        DEBUG,
+        "Task shop.add[id-1] came 90.5 s before its time; the broker holds it",
+    ),
+    (
+        events.TaskFailed("shop.add", "id-1", CHILD, 0.1, "KeyError('k')", "Traceback", expected=True),
+        INFO,
+        "Task shop.add[id-1] raised expected: KeyError('k')",
+    ),
     (events.PoolScaled(1, 3), INFO, "Scaling up 2 processes."),
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
@@ -119,7 +140,13 @@ FOREIGN = (
     | events.BrokerLost
     | events.QueueDiffers
 )
-IN_A_CHILD = (events.TaskSucceeded, events.TaskFailed)
+IN_A_CHILD = (
+    events.TaskSucceeded,
+    events.TaskFailed,
+    events.TaskRetried,
+    events.TaskRejected,
+    events.TaskIgnored,
+)
 
 
 def logged(fact: Fact, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
