@@ -32,7 +32,7 @@ ATTENTION: Final = signal.SIGUSR1
 #: nobody reads what we would still say: the parent is gone
 _PARENT_GONE: Final = 1
 #: how long an outcome may wait for company, in seconds, and how many may wait
-_WAIT, _CROWD = 0.001, 128
+_WAIT, _CROWD = 0.001, 64
 
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[Call, int | None], frames.ChildOutcome | Bulk]

@@ -10,7 +10,7 @@ from typing import Final
 _AHEAD: Final = 0.002
 #: seconds under which a call is brief
 BRIEF: Final = 0.001
-MOST: Final = 128
+MOST: Final = 64
 #: names remembered; beyond that the memory starts afresh
 _NAMES: Final = 4096
 

@@ -148,7 +148,7 @@ class Pool(Openable):
         here, when its turn comes; leaving the iteration gives up what is under way.
 
         :param ordered: give values in the order of the items; else as they are done.
-        :param limit: how many items may be under way; None: 256 for each child.
+        :param limit: how many items may be under way; None: 128 for each child.
         :param timeout: as in `run`, for each call.
         """
         submit, options = self._entered().submit, self._options
@@ -170,7 +170,7 @@ class Pool(Openable):
         if limit is not None and limit < 1:
             raise ConfigError(f"map(limit=…) must be at least 1, not {limit!r}")
         children = max(1, self._entered().lane.size)
-        window = limit if limit is not None else 256 * children
+        window = limit if limit is not None else 128 * children
         name = _name(function)
         return stream(begin, self._cancel, items, ordered=ordered, window=window, children=children, name=name)
 
