@@ -108,6 +108,25 @@ class TaskIgnored:
 
 
 @attrs.frozen
+class TaskRevoked:
+    """Somebody does not want the task run any more."""
+
+    name: str
+    id: str
+    #: the child it was stopped in; empty: it had not begun
+    child: str
+
+
+@attrs.frozen
+class TasksFlagged:
+    """An order came not to run tasks."""
+
+    ids: tuple[str, ...]
+    #: stop them if they are at work
+    terminate: bool
+
+
+@attrs.frozen
 class TaskPostponed:
     """A message came before its time, and waits in the broker."""
 
@@ -259,6 +278,8 @@ Fact = (
     | TaskRejected
     | TaskIgnored
     | TaskPostponed
+    | TaskRevoked
+    | TasksFlagged
     | TaskLost
     | TaskTimedOut
     | TaskRefused

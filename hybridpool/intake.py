@@ -40,8 +40,14 @@ class Intake:
         tasks: Mapping[str, TaskOptions],
         settings: Settings,
         bus: events.Bus,
+        is_revoked: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """:param submit: hands a job to the pool."""
+        """Take messages in.
+
+        :param submit: hands a job to the pool.
+        :param is_revoked: tells by its id whether a task must not be run.
+        """
+        self._is_revoked = is_revoked
         self._broker = broker
         self._settler = settler
         self._submit = submit
@@ -67,6 +73,9 @@ class Intake:
             self._settler.unreadable(delivery, str(error))
             return
         received = Received(delivery, head, self._terms(head, delivery))
+        if self._is_revoked(head.id):
+            self._settler.revoked(received)
+            return
         match admit(self._gate, head, delivery, dt.datetime.now(dt.UTC)):
             case Admitted():
                 self._bus.emit(events.TaskReceived(head.name, head.id))
@@ -132,7 +141,7 @@ class Intake:
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
             is_alone=early,
-            may_start=self._may_start if early or head.expires is not None else None,
+            may_start=self._may_start,
             cargo=received,
         )
         try:
@@ -144,7 +153,10 @@ class Intake:
         """Just before a child gets the job: too late, or the moment to acknowledge at most once."""
         received = job.cargo
         assert isinstance(received, Received)
-        if is_expired(received.head, dt.datetime.now(dt.UTC)):
+        if self._is_revoked(received.head.id):
+            self._settler.revoked(received)
+            return False
+        if received.head.expires is not None and is_expired(received.head, dt.datetime.now(dt.UTC)):
             self._settler.expired(received)
             return False
         if not received.terms.acks_late and not received.acknowledged:

@@ -82,6 +82,8 @@ class Outgoing:
     expiration: int | None = None
     #: seconds, whole ones, that the broker holds it back before the queue has it; for the default exchange only
     delay: int = 0
+    #: for every queue of the fanout exchange it names, which is made if it is missing
+    broadcast: bool = False
     #: an error if no queue takes it, in place of silence
     mandatory: bool = False
 
@@ -95,6 +97,8 @@ class QueueSpec:
     kind: str = "classic"
     #: a reply queue of one client: exclusive to its connection, gone with it
     private: bool = False
+    #: a fanout exchange whose messages it gets, made if it is missing; None: none
+    fanout: str | None = None
     #: milliseconds without a consumer after which the broker may delete it; None: never
     expires: int | None = None
 

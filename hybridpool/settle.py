@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
-from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable, TaskCancelled
 from hybridpool.message import Delivery, Head, Outgoing, QueueSpec
 from hybridpool.outcome import (
     Cancelled,
@@ -48,8 +48,10 @@ class Received:
     wait: float = 0.0
 
 
+#: how a task ends that was stopped in the middle, and let that happen
+_STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
 #: None: it was not run, and will be
-Settled = Outcome | reply.Expired | None
+Settled = Outcome | reply.Expired | reply.Revoked | None
 
 
 class Settler:
@@ -74,6 +76,8 @@ class Settler:
 
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
         """Settle a message that was run, or died being run."""
+        if isinstance(outcome, Raised) and (outcome.module, outcome.kind) == _STOPPED:
+            outcome = Cancelled(child)
         steps = settle(
             outcome,
             received.terms,
@@ -102,12 +106,20 @@ class Settler:
         self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
         self._begin(received, None, (RunLater(), Acknowledge()))
 
+    def revoked(self, received: Received) -> None:
+        """Settle a message that somebody does not want run any more."""
+        self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))
+        self._unwanted(received, reply.Revoked())
+
     def expired(self, received: Received) -> None:
         """Settle a message whose time has passed."""
         self._bus.emit(events.TaskExpired(received.head.name, received.head.id))
+        self._unwanted(received, reply.Expired())
+
+    def _unwanted(self, received: Received, why: reply.Expired | reply.Revoked) -> None:
         store: tuple[Step, ...] = (Store(),) if received.terms.wants_result else ()
         ack: tuple[Step, ...] = () if received.acknowledged else (Acknowledge(),)
-        self._begin(received, reply.Expired(), (*store, *ack))
+        self._begin(received, why, (*store, *ack))
 
     def unreadable(self, delivery: Delivery, reason: str) -> None:
         """Settle a message whose head cannot be read: nobody can be answered."""
@@ -181,7 +193,7 @@ def _fact(received: Received, outcome: Outcome, child: str, runtime: float, step
         case TimedOut(limit=limit):
             return events.TaskTimedOut(head.name, head.id, child, limit)
         case Cancelled():
-            return events.TaskTimedOut(head.name, head.id, child, 0.0)
+            return events.TaskRevoked(head.name, head.id, child)
         case Retrying(text=text):
             return events.TaskRetried(head.name, head.id, child, received.wait, text)
         case Rejected(reason=reason):

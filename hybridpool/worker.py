@@ -9,6 +9,8 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import anyio
 import attrs
@@ -20,6 +22,7 @@ from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
 from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
+from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
@@ -36,6 +39,10 @@ from hybridpool.task import TaskOptions, tasks_from
 
 #: seconds that a stop waits for the broker's part: for a cancelled consumer, for results under way
 _BROKER_PART = 2.0
+
+
+#: seconds that a task which is revoked has to stop by itself
+_GRACE = 1.0
 
 
 class Stop(enum.IntEnum):
@@ -137,11 +144,21 @@ class Worker:
             )
             relay = Relay(self._broker, settling, settings.task_default_queue, settings.task_default_queue_type)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
-                intake = Intake(self._broker, settler, crew.submit, self._prepared.tasks, settings, self._bus)
+                control = Control(self._broker, self._prepared.node, self._bus, _path(settings.worker_state_db))
+                intake = Intake(
+                    self._broker,
+                    settler,
+                    crew.submit,
+                    self._prepared.tasks,
+                    settings,
+                    self._bus,
+                    control.is_revoked,
+                )
                 self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
                     async with anyio.create_task_group() as consuming:
                         consuming.start_soon(self._consume, intake, crew)
+                        consuming.start_soon(control.run, partial(crew.lane.stop, grace=_GRACE))
                         await self._stop_changed.wait()
                         consuming.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)
@@ -248,3 +265,7 @@ class Worker:
                 self._resized.set()
             case _:
                 return
+
+
+def _path(file: str | None) -> Path | None:
+    return None if file is None else Path(file)

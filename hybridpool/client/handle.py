@@ -1,6 +1,6 @@
 """What a call from afar gives back: the task's id, and a way to wait for its result."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from hybridpool.errors import ResultError, ResultsDisabled
@@ -17,9 +17,20 @@ class Handle(Generic[R_co]):
     """A sent task, waited for with ``await handle.get()`` on the loop that sent it."""
 
     def __init__(
-        self, task: str, id: str, reader: "ResultReader | None", why_none: str = "", claim: object = None
+        self,
+        task: str,
+        id: str,
+        reader: "ResultReader | None",
+        why_none: str = "",
+        claim: object = None,
+        revoke: Callable[[Sequence[str], bool], Awaitable[None]] | None = None,
     ) -> None:
-        """:param claim: keeps the result there for as long as the handle is."""
+        """Keep what is needed to wait for a task.
+
+        :param claim: keeps the result there for as long as the handle is.
+        :param revoke: tells the workers not to run tasks; None: that cannot be done from here.
+        """
+        self._revoke = revoke
         #: name of the task
         self.task = task
         self.id = id
@@ -42,6 +53,17 @@ class Handle(Generic[R_co]):
             raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
         meta = await self._reader.wait(self.id, timeout)
         return cast("R_co", read_meta(meta))
+
+    async def revoke(self, *, terminate: bool = False) -> None:
+        """Tell all workers not to run the task; returns when the broker has the order.
+
+        :param terminate: stop it if it is at work: `TaskCancelled` is raised in it; a second later its child is killed.
+        :raises BrokerUnavailable: if there is no connection.
+        :raises ResultError: inside a task, which cannot revoke another.
+        """
+        if self._revoke is None:
+            raise ResultError(f"{self.task}[{self.id}]: a task cannot revoke another one")
+        await self._revoke([self.id], terminate)
 
     def forget(self) -> None:
         """Give the result up, so that it is not kept."""
@@ -73,6 +95,19 @@ class SyncHandle(Generic[R_co]):
                 f"{self.task}[{self.id}]: a task must not wait for another one: it would hold a child while it does"
             )
         return self._portal().call(self._handle.get, timeout)
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """Tell all workers not to run the task; as `Handle.revoke`, blocking this thread.
+
+        :raises ResultError: inside a task, which cannot revoke another.
+        """
+        if self._portal is None:
+            raise ResultError(f"{self.task}[{self.id}]: a task cannot revoke another one")
+
+        async def on_portal() -> None:
+            await self._handle.revoke(terminate=terminate)
+
+        self._portal().call(on_portal)
 
     def forget(self) -> None:
         """Give the result up, so that it is not kept."""

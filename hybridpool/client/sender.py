@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 import attrs
 
@@ -13,6 +13,7 @@ from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import QueueSpec
+from hybridpool.protocol import control
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.results.base import ResultReader
 from hybridpool.results.rpc import RpcReader
@@ -57,7 +58,15 @@ class Sender:
             else:
                 break
         why = "the task ignores its result" if request.ignore_result else "result_backend is not set (try rpc://)"
-        return Handle(request.task, request.id, reader, why, claim)
+        return Handle(request.task, request.id, reader, why, claim, self.revoke)
+
+    async def revoke(self, ids: Sequence[str], terminate: bool) -> None:
+        """Tell all workers not to run tasks.
+
+        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
+        """
+        await self._broker.connected(self._settings.broker_connection_timeout)
+        await self._broker.publish(control.revoke(ids, terminate=terminate))
 
     async def close(self) -> None:
         """Close the connection."""

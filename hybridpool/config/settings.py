@@ -147,6 +147,10 @@ class Settings:
         shapes.choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", aliases=_LEVELS), "INFO",
         "Least level that is logged.",
         kind=NODE, opts="-l --loglevel", metavar="LEVEL")
+    #: None: it is forgotten when the worker stops
+    worker_state_db: str | None = setting(
+        shapes.optional(names.text), None, "File that remembers which tasks are revoked.",
+        kind=NODE, opts="-S --statedb", metavar="FILE", default_text="none")
     #: None: stderr
     worker_logfile: str | None = setting(
         shapes.optional(names.text), None, "File to append the log to.",

@@ -81,6 +81,13 @@ class ProcessLane:
             return
         self.warden.look()
 
+    def stop(self, task_id: str, grace: float) -> None:
+        """Give up every call of a message, whether it has begun or not."""
+        at_work = [job for link in self.desk.busy for _, job in link.in_hand]
+        for job in (*self.desk.waiting, *at_work):
+            if job.id == task_id:
+                self.cancel(job, grace)
+
     def take_back(self) -> list[Job]:
         """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
         self._closed = True

@@ -92,8 +92,6 @@ class LogFace:
                 _say(
                     ERROR, "Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then
                 )
-            case events.TaskRetried() | events.TaskRejected() | events.TaskIgnored() | events.TaskPostponed():
-                _verdict_line(fact)
             case events.TaskTimedOut(name, id, child, limit):
                 _say(ERROR, "Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
             case events.TaskRefused(queue, name, id, reason, dead_queue):
@@ -111,12 +109,10 @@ class LogFace:
             case events.BrokerConnected() | events.BrokerLost() | events.QueueDiffers() | events.ConsumingStarted():
                 _broker_line(fact)
             case _:
-                _child_line(fact)
+                _verdict_line(fact)
 
 
-def _verdict_line(
-    fact: events.TaskRetried | events.TaskRejected | events.TaskIgnored | events.TaskPostponed,
-) -> None:
+def _verdict_line(fact: events.Fact) -> None:
     match fact:
         case events.TaskRetried(name, id, child, wait, text):
             _say(
@@ -128,6 +124,14 @@ def _verdict_line(
             _say(INFO, "Task %s[%s] ignored", name, id, child=child)
         case events.TaskPostponed(name, id, wait):
             _say(DEBUG, "Task %s[%s] came %.1f s before its time; the broker holds it", name, id, wait)
+        case events.TaskRevoked(name, id, child) if child:
+            _say(INFO, "Task %s[%s] revoked while it ran, and stopped", name, id, child=child)
+        case events.TaskRevoked(name, id):
+            _say(INFO, "Discarding revoked task: %s[%s]", name, id)
+        case events.TasksFlagged(ids):
+            _say(INFO, "Tasks flagged as revoked: %s", ", ".join(ids))
+        case _:
+            _child_line(fact)
 
 
 def _broker_line(

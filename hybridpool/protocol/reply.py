@@ -70,7 +70,12 @@ class Expired:
     """The task was not run, because its time had passed."""
 
 
-def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> bytes:
+@attrs.frozen
+class Revoked:
+    """The task was not run, because somebody did not want it any more."""
+
+
+def write_meta(head: Head, outcome: Outcome | Expired | Revoked, now: dt.datetime) -> bytes:
     """Write the result meta, as JSON.
 
     :param now: UTC.
@@ -86,7 +91,7 @@ def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> byte
             traceback = outcome.reason
         case Retrying():
             status, traceback = "RETRY", outcome.traceback
-        case Cancelled() | Expired():
+        case Cancelled() | Expired() | Revoked():
             status = "REVOKED"
         case Ignored():
             status = "IGNORED"
@@ -96,7 +101,7 @@ def write_meta(head: Head, outcome: Outcome | Expired, now: dt.datetime) -> byte
     return msgspec.json.encode(meta)
 
 
-def _failed(outcome: Outcome | Expired) -> msgspec.Raw | _Failure:
+def _failed(outcome: Outcome | Expired | Revoked) -> msgspec.Raw | _Failure:
     """Put what is no value into the form of an exception."""
     match outcome:
         case Raised() | Refused() | Retrying():
@@ -108,8 +113,8 @@ def _failed(outcome: Outcome | Expired) -> msgspec.Raw | _Failure:
             return _Failure(kind, _arguments(f"Worker exited prematurely: {cause}."), module)
         case TimedOut(limit=limit):
             return _Failure("TimeLimitExceeded", _arguments(limit), "billiard.exceptions")
-        case Cancelled() | Expired():
-            why = "expired" if isinstance(outcome, Expired) else "terminated"
+        case Cancelled() | Expired() | Revoked():
+            why = {Cancelled: "terminated", Expired: "expired", Revoked: "revoked"}[type(outcome)]
             return _Failure("TaskRevokedError", _arguments(why), "celery.exceptions")
         case _:
             return msgspec.Raw(b"null")

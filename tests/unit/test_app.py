@@ -69,7 +69,7 @@ def test_options(app: App) -> None:
 
 def test_an_unknown_option(app: App) -> None:
     """A mistyped option would be ignored."""
-    with pytest.raises(ConfigError, match="did you mean .acks_late"):
+    with pytest.raises(ConfigError, match=r"did you mean .acks_late"):
         app.task(acks_lat=False)  # type: ignore[call-overload]  # that is the point
 
 

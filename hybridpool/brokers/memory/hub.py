@@ -84,6 +84,9 @@ class MemoryHub:
 
         :raises BrokerError: if it names an exchange (there is none here), or is mandatory and no queue takes it.
         """
+        if message.broadcast:
+            self._spread(message)
+            return
         if message.exchange:
             raise BrokerError(f"publish to {message.exchange}/{message.routing_key}: there are no exchanges here")
         shelf = self._shelves.get(message.routing_key)
@@ -96,6 +99,12 @@ class MemoryHub:
             self.wake(message.routing_key)
         elif message.mandatory:
             raise BrokerError(f"no queue takes a message for {message.routing_key}: NO_ROUTE")
+
+    def _spread(self, message: Outgoing) -> None:
+        for name, shelf in self._shelves.items():
+            if shelf.spec.fanout == message.exchange:
+                shelf.put(message)
+                self.wake(name)
 
     def put_back(self, queue: str, stored: Stored) -> None:
         """Return a message to its old place, if its queue still exists."""

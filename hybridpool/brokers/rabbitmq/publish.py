@@ -11,6 +11,7 @@ from pamqp.common import FieldTable
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
 from hybridpool.brokers.rabbitmq.ladder import Ladder
+from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
@@ -24,9 +25,11 @@ class Publisher:
     so this channel is not theirs, and the next publish opens another.
     """
 
-    def __init__(self, line: Line, ladder: Ladder) -> None:
+    def __init__(self, line: Line, topology: Topology) -> None:
         self._line = line
-        self._ladder = ladder
+        self._topology = topology
+        self._ladder = Ladder(topology)
+        self._fanouts: set[str] = set()
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
 
@@ -49,6 +52,9 @@ class Publisher:
         exchange, routing_key = message.exchange, message.routing_key
         if message.delay > 0:
             exchange, routing_key = await self._ladder.prepare(routing_key, message.delay)
+        elif message.broadcast and exchange not in self._fanouts:
+            await self._topology.fanout(exchange)
+            self._fanouts.add(exchange)
         channel = await self.open()
         try:
             # wait=False: do not hold the channel's lock until the socket has drained, only until the frame is queued

@@ -11,7 +11,6 @@ from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.border import reason, translated
 from hybridpool.brokers.rabbitmq.connection import Line
 from hybridpool.brokers.rabbitmq.consume import Consumer
-from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.brokers.rabbitmq.publish import Publisher
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerUnavailable
@@ -33,7 +32,7 @@ class Session:
         self.answers = Answers(channel)
         self.consumer = Consumer(channel, number, self.answers, self._on_cancelled)
         self.topology = Topology(line, differs)
-        self.publisher = Publisher(line, Ladder(self.topology))
+        self.publisher = Publisher(line, self.topology)
         #: why it failed; None while it works
         self.cause: str | None = None
         self._line = line

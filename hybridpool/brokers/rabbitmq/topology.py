@@ -1,7 +1,7 @@
 """Queues: declared, measured, deleted. Each step has a throwaway channel, because a refusal costs the channel."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiormq import exceptions as foreign
 from aiormq.channel import Channel
@@ -26,6 +26,8 @@ class Topology:
 
     async def declare(self, spec: QueueSpec) -> None:
         """Make the queue exist; one that exists with other arguments is used as it is."""
+        if spec.fanout is not None:
+            await self.fanout(spec.fanout)
         try:
             async with self.scratch() as channel:
                 await channel.queue_declare(
@@ -35,9 +37,17 @@ class Topology:
                     auto_delete=spec.private,
                     arguments=arguments(spec),
                 )
+                if spec.fanout is not None:
+                    await channel.queue_bind(spec.name, spec.fanout)
         except foreign.ChannelPreconditionFailed as error:
             await self.depth(spec.name)
             self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
+
+    async def fanout(self, exchange: str) -> None:
+        """Make a fanout exchange exist; one that exists and is more durable is used as it is."""
+        with suppress(foreign.ChannelPreconditionFailed):
+            async with self.scratch() as channel:
+                await channel.exchange_declare(exchange, exchange_type="fanout", durable=False)
 
     async def delete(self, queue: str) -> None:
         """Delete the queue; to RabbitMQ one that does not exist is fine."""

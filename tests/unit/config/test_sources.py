@@ -84,6 +84,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "worker_hostname": "celery@%h",
         "imports": (),
         "worker_loglevel": "INFO",
+        "worker_state_db": None,
         "worker_logfile": None,
     }
 

@@ -83,6 +83,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "worker_hostname": (("w1@%h", "w1@%h"), ("w2@%n", "w2@%n")),
     "imports": (("proj.a,proj.b", ("proj.a", "proj.b")), ("proj", ("proj",))),
     "worker_loglevel": (("debug", "DEBUG"), ("40", "ERROR")),
+    "worker_state_db": (("state.json", "state.json"), ("/var/x.db", "/var/x.db")),
     "worker_logfile": (("log/a b.log", "log/a b.log"), ("none", None)),
 }
 
