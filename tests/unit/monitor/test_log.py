@@ -149,6 +149,7 @@ IN_A_CHILD = (
     events.TaskRetried,
     events.TaskRejected,
     events.TaskIgnored,
+    events.TaskRevoked,
 )
 
 
@@ -165,7 +166,8 @@ def test_lines(fact: Fact, level: int, line: str, caplog: pytest.LogCaptureFixtu
     [record] = logged(fact, caplog)
     assert (record.levelno, record.getMessage()) == (level, line)
     assert record.name == "hybridpool.worker"
-    assert getattr(record, "child", None) == (CHILD if isinstance(fact, IN_A_CHILD) else None)
+    child = getattr(fact, "child", None) if isinstance(fact, IN_A_CHILD) else None
+    assert getattr(record, "child", None) == (child or None)
 
 
 def test_every_fact_has_a_line() -> None:

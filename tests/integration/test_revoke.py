@@ -1,0 +1,94 @@
+"""Tasks that somebody does not want any more: not begun, at work, known to all workers, remembered by the next one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybridpool import App
+from hybridpool.errors import TaskRevoked
+from tests.queues import Desk
+from tests.rabbit import Node
+from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
+
+
+def flagged(worker: Worker, *ids: str) -> None:
+    """Wait until a worker knows."""
+    for task_id in ids:
+        worker.see(f"flagged as revoked: .*{task_id}")
+
+
+def hold(client: App, gate: Gate, tag: str) -> object:
+    """Send a task that waits in the gate."""
+    return client.send_task("worker.hold", (gate.path, tag))
+
+
+def test_not_begun(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task that nobody wants would run when its turn comes."""
+    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
+        with Worker(rabbit_node.url, queue_name, "-c1", "--result-backend=rpc://") as worker:
+            first = client.send_task("worker.hold", (gate.path, "first"))
+            gate.entered()
+            second = client.send_task("worker.hold", (gate.path, "second"))
+            second.revoke()
+            flagged(worker, second.id)
+            gate.release()
+            first.get(PATIENCE)
+            with pytest.raises(TaskRevoked, match="revoked"):
+                second.get(PATIENCE)
+            worker.see(rf"Discarding revoked task: worker\.hold\[{second.id}\]")
+            assert gate.is_empty()
+
+
+def test_at_work(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task at work could not be stopped; or another one be stopped in its place, or come back."""
+    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
+        with Worker(rabbit_node.url, queue_name, "-c2", "--result-backend=rpc://", ready=2) as worker:
+            wanted, unwanted = (client.send_task("worker.hold", (gate.path, tag)) for tag in ("wanted", "unwanted"))
+            gate.entered(2)
+            unwanted.revoke()
+            flagged(worker, unwanted.id)
+            unwanted.revoke(terminate=True)
+            with pytest.raises(TaskRevoked, match="terminated"):
+                unwanted.get(PATIENCE)
+            gate.release()
+            assert wanted.get(PATIENCE)
+            assert worker.stop() == 0
+    with Desk(rabbit_node.url) as desk:
+        assert desk.depth(queue_name) == 0
+
+
+def test_every_worker_knows(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task that was given back by one worker would run in another; and one that starts later would not know."""
+    state = tmp_path / "state.json"
+    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
+        with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}", "-n", "one@h") as one:
+            client.send_task("worker.hold", (gate.path, "first"))
+            gate.entered()
+            later = client.send_task("worker.hold", (gate.path, "later"))
+            later.revoke()
+            flagged(one, later.id)
+            with Worker(rabbit_node.url, queue_name, "-c1", "-n", "two@h") as two:
+                third = client.send_task("worker.hold", (gate.path, "third"))
+                third.revoke()
+                flagged(one, third.id)
+                flagged(two, third.id)
+                gate.release()
+                one.see(f"Discarding revoked task: .*{later.id}")
+        assert set(json.loads(state.read_bytes())) == {later.id, third.id}
+
+
+def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task that was revoked would run because the worker was restarted, or the state file would stop its start."""
+    state = tmp_path / "state.json"
+    with client_of(rabbit_node.url, queue_name) as client:
+        with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
+            unwanted = client.send_task("worker.task1", (), countdown=3600)
+            unwanted.revoke()
+            flagged(worker, unwanted.id)
+        client.send_task("worker.task1", (), task_id=unwanted.id)
+        with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
+            worker.see(f"Discarding revoked task: .*{unwanted.id}")
+        state.write_text("not what it was")
+        with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
+            worker.see("state file .* cannot be read, and is begun anew")
