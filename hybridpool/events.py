@@ -44,6 +44,11 @@ class ConsumingStarted:
 
 
 @attrs.frozen
+class PrefetchUnlimited:
+    """The worker holds whatever its queues have."""
+
+
+@attrs.frozen
 class TaskReceived:
     name: str
     id: str
@@ -271,6 +276,7 @@ Fact = (
     | BrokerLost
     | QueueDiffers
     | ConsumingStarted
+    | PrefetchUnlimited
     | TaskReceived
     | TaskSucceeded
     | TaskFailed

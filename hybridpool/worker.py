@@ -29,6 +29,7 @@ from hybridpool.intake import Intake
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
+from hybridpool.policy.prefetch import prefetch
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
@@ -133,6 +134,8 @@ class Worker:
         :raises ChildBirthFailed: if no child can be born.
         """
         settings = self._settings
+        if not settings.worker_prefetch_multiplier and not settings.worker_disable_prefetch:
+            self._bus.emit(events.PrefetchUnlimited())
         async with self._broker, _finishing(self._broker) as settling:
             settler = Settler(
                 self._broker,
@@ -175,10 +178,10 @@ class Worker:
                     await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
                 while True:
                     self._resized = anyio.Event()
-                    prefetch = self._prefetch(crew.lane.size)
+                    held = self._prefetch(crew.lane.size)
                     for queue in self._settings.queues:
-                        await self._broker.consume(queue, prefetch, intake.take)
-                        self._bus.emit(events.ConsumingStarted(queue, prefetch))
+                        await self._broker.consume(queue, held, intake.take)
+                        self._bus.emit(events.ConsumingStarted(queue, held))
                     self.ready.set()
                     await self._resized.wait()
             except BrokerUnavailable:
@@ -187,11 +190,12 @@ class Worker:
 
     def _prefetch(self, size: int) -> int:
         """Messages to hold per queue; 0: no limit."""
-        prefetch = size * self._settings.worker_prefetch_multiplier
-        if prefetch and size < self._prepared.range.ceiling:
-            # With no more messages than children, nothing would ever wait and ask for another child.
-            return max(prefetch, size + 1)
-        return prefetch
+        return prefetch(
+            size=size,
+            ceiling=self._prepared.range.ceiling,
+            multiplier=self._settings.worker_prefetch_multiplier,
+            disabled=self._settings.worker_disable_prefetch,
+        )
 
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""

@@ -99,6 +99,9 @@ class Settings:
     worker_prefetch_multiplier: int = setting(
         units.whole(0), 4, "Messages to hold per child; 0: no limit.",
         kind=MESSAGES, opts="--prefetch-multiplier", metavar="N")
+    worker_disable_prefetch: bool = setting(
+        units.boolean, False, "Hold only messages that can start now, whatever the multiplier.",
+        kind=MESSAGES, opts="--disable-prefetch")
     task_acks_late: bool = setting(
         units.boolean, True, "Acknowledge after the task (at least once), or before (at most once).",
         kind=MESSAGES, opts="--acks-late")

@@ -130,6 +130,8 @@ def _verdict_line(fact: events.Fact) -> None:
             _say(INFO, "Discarding revoked task: %s[%s]", name, id)
         case events.TasksFlagged(ids):
             _say(INFO, "Tasks flagged as revoked: %s", ", ".join(ids))
+        case events.PrefetchUnlimited():
+            _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
         case _:
             _child_line(fact)
 

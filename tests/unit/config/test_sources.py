@@ -71,6 +71,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "task_default_queue": "celery",
         "task_default_queue_type": "classic",
         "worker_prefetch_multiplier": 4,
+        "worker_disable_prefetch": False,
         "task_acks_late": True,
         "task_max_deliveries": 3,
         "accept_content": ("json",),

@@ -126,6 +126,11 @@ LINES: list[tuple[Fact, int, str]] = [
     (events.TaskRevoked("shop.add", "id-1", ""), INFO, "Discarding revoked task: shop.add[id-1]"),
     (events.TaskRevoked("shop.add", "id-1", CHILD), INFO, "Task shop.add[id-1] revoked while it ran, and stopped"),
     (events.TasksFlagged(("id-1", "id-2"), terminate=True), INFO, "Tasks flagged as revoked: id-1, id-2"),
+    (
+        events.PrefetchUnlimited(),
+        WARNING,
+        "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory",
+    ),
     (events.PoolScaled(1, 3), INFO, "Scaling up 2 processes."),
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
