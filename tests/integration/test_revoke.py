@@ -25,35 +25,41 @@ def hold(client: App, gate: Gate, tag: str) -> object:
 
 def test_not_begun(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
     """A task that nobody wants would run when its turn comes."""
-    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
-        with Worker(rabbit_node.url, queue_name, "-c1", "--result-backend=rpc://") as worker:
-            first = client.send_task("worker.hold", (gate.path, "first"))
-            gate.entered()
-            second = client.send_task("worker.hold", (gate.path, "second"))
-            second.revoke()
-            flagged(worker, second.id)
-            gate.release()
-            first.get(PATIENCE)
-            with pytest.raises(TaskRevoked, match="revoked"):
-                second.get(PATIENCE)
-            worker.see(rf"Discarding revoked task: worker\.hold\[{second.id}\]")
-            assert gate.is_empty()
+    with (
+        client_of(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        Worker(rabbit_node.url, queue_name, "-c1", "--result-backend=rpc://") as worker,
+    ):
+        first = client.send_task("worker.hold", (gate.path, "first"))
+        gate.entered()
+        second = client.send_task("worker.hold", (gate.path, "second"))
+        second.revoke()
+        flagged(worker, second.id)
+        gate.release()
+        first.get(PATIENCE)
+        with pytest.raises(TaskRevoked, match="revoked"):
+            second.get(PATIENCE)
+        worker.see(rf"Discarding revoked task: worker\.hold\[{second.id}\]")
+        assert gate.is_empty()
 
 
 def test_at_work(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
     """A task at work could not be stopped; or another one be stopped in its place, or come back."""
-    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
-        with Worker(rabbit_node.url, queue_name, "-c2", "--result-backend=rpc://", ready=2) as worker:
-            wanted, unwanted = (client.send_task("worker.hold", (gate.path, tag)) for tag in ("wanted", "unwanted"))
-            gate.entered(2)
-            unwanted.revoke()
-            flagged(worker, unwanted.id)
-            unwanted.revoke(terminate=True)
-            with pytest.raises(TaskRevoked, match="terminated"):
-                unwanted.get(PATIENCE)
-            gate.release()
-            assert wanted.get(PATIENCE)
-            assert worker.stop() == 0
+    with (
+        client_of(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        Worker(rabbit_node.url, queue_name, "-c2", "--result-backend=rpc://", ready=2) as worker,
+    ):
+        wanted, unwanted = (client.send_task("worker.hold", (gate.path, tag)) for tag in ("wanted", "unwanted"))
+        gate.entered(2)
+        unwanted.revoke()
+        flagged(worker, unwanted.id)
+        unwanted.revoke(terminate=True)
+        with pytest.raises(TaskRevoked, match="terminated"):
+            unwanted.get(PATIENCE)
+        gate.release()
+        assert wanted.get(PATIENCE)
+        assert worker.stop() == 0
     with Desk(rabbit_node.url) as desk:
         assert desk.depth(queue_name) == 0
 
