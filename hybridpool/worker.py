@@ -26,7 +26,7 @@ from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
-from hybridpool.lanes.process import ProcessLane
+from hybridpool.lanes.process import ProcessLane, stop_message
 from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.prefetch import prefetch
@@ -161,7 +161,7 @@ class Worker:
                 try:
                     async with anyio.create_task_group() as consuming:
                         consuming.start_soon(self._consume, intake, crew)
-                        consuming.start_soon(control.run, partial(crew.lane.stop, grace=_GRACE))
+                        consuming.start_soon(control.run, partial(stop_message, crew.lane, grace=_GRACE))
                         await self._stop_changed.wait()
                         consuming.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)

@@ -81,13 +81,6 @@ class ProcessLane:
             return
         self.warden.look()
 
-    def stop(self, task_id: str, grace: float) -> None:
-        """Give up every call of a message, whether it has begun or not."""
-        at_work = [job for link in self.desk.busy for _, job in link.in_hand]
-        for job in (*self.desk.waiting, *at_work):
-            if job.id == task_id:
-                self.cancel(job, grace)
-
     def take_back(self) -> list[Job]:
         """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
         self._closed = True
@@ -187,3 +180,11 @@ class ProcessLane:
         for job in lost:
             job.on_done(job, link.verdict or death, link.name, 0.0)
         self.desk.weigh()
+
+
+def stop_message(lane: ProcessLane, task_id: str, grace: float) -> None:
+    """Give up every call of a message, whether it has begun or not; one at work has so many seconds to stop."""
+    at_work = [job for link in lane.desk.busy for _, job in link.in_hand]
+    for job in (*lane.desk.waiting, *at_work):
+        if job.id == task_id:
+            lane.cancel(job, grace)
