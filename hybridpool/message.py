@@ -58,6 +58,8 @@ class Head:
     ignore_result: bool
     #: deliveries before this one whose child died
     lost_before: int
+    #: deliveries before this one that came back without an answer, if the queue counts them
+    returned_before: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -2,10 +2,15 @@
 
 import datetime as dt
 from collections.abc import Collection
+from typing import Final
 
 import attrs
 
 from hybridpool.message import Delivery, Head
+
+#: a message that came back so often is taken for one that brings down workers; RabbitMQ 4 gives up at the same number.
+#: A child's death is counted apart, and has a lower limit
+RETURNS: Final = 20
 
 
 @attrs.frozen
@@ -57,6 +62,9 @@ def admit(gate: Gate, head: Head, delivery: Delivery, now: dt.datetime) -> Admis
 
     :param now: UTC.
     """
+    if head.returned_before >= RETURNS:
+        reason = f"it came back {head.returned_before} times without an answer: whatever took it died or was stopped"
+        return Denied(reason, "WorkerLostError", "billiard.exceptions", reason)
     if len(delivery.body) > gate.max_size:
         reason = f"message of {len(delivery.body)} bytes is over worker_max_message_size ({gate.max_size})"
         return Denied(reason, "ValueError", "builtins", reason)

@@ -13,6 +13,9 @@ from hybridpool.message import Delivery, Head
 #: ours: how many times this task was handed to a child that died in it
 LOST_BEFORE = "x-hybridpool-lost"
 
+#: RabbitMQ's, on messages of quorum queues: how many times it came back
+_RETURNED = "x-delivery-count"
+
 
 def read_head(delivery: Delivery) -> Head:
     """Read the head of a delivery.
@@ -37,6 +40,7 @@ def read_head(delivery: Delivery) -> Head:
         _moment(headers, "expires"),
         headers.get("ignore_result") is True,
         _count(headers, LOST_BEFORE),
+        _count(headers, _RETURNED),
     )
 
 

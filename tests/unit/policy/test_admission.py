@@ -75,6 +75,16 @@ def test_expired(expires: dt.datetime | None, late: bool) -> None:
     assert admit(GATE, head(expires=expires), delivery(), NOON) == (TooLate() if late else Admitted())
 
 
+@pytest.mark.parametrize(("returned", "is_admitted"), [(0, True), (19, True), (20, False), (99, False)])
+def test_what_brings_down_workers(returned: int, is_admitted: bool) -> None:
+    """A message that kills whole workers would do so for ever."""
+    found = admit(GATE, head(returned_before=returned), delivery(), NOON)
+    assert (found == Admitted()) == is_admitted
+    if not is_admitted:
+        assert isinstance(found, Denied)
+        assert f"came back {returned} times" in found.reason
+
+
 def test_eta_ahead() -> None:
     """A task would run before its time."""
     assert admit(GATE, head(eta=NOON + HOUR), delivery(), NOON) == TooEarly(3600.0)

@@ -44,7 +44,7 @@ def head(**headers: Any) -> Head:
 
 def test_the_least() -> None:
     """A message of a small client that writes only name and id would be refused."""
-    assert attrs.astuple(head()) == ("shop.add", "id-1", None, None, None, 0, None, None, None, None, False, 0)
+    assert attrs.astuple(head()) == ("shop.add", "id-1", None, None, None, 0, None, None, None, None, False, 0, 0)
 
 
 @given(
@@ -81,7 +81,7 @@ def test_what_celery_writes(
         parent_id="p",
     )
     read = read_head(delivery(written.headers))
-    assert attrs.astuple(read) == (name, task_id, "r", "p", group, retries, hard, soft, eta, expires, False, 0)
+    assert attrs.astuple(read) == (name, task_id, "r", "p", group, retries, hard, soft, eta, expires, False, 0, 0)
 
 
 CELERY = Celery("test", set_as_current=False)
