@@ -17,7 +17,7 @@ from hybridpool.child import bulk
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
 from hybridpool.child.words import raised
-from hybridpool.errors import CannotSend
+from hybridpool.errors import CannotSend, TaskVerdict
 
 #: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
 BY_NAME: Final = "application/x-hybridpool-call"
@@ -48,6 +48,9 @@ def run(call: Call, file: int | None) -> ChildOutcome | Bulk:
         del args, kwargs
     except (KeyboardInterrupt, GeneratorExit):
         raise
+    except TaskVerdict as verdict:
+        said = type(verdict).__name__
+        return _raised(CannotSend(f"{call.task} raised {said}, which is for tasks of an app: there is no broker here"))
     except BaseException as error:
         return _raised(error)
     try:

@@ -127,7 +127,8 @@ async def test_a_job(desk: Desk) -> None:
     await desk.send(body=body, retries=2, root_id="root")
     [job] = desk.pool.jobs
     assert (job.task, job.id, job.body, job.content_type) == ("shop.add", "id-1", body, JSON)
-    assert (job.retries, job.root_id, job.may_start, job.is_alone) == (2, "root", None, False)
+    assert (job.retries, job.root_id, job.is_alone) == (2, "root", False)
+    assert may_start(job)
     assert desk.facts.of(events.TaskReceived) == [events.TaskReceived("shop.add", "id-1")]
 
 

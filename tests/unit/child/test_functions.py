@@ -13,7 +13,7 @@ from hypothesis import given
 from hybridpool.child import frames, functions, payload
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Done, Raised, Returned
-from hybridpool.errors import CannotSend
+from hybridpool.errors import CannotSend, Retry
 from tests.strategies import values
 
 MODULE = __name__
@@ -59,6 +59,11 @@ def make_lock() -> object:
 def make_local() -> Callable[[], int]:
     """Return what only cloudpickle can send."""
     return lambda: 7
+
+
+def ask_again() -> None:
+    """Want to be run again."""
+    raise Retry
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +164,13 @@ def test_a_value_that_cannot_be_sent() -> None:
     assert isinstance(error, CannotSend)
     assert "make_lock" in str(error)
     assert "lock" in str(error)
+
+
+def test_a_verdict() -> None:
+    """A function that asks for a retry would raise what no `except Exception` of its caller catches."""
+    error = error_of(call("ask_again"))
+    assert isinstance(error, CannotSend)
+    assert "ask_again raised Retry, which is for tasks of an app" in str(error)
 
 
 def test_with_cloudpickle() -> None:
