@@ -11,6 +11,9 @@ import msgspec
 
 from hybridpool.errors import ProtocolError
 
+#: seconds
+_HAIR = 0.05
+
 
 @attrs.define(kw_only=True, eq=False)
 class Delivery:
@@ -103,6 +106,15 @@ class QueueSpec:
     fanout: str | None = None
     #: milliseconds without a consumer after which the broker may delete it; None: never
     expires: int | None = None
+
+
+def whole_seconds(wait: float) -> int:
+    """Return how long the broker is to hold a message that has so many seconds to wait; the rest is the worker's.
+
+    A hair under a whole second counts as whole: else each countdown, a moment after it was asked for, would be a second
+    shorter, and that second be waited in the worker.
+    """
+    return max(0, int(wait + _HAIR))
 
 
 def pack(message: Outgoing) -> bytes:

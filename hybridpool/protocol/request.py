@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from hybridpool.child import codec
-from hybridpool.message import Outgoing
+from hybridpool.message import Outgoing, whole_seconds
 
 #: characters of the arguments' repr that monitors are shown
 _REPR_LIMIT = 1024
@@ -79,7 +79,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         correlation_id=request.id,
         reply_to=request.reply_to,
         priority=request.priority,
-        delay=max(0, int((request.eta - now).total_seconds())) if request.eta else 0,
+        delay=whole_seconds((request.eta - now).total_seconds()) if request.eta else 0,
         mandatory=True,
     )
 
