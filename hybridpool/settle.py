@@ -159,14 +159,16 @@ class Settler:
                 if self._results is not None and outcome is not None:
                     meta = reply.write_meta(received.head, outcome, dt.datetime.now(dt.UTC))
                     await self._results.store(delivery, received.head.id, meta)
-            case RunAgain(lost=lost):
-                await self._broker.publish(dead.once_more(delivery, lost))
+            case RunAgain(lost=times):
+                died = outcome if isinstance(outcome, Lost) else None
+                await self._broker.publish(dead.once_more(delivery, times, died, self._worker, dt.datetime.now(dt.UTC)))
             case RunLater():
                 await self._broker.publish(_next(received, outcome))
             case Bury(reason=reason):
                 await self._broker.declare(QueueSpec(name=dead.dead_queue(delivery.queue), kind=self._kind))
-                letter = dead.dead_letter(delivery, reason, self._worker, dt.datetime.now(dt.UTC))
-                await self._broker.publish(letter)
+                died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
+                now = dt.datetime.now(dt.UTC)
+                await self._broker.publish(dead.dead_letter(delivery, reason, self._worker, now, died, times))
             case Acknowledge():
                 self._broker.ack(delivery)
             case GiveBack():

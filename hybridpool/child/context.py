@@ -15,6 +15,13 @@ from msgspec import UNSET, UnsetType
 from hybridpool.errors import RetriesExhausted, Retry
 
 
+class GrantedRetry(Retry):
+    """A retry that `Running.retry` has found to be within the limit; one raised by hand is still to be counted."""
+
+    # In tracebacks it is what its user knows.
+    __module__, __qualname__ = Retry.__module__, Retry.__qualname__
+
+
 class Running(msgspec.Struct, frozen=True):
     """The task at work. A task with ``bind=True`` gets it as its first argument."""
 
@@ -56,7 +63,9 @@ class Running(msgspec.Struct, frozen=True):
         :param kwargs: of the next attempt; None: the same.
         :raises Retry: which ends the attempt.
         :raises RetriesExhausted: if it may not be run again and there is no exception to raise, else that.
+        :raises TypeError: if there are both a countdown and an eta, or one argument is of another kind.
         """
+        _check(exc, countdown, eta)
         cause = exc if exc is not None else sys.exc_info()[1]
         limit = self.max_retries if isinstance(max_retries, UnsetType) else max_retries
         if limit is not None and self.retries >= limit:
@@ -68,7 +77,17 @@ class Running(msgspec.Struct, frozen=True):
         if eta is not None:
             moment = eta if eta.tzinfo else eta.replace(tzinfo=dt.UTC)
             countdown = max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
-        raise Retry(cause, countdown, args, kwargs) from None
+        raise GrantedRetry(cause, countdown, args, kwargs) from None
+
+
+def _check(exc: object, countdown: object, eta: object) -> None:
+    """:raises TypeError: if no retry can be made of that. Here, so that the traceback shows the line that is wrong."""
+    if exc is not None and not isinstance(exc, BaseException):
+        raise TypeError(f"retry(exc=…) must be an exception, not {exc!r}")
+    if eta is not None and not isinstance(eta, dt.datetime):
+        raise TypeError(f"retry(eta=…) must be a datetime, not {eta!r}")
+    if eta is not None and countdown is not None:
+        raise TypeError("a retry has a countdown or an eta, not both")
 
 
 #: what the pool's initializer made in this child

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from hybridpool.cli.demo import demo
+from hybridpool.cli.dlq import dlq
 from hybridpool.cli.options import setting_options
 from hybridpool.cli.worker import APP_HELP, worker
 from hybridpool.config import APP_VARIABLE, nearest
@@ -60,7 +61,7 @@ cli = Commands(
     PROGRAM,
     callback=_common,
     help="Run tasks from RabbitMQ in a pool of forked processes.",
-    commands=[worker, demo],
+    commands=[worker, dlq, demo],
     no_args_is_help=True,
     context_settings={"max_content_width": 110},
     params=[

@@ -1,11 +1,11 @@
 """What may be said about a task when it is declared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
 
 from hybridpool.child.rules import Rules
 from hybridpool.config.nearest import nearest
-from hybridpool.config.units import BadValue, boolean, seconds, whole
+from hybridpool.config.units import BadValue, boolean, seconds, some_seconds, whole
 from hybridpool.errors import ConfigError
 from hybridpool.task import TaskOptions
 
@@ -60,13 +60,13 @@ def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Ru
 def _for_parent(options: dict[str, Any]) -> TaskOptions:
     backoff = options.get("retry_backoff") or None
     return TaskOptions(
-        name=options.get("name") or "",
-        queue=options.get("queue"),
-        acks_late=options.get("acks_late"),
-        ignore_result=options.get("ignore_result"),
-        max_deliveries=options.get("max_deliveries"),
-        time_limit=options.get("time_limit"),
-        soft_time_limit=options.get("soft_time_limit"),
+        name=_checked(options, "name", _word) or "",
+        queue=_checked(options, "queue", _word),
+        acks_late=_checked(options, "acks_late", boolean),
+        ignore_result=_checked(options, "ignore_result", boolean),
+        max_deliveries=_checked(options, "max_deliveries", whole(1)),
+        time_limit=_checked(options, "time_limit", some_seconds),
+        soft_time_limit=_checked(options, "soft_time_limit", some_seconds),
         retry_delay=_checked(options, "default_retry_delay", seconds),
         retry_backoff=1.0 if backoff is True else _checked({"retry_backoff": backoff}, "retry_backoff", seconds),
         retry_backoff_max=_checked(options, "retry_backoff_max", seconds),
@@ -80,7 +80,7 @@ def _for_children(options: dict[str, Any], *, bind: bool) -> Rules:
         dont_autoretry_for=_kinds(options, "dont_autoretry_for"),
         throws=_kinds(options, "throws"),
         max_retries=_checked(options, "max_retries", whole(0)) if "max_retries" in options else 3,
-        bind=bind,
+        bind=_checked({"bind": bind}, "bind", boolean) or False,
     )
 
 
@@ -95,9 +95,17 @@ def _checked(options: dict[str, Any], name: str, parse: Callable[[object], T]) -
 
 
 def _kinds(options: dict[str, Any], name: str) -> tuple[type[BaseException], ...]:
-    kinds = options.get(name) or ()
-    kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise ConfigError(f"task({name}=…) must be exception classes, not {kind!r}")
-    return kinds
+    given = options.get(name)
+    kinds = () if given is None else (given,) if isinstance(given, type) else given
+    if isinstance(kinds, Collection) and not isinstance(kinds, str):
+        wrong = [kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, BaseException))]
+        if not wrong:
+            return tuple(kinds)
+        given = wrong[0]
+    raise ConfigError(f"task({name}=…) must be exception classes, not {given!r}")
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue("a name")
+    return value

@@ -1,7 +1,7 @@
 """When a task that failed is run again.
 
 The numbers are Celery's: `default_retry_delay` of 180 s, and with `retry_backoff` the factor times two to the power of
-the retries before, at most `retry_backoff_max` of 600 s, and by default any whole part of that ("full jitter").
+the retries before, at most `retry_backoff_max` of 600 s, and by default anything from nothing to that ("full jitter").
 """
 
 from typing import Final
@@ -10,6 +10,8 @@ import attrs
 
 DELAY: Final = 180.0
 MOST: Final = 600.0
+#: seconds; a hundred years, so that every wait ends at a moment that can be written down
+_FAR: Final = 100 * 365 * 86400.0
 
 
 @attrs.frozen(kw_only=True)
@@ -34,9 +36,9 @@ def wait(pace: RetryPace, *, retries: int, countdown: float | None, chance: floa
     if not 0 <= chance <= 1:
         raise ValueError(f"no chance: {chance!r}")
     if countdown is not None:
-        return max(0.0, countdown)
+        return min(max(0.0, countdown), _FAR)
     if pace.backoff is None:
-        return pace.delay
+        return min(pace.delay, _FAR)
     # Beyond that the limit is reached by any backoff of a microsecond or more.
-    longest = min(pace.most, pace.backoff * 2.0 ** min(retries, 64))
+    longest = min(_FAR, pace.most, pace.backoff * 2.0 ** min(retries, 64))
     return longest * chance if pace.jitter else longest

@@ -7,6 +7,7 @@ import attrs
 
 from hybridpool.child.codec import JSON
 from hybridpool.message import Delivery, Outgoing
+from hybridpool.outcome import Lost
 from hybridpool.protocol.head import LOST_BEFORE
 
 #: why a message is in a dead-letter queue
@@ -17,6 +18,18 @@ ORIGIN = "x-hybridpool-queue"
 WORKER = "x-hybridpool-worker"
 #: when, ISO 8601, UTC
 MOMENT = "x-hybridpool-time"
+#: how many times a child died in it
+DELIVERIES = "x-hybridpool-deliveries"
+#: how its last child ended, as subprocess gives it: negative for a signal
+EXIT = "x-hybridpool-exitcode"
+#: bytes of memory that its last child had resident at most
+PEAK = "x-hybridpool-peak"
+#: the last deaths of its children, one text each; it goes round with the message
+HISTORY = "x-hybridpool-history"
+#: how the names of our headers begin
+OURS = "x-hybridpool-"
+#: how the names of dead-letter queues end
+DEAD = ".dead"
 
 #: what RabbitMQ notes on its own dead-lettering: kept, it would stop the next one for a loop, and grow for ever
 _OF_THE_BROKER = frozenset(
@@ -28,27 +41,71 @@ _OF_THE_BROKER = frozenset(
         "x-last-death-exchange",
         "x-last-death-queue",
         "x-last-death-reason",
+        # of quorum queues: how often it was delivered
+        "x-delivery-count",
+        "x-acquired-count",
     }
 )
 
 #: characters; an AMQP header table must fit into one frame
 _REASON_LIMIT = 2000
+_NOTE_LIMIT = 200
+_NOTES = 10
+#: bytes, about: headers beyond this, and the history no longer surely fits into a frame (128 KiB) beside them
+_ROOM = 100_000
 
 
 def dead_queue(queue: str) -> str:
     """Return the name of a queue's dead-letter queue."""
-    return f"{queue}.dead"
+    return f"{queue}{DEAD}"
 
 
-def dead_letter(delivery: Delivery, reason: str, worker: str, now: dt.datetime) -> Outgoing:
-    """Write the message again for the dead-letter queue, body untouched, with its story in the headers."""
-    story = {REASON: reason[:_REASON_LIMIT], ORIGIN: delivery.queue, WORKER: worker, MOMENT: now.isoformat()}
+def dead_letter(
+    delivery: Delivery, reason: str, worker: str, now: dt.datetime, lost: Lost | None = None, deliveries: int = 1
+) -> Outgoing:
+    """Write the message again for the dead-letter queue, body untouched, with its story in the headers.
+
+    :param lost: how its last child ended, if that is why.
+    :param deliveries: how many times its child died, the last time included.
+    """
+    story: dict[str, object] = {
+        REASON: reason[:_REASON_LIMIT],
+        ORIGIN: delivery.queue,
+        WORKER: worker,
+        MOMENT: now.isoformat(),
+    }
+    if lost is not None:
+        story |= {DELIVERIES: deliveries, **_history(delivery, lost, worker, now)}
+        if lost.exitcode is not None:
+            story[EXIT] = lost.exitcode
+        if lost.peak:
+            story[PEAK] = lost.peak
     return _again(delivery, dead_queue(delivery.queue), story)
 
 
-def once_more(delivery: Delivery, lost: int) -> Outgoing:
-    """Write the message again for its own queue, with the number of times its child has died."""
-    return _again(delivery, delivery.queue, {LOST_BEFORE: lost})
+def once_more(
+    delivery: Delivery, times: int, lost: Lost | None = None, worker: str = "", now: dt.datetime | None = None
+) -> Outgoing:
+    """Write the message again for its own queue, with the number of times its child has died.
+
+    :param lost: the last of these deaths; None: it was not that which sends it round.
+    """
+    more = {} if lost is None or now is None else _history(delivery, lost, worker, now)
+    return _again(delivery, delivery.queue, {LOST_BEFORE: times, **more})
+
+
+def _history(delivery: Delivery, lost: Lost, worker: str, now: dt.datetime) -> Mapping[str, object]:
+    """Write one more death below the earlier ones, which other workers may have noted."""
+    if len(repr(delivery.headers)) > _ROOM:
+        return {}
+    note = f"{now.isoformat()} {worker} {lost.child or '-'}: {lost.cause}"
+    return {HISTORY: [*notes(delivery.headers), note[:_NOTE_LIMIT]][-_NOTES:]}
+
+
+def notes(headers: Mapping[str, object]) -> list[str]:
+    """Read the history; a sender may have written anything there."""
+    found = headers.get(HISTORY)
+    return [note[:_NOTE_LIMIT] for note in found if isinstance(note, str)] if isinstance(found, list) else []
 
 
 def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime, body: bytes | None) -> Outgoing:
@@ -82,3 +139,35 @@ def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoi
         priority=delivery.priority,
         mandatory=True,
     )
+
+
+def again(delivery: Delivery, queue: str) -> Outgoing:
+    """Write the message again as it is."""
+    return _again(delivery, queue, {})
+
+
+def revived(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
+    """Write a dead letter again as the message that it was, with all its retries and deliveries before it.
+
+    A time by which it should have run, and has not, is left out: a worker would drop it for that without a word.
+    """
+    message = again(delivery, queue)
+    headers = {name: value for name, value in message.headers.items() if not is_story(name)}
+    if "retries" in headers:
+        headers["retries"] = 0
+    if _is_past(headers.get("expires"), now):
+        headers["expires"] = None
+    return attrs.evolve(message, headers=headers)
+
+
+def is_story(name: str) -> bool:
+    """Tell whether a header was written by a worker or the broker, and not by the sender."""
+    return name.startswith(OURS) or name in _OF_THE_BROKER
+
+
+def _is_past(value: object, now: dt.datetime) -> bool:
+    try:
+        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return False
+    return isinstance(moment, dt.datetime) and (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)) < now

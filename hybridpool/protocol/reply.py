@@ -31,6 +31,7 @@ from hybridpool.outcome import (
 
 #: a child that died, in the name that Celery's clients know (billiard.exceptions); ours reads it back as ChildLost
 _LOST = ("WorkerLostError", "billiard.exceptions")
+_REJECTED = ("Reject", "celery.exceptions")
 
 
 #: what Celery's clients know by another name
@@ -104,10 +105,14 @@ def write_meta(head: Head, outcome: Outcome | Expired | Revoked, now: dt.datetim
 def _failed(outcome: Outcome | Expired | Revoked) -> msgspec.Raw | _Failure:
     """Put what is no value into the form of an exception."""
     match outcome:
+        case Retrying(kind=errors.Retry.__name__, module=errors.__name__):
+            # It asked for another attempt and said no reason; Celery's clients are told none either.
+            return msgspec.Raw(b"null")
         case Raised() | Refused() | Retrying():
             return _failure(outcome)
         case Rejected(reason=reason):
-            return _Failure("Reject", _arguments(reason, False), "celery.exceptions")
+            kind, module = _REJECTED
+            return _Failure(kind, _arguments(reason, False), module)
         case Lost(cause=cause):
             kind, module = _LOST
             return _Failure(kind, _arguments(f"Worker exited prematurely: {cause}."), module)
@@ -160,7 +165,8 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
     kind, module = str(result.get("exc_type")), str(result.get("exc_module"))
     message = result.get("exc_message")
     arguments = tuple(message) if isinstance(message, list) else (message,)
-    error = _known(kind, module, arguments)
+    # Whether the reader has imported Celery too must not decide what it gets.
+    error = None if (kind, module) == _REJECTED else _known(kind, module, arguments)
     if error is None:
         error = errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback or "")
     if traceback:

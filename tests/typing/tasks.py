@@ -1,8 +1,10 @@
 """What a type checker knows of tasks: arguments and results as in the function. Checked by mypy, never run."""
 
+import datetime as dt
 from typing import assert_type
 
-from hybridpool import App
+from hybridpool import App, current_task
+from hybridpool.child.context import Running
 from hybridpool.client.calls import Call, Task
 from hybridpool.client.handle import Handle, SyncHandle
 
@@ -24,6 +26,26 @@ def total(*prices: float, currency: str) -> dict[str, float]:
 @app.task()
 def nothing() -> None:
     """Return nothing."""
+
+
+@app.task(
+    bind=True,
+    autoretry_for=(OSError,),
+    dont_autoretry_for=[FileNotFoundError],
+    throws=(KeyError,),
+    max_retries=None,
+    default_retry_delay=5,
+    retry_backoff=True,
+    retry_backoff_max=60.0,
+    retry_jitter=False,
+)
+def fetch(self: Running, url: str) -> bytes:
+    """Return a page, in the end."""
+    if not url:
+        self.retry(countdown=2.5, args=("u",), kwargs={}, max_retries=None)
+    if self.request.retries > 3:
+        raise self.retry(exc=OSError("away"), eta=dt.datetime.now(dt.UTC))
+    return url.encode()
 
 
 def plain_calls() -> None:
@@ -73,6 +95,33 @@ def declared_wrongly() -> None:
     app.task(quue="slow")  # type: ignore[call-overload]
     app.task(acks_late="no")  # type: ignore[call-overload]
     app.task(5)  # type: ignore[call-overload]
+    app.task(autoretry_for=(OSError("away"),))  # type: ignore[arg-type]
+    app.task(max_retries="many")  # type: ignore[call-overload]
+    app.task(retry_backof=True)  # type: ignore[call-overload]
+
+
+async def bound_tasks() -> None:
+    """Who calls a bound task does not name its first argument."""
+    assert_type((await fetch.enqueue("u")), Handle[bytes])
+    assert_type(fetch.delay(url="u").get(), bytes)
+    fetch.delay()  # type: ignore[call-arg]
+    fetch.delay(5)  # type: ignore[arg-type]
+
+
+def ends_here() -> int:
+    """What comes after a retry is never reached, so nothing need be returned."""
+    running = current_task()
+    assert running is not None
+    running.retry(exc=OSError("away"))
+
+
+def retried_wrongly(running: Running, reason: str) -> None:
+    """A wish that the task would fail with is found before the program runs."""
+    if reason == "countdown":
+        running.retry(countdown="soon")  # type: ignore[arg-type]
+    if reason == "exc":
+        running.retry(exc="away")  # type: ignore[arg-type]
+    running.retry(OSError("away"))  # type: ignore[call-arg]
 
 
 def handles_are_covariant(handle: Handle[bool]) -> Handle[int]:

@@ -1,5 +1,6 @@
 """Outcome → stored → published → acknowledged, over the memory broker."""
 
+import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -8,17 +9,20 @@ import anyio
 import attrs
 import pytest
 from anyio.abc import TaskGroup
+from msgspec import structs
 
 from hybridpool import events
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Outgoing, QueueSpec
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
+from hybridpool.outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned
 from hybridpool.policy.admission import Denied
+from hybridpool.policy.retry import RetryPace
 from hybridpool.policy.settlement import Terms
+from hybridpool.protocol import dead
 from hybridpool.protocol.dead import REASON, WORKER
 from hybridpool.protocol.head import LOST_BEFORE, read_head
-from hybridpool.protocol.reply import read_meta
+from hybridpool.protocol.reply import is_final, read_meta
 from hybridpool.results.rpc import RpcStore
 from hybridpool.settle import Received, Settler
 from tests.contract.inbox import Facts, Inbox
@@ -29,6 +33,8 @@ RETURNED = Returned(b"5", "5")
 RAISED = Raised("ValueError", "builtins", b'["x"]', "ValueError('x')", "Traceback …")
 REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b'["x"]')
 LOST = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")
+RETRYING = Retrying("OSError", "builtins", b'["away"]', "OSError('away')", "Traceback …", 0, None)
+REJECTED = Rejected("no", False)
 WANTED = Terms(wants_result=True, acks_late=True, max_deliveries=3)
 HEADERS: dict[str, object] = {"task": "shop.add", "id": "id-1"}
 
@@ -40,6 +46,9 @@ class Recorder(MemoryBroker):
         super().__init__(hub, announce)
         self.told: list[str] = []
         self.errors: dict[str, BrokerError] = {}
+        self.published: list[Outgoing] = []
+        #: it dies before it can acknowledge anything
+        self.is_dying = False
 
     async def declare(self, queue: QueueSpec) -> None:
         """Write it down, or fail."""
@@ -49,12 +58,14 @@ class Recorder(MemoryBroker):
     async def publish(self, message: Outgoing) -> None:
         """Write it down, or fail."""
         self._tell(f"publish {message.routing_key}")
+        self.published.append(message)
         await super().publish(message)
 
     def ack(self, delivery: Delivery) -> None:
         """Write it down."""
         self.told.append("ack")
-        super().ack(delivery)
+        if not self.is_dying:
+            super().ack(delivery)
 
     def requeue(self, delivery: Delivery) -> None:
         """Write it down."""
@@ -228,6 +239,9 @@ async def test_unreadable(desk: Desk) -> None:
         (REFUSED, "declare celery.dead"),
         (REFUSED, "publish celery.dead"),
         (LOST, "publish celery"),
+        (RETRYING, "publish answers"),
+        (RETRYING, "publish celery"),
+        (REJECTED, "publish celery.dead"),
     ],
 )
 async def test_no_connection_midway(desk: Desk, outcome: Outcome, step: str) -> None:
@@ -303,3 +317,124 @@ async def test_without_a_backend(desk: Desk) -> None:
     assert desk.settler.wants_result(received.delivery)
     bare.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await desk.settled() == ["ack"]
+
+
+# ---- retries and verdicts --------------------------------------------------------------------------------------------
+
+
+async def test_retried_is_told_published_then_acknowledged(desk: Desk) -> None:
+    """A crash before the publishing would lose the task; the next attempt would be another task, or uncounted."""
+    desk.settler.done(await desk.received(lost=1), RETRYING, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "publish celery", "ack"]
+    [again] = await desk.inbox.take(1)
+    head = read_head(again)
+    assert (head.id, head.retries, head.lost_before, head.eta) == ("id-1", 1, 0, None)
+    assert (again.body, again.reply_to, again.priority, again.redelivered) == (b"[[],{},{}]", "answers", 4, False)
+    told = await desk.left("answers")
+    assert told is not None
+    assert not is_final(told.body)
+    assert desk.facts.of(events.TaskRetried) == [
+        events.TaskRetried("shop.add", "id-1", "ForkPoolWorker-1", 0, "OSError('away')")
+    ]
+
+
+async def test_a_retry_after_an_early_answer(desk: Desk) -> None:
+    """A task that runs at most once would have no retries, or be acknowledged twice."""
+    received = await desk.received(attrs.evolve(WANTED, acks_late=False))
+    received.acknowledged = True
+    desk.settler.done(received, RETRYING, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "publish celery"]
+
+
+async def test_a_crash_between_publishing_and_the_answer(desk: Desk) -> None:
+    """The one moment in which a retry is there twice: it may repeat, and must not be lost."""
+    desk.broker.is_dying = True
+    desk.settler.done(await desk.received(), RETRYING, "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    desk.hub.cut()
+    await anyio.wait_all_tasks_blocked()
+    # the next attempt came at once; after the cut both come (again): nothing is gone
+    found = {(read_head(item).retries, item.redelivered) for item in desk.inbox.items}
+    assert found == {(1, False), (1, True), (0, True)}
+
+
+async def test_the_wait_is_the_tasks(desk: Desk) -> None:
+    """The next attempt would come at another time than the options say, or the log than the broker."""
+    pace = RetryPace(backoff=7, jitter=False)
+    asked = attrs.evolve(WANTED, pace=pace)
+    desk.settler.done(await desk.received(asked), structs.replace(RETRYING, countdown=None), "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    [message] = [message for message in desk.broker.published if message.routing_key == "celery"]
+    assert message.delay == 7
+    assert desk.facts.of(events.TaskRetried)[0].wait == 7
+    eta = dt.datetime.fromisoformat(str(message.headers["eta"]))
+    assert abs((eta - dt.datetime.now(dt.UTC)).total_seconds() - 7) < PATIENCE
+
+
+async def test_a_wait_without_end(desk: Desk) -> None:
+    """A countdown of a billion years would end the worker."""
+    far = structs.replace(RETRYING, countdown=1e14)
+    desk.settler.done(await desk.received(), far, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "publish celery", "ack"]
+
+
+async def test_new_arguments(desk: Desk) -> None:
+    """The next attempt would have the arguments of the last one."""
+    desk.settler.done(await desk.received(), structs.replace(RETRYING, body=b"[[7],{},null]"), "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    [again] = await desk.inbox.take(1)
+    assert again.body == b"[[7],{},null]"
+
+
+async def test_rejected_is_told_buried_then_acknowledged(desk: Desk) -> None:
+    """What a task rejects would vanish without a reason."""
+    desk.settler.done(await desk.received(), REJECTED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert letter.headers[REASON] == "the task rejected it: no"
+    [fact] = desk.facts.of(events.TaskRejected)
+    assert (fact.reason, fact.next_step) == ("no", "dead-lettered to celery.dead")
+
+
+@pytest.mark.parametrize(
+    ("early", "told", "then"),
+    [(False, ["requeue"], "it goes back to its queue"), (True, ["publish celery"], "it is queued again")],
+)
+async def test_rejected_to_be_given_back(desk: Desk, early: bool, told: list[str], then: str) -> None:
+    """A message that was acknowledged before its start would be gone, though the task gave it back."""
+    received = await desk.received()
+    if early:
+        desk.broker.ack(received.delivery)
+        desk.broker.told.clear()
+        received.acknowledged = True
+    desk.settler.done(received, Rejected("not now", True), "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == told
+    assert desk.facts.of(events.TaskRejected)[0].next_step == then
+    assert len(await desk.inbox.take(1)) == 1
+
+
+async def test_ignored(desk: Desk) -> None:
+    """It would come back, or its sender be told something."""
+    desk.settler.done(await desk.received(), Ignored(), "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["ack"]
+    assert desk.facts.of(events.TaskIgnored) == [events.TaskIgnored("shop.add", "id-1", "ForkPoolWorker-1")]
+
+
+async def test_the_story_of_the_lost(desk: Desk) -> None:
+    """A dead letter would not tell how often, where and how its children died."""
+    died = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1", exitcode=-9, peak=2**20)
+    received = await desk.received()
+    for _ in range(2):
+        desk.settler.done(received, died, "ForkPoolWorker-1", 0.0)
+        [again] = await desk.inbox.take(1)
+        received = Received(again, read_head(again), WANTED)
+    desk.settler.done(received, died, "ForkPoolWorker-1", 0.0)
+    await desk.settled()
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert [letter.headers[name] for name in (dead.DELIVERIES, dead.EXIT, dead.PEAK)] == [3, -9, 2**20]
+    notes = letter.headers[dead.HISTORY]
+    assert isinstance(notes, list)
+    assert len(notes) == 3
+    assert all("hybridpool@host ForkPoolWorker-1: signal 9 (SIGKILL)" in note for note in notes)

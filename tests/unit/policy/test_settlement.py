@@ -6,18 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned
-from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, Step, Store, Terms, settle
-from tests.strategies import outcomes, terms
+from hybridpool.outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned
+from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
+from tests.strategies import outcomes as other_outcomes
+from tests.strategies import terms
 
 RETURNED = Returned(b"1", "1")
 RAISED = Raised("ValueError", "builtins", b"[]", "ValueError()", "")
 REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b"[]")
 LOST = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")
+RETRYING = Retrying("OSError", "builtins", b'["away"]', "OSError('away')", "Traceback …", None, None)
+REJECTED, RETURNED_TO_SENDER = Rejected("no", False), Rejected("not now", True)
 WANTED = Terms(wants_result=True, acks_late=True, max_deliveries=3)
 IGNORED = Terms(wants_result=False, acks_late=True, max_deliveries=3)
 truths = st.booleans()
 attempts = st.integers(0, 6)
+verdicts: st.SearchStrategy[Outcome] = st.sampled_from([RETRYING, REJECTED, RETURNED_TO_SENDER, Ignored()])
+outcomes = other_outcomes | verdicts
 
 
 def steps(outcome: Outcome, terms: Terms, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
@@ -47,6 +52,34 @@ def test_a_task_whose_child_died() -> None:
     story = "its child died 3 times (task_max_deliveries); the last time: signal 9 (SIGKILL)"
     assert steps(LOST, WANTED, 2) == (Store(), Bury(story), Acknowledge())
     assert steps(LOST, IGNORED, 2) == (Bury(story), Acknowledge())
+
+
+def test_a_task_that_is_retried() -> None:
+    """A crash before the next attempt is published would lose the task; after it, at worst, repeats it."""
+    assert steps(RETRYING, WANTED) == (Store(), RunLater(), Acknowledge())
+    assert steps(RETRYING, IGNORED) == (RunLater(), Acknowledge())
+    assert steps(RETRYING, WANTED, early=True) == (Store(), RunLater())
+    assert steps(RETRYING, IGNORED, early=True) == (RunLater(),)
+
+
+def test_a_task_that_is_rejected() -> None:
+    """What a task rejects would vanish, or whoever waits not hear of it."""
+    letter = Bury("the task rejected it: no")
+    assert steps(REJECTED, WANTED) == (Store(), letter, Acknowledge())
+    assert steps(REJECTED, IGNORED) == (letter, Acknowledge())
+    assert steps(REJECTED, WANTED, early=True) == (Store(), letter)
+
+
+def test_a_task_that_is_given_back() -> None:
+    """Whoever waits would be told of an end, or a message that the broker has forgotten be lost."""
+    assert steps(RETURNED_TO_SENDER, WANTED) == (GiveBack(),)
+    assert steps(RETURNED_TO_SENDER, WANTED, 1, early=True) == (RunAgain(1),)
+
+
+def test_a_task_that_is_ignored() -> None:
+    """It would come back, or a result be sent that the task has kept for itself."""
+    assert steps(Ignored(), WANTED) == (Acknowledge(),)
+    assert steps(Ignored(), WANTED, early=True) == ()
 
 
 def test_at_most_once_means_it() -> None:
@@ -85,7 +118,7 @@ def test_results_are_stored_first_and_only_if_wanted(
     assert stores in ([], [0])
     assert terms.wants_result or not stores
     is_final = not places(found, RunAgain) and not places(found, GiveBack)
-    assert not (terms.wants_result and is_final) or stores == [0]
+    assert not (terms.wants_result and is_final) or stores == ([] if isinstance(outcome, Ignored) else [0])
 
 
 @given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
@@ -113,4 +146,12 @@ def test_the_attempts_are_counted(terms: Terms, lost_before: int) -> None:
 def test_only_the_lost_go_back(outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool) -> None:
     """A task that has run to its end would run again after a stop."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
-    assert not places(found, GiveBack) or isinstance(outcome, Lost)
+    assert not places(found, GiveBack) or isinstance(outcome, Lost) or outcome == RETURNED_TO_SENDER
+
+
+@given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+def test_retries_are_no_deaths(terms: Terms, lost_before: int, acknowledged: bool, stopping: bool) -> None:
+    """A retry would be dropped because the worker stops, or after as many attempts as children may die."""
+    found = settle(RETRYING, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    assert len(places(found, RunLater)) == 1
+    assert not places(found, Bury)

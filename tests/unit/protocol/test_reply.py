@@ -9,15 +9,15 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import Celery
 from celery.backends.base import Backend
-from celery.exceptions import NotRegistered, TaskRevokedError
+from celery.exceptions import MaxRetriesExceededError, NotRegistered, Reject, TaskRevokedError
 from hypothesis import given
 
 from hybridpool import errors
 from hybridpool.child import words
 from hybridpool.child.codec import encode
 from hybridpool.message import Head
-from hybridpool.outcome import Lost, Outcome, Raised, Refused, Returned, TimedOut
-from hybridpool.protocol.reply import Expired, read_meta, write_meta
+from hybridpool.outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned, TimedOut
+from hybridpool.protocol.reply import Expired, is_final, read_meta, write_meta
 from tests.strategies import NOON, outcomes, values
 
 CELERY = Celery("test", set_as_current=False)
@@ -239,3 +239,58 @@ def test_over_its_soft_limit() -> None:
     """A Celery client would be told a type that it does not know."""
     told = to_celery(words.raised(errors.SoftTimeLimitExceeded(2.0)))["result"]
     assert (type(told), told.args) == (SoftTimeLimitExceeded, (2.0,))
+
+
+# ---- retries and verdicts --------------------------------------------------------------------------------------------
+
+
+def retrying(error: Exception | None) -> Retrying:
+    """Return the outcome of a task that is to be run again."""
+    said = raised(error) if error is not None else words.raised(errors.Retry())
+    return Retrying(said.kind, said.module, said.arguments, said.text, said.traceback, None, None)
+
+
+@pytest.mark.parametrize("error", [OSError("away"), ShopError("x")])
+def test_a_retry(error: Exception) -> None:
+    """A Celery client would not see why the task is run again, or any client take it for the end."""
+    outcome = retrying(error)
+    decoded = to_celery(outcome)
+    assert (decoded["status"], decoded["traceback"]) == ("RETRY", outcome.traceback)
+    assert (type(decoded["result"]), decoded["result"].args) == (type(error), error.args)
+    assert not is_final(meta(outcome))
+    assert not is_final(from_celery(error, "RETRY"))
+
+
+def test_a_retry_without_a_reason() -> None:
+    """A Celery client would be shown an exception that nobody raised; Celery's own worker tells it none."""
+    decoded = to_celery(retrying(None))
+    assert (decoded["status"], decoded["result"]) == ("RETRY", None)
+
+
+def test_retries_exhausted() -> None:
+    """`except MaxRetriesExceededError` in a Celery program would no longer catch it, nor our name for it in ours."""
+    error = errors.RetriesExhausted("shop.add was retried 3 times")
+    decoded = to_celery(raised(error))
+    assert decoded["status"] == "FAILURE"
+    assert type(decoded["result"]) is MaxRetriesExceededError
+    assert str(decoded["result"]) == "shop.add was retried 3 times"
+    for written in (meta(raised(error)), from_celery(MaxRetriesExceededError("shop.add was …"), "FAILURE")):
+        with pytest.raises(errors.RetriesExhausted, match=r"shop\.add was"):
+            read_meta(written)
+
+
+def test_rejected() -> None:
+    """A Celery client would not know Reject by its name."""
+    decoded = to_celery(Rejected("no", False))
+    assert decoded["status"] == "FAILURE"
+    assert type(decoded["result"]) is Reject
+    assert (decoded["result"].reason, decoded["result"].requeue) == ("no", False)
+    # also where Celery is imported, as it is here
+    with pytest.raises(errors.TaskFailed, match=r"celery\.exceptions\.Reject\('no', False\)"):
+        read_meta(meta(Rejected("no", False)))
+
+
+def test_verdicts_are_metas_too() -> None:
+    """Some outcome would have no form, and end the worker."""
+    assert json.loads(meta(Ignored()))["status"] == "IGNORED"
+    assert is_final(meta(Rejected("no", False)))

@@ -1,0 +1,231 @@
+"""`hybridpool dlq` against a real node: from a child's death to the task's success."""
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridpool.cli import main
+from hybridpool.cli.dlq_view import as_json
+from tests.queues import Desk
+from tests.rabbit import Node
+from tests.workers import PATIENCE, ROOT, Worker
+
+POISON = '''
+"""Kills its child until somebody has mended it."""
+import os, signal
+from pathlib import Path
+from hybridpool import App
+
+app = App("poison")
+
+
+@app.task(name="poison.drink")
+def drink(cure: str) -> str:
+    if not Path(cure).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "well"
+'''
+
+
+@pytest.fixture
+def desk(broker_url: str) -> Iterator[Desk]:
+    """Another client's view of the queues."""
+    with Desk(broker_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def buried(desk: Desk, queue_name: str) -> Iterator[str]:
+    """A queue with three dead letters."""
+    desk.declare(queue_name)
+    bury(desk, queue_name)
+    yield queue_name
+    desk.delete(queue_name)
+    desk.delete(f"{queue_name}.dead")
+
+
+def bury(desk: Desk, queue: str, kind: str = "classic") -> None:
+    """Put three dead letters there."""
+    desk.declare(f"{queue}.dead", {"x-queue-type": kind})
+    for number in range(3):
+        headers = {"task": "shop.add", "id": f"id-{number}", "x-hybridpool-queue": queue, "x-hybridpool-lost": 2}
+        desk.put(f"{queue}.dead", b"[[1], {}, {}]", headers)
+    desk.until_depth(f"{queue}.dead", 3)
+
+
+@pytest.fixture
+def dlq(broker_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "Dlq":
+    """The command line, with the broker in the environment."""
+    monkeypatch.setenv("HYBRIDPOOL_BROKER_URL", broker_url)
+    return Dlq(capsys)
+
+
+class Dlq:
+    """Runs commands in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.err = ""
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        """Run one, and return its output."""
+        ended = main(["dlq", *words])
+        out, self.err = self._capsys.readouterr()
+        assert ended == code, self.err
+        assert "guest:guest" not in out + self.err
+        return out
+
+    def ids(self, queue: str) -> list[str]:
+        """List the IDs."""
+        return [letter["id"] for letter in json.loads(self("ls", "-Q", queue, "--json"))]
+
+
+def test_from_death_to_life(dlq: Dlq, desk: Desk, broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A task that killed its children could not be looked into, nor run once it is mended."""
+    (tmp_path / "poison.py").write_text(POISON)
+    cure = tmp_path / "cure"
+    path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with Worker(broker_url, queue_name, "-c1", "-n", "first@h", app="poison", env=path) as worker:
+        task_id = desk.call(queue_name, "poison.drink", str(cure), argsrepr=f"({str(cure)!r},)")
+        desk.until_depth(f"{queue_name}.dead", 1)
+        # the list, for people and for programs
+        assert task_id in dlq("ls", "-Q", queue_name)
+        [letter] = json.loads(dlq("ls", "-Q", queue_name, "--json"))
+        assert (letter["task"], letter["queue"], letter["worker"]) == ("poison.drink", queue_name, "first@h")
+        assert (letter["deliveries"], letter["exitcode"]) == (3, -9)
+        assert letter["peak"] > 2**20
+        assert len(letter["history"]) == 3
+        assert all("first@h ForkPoolWorker-" in note and "signal 9 (SIGKILL)" in note for note in letter["history"])
+        # the story, by the beginning of the ID
+        shown = dlq("show", task_id[:8], "--body", "-Q", queue_name)
+        for part in (task_id, "signal 9 (SIGKILL)", "deaths:", "history:", "MiB resident", str(cure), "argsrepr"):
+            assert part in shown
+        # mended and sent back: as new, so that it has all its deliveries again
+        cure.touch()
+        assert dlq("replay", task_id, "-Q", queue_name) == f"poison.drink[{task_id}] sent to {queue_name}\n"
+        worker.see(rf"Task poison\.drink\[{task_id}\] succeeded in \S+: 'well'$")
+        assert dlq("ls", "-Q", queue_name) == "no dead letters\n"
+        desk.until_depth(f"{queue_name}.dead", 0)
+    desk.delete(queue_name)
+    desk.delete(f"{queue_name}.dead")
+
+
+def test_looking_leaves_all_as_it_is(dlq: Dlq, desk: Desk, buried: str) -> None:
+    """Whoever looks would change what is there, or its order."""
+    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+    dlq("show", "id-1", "-Q", buried)
+    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+    desk.until_depth(f"{buried}.dead", 3)
+
+
+def test_looking_often(dlq: Dlq, desk: Desk, queue_name: str) -> None:
+    """A quorum queue counts deliveries, and drops what it has delivered too often."""
+    bury(desk, queue_name, "quorum")
+    for _ in range(25):
+        assert dlq.ids(queue_name) == ["id-0", "id-1", "id-2"]
+        # a quorum queue has what is given back only when its log has it
+        desk.until_depth(f"{queue_name}.dead", 3)
+    letter = desk.take(f"{queue_name}.dead")
+    assert letter.headers["x-delivery-count"] < 20
+    assert (letter.body, letter.headers["x-hybridpool-lost"]) == (b"[[1], {}, {}]", 2)
+    desk.delete(f"{queue_name}.dead")
+
+
+def test_replay(dlq: Dlq, desk: Desk, buried: str) -> None:
+    """A letter would come back changed, go elsewhere, or take others with it."""
+    dlq("replay", "id-1", "-Q", buried)
+    desk.until_depth(buried, 1)
+    message = desk.take(buried)
+    assert (message.body, message.headers) == (b"[[1], {}, {}]", {"task": "shop.add", "id": "id-1"})
+    assert message.properties["delivery_mode"] == 2
+    assert dlq.ids(buried) == ["id-0", "id-2"]
+    dlq("replay", "--all", "-Q", buried)
+    desk.until_depth(buried, 2)
+    assert dlq("replay", "--all", "-Q", buried) == "no dead letters\n"
+
+
+def test_replay_to_no_queue(dlq: Dlq, buried: str) -> None:
+    """Letters would be lost, because there is no queue to take them."""
+    dlq("replay", "--all", "--to", f"{buried}.nosuch", "-Q", buried, code=1)
+    assert dlq.err.count("stays in") == 3
+    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+
+
+def test_purge(dlq: Dlq, desk: Desk, buried: str) -> None:
+    """Another letter would be deleted than the one that was named."""
+    assert dlq("purge", "id-1", "--yes", "-Q", buried) == f"shop.add[id-1] deleted from {buried}.dead\n"
+    assert dlq.ids(buried) == ["id-0", "id-2"]
+    dlq("purge", "--all", "--yes", "-Q", buried)
+    desk.until_depth(f"{buried}.dead", 0)
+
+
+def test_wrong_ids(dlq: Dlq, buried: str) -> None:
+    """A mistyped ID would be ignored, and one that is too short mean several letters."""
+    dlq("replay", "id-0", "nosuch", "-Q", buried, code=1)
+    assert dlq.err == "hybridpool: there is no dead letter nosuch\n"
+    dlq("purge", "id-", "--yes", "-Q", buried, code=1)
+    assert dlq.err == "hybridpool: id- may be id-0 or id-1 or id-2\n"
+    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+
+
+def test_no_queue(dlq: Dlq, queue_name: str) -> None:
+    """A system without dead letters would look broken."""
+    assert dlq("ls", "-Q", queue_name) == "no dead letters\n"
+    assert dlq("ls", "-Q", queue_name, "--json") == as_json([]) + "\n"
+    dlq("show", "x", "-Q", queue_name, code=1)
+    assert dlq.err == "hybridpool: there is no dead letter x\n"
+
+
+def test_the_app_says_where(dlq: Dlq, buried: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app's own settings would not hold for looking at its dead letters."""
+    name = f"looked{uuid.uuid4().hex}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from hybridpool import App\napp = App('looked', task_default_queue='{buried}')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "id-2" in dlq("ls", "-A", name)
+
+
+def test_a_queue_that_grows(dlq: Dlq, buried: str, broker_url: str) -> None:
+    """While letters come in faster than they are read, looking would not end."""
+    enough = threading.Event()
+
+    def grow() -> None:
+        with Desk(broker_url) as writer:
+            for number in range(3, 3000):
+                if enough.is_set():
+                    return
+                writer.put(f"{buried}.dead", b"[]", {"task": "shop.add", "id": f"id-{number}"})
+                writer.depth(buried)  # a round trip, or the broker would stop reading from a writer that is so quick
+
+    writing = threading.Thread(target=grow)
+    writing.start()
+    try:
+        for _ in range(3):
+            assert dlq.ids(buried)[:3] == ["id-0", "id-1", "id-2"]
+    finally:
+        enough.set()
+        writing.join(PATIENCE)
+
+
+def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong address would hang, end in a traceback, or show a password."""
+    assert main(["dlq", "ls", "-b", "amqp://me:secret@127.0.0.1:1//"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("hybridpool: no connection to amqp://me:**@127.0.0.1:1//: ")
+    assert shown.err.count("\n") == 1
+    assert "secret" not in shown.err
+
+
+def test_a_wrong_password(rabbit_node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """A password would be shown because it is wrong."""
+    assert main(["dlq", "ls", "-b", f"amqp://guest:secret@127.0.0.1:{rabbit_node.port}//"]) == 1
+    told = capsys.readouterr().err
+    assert "refused us" in told
+    assert told.count("\n") == 1
+    assert "secret" not in told

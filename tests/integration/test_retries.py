@@ -1,0 +1,289 @@
+"""Tasks that are run again, rejected or ignored: in a worker in this process, and in a real one over RabbitMQ."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridpool import App, events
+from hybridpool.embed import embedded
+from hybridpool.errors import ResultTimeout, RetriesExhausted, TaskFailed
+from hybridpool.protocol.dead import REASON
+from tests.apps import retrying
+from tests.apps.retrying import Away, Gone
+from tests.contract.inbox import Facts
+from tests.queues import Desk
+from tests.rabbit import Node
+from tests.workers import Worker, client_of
+
+APP = "tests.apps.retrying"
+RESULT = 15.0
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    """Where attempts are written down."""
+    (tmp_path / "journal").touch()
+    return str(tmp_path / "journal")
+
+
+def attempts(journal: str) -> list[list[str]]:
+    """Read it: id, retries and pid of each attempt."""
+    return [line.split() for line in Path(journal).read_text().splitlines()]
+
+
+# ---- embedded --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def facts() -> AsyncIterator[Facts]:
+    """A worker in this process."""
+    bus, found = events.Bus(), Facts()
+    bus.subscribe(found)
+    async with embedded(retrying.app, f"{APP}:app", bus=bus, worker_concurrency=1):
+        yield found
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_autoretry(facts: Facts, journal: str) -> None:
+    """A task would not be run until it succeeds, or each attempt be another task to whoever waits."""
+    handle = await retrying.succeed_at.enqueue(journal, 4)
+    assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(4)]
+    told = facts.of(events.TaskRetried)
+    assert [(fact.id, fact.wait, fact.text) for fact in told] == [
+        (handle.id, 0, f"Away('attempt {number}')") for number in (1, 2, 3)
+    ]
+    assert not facts.of(events.TaskFailed)
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_the_end_of_retries(facts: Facts, journal: str) -> None:
+    """Whoever waits would wait for ever, or not hear what was wrong."""
+    handle = await retrying.succeed_at.enqueue(journal, 10)
+    with pytest.raises(Away, match="attempt 5"):
+        await handle.get(RESULT)
+    assert len(attempts(journal)) == 5
+    assert len(facts.of(events.TaskFailed)) == 1
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_no_end(facts: Facts, journal: str) -> None:
+    """`max_retries=None` would be some number."""
+    assert await (await retrying.for_ever.enqueue(journal, 9)).get(RESULT) == 9
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_what_is_not_retried(facts: Facts, journal: str) -> None:
+    """`dont_autoretry_for` would be retried all the same."""
+    with pytest.raises(Gone, match="for good"):
+        await (await retrying.gone.enqueue(journal)).get(RESULT)
+    assert len(attempts(journal)) == 1
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_at_most_once(facts: Facts, journal: str) -> None:
+    """A task that is acknowledged before its start would have no retries."""
+    handle = await retrying.at_most_once.enqueue(journal, 3)
+    assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_the_task_asks(facts: Facts, journal: str) -> None:
+    """`self.retry` would lose what it was told: arguments, countdown, reason."""
+    handle = await retrying.bound.enqueue(journal, 7)
+    assert await handle.get(RESULT) == ["bound", 2, 8, "two"]
+    assert [(fact.wait, fact.text) for fact in facts.of(events.TaskRetried)] == [(0, ""), (0.2, "Away('again')")]
+    assert {attempt[0] for attempt in attempts(journal)} == {handle.id}
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_without_bind(facts: Facts, journal: str) -> None:
+    """Code below a task could not ask for a retry, or `except Exception` around it would swallow it."""
+    with pytest.raises(Away, match="that was all"):
+        await (await retrying.unbound.enqueue(journal)).get(RESULT)
+    assert [retries for _, retries, _ in attempts(journal)] == ["0", "1"]
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_raised_by_hand(facts: Facts, journal: str) -> None:
+    """`raise Retry` would go round for ever."""
+    with pytest.raises(Away, match="by hand"):
+        await (await retrying.by_hand.enqueue(journal)).get(RESULT)
+    assert [retries for _, retries, _ in attempts(journal)] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_a_soft_limit_is_retried(facts: Facts, journal: str, tmp_path: Path) -> None:
+    """A task that was slow once could not be tried again."""
+    gate = str(tmp_path / "gate")
+    os.mkfifo(gate)
+    # held for writing, so that opening it for reading does not wait for somebody else
+    fd = os.open(gate, os.O_RDWR)
+    try:
+        assert await (await retrying.too_slow.enqueue(journal, gate)).get(RESULT) == "in time"
+    finally:
+        os.close(fd)
+    [fact] = facts.of(events.TaskRetried)
+    assert fact.text.startswith("SoftTimeLimitExceeded(")
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_verdicts(facts: Facts, journal: str) -> None:
+    """A rejected task would be run again, one that is given back not, one that is ignored have a result."""
+    with pytest.raises(TaskFailed, match=r"Reject\('no stock', False\)"):
+        await (await retrying.rejected.enqueue("no stock")).get(RESULT)
+    assert await (await retrying.given_back.enqueue(journal)).get(RESULT) == 2
+    ignored = await retrying.ignored.enqueue(journal)
+    await facts.see(events.TaskIgnored)
+    assert await (await retrying.add.enqueue(2, 3)).get(RESULT) == 5
+    with pytest.raises(ResultTimeout):
+        await ignored.get(0)
+    # acknowledged: it did not come again
+    assert len(attempts(journal)) == 3
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_slips(facts: Facts) -> None:
+    """A slip in one task would end its child, or the worker with all other tasks."""
+    for slip, complaint in (("countdown", "not 'soon'"), ("infinity", "not inf"), ("object", "as JSON")):
+        with pytest.raises(TypeError, match=complaint):
+            await (await retrying.wrongly.enqueue(slip)).get(RESULT)
+    await retrying.wrongly.enqueue("far")
+    await facts.see(events.TaskRetried)
+    assert await (await retrying.add.enqueue(2, 3)).get(RESULT) == 5
+    assert len(facts.of(events.ChildReady)) == 1
+
+
+# ---- RabbitMQ --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def queue() -> str:
+    """The queue of this file's worker."""
+    return f"test-retries-{time.time_ns()}"
+
+
+@pytest.fixture(scope="module")
+def worker(rabbit_node: Node, queue: str) -> Iterator[Worker]:
+    """A real worker."""
+    with Worker(rabbit_node.url, queue, "-c2", app=APP, ready=2) as started:
+        yield started
+
+
+@pytest.fixture
+def client(worker: Worker, rabbit_node: Node, queue: str) -> Iterator[App]:
+    """An app that knows no tasks."""
+    with client_of(rabbit_node.url, queue) as app:
+        yield app
+
+
+def lines_of(worker: Worker, task_id: str) -> list[str]:
+    """Return what the log says of a task: level, and what follows its id."""
+    wanted = rf"(\w+)/[\w-]+\] Task {APP}\.\w+\[{task_id}\] (.*)"
+    return [f"{match[1]} {match[2]}" for match in worker.seen(wanted)]
+
+
+def test_autoretry_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
+    """A task would not be run until it succeeds; the log would not tell why it comes again."""
+    handle = client.send_task(f"{APP}.succeed_at", (journal, 3))
+    assert handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
+    worker.see(rf"{handle.id}\] succeeded")
+    assert [line.split(" in ")[0] for line in lines_of(worker, handle.id)] == [
+        "INFO received",
+        "INFO retry: Retry",
+        "INFO received",
+        "INFO retry: Retry",
+        "INFO received",
+        "INFO succeeded",
+    ]
+    assert worker.seen(rf"{handle.id}\] retry: Retry in 0s: Away\('attempt 1'\)")
+    with Desk(broker_url) as desk:
+        assert (desk.depth(queue), desk.depth(f"{queue}.dead")) == (0, -1)
+
+
+def test_the_broker_holds_a_retry(client: App, worker: Worker, journal: str) -> None:
+    """A countdown would be waited for in a child, or be forgotten."""
+    handle = client.send_task(f"{APP}.bound", (journal, 7))
+    assert handle.get(RESULT) == ["bound", 2, 8, "two"]
+    worker.see(rf"{handle.id}\] retry: Retry in 0\.2s: Away\('again'\)")
+    worker.see(rf"{handle.id}\] retry: Retry in 0s: the task asks for it")
+
+
+def test_the_end_over_rabbit(client: App, worker: Worker, journal: str) -> None:
+    """Whoever waits would not hear what was wrong."""
+    with pytest.raises(Away, match="attempt 5"):
+        client.send_task(f"{APP}.succeed_at", (journal, 10)).get(RESULT)
+
+
+def test_at_most_once_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
+    """A retried task that was acknowledged early would be lost, or acknowledged twice, which closes the channel."""
+    handle = client.send_task(f"{APP}.at_most_once", (journal, 3))
+    assert handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
+    assert not worker.seen("No connection to")
+
+
+def test_expected_is_one_line(client: App, worker: Worker) -> None:
+    """What is no surprise would fill the log with tracebacks."""
+    handle = client.send_task(f"{APP}.expected")
+    with pytest.raises(KeyError, match="no such customer"):
+        handle.get(RESULT)
+    worker.see(rf"INFO/ForkPoolWorker-\d\] Task {APP}\.expected\[{handle.id}\] raised expected: KeyError\(")
+    assert client.send_task(f"{APP}.add", (2, 3)).get(RESULT) == 5
+    at = next(place for place, line in enumerate(worker.lines) if f"{handle.id}] raised expected" in line)
+    assert not worker.lines[at + 1].startswith("Traceback")
+
+
+def test_verdicts_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
+    """What a task rejects would vanish, or come back for ever; what it gives back would not come back."""
+    rejected = client.send_task(f"{APP}.rejected", ("no stock",))
+    with pytest.raises(TaskFailed, match="no stock"):
+        rejected.get(RESULT)
+    back = client.send_task(f"{APP}.given_back", (journal,))
+    assert back.get(RESULT) == 2
+    ignored = client.send_task(f"{APP}.ignored", (journal,))
+    worker.see(rf"INFO/ForkPoolWorker-\d\] Task {APP}\.ignored\[{ignored.id}\] ignored")
+    worker.see(rf"WARNING/\S+\] Task {APP}\.given_back\[{back.id}\] Reject\(not here\); it goes back to its queue")
+    worker.see(rf"{rejected.id}\] Reject\(no stock\); dead-lettered to {queue}\.dead")
+    with Desk(broker_url) as desk:
+        desk.until_depth(f"{queue}.dead", 1)
+        letter = desk.take(f"{queue}.dead")
+        desk.delete(f"{queue}.dead")
+        desk.until_depth(queue, 0)
+    assert (letter.headers["id"], letter.headers[REASON]) == (rejected.id, "the task rejected it: no stock")
+
+
+def test_giving_up(client: App) -> None:
+    """A task that asks too often, without an exception, would leave whoever waits without an answer."""
+    with pytest.raises(RetriesExhausted, match=rf"{APP}\.give_up was retried 0 times"):
+        client.send_task(f"{APP}.give_up").get(RESULT)
+
+
+def test_a_worker_dies_after_publishing(rabbit_node: Node, queue_name: str, journal: str) -> None:
+    """What was retried when a worker was killed would be gone with it."""
+    with client_of(rabbit_node.url, queue_name) as client:
+        with Worker(rabbit_node.url, queue_name, "-c1", app=APP) as first:
+            handle = client.send_task(f"{APP}.bound", (journal, 7))
+            first.see(rf"{handle.id}\] retry: Retry in 0s")
+            first.main.kill()
+            first.wait()
+        with Worker(rabbit_node.url, queue_name, "-c1", app=APP):
+            assert handle.get(RESULT) == ["bound", 2, 8, "two"]
+    found = attempts(journal)
+    assert {attempt[0] for attempt in found} == {handle.id}
+    # at most the one that it had published and not acknowledged went on twice
+    assert Counter(retries for _, retries, _ in found).items() <= {(n, times) for n in "012" for times in (1, 2)}
+    assert {retries for _, retries, _ in found} == {"0", "1", "2"}
