@@ -8,6 +8,7 @@ unacknowledged, so the broker delivers it again: at least once, never lost.
 import datetime as dt
 import random
 
+import anyio
 import attrs
 from anyio.abc import TaskGroup
 
@@ -48,6 +49,8 @@ class Received:
     wait: float = 0.0
 
 
+#: seconds before a message goes back that the broker would not let us settle
+_PAUSE = 1.0
 #: how a task ends that was stopped in the middle, and let that happen
 _STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
 #: None: it was not run, and will be
@@ -144,10 +147,15 @@ class Settler:
             try:
                 await self._do(step, received, outcome)
             except BrokerError as error:
-                self._bus.emit(events.SettleFailed(received.head.name, received.head.id, str(error)))
-                if isinstance(step, Store) and not isinstance(error, BrokerUnavailable):
+                is_over = isinstance(step, Store) and not isinstance(error, BrokerUnavailable)
+                comes_again = not received.acknowledged and not is_over
+                self._bus.emit(events.SettleFailed(received.head.name, received.head.id, str(error), comes_again))
+                if is_over:
                     # The task has run. That nobody can be told is no reason to run it again.
                     continue
+                if not isinstance(error, BrokerUnavailable):
+                    # It comes back at once, and may fail at once for the same reason.
+                    await anyio.sleep(_PAUSE)
                 # Without a connection this says nothing, and the broker has the message back already.
                 self._broker.requeue(received.delivery)
                 return

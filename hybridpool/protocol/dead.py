@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import attrs
 
 from hybridpool.child.codec import JSON
-from hybridpool.message import Delivery, Outgoing
+from hybridpool.message import Delivery, Outgoing, whole_seconds
 from hybridpool.outcome import Lost
 from hybridpool.protocol.head import LOST_BEFORE
 
@@ -119,12 +119,12 @@ def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime
     message = _again(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
     if body is not None:
         message = attrs.evolve(message, body=body, content_type=JSON, content_encoding="utf-8")
-    return attrs.evolve(message, delay=int(wait))
+    return attrs.evolve(message, delay=whole_seconds(wait))
 
 
 def later(delivery: Delivery, wait: float) -> Outgoing:
     """Write the message again for its own queue, to be there when its time has come."""
-    return attrs.evolve(_again(delivery, delivery.queue, {}), delay=int(wait))
+    return attrs.evolve(_again(delivery, delivery.queue, {}), delay=whole_seconds(wait))
 
 
 def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:

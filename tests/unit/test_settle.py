@@ -252,7 +252,7 @@ async def test_no_connection_midway(desk: Desk, outcome: Outcome, step: str) -> 
     told = await desk.settled()
     assert told[-2:] == [step, "requeue"], "nothing may follow the step that failed"
     assert "ack" not in told
-    assert desk.facts.of(events.SettleFailed) == [events.SettleFailed("shop.add", "id-1", "cut")]
+    assert desk.facts.of(events.SettleFailed) == [events.SettleFailed("shop.add", "id-1", "cut", comes_again=True)]
     [again] = await desk.inbox.take(1)
     assert again.redelivered
 
