@@ -27,6 +27,8 @@ class BrokerLost:
     reason: str
     #: seconds until the next attempt
     retry_in: float
+    #: masked: the one that is tried next, at once, if it is another
+    next_url: str = ""
 
 
 @attrs.frozen
@@ -247,6 +249,22 @@ class ChildSaid:
     text: str
 
 
+@attrs.frozen
+class PublishingBlocked:
+    """The broker is short of something and reads nothing of what we publish: until resumed, or `BrokerLost`."""
+
+    #: masked
+    url: str
+    #: "low on memory", "low on disk"
+    reason: str
+
+
+@attrs.frozen
+class PublishingResumed:
+    #: masked
+    url: str
+
+
 Fact = (
     BrokerConnected
     | BrokerLost
@@ -274,6 +292,8 @@ Fact = (
     | PoolScaled
     | PoolHeld
     | ChildSaid
+    | PublishingBlocked
+    | PublishingResumed
 )
 Listener = Callable[[Fact], None]
 

@@ -108,10 +108,8 @@ class LogFace:
                     id,
                     reason,
                 )
-            case events.BrokerConnected() | events.BrokerLost() | events.QueueDiffers() | events.ConsumingStarted():
-                _broker_line(fact)
             case _:
-                _child_line(fact)
+                _broker_line(fact)
 
 
 def _verdict_line(
@@ -130,18 +128,29 @@ def _verdict_line(
             _say(DEBUG, "Task %s[%s] came %.1f s before its time; the broker holds it", name, id, wait)
 
 
-def _broker_line(
-    fact: events.BrokerConnected | events.BrokerLost | events.QueueDiffers | events.ConsumingStarted,
-) -> None:
+def _broker_line(fact: events.Fact) -> None:
     match fact:
         case events.BrokerConnected(url):
             _say(INFO, "Connected to %s", url)
+        case events.BrokerLost(url, reason, _, next_url) if next_url:
+            _say(ERROR, "No connection to %s: %s. Trying %s now.", url, reason, next_url)
         case events.BrokerLost(url, reason, retry_in):
             _say(ERROR, "No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
         case events.QueueDiffers(queue, reason):
             _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
             _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
+        case events.PublishingBlocked(url, reason):
+            _say(
+                WARNING,
+                "RabbitMQ blocks publishing: %s (%s). Results, retries and dead letters wait.",
+                reason,
+                url,
+            )
+        case events.PublishingResumed(url):
+            _say(INFO, "RabbitMQ takes messages again (%s)", url)
+        case _:
+            _child_line(fact)
 
 
 def _child_line(fact: events.Fact) -> None:
