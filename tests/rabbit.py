@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tests.rabbit_install import find_server
 
@@ -28,6 +28,16 @@ MARK = "HPTEST_RUN"
 BOOT_LIMIT = 45.0
 STOP_LIMIT = 30.0
 LOOK_AGAIN = 0.02
+#: bytes
+MEMORY = 2 * 1024**3
+
+
+class Papers(NamedTuple):
+    """What a node needs for TLS: files in PEM format."""
+
+    ca: Path
+    certificate: Path
+    key: Path
 
 
 class Node:
@@ -35,15 +45,19 @@ class Node:
 
     :param name: short name of the Erlang node.
     :param memory: the high watermark of memory, in bytes; a tiny one raises the alarm at once.
+    :param tls: listen with TLS too, and take only clients with a certificate of the same CA.
     """
 
-    def __init__(self, name: str = "hybridpool", *, memory: int = 2 * 1024**3) -> None:
+    def __init__(self, name: str = "hybridpool", *, memory: int = MEMORY, tls: Papers | None = None) -> None:
         self._bin = find_server()
         self._base = Path(tempfile.mkdtemp(prefix="rabbit-"))
-        self.port, self._dist_port, self._epmd_port, self._ctl_port = free_ports(4)
+        self.port, self.tls_port, self._dist_port, self._epmd_port, self._ctl_port = free_ports(5)
         self.name = f"{name}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._write_files(memory)
+        self._has_tls = tls is not None
+        if tls is not None:
+            self._add_tls(tls)
 
     @property
     def url(self) -> str:
@@ -82,10 +96,13 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
-        ready = wait_for(lambda: speaks_amqp(self.port) or not self.is_running(), BOOT_LIMIT)
+        ready = wait_for(lambda: self._is_ready() or not self.is_running(), BOOT_LIMIT)
         if not (ready and self.is_running()):
             raise RuntimeError(f"{self.name} did not become ready; its log is in {self._base / 'log'}")
         return self
+
+    def _is_ready(self) -> bool:
+        return speaks_amqp(self.port) and (not self._has_tls or is_open(self.tls_port))
 
     def stop(self) -> None:
         """End the node in good order; its data stay. SIGTERM does what `rabbitmqctl stop` takes two seconds for."""
@@ -135,6 +152,14 @@ class Node:
             raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
+    def raise_alarm(self) -> None:
+        """Make the node believe that it is short of memory: it blocks who publishes."""
+        self.ctl("set_vm_memory_high_watermark", "0.0001")
+
+    def clear_alarm(self) -> None:
+        """Give it memory again."""
+        self.ctl("set_vm_memory_high_watermark", "absolute", str(MEMORY))
+
     def destroy(self) -> None:
         """Kill the node and its epmd, remove its files."""
         self.kill()
@@ -180,6 +205,18 @@ class Node:
             "log.file.level = info",
         ]
         (self._base / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+
+    def _add_tls(self, papers: Papers) -> None:
+        lines = [
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}",
+            f"ssl_options.cacertfile = {papers.ca}",
+            f"ssl_options.certfile = {papers.certificate}",
+            f"ssl_options.keyfile = {papers.key}",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+        ]
+        with (self._base / "rabbitmq.conf").open("a") as conf:
+            conf.write("\n".join(lines) + "\n")
 
     def _env(self) -> dict[str, str]:
         strangers = ("RABBITMQ_", "ERL_", MARK)
@@ -235,6 +272,12 @@ def speaks_amqp(port: int) -> bool:
             return link.recv(1) == b"\x01"
     except OSError:
         return False
+
+
+def is_open(port: int) -> bool:
+    """Tell whether somebody listens."""
+    with socket.socket() as link:
+        return link.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(true: Callable[[], bool], limit: float) -> bool:

@@ -25,6 +25,7 @@ def open_broker(
 
     The first call for a scheme imports its driver, about 0.2 s: call it before the event loop runs, if that matters.
 
+    :param url: for RabbitMQ several may be given, with `;` between them.
     :param heartbeat: seconds.
     :param connect_timeout: seconds for one attempt to connect.
     :param name: shown by the broker as the connection's name.

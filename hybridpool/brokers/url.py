@@ -2,17 +2,21 @@
 
 ``amqp://user:password@host:port/vhost``. The virtual host is what follows the first slash: nothing or one more slash
 is ``/`` (``amqp://host``, ``amqp://host/``, ``amqp://host//``), a slash inside a name is written ``%2F`` or ``/``.
+Several are written with ``;`` between them, and tried in turn.
 """
 
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
 
+from hybridpool.config.urls import split
 from hybridpool.errors import ConfigError
 
 #: port by scheme; Celery's spelling ``pyamqp`` is read as ``amqp``
 PORTS = {"amqp": 5672, "amqps": 5671}
 MEMORY = "memory"
+#: names in the query that mean TLS
+_TLS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
 
 
 @attrs.frozen(kw_only=True)
@@ -36,15 +40,26 @@ class BrokerUrl:
         return f"{self.scheme}://{self.user}:**@{host}:{self.port}/{self.vhost}"
 
 
+def parse_all(url: str, setting: str = "broker_url") -> tuple[BrokerUrl, ...]:
+    """Read one or more URLs of the same broker or cluster.
+
+    :raises ConfigError: as `parse`, or if ``memory://`` is one of several.
+    """
+    urls = tuple(parse(each, setting) for each in split(url))
+    if len(urls) > 1 and any(each.scheme == MEMORY for each in urls):
+        raise ConfigError(f"{setting}: memory:// cannot be one of several URLs")
+    return urls
+
+
 def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
-    """Read a broker URL.
+    """Read a broker URL; of several, the first.
 
     :param setting: the setting's name, for the message.
     :raises ConfigError: if the scheme is not known or the URL has no usable host or port; the message is one line and
         quotes no part in which a password may stand.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(split(url)[0])
         port = parts.port
     except ValueError:
         raise ConfigError(
@@ -59,7 +74,14 @@ def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
             if "://" in url
             else f"{setting}: this is no URL; it must begin with amqp://, amqps:// or memory://"
         )
-    return _amqp(parts, scheme, port)
+    if ";" in parts.path + parts.query:
+        # what follows may be another URL with a typing error in it, whose password would be taken for a name
+        raise ConfigError(f"{setting}: after a semicolon, a whole URL must follow; in a name it is written %3B")
+    found = _amqp(parts, scheme, port)
+    tls = [name for name, _ in found.query if name in _TLS]
+    if tls and scheme == "amqp":
+        raise ConfigError(f"{setting}: {tls[0]} is for TLS; write amqps:// in place of amqp://")
+    return found
 
 
 def _amqp(parts: SplitResult, scheme: str, port: int | None) -> BrokerUrl:

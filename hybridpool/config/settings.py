@@ -117,7 +117,7 @@ class Settings:
         units.size("B"), "64MiB", "Refuse larger messages: 64MiB, or a number of bytes.",
         kind=MESSAGES, opts="--max-message-size", metavar="SIZE")
     broker_url: str = setting(
-        urls.broker, "amqp://guest:guest@localhost:5672//", "Where RabbitMQ is.",
+        urls.broker, "amqp://guest:guest@localhost:5672//", "Where RabbitMQ is; URL;URL: one helps out for the other.",
         kind=BROKER, opts="-b --broker", metavar="URL", default_text="amqp://guest:**@localhost:5672//", secret=True)
     broker_connection_timeout: float = setting(
         units.some_seconds, "4s", "How long one attempt to connect may take.",

@@ -7,11 +7,13 @@ from hybridpool.config.units import BadValue
 
 _BROKERS = {"amqp": "amqp", "amqps": "amqps", "pyamqp": "amqp", "memory": "memory"}
 _BROKER = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
+#: where several URLs are cut: a semicolon before a broker's scheme, so that one in a password does no harm
+_BETWEEN = re.compile(r"\s*;\s*(?=(?:py)?amqps?://|memory://)", re.IGNORECASE)
 _BACKEND = "rpc:// or disabled (no other result backend exists yet)"
 
 
 def masked(url: str) -> str:
-    """Show a URL with `**` for its password, fit for logs and error messages.
+    """Show a URL, or several, with `**` for each password, fit for logs and error messages.
 
     Everything from the first colon after the scheme to the *last* at-sign counts as password, because people forget
     to escape a slash or an at-sign in it. What does not look like a URL is not shown at all: a lone password would
@@ -20,6 +22,15 @@ def masked(url: str) -> str:
     >>> masked("amqp://guest:guest@localhost:5672//")
     'amqp://guest:**@localhost:5672//'
     """
+    return ";".join(_masked(each) for each in split(url))
+
+
+def split(urls: str) -> list[str]:
+    """Cut `amqp://a;amqp://b` into its URLs; there is at least one, which may be empty."""
+    return _BETWEEN.split(urls.strip().rstrip(";"))
+
+
+def _masked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
         return "(hidden)"
@@ -33,11 +44,22 @@ def masked(url: str) -> str:
 
 
 def broker(value: object) -> str:
-    """Check a broker's URL. Celery's `pyamqp://` is `amqp://` here.
+    """Check a broker's URL, or several: with `;` between them, or a list, as Celery takes them.
 
-    :raises BadValue: if it is not a URL, or of a broker we do not speak to.
+    Celery's `pyamqp://` is `amqp://` here.
+
+    :raises BadValue: if one is not a URL, or of a broker we do not speak to.
     """
-    url = value.strip() if isinstance(value, str) else ""
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        value = ";".join(value)
+    urls = split(value) if isinstance(value, str) else [""]
+    checked = [_checked(url) for url in urls]
+    if len(checked) > 1 and any(url.startswith("memory:") for url in checked):
+        raise BadValue(_BROKER)
+    return ";".join(checked)
+
+
+def _checked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     known = _BROKERS.get(scheme.lower())
     if not separator or known is None or not _has_sound_port(url):

@@ -98,7 +98,7 @@ class LogFace:
                 _say(ERROR, "Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
             case events.TaskExpired(name, id):
                 _say(INFO, "Discarding expired task: %s[%s]", name, id)
-            case events.SettleFailed(name, id, reason):
+            case events.SettleFailed(name, id, reason, True):
                 _say(
                     WARNING,
                     "Task %s[%s] cannot be settled now: %s; the broker will deliver it again",
@@ -106,8 +106,8 @@ class LogFace:
                     id,
                     reason,
                 )
-            case events.BrokerConnected() | events.BrokerLost() | events.QueueDiffers() | events.ConsumingStarted():
-                _broker_line(fact)
+            case events.SettleFailed(name, id, reason):
+                _say(ERROR, "Task %s[%s] cannot be settled: %s; it does not come again", name, id, reason)
             case _:
                 _verdict_line(fact)
 
@@ -133,21 +133,32 @@ def _verdict_line(fact: events.Fact) -> None:
         case events.PrefetchUnlimited():
             _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
         case _:
-            _child_line(fact)
+            _broker_line(fact)
 
 
-def _broker_line(
-    fact: events.BrokerConnected | events.BrokerLost | events.QueueDiffers | events.ConsumingStarted,
-) -> None:
+def _broker_line(fact: events.Fact) -> None:
     match fact:
         case events.BrokerConnected(url):
             _say(INFO, "Connected to %s", url)
+        case events.BrokerLost(url, reason, _, next_url) if next_url:
+            _say(ERROR, "No connection to %s: %s. Trying %s now.", url, reason, next_url)
         case events.BrokerLost(url, reason, retry_in):
             _say(ERROR, "No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
         case events.QueueDiffers(queue, reason):
             _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
             _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
+        case events.PublishingBlocked(url, reason):
+            _say(
+                WARNING,
+                "RabbitMQ blocks publishing: %s (%s). Results, retries and dead letters wait.",
+                reason,
+                url,
+            )
+        case events.PublishingResumed(url):
+            _say(INFO, "RabbitMQ takes messages again (%s)", url)
+        case _:
+            _child_line(fact)
 
 
 def _child_line(fact: events.Fact) -> None:

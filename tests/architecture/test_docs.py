@@ -21,7 +21,7 @@ from hybridpool.cli.main import cli
 from hybridpool.client.calls import CALL_OPTIONS
 from hybridpool.config import APP_VARIABLE, KINDS, SETTINGS
 from hybridpool.policy.lifecycle import TABLE, State
-from hybridpool.protocol import dead, head
+from hybridpool.protocol import dead
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

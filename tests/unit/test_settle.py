@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import TaskGroup
 from msgspec import structs
 
-from hybridpool import events
+from hybridpool import events, settle
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Outgoing, QueueSpec
@@ -278,8 +278,9 @@ async def test_a_result_that_is_refused(desk: Desk) -> None:
     assert desk.facts.of(events.SettleFailed)[0].reason == "too large"
 
 
-async def test_a_dead_letter_that_is_refused(desk: Desk) -> None:
+async def test_a_dead_letter_that_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that nobody can keep would be acknowledged, and so lost."""
+    monkeypatch.setattr(settle, "_PAUSE", 0.0)
     received = await desk.received()
     desk.broker.errors["publish celery.dead"] = BrokerError("no route")
     desk.settler.done(received, REFUSED, "ForkPoolWorker-1", 0.1)

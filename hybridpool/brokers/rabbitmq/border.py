@@ -4,6 +4,7 @@ Texts are one line and never hold a password: they are made of the broker's own 
 """
 
 import asyncio
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -17,6 +18,11 @@ REFUSALS = (403, 530)
 #: (RuntimeError is what it raises for a channel on a closed connection)
 GONE = (foreign.AMQPConnectionError, foreign.ChannelInvalidStateError, OSError, EOFError, RuntimeError)
 LONGEST = 200
+CUT = "the connection was cut"
+
+
+class Unusable(BrokerError):
+    """What we were given to connect with cannot be used: a file of the URL's that is not there, or no certificate."""
 
 
 def reason(error: BaseException | None) -> str:
@@ -27,23 +33,38 @@ def reason(error: BaseException | None) -> str:
         text = "no answer in time"
     elif isinstance(error, BrokerError):
         text = error
+    elif (tls := _tls_fault(error)) is not None:
+        text = tls
     elif error is None or isinstance(error, asyncio.CancelledError) or not error.args:
         text = "closed" if not isinstance(error, Exception) else type(error).__name__
     else:
         text = error.args[-1]
     line = " ".join(str(text).split())
     if line.startswith(("Server connection unexpectedly closed", "Server connection reset")):
-        line = "the connection was cut"
+        line = CUT
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether the broker turned us away: wrong password, no access to the virtual host."""
+    """Tell whether trying again is in vain: wrong password, wrong virtual host, a certificate not trusted."""
+    if isinstance(error, Unusable) or _tls_fault(error) is not None:
+        return True
     if isinstance(error, foreign.ConnectionClosed) and error.args:
         return error.args[0] in REFUSALS or isinstance(error, foreign.ConnectionNotAllowed)
     return isinstance(
         error, foreign.AuthenticationError | foreign.ProbableAuthenticationError | foreign.ChannelAccessRefused
     )
+
+
+def _tls_fault(error: BaseException | None) -> str | None:
+    """Say what is wrong with the certificates or the protocol; None if it was not TLS, or the handshake was cut."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message or error.reason}"
+    if error is None or type(error) is not ssl.SSLError or not error.reason:
+        return None  # a kind of it: the other side went away
+    return f"TLS failed: {error.reason.replace('_', ' ').lower()}"
 
 
 @contextmanager

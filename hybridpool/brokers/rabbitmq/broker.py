@@ -9,10 +9,11 @@ from typing import Self
 import anyio
 
 from hybridpool.brokers.base import Deliver
+from hybridpool.brokers.rabbitmq.connection import Reach
 from hybridpool.brokers.rabbitmq.consume import Subscription
 from hybridpool.brokers.rabbitmq.session import Session
-from hybridpool.brokers.rabbitmq.supervisor import Reach, Supervisor
-from hybridpool.brokers.url import parse
+from hybridpool.brokers.rabbitmq.supervisor import Supervisor
+from hybridpool.brokers.url import parse_all
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.events import Fact
 from hybridpool.message import Delivery, Outgoing, QueueSpec
@@ -23,7 +24,7 @@ _CANCEL_AGAIN = 2.5
 
 
 class RabbitBroker:
-    """A connection to RabbitMQ that heals itself.
+    """A pair of connections to RabbitMQ that heals itself: what is published never keeps acknowledgements waiting.
 
     While there is no connection, `declare`, `consume` and `cancel` are remembered and return; they are done on the
     next connection. `publish` and `depth` raise. Once a broker has been reached, a refusal (a changed password) is
@@ -41,13 +42,14 @@ class RabbitBroker:
     ) -> None:
         """Prepare a connection; entering starts it.
 
-        :param announce: hears `BrokerConnected`, `BrokerLost` and `QueueDiffers`.
+        :param url: one, or several with `;` between them, which are tried in turn.
+        :param announce: hears `BrokerConnected`, `BrokerLost`, `QueueDiffers`, and `PublishingBlocked` with its end.
         :param heartbeat: seconds.
         :param connect_timeout: seconds for one attempt.
-        :param name: the connection's name, as the broker shows it.
+        :param name: the connections' name, as the broker shows it.
         :raises ConfigError: if the URL cannot be used.
         """
-        reach = Reach(url=parse(url), heartbeat=heartbeat, timeout=connect_timeout, name=name)
+        reach = Reach(urls=parse_all(url), heartbeat=heartbeat, timeout=connect_timeout, name=name)
         self._supervisor = Supervisor(reach, announce)
         self._running: asyncio.Task[None] | None = None
 

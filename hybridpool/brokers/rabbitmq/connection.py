@@ -1,19 +1,52 @@
-"""One AMQP connection: opened within a time, closed within a time, whatever state the broker is in."""
+"""AMQP connections: opened within a time, closed within a time, whatever state the broker is in.
+
+They come in pairs: one to consume and to ask over, one to publish over. While memory or disk is short, RabbitMQ reads
+nothing more from a connection that publishes, and acknowledgements on it would wait like the messages.
+"""
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import aio_pika
 import anyio
+import attrs
 from aio_pika.abc import ConnectionParameter
 from aiormq.channel import Channel
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
+from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.exceptions import AMQPConnectionError, ConnectionNotAllowed, InvalidFrameError
+from anyio.to_thread import run_sync
+from pamqp import commands
 from yarl import URL
 
+from hybridpool.brokers.rabbitmq import tls
+from hybridpool.brokers.rabbitmq.border import CUT, reason
 from hybridpool.brokers.url import BrokerUrl
+
+#: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the most
+#: that closing may take with a broker that does not answer
+STEP = 0.45
+
+
+@attrs.frozen(kw_only=True)
+class Reach:
+    """Where the broker is and how to talk to it."""
+
+    #: tried in turn
+    urls: tuple[BrokerUrl, ...]
+    #: seconds
+    heartbeat: int
+    #: seconds for one attempt
+    timeout: float
+    #: of the connections, as the broker shows it
+    name: str
+
+    @property
+    def masked(self) -> str:
+        """All of them, for people and logs."""
+        return ";".join(url.masked for url in self.urls)
 
 
 class RememberingTransport(TransportFactory):
@@ -50,33 +83,33 @@ class Line:
         self._wire = wire
         self._transport = transport
         assert wire.transport is not None
-        self._amqp = wire.transport.connection
+        amqp = wire.transport.connection
+        assert isinstance(amqp, Connection)
+        self._amqp = amqp
         #: done when the connection is closed, by whichever side; its exception says why
         self.closing: asyncio.Future[object] = self._amqp.closing
 
     @classmethod
-    async def open(cls, url: BrokerUrl, *, heartbeat: int, timeout: float, name: str) -> "Line":
-        """Connect and log in.
+    async def open(cls, url: BrokerUrl, *, heartbeat: int, name: str) -> "Line":
+        """Connect and log in, for as long as that takes; see `open_pair`.
 
-        :param timeout: seconds for all of it.
-        :raises TimeoutError: if it takes longer.
+        :raises Unusable: if a certificate of ours cannot be used.
         :raises AMQPError: if the broker refuses.
         :raises OSError: if there is no broker.
         """
         silence()
+        context = await run_sync(tls.context, url) if url.scheme == "amqps" else None
         transport = RememberingTransport(url.scheme)
-        wire = Wire(_address(url, heartbeat, name), transport_factory=transport)
+        wire = Wire(_address(url, heartbeat, name), ssl_context=context, transport_factory=transport)
         try:
-            with anyio.fail_after(timeout):
-                await wire.connect()
+            await wire.connect()
         except BaseException as error:
             transport.cut()
             with anyio.CancelScope(shield=True):
                 await wire.close()  # at once: there is nothing to close, but its finalizer would start a task otherwise
-            if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
-                # what a broker answers in place of opening the virtual host; aiormq 7.2 loses its words
-                why = f"virtual host {url.vhost!r} does not exist, or user {url.user!r} may not use it"
-                raise ConnectionNotAllowed(why) from error
+            clearer = _clearer(error, url)
+            if clearer is not None:
+                raise clearer from error
             raise
         return cls(wire, transport)
 
@@ -89,6 +122,32 @@ class Line:
         channel = await self._amqp.channel(publisher_confirms=confirms, frame_buffer_size=0, on_return_raises=True)
         assert isinstance(channel, Channel)
         return channel
+
+    def on_blocked(self, hear: Callable[[str | None], None]) -> None:
+        """Hear the broker's reason when it reads nothing more from this connection, and None when it reads again.
+
+        aiormq keeps that to itself. Its reader calls two private methods, which are replaced on this one connection;
+        what they did is to note it for a writer that has not begun.
+        """
+
+        async def blocked(frame: commands.Connection.Blocked) -> None:
+            hear(frame.reason or "no reason given")
+
+        async def unblocked(_: commands.Connection.Unblocked) -> None:
+            hear(None)
+
+        setattr(self._amqp, "_Connection__handle_connection_blocked", blocked)  # noqa: B010  it is not declared
+        setattr(self._amqp, "_Connection__handle_connection_unblocked", unblocked)  # noqa: B010
+
+    @property
+    def silence(self) -> str | None:
+        """Why the client library gave the connection up, if it was because nothing came in for too long."""
+        amqp = self._amqp
+        if not amqp.heartbeat_timeout or not amqp.is_connection_was_stuck:
+            return None
+        return (
+            f"nothing heard for {(amqp.heartbeat_timeout + 1) * amqp.HEARTBEAT_GRACE_MULTIPLIER} s, no heartbeat either"
+        )
 
     async def close(self, grace: float) -> None:
         """Say goodbye, or cut the connection if the broker does not answer.
@@ -103,6 +162,34 @@ class Line:
             await asyncio.wait([self._amqp.closing])
         with suppress(Exception):
             await self._wire.close()
+
+
+async def open_pair(reach: Reach, url: BrokerUrl) -> tuple[Line, Line]:
+    """Open a connection to consume over and one to publish over.
+
+    :raises TimeoutError: if both together take longer than `reach.timeout`.
+    :raises Exception: as `Line.open`.
+    """
+    with anyio.fail_after(reach.timeout):
+        consuming = await Line.open(url, heartbeat=reach.heartbeat, name=reach.name)
+        try:
+            name = f"{reach.name} (publishing)" if reach.name else ""
+            return consuming, await Line.open(url, heartbeat=reach.heartbeat, name=name)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await consuming.close(STEP)
+            raise
+
+
+def _clearer(error: BaseException, url: BrokerUrl) -> Exception | None:
+    """Return an error that says more, for what the broker only hints at."""
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
+        # what it answers in place of opening the virtual host; aiormq 7.2 loses its words
+        return ConnectionNotAllowed(f"virtual host {url.vhost!r} does not exist, or user {url.user!r} may not use it")
+    if url.scheme == "amqps" and "certfile" not in dict(url.query) and reason(error) == CUT:
+        # it says so, and hangs up: whether its word comes through is chance with TLS 1.3
+        return AMQPConnectionError(f"{CUT}; does the broker want a client certificate (certfile)?")
+    return None
 
 
 def _address(url: BrokerUrl, heartbeat: int, name: str) -> URL:

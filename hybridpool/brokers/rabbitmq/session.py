@@ -1,4 +1,4 @@
-"""One connection in use, from its opening until it fails or is closed; nothing of it outlives it."""
+"""A pair of connections in use, from their opening until one fails or both are closed; nothing of it outlives it."""
 
 import asyncio
 from collections.abc import Callable, Generator
@@ -9,55 +9,56 @@ from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.border import reason, translated
-from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.connection import STEP, Line
 from hybridpool.brokers.rabbitmq.consume import Consumer
 from hybridpool.brokers.rabbitmq.publish import Publisher
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerUnavailable
 
-#: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the most
-#: that closing may take with a broker that does not answer
-STEP = 0.45
-
 
 class Session:
-    """A connection with its consuming channel, and what is done over it."""
+    """What is done over two connections. They live and die together: half of it would only look well."""
 
-    def __init__(self, number: int, line: Line, channel: Channel, differs: Callable[[str, str], None]) -> None:
-        """Take over an open connection and channel; `open` is the way to make one.
+    def __init__(
+        self, number: int, consuming: Line, line: Line, channel: Channel, differs: Callable[[str, str], None]
+    ) -> None:
+        """Take over open connections and a channel of the first; `open` is the way to make one.
 
         :param number: counts the sessions of a broker; deliveries carry it as their channel.
+        :param consuming: also what questions and declarations go over, so they are answered while publishing waits,
+            and a private queue belongs to the connection that consumes it.
+        :param line: for what is published, and nothing else.
         """
         self.number = number
         self.answers = Answers(channel)
         self.consumer = Consumer(channel, number, self.answers, self._on_cancelled)
-        self.topology = Topology(line, differs)
+        self.topology = Topology(consuming, differs)
         self.publisher = Publisher(line, self.topology)
         #: why it failed; None while it works
         self.cause: str | None = None
-        self._line = line
+        self._lines = (consuming, line)
         self._channel = channel
         self._woken = anyio.Event()
         self._cancelled: list[str] = []
         self._scopes: set[anyio.CancelScope] = set()
-        line.closing.add_done_callback(lambda done: self.fail(_told("connection", done)))
-        channel.closing.add_done_callback(lambda done: self.fail(_told("channel", done)))
+        consuming.closing.add_done_callback(lambda done: self.fail(consuming.silence or _told("connection", done)))
+        line.closing.add_done_callback(lambda done: self.fail(line.silence or _told("publishing connection", done)))
+        channel.closing.add_done_callback(lambda done: self.fail(consuming.silence or _told("channel", done)))
 
     @classmethod
-    async def open(cls, number: int, line: Line, differs: Callable[[str, str], None]) -> "Session":
-        """Open the channels on a fresh connection; it is closed if that fails."""
+    async def open(cls, number: int, consuming: Line, line: Line, differs: Callable[[str, str], None]) -> "Session":
+        """Open the channels on fresh connections; both are closed if that fails."""
         try:
-            session = cls(number, line, await line.channel(confirms=False), differs)
+            session = cls(number, consuming, line, await consuming.channel(confirms=False), differs)
             await session.publisher.open()
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await line.close(STEP)
+            await _close(consuming, line)
             raise
         return session
 
     @contextmanager
     def guard(self, doing: str) -> Generator[None]:
-        """Do something over this connection; if it fails meanwhile, the block ends at once.
+        """Do something over the connections; if one fails meanwhile, the block ends at once.
 
         The client library leaves some waiters behind when a connection breaks (a full write queue); this does not.
 
@@ -94,7 +95,7 @@ class Session:
         return queues
 
     async def close(self) -> None:
-        """Write what is settled, close channel and connection; never takes longer than four steps."""
+        """Write what is settled, close channel and connections; never takes longer than four steps."""
         with anyio.CancelScope(shield=True):
             if self.cause is None:
                 with anyio.move_on_after(STEP), suppress(Exception):
@@ -103,11 +104,19 @@ class Session:
                 # the broker answers this when it has seen the acks
                 with anyio.move_on_after(STEP), suppress(Exception):
                     await self._channel.close()
-            await self._line.close(STEP)
+            await _close(*self._lines)
 
     def _on_cancelled(self, queue: str) -> None:
         self._cancelled.append(queue)
         self._woken.set()
+
+
+async def _close(*lines: Line) -> None:
+    # at the same time: a broker that answers neither costs the time of one
+    with anyio.CancelScope(shield=True):
+        async with anyio.create_task_group() as group:
+            for line in lines:
+                group.start_soon(line.close, STEP)
 
 
 def _told(what: str, closing: asyncio.Future[object]) -> str:

@@ -6,15 +6,14 @@ import random
 from collections.abc import Callable
 
 import anyio
-import attrs
 
 from hybridpool.brokers.rabbitmq.border import is_refusal, reason
-from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.connection import Reach, open_pair
 from hybridpool.brokers.rabbitmq.session import Session
 from hybridpool.brokers.rabbitmq.wishes import Wishes
 from hybridpool.brokers.url import BrokerUrl
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.events import BrokerConnected, BrokerLost, Fact, QueueDiffers
+from hybridpool.events import BrokerConnected, BrokerLost, Fact, PublishingBlocked, PublishingResumed, QueueDiffers
 from hybridpool.policy import backoff
 
 log = logging.getLogger(__name__)
@@ -23,21 +22,8 @@ log = logging.getLogger(__name__)
 FIRST, FACTOR, LIMIT = 0.2, 2.0, 30.0
 #: seconds a session must last to count as a success; one that dies sooner is one more failure
 SETTLED = 5.0
-#: seconds for declaring and consuming everything again
+#: seconds for opening channels, and for declaring and consuming everything again
 RESTORE = 30.0
-
-
-@attrs.frozen(kw_only=True)
-class Reach:
-    """Where the broker is and how to talk to it."""
-
-    url: BrokerUrl
-    #: seconds
-    heartbeat: int
-    #: seconds for one attempt
-    timeout: float
-    #: of the connection, as the broker shows it
-    name: str
 
 
 class Supervisor:
@@ -50,6 +36,8 @@ class Supervisor:
         self._reach = reach
         self._announce = announce
         self._number = 0
+        #: counts up with each failure; which URL it is follows from it
+        self._turn = 0
         self._differing: set[str] = set()
         self._trouble = "not connected yet"
         self._refusal: str | None = None
@@ -60,14 +48,14 @@ class Supervisor:
 
     def unavailable(self) -> BrokerUnavailable:
         """Return the error for whoever needs a connection now."""
-        return BrokerUnavailable(f"no connection to {self._reach.url.masked}: {self._trouble}")
+        return BrokerUnavailable(f"no connection to {self._reach.masked}: {self._trouble}")
 
     async def connected(self, timeout: float | None) -> None:
         """Wait for the live session; see the port."""
         with anyio.move_on_after(timeout):
             while self.wishes.session is None:
                 if self._refusal is not None:
-                    raise BrokerError(f"{self._reach.url.masked} refused us: {self._refusal}")
+                    raise BrokerError(f"cannot connect to {self._refusal}")
                 await self._changed.wait()
             return
         raise self.unavailable()
@@ -76,25 +64,51 @@ class Supervisor:
         """Go on until `is_ending` is set; then cancel it, to close the connection at once."""
         attempt = 0
         while not self.is_ending:
-            try:
-                session = await self._connect()
-            except Exception as error:  # noqa: BLE001  whatever it is, the answer is to try again later
+            known = self._refusal
+            session = await self._round()
+            if session is None:
                 attempt += 1
-                self._refusal = reason(error) if is_refusal(_root(error)) and not self._was_up else None
-                cause = reason(error)
-            else:
-                began = asyncio.get_running_loop().time()
-                cause = await self._attend(session)
-                lasted = asyncio.get_running_loop().time() - began
-                attempt = backoff.next_attempt(attempt, lasted=lasted, settled_after=SETTLED)
+                await self._pause(attempt, silent=known is None and self._refusal is not None)
+                self._turn += 1
+                continue
+            began = asyncio.get_running_loop().time()
+            self._trouble = await self._attend(session)
+            lasted = asyncio.get_running_loop().time() - began
+            attempt = backoff.next_attempt(attempt, lasted=lasted, settled_after=SETTLED)
             if not self.is_ending:
-                await self._pause(attempt, cause)
+                await self._pause(attempt)
+            if attempt > 1:
+                # a broker that takes us and drops us again: perhaps the next one is better
+                self._turn += 1
 
-    async def _connect(self) -> Session:
-        reach = self._reach
+    @property
+    def _url(self) -> BrokerUrl:
+        return self._reach.urls[self._turn % len(self._reach.urls)]
+
+    async def _round(self) -> Session | None:
+        """Try each URL once, beginning with the one whose turn it is; leave the cause of a failure in `_trouble`."""
+        refusals: list[str] = []
+        for left in reversed(range(len(self._reach.urls))):
+            url = self._url
+            try:
+                return await self._connect(url)
+            except Exception as error:  # noqa: BLE001  whatever it is, the answer is to try again later
+                self._trouble = reason(error)
+                if is_refusal(_root(error)) and not self._was_up:
+                    refusals.append(f"{url.masked}: {self._trouble}")
+            if left:
+                self._turn += 1
+                self._announce(BrokerLost(url.masked, self._trouble, 0.0, self._url.masked))
+        # one that is only down may come back: then there is hope
+        self._refusal = "; ".join(refusals) if len(refusals) == len(self._reach.urls) else None
+        return None
+
+    async def _connect(self, url: BrokerUrl) -> Session:
         self._number += 1
-        line = await Line.open(reach.url, heartbeat=reach.heartbeat, timeout=reach.timeout, name=reach.name)
-        session = await Session.open(self._number, line, self._differs)
+        consuming, publishing = await open_pair(self._reach, url)
+        publishing.on_blocked(self._blocked)
+        with anyio.fail_after(RESTORE):
+            session = await Session.open(self._number, consuming, publishing, self._differs)
         self.current = session
         try:
             with anyio.fail_after(RESTORE):
@@ -109,7 +123,7 @@ class Supervisor:
         """Stay with the session until it fails; return why."""
         try:
             self._tell()
-            self._announce(BrokerConnected(self._reach.url.masked))
+            self._announce(BrokerConnected(self._url.masked))
             while session.cause is None:
                 for queue in await session.news():
                     log.warning("the broker ended the consumer of queue %s (deleted?); consuming it again", queue)
@@ -127,16 +141,24 @@ class Supervisor:
         await session.close()
         self.current = None
 
-    async def _pause(self, attempt: int, cause: str) -> None:
+    async def _pause(self, attempt: int, *, silent: bool = False) -> None:
+        """Wait before the next round.
+
+        :param silent: who waits for `connected` hears the refusal as an error; "trying again" is not for that reader.
+        """
         wait = backoff.delay(attempt, first=FIRST, factor=FACTOR, limit=LIMIT, jitter=random.random())
-        self._trouble = cause
         self._tell()
-        self._announce(BrokerLost(self._reach.url.masked, cause, wait))
+        if not silent:
+            self._announce(BrokerLost(self._url.masked, self._trouble, wait))
         await anyio.sleep(wait)
 
     def _tell(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+    def _blocked(self, why: str | None) -> None:
+        url = self._url.masked
+        self._announce(PublishingResumed(url) if why is None else PublishingBlocked(url, why))
 
     def _differs(self, queue: str, why: str) -> None:
         if queue not in self._differing:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.brokers.url import parse
+from hybridpool.brokers.url import parse, parse_all
 from hybridpool.errors import ConfigError
 
 
@@ -59,3 +59,37 @@ def test_refused(url: str) -> None:
     assert text.startswith("broker_url: ")
     assert "\n" not in text
     assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("between", [";", " ; ", ";\n"])
+def test_several(between: str) -> None:
+    """Celery's way to name the nodes of a cluster would be taken for one odd virtual host."""
+    urls = parse_all(f"amqp://u:a;b@h1//{between}pyamqp://h2:1234/shop;")
+    assert [(url.host, url.port, url.vhost, url.password) for url in urls] == [
+        ("h1", 5672, "/", "a;b"),
+        ("h2", 1234, "shop", "guest"),
+    ]
+    assert parse(f"amqp://h1//{between}amqp://h2//") == parse("amqp://h1//")
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://h1//;u:s3cret@h2//", "amqp://h1?x=1;u:s3cret@h2", "amqp://h1//;redis://u:s3cret@h2"]
+)
+def test_half_a_url_refused(url: str) -> None:
+    """The second URL would be part of the first one's virtual host, and shown with its password."""
+    with pytest.raises(ConfigError, match="after a semicolon, a whole URL must follow") as caught:
+        parse_all(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_memory_is_not_one_of_several() -> None:
+    """A worker would fail over from RabbitMQ to an empty broker of its own."""
+    with pytest.raises(ConfigError, match="memory:// cannot be one of several"):
+        parse_all("amqp://h;memory://")
+
+
+def test_tls_files_without_tls() -> None:
+    """Who forgot the s of amqps would send the password in the clear, and believe in TLS."""
+    with pytest.raises(ConfigError, match="cafile is for TLS; write amqps://"):
+        parse("amqp://h//?cafile=/etc/ssl/ca.pem")
+    assert parse("amqps://h//?cafile=/ca.pem").query == (("cafile", "/ca.pem"),)

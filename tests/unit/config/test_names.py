@@ -54,7 +54,7 @@ def test_module_name_refused(name: str) -> None:
         ("amqp://localhost:5672", "amqp://localhost:5672"),
         ("amqp://[::1]:5672//", "amqp://[::1]:5672//"),
         ("amqp://u:p/q@r@h/v", "amqp://u:**@h/v"),
-        ("amqp://u:p@h1;amqp://u:q@h2", "amqp://u:**@h2"),
+        ("amqp://u:p@h1;amqp://u:q@h2", "amqp://u:**@h1;amqp://u:**@h2"),
         ("redis://:p@h/0", "redis://:**@h/0"),
         ("amqp://u:p", "amqp://(hidden)"),
         ("not a url", "(hidden)"),
@@ -76,7 +76,15 @@ def test_masked_hides_any_password(user: str, password: str, host: str) -> None:
     assert "SECRET" not in masked(password)
 
 
-@pytest.mark.parametrize("url", ["amqp:/h", "http://h", "amqp://h:port/", "", None, b"amqp://h"])
+def test_several_brokers() -> None:
+    """Celery's settings may hold a list, or one text with semicolons."""
+    assert broker(["pyamqp://h1//", "amqps://h2//"]) == "amqp://h1//;amqps://h2//"
+    assert broker(" amqp://h1// ; pyamqp://h2//; ") == "amqp://h1//;amqp://h2//"
+
+
+@pytest.mark.parametrize(
+    "url", [[], ["amqp://h", 1], "amqp://h;memory://", "amqp:/h", "http://h", "amqp://h:port/", "", None, b"amqp://h"]
+)
 def test_broker_refused(url: object) -> None:
     """The worker would try for ever to reach what is no broker."""
     with pytest.raises(BadValue):

@@ -75,7 +75,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "task_max_deliveries": (("1", 1), ("20", 20)),
     "accept_content": (("json,pickle", ("json", "pickle")), ("pickle", ("pickle",))),
     "worker_max_message_size": (("1.5GiB", 1610612736), ("1000", 1000)),
-    "broker_url": (("amqps://u:p@h/v", "amqps://u:p@h/v"), ("pyamqp://h//", "amqp://h//")),
+    "broker_url": (("amqps://u:p@h/v", "amqps://u:p@h/v"), ("pyamqp://h//;amqp://i", "amqp://h//;amqp://i")),
     "broker_connection_timeout": (("10", 10.0), ("1m", 60.0)),
     "broker_heartbeat": (("0", 0), ("2m", 120)),
     "result_backend": (("rpc://", "rpc://"), ("disabled", None)),

@@ -60,6 +60,17 @@ LINES: list[tuple[Fact, int, str]] = [
         "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
     ),
     (
+        events.BrokerLost("amqp://guest:**@h//", "refused", 0.0, "amqp://guest:**@i//"),
+        ERROR,
+        "No connection to amqp://guest:**@h//: refused. Trying amqp://guest:**@i// now.",
+    ),
+    (
+        events.PublishingBlocked("amqp://guest:**@h//", "low on memory"),
+        WARNING,
+        "RabbitMQ blocks publishing: low on memory (amqp://guest:**@h//). Results, retries and dead letters wait.",
+    ),
+    (events.PublishingResumed("amqp://guest:**@h//"), INFO, "RabbitMQ takes messages again (amqp://guest:**@h//)"),
+    (
         events.QueueDiffers("celery", "x-queue-type"),
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",
@@ -146,6 +157,7 @@ FOREIGN = (
     | events.TaskExpired
     | events.SettleFailed
     | events.BrokerLost
+    | events.PublishingBlocked
     | events.QueueDiffers
 )
 IN_A_CHILD = (

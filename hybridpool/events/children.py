@@ -1,0 +1,82 @@
+"""Facts about children, the zygote and the pool."""
+
+import attrs
+
+
+@attrs.frozen
+class ChildSpawned:
+    child: str
+    pid: int
+
+
+@attrs.frozen
+class ChildReady:
+    child: str
+    pid: int
+
+
+@attrs.frozen
+class ChildRetired:
+    """A child leaves on purpose after its current task."""
+
+    child: str
+    pid: int
+    #: with its figure: "max_tasks_per_child: 10 tasks", "max_memory_per_child: 212 MiB of 200 MiB", "scaled down"
+    reason: str
+
+
+@attrs.frozen
+class ChildGone:
+    child: str
+    pid: int
+    #: "exit code 0", "signal 9 (SIGKILL)"
+    cause: str
+    #: it was told to go
+    expected: bool
+
+
+@attrs.frozen
+class BirthFailed:
+    child: str
+    cause: str
+    #: seconds until the next attempt
+    retry_in: float
+
+
+@attrs.frozen
+class ZygoteLost:
+    cause: str
+
+
+@attrs.frozen
+class DrainTimedOut:
+    """A warm stop did not end in time; what still runs is killed and goes back to its queue."""
+
+    #: seconds
+    timeout: float
+    running: int
+
+
+@attrs.frozen
+class PoolScaled:
+    """The autoscaler changed the pool's size."""
+
+    before: int
+    after: int
+
+
+@attrs.frozen
+class PoolHeld:
+    """The autoscaler would have more children, but memory is short."""
+
+    size: int
+    wanted: int
+    reason: str
+
+
+@attrs.frozen
+class ChildSaid:
+    """Whole lines, already formatted, that user code in a child logged or printed."""
+
+    child: str
+    text: str

@@ -1,0 +1,298 @@
+"""The life of a connection to RabbitMQ: several brokers, alarms, silence, refusals. What it costs, and how it ends."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import anyio
+import pytest
+from anyio.to_thread import run_sync
+
+from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
+from hybridpool.message import Outgoing, QueueSpec
+from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.proxy import Proxy
+from tests.rabbit import Node, free_ports
+from tests.workers import Worker
+
+pytestmark = pytest.mark.anyio
+
+#: seconds for what only missing heartbeats can tell
+SILENCE = 25.0
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No test may leave a task that died unseen, or a traceback of the client library."""
+    yield
+    assert_quiet(caplog)
+
+
+@pytest.fixture(scope="module")
+def own_node() -> Iterator[Node]:
+    """A node whose alarms and limits may be changed."""
+    with Node("sufferer") as node:
+        yield node
+
+
+@pytest.fixture
+def facts() -> Facts:
+    """Collect what the broker under test announces."""
+    return Facts()
+
+
+@pytest.fixture
+async def proxy(rabbit_node: Node) -> AsyncIterator[Proxy]:
+    """Stand between us and the shared node."""
+    async with Proxy(rabbit_node.port) as found:
+        yield found
+
+
+def address(port: int, login: str = "guest:guest") -> str:
+    """Return the URL of what listens there."""
+    return f"amqp://{login}@127.0.0.1:{port}//"
+
+
+def shown(port: int) -> str:
+    """Return the URL as it is announced."""
+    return f"amqp://guest:**@127.0.0.1:{port}//"
+
+
+def message(queue: str, body: bytes = b"0") -> Outgoing:
+    """Return a message for a queue."""
+    return Outgoing(body=body, routing_key=queue)
+
+
+# ---- two connections -----------------------------------------------------------------------------------------
+
+
+async def publish_in_vain(broker: RabbitBroker, sent: Outgoing) -> None:
+    """Publish what may be lost with the connection."""
+    with suppress(BrokerUnavailable):
+        await broker.publish(sent)
+
+
+@pytest.fixture
+async def alarmed(own_node: Node, facts: Facts, queue_name: str) -> AsyncIterator[tuple[RabbitBroker, Inbox]]:
+    """Consume one at a time from a queue of five, and have the node block publishing meanwhile."""
+    inbox = Inbox()
+    async with RabbitBroker(own_node.url, facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        for number in range(5):
+            await broker.publish(message(queue_name, b"%d" % number))
+        await broker.consume(queue_name, 1, inbox)
+        await run_sync(own_node.raise_alarm)
+        try:
+            async with anyio.create_task_group() as group:
+                # the broker takes the first one, and blocks whoever sends it
+                group.start_soon(publish_in_vain, broker, message(f"{queue_name}-2"))
+                await facts.see(PublishingBlocked)
+                yield broker, inbox
+                group.cancel_scope.cancel()
+        finally:
+            await run_sync(own_node.clear_alarm)
+
+
+async def test_acks_go_on_while_publishing_waits(
+    own_node: Node, alarmed: tuple[RabbitBroker, Inbox], facts: Facts, queue_name: str
+) -> None:
+    """The queues that fill the broker's memory would never drain, because nobody acknowledges."""
+    broker, inbox = alarmed
+    published: list[bytes] = []
+
+    async def publish(body: bytes) -> None:
+        await broker.publish(message(queue_name, body))
+        published.append(body)
+
+    async with anyio.create_task_group() as group:
+        for body in (b"5", b"6"):
+            group.start_soon(publish, body)
+        for number in range(5):
+            [delivery] = await inbox.take(1)
+            assert delivery.body == b"%d" % number
+            broker.ack(delivery)
+        await broker.declare(QueueSpec(name=f"{queue_name}-2", expires=60_000))
+        assert published == []
+        await run_sync(own_node.clear_alarm)
+        for _ in range(2):
+            [delivery] = await inbox.take(1)
+            broker.ack(delivery)
+    await until_depth(broker, queue_name, 0)
+    assert [fact.reason for fact in facts.of(PublishingBlocked)] == ["low on memory"]
+    assert facts.of(PublishingResumed) == [PublishingResumed(shown(own_node.port))]
+    assert facts.of(BrokerLost) == []
+
+
+async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitBroker, Inbox], queue_name: str) -> None:
+    """A worker could not be stopped during an alarm, or its last acknowledgements would be lost."""
+    broker, inbox = alarmed
+    [delivery] = await inbox.take(1)
+    broker.ack(delivery)
+    with anyio.fail_after(PATIENCE):
+        await broker.__aexit__(None, None, None)
+    async with RabbitBroker(own_node.url, Facts()) as other:
+        await other.connected(PATIENCE)
+        await until_depth(other, queue_name, 4)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_either_connection_ends_both(proxy: Proxy, facts: Facts, queue_name: str, which: int) -> None:
+    """A worker would consume and publish nothing, or the other way round, and look healthy."""
+    inbox = Inbox()
+    async with RabbitBroker(address(proxy.port), facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        await broker.consume(queue_name, 1, inbox)
+        assert len(proxy.links) == 2
+        proxy.links[which].cut()
+        await facts.see(BrokerConnected, 2)
+        await broker.publish(message(queue_name))
+        await inbox.take(1)
+        assert len(proxy.links) == 4
+        [lost] = facts.of(BrokerLost)
+        assert lost.reason == "the connection was cut"
+
+
+# ---- several brokers -----------------------------------------------------------------------------------------
+
+
+async def test_next_broker_is_tried_at_once(rabbit_node: Node, facts: Facts) -> None:
+    """One node of a cluster would be missing, and workers would wait for just that one."""
+    [nobody] = free_ports(1)
+    async with RabbitBroker(f"{address(nobody)};{address(rabbit_node.port)}", facts) as broker:
+        await broker.connected(PATIENCE)
+    lost, connected = facts.items
+    assert isinstance(lost, BrokerLost)
+    assert (lost.url, lost.next_url) == (shown(nobody), shown(rabbit_node.port))
+    assert connected == BrokerConnected(shown(rabbit_node.port))
+
+
+async def test_failover(rabbit_node: Node, proxy: Proxy, facts: Facts, queue_name: str) -> None:
+    """When the node in use goes, nobody would go to the other one, with the queues and consumers that there were."""
+    inbox = Inbox()
+    async with RabbitBroker(f"{address(proxy.port)};{address(rabbit_node.port)}", facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        await broker.consume(queue_name, 1, inbox)
+        proxy.refuse()
+        proxy.cut()
+        await facts.see(BrokerConnected, 2)
+        await broker.publish(message(queue_name))
+        await inbox.take(1)
+    assert [fact.url for fact in facts.of(BrokerConnected)] == [shown(proxy.port), shown(rabbit_node.port)]
+
+
+async def test_back_off_after_a_whole_round(facts: Facts) -> None:
+    """With all brokers down a worker would hammer on them; or wait after each, and find the live one late."""
+    ports = free_ports(3)
+    async with RabbitBroker(";".join(map(address, ports)), facts) as broker:
+        await facts.see(BrokerLost, 6)
+        with pytest.raises(BrokerUnavailable) as caught:
+            await broker.connected(0)
+    rounds = facts.of(BrokerLost)[:6]
+    assert [fact.url for fact in rounds] == [shown(port) for port in (*ports, *ports)]
+    assert [bool(fact.next_url) for fact in rounds] == [True, True, False] * 2
+    assert [fact.retry_in > 0 for fact in rounds] == [False, False, True] * 2
+    assert all(shown(port) in str(caught.value) for port in ports)
+
+
+async def test_refused_by_one(rabbit_node: Node, facts: Facts) -> None:
+    """A wrong password for one broker would keep us from the others."""
+    port = rabbit_node.port
+    async with RabbitBroker(f"{address(port, 'guest:s3cret')};{address(port)}", facts) as broker:
+        await broker.connected(PATIENCE)
+    assert "s3cret" not in repr(facts.items)
+
+
+async def test_refused_by_all(rabbit_node: Node, facts: Facts) -> None:
+    """Nobody would be told that none of the passwords is right; or everybody would be told the passwords."""
+    wrong = address(rabbit_node.port, "guest:s3cret")
+    async with RabbitBroker(f"{wrong};{wrong}", facts) as broker:
+        with (
+            anyio.fail_after(PATIENCE),
+            pytest.raises(BrokerError, match=r"ACCESS_REFUSED.*; .*ACCESS_REFUSED") as caught,
+        ):
+            await broker.connected(None)
+    assert "s3cret" not in str(caught.value) + repr(facts.items)
+
+
+# ---- silence -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_half_open_connection(proxy: Proxy, facts: Facts, queue_name: str) -> None:
+    """A firewall that forgets a connection would leave the worker connected to nobody for ever."""
+    inbox = Inbox()
+    async with RabbitBroker(address(proxy.port), facts, heartbeat=1, connect_timeout=1) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        await broker.publish(message(queue_name))
+        await broker.consume(queue_name, 1, inbox)
+        [held] = await inbox.take(1)
+        proxy.stall()
+        await facts.see(BrokerLost, 2, SILENCE)
+        proxy.resume()
+        [again] = await inbox.take(1, SILENCE)
+        assert (again.body, again.redelivered) == (b"0", True)
+        broker.ack(held)
+        broker.ack(again)
+        await until_depth(broker, queue_name, 0)
+    silent, unanswered, *_ = facts.of(BrokerLost)
+    assert silent.reason == "nothing heard for 6 s, no heartbeat either"
+    assert unanswered.reason == "no answer in time"
+
+
+async def test_slow_network(proxy: Proxy, facts: Facts, queue_name: str) -> None:
+    """A broker far away would be taken for one that does not answer."""
+    proxy.delay = 0.05
+    inbox = Inbox()
+    async with RabbitBroker(address(proxy.port), facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+        await broker.consume(queue_name, 1, inbox)
+        await broker.publish(message(queue_name))
+        [delivery] = await inbox.take(1)
+        broker.ack(delivery)
+    assert facts.of(BrokerLost) == []
+
+
+# ---- what the broker ends ------------------------------------------------------------------------------------
+
+
+async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: str) -> None:
+    """After a task longer than the broker's consumer_timeout the worker would get nothing any more."""
+    inbox = Inbox()
+    change = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]]."
+    await run_sync(own_node.ctl, "eval", change % (300, 200))
+    try:
+        async with RabbitBroker(own_node.url, facts) as broker:
+            await broker.connected(PATIENCE)
+            await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+            await broker.publish(message(queue_name))
+            await broker.consume(queue_name, 1, inbox)
+            [held] = await inbox.take(1)
+            [again] = await inbox.take(1)
+            broker.ack(held)
+            broker.ack(again)
+            await until_depth(broker, queue_name, 0)
+    finally:
+        await run_sync(own_node.ctl, "eval", change % (1_800_000, 60_000))
+    assert "PRECONDITION_FAILED - delivery acknowledgement on channel" in facts.of(BrokerLost)[0].reason
+
+
+# ---- what nothing can help -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("login", "vhost", "why"),
+    [("guest:s3cret", "/", "ACCESS_REFUSED"), ("guest:guest", "nowhere", "virtual host 'nowhere' does not exist")],
+)
+def test_worker_exits_at_once(rabbit_node: Node, queue_name: str, login: str, vhost: str, why: str) -> None:
+    """A worker with a typing error in its URL would try for ever, and look to an orchestrator like one that starts."""
+    with Worker(f"amqp://{login}@127.0.0.1:{rabbit_node.port}/{vhost}", queue_name, ready=0) as worker:
+        assert worker.wait() == 1
+        [line] = worker.seen("amqp://guest:.*" + why)
+        assert line.string.startswith(f"hybridpool: cannot connect to {shown(rabbit_node.port)[:-1]}{vhost}: ")
+        assert not worker.seen("Trying again|Traceback|s3cret")
