@@ -20,6 +20,8 @@ class Lost:
     exitcode: int | None = None
     #: bytes of memory it had resident at most; 0: unknown
     peak: int = 0
+    #: where to look for the cause; empty: nothing to add
+    hint: str = ""
 
 
 @attrs.frozen

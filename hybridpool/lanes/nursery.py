@@ -136,10 +136,9 @@ class Nursery:
                 self._bury(self.links[name], Lost(reason, name))
             case Exited(pid=pid, status=status, max_resident=peak):
                 link, code = self._by_pid.pop(pid), os.waitstatus_to_exitcode(status)
-                cause = describe_exit(code)
-                if code == -signal.SIGKILL and not link.is_doomed:
-                    cause += f", not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)"
-                self._bury(link, Lost(cause, link.name, exitcode=code, peak=peak * 1024))
+                is_foreign = code == -signal.SIGKILL and not link.is_doomed
+                hint = f"not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)" if is_foreign else ""
+                self._bury(link, Lost(describe_exit(code), link.name, exitcode=code, peak=peak * 1024, hint=hint))
 
     def lose_zygote(self, cause: str) -> list[int]:
         """The zygote died, and the kernel has killed its children: bury them all.

@@ -164,7 +164,8 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
         case Lost(cause=cause, child=child):
             if not child:
                 raise errors.PoolClosed(f"{name} was not run: {cause}")
-            raise errors.ChildLost(f"{child} died in {name}: {cause}", name, child, outcome.exitcode, outcome.peak)
+            why = f"{cause}, {outcome.hint}" if outcome.hint else cause
+            raise errors.ChildLost(f"{child} died in {name}: {why}", name, child, outcome.exitcode, outcome.peak)
         case TimedOut(limit=limit, child=child):
             raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
         case Cancelled():

@@ -69,7 +69,6 @@ BAD = {
     ),
     "too few arguments": Bad("arguments do not fit: ", body=b"[[2], {}, {}]"),
     "an unknown argument": Bad("arguments do not fit: ", body=b'[[2, 3], {"z": 4}, {}]'),
-    "an eta": Bad("lies ahead, and this worker does not hold messages back", heads(eta=TOMORROW)),
 }
 
 
