@@ -8,7 +8,6 @@ from functools import partial
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 
 from hybridpool import events
 from hybridpool.child.frames import ChildOrders, Enqueue, Sent

@@ -138,6 +138,8 @@ class World:
             case Cancelled():
                 self.require(job.cancelled_at is not None, job.id, "is cancelled, and nobody gave it up")
                 self.require(fate.begun_by == child and not fate.is_noted, job.id, "is cancelled, but had begun")
+            case _:
+                self.require(False, job.id, "ended as no fake child ends it:", shown)  # always broken
         if not self.is_ending:
             self._check_times(fate)
 
