@@ -60,6 +60,7 @@ class Control:
         await self._load()
         await self._broker.declare(self._queue)
         await self._broker.consume(self._queue.name, _PREFETCH, self._take)
+        await self._broker.connected(None)
         await self._say(control.write_order(_ASK, {"from": self._node}))
         while True:
             await self._changed.wait()

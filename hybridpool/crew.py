@@ -34,6 +34,8 @@ class CrewConfig:
     birth_timeout: float
     #: READY children beyond the size, so that one that retires is replaced at once
     spares: int
+    #: births that may fail in a row while no child was ever READY; None: as many as later
+    first_births: int | None = None
     #: bytes a child may own in the middle of a call; None: no limit
     memory_limit: int | None = None
     #: bytes that children may own together, if their number is to follow the load; None: what cgroup and host leave
@@ -54,7 +56,7 @@ class Crew(anyio.AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         config = self._config
-        staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares)
+        staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares, config.first_births)
         try:
             self.make_room(config.size if config.scale is None else config.scale.ceiling)
             self.lane.resize(config.size)

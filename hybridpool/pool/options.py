@@ -102,6 +102,8 @@ def crew_config(options: PoolOptions) -> CrewConfig:
         ),
         birth_timeout=options.birth_timeout,
         spares=recycle.spares,
+        # What fails at the very start is no passing trouble, and somebody waits in `async with`.
+        first_births=3,
         memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
         memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
     )

@@ -13,14 +13,19 @@ from hybridpool.policy.staff import StaffPlan, StaffView, plan
 #: births that may fail in a row before a pool that has nobody left gives up; with the back-off below that takes about
 #: half a minute
 _BIRTHS_TO_GIVE_UP = 8
-#: the same, if not one child was ever born: then it is no passing trouble
-_FIRST_BIRTHS_TO_GIVE_UP = 3
 
 
 class StaffKeeper:
     """The loop and what it remembers: until when not to fork, because births fail."""
 
-    def __init__(self, lane: ProcessLane, bus: events.Bus, birth_timeout: float, spares: int) -> None:
+    def __init__(
+        self, lane: ProcessLane, bus: events.Bus, birth_timeout: float, spares: int, first_births: int | None
+    ) -> None:
+        """Keep the staff of a lane.
+
+        :param first_births: births that may fail in a row while not one child was ever READY; None: as many as later.
+        """
+        self._first_births = first_births or _BIRTHS_TO_GIVE_UP
         self._lane = lane
         self._bus = bus
         self._birth_timeout = birth_timeout
@@ -105,7 +110,7 @@ class StaffKeeper:
         failures = births.failed
         if failures and births.failed_at != self._failure_seen_at:
             self._failure_seen_at = births.failed_at
-            limit = _BIRTHS_TO_GIVE_UP if births.ever_ready else _FIRST_BIRTHS_TO_GIVE_UP
+            limit = _BIRTHS_TO_GIVE_UP if births.ever_ready else self._first_births
             if failures >= limit and not any(link.was_ready for link in nursery.links.values()):
                 raise ChildBirthFailed(f"{failures} children in a row were not born; the last: {births.last_failure}")
             wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
