@@ -72,6 +72,8 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
+        if delivery.redelivered and self._settler.recognises(delivery, head):
+            return
         received = Received(delivery, head, self._terms(head, delivery))
         if self._is_revoked(head.id):
             self._settler.revoked(received)
@@ -121,6 +123,14 @@ class Intake:
             self._broker.requeue(delivery)
         return len(unstarted)
 
+    def lost(self, at_work: Iterable[Job]) -> None:
+        """Note that the connection went: what waits here is the broker's again, what is at work goes on.
+
+        :param at_work: the jobs that children have in hand.
+        """
+        self.drop_held()
+        self._settler.lost(job.cargo for job in at_work if isinstance(job.cargo, Received))
+
     @staticmethod
     def is_void(job: Job) -> bool:
         """Tell whether a job's message is the broker's again once the connection is lost."""
@@ -161,7 +171,7 @@ class Intake:
             return False
         if not received.terms.acks_late and not received.acknowledged:
             received.acknowledged = True
-            self._broker.ack(received.delivery)
+            self._settler.acknowledge(received)
         return True
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:

@@ -1,12 +1,15 @@
 """Outcome → result stored, what follows published, message acknowledged; in that order.
 
 The thinking is `policy.settlement`'s. The commonest case, nothing but an acknowledgement, is done at once; everything
-else waits for confirmations in a task of its own. When the connection is lost meanwhile the message stays
-unacknowledged, so the broker delivers it again: at least once, never lost.
+else waits for confirmations in a task of its own. When the connection is lost meanwhile, that task waits for the next
+one. The broker has the message back then, and delivers it again: to us, and it is known again; to another worker, and
+it is run a second time. At least once, never lost.
 """
 
 import datetime as dt
 import random
+import time
+from collections.abc import Iterable
 
 import anyio
 import attrs
@@ -31,6 +34,7 @@ from hybridpool.outcome import (
 )
 from hybridpool.policy import retry
 from hybridpool.policy.admission import Denied
+from hybridpool.policy.comeback import Comebacks
 from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
 from hybridpool.protocol import dead, reply
 from hybridpool.results.base import ResultStore
@@ -51,6 +55,8 @@ class Received:
 
 #: seconds before a message goes back that the broker would not let us settle
 _PAUSE = 1.0
+#: seconds; a connection that is just breaking still looks whole for a moment
+_MOMENT = 0.05
 #: how a task ends that was stopped in the middle, and let that happen
 _STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
 #: None: it was not run, and will be
@@ -72,10 +78,39 @@ class Settler:
         self._kind = kind
         #: children are being killed because the worker stops
         self.stopping = False
+        self._comebacks = Comebacks[Received]()
+        #: run, and not settled yet
+        self._open: set[Received] = set()
 
     def wants_result(self, delivery: Delivery) -> bool:
         """Tell whether anybody can be told this message's result."""
         return self._results is not None and self._results.wanted(delivery)
+
+    def lost(self, at_work: Iterable[Received]) -> None:
+        """Note that the connection went, and with it every message that is not acknowledged.
+
+        :param at_work: those that are being run; they go on.
+        """
+        in_hand = [(held.head, held) for held in (*at_work, *self._open) if not held.acknowledged]
+        self._comebacks.lost(in_hand, time.monotonic())
+
+    def recognises(self, delivery: Delivery, head: Head) -> bool:
+        """Tell whether a redelivered message was run here already, or still is; then it is seen to."""
+        expected, held = self._comebacks.claim(head, time.monotonic())
+        if not expected:
+            return False
+        self._bus.emit(events.TaskCameBack(head.name, head.id, held is None))
+        if held is None or held.acknowledged:
+            self._comebacks.answered(head)
+            self._broker.ack(delivery)
+        else:
+            held.delivery = delivery
+        return True
+
+    def acknowledge(self, received: Received) -> None:
+        """Tell the broker that the message is done with."""
+        self._comebacks.answered(received.head)
+        self._broker.ack(received.delivery)
 
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
         """Settle a message that was run, or died being run."""
@@ -136,29 +171,48 @@ class Settler:
             case ():
                 return
             case (Acknowledge(),):
-                self._broker.ack(received.delivery)
+                self.acknowledge(received)
             case (GiveBack(),):
+                self._comebacks.forget(received.head)
                 self._broker.requeue(received.delivery)
             case _:
+                self._open.add(received)
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
     async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
-        for step in steps:
+        try:
+            for step in steps:
+                if not await self._surely(step, received, outcome):
+                    break
+            if _comes_as_it_was(received, outcome, steps):
+                self._comebacks.forget(received.head)
+        finally:
+            self._open.discard(received)
+
+    async def _surely(self, step: Step, received: Received, outcome: Settled) -> bool:
+        """Take a step, however many connections that needs; False: the broker refuses, and the message goes back."""
+        head = received.head
+        while True:
             try:
                 await self._do(step, received, outcome)
+            except BrokerUnavailable as error:
+                self._bus.emit(events.SettleDelayed(head.name, head.id, str(error)))
+                await anyio.sleep(_MOMENT)
+                await self._broker.connected(None)
             except BrokerError as error:
-                is_over = isinstance(step, Store) and not isinstance(error, BrokerUnavailable)
+                is_over = isinstance(step, Store)
                 comes_again = not received.acknowledged and not is_over
-                self._bus.emit(events.SettleFailed(received.head.name, received.head.id, str(error), comes_again))
+                self._bus.emit(events.SettleFailed(head.name, head.id, str(error), comes_again))
                 if is_over:
                     # The task has run. That nobody can be told is no reason to run it again.
-                    continue
-                if not isinstance(error, BrokerUnavailable):
-                    # It comes back at once, and may fail at once for the same reason.
-                    await anyio.sleep(_PAUSE)
-                # Without a connection this says nothing, and the broker has the message back already.
+                    return True
+                # It comes back at once, and may fail at once for the same reason.
+                await anyio.sleep(_PAUSE)
+                self._comebacks.forget(head)
                 self._broker.requeue(received.delivery)
-                return
+                return False
+            else:
+                return True
 
     async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
         delivery = received.delivery
@@ -178,7 +232,7 @@ class Settler:
                 now = dt.datetime.now(dt.UTC)
                 await self._broker.publish(dead.dead_letter(delivery, reason, self._worker, now, died, times))
             case Acknowledge():
-                self._broker.ack(delivery)
+                self.acknowledge(received)
             case GiveBack():
                 self._broker.requeue(delivery)
 
@@ -189,6 +243,19 @@ def _next(received: Received, outcome: Settled) -> Outgoing:
         return dead.later(received.delivery, received.wait)
     now = dt.datetime.now(dt.UTC)
     return dead.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
+
+
+def _comes_as_it_was(received: Received, outcome: Settled, steps: tuple[Step, ...]) -> bool:
+    """Tell whether the steps publish the message with the counts it has: an earlier one would pass for it."""
+    for step in steps:
+        match step:
+            case RunLater():
+                return not isinstance(outcome, Retrying)
+            case RunAgain(lost=times):
+                return times == received.head.lost_before
+            case _:
+                continue
+    return False
 
 
 def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Fact:

@@ -264,7 +264,7 @@ class Worker:
             case events.BrokerLost():
                 # Their messages went back when the connection broke; to run them too would run them twice.
                 lane.forget_waiting(intake.is_void)
-                intake.drop_held()
+                intake.lost(lane.desk.at_work())
             case events.PoolScaled():
                 self._resized.set()
             case _:

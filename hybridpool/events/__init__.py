@@ -28,7 +28,9 @@ from hybridpool.events.children import (
     ZygoteLost,
 )
 from hybridpool.events.tasks import (
+    SettleDelayed,
     SettleFailed,
+    TaskCameBack,
     TaskExpired,
     TaskFailed,
     TaskIgnored,
@@ -64,7 +66,9 @@ __all__ = [
     "PublishingBlocked",
     "PublishingResumed",
     "QueueDiffers",
+    "SettleDelayed",
     "SettleFailed",
+    "TaskCameBack",
     "TaskExpired",
     "TaskFailed",
     "TaskIgnored",

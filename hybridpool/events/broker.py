@@ -54,3 +54,14 @@ class ConsumingStarted:
 @attrs.frozen
 class PrefetchUnlimited:
     """The worker holds whatever its queues have."""
+
+
+BrokerFact = (
+    BrokerConnected
+    | BrokerLost
+    | PublishingBlocked
+    | PublishingResumed
+    | QueueDiffers
+    | ConsumingStarted
+    | PrefetchUnlimited
+)

@@ -3,79 +3,13 @@
 import logging
 from collections.abc import Callable
 
-from hybridpool.events.broker import (
-    BrokerConnected,
-    BrokerLost,
-    ConsumingStarted,
-    PrefetchUnlimited,
-    PublishingBlocked,
-    PublishingResumed,
-    QueueDiffers,
-)
-from hybridpool.events.children import (
-    BirthFailed,
-    ChildGone,
-    ChildReady,
-    ChildRetired,
-    ChildSaid,
-    ChildSpawned,
-    DrainTimedOut,
-    PoolHeld,
-    PoolScaled,
-    ZygoteLost,
-)
-from hybridpool.events.tasks import (
-    SettleFailed,
-    TaskExpired,
-    TaskFailed,
-    TaskIgnored,
-    TaskLost,
-    TaskPostponed,
-    TaskReceived,
-    TaskRefused,
-    TaskRejected,
-    TaskRetried,
-    TaskRevoked,
-    TasksFlagged,
-    TaskSucceeded,
-    TaskTimedOut,
-)
+from hybridpool.events.broker import BrokerFact
+from hybridpool.events.children import ChildFact
+from hybridpool.events.tasks import TaskFact
 
 log = logging.getLogger(__name__)
 
-Fact = (
-    BrokerConnected
-    | BrokerLost
-    | PublishingBlocked
-    | PublishingResumed
-    | QueueDiffers
-    | ConsumingStarted
-    | PrefetchUnlimited
-    | TaskReceived
-    | TaskSucceeded
-    | TaskFailed
-    | TaskRetried
-    | TaskRejected
-    | TaskIgnored
-    | TaskRevoked
-    | TasksFlagged
-    | TaskPostponed
-    | TaskLost
-    | TaskTimedOut
-    | TaskRefused
-    | TaskExpired
-    | SettleFailed
-    | ChildSpawned
-    | ChildReady
-    | ChildRetired
-    | ChildGone
-    | BirthFailed
-    | ZygoteLost
-    | DrainTimedOut
-    | PoolScaled
-    | PoolHeld
-    | ChildSaid
-)
+Fact = BrokerFact | TaskFact | ChildFact
 Listener = Callable[[Fact], None]
 
 

@@ -80,3 +80,17 @@ class ChildSaid:
 
     child: str
     text: str
+
+
+ChildFact = (
+    ChildSpawned
+    | ChildReady
+    | ChildRetired
+    | ChildGone
+    | BirthFailed
+    | ZygoteLost
+    | DrainTimedOut
+    | PoolScaled
+    | PoolHeld
+    | ChildSaid
+)

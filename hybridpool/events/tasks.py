@@ -139,11 +139,50 @@ class TaskExpired:
 
 
 @attrs.frozen
+class TaskCameBack:
+    """The broker delivered a message again that was run here already, or still is; it is not run a second time."""
+
+    name: str
+    id: str
+    #: False: it is still at work
+    is_done: bool
+
+
+@attrs.frozen
+class SettleDelayed:
+    """An outcome cannot be settled before there is a connection again."""
+
+    name: str
+    id: str
+    reason: str
+
+
+@attrs.frozen
 class SettleFailed:
-    """An outcome could not be settled, mostly because the connection is gone."""
+    """An outcome could not be settled: the broker refuses something."""
 
     name: str
     id: str
     reason: str
     #: the broker will deliver the message again
     comes_again: bool = True
+
+
+TaskFact = (
+    TaskReceived
+    | TaskSucceeded
+    | TaskFailed
+    | TaskRetried
+    | TaskRejected
+    | TaskIgnored
+    | TaskRevoked
+    | TasksFlagged
+    | TaskPostponed
+    | TaskLost
+    | TaskTimedOut
+    | TaskRefused
+    | TaskExpired
+    | TaskCameBack
+    | SettleDelayed
+    | SettleFailed
+)

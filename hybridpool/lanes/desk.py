@@ -52,6 +52,10 @@ class Desk:
         """How many calls wait or run."""
         return len(self.waiting) + self.running
 
+    def at_work(self) -> list[Job]:
+        """Return the calls that children have in hand."""
+        return [job for link in self.busy for _, job in link.in_hand]
+
     def weigh(self) -> None:
         """After the load has changed: wake whoever wants to know."""
         least, most = self.watch

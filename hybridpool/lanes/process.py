@@ -184,7 +184,6 @@ class ProcessLane:
 
 def stop_message(lane: ProcessLane, task_id: str, grace: float) -> None:
     """Give up every call of a message, whether it has begun or not; one at work has so many seconds to stop."""
-    at_work = [job for link in lane.desk.busy for _, job in link.in_hand]
-    for job in (*lane.desk.waiting, *at_work):
+    for job in (*lane.desk.waiting, *lane.desk.at_work()):
         if job.id == task_id:
             lane.cancel(job, grace)

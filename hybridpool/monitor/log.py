@@ -98,16 +98,6 @@ class LogFace:
                 _say(ERROR, "Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
             case events.TaskExpired(name, id):
                 _say(INFO, "Discarding expired task: %s[%s]", name, id)
-            case events.SettleFailed(name, id, reason, True):
-                _say(
-                    WARNING,
-                    "Task %s[%s] cannot be settled now: %s; the broker will deliver it again",
-                    name,
-                    id,
-                    reason,
-                )
-            case events.SettleFailed(name, id, reason):
-                _say(ERROR, "Task %s[%s] cannot be settled: %s; it does not come again", name, id, reason)
             case _:
                 _verdict_line(fact)
 
@@ -132,6 +122,20 @@ def _verdict_line(fact: events.Fact) -> None:
             _say(INFO, "Tasks flagged as revoked: %s", ", ".join(ids))
         case events.PrefetchUnlimited():
             _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
+        case _:
+            _settling_line(fact)
+
+
+def _settling_line(fact: events.Fact) -> None:
+    match fact:
+        case events.TaskCameBack(name, id, is_done):
+            what = "it is done, and acknowledged now" if is_done else "it is still at work here, and not begun again"
+            _say(INFO, "Task %s[%s] was delivered again: %s", name, id, what)
+        case events.SettleDelayed(name, id, reason):
+            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for a connection", name, id, reason)
+        case events.SettleFailed(name, id, reason, comes_again):
+            then = "the broker will deliver it again" if comes_again else "it does not come again"
+            _say(ERROR, "Task %s[%s] cannot be settled: %s; %s", name, id, reason, then)
         case _:
             _broker_line(fact)
 

@@ -244,17 +244,16 @@ async def test_unreadable(desk: Desk) -> None:
         (REJECTED, "publish celery.dead"),
     ],
 )
-async def test_no_connection_midway(desk: Desk, outcome: Outcome, step: str) -> None:
-    """A message whose outcome is not safe would be acknowledged, and so lost."""
+async def test_no_connection_midway(desk: Desk, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, step: str) -> None:
+    """A message whose outcome is not safe would be acknowledged, and so lost; or an outcome be thrown away."""
+    monkeypatch.setattr(settle, "_MOMENT", 0.0)
     received = await desk.received()
     desk.broker.errors[step] = BrokerUnavailable("cut")
     desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
     told = await desk.settled()
-    assert told[-2:] == [step, "requeue"], "nothing may follow the step that failed"
-    assert "ack" not in told
-    assert desk.facts.of(events.SettleFailed) == [events.SettleFailed("shop.add", "id-1", "cut", comes_again=True)]
-    [again] = await desk.inbox.take(1)
-    assert again.redelivered
+    assert told.count(step) == 2, "it must be tried again"
+    assert told.index("ack") == len(told) - 1, "nothing may be settled before"
+    assert desk.facts.of(events.SettleDelayed) == [events.SettleDelayed("shop.add", "id-1", "cut")]
 
 
 async def test_a_cut_connection_midway(desk: Desk) -> None:
@@ -267,6 +266,88 @@ async def test_a_cut_connection_midway(desk: Desk) -> None:
     assert again.redelivered
     desk.broker.requeue(again)
     assert len(await desk.inbox.take(1)) == 1, "the message was settled through its older delivery"
+
+
+async def come_back(desk: Desk, at_work: list[Received]) -> tuple[bool, Delivery]:
+    """Cut the connection; tell what the settler says of the message that comes again, and that message."""
+    desk.settler.lost(at_work)
+    desk.hub.cut()
+    [again] = await desk.inbox.take(1)
+    return desk.settler.recognises(again, read_head(again)), again
+
+
+async def test_at_work_when_the_connection_went(desk: Desk) -> None:
+    """A task would be run beside itself because the connection was lost while it ran."""
+    received = await desk.received()
+    assert await come_back(desk, [received]) == (True, received.delivery)
+    assert desk.facts.of(events.TaskCameBack) == [events.TaskCameBack("shop.add", "id-1", is_done=False)]
+    assert await desk.settled() == []
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "ack"]
+    assert await desk.left("celery") is None, "it was not acknowledged where it came again"
+
+
+async def test_done_before_it_comes_back(desk: Desk) -> None:
+    """A task that has run, and whose result is known, would be run again."""
+    received = await desk.received()
+    desk.settler.lost([received])
+    desk.broker.is_dying = True
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "ack"]
+    desk.broker.is_dying = False
+    known, _ = await come_back(desk, [])
+    assert known
+    assert desk.facts.of(events.TaskCameBack) == [events.TaskCameBack("shop.add", "id-1", is_done=True)]
+    assert await desk.settled() == ["ack"]
+
+
+async def test_acknowledged_into_a_dying_connection(desk: Desk) -> None:
+    """An acknowledgement that the broker did not hear would cost a second run."""
+    received = await desk.received(attrs.evolve(WANTED, wants_result=False))
+    desk.broker.is_dying = True
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    desk.broker.is_dying = False
+    known, _ = await come_back(desk, [])
+    assert known
+    assert await desk.settled() == ["ack", "ack"]
+    assert await desk.left("celery") is None
+
+
+@pytest.mark.parametrize("outcome", [Rejected("once more", True), LOST])
+async def test_meant_to_come_again(desk: Desk, outcome: Outcome) -> None:
+    """A message that goes round by the task's own wish would be taken for one that was done."""
+    received = await desk.received()
+    desk.settler.lost([received])
+    desk.settler.stopping = isinstance(outcome, Lost)
+    desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    known, _ = await come_back(desk, [])
+    assert not known
+
+
+async def test_postponed_is_not_done(desk: Desk) -> None:
+    """What came before its time, and comes again at its time, would be taken for done."""
+    received = await desk.received()
+    desk.settler.lost([])
+    desk.settler.postponed(received, 0.0)
+    await desk.settled()
+    [later] = await desk.inbox.take(1)
+    desk.hub.cut()
+    [again] = await desk.inbox.take(1)
+    assert again.body == later.body
+    assert not desk.settler.recognises(again, read_head(again))
+
+
+async def test_still_being_settled_when_the_connection_went(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose result waits for a connection would be run again as soon as there is one."""
+    monkeypatch.setattr(settle, "_MOMENT", 0.0)
+    received = await desk.received()
+    desk.broker.errors["publish answers"] = BrokerUnavailable("cut")
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    known, _ = await come_back(desk, [])
+    assert known
+    assert await desk.settled() == ["publish answers", "publish answers", "ack"]
+    assert await desk.left("celery") is None
 
 
 async def test_a_result_that_is_refused(desk: Desk) -> None:

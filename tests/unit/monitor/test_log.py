@@ -49,9 +49,29 @@ LINES: list[tuple[Fact, int, str]] = [
     ),
     (events.TaskExpired("proj.add", ID), INFO, "Discarding expired task: proj.add[2b1c]"),
     (
-        events.SettleFailed("proj.add", ID, "no connection"),
+        events.SettleFailed("proj.add", ID, "no route"),
+        ERROR,
+        "Task proj.add[2b1c] cannot be settled: no route; the broker will deliver it again",
+    ),
+    (
+        events.SettleFailed("proj.add", ID, "too large", comes_again=False),
+        ERROR,
+        "Task proj.add[2b1c] cannot be settled: too large; it does not come again",
+    ),
+    (
+        events.SettleDelayed("proj.add", ID, "cut"),
         WARNING,
-        "Task proj.add[2b1c] cannot be settled now: no connection; the broker will deliver it again",
+        "Task proj.add[2b1c] cannot be settled now: cut; it waits for a connection",
+    ),
+    (
+        events.TaskCameBack("proj.add", ID, is_done=True),
+        INFO,
+        "Task proj.add[2b1c] was delivered again: it is done, and acknowledged now",
+    ),
+    (
+        events.TaskCameBack("proj.add", ID, is_done=False),
+        INFO,
+        "Task proj.add[2b1c] was delivered again: it is still at work here, and not begun again",
     ),
     (events.BrokerConnected("amqp://guest:**@h//"), INFO, "Connected to amqp://guest:**@h//"),
     (
@@ -156,6 +176,8 @@ FOREIGN = (
     | events.TaskRefused
     | events.TaskExpired
     | events.SettleFailed
+    | events.SettleDelayed
+    | events.TaskCameBack
     | events.BrokerLost
     | events.PublishingBlocked
     | events.QueueDiffers
