@@ -1,4 +1,4 @@
-"""Orders to this worker, from the control exchange: which tasks not to run.
+"""Orders to this worker, from the control exchange: which tasks not to run, and whether it is there.
 
 A worker that starts asks the others what was revoked before; what it knows itself it keeps in a file, if it has one.
 """
@@ -43,8 +43,11 @@ class Control:
             name=f"{node}.{uuid.uuid4().hex[:8]}.celery.pidbox", private=True, fanout=control.EXCHANGE
         )
         self._changed = anyio.Event()
+        self._answers: list[Outgoing] = []
         #: another worker wants to know what is revoked
         self._is_asked = False
+        #: there are ids that the state file has not
+        self._is_unsaved = False
         self._stop: Callable[[str], None] = lambda _: None
 
     def is_revoked(self, task_id: str) -> bool:
@@ -65,10 +68,15 @@ class Control:
         while True:
             await self._changed.wait()
             self._changed = anyio.Event()
+            answers, self._answers = self._answers, []
+            for answer in answers:
+                await self._say(answer)
             if self._is_asked:
                 self._is_asked = False
                 await self._tell()
-            await self._save()
+            if self._is_unsaved:
+                self._is_unsaved = False
+                await self._save()
 
     def _take(self, delivery: Delivery) -> None:
         self._broker.ack(delivery)
@@ -84,14 +92,22 @@ class Control:
             case "revoke":
                 ids = control.ids_of(order)
                 self._flag(ids, terminate=order.arguments.get("terminate") is True)
+            case "ping":
+                self._answer(order, {"ok": "pong"})
             case "hybridpool.tell_revoked":
-                self._is_asked = order.arguments.get("from") != self._node and len(self.revoked) > 0
+                self._is_asked |= order.arguments.get("from") != self._node and len(self.revoked) > 0
                 self._changed.set()
             case "hybridpool.revoked":
                 self.revoked.load(_known(order.arguments.get("ids")), time.time())
+                self._is_unsaved = True
                 self._changed.set()
             case _:
                 log.debug("order %r is not one of ours", order.method)
+
+    def _answer(self, order: control.Order, value: object) -> None:
+        if order.reply_to is not None and len(self._answers) < _PREFETCH:
+            self._answers.append(control.write_answer(order.reply_to, order.ticket, self._node, value))
+            self._changed.set()
 
     def _flag(self, ids: list[str], *, terminate: bool) -> None:
         self.revoked.add(ids, time.time())
@@ -99,6 +115,7 @@ class Control:
         if terminate:
             for task_id in ids:
                 self._stop(task_id)
+        self._is_unsaved = True
         self._changed.set()
 
     async def _tell(self) -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 
 from hybridpool import events
+from hybridpool.answering import Received
 from hybridpool.brokers.base import Broker
 from hybridpool.child.codec import CONTENT_TYPES
 from hybridpool.config import Settings
@@ -19,7 +20,7 @@ from hybridpool.policy.admission import Admitted, Denied, Gate, TooEarly, TooLat
 from hybridpool.policy.retry import DELAY, MOST, RetryPace
 from hybridpool.policy.settlement import Terms
 from hybridpool.protocol.head import read_head
-from hybridpool.settle import Received, Settler
+from hybridpool.settle import Settler
 from hybridpool.task import TaskOptions
 
 _PACE = RetryPace()
@@ -72,7 +73,7 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        if delivery.redelivered and self._settler.recognises(delivery, head):
+        if delivery.redelivered and self._settler.answering.recognises(delivery, head):
             return
         received = Received(delivery, head, self._terms(head, delivery))
         if self._is_revoked(head.id):
@@ -129,7 +130,7 @@ class Intake:
         :param at_work: the jobs that children have in hand.
         """
         self.drop_held()
-        self._settler.lost(job.cargo for job in at_work if isinstance(job.cargo, Received))
+        self._settler.answering.lost(job.cargo for job in at_work if isinstance(job.cargo, Received))
 
     @staticmethod
     def is_void(job: Job) -> bool:
@@ -146,6 +147,7 @@ class Intake:
             content_type=delivery.content_type or "",
             body=delivery.body,
             retries=head.retries,
+            priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,
             on_done=self._done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
@@ -171,7 +173,7 @@ class Intake:
             return False
         if not received.terms.acks_late and not received.acknowledged:
             received.acknowledged = True
-            self._settler.acknowledge(received)
+            self._settler.answering.acknowledge(received)
         return True
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:

@@ -5,12 +5,15 @@ Heads are read here; bodies are bytes that nobody in the parent opens.
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 import msgspec
 
 from hybridpool.errors import ProtocolError
 
+#: the kind of queue that RabbitMQ keeps on several nodes
+QUORUM: Final = "quorum"
 #: seconds
 _HAIR = 0.05
 
@@ -106,6 +109,10 @@ class QueueSpec:
     fanout: str | None = None
     #: milliseconds without a consumer after which the broker may delete it; None: never
     expires: int | None = None
+    #: messages with a higher priority leave it first, up to this one (RabbitMQ's x-max-priority); None: they do not
+    max_priority: int | None = None
+    #: what others ask the broker to hold back for it must reach it, however long
+    is_target: bool = False
 
 
 def whole_seconds(wait: float) -> int:

@@ -7,18 +7,19 @@ from anyio.abc import TaskGroup
 
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import Enqueue, Sent
+from hybridpool.config import Settings
 from hybridpool.errors import BrokerError, HybridpoolError
-from hybridpool.message import QueueSpec, unpack
+from hybridpool.message import unpack
+from hybridpool.protocol.queues import task_queue
 
 
 class Relay:
     """Publishes for children."""
 
-    def __init__(self, broker: Broker, tasks: TaskGroup, default_queue: str, queue_kind: str) -> None:
+    def __init__(self, broker: Broker, tasks: TaskGroup, settings: Settings) -> None:
         self._broker = broker
         self._tasks = tasks
-        self._default_queue = default_queue
-        self._kind = queue_kind
+        self._settings = settings
         self._declared: set[str] = set()
 
     def publish(self, frame: Enqueue, answer: Callable[[Sent], None]) -> None:
@@ -29,9 +30,9 @@ class Relay:
         try:
             message = unpack(frame.message)
             if not message.exchange and not message.routing_key:
-                message = attrs.evolve(message, routing_key=self._default_queue)
+                message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
             if not message.exchange and message.routing_key not in self._declared:
-                await self._broker.declare(QueueSpec(name=message.routing_key, kind=self._kind))
+                await self._broker.declare(task_queue(message.routing_key, self._settings))
                 self._declared.add(message.routing_key)
             await self._broker.publish(message)
         except BrokerError as error:

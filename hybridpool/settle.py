@@ -8,14 +8,12 @@ it is run a second time. At least once, never lost.
 
 import datetime as dt
 import random
-import time
-from collections.abc import Iterable
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from hybridpool import events
+from hybridpool.answering import Answering, Received
 from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
 from hybridpool.errors import BrokerError, BrokerUnavailable, TaskCancelled
@@ -34,24 +32,9 @@ from hybridpool.outcome import (
 )
 from hybridpool.policy import retry
 from hybridpool.policy.admission import Denied
-from hybridpool.policy.comeback import Comebacks
 from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
 from hybridpool.protocol import dead, reply
 from hybridpool.results.base import ResultStore
-
-
-@attrs.define(eq=False)
-class Received:
-    """A message with its head read and its terms known: what is settled in the end."""
-
-    delivery: Delivery
-    head: Head
-    terms: Terms
-    #: it was acknowledged before it started
-    acknowledged: bool = False
-    #: seconds until its next attempt, once that is decided
-    wait: float = 0.0
-
 
 #: seconds before a message goes back that the broker would not let us settle
 _PAUSE = 1.0
@@ -78,39 +61,11 @@ class Settler:
         self._kind = kind
         #: children are being killed because the worker stops
         self.stopping = False
-        self._comebacks = Comebacks[Received]()
-        #: run, and not settled yet
-        self._open: set[Received] = set()
+        self.answering = Answering(broker, bus)
 
     def wants_result(self, delivery: Delivery) -> bool:
         """Tell whether anybody can be told this message's result."""
         return self._results is not None and self._results.wanted(delivery)
-
-    def lost(self, at_work: Iterable[Received]) -> None:
-        """Note that the connection went, and with it every message that is not acknowledged.
-
-        :param at_work: those that are being run; they go on.
-        """
-        in_hand = [(held.head, held) for held in (*at_work, *self._open) if not held.acknowledged]
-        self._comebacks.lost(in_hand, time.monotonic())
-
-    def recognises(self, delivery: Delivery, head: Head) -> bool:
-        """Tell whether a redelivered message was run here already, or still is; then it is seen to."""
-        expected, held = self._comebacks.claim(head, time.monotonic())
-        if not expected:
-            return False
-        self._bus.emit(events.TaskCameBack(head.name, head.id, held is None))
-        if held is None or held.acknowledged:
-            self._comebacks.answered(head)
-            self._broker.ack(delivery)
-        else:
-            held.delivery = delivery
-        return True
-
-    def acknowledge(self, received: Received) -> None:
-        """Tell the broker that the message is done with."""
-        self._comebacks.answered(received.head)
-        self._broker.ack(received.delivery)
 
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
         """Settle a message that was run, or died being run."""
@@ -171,12 +126,11 @@ class Settler:
             case ():
                 return
             case (Acknowledge(),):
-                self.acknowledge(received)
+                self.answering.acknowledge(received)
             case (GiveBack(),):
-                self._comebacks.forget(received.head)
-                self._broker.requeue(received.delivery)
+                self.answering.give_back(received)
             case _:
-                self._open.add(received)
+                self.answering.unsettled.add(received)
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
     async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
@@ -185,9 +139,9 @@ class Settler:
                 if not await self._surely(step, received, outcome):
                     break
             if _comes_as_it_was(received, outcome, steps):
-                self._comebacks.forget(received.head)
+                self.answering.comebacks.forget(received.head)
         finally:
-            self._open.discard(received)
+            self.answering.unsettled.discard(received)
 
     async def _surely(self, step: Step, received: Received, outcome: Settled) -> bool:
         """Take a step, however many connections that needs; False: the broker refuses, and the message goes back."""
@@ -208,8 +162,7 @@ class Settler:
                     return True
                 # It comes back at once, and may fail at once for the same reason.
                 await anyio.sleep(_PAUSE)
-                self._comebacks.forget(head)
-                self._broker.requeue(received.delivery)
+                self.answering.give_back(received)
                 return False
             else:
                 return True
@@ -232,9 +185,9 @@ class Settler:
                 now = dt.datetime.now(dt.UTC)
                 await self._broker.publish(dead.dead_letter(delivery, reason, self._worker, now, died, times))
             case Acknowledge():
-                self.acknowledge(received)
+                self.answering.acknowledge(received)
             case GiveBack():
-                self._broker.requeue(delivery)
+                self.answering.give_back(received)
 
 
 def _next(received: Received, outcome: Settled) -> Outgoing:

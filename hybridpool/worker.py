@@ -21,15 +21,14 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
-from hybridpool.config import Layer, PoolRange, Resolved, layers_from, node_name, pool_range, resolve
+from hybridpool.config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
+from hybridpool.consuming import Consuming
 from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
-from hybridpool.errors import BrokerUnavailable
 from hybridpool.intake import Intake
 from hybridpool.lanes.process import ProcessLane, stop_message
-from hybridpool.message import QueueSpec
 from hybridpool.policy.autoscale import ScaleLimits
-from hybridpool.policy.prefetch import prefetch
+from hybridpool.policy.outlast import outlasting
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
@@ -78,6 +77,7 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
     try:
         manifest = msgspec.json.decode(imported.manifest)
         resolved = resolve([*layers, *layers_from(manifest["settings"])])
+        check_queues(resolved)
         return Prepared(
             zygote=keeper,
             app=manifest["app"],
@@ -112,9 +112,12 @@ class Worker:
         self._bus = bus
         self._stop: Stop | None = None
         self._stop_changed = anyio.Event()
-        self._resized = anyio.Event()
-        #: set when tasks can come
-        self.ready = anyio.Event()
+        self._consuming = Consuming(broker, self._settings, prepared.range, bus)
+
+    @property
+    def ready(self) -> anyio.Event:
+        """Set when tasks can come."""
+        return self._consuming.ready
 
     @property
     def zygote_pid(self) -> int:
@@ -134,8 +137,7 @@ class Worker:
         :raises ChildBirthFailed: if no child can be born.
         """
         settings = self._settings
-        if not settings.worker_prefetch_multiplier and not settings.worker_disable_prefetch:
-            self._bus.emit(events.PrefetchUnlimited())
+        self._warn()
         async with self._broker, _finishing(self._broker) as settling:
             settler = Settler(
                 self._broker,
@@ -145,7 +147,7 @@ class Worker:
                 self._prepared.node,
                 settings.task_default_queue_type,
             )
-            relay = Relay(self._broker, settling, settings.task_default_queue, settings.task_default_queue_type)
+            relay = Relay(self._broker, settling, settings)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
                 control = Control(self._broker, self._prepared.node, self._bus, _path(settings.worker_state_db))
                 intake = Intake(
@@ -159,50 +161,21 @@ class Worker:
                 )
                 self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
-                    async with anyio.create_task_group() as consuming:
-                        consuming.start_soon(self._consume, intake, crew)
-                        consuming.start_soon(control.run, partial(stop_message, crew.lane, grace=_GRACE))
+                    async with anyio.create_task_group() as taking:
+                        taking.start_soon(self._consuming.run, intake.take)
+                        taking.start_soon(control.run, partial(stop_message, crew.lane, grace=_GRACE))
                         await self._stop_changed.wait()
-                        consuming.cancel_scope.cancel()
+                        taking.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)
                 finally:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
 
-    async def _consume(self, intake: Intake, crew: Crew) -> None:
-        """Start consuming, as soon as there is a broker, and let the prefetch follow the pool's size."""
-        while True:
-            await self._broker.connected(None)
-            try:
-                for queue in self._settings.queues:
-                    await self._broker.declare(QueueSpec(name=queue, kind=self._settings.task_default_queue_type))
-                while True:
-                    self._resized = anyio.Event()
-                    held = self._prefetch(crew.lane.size)
-                    for queue in self._settings.queues:
-                        await self._broker.consume(queue, held, intake.take)
-                        self._bus.emit(events.ConsumingStarted(queue, held))
-                    self.ready.set()
-                    await self._resized.wait()
-            except BrokerUnavailable:
-                # Lost in the middle of this; the adapter reconnects, and we begin again.
-                continue
-
-    def _prefetch(self, size: int) -> int:
-        """Messages to hold per queue; 0: no limit."""
-        return prefetch(
-            size=size,
-            ceiling=self._prepared.range.ceiling,
-            multiplier=self._settings.worker_prefetch_multiplier,
-            disabled=self._settings.worker_disable_prefetch,
-        )
-
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
         unstarted = crew.stop_taking()
         with anyio.move_on_after(_BROKER_PART):
-            for queue in self._settings.queues:
-                await self._broker.cancel(queue)
+            await self._consuming.cancel()
         intake.give_back(unstarted)
         if self._stop is Stop.WARM and await self._drained(crew):
             return Stop.WARM
@@ -226,6 +199,19 @@ class Worker:
             drained = await crew.drain(self._settings.worker_shutdown_timeout)
             race.cancel_scope.cancel()
         return drained
+
+    def _warn(self) -> None:
+        settings = self._settings
+        if not settings.worker_prefetch_multiplier and not settings.worker_disable_prefetch:
+            self._bus.emit(events.PrefetchUnlimited())
+        patience = settings.broker_consumer_timeout
+        for name, limit in outlasting(
+            self._prepared.tasks.values(),
+            patience=patience,
+            limit=settings.task_time_limit,
+            acks_late=settings.task_acks_late,
+        ):
+            self._bus.emit(events.TaskOutlastsBroker(name, limit, patience or 0.0))
 
     def _results(self) -> ResultStore | None:
         if self._settings.result_backend is None:
@@ -266,7 +252,7 @@ class Worker:
                 lane.forget_waiting(intake.is_void)
                 intake.lost(lane.desk.at_work())
             case events.PoolScaled():
-                self._resized.set()
+                self._consuming.resize(lane.size)
             case _:
                 return
 

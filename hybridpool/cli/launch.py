@@ -82,8 +82,12 @@ def _warn(prepared: Prepared) -> None:
     if prepared.threads:
         names = ", ".join(prepared.threads)
         log.log.warning("importing the app left threads running, which no child will have: %s", names)
-    if os.geteuid() == 0 and "pickle" in prepared.resolved.settings.accept_content:
-        log.log.warning("accept_content allows pickle and the worker runs as root: a message can run any code as root")
+    if os.geteuid() == 0:
+        if "pickle" in prepared.resolved.settings.accept_content:
+            risk = "accept_content allows pickle: a message can run any code as root"
+        else:
+            risk = "whatever a task is made to do, it does as root; give it a user of its own"
+        log.log.warning("the worker runs as root, and %s", risk)
 
 
 def _log_file(path: str | None) -> int:

@@ -12,8 +12,8 @@ from hybridpool.brokers.base import Broker
 from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
 from hybridpool.errors import BrokerUnavailable
-from hybridpool.message import QueueSpec
 from hybridpool.protocol import control
+from hybridpool.protocol.queues import task_queue
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.results.base import ResultReader
 from hybridpool.results.rpc import RpcReader
@@ -81,7 +81,7 @@ class Sender:
 
     async def _make_ready(self, queue: str, reader: ResultReader | None) -> None:
         """Declare the queue and open the reader, once each, however many calls come at the same time."""
-        spec = QueueSpec(name=queue, kind=self._settings.task_default_queue_type)
+        spec = task_queue(queue, self._settings)
         await self._once(f"queue {queue}", lambda: self._broker.declare(spec))
         if reader is not None:
             await self._once("reader", reader.open)

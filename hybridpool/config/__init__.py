@@ -8,10 +8,12 @@
     layers               sources over each other: command line, environment, app.conf, App(...), default
     conf                 `app.conf`
     poolrange            concurrency and autoscale together
+    agree                what else must fit together
 
 Nothing here imports an event loop or reads the environment: the environment comes in as an argument.
 """
 
+from hybridpool.config.agree import check_queues
 from hybridpool.config.conf import Conf, layers_from
 from hybridpool.config.cpus import usable_cpus
 from hybridpool.config.layers import (
@@ -43,6 +45,7 @@ __all__ = [
     "Resolved",
     "Setting",
     "Settings",
+    "check_queues",
     "command_line_layer",
     "conf_layer",
     "environment_layer",

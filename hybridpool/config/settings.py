@@ -89,12 +89,20 @@ class Settings:
         shapes.optional(shapes.words(names.queue_name, "queue names such as mails,images")), None,
         "Queues to consume: mails,images.",
         kind=MESSAGES, opts="-Q --queues", metavar="NAMES", default_text="the default queue")
+    worker_queue_weights: tuple[tuple[str, int], ...] | None = setting(
+        shapes.optional(shapes.weights(names.queue_name)), None,
+        "How much more of one queue than of another is taken, while both are full: mails=3,images=1.",
+        kind=MESSAGES, opts="--queue-weights", metavar="NAME=N", default_text="1 for each")
     task_default_queue: str = setting(
         names.queue_name, "celery", "Queue of tasks that name none.",
         kind=MESSAGES, opts="--default-queue", metavar="NAME")
     task_default_queue_type: str = setting(
         shapes.choice("classic", "quorum"), "classic", "Kind of a queue we declare: classic or quorum.",
         kind=MESSAGES, opts="--default-queue-type", metavar="KIND")
+    task_queue_max_priority: int | None = setting(
+        shapes.optional(units.priority), None,
+        "Declare classic queues with priorities from 0 to this (RabbitMQ's x-max-priority; up to 10 is cheap).",
+        kind=MESSAGES, opts="--queue-max-priority", metavar="N", default_text="no priorities")
     #: 0: no limit
     worker_prefetch_multiplier: int = setting(
         units.whole(0), 4, "Messages to hold per child; 0: no limit.",
@@ -119,6 +127,11 @@ class Settings:
     broker_url: str = setting(
         urls.broker, "amqp://guest:guest@localhost:5672//", "Where RabbitMQ is; URL;URL: one helps out for the other.",
         kind=BROKER, opts="-b --broker", metavar="URL", default_text="amqp://guest:**@localhost:5672//", secret=True)
+    #: None: for ever
+    broker_consumer_timeout: float | None = setting(
+        shapes.optional(units.some_seconds), "30m",
+        "How long the broker leaves a message unacknowledged: its consumer_timeout, of which we warn.",
+        kind=BROKER, opts="--consumer-timeout", metavar="DURATION")
     broker_connection_timeout: float = setting(
         units.some_seconds, "4s", "How long one attempt to connect may take.",
         kind=BROKER, opts="--connection-timeout", metavar="DURATION")

@@ -36,6 +36,25 @@ def words(parse_one: Parser[str], expected: str, *, may_be_empty: bool = False) 
     return parse
 
 
+def weights(parse_name: Parser[str]) -> Parser[tuple[tuple[str, int], ...]]:
+    """Make a parser for names with a weight each: `mails=3,images=1`, a mapping, or pairs."""
+    expected = "names with whole weights of at least 1 such as mails=3,images=1"
+    weight = whole(1)
+
+    def parse(value: object) -> tuple[tuple[str, int], ...]:
+        if isinstance(value, str):
+            value = [piece.rpartition("=")[::2] for piece in value.split(",") if piece.strip()]
+        pairs = list(value.items()) if isinstance(value, Mapping) else value
+        if not isinstance(pairs, list | tuple) or not pairs:
+            raise BadValue(expected)
+        try:
+            return tuple({parse_name(name): weight(number) for name, number in pairs}.items())
+        except (BadValue, TypeError, ValueError):
+            raise BadValue(expected) from None
+
+    return parse
+
+
 def choice(*allowed: str, aliases: Mapping[str, str] = MappingProxyType({})) -> Parser[str]:
     """Make a parser for one of some words, in any case.
 

@@ -131,6 +131,17 @@ def heartbeat(value: object) -> int:
     return math.ceil(duration)
 
 
+def priority(value: object) -> int:
+    """Parse the highest priority of a queue: 1 to 255 (RabbitMQ, x-max-priority).
+
+    :raises BadValue: if it is anything else.
+    """
+    number = _amount(value, {"": 1})
+    if number is None or number.denominator != 1 or not 1 <= number <= 255:
+        raise BadValue("a whole number from 1 to 255")
+    return int(number)
+
+
 def boolean(value: object) -> bool:
     """Parse a truth: a `bool`, 0, 1 or true, false, yes, no, on, off in any case.
 

@@ -13,6 +13,7 @@ from hybridpool.events.broker import (
     PublishingBlocked,
     PublishingResumed,
     QueueDiffers,
+    TaskOutlastsBroker,
 )
 from hybridpool.events.bus import Bus, Fact, Listener
 from hybridpool.events.children import (
@@ -73,6 +74,7 @@ __all__ = [
     "TaskFailed",
     "TaskIgnored",
     "TaskLost",
+    "TaskOutlastsBroker",
     "TaskPostponed",
     "TaskReceived",
     "TaskRefused",

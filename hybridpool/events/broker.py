@@ -56,8 +56,19 @@ class PrefetchUnlimited:
     """The worker holds whatever its queues have."""
 
 
+@attrs.frozen
+class TaskOutlastsBroker:
+    """A task may run longer than the broker waits for its acknowledgement."""
+
+    name: str
+    #: seconds: its time limit, and the broker's patience
+    limit: float
+    timeout: float
+
+
 BrokerFact = (
-    BrokerConnected
+    TaskOutlastsBroker
+    | BrokerConnected
     | BrokerLost
     | PublishingBlocked
     | PublishingResumed

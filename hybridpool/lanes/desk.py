@@ -67,7 +67,10 @@ class Desk:
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one is free."""
-        self.waiting.append(job)
+        if job.priority and self.waiting and self.waiting[-1].priority < job.priority:
+            self.waiting.insert(next(at for at, one in enumerate(self.waiting) if one.priority < job.priority), job)
+        else:
+            self.waiting.append(job)
         if len(self.waiting) == 1 and self.idle:
             self.dispatch()
         elif not self._due:

@@ -20,6 +20,8 @@ class Job:
     #: job, outcome, name of the child, seconds it ran
     on_done: Callable[["Job", Outcome, str, float], None]
     retries: int = 0
+    #: a higher one is handed out first
+    priority: int = 0
     root_id: str | None = None
     #: seconds after which `SoftTimeLimitExceeded` is raised in it; None: never
     soft_limit: float | None = None

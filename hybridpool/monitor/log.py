@@ -152,6 +152,15 @@ def _broker_line(fact: events.Fact) -> None:
             _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
             _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
+        case events.TaskOutlastsBroker(name, limit, timeout):
+            _say(
+                WARNING,
+                "Task %s may run %gs (its time limit), and RabbitMQ takes a message back after %gs: raise its "
+                "consumer_timeout and tell us (broker_consumer_timeout), or lower the limit",
+                name,
+                limit,
+                timeout,
+            )
         case events.PublishingBlocked(url, reason):
             _say(
                 WARNING,

@@ -14,12 +14,22 @@ EXCHANGE: Final = "celery.pidbox"
 LARGEST: Final = 4 * 1024 * 1024
 
 
+class Asker(msgspec.Struct):
+    """Where the answer to an order goes."""
+
+    exchange: str
+    routing_key: str
+
+
 class Order(msgspec.Struct):
-    """An order: what to do, and to whom it goes (None: all)."""
+    """An order: what to do, to whom it goes (None: all), and who wants an answer (None: nobody)."""
 
     method: str
     arguments: dict[str, Any] = {}
     destination: list[str] | None = None
+    reply_to: Asker | None = None
+    #: tells the answers to one question from those to another
+    ticket: str | None = None
 
 
 def read_order(body: bytes) -> Order:
@@ -39,6 +49,17 @@ def write_order(method: str, arguments: dict[str, object]) -> Outgoing:
     """Write an order to all workers."""
     body = msgspec.json.encode({"method": method, "arguments": arguments, "destination": None})
     return Outgoing(body=body, exchange=EXCHANGE, routing_key="", broadcast=True, persistent=False)
+
+
+def write_answer(to: Asker, ticket: str | None, node: str, value: object) -> Outgoing:
+    """Write a worker's answer to an order."""
+    return Outgoing(
+        body=msgspec.json.encode({node: value}),
+        exchange=to.exchange,
+        routing_key=to.routing_key,
+        headers={} if ticket is None else {"ticket": ticket},
+        persistent=False,
+    )
 
 
 def revoke(ids: Sequence[str], *, terminate: bool) -> Outgoing:

@@ -181,6 +181,24 @@ async def test_requeued_comes_again_in_its_place(broker: Broker, queue_name: str
     assert all(delivery.redelivered for delivery in again)
 
 
+async def test_priority(broker: Broker, queue_name: str) -> None:
+    """An urgent task would wait behind all that came before it."""
+    inbox, queue_name = Inbox(), f"{queue_name}-ranked"
+    await broker.declare(QueueSpec(name=queue_name, max_priority=5))
+    try:
+        for body, priority in ((b"low", 0), (b"none", None), (b"high", 5), (b"beyond", 9), (b"middle", 2)):
+            await broker.publish(Outgoing(body=body, routing_key=queue_name, priority=priority))
+        await broker.consume(queue_name, 1, inbox)
+        came: list[bytes] = []
+        for _ in range(5):
+            [delivery] = await inbox.take(1)
+            came.append(delivery.body)
+            broker.ack(delivery)
+        assert came == [b"high", b"beyond", b"middle", b"low", b"none"]
+    finally:
+        await broker.delete(queue_name)
+
+
 async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
     """What a stopped worker held would be lost."""
     await fill(broker, queue_name, 3)

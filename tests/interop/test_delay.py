@@ -187,6 +187,14 @@ def test_ladder_that_celery_declared(fresh: str, queue_name: str, stamps: Path, 
 
 
 @pytest.mark.slow
+def test_ladder_for_celerys_clients(fresh: str, queue_name: str, stamps: Path) -> None:
+    """A Celery client's countdown over a quorum queue would be refused where no Celery worker has built the ladder."""
+    declare_queue(fresh, queue_name)
+    with Worker(fresh, queue_name, "-c1", "--default-queue-type=quorum", app="delayed.app"):
+        check_both(fresh, queue_name, stamps)
+
+
+@pytest.mark.slow
 def test_ladder_that_we_declared(fresh: str, queue_name: str, stamps: Path) -> None:
     """A Celery worker that comes after us would be refused its ladder, or what it delays would not get through ours."""
     declare_queue(fresh, queue_name)

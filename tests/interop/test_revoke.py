@@ -33,6 +33,21 @@ def test_by_celerys_client(rabbit_node: Node, queue_name: str, tmp_path: Path) -
         assert gate.is_empty()
 
 
+def test_ping(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """`celery inspect ping`, and every monitor built on it, would take a worker for dead, a busy one above all."""
+    with (
+        celery_client(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        Worker(rabbit_node.url, queue_name, "-c1", "-n", "w1@here"),
+    ):
+        assert client.control.ping(timeout=PATIENCE, limit=1) == [{"w1@here": {"ok": "pong"}}]
+        held = client.send_task("worker.hold", (gate.path, "first"))
+        gate.entered()
+        assert client.control.ping(destination=["w1@here"], timeout=PATIENCE, limit=1) == [{"w1@here": {"ok": "pong"}}]
+        gate.release()
+        assert held.get(timeout=PATIENCE)
+
+
 def test_other_orders_do_no_harm(rabbit_node: Node, queue_name: str) -> None:
     """An order of Celery's that is not known here would end the worker."""
     with (

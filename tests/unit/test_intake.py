@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from hybridpool import events
+from hybridpool.answering import Received
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.child.codec import JSON, PICKLE, encode
 from hybridpool.config import Settings, init_layer, resolve
@@ -20,7 +21,7 @@ from hybridpool.message import Outgoing, QueueSpec
 from hybridpool.outcome import Lost, Returned
 from hybridpool.policy.settlement import Terms
 from hybridpool.results.rpc import RpcStore
-from hybridpool.settle import Received, Settler
+from hybridpool.settle import Settler
 from hybridpool.task import TaskOptions
 from tests.contract.inbox import Facts
 

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from msgspec import structs
 
 from hybridpool import events, settle
+from hybridpool.answering import Received
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Outgoing, QueueSpec
@@ -24,7 +25,7 @@ from hybridpool.protocol.dead import REASON, WORKER
 from hybridpool.protocol.head import LOST_BEFORE, read_head
 from hybridpool.protocol.reply import is_final, read_meta
 from hybridpool.results.rpc import RpcStore
-from hybridpool.settle import Received, Settler
+from hybridpool.settle import Settler
 from tests.contract.inbox import Facts, Inbox
 
 #: seconds; a test that waits longer for anything has failed
@@ -270,10 +271,10 @@ async def test_a_cut_connection_midway(desk: Desk) -> None:
 
 async def come_back(desk: Desk, at_work: list[Received]) -> tuple[bool, Delivery]:
     """Cut the connection; tell what the settler says of the message that comes again, and that message."""
-    desk.settler.lost(at_work)
+    desk.settler.answering.lost(at_work)
     desk.hub.cut()
     [again] = await desk.inbox.take(1)
-    return desk.settler.recognises(again, read_head(again)), again
+    return desk.settler.answering.recognises(again, read_head(again)), again
 
 
 async def test_at_work_when_the_connection_went(desk: Desk) -> None:
@@ -290,7 +291,7 @@ async def test_at_work_when_the_connection_went(desk: Desk) -> None:
 async def test_done_before_it_comes_back(desk: Desk) -> None:
     """A task that has run, and whose result is known, would be run again."""
     received = await desk.received()
-    desk.settler.lost([received])
+    desk.settler.answering.lost([received])
     desk.broker.is_dying = True
     desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await desk.settled() == ["publish answers", "ack"]
@@ -317,7 +318,7 @@ async def test_acknowledged_into_a_dying_connection(desk: Desk) -> None:
 async def test_meant_to_come_again(desk: Desk, outcome: Outcome) -> None:
     """A message that goes round by the task's own wish would be taken for one that was done."""
     received = await desk.received()
-    desk.settler.lost([received])
+    desk.settler.answering.lost([received])
     desk.settler.stopping = isinstance(outcome, Lost)
     desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
     await desk.settled()
@@ -328,14 +329,14 @@ async def test_meant_to_come_again(desk: Desk, outcome: Outcome) -> None:
 async def test_postponed_is_not_done(desk: Desk) -> None:
     """What came before its time, and comes again at its time, would be taken for done."""
     received = await desk.received()
-    desk.settler.lost([])
+    desk.settler.answering.lost([])
     desk.settler.postponed(received, 0.0)
     await desk.settled()
     [later] = await desk.inbox.take(1)
     desk.hub.cut()
     [again] = await desk.inbox.take(1)
     assert again.body == later.body
-    assert not desk.settler.recognises(again, read_head(again))
+    assert not desk.settler.answering.recognises(again, read_head(again))
 
 
 async def test_still_being_settled_when_the_connection_went(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from hybridpool.message import Delivery, Outgoing, QueueSpec
 class Stored:
     """A message on a shelf or out for settling."""
 
-    #: its place: a message that comes back goes before all younger ones
-    number: int
+    #: its place: higher priorities go first, and a message that comes back before all younger ones
+    place: tuple[int, int]
     message: Outgoing = attrs.field(order=False)
     #: on the loop's clock, in seconds
     expires_at: float | None = attrs.field(order=False)
@@ -64,7 +64,8 @@ class Shelf:
         expires_at = None
         if message.expiration is not None:
             expires_at = asyncio.get_running_loop().time() + message.expiration / 1000
-        heapq.heappush(self._ready, Stored(next(self._numbers), message, expires_at))
+        place = -min(message.priority or 0, self.spec.max_priority or 0), next(self._numbers)
+        heapq.heappush(self._ready, Stored(place, message, expires_at))
 
     def put_back(self, stored: Stored) -> None:
         """Return a message to its place."""

@@ -28,7 +28,7 @@ class Publisher:
     def __init__(self, line: Line, topology: Topology) -> None:
         self._line = line
         self._topology = topology
-        self._ladder = Ladder(topology)
+        self.ladder = Ladder(topology)
         self._fanouts: set[str] = set()
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
@@ -51,7 +51,7 @@ class Publisher:
         """
         exchange, routing_key = message.exchange, message.routing_key
         if message.delay > 0:
-            exchange, routing_key = await self._ladder.prepare(routing_key, message.delay)
+            exchange, routing_key = await self.ladder.prepare(routing_key, message.delay)
         elif message.broadcast and exchange not in self._fanouts:
             await self._topology.fanout(exchange)
             self._fanouts.add(exchange)

@@ -81,6 +81,8 @@ def arguments(spec: QueueSpec) -> FieldTable:
     told: FieldTable = {}
     if spec.kind != "classic":
         told["x-queue-type"] = spec.kind
+    if spec.max_priority is not None:
+        told["x-max-priority"] = spec.max_priority
     if spec.expires is not None:
         told["x-expires"] = spec.expires
     return told

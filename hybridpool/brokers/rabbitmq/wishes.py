@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from hybridpool.brokers.rabbitmq.consume import Subscription
+from hybridpool.brokers.rabbitmq.ladder import LONGEST
 from hybridpool.brokers.rabbitmq.session import Session
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import QueueSpec
@@ -36,6 +37,10 @@ class Wishes:
                 self.session = session
                 for wish in self._subscriptions.values():
                     await _consume(session, wish)
+                # last, because it takes a while, and is there already as a rule
+                for spec in self._queues.values():
+                    if spec.is_target:
+                        await session.publisher.ladder.prepare(spec.name, LONGEST)
 
     async def renew(self, session: Session, queue: str) -> None:
         """Grant the wish for a consumer again, whose queue was deleted.
@@ -60,6 +65,8 @@ class Wishes:
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"declare {spec.name}"):
                     await self.session.topology.declare(spec)
+                    if spec.is_target:
+                        await self.session.publisher.ladder.prepare(spec.name, LONGEST)
             self._queues[spec.name] = spec
 
     async def consume(self, wish: Subscription) -> None:

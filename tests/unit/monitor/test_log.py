@@ -64,6 +64,14 @@ LINES: list[tuple[Fact, int, str]] = [
         "Task proj.add[2b1c] cannot be settled now: cut; it waits for a connection",
     ),
     (
+        events.TaskOutlastsBroker("proj.add", 7200.0, 1800.0),
+        WARNING,
+        (
+            "Task proj.add may run 7200s (its time limit), and RabbitMQ takes a message back after 1800s: raise its "
+            "consumer_timeout and tell us (broker_consumer_timeout), or lower the limit"
+        ),
+    ),
+    (
         events.TaskCameBack("proj.add", ID, is_done=True),
         INFO,
         "Task proj.add[2b1c] was delivered again: it is done, and acknowledged now",

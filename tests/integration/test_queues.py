@@ -1,0 +1,85 @@
+"""Several queues, their weights, and priorities."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridpool import events
+from hybridpool.embed import embedded
+from tests.apps import worker as worker_app
+from tests.contract.inbox import Facts
+from tests.queues import Desk
+from tests.rabbit import wait_for
+from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
+
+#: tasks in each of the queues
+COUNT = 120
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Path:
+    """Where tasks note their tags, in the order in which they ran."""
+    return tmp_path / "order"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Where a task stands until it is let go."""
+    with gate_in(tmp_path) as made:
+        yield made
+
+
+def tags(order: Path) -> list[str]:
+    """Return what ran so far."""
+    return order.read_text().split() if order.exists() else []
+
+
+@pytest.mark.parametrize(("weights", "share"), [("", 0.5), ("{0}=3", 0.75)], ids=["even", "weighed"])
+def test_turns(broker_url: str, queue_name: str, order: Path, weights: str, share: float) -> None:
+    """A long queue would keep all children from a short one, or an operator's ratio count for nothing."""
+    other = f"{queue_name}-other"
+    options = [f"-Q{queue_name},{other}", *([f"--queue-weights={weights.format(queue_name)}"] if weights else [])]
+    with Desk(broker_url) as desk:
+        try:
+            with client_of(broker_url, queue_name) as client:
+                for queue in (queue_name, other):
+                    for _ in range(COUNT):
+                        client.send_task("worker.note", (str(order), queue), queue=queue, ignore_result=True)
+            with Worker(broker_url, queue_name, "-c1", *options):
+                assert wait_for(lambda: len(tags(order)) == 2 * COUNT, PATIENCE)
+        finally:
+            desk.delete(other)
+    # as long as there is something in both
+    first = tags(order)[: int(COUNT / share)]
+    # whichever consumer was there first is ahead by what a worker holds
+    assert abs(first.count(queue_name) - len(first) * share) <= 20
+
+
+def test_urgent_first(broker_url: str, queue_name: str, order: Path, gate: Gate) -> None:
+    """A priority would count in the broker alone, and not for what the worker holds already."""
+    options = ("-c1", "--queue-max-priority=5", "--prefetch-multiplier=10")
+    with Worker(broker_url, queue_name, *options) as worker, client_of(broker_url, queue_name) as client:
+        client.conf.task_queue_max_priority = 5
+        held = client.send_task("worker.hold", (gate.path, "first"))
+        gate.entered()
+        for tag, priority in (("a", None), ("b", 1), ("c", 5), ("d", 1)):
+            client.send_task("worker.note", (str(order), tag), priority=priority)
+        worker.see("worker.note.* received", 4)
+        gate.release()
+        held.get(PATIENCE)
+        assert wait_for(lambda: len(tags(order)) == 4, PATIENCE)
+    assert tags(order) == ["c", "b", "d", "a"]
+
+
+@pytest.mark.may_block
+@pytest.mark.anyio
+async def test_told_of_what_outlasts_the_broker() -> None:
+    """The broker would take a task back in the middle of it, and nobody have been told that it will."""
+    facts, bus = Facts(), events.Bus()
+    bus.subscribe(facts)
+    async with embedded(worker_app.app, bus=bus, task_time_limit=7200, worker_concurrency=1):
+        pass
+    told = facts.of(events.TaskOutlastsBroker)
+    assert {(fact.limit, fact.timeout) for fact in told} == {(7200.0, 1800.0)}
+    assert len({fact.name for fact in told}) == len(told) > 0
