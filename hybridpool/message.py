@@ -94,6 +94,8 @@ class Outgoing:
     broadcast: bool = False
     #: an error if no queue takes it, in place of silence
     mandatory: bool = False
+    #: False: whoever sends it does not wait to hear that the broker has it, and may lose it
+    is_confirmed: bool = True
 
 
 @attrs.frozen(kw_only=True)

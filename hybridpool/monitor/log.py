@@ -1,16 +1,16 @@
 """The log: facts in words, in Celery's words where it has some (operators grep for them)."""
 
 import logging
+import multiprocessing
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
 from hybridpool import events
 from hybridpool.child.voice import FORMAT
+from hybridpool.monitor.quick import QuickLines, one_line
 from hybridpool.monitor.sink import Sink
 
 log = logging.getLogger("hybridpool.worker")
-#: what str.splitlines takes for the end of a line
-_LINE_ENDS = str.maketrans({end: repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"})
 
 
 def level_number(name: str) -> int:
@@ -57,25 +57,23 @@ def _say(level: int, template: str, *values: object, child: str | None = None) -
         log.log(level, template, *plain, extra={"child": child} if child else None)
 
 
-def one_line(text: str) -> str:
-    """Return text without line ends: they are written out. What a sender chose must not look like a line of ours."""
-    return text if text.isprintable() else text.translate(_LINE_ENDS)
-
-
 class LogFace:
     """Listens to the Bus and logs."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        """:param write: takes what children said, formatted by them already."""
+        """:param write: takes whole lines, and puts them where `set_up` puts the rest."""
         self._write = write
+        self._quick = QuickLines(write, multiprocessing.current_process().name)
 
     def __call__(self, fact: events.Fact) -> None:
         """Log one fact, in one line: names, ids and reprs are the sender's, and must not look like lines of ours."""
         match fact:
             case events.TaskReceived(name, id):
-                _say(INFO, "Task %s[%s] received", name, id)
+                if log.isEnabledFor(INFO):
+                    self._quick.received(name, id)
             case events.TaskSucceeded(name, id, child, runtime, text):
-                _say(INFO, "Task %s[%s] succeeded in %.6fs: %s", name, id, runtime, text, child=child)
+                if log.isEnabledFor(INFO):
+                    self._quick.succeeded(name, id, child, runtime, text)
             case events.ChildSaid(_, text):
                 self._write(text)
             case _:

@@ -13,7 +13,7 @@ from tests.workers import Gate, Worker
 #: of a worker of two children: so many messages at most are unsettled when a connection is lost
 PREFETCH = 8
 #: lines of the log about an outage of ten seconds: the loss, and one for each attempt, further and further apart
-LINES = 9
+LINES = 12
 LOSS = r"No connection to amqp://guest:\*\*@127\.0\.0\.1:\d+//: (.*)\. Trying again in [\d.]+ seconds"
 
 

@@ -15,7 +15,7 @@ import anyio
 import attrs
 from aio_pika.abc import ConnectionParameter
 from aiormq.channel import Channel
-from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.connection import Connection, TransportFactory
 from aiormq.exceptions import AMQPConnectionError, ConnectionNotAllowed, InvalidFrameError
 from anyio.to_thread import run_sync
 from pamqp import commands
@@ -23,11 +23,14 @@ from yarl import URL
 
 from hybridpool.brokers.rabbitmq import tls
 from hybridpool.brokers.rabbitmq.border import CUT, reason
+from hybridpool.brokers.rabbitmq.tap import Tap
 from hybridpool.brokers.url import BrokerUrl
 
 #: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the most
 #: that closing may take with a broker that does not answer
 STEP = 0.45
+#: bytes, where the broker sets no limit: what RabbitMQ has as its own
+DEFAULT_FRAME = 131072
 
 
 @attrs.frozen(kw_only=True)
@@ -49,22 +52,23 @@ class Reach:
         return ";".join(url.masked for url in self.urls)
 
 
-class RememberingTransport(TransportFactory):
-    """Opens the socket as the client library would, and keeps hold of it, so that it can be cut."""
+class TappedTransport(TransportFactory):
+    """Opens the socket for the client library, with a tap on it."""
 
-    def __init__(self, scheme: str) -> None:
-        self._inner = TLSTransportFactory() if scheme == "amqps" else TCPTransportFactory()
-        self._transport: asyncio.WriteTransport | None = None
+    def __init__(self) -> None:
+        self.tap = Tap(asyncio.get_running_loop())
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await self._inner.create(url, **kwargs)
-        self._transport = writer.transport
-        return reader, writer
-
-    def cut(self) -> None:
-        """Close the socket at once; what is not written yet is dropped."""
-        if self._transport is not None:
-            self._transport.abort()
+        provider = kwargs.pop("ssl_context_provider", None)
+        secure = await provider.get_context() if url.scheme == "amqps" and provider is not None else None
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: self.tap, url.host or "", url.port or 0, ssl=secure, **kwargs
+            )
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        return self.tap.stream, self.tap.attach(transport)
 
 
 class Wire(aio_pika.Connection):
@@ -79,9 +83,9 @@ class Wire(aio_pika.Connection):
 class Line:
     """An open connection."""
 
-    def __init__(self, wire: Wire, transport: RememberingTransport) -> None:
+    def __init__(self, wire: Wire, tap: Tap) -> None:
         self._wire = wire
-        self._transport = transport
+        self.tap = tap
         assert wire.transport is not None
         amqp = wire.transport.connection
         assert isinstance(amqp, Connection)
@@ -99,27 +103,23 @@ class Line:
         """
         silence()
         context = await run_sync(tls.context, url) if url.scheme == "amqps" else None
-        transport = RememberingTransport(url.scheme)
+        transport = TappedTransport()
         wire = Wire(_address(url, heartbeat, name), ssl_context=context, transport_factory=transport)
         try:
             await wire.connect()
         except BaseException as error:
-            transport.cut()
+            transport.tap.cut()
             with anyio.CancelScope(shield=True):
                 await wire.close()  # at once: there is nothing to close, but its finalizer would start a task otherwise
             clearer = _clearer(error, url)
             if clearer is not None:
                 raise clearer from error
             raise
-        return cls(wire, transport)
+        return cls(wire, transport.tap)
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """Open a channel.
-
-        The client library's own buffer of 10 frames is lifted (0: no limit): with it, reader and channel take turns
-        every third message, which costs a third of the whole way in. Prefetch is what bounds the memory.
-        """
-        channel = await self._amqp.channel(publisher_confirms=confirms, frame_buffer_size=0, on_return_raises=True)
+        """Open a channel."""
+        channel = await self._amqp.channel(publisher_confirms=confirms)
         assert isinstance(channel, Channel)
         return channel
 
@@ -140,6 +140,11 @@ class Line:
         setattr(self._amqp, "_Connection__handle_connection_unblocked", unblocked)  # noqa: B010
 
     @property
+    def largest(self) -> int:
+        """Bytes that a frame may have, as agreed with the broker."""
+        return self._amqp.connection_tune.frame_max or DEFAULT_FRAME
+
+    @property
     def silence(self) -> str | None:
         """Why the client library gave the connection up, if it was because nothing came in for too long."""
         amqp = self._amqp
@@ -156,7 +161,7 @@ class Line:
         """
         with anyio.move_on_after(grace), suppress(Exception):
             await self._wire.close()
-        self._transport.cut()
+        self.tap.cut()
         # `wait` raises nothing of the future's; a cancellation that came here is the caller's, and must not be lost.
         with anyio.move_on_after(grace):
             await asyncio.wait([self._amqp.closing])

@@ -1,6 +1,5 @@
 """Consumers on one channel: raw frames come in, `Delivery` values go out, with as little work as possible between."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -8,14 +7,17 @@ import attrs
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp import commands
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 
 from hybridpool.brokers.base import Deliver
 from hybridpool.brokers.rabbitmq.answers import Answers
+from hybridpool.brokers.rabbitmq.frames import DELIVER, Properties, read_deliver, read_properties
+from hybridpool.brokers.rabbitmq.table import BadTable
+from hybridpool.brokers.rabbitmq.tap import Ear, Tap
 from hybridpool.message import Delivery
 
 log = logging.getLogger(__name__)
+#: of a message whose properties cannot be read; it is no task, and will be told so
+_UNREADABLE = Properties(None, None, {}, None, None, None, None)
 
 
 @attrs.frozen(kw_only=True)
@@ -30,9 +32,12 @@ class Subscription:
 class Consumer:
     """The consuming side of one channel. `start` and `stop` are called one at a time."""
 
-    def __init__(self, channel: Channel, number: int, answers: Answers, cancelled: Callable[[str], None]) -> None:
+    def __init__(
+        self, channel: Channel, tap: Tap, number: int, answers: Answers, cancelled: Callable[[str], None]
+    ) -> None:
         """Take over a fresh channel.
 
+        :param tap: its connection's.
         :param number: the channel's generation, for `Delivery.channel`.
         :param cancelled: called with the queue's name when the broker, not we, ended a consumer.
         """
@@ -44,7 +49,7 @@ class Consumer:
         self._tags: dict[str, str] = {}
         self._by_tag: dict[str, Subscription] = {}
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        deliver_directly(channel, self._receive)
+        tap.watch(channel.number, Ear(self._receive))
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._tags
@@ -61,7 +66,7 @@ class Consumer:
         await self._channel.basic_qos(prefetch_count=wish.prefetch, global_=False)
         self._by_tag[tag] = wish
         try:
-            await self._channel.basic_consume(wish.queue, self._receive_whole, consumer_tag=tag)
+            await self._channel.basic_consume(wish.queue, _not_called, consumer_tag=tag)
         except BaseException:
             del self._by_tag[tag]
             raise
@@ -85,30 +90,35 @@ class Consumer:
             del self._tags[wish.queue]
             self._cancelled(wish.queue)
 
-    def _receive(self, frame: commands.Basic.Deliver, header: ContentHeader, body: bytes) -> None:
-        tag, consumer = frame.delivery_tag, frame.consumer_tag
-        assert tag is not None
-        assert consumer is not None
+    def _receive(self, method: bytes, said: bytes, properties: bytes, body: bytes) -> None:
+        """Take a message as it came."""
+        if method != DELIVER:
+            return
+        consumer, tag, redelivered, exchange, routing_key = read_deliver(said)
         wish = self._by_tag.get(consumer)
         if wish is None:
             # not in the ledger, so nobody can settle it: it goes back when the channel closes
             log.warning("a message for consumer %s, which is gone, came in", consumer)
             return
         self._answers.delivered(tag)
-        properties = header.properties
+        try:
+            found = read_properties(properties)
+        except BadTable as error:
+            log.warning("the headers of a message of queue %s are no AMQP: %s", wish.queue, error)
+            found = _UNREADABLE
         delivery = Delivery(
             queue=wish.queue,
             tag=tag,
             channel=self._number,
-            redelivered=bool(frame.redelivered),
-            headers=properties.headers or {},
-            content_type=properties.content_type,
-            content_encoding=properties.content_encoding,
-            correlation_id=properties.correlation_id,
-            reply_to=properties.reply_to,
-            priority=properties.priority,
-            exchange=frame.exchange or "",
-            routing_key=frame.routing_key or "",
+            redelivered=redelivered,
+            headers=found.headers,
+            content_type=found.content_type,
+            content_encoding=found.content_encoding,
+            correlation_id=found.correlation_id,
+            reply_to=found.reply_to,
+            priority=found.priority,
+            exchange=exchange,
+            routing_key=routing_key,
             body=body,
         )
         try:
@@ -116,32 +126,7 @@ class Consumer:
         except Exception:
             log.exception("a message of queue %s could not be handed on; it stays unsettled", wish.queue)
 
-    async def _receive_whole(self, message: DeliveredMessage) -> None:
-        """What the client library would call in a task of its own, if `deliver_directly` had no hold on it."""
-        assert isinstance(message.delivery, commands.Basic.Deliver)
-        self._receive(message.delivery, message.header, message.body)
 
-
-def deliver_directly(channel: Channel, receive: Callable[[commands.Basic.Deliver, ContentHeader, bytes], None]) -> None:
-    """Have the channel's reader call ``receive`` itself.
-
-    aiormq starts an asyncio task for each message, with two wrappers and four bookkeeping entries around it, though our
-    callback is a plain function: a quarter of the way in (10 µs of 41). Its reader coroutine calls
-    ``self._on_deliver_frame(frame)``; this replaces that one method on this one channel. Nothing else of aiormq's
-    inside is used, and an aiormq that does not call it any more goes the long way, through the consumer's callback.
-    """
-    frames: asyncio.Queue[tuple[int, object]] = channel.frames
-
-    async def on_deliver_frame(frame: commands.Basic.Deliver) -> None:
-        _, header = await frames.get()
-        assert isinstance(header, ContentHeader)
-        missing = header.body_size
-        parts: list[bytes] = []
-        while missing > 0:
-            _, part = await frames.get()
-            assert isinstance(part, ContentBody)
-            parts.append(part.value)
-            missing -= len(part.value)
-        receive(frame, header, parts[0] if len(parts) == 1 else b"".join(parts))
-
-    channel._on_deliver_frame = on_deliver_frame  # type: ignore[method-assign]  # the reason is above
+async def _not_called(message: DeliveredMessage) -> None:
+    """What the client library would call, if messages came to it."""
+    raise AssertionError(f"{message} came to the client library")

@@ -1,21 +1,84 @@
-"""Publishing with confirmation, on a channel of its own that reopens by itself."""
+"""Publishing with confirmation, on a channel of its own that reopens by itself.
+
+Any number of messages are under way at once: all of a loop tick leave together, and the broker confirms many with one
+word. The client library opens the channel and notes its end; messages and confirmations pass it by (see `tap`).
+"""
 
 import asyncio
-from typing import cast
 
 from aiormq import exceptions as foreign
 from aiormq.channel import Channel
-from pamqp import commands
-from pamqp.common import FieldTable
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.frames import RETURN, read_properties, read_return, write_publish
 from hybridpool.brokers.rabbitmq.ladder import Ladder
+from hybridpool.brokers.rabbitmq.tap import Ear
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
-TRANSIENT, PERSISTENT = 1, 2
+
+class Confirms:
+    """One publishing channel: what is under way on it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.is_over = False
+        #: tag of the last message sent
+        self.last = 0
+        #: by tag, which rises: who waits for its confirmation, and where the message went; a message for which nobody
+        #: waits is not here
+        self._waiting: dict[int, tuple[asyncio.Future[None], Outgoing]] = {}
+        self.ear = Ear(self._returned, self._confirmed)
+
+    def wait(self, tag: int, message: Outgoing) -> asyncio.Future[None]:
+        """Expect the confirmation of a message."""
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[tag] = confirmed, message
+        return confirmed
+
+    def forget(self, tag: int) -> None:
+        """Nobody waits any more."""
+        self._waiting.pop(tag, None)
+
+    def fail(self, error: BaseException | None) -> None:
+        """The channel is gone, and with it every confirmation.
+
+        :param error: the client library's; None: closed in good order.
+        """
+        self.is_over = True
+        waiting, self._waiting = self._waiting, {}
+        for confirmed, message in waiting.values():
+            if not confirmed.done():
+                confirmed.set_exception(_lost(error, message))
+
+    def _confirmed(self, tag: int, multiple: bool, is_taken: bool) -> None:
+        if not multiple:
+            self._end(tag, is_taken)
+            return
+        for known in list(self._waiting):
+            if known > tag:
+                break
+            self._end(known, is_taken)
+
+    def _end(self, tag: int, is_taken: bool) -> None:
+        confirmed, message = self._waiting.pop(tag, (None, None))
+        if confirmed is None or message is None or confirmed.done():
+            return
+        if is_taken:
+            confirmed.set_result(None)
+        else:
+            confirmed.set_exception(BrokerError(f"publish to {place(message)}: the broker did not take the message"))
+
+    def _returned(self, method: bytes, said: bytes, properties: bytes, _: bytes) -> None:
+        """No queue takes a mandatory message. Its confirmation follows, and finds nobody."""
+        if method != RETURN:
+            return
+        tag = int(read_properties(properties).message_id or 0)
+        confirmed, message = self._waiting.pop(tag, (None, None))
+        if confirmed is not None and message is not None and not confirmed.done():
+            confirmed.set_exception(BrokerError(f"no queue takes a message for {place(message)}: {read_return(said)}"))
 
 
 class Publisher:
@@ -30,23 +93,33 @@ class Publisher:
         self._topology = topology
         self.ladder = Ladder(topology)
         self._fanouts: set[str] = set()
-        self._channel: Channel | None = None
+        self._current: Confirms | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self) -> Channel:
+    async def open(self) -> Confirms:
         """Return an open channel."""
-        channel = self._channel
-        if channel is None or channel.is_closed:
+        if self._current is None or self._current.is_over:
             async with self._opening:
-                channel = self._channel
-                if channel is None or channel.is_closed:
-                    channel = self._channel = await self._line.channel(confirms=True)
-        return channel
+                if self._current is None or self._current.is_over:
+                    self._current = await self._fresh()
+        return self._current
+
+    async def _fresh(self) -> Confirms:
+        channel, tap = await self._line.channel(confirms=True), self._line.tap
+        made = Confirms(channel)
+        tap.watch(channel.number, made.ear)
+
+        def closed(closing: asyncio.Future[object]) -> None:
+            tap.leave(channel.number)
+            made.fail(None if closing.cancelled() else closing.exception())
+
+        channel.closing.add_done_callback(closed)
+        return made
 
     async def publish(self, message: Outgoing) -> None:
         """Send the message and wait for its confirmation; many may wait at the same time.
 
-        :raises BrokerUnavailable: if another message made the broker close the channel meanwhile.
+        :raises BrokerUnavailable: if the channel is lost meanwhile.
         :raises BrokerError: if the broker refuses it, or no queue takes it and it is mandatory.
         """
         exchange, routing_key = message.exchange, message.routing_key
@@ -55,23 +128,32 @@ class Publisher:
         elif message.broadcast and exchange not in self._fanouts:
             await self._topology.fanout(exchange)
             self._fanouts.add(exchange)
-        channel = await self.open()
+        if self._line.tap.is_full:
+            await self._line.tap.drained()
+        current = self._current
+        if current is None or current.is_over:
+            current = await self.open()
+        tag = self._send(current, message, exchange, routing_key)
+        if not message.is_confirmed:
+            return
+        confirmed = current.wait(tag, message)
         try:
-            # wait=False: do not hold the channel's lock until the socket has drained, only until the frame is queued
-            await channel.basic_publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=properties(message),
-                mandatory=message.mandatory,
-                wait=False,
-            )
-        except foreign.PublishError as error:
-            raise BrokerError(f"no queue takes a message for {place(message)}: {reason(error)}") from error
-        except (foreign.ChannelNotFoundEntity, foreign.ChannelAccessRefused) as error:
-            # every message in flight hears this; one for the default exchange cannot have caused it
-            kind = BrokerError if message.exchange else BrokerUnavailable
-            raise kind(f"publish to {place(message)}: {reason(error)}") from error
+            await confirmed
+        finally:
+            current.forget(tag)
+
+    def _send(self, current: Confirms, message: Outgoing, exchange: str, routing_key: str) -> int:
+        """:raises BrokerError: if it cannot be written as AMQP; nothing is sent then."""
+        number = current.channel.number
+        # what comes back is known by its id; the broker has no other word for it
+        ours = str(current.last + 1) if message.mandatory else None
+        try:
+            data = write_publish(number, message, exchange, routing_key, message_id=ours, largest=self._line.largest)
+        except (TypeError, ValueError) as error:
+            raise BrokerError(f"publish to {place(message)}: {error}") from error
+        self._line.tap.write(data)
+        current.last += 1
+        return current.last
 
 
 def place(message: Outgoing) -> str:
@@ -79,15 +161,9 @@ def place(message: Outgoing) -> str:
     return f"{message.exchange}/{message.routing_key}" if message.exchange else message.routing_key
 
 
-def properties(message: Outgoing) -> commands.Basic.Properties:
-    """Return the AMQP properties of a message."""
-    return commands.Basic.Properties(
-        headers=cast(FieldTable, dict(message.headers)),
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        correlation_id=message.correlation_id,
-        reply_to=message.reply_to,
-        delivery_mode=PERSISTENT if message.persistent else TRANSIENT,
-        priority=message.priority,
-        expiration=None if message.expiration is None else str(message.expiration),
-    )
+def _lost(error: BaseException | None, message: Outgoing) -> BrokerError:
+    told = f"publish to {place(message)}: {reason(error)}"
+    if isinstance(error, foreign.ChannelNotFoundEntity | foreign.ChannelAccessRefused) and message.exchange:
+        # every message under way hears this; one for the default exchange cannot have caused it
+        return BrokerError(told)
+    return BrokerUnavailable(told)

@@ -30,8 +30,8 @@ class Session:
         :param line: for what is published, and nothing else.
         """
         self.number = number
-        self.answers = Answers(channel)
-        self.consumer = Consumer(channel, number, self.answers, self._on_cancelled)
+        self.answers = Answers(channel.number, consuming.tap)
+        self.consumer = Consumer(channel, consuming.tap, number, self.answers, self._on_cancelled)
         self.topology = Topology(consuming, differs)
         self.publisher = Publisher(line, self.topology)
         #: why it failed; None while it works

@@ -19,7 +19,7 @@ from hybridpool.policy import backoff
 log = logging.getLogger(__name__)
 
 #: seconds: the first retry is quick, because most losses are a broker's restart or a closed channel
-FIRST, FACTOR, LIMIT = 0.2, 2.0, 30.0
+FIRST, FACTOR, LIMIT = 0.2, 1.5, 10.0
 #: seconds a session must last to count as a success; one that dies sooner is one more failure
 SETTLED = 5.0
 #: seconds for opening channels, and for declaring and consuming everything again

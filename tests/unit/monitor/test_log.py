@@ -1,7 +1,9 @@
 """Facts in words."""
 
+import datetime as dt
 import logging
 import os
+import re
 import typing
 from typing import Any
 
@@ -9,6 +11,7 @@ import attrs
 import pytest
 
 from hybridpool import events
+from hybridpool.child.voice import FORMAT
 from hybridpool.events import Fact
 from hybridpool.monitor import log
 from hybridpool.monitor.log import LogFace
@@ -190,6 +193,9 @@ FOREIGN = (
     | events.PublishingBlocked
     | events.QueueDiffers
 )
+#: not by way of `logging`
+QUICK = (events.TaskReceived, events.TaskSucceeded)
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 IN_A_CHILD = (
     events.TaskSucceeded,
     events.TaskFailed,
@@ -210,6 +216,10 @@ def logged(fact: Fact, caplog: pytest.LogCaptureFixture) -> list[logging.LogReco
 @pytest.mark.parametrize(("fact", "level", "line"), LINES, ids=lambda value: type(value).__name__)
 def test_lines(fact: Fact, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
     """What operators grep for would not be found, or found at another level."""
+    if isinstance(fact, QUICK):
+        [text] = written(fact)
+        assert re.fullmatch(rf"\[{STAMP}: INFO/(ForkPoolWorker-3|MainProcess)\] {re.escape(line)}\n", text)
+        return
     [record] = logged(fact, caplog)
     assert (record.levelno, record.getMessage()) == (level, line)
     assert record.name == "hybridpool.worker"
@@ -229,12 +239,41 @@ def test_what_children_said_is_passed_on() -> None:
     assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
 
 
+@pytest.mark.parametrize(
+    "fact", [fact for fact, _, _ in LINES if isinstance(fact, QUICK)], ids=lambda fact: type(fact).__name__
+)
+def test_quick_lines_look_like_others(fact: Fact) -> None:
+    """The commonest lines would look otherwise than the rest, be an hour off, or be written at any level."""
+    text = written(fact)[0].rstrip("\n")
+    moment = re.match(rf"\[({STAMP})", text)
+    assert moment is not None
+    seconds = dt.datetime.strptime(moment[1] + "000", "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007  local, as in the log
+    record = logging.LogRecord("hybridpool.worker", INFO, "", 0, text.partition("] ")[2], None, None)
+    record.created, record.msecs = seconds, round(seconds % 1 * 1000)
+    record.processName = text.partition("INFO/")[2].partition("]")[0]
+    assert logging.Formatter(FORMAT).format(record) == text
+    assert abs(seconds - dt.datetime.now().timestamp()) < 60  # noqa: DTZ005
+    assert written(fact, WARNING) == []
+
+
+def written(fact: Fact, level: int = INFO) -> list[str]:
+    """Return what a face writes by itself."""
+    lines: list[str] = []
+    before = log.log.level
+    log.log.setLevel(level)
+    try:
+        LogFace(lines.append)(fact)
+    finally:
+        log.log.setLevel(before)
+    return lines
+
+
 def spoiled(fact: Any) -> Fact:
-    """Put a line break into every text of a fact, but for tracebacks, which have theirs."""
+    """Put a line break into every text of a fact, but for tracebacks, which have theirs, and names that are ours."""
     texts = {
         field.name: "a\nb\r\nc"
         for field in attrs.fields(type(fact))
-        if isinstance(getattr(fact, field.name), str) and field.name != "traceback"
+        if isinstance(getattr(fact, field.name), str) and field.name not in ("traceback", "child")
     }
     changed: Fact = attrs.evolve(fact, **texts)
     return changed
@@ -245,8 +284,11 @@ def spoiled(fact: Any) -> Fact:
 )
 def test_one_fact_one_line(fact: Fact, caplog: pytest.LogCaptureFixture) -> None:
     """Who sends a message could write lines of his own into the log: names, ids and reprs are the sender's."""
-    [record] = logged(spoiled(fact), caplog)
-    line = record.getMessage().removesuffix(f"\n{TRACEBACK}")
+    if isinstance(fact, QUICK):
+        [line] = written(spoiled(fact))
+    else:
+        [record] = logged(spoiled(fact), caplog)
+        line = record.getMessage().removesuffix(f"\n{TRACEBACK}")
     assert len(line.splitlines()) == 1
 
 
@@ -256,8 +298,9 @@ def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
-        log.set_up(Sink(writable), INFO)
-        face = LogFace(lambda text: None)
+        sink = Sink(writable)
+        log.set_up(sink, INFO)
+        face = LogFace(sink.write)
         face(events.TaskSucceeded("proj.add", ID, CHILD, 1.0, "3"))
         face(events.BrokerConnected("amqp://h//"))
         face(events.ChildReady(CHILD, 77))

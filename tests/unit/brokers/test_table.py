@@ -1,0 +1,114 @@
+"""Field tables, against the client library's own reading and writing of them."""
+
+import datetime as dt
+import struct
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import decode, encode
+
+from hybridpool.brokers.rabbitmq.table import BadTable, read_table, write_table
+
+NAMES = st.text(max_size=20)
+MOMENTS = st.integers(0, 2**32 - 1).map(lambda seconds: dt.datetime.fromtimestamp(seconds, dt.UTC))
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(max_size=50)
+    | st.binary(max_size=20).map(bytearray)
+    | MOMENTS
+    | st.integers(-(2**31), 2**31 - 1).map(lambda number: Decimal(number).scaleb(-3))
+)
+VALUES = st.recursive(
+    PLAIN | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=10,
+)
+TABLES = st.dictionaries(NAMES, VALUES, max_size=6)
+#: without what the library writes in another way: floats with half their digits, decimals and unsigned numbers
+COMMON = st.dictionaries(
+    NAMES.filter(lambda name: len(name.encode()) <= 128),
+    st.none() | st.booleans() | st.integers(-(2**31), 2**31 - 1) | st.text(max_size=50) | MOMENTS,
+    max_size=6,
+)
+
+
+@given(TABLES)
+def test_there_and_back(table: dict[str, object]) -> None:
+    """Headers that go round with a message would change on the way."""
+    written = write_table(table)
+    assert read_table(b"xy" + written, 2) == (table, len(written) + 2)
+
+
+@given(TABLES)
+def test_the_library_reads_what_we_write(table: dict[str, object]) -> None:
+    """Other clients would read something else, or nothing."""
+    assert decode.field_table(write_table(table)) == (len(write_table(table)), table)
+
+
+@given(COMMON)
+def test_we_read_what_the_library_writes(table: dict[str, object]) -> None:
+    """What other clients write would be read as something else."""
+    written = encode.field_table(table)  # type: ignore[arg-type]
+    assert read_table(written, 0) == (table, len(written))
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"b\xff", -1),
+        (b"B\xff", 255),
+        (b"s\xff\xfe", -2),
+        (b"u\xff\xfe", 65534),
+        (b"i\xff\xff\xff\xff", 2**32 - 1),
+        (b"L\x00\x00\x00\x00\x00\x00\x00\x07", 7),
+        (b"f\x3f\xc0\x00\x00", 1.5),
+        (b"S\x00\x00\x00\x02\xff\xfe", b"\xff\xfe"),
+        (b"T" + struct.pack(">Q", 4_300_000_000_000), dt.datetime.fromtimestamp(4_300_000_000, dt.UTC)),
+    ],
+)
+def test_what_others_write(raw: bytes, value: object) -> None:
+    """A client with another taste in types would not be understood."""
+    entry = b"\x01n" + raw
+    assert read_table(struct.pack(">I", len(entry)) + entry, 0)[0] == {"n": value}
+
+
+@given(st.binary(max_size=60) | TABLES.map(write_table).flatmap(lambda data: st.binary(max_size=5).map(data.__add__)))
+def test_any_bytes(data: bytes) -> None:
+    """A broken header would end the worker, or hang it."""
+    try:
+        table, end = read_table(data, 0)
+    except BadTable:
+        return
+    assert end <= len(data)
+    assert isinstance(table, dict)
+
+
+@given(TABLES.map(write_table).filter(lambda data: len(data) > 4), st.data())
+def test_cut_off(data: bytes, draw: st.DataObject) -> None:
+    """Half a table would pass for a whole one."""
+    with pytest.raises(BadTable):
+        read_table(data[: draw.draw(st.integers(0, len(data) - 1))], 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(object(), TypeError), (2**63, ValueError), ({"x" * 256: 1}, ValueError), (Decimal("1e300"), ValueError)],
+)
+def test_what_cannot_be_written(value: object, error: type[Exception]) -> None:
+    """A header would be left out, or what cannot be said be said wrongly."""
+    with pytest.raises(error):
+        write_table({"n": value})
+
+
+def test_too_deep() -> None:
+    """A table in a table in a table … would end the worker."""
+    data = b"\x00\x00\x00\x00"
+    for _ in range(5000):
+        entry = b"\x01nF" + data
+        data = struct.pack(">I", len(entry)) + entry
+    with pytest.raises(BadTable):
+        read_table(data, 0)
