@@ -135,8 +135,34 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Things are killed, cut and frozen."""
+    """Things are killed, cut and frozen; then all of that at once, drawn from a seed which is printed first."""
     pytest(session, "tests/faults")
+    run(session, "tests.faults.chaos")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Atheris looks for bytes that our readers cannot take: ``-- payload -max_total_time=600``; else all, shortly."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "atheris"]
+    # not among the tools in pyproject.toml: there is none for every Python, and then nothing could be installed
+    if importlib.util.find_spec("atheris") is None and subprocess.run(pip, capture_output=True, check=False).returncode:
+        session.error("atheris cannot be installed on this Python and machine: nothing is fuzzed")
+    known = ("head", "control", "payload")
+    names = [word for word in session.posargs if not word.startswith("-")]
+    options = [word for word in session.posargs if word.startswith("-")] or ["-max_total_time=20"]
+    for name in names or known:
+        if name not in known:
+            session.error(f"there is no reader {name!r} to be fuzzed; there are {', '.join(known)}")
+        run(session, "tests.fuzz.run", name, *options)
+
+
+@nox.session
+def rabbitmq4(session: nox.Session) -> None:
+    """Test what touches the broker with RabbitMQ 4, fetched from Debian's archive into .venv."""
+    told = session.run(sys.executable, "-m", "tests.rabbit_four", str(VENV / "rabbitmq4"), silent=True)
+    session.env["HPTEST_RABBITMQ"] = str(told).split()[-1]
+    names = (f"tests/integration/test_{name}.py" for name in ("delay", "retries", "dlq"))
+    pytest(session, "tests/contract", *names, "tests/faults/test_node.py", "tests/faults/test_cluster.py")
 
 
 @nox.session
@@ -159,11 +185,13 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them."""
+    """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them; options after the names."""
     run(session, "tests.rabbit_install")
-    known = ("pool", "recycle", "memory")
-    names = [word for word in session.posargs if not word.startswith("-")]
+    known = ("pool", "recycle", "memory", "faults", "worker")
+    # up to the first option: what follows one may be its value
+    count = next((at for at, word in enumerate(session.posargs) if word.startswith("-")), len(session.posargs))
+    names, rest = session.posargs[:count], session.posargs[count:]
     for name in names or known:
         if name not in known:
             session.error(f"there is no benchmark {name!r}; there are {', '.join(known)}")
-        run(session, f"tests.benchmarks.{name}", *(word for word in session.posargs if word.startswith("-")))
+        run(session, f"tests.benchmarks.{name}", *rest)

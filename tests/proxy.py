@@ -1,11 +1,12 @@
 """A TCP proxy between a client and a broker, which does to connections what networks do to them.
 
 `cut` resets them, `stall` makes their packets vanish while both ends believe in the connection, `delay` makes the way
-long, `refuse` takes nobody any more.
+long, `refuse` takes nobody any more, `sieve` decides what goes on (`tests.traps`).
 """
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -29,12 +30,17 @@ class Link:
             end.transport.abort()
 
 
+#: told the connection, whether the bytes are on their way to the broker, and the bytes; returns those that go on
+Sieve = Callable[[Link, bool, bytes], bytes]
+
+
 class Proxy:
     """Listens on a port of its own while it is entered."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, sieve: Sieve = lambda link, outward, data: data) -> None:
         """:param target: the port of 127.0.0.1 that it leads to."""
         self.port = 0
+        self._sieve = sieve
         #: seconds that each packet takes, either way
         self.delay = 0.0
         #: in the order in which they came, also those that are over
@@ -96,20 +102,22 @@ class Proxy:
         near_out, far_out = link.ends
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._carry, link, near_in, far_out)
-                group.start_soon(self._carry, link, far_in, near_out)
+                group.start_soon(self._carry, link, near_in, far_out, True)
+                group.start_soon(self._carry, link, far_in, near_out, False)
         except* (OSError, RuntimeError):
             pass  # an end is gone; uvloop says the latter
         finally:
             link.cut()
 
-    async def _carry(self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, outward: bool
+    ) -> None:
         try:
             while data := await source.read(CHUNK):
                 if self.delay:
                     await anyio.sleep(self.delay)
-                if not link.is_dead:
-                    target.write(data)
+                if not link.is_dead and (kept := self._sieve(link, outward, data)):
+                    target.write(kept)
                     await target.drain()
         except OSError:
             if not link.is_dead:

@@ -1,7 +1,7 @@
 """A private RabbitMQ node: own name, ports, data, cookie and epmd; no systemd, no Docker, nothing left behind.
 
-It may be stopped, killed, frozen and started again on the same data and ports. The system's node, if there is one, is
-never touched. Everything lies in one temporary folder, which `destroy` removes.
+It may be stopped, killed, frozen and started again on the same data and ports. The system's node is never touched.
+Everything lies in one temporary folder, which `destroy` removes.
 """
 
 import os
@@ -28,6 +28,8 @@ MARK = "HPTEST_RUN"
 BOOT_LIMIT = 45.0
 STOP_LIMIT = 30.0
 LOOK_AGAIN = 0.02
+#: local only; and members of a cluster (of RabbitMQ 4.3) do not wait long for one that is gone with messages in hand
+ERL_ARGS = "-kernel inet_dist_use_interface {127,0,0,1} -rabbit consumer_disconnected_timeout 1000"
 #: bytes
 MEMORY = 2 * 1024**3
 
@@ -46,12 +48,17 @@ class Node:
     :param name: short name of the Erlang node.
     :param memory: the high watermark of memory, in bytes; a tiny one raises the alarm at once.
     :param tls: listen with TLS too, and take only clients with a certificate of the same CA.
+    :param kin: share cookie and epmd with this node, as members of one cluster must.
     """
 
-    def __init__(self, name: str = "hybridpool", *, memory: int = MEMORY, tls: Papers | None = None) -> None:
+    def __init__(
+        self, name: str = "hybridpool", *, memory: int = MEMORY, tls: Papers | None = None, kin: "Node | None" = None
+    ) -> None:
         self._bin = find_server()
         self._base = Path(tempfile.mkdtemp(prefix="rabbit-"))
-        self.port, self.tls_port, self._dist_port, self._epmd_port, self._ctl_port = free_ports(5)
+        self.port, self.tls_port, self._dist_port, epmd_port, self._ctl_port = free_ports(5)
+        self._cookie: str = secrets.token_hex(12) if kin is None else kin._cookie
+        self._epmd_port: int = epmd_port if kin is None else kin._epmd_port
         self.name = f"{name}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._write_files(memory)
@@ -73,6 +80,11 @@ class Node:
         if self._process is None or not self.is_running():
             raise RuntimeError(f"{self.name} does not run")
         return self._process.pid
+
+    def configure(self, *lines: str) -> None:
+        """Add lines to rabbitmq.conf, for the next start."""
+        with (self._base / "rabbitmq.conf").open("a") as conf:
+            conf.write("\n".join(lines) + "\n")
 
     def is_running(self) -> bool:
         """Tell whether there is a VM, frozen or not."""
@@ -182,8 +194,7 @@ class Node:
 
         def gone() -> bool:
             done = subprocess.run(words, env=self._env(), capture_output=True, text=True, check=False)
-            said = done.stdout + done.stderr
-            return "Killed" in said or "Cannot connect" in said
+            return any(sign in done.stdout + done.stderr for sign in ("Killed", "Cannot connect"))
 
         wait_for(gone, 5.0)
 
@@ -192,37 +203,35 @@ class Node:
             (self._base / folder).mkdir()
         cookie = self._base / "home" / ".erlang.cookie"
         cookie.touch(0o600)
-        cookie.write_text(secrets.token_hex(12))
+        cookie.write_text(self._cookie)
         # Erlang refuses a cookie that others can read
         cookie.chmod(0o400)
         (self._base / "enabled_plugins").write_text("[].\n")
         # the default limits are relative to the machine, and could block publishers on a small one
-        lines = [
+        self.configure(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
             "disk_free_limit.absolute = 50MB",
             f"vm_memory_high_watermark.absolute = {memory}",
             "log.console = false",
             "log.file.level = info",
-        ]
-        (self._base / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        )
 
     def _add_tls(self, papers: Papers) -> None:
-        lines = [
+        self.configure(
             f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}",
             f"ssl_options.cacertfile = {papers.ca}",
             f"ssl_options.certfile = {papers.certificate}",
             f"ssl_options.keyfile = {papers.key}",
             "ssl_options.verify = verify_peer",
             "ssl_options.fail_if_no_peer_cert = true",
-        ]
-        with (self._base / "rabbitmq.conf").open("a") as conf:
-            conf.write("\n".join(lines) + "\n")
+        )
 
     def _env(self) -> dict[str, str]:
         strangers = ("RABBITMQ_", "ERL_", MARK)
         base = self._base
         return {key: value for key, value in os.environ.items() if not key.startswith(strangers)} | {
             "HOME": str(base / "home"),
+            "PATH": f"{self._bin}:{os.environ['PATH']}",  # a server that brings its own Erlang has it there
             "LANG": "C.UTF-8",
             "LC_ALL": "C.UTF-8",
             # makes the script exec the VM: the process we start is the node
@@ -242,7 +251,7 @@ class Node:
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(self._ctl_port),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(self._ctl_port + 10),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERL_ARGS,
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }

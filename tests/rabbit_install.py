@@ -3,6 +3,7 @@
 Only the real script will do: the wrapper which Debian puts on PATH insists on its own user and its own node.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -11,16 +12,24 @@ from pathlib import Path
 from tests import apt_install
 from tests.apt_install import ServerAbsent
 
-__all__ = ["ABSENT", "ServerAbsent", "candidates", "find_server", "first_real", "locate_or_install"]
+__all__ = ["ABSENT", "CHOSEN", "ServerAbsent", "candidates", "find_server", "first_real", "locate_or_install"]
 
+#: in the environment: the folder of the server to use, in place of the machine's
+CHOSEN = "HPTEST_RABBITMQ"
 ABSENT = "tests need a RabbitMQ server; please run: sudo apt-get install rabbitmq-server"
 
 
 def find_server() -> Path:
     """Return the directory of the real ``rabbitmq-server`` script; install the package if that is possible.
 
-    :raises ServerAbsent: if there is none, and we are not root on a machine with apt-get.
+    :raises ServerAbsent: if there is none, and we are not root on a machine with apt-get; or if none is in the folder
+        that the environment names.
     """
+    if chosen := os.environ.get(CHOSEN):
+        found = first_real([Path(chosen)])
+        if found is None:
+            raise ServerAbsent(f"no RabbitMQ server in {chosen} ({CHOSEN})")
+        return found
     return locate_or_install(lambda: first_real(candidates()), apt_install.installer("rabbitmq-server", ABSENT))
 
 

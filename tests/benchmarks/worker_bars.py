@@ -1,0 +1,70 @@
+"""What we want to reach: against others in the same run, against ourselves, or in plain figures; and whether we do."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+
+#: figures of one measure by row, one mapping a repeat; a text in place of them says why there are none
+Found = Mapping[str, Sequence[Mapping[str, float]] | str]
+
+
+@attrs.frozen
+class Bar:
+    """A limit for our figure: the other row's figure times so much, or, without another row, that much."""
+
+    measure: str
+    row: str
+    figure: str
+    #: at least if positive, at most if negative
+    limit: float
+    other: str = ""
+
+    def __str__(self) -> str:
+        sign = "≥" if self.limit > 0 else "≤"
+        against = f"{abs(self.limit):g} × {self.other}" if self.other else f"{abs(self.limit):g}"
+        return f"{self.row}: {self.figure} {sign} {against}"
+
+
+BARS: Sequence[Bar] = (
+    Bar("drain", "hybridpool", "tasks/s", 5.0, "celery"),
+    Bar("drain", "hybridpool", "tasks/s", 1.2, "dramatiq, tuned"),
+    Bar("drain", "hybridpool", "parent µs", -60.0),
+    Bar("latency", "hybridpool", "p50 ms", -0.9),
+    Bar("latency", "hybridpool", "p99 ms", -2.0),
+    Bar("cpu", "hybridpool", "share of ideal", 0.85),
+    Bar("recycle", "hybridpool -c 1, every 3", "tasks/s", 120.0),
+    Bar("recycle", "hybridpool -c 1, every 3", "longest gap ms", -2.0, "hybridpool -c 1"),
+    Bar("recycle", "hybridpool -c 1, every 10", "tasks/s", 100.0),
+    Bar("recycle", "hybridpool -c 2, every 100", "tasks/s", 0.9, "hybridpool -c 2"),
+    Bar("recycle", "hybridpool -c 2, every 10", "tasks/s", 0.5, "hybridpool -c 2"),
+    Bar("memory", "hybridpool, bare", "at rest", -1.0, "celery, bare"),
+    Bar("memory", "hybridpool, fat", "at rest", -0.8, "celery, fat"),
+    Bar("memory", "hybridpool, fat, 4 children", "after tasks", -0.6, "celery, fat, 4 children"),
+    Bar("startstop", "hybridpool", "first task s", -0.5),
+    Bar("startstop", "hybridpool", "gone s", -0.2),
+    Bar("ping", "hybridpool", "p50 ms", -3.0),
+    Bar("ping", "hybridpool", "p99 ms", -8.0),
+)
+
+
+def verdicts(measure: str, found: Found) -> Iterator[tuple[str, str]]:
+    """Yield each bar of a measure, and how we stand to it."""
+    for bar in (bar for bar in BARS if bar.measure == measure):
+        ours, other = middle(found, bar.row, bar.figure), 1.0
+        if bar.other:
+            other = middle(found, bar.other, bar.figure)
+        value = ours / other if other else math.nan
+        if math.isnan(value):
+            yield str(bar), "not measured"
+            continue
+        reached = value >= bar.limit if bar.limit > 0 else value <= -bar.limit
+        yield str(bar), f"{value:.3g}{' ×' if bar.other else ''}  {'reached' if reached else 'MISSED'}"
+
+
+def middle(found: Found, row: str, figure: str) -> float:
+    """Return a figure's median over the repeats; not a number if there is none."""
+    runs = found.get(row, ())
+    values = [] if isinstance(runs, str) else [run[figure] for run in runs if figure in run]
+    return statistics.median(values) if values else math.nan

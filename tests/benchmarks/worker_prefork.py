@@ -1,0 +1,133 @@
+"""What only prefork workers do: replace children after so many tasks, grow and shrink, answer a ping meanwhile."""
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import attrs
+import psutil
+from celery import Celery
+
+from tests.benchmarks.worker_bench import Bench, Running, Trouble
+from tests.benchmarks.worker_desk import SENT
+from tests.benchmarks.worker_steady import SPIN, Figures, Sizes
+from tests.benchmarks.worker_systems import OURS, System
+
+NAP = 0.02
+LEAST, MOST = 1, 8
+#: seconds that a surplus child may idle; and after which an autoscaler is given up
+IDLE, SCALED = 1, 30.0
+#: seconds after which a ping is lost
+ECHO = 1.0
+
+
+@attrs.frozen
+class Case:
+    """A way of recycling."""
+
+    name: str
+    children: int
+    #: tasks per child
+    every: int | None
+    tasks: int
+
+
+def recycle(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
+    """Children replaced after so many no-ops: tasks/s from first to last, longest gap between two completions, done."""
+    most, least = sizes.recycled
+    cases = (
+        Case("-c 1", 1, None, 60),
+        Case("-c 1, every 3", 1, 3, 60),
+        Case("-c 1, every 10", 1, 10, 100),
+        Case("-c 2", 2, None, most),
+        Case("-c 2, every 100", 2, 100, most),
+        Case("-c 2, every 10", 2, 10, least),
+    )
+    return {f"{system.name} {case.name}": _recycled(bench, system, case, sizes.patience) for case in cases}
+
+
+def _recycled(bench: Bench, system: System, case: Case, patience: float) -> Figures:
+    queue = bench.queue()
+    template = bench.desk.template(system, queue, "mark", SENT)
+    bench.desk.put(template, case.tasks)
+    more = () if case.every is None else (f"--max-tasks-per-child={case.every}",)
+    with bench.worker(system, queue, *more, children=case.children) as worker:
+        worker.expected = case.tasks
+        try:
+            worker.until_done(patience + 2)
+        except Trouble:
+            # a worker that is too slow has a figure as well: how far it came
+            if worker.process.poll() is not None:
+                raise
+        moments = [started for _, started in worker.marks()]
+        if len(moments) < 2:
+            raise Trouble(f"{len(moments)} tasks done in {patience:g} s")
+        if len(moments) == case.tasks:
+            worker.stop(queue)
+    gap = max(after - before for before, after in pairwise(moments))
+    # what was not done was waited for
+    took = moments[-1] - moments[0] if len(moments) == case.tasks else patience
+    return {
+        "tasks/s": (len(moments) - 1) / took,
+        "longest gap ms": 1000 * gap,
+        "done %": 100 * len(moments) / case.tasks,
+    }
+
+
+def scale(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
+    """A burst of 20 ms tasks, --autoscale=8,1, idle limit 1 s: s until 8 children work, burst done, back at 1."""
+    queue = bench.queue()
+    probe, burst = (bench.desk.template(system, queue, "nap", seconds) for seconds in (0.0, NAP))
+    more = [f"--autoscale={MOST},{LEAST}", *([f"--autoscale-idle={IDLE}s"] if system.family == OURS else [])]
+    environment = {"AUTOSCALE_KEEPALIVE": str(IDLE)}
+    with bench.worker(system, queue, *more, children=LEAST, env=environment) as worker:
+        worker.put(probe, 1)
+        worker.until_done()
+        rest = _children(worker)
+        begun = time.monotonic()
+        worker.put(burst, sizes.burst)
+        grown = worker.until(lambda: worker.workers() >= MOST or worker.done() >= worker.expected, SCALED, "growing")
+        # if a few children did it all before the rest was there, there is no such moment
+        full = {"full after s": grown - begun} if worker.workers() >= MOST else {}
+        done = worker.until_done()
+        small = worker.until(lambda: _children(worker) <= rest, SCALED, "shrinking")
+        worker.stop(queue)
+    return {system.name: {**full, "burst done s": done - begun, "back after s": small - done}}
+
+
+def _children(worker: Running) -> int:
+    # a look at every process of the machine costs some milliseconds
+    time.sleep(0.05)
+    return len(psutil.Process(worker.process.pid).children(recursive=True))
+
+
+def ping(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
+    """`app.control.ping` of a Celery client, while both children have 1 ms tasks waiting: ms."""
+    queue = bench.queue()
+    template = bench.desk.template(system, queue, "spin", SPIN)
+    client = Celery("client", broker=bench.node.url)
+    found: list[float] = []
+    with client, bench.worker(system, queue) as worker:
+        worker.put(template, 4)
+        worker.until_done()
+        while len(found) < sizes.pings:
+            if worker.expected - worker.done() < 500:
+                worker.put(template, 500)
+            begun = time.perf_counter()
+            # the first answer will do: there is but one worker
+            if not client.control.ping(timeout=ECHO, limit=1):
+                break
+            found.append(1000 * (time.perf_counter() - begun))
+        worker.until_done()
+        worker.stop(queue)
+    found.sort()
+    if not found:
+        raise Trouble("none: it does not answer")
+    return {system.name: {"p50 ms": found[len(found) // 2], "p99 ms": found[int(len(found) * 0.99)]}}
+
+
+ALL: Mapping[str, Callable[[Bench, System, Sizes], dict[str, Figures]]] = {
+    "recycle": recycle,
+    "scale": scale,
+    "ping": ping,
+}

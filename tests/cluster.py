@@ -1,0 +1,102 @@
+"""Three private RabbitMQ nodes in one cluster: killed, frozen and healed, singly or together.
+
+They share cookie and epmd. The first one boots alone, and the others are told to join it. A quorum queue is led by the
+node through which it is declared, and has a member on each.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from tests.rabbit import Node, speaks_amqp, wait_for
+
+#: seconds of silence after which nodes give each other up; the default of a minute is for networks that stutter
+SILENCE = 5
+#: seconds
+WHOLE_LIMIT = 40.0
+
+
+class Cluster:
+    """The nodes, stopped at birth."""
+
+    def __init__(self, size: int = 3) -> None:
+        first = Node("n1")
+        self.nodes = [first, *(Node(f"n{number}", kin=first) for number in range(2, size + 1))]
+        for node in self.nodes:
+            # who was frozen is restarted by the others when it is back; `pause_minority` is not aware of it
+            node.configure("cluster_partition_handling = autoheal", f"net_ticktime = {SILENCE}")
+        for node in self.nodes[1:]:
+            # the first one has no such list: it would look for the others, which are not there yet, for five seconds
+            node.configure(
+                "cluster_formation.peer_discovery_backend = classic_config",
+                f"cluster_formation.classic_config.nodes.1 = {first.name}",
+                f"cluster_formation.classic_config.nodes.2 = {node.name}",
+            )
+
+    def url(self, *order: int) -> str:
+        """Return the addresses of these nodes, to be tried in this order; without numbers, of all of them."""
+        return ";".join(self.nodes[number].url for number in order or range(len(self.nodes)))
+
+    def start(self) -> Self:
+        """Boot all of them. The first one makes the cluster."""
+        self.nodes[0].start()
+        start_all(self.nodes[1:])
+        self._await_whole()
+        return self
+
+    def heal(self) -> None:
+        """Thaw who is frozen, start who is gone, and wait until they are one cluster again."""
+        gone = [node for node in self.nodes if not node.is_running()]
+        for node in self.nodes:
+            if node not in gone:
+                node.thaw()
+        start_all(gone)
+        self._await_whole()
+
+    def leader(self, queue: str) -> Node:
+        """Return the node that leads a quorum queue."""
+        rows = self.nodes[0].ctl("list_queues", "name", "leader", "--no-table-headers")
+        led = dict(row.split() for row in rows.splitlines() if row.startswith(queue))
+        return next(node for node in self.nodes if node.name == led[queue])
+
+    def destroy(self) -> None:
+        """Kill all nodes and remove their files."""
+        # first all of them, because an epmd does not go before its last node
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            node.destroy()
+
+    def _await_whole(self) -> None:
+        """Wait until all serve clients, and the first one knows it.
+
+        :raises RuntimeError: if that takes too long.
+        """
+
+        def is_whole() -> bool:
+            try:
+                self.nodes[0].ctl("await_online_nodes", str(len(self.nodes)), "-t", f"{WHOLE_LIMIT:g}")
+            except RuntimeError:
+                # it is just being started again, by us or by the healing
+                return False
+            return all(speaks_amqp(node.port) for node in self.nodes)
+
+        if not wait_for(is_whole, WHOLE_LIMIT):
+            raise RuntimeError("not all nodes of the cluster serve clients")
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.destroy()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.destroy()
+
+
+def start_all(nodes: Iterable[Node]) -> None:
+    """Start nodes at the same time: those of a cluster may wait for each other."""
+    with ThreadPoolExecutor() as starting:
+        list(starting.map(Node.start, nodes))

@@ -1,0 +1,56 @@
+"""The journal, read as attempts: which task was begun where, by whom, and how that ended."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from tests.faults.chaos.app import CHILD_OF
+from tests.faults.ledger import Entry
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """One start of a task."""
+
+    id: str
+    pid: int
+    #: name of the worker, and pid of the zygote that forked the child
+    worker: str
+    zygote: int
+    start: float
+    #: "done", "raised", "asked"; None: it ended with its child
+    how: str | None = None
+    end: float | None = None
+    #: the child began no other after it
+    is_last: bool = True
+
+
+@attrs.frozen
+class _Child:
+    worker: str
+    zygote: int
+    last: Attempt | None = None
+
+
+def read_attempts(entries: Iterable[Entry]) -> Mapping[str, list[Attempt]]:
+    """Return each task's attempts, in the order of their starts."""
+    children: dict[int, _Child] = {}
+    found: dict[str, list[Attempt]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda entry: entry.at):
+        if entry.what.startswith(CHILD_OF):
+            # a pid may be given out twice
+            children[entry.pid] = _Child(entry.id, int(entry.what.removeprefix(CHILD_OF)))
+        elif entry.id.startswith("n"):
+            child = children[entry.pid]
+            if entry.what == "start":
+                if child.last is not None:
+                    child.last.is_last = False
+                attempt = Attempt(entry.id, entry.pid, child.worker, child.zygote, entry.at)
+                found[entry.id].append(attempt)
+                children[entry.pid] = attrs.evolve(child, last=attempt)
+            else:
+                assert child.last is not None
+                assert child.last.id == entry.id
+                child.last.how, child.last.end = entry.what, entry.at
+    return found

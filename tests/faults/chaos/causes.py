@@ -1,0 +1,89 @@
+"""Why a task may lawfully be run once more after an attempt.
+
+An attempt has two ways of leading to another one, each at most once: its worker publishes the message again (the child
+died, the task asks for a retry), or the broker delivers it again, since whoever held it went without an answer that
+arrived. Both may come true, if the connection breaks between the publishing and the acknowledgement.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from tests.faults.chaos.app import ASKED
+from tests.faults.chaos.attempts import Attempt
+from tests.faults.chaos.estate import Hit
+from tests.faults.chaos.plan import Kind
+
+RETRIED: Final = "retried"
+KILLED_BY_TASK: Final = "killed by the task itself"
+TWICE: Final = "published twice"
+FORGOTTEN: Final = "acknowledgement forgotten by a killed classic queue"
+HELD: Final = "held back by a node that went"
+
+#: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue
+SLACK: Final = 2.0
+#: seconds that a child may need to tell of the end of a task
+WORD: Final = 0.5
+OF_CONNECTIONS: Final = (Kind.CUT, Kind.STALLED, Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
+OF_WORKERS: Final = (*OF_CONNECTIONS, Kind.WORKER_KILLED, Kind.DESERTED)
+OF_NODES: Final = (Kind.NODE_STOPPED, Kind.NODE_KILLED)
+
+
+@attrs.frozen
+class Causes:
+    """What the causes are looked up in."""
+
+    hits: Sequence[Hit]
+    #: tasks that kill their child
+    deadly: frozenset[str]
+    is_classic: bool
+
+    def death(self, attempt: Attempt) -> str | None:
+        """Return why the attempt's child died in it; None: it did not, or with its worker."""
+        if attempt.id in self.deadly:
+            return KILLED_BY_TASK
+        hit = self._fatal(attempt)
+        return None if hit is None else hit.kind
+
+    def published_again(self, attempt: Attempt, until: float) -> list[str]:
+        """Return why the worker may have published it again, before this moment.
+
+        What waits in the broker may be doubled by a restart, since that hands it on at least once.
+        """
+        death = self.death(attempt)
+        if death is not None:
+            return [death]
+        if attempt.how != ASKED:
+            return []
+        held = any(hit.kind in OF_NODES and attempt.start <= hit.end and hit.begin <= until for hit in self.hits)
+        return [RETRIED, HELD] if held else [RETRIED]
+
+    def delivered_again(self, attempt: Attempt, until: float) -> str | None:
+        """Return why the broker may have delivered it again, before this moment."""
+        over = self._over(attempt)
+        for hit in self.hits:
+            is_his = hit.worker in (None, attempt.worker) and hit.kind in OF_WORKERS
+            if is_his and attempt.start <= hit.end and hit.begin <= min(until, over + SLACK):
+                return hit.kind
+        killed = (hit for hit in self.hits if hit.kind is Kind.NODE_KILLED)
+        if self.is_classic and any(attempt.start <= hit.end and hit.begin <= until for hit in killed):
+            return FORGOTTEN
+        return None
+
+    def _over(self, attempt: Attempt) -> float:
+        if attempt.end is not None:
+            return attempt.end
+        hit = self._fatal(attempt)
+        return hit.end if hit is not None else attempt.start if attempt.id in self.deadly else float("inf")
+
+    def _fatal(self, attempt: Attempt) -> Hit | None:
+        """Return what killed the attempt's child in it; a child has one attempt at a time, and dies in its last."""
+        if not attempt.is_last:
+            return None
+        for hit in self.hits:
+            is_his = (hit.kind, hit.pid) in ((Kind.CHILD_KILLED, attempt.pid), (Kind.ZYGOTE_KILLED, attempt.zygote))
+            is_open = attempt.end is None or hit.begin - attempt.end < WORD
+            if is_his and hit.worker == attempt.worker and is_open:
+                return hit
+        return None

@@ -1,0 +1,149 @@
+"""Making things happen."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import anyio
+import psutil
+
+from tests.faults.chaos.estate import RECOVERY, Estate, Seat, Way, in_thread, until
+from tests.faults.chaos.plan import PUBLISHER, Happening, Kind
+
+#: seconds in which whoever has lost a connection that was closed on him has surely noticed
+NOTICE: Final = 1.0
+#: seconds that packets vanish on new connections too, at most
+LONGEST_STALL: Final = 5.0
+
+
+async def happen(estate: Estate, happening: Happening, seat: Seat | None) -> None:
+    """Make it happen, and wait until whom it hit is back.
+
+    :param seat: whom it hits; None: the node, or the publisher.
+    """
+    match happening.kind:
+        case Kind.CUT if seat is None:
+            _cut(estate.sender_way, happening.chance)
+        case Kind.STALLED if seat is None:
+            await _stall(estate.sender_way, happening.chance)
+        case Kind.CLOSED | Kind.NODE_STOPPED | Kind.NODE_KILLED:
+            begin = time.monotonic()
+            await in_thread(lambda: _harm_node(estate, happening.kind))
+            estate.note(happening.kind, begin, notice=NOTICE)
+        case kind:
+            assert seat is not None
+            await TO_WORKERS[kind](estate, seat, happening.chance)
+
+
+def is_for_worker(happening: Happening) -> bool:
+    """Tell whether it hits a worker."""
+    return happening.kind in TO_WORKERS and happening.who != PUBLISHER
+
+
+def is_for_node(happening: Happening) -> bool:
+    """Tell whether it hits the node."""
+    return happening.kind in (Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
+
+
+def _harm_node(estate: Estate, kind: Kind) -> None:
+    if kind is Kind.CLOSED:
+        estate.node.ctl("close_all_connections", "chaos")
+    else:
+        estate.node.restart(hard=kind is Kind.NODE_KILLED)
+
+
+async def _child_killed(estate: Estate, seat: Seat, chance: float) -> None:
+    await until(lambda: _children(seat) or seat.is_deserted, what=f"a child of {seat.name}")
+    children = _children(seat)
+    if children:
+        victim = children[int(chance * len(children))]
+        await _kill(estate, seat, Kind.CHILD_KILLED, victim)
+
+
+async def _zygote_killed(estate: Estate, seat: Seat, chance: float) -> None:
+    await until(lambda: _children(seat) or seat.is_deserted, what=f"a child of {seat.name}")
+    await _kill(estate, seat, Kind.ZYGOTE_KILLED, _zygote(seat))
+
+
+async def _kill(estate: Estate, seat: Seat, kind: Kind, victim: psutil.Process | None) -> None:
+    begin = time.monotonic()
+    try:
+        if victim is not None:
+            victim.kill()
+            estate.note(kind, begin, worker=seat.name, pid=victim.pid)
+    except psutil.NoSuchProcess:
+        pass  # a deadly task was quicker
+
+
+def _zygote(seat: Seat) -> psutil.Process | None:
+    try:
+        return seat.worker.zygote
+    except (psutil.NoSuchProcess, ValueError, IndexError):
+        return None
+
+
+def _children(seat: Seat) -> list[psutil.Process]:
+    try:
+        return seat.worker.children()
+    except (psutil.NoSuchProcess, ValueError, IndexError):
+        return []  # without a zygote just now, or gone
+
+
+async def _worker_killed(estate: Estate, seat: Seat, chance: float) -> None:
+    begin = time.monotonic()
+    if seat.is_deserted:
+        return
+    seat.worker.main.kill()
+    await in_thread(seat.worker.wait)
+    estate.note(Kind.WORKER_KILLED, begin, worker=seat.name)
+    await estate.start(seat)
+
+
+async def _worker_stopped(estate: Estate, seat: Seat, chance: float) -> None:
+    begin = time.monotonic()
+    if seat.is_deserted:
+        return
+    await estate.stop(seat)
+    estate.note(Kind.WORKER_STOPPED, begin, worker=seat.name)
+    await estate.start(seat)
+
+
+async def _worker_cut(estate: Estate, seat: Seat, chance: float) -> None:
+    begin = time.monotonic()
+    _cut(seat.way, chance)
+    estate.note(Kind.CUT, begin, notice=NOTICE, worker=seat.name)
+
+
+async def _worker_stalled(estate: Estate, seat: Seat, chance: float) -> None:
+    lines, begin = seat.worker.lines, time.monotonic()
+    before = len(lines)
+    await _stall(seat.way, chance)
+
+    def back() -> bool:
+        return any("Connected to" in line for line in lines[before:]) or seat.is_deserted
+
+    await until(back, RECOVERY, f"{seat.name} connected again")
+    estate.note(Kind.STALLED, begin, notice=NOTICE, worker=seat.name)
+
+
+def _cut(way: Way, chance: float) -> None:
+    """Cut all connections, or one of the two that each client has."""
+    links = way.live()
+    for link in links if chance < 0.5 else links[int((chance - 0.5) * 2 * len(links)) :][:1]:
+        link.cut()
+
+
+async def _stall(way: Way, chance: float) -> None:
+    way.stall()
+    await anyio.sleep(LONGEST_STALL * chance)
+    way.resume()
+
+
+TO_WORKERS: Final[dict[Kind, Callable[[Estate, Seat, float], Awaitable[None]]]] = {
+    Kind.CHILD_KILLED: _child_killed,
+    Kind.ZYGOTE_KILLED: _zygote_killed,
+    Kind.WORKER_KILLED: _worker_killed,
+    Kind.WORKER_STOPPED: _worker_stopped,
+    Kind.CUT: _worker_cut,
+    Kind.STALLED: _worker_stalled,
+}

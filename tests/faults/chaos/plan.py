@@ -1,0 +1,137 @@
+"""What is to happen, and to which tasks: drawn from a seed, so that a run can be repeated.
+
+What follows from it is up to the machine's scheduler; the plan alone is the same each time.
+"""
+
+import enum
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from tests.faults.helpers import APP, Call
+
+OURS: Final = "tests.faults.chaos.app"
+WORKERS: Final = 3
+#: stands for the publisher among those whose connection is harmed
+PUBLISHER: Final = WORKERS
+#: tasks that may be published beyond what the next happening waits for: so that it finds everybody at work
+BACKLOG: Final = 300
+
+
+class Kind(enum.StrEnum):
+    """What can happen; also the causes in the account."""
+
+    CHILD_KILLED = "child killed"
+    ZYGOTE_KILLED = "zygote killed"
+    WORKER_KILLED = "worker killed"
+    WORKER_STOPPED = "worker stopped"
+    CUT = "connection cut"
+    STALLED = "connection stalled"
+    CLOSED = "connections closed by the broker"
+    NODE_STOPPED = "node stopped"
+    NODE_KILLED = "node killed"
+    #: never planned, and always wrong
+    DESERTED = "worker ended by itself"
+
+
+#: one of these per so many tasks; of the node's two kinds, in turn
+RARITY: Final[Mapping[tuple[Kind, ...], int]] = {
+    (Kind.CHILD_KILLED,): 400,
+    (Kind.ZYGOTE_KILLED,): 2000,
+    (Kind.WORKER_KILLED,): 2500,
+    (Kind.WORKER_STOPPED,): 2500,
+    (Kind.CUT,): 1000,
+    (Kind.CLOSED,): 4000,
+    (Kind.STALLED,): 2500,
+    (Kind.NODE_STOPPED, Kind.NODE_KILLED): 4000,
+}
+#: it takes ten seconds to get over one of these: a run of fewer tasks than this has just one
+DEAR: Final[Sequence[Kind]] = (Kind.STALLED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
+FEW: Final = 2000
+#: of a thousand tasks so many, but one at least
+SPECIAL: Final[Mapping[str, int]] = {"slow": 30, "raises": 5, "retries now": 5, "retries later": 3, "deadly": 1}
+
+
+@attrs.frozen(kw_only=True)
+class Happening:
+    """Something that happens once so many tasks are done."""
+
+    kind: Kind
+    after: int
+    #: index of a worker; another one's turn if that one has trouble already
+    who: int
+    #: from 0 to 1: which child, which connection, how long
+    chance: float
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A run."""
+
+    seed: int
+    queue_type: str
+    calls: Sequence[Call]
+    happenings: Sequence[Happening]
+
+    def ids(self, *tasks: str) -> frozenset[str]:
+        """Return the ids of the calls of these tasks; without any, of all."""
+        return frozenset(call.id for call in self.calls if not tasks or call.task in tasks)
+
+
+#: tasks, with their arguments, that shall never be done
+RAISES: Final = f"{OURS}.raises"
+DEADLY: Final = f"{APP}.fatal"
+
+
+def make_plan(seed: int, tasks: int, queue_type: str) -> Plan:
+    """Draw a plan."""
+    chances = random.Random(seed)
+    calls = _calls(chances, tasks)
+    able = sum(call.task not in (RAISES, DEADLY) for call in calls)
+    return Plan(seed=seed, queue_type=queue_type, calls=calls, happenings=_happenings(chances, tasks, able))
+
+
+def _calls(chances: random.Random, tasks: int) -> list[Call]:
+    kinds = [name for name, share in SPECIAL.items() for _ in range(max(1, share * tasks // 1000))]
+    # the first one is ordinary: it goes the long way round, see `Sender.send_all`
+    special = dict(zip(chances.sample(range(1, tasks), len(kinds)), kinds, strict=True))
+    return [_call(chances, f"n{number:05}", special.get(number)) for number in range(tasks)]
+
+
+def _call(chances: random.Random, task_id: str, special: str | None) -> Call:
+    match special:
+        case "slow":
+            return Call(task_id, f"{OURS}.slow", (round(chances.uniform(0.02, 0.4), 3),))
+        case "raises":
+            return Call(task_id, RAISES)
+        case "retries now":
+            return Call(task_id, f"{OURS}.retries", (0,))
+        case "retries later":
+            return Call(task_id, f"{OURS}.retries", (1,))
+        case "deadly":
+            return Call(task_id, DEADLY, ("is killed",))
+        case _:
+            return Call(task_id, f"{APP}.number")
+
+
+def _happenings(chances: random.Random, tasks: int, able: int) -> list[Happening]:
+    kinds: list[Kind] = []
+    for sorts, rarity in RARITY.items():
+        first = chances.randrange(len(sorts))
+        kinds += [sorts[(first + turn) % len(sorts)] for turn in range(max(1, tasks // rarity))]
+    if tasks < FEW:
+        kinds = [kind for kind in kinds if kind not in DEAR] + [chances.choice(DEAR)]
+    chances.shuffle(kinds)
+    # a quarter comes together with the one before: troubles that overlap are worse than their sum
+    points = sorted(int(able * chances.uniform(0.05, 0.9)) for _ in kinds)
+    points = [points[at - 1] if at and chances.random() < 0.25 else point for at, point in enumerate(points)]
+    return [
+        Happening(kind=kind, after=point, who=chances.randrange(_candidates(kind)), chance=chances.random())
+        for kind, point in zip(kinds, points, strict=True)
+    ]
+
+
+def _candidates(kind: Kind) -> int:
+    return WORKERS + 1 if kind in (Kind.CUT, Kind.STALLED) else WORKERS

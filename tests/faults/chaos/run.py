@@ -1,0 +1,233 @@
+"""The run: publish, let happen, wait until all is quiet, draw up the account."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import anyio
+import attrs
+
+from tests.faults.chaos.account import Account, draw_up, tell
+from tests.faults.chaos.attempts import read_attempts
+from tests.faults.chaos.causes import Causes
+from tests.faults.chaos.estate import QUEUE, RECOVERY, Estate, Seat, in_thread, until
+from tests.faults.chaos.happen import happen, is_for_node, is_for_worker
+from tests.faults.chaos.plan import BACKLOG, DEADLY, WORKERS, Happening, Plan
+from tests.faults.chaos.sender import Sender
+from tests.queues import Desk
+from tests.rabbit import Node
+
+DEAD: Final = f"{QUEUE}.dead"
+#: seconds without anything new after which nothing more will come
+SILENCE: Final = 60.0
+#: seconds after which what was declared at the start is surely written down; see `Sender.send_all`
+WRITTEN: Final = 4.0
+#: seconds between looks at what is dear to look at
+SELDOM: Final = 0.1
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """How a run went."""
+
+    plan: Plan
+    account: Account
+    happened: Counter[str]
+    repeated_sends: int
+    exit_codes: Sequence[int]
+    cries: Sequence[str]
+    deserters: Sequence[str]
+    seconds: float
+    #: the ends of the logs, and what they say of what is wrong
+    story: str
+
+    @property
+    def is_well(self) -> bool:
+        """All is as it should be."""
+        return self.account.is_well and not any(self.exit_codes) and not self.cries and not self.deserters
+
+    def __str__(self) -> str:
+        rows = [f"{kind:<54} {count}" for kind, count in sorted(self.happened.items())]
+        rate = self.account.published / self.seconds
+        return "\n".join(
+            [
+                f"seed {self.plan.seed}, {self.plan.queue_type} queue, {WORKERS} workers of 2 children",
+                "",
+                str(self.account),
+                "",
+                f"what happened: {sum(self.happened.values())}",
+                *(f"  {row}" for row in rows),
+                "",
+                f"calls that had to be sent again by hand: {self.repeated_sends}",
+                f"exit codes of stopped workers: {dict(Counter(self.exit_codes))}",
+                f"tracebacks in their logs: {len(self.cries)}",
+                *self.deserters,
+                f"{self.seconds:.1f} s, {rate:.0f} tasks/s",
+            ]
+        )
+
+
+def chaos(plan: Plan, folder: Path, *, limit: float, options: Sequence[str] = ()) -> Report:
+    """Carry the plan out.
+
+    :param folder: for the journal and the logs.
+    :param limit: seconds.
+    :param options: further ones for the workers.
+    """
+    with Node("chaos") as node:
+        with Desk(node.url) as desk:
+            # as workers do with the first letter, for the reason in `Sender.send_all`
+            desk.declare(DEAD, {} if plan.queue_type == "classic" else {"x-queue-type": plan.queue_type})
+        estate = Estate(node, plan.queue_type, folder, options)
+        run = _Run(plan, estate)
+        try:
+            anyio.run(run.run, limit, backend_options={"use_uvloop": True})
+        except BaseException as error:
+            error.add_note(f"seed {plan.seed}, {plan.queue_type} queue, {len(plan.calls)} tasks\n{estate.tails()}")
+            raise
+        with Desk(node.url) as desk:
+            dead = Counter(str(desk.take(DEAD).headers["id"]) for _ in range(desk.depth(DEAD)))
+            queued = desk.depth(QUEUE)
+    return run.report(dead, queued)
+
+
+class _Run:
+    def __init__(self, plan: Plan, estate: Estate) -> None:
+        self._plan = plan
+        self._estate = estate
+        self._sender: Sender | None = None
+        self._begun = self._seconds = 0.0
+        #: tasks that must be done before the next happening; None: there is no further one
+        self._waits_for: int | None = 0
+        self._to_publisher: Counter[str] = Counter()
+
+    async def run(self, limit: float) -> None:
+        """Go from the first task to the last worker's end."""
+        estate = self._estate
+        with anyio.fail_after(limit):
+            async with estate.open():
+                begun = self._begun = time.monotonic()
+                self._sender = sender = Sender(estate.sender_way.url, QUEUE, self._plan.queue_type)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._look_after)
+                    async with anyio.create_task_group() as working:
+                        working.start_soon(sender.send_all, self._plan.calls, self._may_send)
+                        await self._let_happen()
+                    await self._until_quiet()
+                    group.cancel_scope.cancel()
+                self._seconds = time.monotonic() - begun
+                await estate.stop_all()
+
+    async def _look_after(self) -> None:
+        """Replace whoever ends by himself, so that a run finds as much as it can."""
+        while True:
+            for seat in self._estate.seats:
+                if not seat.is_busy and seat.is_deserted:
+                    seat.is_busy = True
+                    await self._estate.replace(seat)
+                    seat.is_busy = False
+            await anyio.sleep(SELDOM)
+
+    def _may_send(self, count: int) -> bool:
+        # those that are never done are few, and the backlog has room for them
+        return self._waits_for is None or count <= self._waits_for + BACKLOG
+
+    async def _let_happen(self) -> None:
+        async with anyio.create_task_group() as group:
+            for happening in self._plan.happenings:
+                self._waits_for = happening.after
+                await self._reached(happening.after)
+                seat = await self._taken(happening)
+                group.start_soon(self._happen, happening, seat)
+            self._waits_for = None
+
+    async def _reached(self, count: int) -> None:
+        seen, since = -1, time.monotonic()
+        while (done := len(self._estate.journal.finished())) < count:
+            if done != seen:
+                seen, since = done, time.monotonic()
+            if time.monotonic() - since > SILENCE:
+                raise AssertionError(f"{done} of {count} tasks done, and none in the last {SILENCE:g} s")
+            await anyio.sleep(SELDOM)
+
+    async def _taken(self, happening: Happening) -> Seat | None:
+        """Wait until whom it hits has no other trouble, and give him that."""
+        estate = self._estate
+        if is_for_node(happening):
+            await until(self._node_is_ready, RECOVERY, "the node at rest")
+            estate.node_is_busy = True
+            return None
+        if not is_for_worker(happening):
+            return None
+        turns = [estate.seats[(happening.who + turn) % WORKERS] for turn in range(WORKERS)]
+        await until(lambda: any(not seat.is_busy for seat in turns), 2 * RECOVERY, "a worker without trouble")
+        seat = next(seat for seat in turns if not seat.is_busy)
+        seat.is_busy = True
+        return seat
+
+    def _node_is_ready(self) -> bool:
+        return not self._estate.node_is_busy and time.monotonic() > self._begun + WRITTEN
+
+    async def _happen(self, happening: Happening, seat: Seat | None) -> None:
+        try:
+            await happen(self._estate, happening, seat)
+        finally:
+            if seat is not None:
+                seat.is_busy = False
+            elif is_for_node(happening):
+                self._estate.node_is_busy = False
+        if seat is None and not is_for_node(happening):
+            self._to_publisher[f"publisher's {happening.kind}"] += 1
+
+    async def _until_quiet(self) -> None:
+        """Wait until every task has come to an end, or nothing moves any more."""
+        plan, estate = self._plan, self._estate
+        seen, since = -1, time.monotonic()
+        while time.monotonic() - since < SILENCE:
+            await anyio.sleep(SELDOM)
+            entries = estate.journal.entries()
+            if len(entries) != seen:
+                seen, since = len(entries), time.monotonic()
+            ended = {entry.id for entry in entries if entry.what in ("done", "raised")}
+            missing = plan.ids() - ended
+            if len(missing) <= max(0, await in_thread(self._dead)) and not await in_thread(self._held):
+                return
+
+    def _dead(self) -> int:
+        with Desk(self._estate.node.url) as desk:
+            return desk.depth(DEAD)
+
+    def _held(self) -> int:
+        """Count what is in queues, or delivered and unanswered, but for dead letters."""
+        told = self._estate.node.ctl("list_queues", "name", "messages", "--no-table-headers")
+        rows = [line.split("\t") for line in told.splitlines()]
+        return sum(int(count) for name, count in rows if not name.endswith(".dead"))
+
+    def report(self, dead: Counter[str], queued: int) -> Report:
+        """Draw up the account."""
+        plan, estate = self._plan, self._estate
+        assert self._sender is not None
+        attempts = read_attempts(estate.journal.entries())
+        causes = Causes(estate.hits, plan.ids(DEADLY), plan.queue_type == "classic")
+        account = draw_up(plan, attempts, causes, tries=self._sender.tries, dead=dead, queued=queued)
+        wrong = {what.split(":")[0] for what in account.unlawful} | set(account.lost)
+        lines = [f"{name}: {line}" for name, log in estate.logs().items() for line in log if _names(line, wrong)]
+        told = [f"{task_id}: {tell(attempts.get(task_id, []))}" for task_id in account.lost[:20]]
+        hits = [str(hit) for hit in estate.hits] if wrong else []
+        return Report(
+            plan=plan,
+            account=account,
+            happened=self._to_publisher + Counter(str(hit.kind) for hit in estate.hits),
+            repeated_sends=self._sender.repeated,
+            exit_codes=estate.exit_codes,
+            cries=[f"{name}: {line}" for name, log in estate.logs().items() for line in log if "Traceback" in line],
+            deserters=estate.deserters,
+            seconds=self._seconds,
+            story="\n".join([*told, *hits, *lines[:100], estate.tails()]),
+        )
+
+
+def _names(line: str, ids: set[str]) -> bool:
+    return any(f"[{task_id}]" in line for task_id in ids)

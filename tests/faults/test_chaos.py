@@ -1,0 +1,94 @@
+"""Everything at once, drawn from a seed; the long run is ``python -m tests.faults.chaos``."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.chaos.account import Account, draw_up
+from tests.faults.chaos.attempts import Attempt
+from tests.faults.chaos.causes import Causes
+from tests.faults.chaos.estate import Hit
+from tests.faults.chaos.plan import Kind, Plan, make_plan
+from tests.faults.chaos.run import chaos
+from tests.faults.helpers import Call
+from tests.faults.ledger import tell
+
+SEED = 6
+TASKS = 600
+#: seconds; it takes a quarter of them, but a busy machine makes it wait longer and longer between its attempts
+LIMIT = 100.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT + 50)
+def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
+    """Each fault would be survived alone, and two of them together would cost a task, or run it twice for nothing."""
+    report = chaos(make_plan(SEED, TASKS, "quorum"), tmp_path, limit=LIMIT)
+    tell(f"\n{report}")
+    assert report.is_well, f"{report}\n{report.story}"
+
+
+def test_a_plan_can_be_repeated() -> None:
+    """A seed that has found something would find it never again."""
+    assert make_plan(SEED, TASKS, "quorum") == make_plan(SEED, TASKS, "quorum")
+    assert make_plan(SEED, TASKS, "quorum") != make_plan(SEED + 1, TASKS, "quorum")
+
+
+def account_of(*attempts: Attempt, hits: tuple[Hit, ...] = (), copies: int = 0, task: str = "number") -> Account:
+    """Draw up the account of one task, n0."""
+    plan = Plan(seed=0, queue_type="quorum", calls=[Call("n0", task)], happenings=[])
+    deadly = plan.ids("deadly")
+    causes = Causes(hits, deadly, is_classic=False)
+    dead = dict.fromkeys(deadly, 1)
+    return draw_up(plan, {"n0": list(attempts)}, causes, tries={"n0": 1 + copies}, dead=dead, queued=0)
+
+
+def done(start: float, *, worker: str = "w0.0") -> Attempt:
+    """An attempt that went well, a tenth of a second long."""
+    return Attempt("n0", 5, worker, 4, start, "done", start + 0.1)
+
+
+def died(start: float, pid: int) -> Attempt:
+    """An attempt whose child died in it."""
+    return Attempt("n0", pid, "w0.0", 4, start)
+
+
+def hit(kind: Kind, begin: float, end: float, *, pid: int | None = None, worker: str | None = "w0.0") -> Hit:
+    """Something that happened."""
+    return Hit(kind=kind, begin=begin, end=end, worker=worker, pid=pid)
+
+
+def test_the_account_finds_what_is_lost() -> None:
+    """The run would say that all is well whatever happens."""
+    assert account_of(done(1)).is_well
+    assert account_of().lost == ("n0",)
+    assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost == ("n0",)
+
+
+def test_the_account_wants_a_cause_for_each_repetition() -> None:
+    """A worker that runs tasks twice for nothing would not be noticed among all that is lawful."""
+    cut = hit(Kind.CUT, 1.05, 2.0)
+    assert account_of(done(1), done(2)).unlawful
+    assert account_of(done(1), done(2), hits=(cut,)).causes == {Kind.CUT: 1}
+    assert account_of(done(1), done(2), copies=1).causes == {"published twice": 1}
+    # once for each cause
+    assert account_of(done(1), done(3), done(8), hits=(cut,)).unlawful
+    # another worker's, too late, too early
+    assert account_of(done(1), done(2), hits=(hit(Kind.CUT, 1, 2, worker="w1.0"),)).unlawful
+    assert account_of(done(1), done(9), hits=(hit(Kind.CUT, 8, 9),)).unlawful
+    assert account_of(done(3), done(4), hits=(hit(Kind.CUT, 1, 2),)).unlawful
+
+
+def test_a_killed_child_costs_its_last_attempt() -> None:
+    """The death of a child would excuse what the child had done before."""
+    killed = hit(Kind.CHILD_KILLED, 1.05, 1.06, pid=5)
+    assert account_of(died(1, 5), done(2), hits=(killed,)).causes == {Kind.CHILD_KILLED: 1}
+    assert account_of(died(1, 6), done(2), hits=(killed,)).unlawful
+
+
+def test_a_deadly_task_dies_three_times() -> None:
+    """A task that kills each child would go round for ever, or be given up too soon."""
+    three = [died(at, at) for at in (1, 2, 3)]
+    assert account_of(*three, task="deadly").is_well
+    assert account_of(*three[:2], task="deadly").unlawful
+    assert account_of(*three, died(4, 4), task="deadly").unlawful

@@ -1,0 +1,150 @@
+"""Stopping a client of RabbitMQ at one step that it takes: what goes through a `Proxy`, read as AMQP.
+
+So a test can say between which two steps something breaks, and need not hope to hit the moment.
+"""
+
+import enum
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import attrs
+from anyio.from_thread import start_blocking_portal
+
+from tests.proxy import Link, Proxy
+from tests.workers import PATIENCE
+
+#: what a client says first, before any frame
+GREETING = b"AMQP\x00\x00\x09\x01"
+#: a frame's head: its type, channel, size; then the payload and an octet of end
+HEAD = struct.Struct(">BHI")
+#: a method's class and number, with which the payload of a frame of type 1 begins
+METHOD = struct.Struct(">HH")
+PUBLISH, DELIVER, ACK = (60, 40), (60, 60), (60, 80)
+#: what an acknowledgement says, by either side: the tag, and whether all before it are meant too
+ANSWER = struct.Struct(">QB")
+#: where the arguments of a method begin
+ARGUMENTS = HEAD.size + METHOD.size
+
+
+class Step(enum.Enum):
+    """What does not come through."""
+
+    PUBLISH = "a message to the queue"
+    CONFIRM = "the broker's confirmation of a message to the queue"
+    ACK = "the acknowledgement of a message from the queue"
+
+
+class Trap:
+    """Lets everything pass but the first such step, and all that comes after it on that connection in that direction.
+
+    :param queue: to which messages go through the default exchange, or from which they come.
+    """
+
+    def __init__(self, step: Step, queue: str) -> None:
+        self._step = step
+        self._queue = queue
+        self._sprung = threading.Event()
+        #: by connection and direction: the beginning of a frame; None: nothing passes any more
+        self._rests: dict[tuple[Link, bool], bytes | None] = {}
+        self._published: Counter[Link] = Counter()
+        #: the message whose answer is waited for: its connection and tag
+        self._noted: tuple[Link, int] | None = None
+
+    def wait(self) -> None:
+        """Wait until it has sprung.
+
+        :raises AssertionError: if it does not in time.
+        """
+        assert self._sprung.wait(PATIENCE), f"{self._step.value} did not come within {PATIENCE:g} s"
+
+    def sieve(self, link: Link, outward: bool, data: bytes) -> bytes:
+        """Return what passes; see `Proxy`."""
+        rest = self._rests.get((link, outward), b"")
+        if rest is None:
+            return b""
+        passed = b""
+        rest += data
+        while frame := first_frame(rest):
+            if not self._sprung.is_set() and self._is_it(link, outward, frame):
+                self._rests[link, outward] = None
+                self._sprung.set()
+                return passed
+            passed += frame
+            rest = rest[len(frame) :]
+        self._rests[link, outward] = rest
+        return passed
+
+    def _is_it(self, link: Link, outward: bool, frame: bytes) -> bool:
+        method = method_of(frame)
+        if method == PUBLISH:
+            self._published[link] += 1
+            return self._note(Step.CONFIRM, published_to(frame), link, self._published[link])
+        if method == DELIVER:
+            queue, tag = delivered_from(frame)
+            return self._note(Step.ACK, queue, link, tag)
+        if method == ACK and self._noted is not None and outward is (self._step is Step.ACK):
+            tag, multiple = ANSWER.unpack_from(frame, ARGUMENTS)
+            return self._noted[0] is link and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
+        return False
+
+    def _note(self, awaited: Step, queue: str, link: Link, tag: int) -> bool:
+        """Note the message whose answer is awaited; tell whether the message itself is what must not pass."""
+        if queue != self._queue:
+            return False
+        if self._step is awaited and self._noted is None:
+            self._noted = (link, tag)
+        return self._step is Step.PUBLISH and awaited is Step.CONFIRM
+
+
+def first_frame(data: bytes) -> bytes:
+    """Return the first frame, the greeting being one; nothing if it is not there whole."""
+    size = len(GREETING)
+    if data[:1] != GREETING[:1]:
+        size = HEAD.size + HEAD.unpack_from(data)[2] + 1 if len(data) >= HEAD.size else HEAD.size
+    return data[:size] if len(data) >= size else b""
+
+
+def method_of(frame: bytes) -> tuple[int, ...] | None:
+    """Return class and number of the method that a frame holds, if it holds one."""
+    return METHOD.unpack_from(frame, HEAD.size) if frame[0] == 1 else None
+
+
+def published_to(frame: bytes) -> str:
+    """Return the queue that a message goes to through the default exchange; else nothing."""
+    exchange, at = short_text(frame, ARGUMENTS + 2)  # two reserved octets
+    return "" if exchange else short_text(frame, at)[0]
+
+
+def delivered_from(frame: bytes) -> tuple[str, int]:
+    """Return the queue that a message was sent to through the default exchange, else nothing; and its tag."""
+    _, at = short_text(frame, ARGUMENTS)
+    tag, _ = ANSWER.unpack_from(frame, at)
+    exchange, at = short_text(frame, at + ANSWER.size)
+    return "" if exchange else short_text(frame, at)[0], tag
+
+
+def short_text(frame: bytes, at: int) -> tuple[str, int]:
+    """Read a short string; returns where it ends, too."""
+    end = at + 1 + frame[at]
+    return frame[at + 1 : end].decode(), end
+
+
+@attrs.frozen
+class Way:
+    """A way to the broker with a trap in it."""
+
+    url: str
+    trap: Trap
+    #: resets every connection
+    cut: Callable[[], None]
+
+
+@contextmanager
+def trapped(port: int, step: Step, queue: str) -> Generator[Way]:
+    """Give a way to the broker at this port; the proxy has a thread of its own, so that tests may wait."""
+    trap = Trap(step, queue)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Proxy(port, trap.sieve)) as proxy:
+        yield Way(f"amqp://guest:guest@127.0.0.1:{proxy.port}//", trap, lambda: portal.call(proxy.cut))

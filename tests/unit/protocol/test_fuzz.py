@@ -1,0 +1,303 @@
+"""Whatever others send: only the documented errors come out, and every message is settled in exactly one way."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping
+
+import anyio
+import attrs
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from hybridpool import events
+from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.brokers.rabbitmq.frames import write_publish
+from hybridpool.child import frames, payload
+from hybridpool.child.codec import JSON
+from hybridpool.config import init_layer, resolve
+from hybridpool.errors import ProtocolError
+from hybridpool.intake import Intake
+from hybridpool.lanes.job import Job
+from hybridpool.message import Delivery, Head, Outgoing, QueueSpec, unpack
+from hybridpool.outcome import Lost
+from hybridpool.policy.admission import Admission, Gate, admit
+from hybridpool.protocol import control, dead, reply
+from hybridpool.protocol.head import LOST_BEFORE, read_head
+from hybridpool.protocol.letter import read_letter
+from hybridpool.results.rpc import RpcStore
+from hybridpool.settle import Settler
+from hybridpool.task import TaskOptions
+from tests.contract.inbox import Facts
+from tests.strategies import NOON, deliveries, offsets
+
+TASK = "shop.add"
+GATE = Gate(tasks=[TASK], accepts=[JSON], max_size=200)
+SETTINGS = resolve([init_layer({"worker_concurrency": 1, "worker_max_message_size": 1024})]).settings
+DEEP = 100_000
+#: of the loop; more than settling takes
+TURNS = 20
+#: a busy machine is no error
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+#: how a message that is not run shows itself, one each
+REFUSALS = (events.TaskRefused, events.TaskExpired, events.TaskPostponed)
+
+moments = st.datetimes(timezones=st.none() | offsets)
+#: what AMQP has, as pamqp reads it
+fields: st.SearchStrategy[object] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=10)
+    | st.binary(max_size=10).map(bytearray)
+    | st.decimals()
+    | moments,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+#: those that every AMQP client can send on: the rest is in `test_what_came_goes_out`
+tame = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.lists(st.text(max_size=5))
+)
+times = st.sampled_from(["0001-01-01T00:00+23:59", "9999-12-31T23:59:59.999999-23:59", "2030-W01-1", "24:00", "-1"])
+#: what somebody reads, with a chance to be right
+known: dict[str, st.SearchStrategy[object]] = {
+    "task": st.sampled_from([TASK, "shop.gone"]) | fields,
+    "id": st.just("id-1") | fields,
+    "root_id": fields,
+    "group": fields,
+    "retries": st.integers() | fields,
+    "timelimit": st.lists(st.integers() | st.floats() | fields, min_size=2, max_size=2) | fields,
+    "eta": times | moments.map(dt.datetime.isoformat) | fields,
+    "expires": times | moments.map(dt.datetime.isoformat) | fields,
+    "ignore_result": fields,
+    LOST_BEFORE: st.integers() | fields,
+    "x-delivery-count": st.integers() | fields,
+    dead.HISTORY: st.lists(fields, max_size=3) | fields,
+    dead.MOMENT: fields,
+    "x-death": fields,
+}
+#: a good head but for one field, so that readers of the later ones have their turn too
+nearly: st.SearchStrategy[dict[str, object]] = st.sampled_from(sorted(known)).flatmap(
+    lambda name: known[name].map(lambda value: {"task": TASK, "id": "id-1", name: value})
+)
+headers = nearly | st.fixed_dictionaries({}, optional=known) | st.dictionaries(st.text(max_size=10), fields, max_size=5)
+bodies = st.binary(max_size=60) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        | st.fixed_dictionaries(
+            {
+                "__type__": st.sampled_from(["datetime", "date", "time", "decimal", "uuid", "bytes", "base64", "?"]),
+                "__value__": inner | times,
+            }
+        )
+    ),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode())
+
+
+def delivery(given_headers: Mapping[str, object], body: bytes = b"", content_type: str | None = JSON) -> Delivery:
+    """Return a delivery."""
+    return Delivery(
+        queue="celery",
+        tag=1,
+        channel=1,
+        redelivered=False,
+        headers=given_headers,
+        content_type=content_type,
+        content_encoding=None,
+        correlation_id=None,
+        reply_to=None,
+        priority=None,
+        exchange="",
+        routing_key="celery",
+        body=body,
+    )
+
+
+# ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+@given(headers, bodies, st.just(JSON) | st.sampled_from([None, "", "text/plain"]))
+@settings(CALM, max_examples=200)
+def test_head_and_admission(found: Mapping[str, object], body: bytes, content_type: str | None) -> None:
+    """A strange message would end the worker that reads it, and after that the next one."""
+    came = delivery(found, body, content_type)
+    try:
+        head = read_head(came)
+    except ProtocolError:
+        return
+    assert isinstance(head, Head)
+    assert isinstance(admit(GATE, head, came, NOON), Admission)
+
+
+@given(st.lists(st.tuples(headers, bodies, st.sampled_from([JSON, "text/plain"])), min_size=1, max_size=4))
+@settings(CALM, max_examples=60)
+def test_intake_settles_once(found: list[tuple[dict[str, object], bytes, str]]) -> None:
+    """A strange message would be settled twice, which ends the connection, or never, and so fill the prefetch."""
+    anyio.run(
+        taken_in,
+        [Outgoing(body=body, routing_key="celery", headers=head, content_type=kind) for head, body, kind in found],
+    )
+
+
+async def taken_in(messages: list[Outgoing]) -> None:
+    """Let an intake take the messages, and assert that each went one way."""
+    hub, facts, bus = MemoryHub(), Facts(), events.Bus()
+    jobs: list[Job] = []
+    bus.subscribe(facts)
+    async with MemoryBroker(hub, lambda _: None) as broker, anyio.create_task_group() as tasks:
+        for queue in ("celery", dead.dead_queue("celery")):
+            await broker.declare(QueueSpec(name=queue))
+        settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
+        intake = Intake(broker, settler, jobs.append, {TASK: TaskOptions(name=TASK)}, SETTINGS, bus)
+        await broker.consume("celery", 0, intake.take)
+        for message in messages:
+            hub.put(message)
+        for _ in range(TURNS):  # what follows sleeps for long if it finds anything at work
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        held = len(intake.drop_held())
+        assert not facts.of(events.SettleFailed)
+        ended = [len(facts.of(kind)) for kind in REFUSALS]
+        assert len(jobs) == len(facts.of(events.TaskReceived))
+        assert len(jobs) + held + sum(ended) == len(messages)
+        assert await broker.depth(dead.dead_queue("celery")) == ended[0]
+        # only what is at work, or about to be, is still the broker's
+        await broker.__aexit__(None, None, None)
+        async with MemoryBroker(hub, lambda _: None) as other:
+            assert await other.depth("celery") == len(jobs) + held
+
+
+# ---- dead letters ----------------------------------------------------------------------------------------------------
+
+
+@given(headers, deliveries, st.integers(0, 2**63), st.none() | st.integers(), st.text(max_size=300), st.floats(0, 1e9))
+@CALM
+def test_written_again(
+    found: dict[str, object], came: Delivery, times: int, exitcode: int | None, cause: str, wait: float
+) -> None:
+    """A message whose headers are odd could not be retried, buried, shown or revived, and go round for ever."""
+    came = attrs.evolve(came, headers=found)
+    lost = Lost(cause, "ForkPoolWorker-1", exitcode=exitcode)
+    for message in (
+        dead.dead_letter(came, cause, "w", NOON, lost, times),
+        dead.once_more(came, times, lost, "w", NOON),
+        dead.next_attempt(came, times, wait, NOON, None),
+        dead.later(came, wait),
+        dead.again(came, "other"),
+        dead.revived(came, "other", NOON),
+    ):
+        assert message.body == came.body
+        assert message.headers.keys() >= found.keys() & {"task", "id"}
+    assert len(dead.notes(dead.once_more(came, times, lost, "w", NOON).headers)) <= 10
+    assert read_letter(came).size == len(came.body)
+
+
+@given(st.dictionaries(st.text(max_size=10), tame, max_size=5))
+@CALM
+def test_tame_headers_go_out(found: dict[str, object]) -> None:
+    """A message of an ordinary client could not be sent on."""
+    assert written(dead.later(delivery(found), 0))
+
+
+def written(message: Outgoing) -> bytes:
+    """Write it as RabbitMQ gets it."""
+    return write_publish(1, message, "", message.routing_key, message_id="1", largest=131_072)
+
+
+@pytest.mark.parametrize(
+    "value", [1e300, b"\xff", 2**63 - 1], ids=["a double", "text that is no UTF-8", "a large number"]
+)
+def test_what_came_goes_out(value: object) -> None:
+    """Such a message could be neither buried nor retried: an error, for ever."""
+    assert written(dead.later(delivery({"x": value}), 0))
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="a sender's count is believed, and one more is too many")
+@pytest.mark.parametrize(
+    "message",
+    [
+        dead.next_attempt(delivery({}), 2**63, 0, NOON, None),
+        dead.once_more(delivery({}), 2**63),
+        dead.dead_letter(delivery({}), "", "w", NOON, Lost("exit code 3", "ForkPoolWorker-1"), 2**63),
+    ],
+    ids=["one more retry", "one more death", "too many deaths"],
+)
+def test_largest_counts(message: Outgoing) -> None:
+    """Such a message could be neither buried nor retried: an error, for ever."""
+    assert written(message)
+
+
+# ---- bodies ----------------------------------------------------------------------------------------------------------
+
+
+@given(bodies, st.just(JSON) | st.text(max_size=10))
+@example(b"[" * DEEP, JSON)
+@example(b'{"__type__":"decimal","__value__":' * 5000, JSON)
+@example(b"[[" + b"9" * 5000 + b"],{},{}]", JSON)
+@example(b"[[],{},{}]".decode().encode("utf-16"), JSON)
+@example(b'[[],{"\\ud800":1},{}]', JSON)
+@CALM
+def test_payload(body: bytes, content_type: str) -> None:
+    """A body would end the child that opens it."""
+    call = frames.Call(seq=1, task=TASK, id="i", content_type=content_type, body=body)
+    outcome = payload.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
+    done = frames.Done(1, outcome, 0.0, 0)
+    assert frames.read_from_child(frames.pack([done])) == [done]
+    assert isinstance(outcome, frames.Returned | frames.Refused | frames.Raised)
+
+
+# ---- orders, answers, words of children ------------------------------------------------------------------------------
+
+orders = bodies | st.fixed_dictionaries(
+    {"method": st.sampled_from(["revoke", "ping"])},
+    optional={
+        "arguments": st.fixed_dictionaries({}, optional={"task_id": st.none() | st.integers() | st.lists(st.text())}),
+        "destination": st.none() | st.lists(st.text()) | st.integers(),
+    },
+).map(lambda order: json.dumps(order).encode())
+
+
+@given(orders)
+@CALM
+def test_order(body: bytes) -> None:
+    """A strange order would end a worker: all of them, since orders go to all."""
+    try:
+        control.ids_of(control.read_order(body))
+    except ProtocolError:
+        return
+
+
+@given(bodies)
+@CALM
+def test_answer(body: bytes) -> None:
+    """A strange answer would end whoever waits for another one."""
+    assert isinstance(reply.is_final(body), bool)
+
+
+@pytest.mark.xfail(strict=True, raises=(RecursionError, UnicodeDecodeError), reason="not among msgspec's own errors")
+@pytest.mark.parametrize(
+    ("read", "data"),
+    [
+        (control.read_order, b'{"x":' + b"[" * DEEP),
+        (control.read_order, b'{"method":"x","arguments":{"\xff":1}}'),
+        (unpack, b"\x91" * DEEP),
+        (unpack, b"\xa1\xff"),
+    ],
+    ids=["an order", "an order, no UTF-8", "a child's message", "a child's message, no UTF-8"],
+)
+def test_errors_nobody_expects(read: Callable[[bytes], object], data: bytes) -> None:
+    """What is nested without end, or no text, would be an error that nobody catches."""
+    with pytest.raises(ProtocolError):
+        read(data)
+
+
+@pytest.mark.xfail(strict=True, raises=RecursionError, reason="not among msgspec's own errors")
+def test_a_deep_answer() -> None:
+    """Whoever waits for an answer that is nested too deeply would wait for ever."""
+    assert reply.is_final(b'{"status":"SUCCESS","result":' + b"[" * DEEP)
