@@ -137,6 +137,6 @@ def unpack(data: bytes) -> Outgoing:
     :raises ProtocolError: if it is something else.
     """
     try:
-        return Outgoing(**msgspec.msgpack.decode(data))
-    except (TypeError, msgspec.DecodeError) as error:
+        return msgspec.msgpack.decode(data, type=Outgoing)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"no message to publish: {error}") from error

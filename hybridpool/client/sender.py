@@ -96,6 +96,8 @@ class Sender:
 
 def _announce(fact: events.Fact) -> None:
     match fact:
+        case events.BrokerLost(url, reason, _, next_url) if next_url:
+            log.warning("no connection to %s: %s; trying %s now", url, reason, next_url)
         case events.BrokerLost(url, reason, retry_in):
             log.warning("no connection to %s: %s; trying again in %.1f s", url, reason, retry_in)
         case _:

@@ -41,7 +41,7 @@ def read_order(body: bytes) -> Order:
         raise ProtocolError(f"an order of {len(body)} bytes is too large")
     try:
         return msgspec.json.decode(body, type=Order)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"no order: {error}") from error
 
 

@@ -53,6 +53,8 @@ _NOTE_LIMIT = 200
 _NOTES = 10
 #: bytes, about: headers beyond this, and the history no longer surely fits into a frame (128 KiB) beside them
 _ROOM = 100_000
+#: bytes, about: headers beyond this, and nothing of ours fits beside them
+_MOST = 118_000
 
 
 def dead_queue(queue: str) -> str:
@@ -128,10 +130,11 @@ def later(delivery: Delivery, wait: float) -> Outgoing:
 
 
 def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
+    theirs = {name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}
     return Outgoing(
         body=delivery.body,
         routing_key=queue,
-        headers={**{name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}, **more},
+        headers={**_fitting(theirs), **more},
         content_type=delivery.content_type or "application/octet-stream",
         content_encoding=delivery.content_encoding or "binary",
         correlation_id=delivery.correlation_id,
@@ -139,6 +142,20 @@ def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoi
         priority=delivery.priority,
         mandatory=True,
     )
+
+
+def _fitting(headers: dict[str, object]) -> dict[str, object]:
+    """Shorten the longest headers until the rest fits into a frame with what we write.
+
+    Such a message could else neither be buried nor sent round, and would come again for ever.
+    """
+    sizes = {name: len(repr(value).encode(errors="replace")) for name, value in headers.items()}
+    fitting = dict(headers)
+    while sum(sizes.values()) > _MOST and max(sizes.values()) > _NOTE_LIMIT:
+        longest = max(sizes, key=lambda name: sizes[name])
+        fitting[longest] = f"{repr(fitting[longest])[:_NOTE_LIMIT]}…"
+        sizes[longest] = _NOTE_LIMIT
+    return fitting
 
 
 def again(delivery: Delivery, queue: str) -> Outgoing:

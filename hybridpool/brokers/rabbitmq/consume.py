@@ -27,6 +27,8 @@ class Subscription:
     queue: str
     prefetch: int
     deliver: Deliver
+    #: the queue's name at the broker, if that is another one in each session
+    alias: str = ""
 
 
 class Consumer:
@@ -66,7 +68,7 @@ class Consumer:
         await self._channel.basic_qos(prefetch_count=wish.prefetch, global_=False)
         self._by_tag[tag] = wish
         try:
-            await self._channel.basic_consume(wish.queue, _not_called, consumer_tag=tag)
+            await self._channel.basic_consume(wish.alias or wish.queue, _not_called, consumer_tag=tag)
         except BaseException:
             del self._by_tag[tag]
             raise

@@ -88,32 +88,40 @@ def read_properties(payload: bytes) -> Properties:
 
     :raises BadTable: if they cannot be read.
     """
-    flags, at = int.from_bytes(payload[:2]), 2
-    texts: list[str | None] = [None, None, None, None, None, None]
-    headers: Mapping[str, object] = {}
-    priority: int | None = None
     try:
-        for place, bit in enumerate((_CONTENT_TYPE, _ENCODING)):
-            if flags & bit:
-                texts[place], at = _short(payload, at)
-        if flags & _HEADERS:
-            headers, at = read_table(payload, at)
-        if flags & _MODE:
-            at += 1
-        if flags & _PRIORITY:
-            priority, at = payload[at], at + 1
-        if flags & (_CORRELATION | _REPLY_TO | _EXPIRATION | _ID):
-            for place, bit in enumerate((_CORRELATION, _REPLY_TO, _EXPIRATION, _ID), start=2):
-                if flags & bit:
-                    texts[place], at = _short(payload, at)
-    except IndexError as error:
-        raise BadTable("the properties end too early") from error
-    return Properties(texts[0], texts[1], headers, priority, texts[2], texts[3], texts[5])
+        return _properties(payload, payload[0] << 8 | payload[1])
+    except (IndexError, UnicodeDecodeError) as error:
+        raise BadTable(f"the properties cannot be read: {error}") from error
+
+
+def _properties(payload: bytes, flags: int) -> Properties:
+    at = 2
+    content_type = encoding = correlation_id = reply_to = message_id = priority = None
+    headers: Mapping[str, object] = {}
+    if flags & _CONTENT_TYPE:
+        content_type, at = _short(payload, at)
+    if flags & _ENCODING:
+        encoding, at = _short(payload, at)
+    if flags & _HEADERS:
+        headers, at = read_table(payload, at)
+    if flags & _MODE:
+        at += 1
+    if flags & _PRIORITY:
+        priority, at = payload[at], at + 1
+    if flags & _CORRELATION:
+        correlation_id, at = _short(payload, at)
+    if flags & _REPLY_TO:
+        reply_to, at = _short(payload, at)
+    if flags & _EXPIRATION:
+        at += 1 + payload[at]
+    if flags & _ID:
+        message_id, at = _short(payload, at)
+    return Properties(content_type, encoding, headers, priority, correlation_id, reply_to, message_id)
 
 
 def _short(data: bytes, at: int) -> tuple[str, int]:
     stop = at + 1 + data[at]
-    return data[at + 1 : stop].decode(errors="replace"), stop
+    return data[at + 1 : stop].decode(), stop
 
 
 def write_answers(channel: int, answers: Sequence[WireAnswer]) -> bytes:

@@ -65,6 +65,7 @@ class Session:
         :raises BrokerUnavailable: if the connection fails.
         :raises BrokerError: if the broker refuses.
         """
+        self._look()
         if self.cause is not None:
             raise BrokerUnavailable(f"{doing}: {self.cause}")
         scope = anyio.CancelScope()
@@ -72,10 +73,23 @@ class Session:
         try:
             with scope, translated(doing):
                 yield
+        except asyncio.CancelledError as error:
+            # The client library raises one of its own when the connection breaks, at the same moment as our scope ends
+            # the block: then it is not taken for the scope's, and nobody has cancelled the caller.
+            task = asyncio.current_task()
+            if not scope.cancel_called or task is None or task.cancelling():
+                raise
+            raise BrokerUnavailable(f"{doing}: {self.cause}") from error
         finally:
             self._scopes.discard(scope)
         if scope.cancelled_caught:
             raise BrokerUnavailable(f"{doing}: {self.cause}")
+
+    def _look(self) -> None:
+        """Hear of a connection's end in the same moment, and not when the loop comes to its callbacks."""
+        for line in self._lines:
+            if line.closing.done() and self.cause is None:
+                self.fail(line.silence or _told("connection", line.closing))
 
     def fail(self, cause: str) -> None:
         """Note that it is over; whoever waits in a `guard` hears it at once. The first cause counts."""

@@ -53,7 +53,8 @@ class Supervisor:
     async def connected(self, timeout: float | None) -> None:
         """Wait for the live session; see the port."""
         with anyio.move_on_after(timeout):
-            while self.wishes.session is None:
+            # one that has just failed still stands there for a moment
+            while self.wishes.session is None or self.wishes.session.cause is not None:
                 if self._refusal is not None:
                     raise BrokerError(f"cannot connect to {self._refusal}")
                 await self._changed.wait()
@@ -62,7 +63,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Go on until `is_ending` is set; then cancel it, to close the connection at once."""
-        attempt = 0
+        attempt = brief = 0
         while not self.is_ending:
             known = self._refusal
             session = await self._round()
@@ -74,7 +75,8 @@ class Supervisor:
             began = asyncio.get_running_loop().time()
             self._trouble = await self._attend(session)
             lasted = asyncio.get_running_loop().time() - began
-            attempt = backoff.next_attempt(attempt, lasted=lasted, settled_after=SETTLED)
+            # attempts before this session count no more: it is the sessions that end soon which do
+            attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=SETTLED)
             if not self.is_ending:
                 await self._pause(attempt)
             if attempt > 1:

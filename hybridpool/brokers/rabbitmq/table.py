@@ -45,7 +45,7 @@ def read_table(data: bytes, at: int) -> tuple[dict[str, object], int]:
     """
     try:
         return _table(data, at)
-    except (IndexError, struct.error, UnicodeDecodeError, OverflowError, OSError, RecursionError) as error:
+    except (IndexError, struct.error, ValueError, ArithmeticError, OSError, RecursionError) as error:
         raise BadTable(f"no field table: {error}") from error
 
 
@@ -86,8 +86,7 @@ def _value(data: bytes, at: int, kind: int) -> tuple[object, int]:
     if kind == ord("F"):
         return _table(data, at)
     if kind == ord("T"):
-        seconds = int.from_bytes(data[at : at + 8])
-        return dt.datetime.fromtimestamp(seconds / 1000 if seconds > _FAR else seconds, dt.UTC), at + 8
+        return _read_moment(int.from_bytes(data[at : at + 8])), at + 8
     if kind == ord("D"):
         return Decimal(int.from_bytes(data[at + 1 : at + 5], signed=True)).scaleb(-data[at]), at + 5
     if kind not in b"SxA":
@@ -96,6 +95,13 @@ def _value(data: bytes, at: int, kind: int) -> tuple[object, int]:
     if kind == ord("A"):
         return _array(data, at + 4, stop), stop
     return (_text(data, at + 4, stop) if kind == _TEXT else bytearray(data[at + 4 : stop])), stop
+
+
+def _read_moment(seconds: int) -> dt.datetime | int:
+    try:
+        return dt.datetime.fromtimestamp(seconds / 1000 if seconds > _FAR else seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return seconds  # beyond the year 9999
 
 
 def _text(data: bytes, at: int, stop: int) -> str | bytes:
@@ -127,6 +133,8 @@ def write_table(table: Mapping[str, object]) -> bytes:
     """
     parts = [b""]
     for name, value in table.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a header is a {type(name).__name__}, no text")
         raw = name.encode()
         if len(raw) > 255:
             raise ValueError(f"the header name {name[:40]!r}… is longer than 255 bytes")
@@ -157,7 +165,10 @@ def _array_of(value: Sequence[object]) -> bytes:
 
 
 def _moment(value: dt.datetime) -> bytes:
-    return _MOMENT.pack(b"T", int((value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp()))
+    seconds = int((value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp())
+    if seconds < 0:
+        raise ValueError(f"the time {value} is before 1970, and cannot be in a header")
+    return _MOMENT.pack(b"T", seconds)
 
 
 def _number(value: int) -> bytes:

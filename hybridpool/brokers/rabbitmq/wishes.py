@@ -1,13 +1,18 @@
 """What there must be at the broker: queues and consumers, remembered, and brought about on each new session."""
 
 import asyncio
+import logging
 from contextlib import suppress
+
+import attrs
 
 from hybridpool.brokers.rabbitmq.consume import Subscription
 from hybridpool.brokers.rabbitmq.ladder import LONGEST
 from hybridpool.brokers.rabbitmq.session import Session
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import QueueSpec
+
+log = logging.getLogger(__name__)
 
 
 class Wishes:
@@ -31,12 +36,12 @@ class Wishes:
         """
         async with self._lock:
             with session.guard("restore"):
-                for spec in self._queues.values():
-                    await session.topology.declare(spec)
+                lost = {spec.name for spec in self._queues.values() if not await _declared(session, spec)}
                 # before the first delivery: whoever gets one may want to publish
                 self.session = session
-                for wish in self._subscriptions.values():
-                    await _consume(session, wish)
+                for queue, wish in self._subscriptions.items():
+                    if queue not in lost:
+                        await self._consume(session, wish)
                 # last, because it takes a while, and is there already as a rule
                 for spec in self._queues.values():
                     if spec.is_target:
@@ -53,8 +58,8 @@ class Wishes:
                 return
             with session.guard(f"consume {queue} again"):
                 if queue in self._queues:
-                    await session.topology.declare(self._queues[queue])
-                await _consume(session, wish)
+                    await session.topology.declare(_named(self._queues[queue], session))
+                await self._consume(session, wish)
 
     async def declare(self, spec: QueueSpec) -> None:
         """Wish for a queue.
@@ -64,7 +69,7 @@ class Wishes:
         async with self._lock:
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"declare {spec.name}"):
-                    await self.session.topology.declare(spec)
+                    await self.session.topology.declare(_named(spec, self.session))
                     if spec.is_target:
                         await self.session.publisher.ladder.prepare(spec.name, LONGEST)
             self._queues[spec.name] = spec
@@ -77,7 +82,7 @@ class Wishes:
         async with self._lock:
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"consume {wish.queue}"):
-                    await _consume(self.session, wish)
+                    await self._consume(self.session, wish)
             self._subscriptions[wish.queue] = wish
 
     async def cancel(self, queue: str) -> None:
@@ -94,16 +99,45 @@ class Wishes:
         :raises BrokerError: if the broker refuses, because it belongs to another connection or user.
         """
         async with self._lock:
-            self._queues.pop(queue, None)
+            spec = self._queues.pop(queue, None)
             self._subscriptions.pop(queue, None)
+            name = queue if spec is None or self.session is None else _named(spec, self.session).name
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"delete {queue}"):
                     await self.session.consumer.stop(queue)
-                    await self.session.topology.delete(queue)
+                    await self.session.topology.delete(name)
+
+    async def _consume(self, session: Session, wish: Subscription) -> None:
+        spec = self._queues.get(wish.queue)
+        if spec is not None:
+            wish = attrs.evolve(wish, alias=_named(spec, session).name)
+        if wish.queue not in session.consumer:
+            # asked first, because consuming what does not exist costs the channel, and with it every other consumer
+            await session.topology.depth(wish.alias or wish.queue)
+        await session.consumer.start(wish)
 
 
-async def _consume(session: Session, wish: Subscription) -> None:
-    if wish.queue not in session.consumer:
-        # asked first, because consuming what does not exist costs the channel, and with it every other consumer
-        await session.topology.depth(wish.queue)
-    await session.consumer.start(wish)
+def _named(spec: QueueSpec, session: Session) -> QueueSpec:
+    """Give a private queue that nobody calls by its name, but only reaches by its exchange, a new one in each session.
+
+    The old one may be locked still, for a connection that the broker has not missed yet (RabbitMQ 4.3 keeps it so while
+    the node is away that had it).
+    """
+    return attrs.evolve(spec, name=f"{spec.name}.{session.number}") if spec.private and spec.fanout else spec
+
+
+async def _declared(session: Session, spec: QueueSpec) -> bool:
+    """Declare a queue again; one that does not last anyway is done without if the broker refuses it.
+
+    It may be on a node that is away, and everything else must not wait for that.
+    """
+    try:
+        await session.topology.declare(_named(spec, session))
+    except BrokerUnavailable:
+        raise
+    except BrokerError as error:
+        if spec.expires is None:
+            raise
+        log.warning("queue %s cannot be had: %s; until the next connection it is done without", spec.name, error)
+        return False
+    return True
