@@ -4,7 +4,8 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 import attrs
@@ -39,7 +40,7 @@ class App:
         self.conf = Conf(settings if broker is None else {"broker_url": broker, **settings})
         #: tasks by name
         self.tasks: dict[str, Task[..., Any]] = {}
-        self._hooks: dict[str, list[Callable[[], object]]] = {}
+        self._hooks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
         self._outbox = Outbox(name, self.conf, self.tasks)
 
     # ---- declaring ---------------------------------------------------------------------------------------
@@ -80,18 +81,17 @@ class App:
 
     def worker_init(self, hook: Hook) -> Hook:
         """Call this once, in the process that imports the app, before any child is forked."""
-        return self._hook("worker_init", hook)
+        self._hooks["worker_init"].append(hook)
+        return hook
 
     def worker_process_init(self, hook: Hook) -> Hook:
         """Call this in each child, before its first task."""
-        return self._hook("worker_process_init", hook)
+        self._hooks["worker_process_init"].append(hook)
+        return hook
 
     def worker_process_shutdown(self, hook: Hook) -> Hook:
         """Call this in each child that leaves in order, after its last task."""
-        return self._hook("worker_process_shutdown", hook)
-
-    def _hook(self, moment: str, hook: Hook) -> Hook:
-        self._hooks.setdefault(moment, []).append(hook)
+        self._hooks["worker_process_shutdown"].append(hook)
         return hook
 
     # ---- sending -----------------------------------------------------------------------------------------
@@ -106,6 +106,10 @@ class App:
         :raises TypeError: if an argument has no JSON form, or there is no such option.
         """
         return await self._outbox.send(name, args, kwargs, options)
+
+    async def send_many(self, name: str, calls: Iterable[Sequence[object]], **options: Any) -> "list[Handle[Any]]":
+        """Send many calls by name, and wait until the broker has confirmed them all; see `Task.enqueue_many`."""
+        return await self._outbox.send_many(name, calls, options)
 
     def send_task(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any

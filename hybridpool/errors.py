@@ -139,7 +139,7 @@ class BrokerError(HybridpoolError):
 
 
 class BrokerUnavailable(BrokerError):
-    """There is no connection to the broker, and none could be made in the time allowed."""
+    """There is no connection to the broker, and none could be made in the time allowed; or it takes nothing now."""
 
 
 class ResultError(HybridpoolError):

@@ -145,13 +145,15 @@ class Settler:
 
     async def _surely(self, step: Step, received: Received, outcome: Settled) -> bool:
         """Take a step, however many connections that needs; False: the broker refuses, and the message goes back."""
-        head = received.head
+        head, pause = received.head, _MOMENT
         while True:
             try:
                 await self._do(step, received, outcome)
             except BrokerUnavailable as error:
-                self._bus.emit(events.SettleDelayed(head.name, head.id, str(error)))
-                await anyio.sleep(_MOMENT)
+                if pause == _MOMENT:
+                    self._bus.emit(events.SettleDelayed(head.name, head.id, str(error)))
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _PAUSE)
                 await self._broker.connected(None)
             except BrokerError as error:
                 is_over = isinstance(step, Store)

@@ -11,10 +11,11 @@ Promises every adapter keeps (tests/contract/test_broker.py):
 - Nothing above this room ever sees an exception of the client library: only `errors.BrokerError` and its kinds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
+from hybridpool.errors import BrokerError
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 
 #: called on the loop for each message that comes in; must not block and must not raise
@@ -49,6 +50,13 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
         :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
         :raises BrokerError: if the broker refuses the message, or `mandatory` and no queue takes it.
         """
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Hand messages over, in their order, and wait for all confirmations; as `publish` in all else.
+
+        :returns: for each message what went wrong with it; None: the broker has it.
+        """
+        ...
 
     async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.

@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool.child.context import Running, current_task
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Opener: TypeAlias = "Callable[[Listener], Broker]"
 #: another way out than broker_url, and the settings that hold on it
 Road: TypeAlias = tuple[Opener, Settings]
+_NO_OPTIONS = CallOptions()
 
 
 class Outbox:
@@ -55,6 +56,15 @@ class Outbox:
         if running is not None:
             return _through_parent(request, running)
         return await self._sender().send(request)
+
+    async def send_many(
+        self, name: str, calls: Iterable[Sequence[object]], options: dict[str, Any]
+    ) -> "list[Handle[Any]]":
+        """Send calls over this loop's connection; see `App.send_many`."""
+        requests, running = [self._request(name, args, None, options) for args in calls], current_task()
+        if running is not None:
+            return [_through_parent(request, running) for request in requests]
+        return await self._sender().send_many(requests)
 
     def send_from_sync(
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
@@ -135,11 +145,7 @@ class Outbox:
     def _request(
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, plain: dict[str, Any]
     ) -> Request:
-        for option in plain:
-            if option not in CALL_OPTIONS:
-                near = nearest(option, CALL_OPTIONS)
-                raise TypeError(f"{option!r} is no option of a call" + (f"; did you mean {near!r}?" if near else ""))
-        options, settings = CallOptions(**plain), self.settings()
+        options, settings = _options(plain), self.settings()
         known, running = self._tasks.get(name), current_task()
         declared = known.declared if known else TaskOptions(name=name)
         wishes = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
@@ -160,6 +166,17 @@ class Outbox:
             root_id=(running.root_id or running.id) if running else None,
             parent_id=running.id if running else None,
         )
+
+
+def _options(plain: dict[str, Any]) -> CallOptions:
+    """:raises TypeError: if there is no such option."""
+    if not plain:
+        return _NO_OPTIONS
+    for option in plain:
+        if option not in CALL_OPTIONS:
+            near = nearest(option, CALL_OPTIONS)
+            raise TypeError(f"{option!r} is no option of a call" + (f"; did you mean {near!r}?" if near else ""))
+    return CallOptions(**plain)
 
 
 def _eta(options: CallOptions) -> dt.datetime | None:

@@ -5,13 +5,12 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 
-import attrs
-
 from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
 from hybridpool.errors import BrokerUnavailable
+from hybridpool.message import Outgoing
 from hybridpool.protocol import control
 from hybridpool.protocol.queues import task_queue
 from hybridpool.protocol.request import Request, to_message
@@ -20,7 +19,11 @@ from hybridpool.results.rpc import RpcReader
 
 log = logging.getLogger("hybridpool.client")
 #: attempts to publish one message over connections that break
-_ATTEMPTS = 3
+_ATTEMPTS = 5
+#: seconds after the first of them, longer after each: a broker that has just lost a node takes some time
+_PAUSE = 0.1
+#: messages on their way to the broker at once, of one call that sends many
+_PORTION = 1000
 
 
 class Sender:
@@ -31,6 +34,10 @@ class Sender:
         self._broker = open_broker(_announce)
         self._reader: ResultReader | None = RpcReader(self._broker) if settings.result_backend else None
         self._prepared: dict[str, asyncio.Future[None]] = {}
+        #: queues that are declared
+        self._made: set[str] = set()
+        #: the reader listens
+        self._is_open = False
         self._closing = asyncio.Event()
         self._host = asyncio.create_task(self._live(), name="hybridpool-sender")
 
@@ -41,24 +48,68 @@ class Sender:
         :raises BrokerError: if the broker refuses.
         :raises TypeError: if an argument has no JSON form.
         """
-        reader = None if request.ignore_result else self._reader
-        claim: object = None
-        now = dt.datetime.now(dt.UTC)
-        message = to_message(request if reader is None else attrs.evolve(request, reply_to=reader.reply_to), now)
+        handle, message = self._expect(request)
         for attempt in range(1, _ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
-                await self._make_ready(request.queue, reader)
-                if reader is not None:
-                    claim = reader.expect(request.id)
+                await self._make_ready(request)
                 await self._broker.publish(message)
             except BrokerUnavailable:
                 if attempt == _ATTEMPTS:
                     raise
+                await asyncio.sleep(_PAUSE * attempt)
             else:
                 break
+        return handle
+
+    async def send_many(self, requests: Sequence[Request]) -> list[Handle[object]]:
+        """Publish calls, a portion at a time, and wait until the broker has confirmed them all.
+
+        :raises BrokerError: if one of them is not confirmed; a note says how many are.
+        :raises TypeError: if an argument has no JSON form; nothing is sent then.
+        """
+        expected = [self._expect(request) for request in requests]
+        for start in range(0, len(expected), _PORTION):
+            part = slice(start, start + _PORTION)
+            await self._send_part(requests[part], [message for _, message in expected[part]], start, len(expected))
+        return [handle for handle, _ in expected]
+
+    async def _send_part(
+        self, requests: Sequence[Request], messages: Sequence[Outgoing], before: int, total: int
+    ) -> None:
+        """Publish some calls; those that find no broker are tried again.
+
+        :param before: how many are confirmed already, of how many in all, for the error.
+        """
+        left = list(messages)
+        for attempt in range(1, _ATTEMPTS + 1):
+            await self._broker.connected(self._settings.broker_connection_timeout)
+            for request in requests:
+                await self._make_ready(request)
+            try:
+                failures = await self._broker.publish_many(left)
+            except BrokerUnavailable as error:
+                failures = [error] * len(left)
+            failed = [(message, error) for message, error in zip(left, failures, strict=True) if error is not None]
+            if not failed:
+                return
+            final = next((error for _, error in failed if not isinstance(error, BrokerUnavailable)), failed[0][1])
+            left = [message for message, _ in failed]
+            if attempt == _ATTEMPTS or not isinstance(final, BrokerUnavailable):
+                final.add_note(f"{before + len(messages) - len(left)} of {total} calls were confirmed")
+                raise final
+            await asyncio.sleep(_PAUSE * attempt)
+
+    def _expect(self, request: Request) -> tuple[Handle[object], Outgoing]:
+        """Write a call's message, and the handle that waits for its result."""
+        reader = None if request.ignore_result else self._reader
+        claim: object = None
+        if reader is not None:
+            request.reply_to = reader.reply_to
+            claim = reader.expect(request.id)
         why = "the task ignores its result" if request.ignore_result else "result_backend is not set (try rpc://)"
-        return Handle(request.task, request.id, reader, why, claim, self.revoke)
+        handle: Handle[object] = Handle(request.task, request.id, reader, why, claim, self.revoke)
+        return handle, to_message(request, dt.datetime.now(dt.UTC))
 
     async def revoke(self, ids: Sequence[str], terminate: bool) -> None:
         """Tell all workers not to run tasks.
@@ -79,12 +130,16 @@ class Sender:
             if self._reader is not None:
                 await self._reader.close()
 
-    async def _make_ready(self, queue: str, reader: ResultReader | None) -> None:
+    async def _make_ready(self, request: Request) -> None:
         """Declare the queue and open the reader, once each, however many calls come at the same time."""
-        spec = task_queue(queue, self._settings)
-        await self._once(f"queue {queue}", lambda: self._broker.declare(spec))
-        if reader is not None:
+        queue = request.queue
+        if queue not in self._made:
+            await self._once(f"queue {queue}", lambda: self._broker.declare(task_queue(queue, self._settings)))
+            self._made.add(queue)
+        reader = self._reader
+        if reader is not None and not request.ignore_result and not self._is_open:
             await self._once("reader", reader.open)
+            self._is_open = True
 
     async def _once(self, what: str, do: Callable[[], Coroutine[object, object, None]]) -> None:
         """Do it unless it is done or under way; what failed is done again."""

@@ -1,6 +1,7 @@
 """A call → the message a client sends (Celery message protocol 2, `celery.app.amqp.as_task_v2`)."""
 
 import datetime as dt
+import functools
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from hybridpool.message import Outgoing, whole_seconds
 _REPR_LIMIT = 1024
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Request:
     """A call of a task, before it is a message."""
 
@@ -46,7 +47,10 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
     :param now: UTC, for an `expires` in seconds.
     :raises TypeError: if an argument has no JSON form; the message names the argument.
     """
-    body = codec.encode([_encodable(request), request.kwargs, _NO_FOLLOW_UPS])
+    try:
+        body = codec.encode([request.args, request.kwargs, _NO_FOLLOW_UPS])
+    except (TypeError, ValueError) as error:
+        raise _blamed(request, error) from None
     expires = request.expires
     if isinstance(expires, int | float):
         expires = now + dt.timedelta(seconds=expires)
@@ -66,7 +70,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         "parent_id": request.parent_id,
         "argsrepr": repr(tuple(request.args))[:_REPR_LIMIT],
         "kwargsrepr": repr(dict(request.kwargs))[:_REPR_LIMIT],
-        "origin": f"gen{os.getpid()}@{socket.gethostname()}",
+        "origin": _origin(os.getpid()),
         "ignore_result": request.ignore_result,
         "replaced_task_nesting": 0,
         "stamped_headers": None,
@@ -87,12 +91,18 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
 _NO_FOLLOW_UPS: Mapping[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-def _encodable(request: Request) -> list[object]:
-    """:raises TypeError: naming the first argument that has no JSON form."""
+def _blamed(request: Request, error: Exception) -> TypeError:
+    """Return the error that names the first argument which has no JSON form."""
     named = [*((f"argument {n}", value) for n, value in enumerate(request.args, 1)), *request.kwargs.items()]
     for name, value in named:
         try:
             codec.encode(value)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{request.task}: {name} cannot be sent: {error}") from None
-    return list(request.args)
+        except (TypeError, ValueError) as cause:
+            return TypeError(f"{request.task}: {name} cannot be sent: {cause}")
+    return TypeError(f"{request.task}: the arguments cannot be sent: {error}")
+
+
+@functools.cache
+def _origin(pid: int) -> str:
+    """Name who sends, as Celery's clients do; a fork is somebody else."""
+    return f"gen{pid}@{socket.gethostname()}"

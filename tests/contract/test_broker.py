@@ -115,6 +115,36 @@ async def test_published_is_stored(broker: Broker, queue_name: str) -> None:
     assert await broker.depth(queue_name) == 3
 
 
+async def test_many_are_stored(broker: Broker, queue_name: str) -> None:
+    """Of many messages some would be lost without a word, or come in another order."""
+    inbox = Inbox()
+    messages = [Outgoing(body=b"%d" % n, routing_key=queue_name, mandatory=n % 2 == 0) for n in range(3000)]
+    assert await broker.publish_many(messages) == [None] * 3000
+    assert await broker.publish_many([]) == []
+    await broker.consume(queue_name, 0, inbox)
+    assert seen(await inbox.take(3000)) == [b"%d" % n for n in range(3000)]
+    for delivery in inbox.items:
+        broker.ack(delivery)
+
+
+async def test_each_of_many_has_its_own_fate(broker: Broker, queue_name: str) -> None:
+    """One message that nobody takes would spoil the others, or pass for delivered."""
+    there = Outgoing(body=b"", routing_key=queue_name, mandatory=True)
+    nowhere = Outgoing(body=b"", routing_key=f"{queue_name}-nowhere", mandatory=True)
+    told = await broker.publish_many([there, nowhere, there, nowhere])
+    assert [type(error) for error in told] == [type(None), BrokerError, type(None), BrokerError]
+    assert "NO_ROUTE" in str(told[1])
+    assert await broker.depth(queue_name) == 2
+
+
+async def test_not_waited_for(broker: Broker, queue_name: str) -> None:
+    """What is sent without a confirmation would not be sent at all."""
+    loose = Outgoing(body=b"", routing_key=queue_name, is_confirmed=False)
+    await broker.publish(loose)
+    assert await broker.publish_many([loose, loose]) == [None, None]
+    await until_depth(broker, queue_name, 3)
+
+
 async def test_never_inside_publish(broker: Broker, queue_name: str) -> None:
     """A consumer would run in the middle of the publisher's step."""
     inbox = Inbox()

@@ -95,6 +95,22 @@ async def test_many_at_once(ours: App) -> None:
 
 
 @pytest.mark.anyio
+async def test_enqueue_many(ours: App) -> None:
+    """Many calls with one word would not all run, or their results be mixed up."""
+    handles = await worker.add.enqueue_many([(number, 1) for number in range(2500)])
+    assert [await handle.get(RESULT) for handle in handles] == [number + 1 for number in range(2500)]
+
+
+@pytest.mark.anyio
+async def test_one_of_many_is_wrong(ours: App, queue_name: str, broker_url: str) -> None:
+    """Half of the calls would be sent before the other half turns out to be wrong."""
+    with pytest.raises(TypeError, match="argument 1 cannot be sent"):
+        await worker.add.options(queue=queue_name).enqueue_many([(1, 2), (object(), 2)])
+    with Desk(broker_url) as desk:
+        assert desk.depth(queue_name) == -1
+
+
+@pytest.mark.anyio
 async def test_values(ours: App) -> None:
     """A value would come back as another one: text, nesting, dates, bytes, a megabyte."""
     moment = dt.datetime(2026, 3, 1, 12, 30, tzinfo=dt.UTC)

@@ -1,6 +1,6 @@
 """One connection to a `MemoryHub`. What each call means is said in `brokers.base`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 from hybridpool.brokers.base import Deliver
 from hybridpool.brokers.memory.channel import MemoryChannel
 from hybridpool.brokers.memory.hub import MemoryHub
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, BrokerLost, Fact, QueueDiffers
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 
@@ -56,7 +56,7 @@ class MemoryBroker:
 
         :raises BrokerUnavailable: if this connection is not entered.
         """
-        await self._open()
+        await _opened(self._channel)
 
     async def declare(self, queue: QueueSpec) -> None:
         """Make the queue exist.
@@ -64,7 +64,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it is private to another connection.
         """
-        self._differs(queue.name, self._hub.declare(queue, await self._open()))
+        self._differs(queue.name, self._hub.declare(queue, await _opened(self._channel)))
         self._queues[queue.name] = queue
 
     async def publish(self, message: Outgoing) -> None:
@@ -73,8 +73,20 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it names an exchange, or is mandatory and no queue takes it.
         """
-        await self._open()
+        await _opened(self._channel)
         self._hub.put(message)
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Store the messages; tells for each what went wrong."""
+        told: list[BrokerError | None] = []
+        for message in messages:
+            try:
+                await self.publish(message)
+            except BrokerError as error:
+                told.append(error)
+            else:
+                told.append(None)
+        return told
 
     async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.
@@ -82,14 +94,14 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        channel = await self._open()
+        channel = await _opened(self._channel)
         self._hub.shelf(queue)
         channel.consume(queue, prefetch, deliver)
         self._subscriptions[queue] = (prefetch, deliver)
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming."""
-        channel = await self._open()
+        channel = await _opened(self._channel)
         self._subscriptions.pop(queue, None)
         channel.stop(queue)
 
@@ -124,14 +136,8 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        await self._open()
+        await _opened(self._channel)
         return len(self._hub.shelf(queue))
-
-    async def _open(self) -> MemoryChannel:
-        await checkpoint()
-        if self._channel is None:
-            raise BrokerUnavailable(f"no connection to {URL}: closed")
-        return self._channel
 
     def _attach(self, number: int) -> None:
         channel = self._channel = MemoryChannel(self._hub, number)
@@ -147,3 +153,10 @@ class MemoryBroker:
         for queue, (prefetch, deliver) in self._subscriptions.items():
             channel.consume(queue, prefetch, deliver)
         self._announce(BrokerConnected(URL))
+
+
+async def _opened(channel: MemoryChannel | None) -> MemoryChannel:
+    await checkpoint()
+    if channel is None:
+        raise BrokerUnavailable(f"no connection to {URL}: closed")
+    return channel

@@ -1,7 +1,7 @@
 """The port, as RabbitMQ keeps it. What each call means is said in `brokers.base`; only what is special is said here."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,7 @@ from hybridpool.brokers.rabbitmq.consume import Subscription
 from hybridpool.brokers.rabbitmq.session import Session
 from hybridpool.brokers.rabbitmq.supervisor import Supervisor
 from hybridpool.brokers.url import parse_all
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import Fact
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 from hybridpool.policy.ledger import Answer
@@ -112,6 +112,16 @@ class RabbitBroker:
         session = self._session()
         with session.guard("publish"):
             await session.publisher.publish(message)
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Hand messages over and wait for all confirmations; returns what went wrong with each.
+
+        :raises BrokerUnavailable: if there is no connection, or it is lost before the last confirmation came.
+        """
+        session = self._session()
+        with session.guard("publish"):
+            return await session.publisher.publish_many(messages)
+        raise AssertionError("a guard lets nothing pass")
 
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready in the queue.

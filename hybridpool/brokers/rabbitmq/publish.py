@@ -5,6 +5,7 @@ word. The client library opens the channel and notes its end; messages and confi
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from aiormq import exceptions as foreign
 from aiormq.channel import Channel
@@ -38,10 +39,6 @@ class Confirms:
         self._waiting[tag] = confirmed, message
         return confirmed
 
-    def forget(self, tag: int) -> None:
-        """Nobody waits any more."""
-        self._waiting.pop(tag, None)
-
     def fail(self, error: BaseException | None) -> None:
         """The channel is gone, and with it every confirmation.
 
@@ -69,7 +66,9 @@ class Confirms:
         if is_taken:
             confirmed.set_result(None)
         else:
-            confirmed.set_exception(BrokerError(f"publish to {place(message)}: the broker did not take the message"))
+            # a node that is just going, or a queue that is full: it may be taken in a moment
+            told = f"publish to {place(message)}: the broker did not take the message"
+            confirmed.set_exception(BrokerUnavailable(told))
 
     def _returned(self, method: bytes, said: bytes, properties: bytes, _: bytes) -> None:
         """No queue takes a mandatory message. Its confirmation follows, and finds nobody."""
@@ -122,38 +121,72 @@ class Publisher:
         :raises BrokerUnavailable: if the channel is lost meanwhile.
         :raises BrokerError: if the broker refuses it, or no queue takes it and it is mandatory.
         """
-        exchange, routing_key = message.exchange, message.routing_key
+        exchange, routing_key = await self._way(message)
+        confirmed = self._send(await self._ready(), message, exchange, routing_key)
+        if confirmed is not None:
+            await confirmed
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Send messages, each without waiting for the one before; returns what went wrong with each."""
+        sent: list[asyncio.Future[None] | BrokerError | None] = []
+        for message in messages:
+            try:
+                exchange, routing_key = await self._way(message)
+                sent.append(self._send(await self._ready(), message, exchange, routing_key))
+            except BrokerError as error:
+                sent.append(error)
+        waiting = [one for one in sent if isinstance(one, asyncio.Future)]
+        try:
+            if waiting:
+                await asyncio.wait(waiting)
+        except asyncio.CancelledError:
+            for one in waiting:
+                one.cancel()  # nobody is left to hear what became of them
+            raise
+        return [_failure(one) if isinstance(one, asyncio.Future) else one for one in sent]
+
+    async def _way(self, message: Outgoing) -> tuple[str, str]:
+        """Return exchange and routing key that lead to where the message shall go, made if need be."""
         if message.delay > 0:
-            exchange, routing_key = await self.ladder.prepare(routing_key, message.delay)
-        elif message.broadcast and exchange not in self._fanouts:
-            await self._topology.fanout(exchange)
-            self._fanouts.add(exchange)
+            return await self.ladder.prepare(message.routing_key, message.delay)
+        if message.broadcast and message.exchange not in self._fanouts:
+            await self._topology.fanout(message.exchange)
+            self._fanouts.add(message.exchange)
+        return message.exchange, message.routing_key
+
+    async def _ready(self) -> Confirms:
+        """Return a channel that takes a message now."""
         if self._line.tap.is_full:
             await self._line.tap.drained()
         current = self._current
-        if current is None or current.is_over:
-            current = await self.open()
-        tag = self._send(current, message, exchange, routing_key)
-        if not message.is_confirmed:
-            return
-        confirmed = current.wait(tag, message)
-        try:
-            await confirmed
-        finally:
-            current.forget(tag)
+        return await self.open() if current is None or current.is_over else current
 
-    def _send(self, current: Confirms, message: Outgoing, exchange: str, routing_key: str) -> int:
-        """:raises BrokerError: if it cannot be written as AMQP; nothing is sent then."""
-        number = current.channel.number
+    def _send(
+        self, current: Confirms, message: Outgoing, exchange: str, routing_key: str
+    ) -> asyncio.Future[None] | None:
+        """Write the message; returns its confirmation, if somebody waits for it.
+
+        :raises BrokerError: if it cannot be written as AMQP; nothing is sent then.
+        """
+        tag = current.last + 1
         # what comes back is known by its id; the broker has no other word for it
-        ours = str(current.last + 1) if message.mandatory else None
+        ours = str(tag) if message.mandatory else None
         try:
-            data = write_publish(number, message, exchange, routing_key, message_id=ours, largest=self._line.largest)
+            data = write_publish(
+                current.channel.number, message, exchange, routing_key, message_id=ours, largest=self._line.largest
+            )
         except (TypeError, ValueError) as error:
             raise BrokerError(f"publish to {place(message)}: {error}") from error
         self._line.tap.write(data)
-        current.last += 1
-        return current.last
+        current.last = tag
+        return current.wait(tag, message) if message.is_confirmed else None
+
+
+def _failure(confirmed: asyncio.Future[None]) -> BrokerError | None:
+    error = confirmed.exception()
+    if error is None or isinstance(error, BrokerError):
+        return error
+    raise error
 
 
 def place(message: Outgoing) -> str:

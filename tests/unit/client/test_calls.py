@@ -2,7 +2,7 @@
 
 import datetime as dt
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +23,9 @@ class Letterbox:
     ) -> Handle[Any]:
         self.sent.append((name, tuple(args), dict(kwargs or {}), options))
         return Handle(name, "id-1", None)
+
+    async def send_many(self, name: str, calls: Iterable[Sequence[object]], **options: Any) -> list[Handle[Any]]:
+        return [await self.send(name, args, **options) for args in calls]
 
     def send_task(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
@@ -55,6 +58,15 @@ def test_stays_the_function_it_was(task: Task[..., int]) -> None:
     assert list(inspect.signature(task).parameters) == ["x", "y"]
     assert task.function is add
     assert repr(task) == "<Task shop.add>"
+
+
+@pytest.mark.anyio
+async def test_many(app: Letterbox, task: Task[..., int]) -> None:
+    """Calls would lose their arguments, their options, or their order."""
+    handles = await task.options(queue="other").enqueue_many([(1,), (2, 3)])
+    assert [handle.task for handle in handles] == ["shop.add"] * 2
+    assert app.sent == [("shop.add", (1,), {}, {"queue": "other"}), ("shop.add", (2, 3), {}, {"queue": "other"})]
+    assert await task.enqueue_many([]) == []
 
 
 def test_calling_sends_nothing(app: Letterbox, task: Task[..., int]) -> None:
