@@ -56,7 +56,7 @@ class MemoryBroker:
 
         :raises BrokerUnavailable: if this connection is not entered.
         """
-        await _opened(self._channel)
+        await _opened(self)
 
     async def declare(self, queue: QueueSpec) -> None:
         """Make the queue exist.
@@ -64,7 +64,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it is private to another connection.
         """
-        self._differs(queue.name, self._hub.declare(queue, await _opened(self._channel)))
+        self._differs(queue.name, self._hub.declare(queue, await _opened(self)))
         self._queues[queue.name] = queue
 
     async def publish(self, message: Outgoing) -> None:
@@ -73,7 +73,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it names an exchange, or is mandatory and no queue takes it.
         """
-        await _opened(self._channel)
+        await _opened(self)
         self._hub.put(message)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
@@ -94,14 +94,14 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        channel = await _opened(self._channel)
+        channel = await _opened(self)
         self._hub.shelf(queue)
         channel.consume(queue, prefetch, deliver)
         self._subscriptions[queue] = (prefetch, deliver)
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming."""
-        channel = await _opened(self._channel)
+        channel = await _opened(self)
         self._subscriptions.pop(queue, None)
         channel.stop(queue)
 
@@ -136,7 +136,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        await _opened(self._channel)
+        await _opened(self)
         return len(self._hub.shelf(queue))
 
     def _attach(self, number: int) -> None:
@@ -155,8 +155,8 @@ class MemoryBroker:
         self._announce(BrokerConnected(URL))
 
 
-async def _opened(channel: MemoryChannel | None) -> MemoryChannel:
+async def _opened(broker: MemoryBroker) -> MemoryChannel:
     await checkpoint()
-    if channel is None:
+    if broker._channel is None:
         raise BrokerUnavailable(f"no connection to {URL}: closed")
-    return channel
+    return broker._channel
