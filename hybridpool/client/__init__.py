@@ -3,5 +3,6 @@
 calls     `Task`: what @app.task makes; `enqueue`, `delay`, `options`
 handle    what a call from afar gives back
 sender    one connection of one event loop
+loose     calls for which nobody waits
 portal    the background loop behind the sync calls
 """

@@ -37,6 +37,8 @@ class CallOptions:
     task_id: str | None = None
     #: further AMQP headers
     headers: Mapping[str, object] = attrs.field(factory=dict)
+    #: False: do not wait until the broker has it; the call may be lost. One whose result is kept is always confirmed
+    confirm: bool | None = None
 
 
 class CallArguments(TypedDict, total=False):
@@ -52,6 +54,7 @@ class CallArguments(TypedDict, total=False):
     soft_time_limit: float | None
     task_id: str | None
     headers: Mapping[str, object]
+    confirm: bool | None
 
 
 _DEFAULT = CallOptions()

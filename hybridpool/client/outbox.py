@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from hybridpool.brokers.base import Broker
     from hybridpool.client.handle import Handle, SyncHandle
+    from hybridpool.client.loose import Loose
     from hybridpool.client.portal import Portal
     from hybridpool.client.sender import Sender
     from hybridpool.events import Listener
+    from hybridpool.message import Outgoing
 
 #: opens a broker connection, given who hears of its state
 Opener: TypeAlias = "Callable[[Listener], Broker]"
@@ -45,6 +47,8 @@ class Outbox:
         self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
         self._portal: Portal | None = None
         self._portal_lock = threading.Lock()
+        #: the line of calls that nobody waits for, and the portal that it belongs to
+        self._loose: tuple[Portal, Loose] | None = None
         #: the state of conf they follow from, and the settings
         self._settings: tuple[int, Settings] | None = None
 
@@ -70,11 +74,16 @@ class Outbox:
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
     ) -> "SyncHandle[Any]":
         """Send over the background connection; see `App.send_task`."""
-        from hybridpool.client.handle import SyncHandle
+        from hybridpool.client.handle import Handle, SyncHandle
 
         request, running = self._request(name, args, kwargs, options), current_task()
         if running is not None:
             return SyncHandle(_through_parent(request, running), None)
+
+        if not request.is_confirmed:
+            self._in_the_background(request)
+            why = "it was sent without confirmation, and its result is not kept"
+            return SyncHandle(Handle(name, request.id, None, why), self._background)
 
         async def on_portal() -> "Handle[Any]":
             return await self._sender().send(request)
@@ -108,6 +117,21 @@ class Outbox:
             # Who sends needs no count of CPUs, and counting reads files.
             self._settings = revision, resolve(layers, cpus=lambda: 1).settings
         return self._settings[1]
+
+    def _in_the_background(self, request: Request) -> None:
+        """Send a call that nobody waits for."""
+        from hybridpool.client.loose import Loose
+
+        portal = self._background()
+        if self._loose is None or self._loose[0] is not portal:
+
+            async def post(messages: "Sequence[Outgoing]") -> None:
+                await self._sender().post(messages)
+
+            loose = Loose(portal, post, self.settings().broker_connection_timeout)
+            portal.at_close(loose.finish, first=True)
+            self._loose = portal, loose
+        self._loose[1].put(to_message(request, dt.datetime.now(dt.UTC)))
 
     def _sender(self) -> "Sender":
         import asyncio
@@ -149,6 +173,8 @@ class Outbox:
         known, running = self._tasks.get(name), current_task()
         declared = known.declared if known else TaskOptions(name=name)
         wishes = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
+        ignores = next(wish for wish in wishes if wish is not None)
+        confirm = settings.broker_confirm_publish if options.confirm is None else options.confirm
         return Request(
             task=name,
             id=options.task_id or str(uuid.uuid4()),
@@ -162,7 +188,9 @@ class Outbox:
             headers=options.headers,
             time_limit=options.time_limit,
             soft_time_limit=options.soft_time_limit,
-            ignore_result=next(wish for wish in wishes if wish is not None),
+            ignore_result=ignores,
+            # one whose result is kept waits for the broker anyway; inside a task the parent confirms
+            is_confirmed=running is not None or confirm or (not ignores and settings.result_backend is not None),
             root_id=(running.root_id or running.id) if running else None,
             parent_id=running.id if running else None,
         )

@@ -40,9 +40,21 @@ class Portal:
             raise RuntimeError("the app is closed")
         return self._portal.call(function, *args)
 
-    def at_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Await this on the loop when the portal closes."""
-        self._closers.append(closer)
+    def soon(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run on the loop, and do not wait.
+
+        :raises RuntimeError: if the portal is closed.
+        """
+        if self._portal is None:
+            raise RuntimeError("the app is closed")
+        self._portal.start_task_soon(function)
+
+    def at_close(self, closer: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
+        """Await this on the loop when the portal closes.
+
+        :param first: before all that is known so far.
+        """
+        self._closers.insert(0 if first else len(self._closers), closer)
 
     def close(self) -> None:
         """End the loop and its thread; a second call does nothing."""

@@ -11,6 +11,7 @@ from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import Outgoing
+from hybridpool.policy import backoff
 from hybridpool.protocol import control
 from hybridpool.protocol.queues import task_queue
 from hybridpool.protocol.request import Request, to_message
@@ -19,9 +20,10 @@ from hybridpool.results.rpc import RpcReader
 
 log = logging.getLogger("hybridpool.client")
 #: attempts to publish one message over connections that break
-_ATTEMPTS = 5
-#: seconds after the first of them, longer after each: a broker that has just lost a node takes some time
-_PAUSE = 0.1
+_ATTEMPTS = 8
+#: seconds after the first of them, twice as long after each, up to a limit: six in all. A quorum queue whose leader has
+#: just died takes nothing until the others have chosen another
+_PAUSE, _FACTOR, _LONGEST = 0.1, 2.0, 1.6
 #: messages on their way to the broker at once, of one call that sends many
 _PORTION = 1000
 
@@ -48,16 +50,16 @@ class Sender:
         :raises BrokerError: if the broker refuses.
         :raises TypeError: if an argument has no JSON form.
         """
-        handle, message = self._expect(request)
+        handle, message = self.expect(request)
         for attempt in range(1, _ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
-                await self._make_ready(request)
+                await self._make_ready(message)
                 await self._broker.publish(message)
             except BrokerUnavailable:
                 if attempt == _ATTEMPTS:
                     raise
-                await asyncio.sleep(_PAUSE * attempt)
+                await asyncio.sleep(backoff.ceiling(attempt, first=_PAUSE, factor=_FACTOR, limit=_LONGEST))
             else:
                 break
         return handle
@@ -68,25 +70,24 @@ class Sender:
         :raises BrokerError: if one of them is not confirmed; a note says how many are.
         :raises TypeError: if an argument has no JSON form; nothing is sent then.
         """
-        expected = [self._expect(request) for request in requests]
+        expected = [self.expect(request) for request in requests]
         for start in range(0, len(expected), _PORTION):
-            part = slice(start, start + _PORTION)
-            await self._send_part(requests[part], [message for _, message in expected[part]], start, len(expected))
+            part = [message for _, message in expected[start : start + _PORTION]]
+            await self.post(part, start, len(expected))
         return [handle for handle, _ in expected]
 
-    async def _send_part(
-        self, requests: Sequence[Request], messages: Sequence[Outgoing], before: int, total: int
-    ) -> None:
-        """Publish some calls; those that find no broker are tried again.
+    async def post(self, messages: Sequence[Outgoing], before: int = 0, total: int = 0) -> None:
+        """Publish messages; those that find no broker are tried again.
 
         :param before: how many are confirmed already, of how many in all, for the error.
+        :raises BrokerError: if one of them is not confirmed.
         """
         left = list(messages)
         for attempt in range(1, _ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
-            for request in requests:
-                await self._make_ready(request)
             try:
+                for message in left:
+                    await self._make_ready(message)
                 failures = await self._broker.publish_many(left)
             except BrokerUnavailable as error:
                 failures = [error] * len(left)
@@ -96,11 +97,11 @@ class Sender:
             final = next((error for _, error in failed if not isinstance(error, BrokerUnavailable)), failed[0][1])
             left = [message for message, _ in failed]
             if attempt == _ATTEMPTS or not isinstance(final, BrokerUnavailable):
-                final.add_note(f"{before + len(messages) - len(left)} of {total} calls were confirmed")
+                final.add_note(f"{before + len(messages) - len(left)} of {total or len(messages)} calls were confirmed")
                 raise final
-            await asyncio.sleep(_PAUSE * attempt)
+            await asyncio.sleep(backoff.ceiling(attempt, first=_PAUSE, factor=_FACTOR, limit=_LONGEST))
 
-    def _expect(self, request: Request) -> tuple[Handle[object], Outgoing]:
+    def expect(self, request: Request) -> tuple[Handle[object], Outgoing]:
         """Write a call's message, and the handle that waits for its result."""
         reader = None if request.ignore_result else self._reader
         claim: object = None
@@ -130,14 +131,14 @@ class Sender:
             if self._reader is not None:
                 await self._reader.close()
 
-    async def _make_ready(self, request: Request) -> None:
+    async def _make_ready(self, message: Outgoing) -> None:
         """Declare the queue and open the reader, once each, however many calls come at the same time."""
-        queue = request.queue
+        queue = message.routing_key
         if queue not in self._made:
             await self._once(f"queue {queue}", lambda: self._broker.declare(task_queue(queue, self._settings)))
             self._made.add(queue)
         reader = self._reader
-        if reader is not None and not request.ignore_result and not self._is_open:
+        if reader is not None and message.reply_to is not None and not self._is_open:
             await self._once("reader", reader.open)
             self._is_open = True
 

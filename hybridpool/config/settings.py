@@ -127,6 +127,10 @@ class Settings:
     broker_url: str = setting(
         urls.broker, "amqp://guest:guest@localhost:5672//", "Where RabbitMQ is; URL;URL: one helps out for the other.",
         kind=BROKER, opts="-b --broker", metavar="URL", default_text="amqp://guest:**@localhost:5672//", secret=True)
+    broker_confirm_publish: bool = setting(
+        units.boolean, True,
+        "Wait until the broker has each call that is sent. Without: faster, and a call may be lost without a word.",
+        kind=BROKER, opts="--confirm-publish")
     #: None: for ever
     broker_consumer_timeout: float | None = setting(
         shapes.optional(units.some_seconds), "30m",

@@ -39,6 +39,8 @@ class Request:
     root_id: str | None = None
     parent_id: str | None = None
     reply_to: str | None = None
+    #: the sender waits until the broker has it
+    is_confirmed: bool = True
 
 
 def to_message(request: Request, now: dt.datetime) -> Outgoing:
@@ -51,10 +53,24 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         body = codec.encode([request.args, request.kwargs, _NO_FOLLOW_UPS])
     except (TypeError, ValueError) as error:
         raise _blamed(request, error) from None
+    return Outgoing(
+        body=body,
+        routing_key=request.queue,
+        headers=_headers(request, now),
+        correlation_id=request.id,
+        reply_to=request.reply_to,
+        priority=request.priority,
+        delay=whole_seconds((request.eta - now).total_seconds()) if request.eta else 0,
+        mandatory=request.is_confirmed,
+        is_confirmed=request.is_confirmed,
+    )
+
+
+def _headers(request: Request, now: dt.datetime) -> dict[str, object]:
     expires = request.expires
     if isinstance(expires, int | float):
         expires = now + dt.timedelta(seconds=expires)
-    headers: dict[str, object] = {
+    return {
         **request.headers,
         "lang": "py",
         "task": request.task,
@@ -76,16 +92,6 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
         "stamped_headers": None,
         "stamps": {},
     }
-    return Outgoing(
-        body=body,
-        routing_key=request.queue,
-        headers=headers,
-        correlation_id=request.id,
-        reply_to=request.reply_to,
-        priority=request.priority,
-        delay=whole_seconds((request.eta - now).total_seconds()) if request.eta else 0,
-        mandatory=True,
-    )
 
 
 _NO_FOLLOW_UPS: Mapping[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

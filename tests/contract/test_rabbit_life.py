@@ -15,6 +15,7 @@ from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, Pu
 from hybridpool.message import Outgoing, QueueSpec
 from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
 from tests.proxy import Proxy
+from tests.queues import Desk
 from tests.rabbit import Node, free_ports
 from tests.workers import Worker
 
@@ -284,6 +285,24 @@ async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: s
         await run_sync(own_node.ctl, "eval", change % (1_800_000, 60_000))
     for lost in facts.of(BrokerLost):  # 4.3 ends the consumer alone
         assert "PRECONDITION_FAILED - delivery acknowledgement on channel" in lost.reason
+
+
+async def test_a_full_queue(rabbit_node: Node, facts: Facts, queue_name: str) -> None:
+    """A queue that takes nothing now would be an error for good, or spoil the channel for all others."""
+    full = f"{queue_name}-full"
+    with Desk(rabbit_node.url) as desk:
+        desk.declare(full, {"x-max-length": 1, "x-overflow": "reject-publish"})
+        async with RabbitBroker(rabbit_node.url, facts) as broker:
+            await broker.connected(PATIENCE)
+            await broker.declare(QueueSpec(name=queue_name, expires=60_000))
+            mixed = [message(full), message(queue_name), message(full), message(full), message(queue_name)]
+            told = await broker.publish_many(mixed)
+            assert [type(error) for error in told[1::3]] == [type(None)] * 2
+            assert {type(error) for error in told[2:4]} == {BrokerUnavailable}
+            assert "did not take" in str(told[3])
+            await broker.publish(message(queue_name))
+            await until_depth(broker, queue_name, 3)
+        desk.delete(full)
 
 
 async def cancelled_by_another(session: Session) -> None:

@@ -101,6 +101,37 @@ async def test_enqueue_many(ours: App) -> None:
     assert [await handle.get(RESULT) for handle in handles] == [number + 1 for number in range(2500)]
 
 
+def test_without_confirmation(configured: App, queue_name: str, broker_url: str) -> None:
+    """Calls for which nobody waits would be lost in order, or a program that ends would not send them first."""
+    call = worker.count.options(queue=queue_name, confirm=False, ignore_result=True)
+    handles = [call.delay() for _ in range(3000)]
+    with pytest.raises(ResultsDisabled, match="without confirmation"):
+        handles[0].get(RESULT)
+    configured.close()
+    with Desk(broker_url) as desk:
+        desk.until_depth(queue_name, 3000)
+        desk.delete(queue_name)
+
+
+@pytest.mark.anyio
+async def test_enqueued_without_confirmation(ours: App, queue_name: str, broker_url: str) -> None:
+    """The loop would never come to write what is sent in one go."""
+    call = worker.count.options(queue=queue_name, confirm=False, ignore_result=True)
+    for _ in range(1000):
+        await call.enqueue()
+    await call.enqueue_many([()] * 1000)
+    await ours.aclose()
+    with Desk(broker_url) as desk:
+        desk.until_depth(queue_name, 2000)
+        desk.delete(queue_name)
+
+
+@pytest.mark.anyio
+async def test_a_result_is_confirmed(ours: App) -> None:
+    """Somebody would wait for the result of a call that was lost on its way."""
+    assert await (await worker.add.options(confirm=False).enqueue(2, 3)).get(RESULT) == 5
+
+
 @pytest.mark.anyio
 async def test_one_of_many_is_wrong(ours: App, queue_name: str, broker_url: str) -> None:
     """Half of the calls would be sent before the other half turns out to be wrong."""

@@ -5,7 +5,8 @@ word. The client library opens the channel and notes its end; messages and confi
 """
 
 import asyncio
-from collections.abc import Sequence
+from contextlib import suppress
+from itertools import takewhile
 
 from aiormq import exceptions as foreign
 from aiormq.channel import Channel
@@ -26,12 +27,22 @@ class Confirms:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.is_over = False
+        #: the broker did not take a message. A channel that has lost the leader of a quorum queue may go on refusing
+        #: when there is a new one (RabbitMQ 3.10): only another channel finds it
+        self.is_refused = False
+        self._is_retiring = False
+        self._parting: asyncio.Future[None] | None = None
         #: tag of the last message sent
         self.last = 0
         #: by tag, which rises: who waits for its confirmation, and where the message went; a message for which nobody
         #: waits is not here
         self._waiting: dict[int, tuple[asyncio.Future[None], Outgoing]] = {}
         self.ear = Ear(self._returned, self._confirmed)
+
+    @property
+    def is_usable(self) -> bool:
+        """It takes more messages."""
+        return not self.is_over and not self.is_refused
 
     def wait(self, tag: int, message: Outgoing) -> asyncio.Future[None]:
         """Expect the confirmation of a message."""
@@ -50,14 +61,22 @@ class Confirms:
             if not confirmed.done():
                 confirmed.set_exception(_lost(error, message))
 
+    def retire(self) -> None:
+        """Close it when nobody waits for it any more."""
+        self._is_retiring = True
+        if not self._waiting and self._parting is None and not self.is_over:
+            self._parting = asyncio.ensure_future(self._close())
+
+    async def _close(self) -> None:
+        with suppress(Exception):
+            await self.channel.close()
+
     def _confirmed(self, tag: int, multiple: bool, is_taken: bool) -> None:
-        if not multiple:
-            self._end(tag, is_taken)
-            return
-        for known in list(self._waiting):
-            if known > tag:
-                break
+        tags = tuple(takewhile(tag.__ge__, self._waiting)) if multiple else (tag,)
+        for known in tags:
             self._end(known, is_taken)
+        if self._is_retiring:
+            self.retire()
 
     def _end(self, tag: int, is_taken: bool) -> None:
         confirmed, message = self._waiting.pop(tag, (None, None))
@@ -67,6 +86,7 @@ class Confirms:
             confirmed.set_result(None)
         else:
             # a node that is just going, or a queue that is full: it may be taken in a moment
+            self.is_refused = True
             told = f"publish to {place(message)}: the broker did not take the message"
             confirmed.set_exception(BrokerUnavailable(told))
 
@@ -97,10 +117,14 @@ class Publisher:
 
     async def open(self) -> Confirms:
         """Return an open channel."""
-        if self._current is None or self._current.is_over:
+        current = self._current
+        if current is None or not current.is_usable:
             async with self._opening:
-                if self._current is None or self._current.is_over:
+                if current is self._current or self._current is None:
                     self._current = await self._fresh()
+                    if current is not None:
+                        current.retire()
+        assert self._current is not None
         return self._current
 
     async def _fresh(self) -> Confirms:
@@ -115,83 +139,68 @@ class Publisher:
         channel.closing.add_done_callback(closed)
         return made
 
-    async def publish(self, message: Outgoing) -> None:
-        """Send the message and wait for its confirmation; many may wait at the same time.
-
-        :raises BrokerUnavailable: if the channel is lost meanwhile.
-        :raises BrokerError: if the broker refuses it, or no queue takes it and it is mandatory.
-        """
-        exchange, routing_key = await self._way(message)
-        confirmed = self._send(await self._ready(), message, exchange, routing_key)
-        if confirmed is not None:
-            await confirmed
-
-    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
-        """Send messages, each without waiting for the one before; returns what went wrong with each."""
-        sent: list[asyncio.Future[None] | BrokerError | None] = []
-        for message in messages:
-            try:
-                exchange, routing_key = await self._way(message)
-                sent.append(self._send(await self._ready(), message, exchange, routing_key))
-            except BrokerError as error:
-                sent.append(error)
-        waiting = [one for one in sent if isinstance(one, asyncio.Future)]
-        try:
-            if waiting:
-                await asyncio.wait(waiting)
-        except asyncio.CancelledError:
-            for one in waiting:
-                one.cancel()  # nobody is left to hear what became of them
-            raise
-        return [_failure(one) if isinstance(one, asyncio.Future) else one for one in sent]
-
-    async def _way(self, message: Outgoing) -> tuple[str, str]:
-        """Return exchange and routing key that lead to where the message shall go, made if need be."""
-        if message.delay > 0:
-            return await self.ladder.prepare(message.routing_key, message.delay)
+    def way_at_once(self, message: Outgoing) -> tuple[str, str] | None:
+        """Return exchange and routing key for a message that can be sent now; None: something must be made first."""
+        current = self._current
+        if current is None or not current.is_usable or self._line.tap.is_full or message.delay > 0:
+            return None
         if message.broadcast and message.exchange not in self._fanouts:
-            await self._topology.fanout(message.exchange)
-            self._fanouts.add(message.exchange)
+            return None
         return message.exchange, message.routing_key
 
-    async def _ready(self) -> Confirms:
-        """Return a channel that takes a message now."""
+    async def way(self, message: Outgoing) -> tuple[str, str]:
+        """Make what a message needs on its way: steps of the ladder, an exchange, a channel, room to write.
+
+        :raises BrokerError: if the broker refuses.
+        """
+        exchange, routing_key = message.exchange, message.routing_key
+        if message.delay > 0:
+            exchange, routing_key = await self.ladder.prepare(routing_key, message.delay)
+        elif message.broadcast and exchange not in self._fanouts:
+            await self._topology.fanout(exchange)
+            self._fanouts.add(exchange)
         if self._line.tap.is_full:
             await self._line.tap.drained()
-        current = self._current
-        return await self.open() if current is None or current.is_over else current
+        await self.open()
+        return exchange, routing_key
 
-    def _send(
-        self, current: Confirms, message: Outgoing, exchange: str, routing_key: str
-    ) -> asyncio.Future[None] | None:
+    def send(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
         """Write the message; returns its confirmation, if somebody waits for it.
 
+        :raises BrokerUnavailable: if the channel has been lost.
         :raises BrokerError: if it cannot be written as AMQP; nothing is sent then.
         """
+        current = self._current
+        if current is None or current.is_over:
+            raise BrokerUnavailable(f"publish to {place(message)}: closed")
         tag = current.last + 1
         # what comes back is known by its id; the broker has no other word for it
         ours = str(tag) if message.mandatory else None
         try:
-            data = write_publish(
-                current.channel.number, message, exchange, routing_key, message_id=ours, largest=self._line.largest
-            )
+            data = write_publish(current.channel.number, message, *way, message_id=ours, largest=self._line.largest)
         except (TypeError, ValueError) as error:
             raise BrokerError(f"publish to {place(message)}: {error}") from error
         self._line.tap.write(data)
         current.last = tag
         return current.wait(tag, message) if message.is_confirmed else None
 
-
-def _failure(confirmed: asyncio.Future[None]) -> BrokerError | None:
-    error = confirmed.exception()
-    if error is None or isinstance(error, BrokerError):
-        return error
-    raise error
+    def fail(self, cause: str) -> None:
+        """The session is over: nobody may wait any more."""
+        if self._current is not None:
+            self._current.fail(BrokerUnavailable(cause))
 
 
 def place(message: Outgoing) -> str:
     """Say where the message goes."""
     return f"{message.exchange}/{message.routing_key}" if message.exchange else message.routing_key
+
+
+def failure(confirmed: asyncio.Future[None]) -> BrokerError | None:
+    """Return what went wrong with a message whose confirmation has come, or will not."""
+    error = confirmed.exception()
+    if error is None or isinstance(error, BrokerError):
+        return error
+    raise error
 
 
 def _lost(error: BaseException | None, message: Outgoing) -> BrokerError:

@@ -1,7 +1,7 @@
 """A pair of connections in use, from their opening until one fails or both are closed; nothing of it outlives it."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 
 import anyio
@@ -11,9 +11,10 @@ from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.border import reason, translated
 from hybridpool.brokers.rabbitmq.connection import STEP, Line
 from hybridpool.brokers.rabbitmq.consume import Consumer
-from hybridpool.brokers.rabbitmq.publish import Publisher
+from hybridpool.brokers.rabbitmq.publish import Publisher, failure
 from hybridpool.brokers.rabbitmq.topology import Topology
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.message import Outgoing
 
 
 class Session:
@@ -85,6 +86,44 @@ class Session:
         if scope.cancelled_caught:
             raise BrokerUnavailable(f"{doing}: {self.cause}")
 
+    async def publish(self, message: Outgoing) -> None:
+        """Send a message and wait for its confirmation; see the port."""
+        confirmed = await self._sent(message)
+        if confirmed is not None:
+            await confirmed
+        else:
+            # whoever sends one after the other would never let the loop write them
+            await asyncio.sleep(0)
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Send messages, each without waiting for the one before; see the port."""
+        sent: list[asyncio.Future[None] | BrokerError | None] = []
+        for message in messages:
+            try:
+                sent.append(await self._sent(message))
+            except BrokerError as error:
+                sent.append(error)
+        waiting = [one for one in sent if isinstance(one, asyncio.Future)]
+        try:
+            if waiting:
+                await asyncio.wait(waiting)
+        except asyncio.CancelledError:
+            for one in waiting:
+                one.cancel()  # nobody is left to hear what became of them
+            raise
+        return [failure(one) if isinstance(one, asyncio.Future) else one for one in sent]
+
+    async def _sent(self, message: Outgoing) -> asyncio.Future[None] | None:
+        """Send a message; one for which all is there takes no guard, which is dear: `fail` ends who waits for it."""
+        self._look()
+        if self.cause is not None:
+            raise BrokerUnavailable(f"publish: {self.cause}")
+        way = self.publisher.way_at_once(message)
+        if way is None:
+            with self.guard("publish"):
+                way = await self.publisher.way(message)
+        return self.publisher.send(message, way)
+
     def _look(self) -> None:
         """Hear of a connection's end in the same moment, and not when the loop comes to its callbacks."""
         for line in self._lines:
@@ -96,6 +135,7 @@ class Session:
         if self.cause is None:
             self.cause = cause
             self.answers.stop()
+            self.publisher.fail(cause)
             for scope in self._scopes:
                 scope.cancel()
             self._woken.set()

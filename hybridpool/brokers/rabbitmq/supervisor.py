@@ -52,6 +52,8 @@ class Supervisor:
 
     async def connected(self, timeout: float | None) -> None:
         """Wait for the live session; see the port."""
+        if self.wishes.session is not None and self.wishes.session.cause is None:
+            return
         with anyio.move_on_after(timeout):
             # one that has just failed still stands there for a moment
             while self.wishes.session is None or self.wishes.session.cause is not None:

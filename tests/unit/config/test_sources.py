@@ -79,6 +79,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "accept_content": ("json",),
         "worker_max_message_size": 64 * 1024 * 1024,
         "broker_url": "amqp://guest:guest@localhost:5672//",
+        "broker_confirm_publish": True,
         "broker_consumer_timeout": 1800.0,
         "broker_connection_timeout": 4.0,
         "broker_heartbeat": 60,

@@ -78,6 +78,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "accept_content": (("json,pickle", ("json", "pickle")), ("pickle", ("pickle",))),
     "worker_max_message_size": (("1.5GiB", 1610612736), ("1000", 1000)),
     "broker_url": (("amqps://u:p@h/v", "amqps://u:p@h/v"), ("pyamqp://h//;amqp://i", "amqp://h//;amqp://i")),
+    "broker_confirm_publish": (("false", False), ("true", True)),
     "broker_consumer_timeout": (("1h", 3600.0), ("none", None)),
     "broker_connection_timeout": (("10", 10.0), ("1m", 60.0)),
     "broker_heartbeat": (("0", 0), ("2m", 120)),

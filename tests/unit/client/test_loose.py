@@ -1,0 +1,106 @@
+"""Calls for which nobody waits."""
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import anyio
+import pytest
+
+from hybridpool.client import loose
+from hybridpool.client.loose import Loose
+from hybridpool.client.portal import Portal
+from hybridpool.errors import BrokerUnavailable
+from hybridpool.message import Outgoing
+
+PATIENCE = 5.0
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    """Give a background loop."""
+    made = Portal()
+    yield made
+    made.close()
+
+
+class Way:
+    """Takes what is sent, as long as it is open."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.portions: list[int] = []
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self.error: BrokerUnavailable | None = None
+
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        """Take some messages."""
+        await anyio.to_thread.run_sync(self.is_open.wait)
+        if self.error is not None:
+            raise self.error
+        self.sent += [message.body for message in messages]
+        self.portions.append(len(messages))
+
+
+def message(number: int) -> Outgoing:
+    """Return a message."""
+    return Outgoing(body=b"%d" % number, routing_key="q")
+
+
+def test_all_in_their_order(portal: Portal) -> None:
+    """Calls would be lost, doubled, or overtake each other."""
+    way = Way()
+    line = Loose(portal, way.send, PATIENCE)
+    for number in range(20_000):
+        line.put(message(number))
+    portal.call(line.finish)
+    assert way.sent == [b"%d" % number for number in range(20_000)]
+
+
+def test_of_several_threads(portal: Portal) -> None:
+    """A call of one thread would be lost because another one has just been sent."""
+    way = Way()
+    line = Loose(portal, way.send, PATIENCE)
+
+    def put_some(first: int) -> None:
+        for number in range(first, first + 2000):
+            line.put(message(number))
+
+    threads = [threading.Thread(target=put_some, args=(first,)) for first in (0, 2000, 4000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    portal.call(line.finish)
+    assert sorted(map(int, way.sent)) == list(range(6000))
+
+
+def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without a broker would fill its memory with calls."""
+    monkeypatch.setattr(loose, "_MOST", 10)
+    way = Way()
+    way.is_open.clear()
+    line = Loose(portal, way.send, 0.05)
+    for number in range(10):
+        line.put(message(number))
+    with pytest.raises(BrokerUnavailable, match="10 calls wait"):
+        line.put(message(10))
+    way.is_open.set()
+    portal.call(line.finish)
+    line.put(message(11))
+    portal.call(line.finish)
+    assert len(way.sent) == 11
+
+
+def test_not_sent(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls would vanish without a word, or those after them with them."""
+    way = Way()
+    way.error = BrokerUnavailable("no connection")
+    line = Loose(portal, way.send, PATIENCE)
+    line.put(message(0))
+    portal.call(line.finish)
+    assert "of 1 calls, for which nobody waits, not all were sent: no connection" in caplog.text
+    way.error = None
+    line.put(message(1))
+    portal.call(line.finish)
+    assert way.sent == [b"1"]
