@@ -123,8 +123,8 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole suite; only the benchmarks are left out."""
-    pytest(session, "tests", "--ignore=tests/benchmarks")
+    """Run the whole suite, a file per process at a time; only the benchmarks are left out."""
+    pytest(session, "tests", "--ignore=tests/benchmarks", "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 
 
 @nox.session
