@@ -29,7 +29,26 @@ class _Once:
             self._announce(QueueDiffers(queue, reason))
 
 
-class MemoryBroker:
+class _OneByOne:
+    """Many messages, one after the other: here they are stored at once."""
+
+    async def publish(self, message: Outgoing) -> None:
+        raise NotImplementedError
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Store the messages; tells for each what went wrong."""
+        told: list[BrokerError | None] = []
+        for message in messages:
+            try:
+                await self.publish(message)
+            except BrokerError as error:
+                told.append(error)
+            else:
+                told.append(None)
+        return told
+
+
+class MemoryBroker(_OneByOne):
     """A connection to queues in this process; it is lost only when `MemoryHub.cut` says so."""
 
     def __init__(self, hub: MemoryHub, announce: Callable[[Fact], None]) -> None:
@@ -56,7 +75,7 @@ class MemoryBroker:
 
         :raises BrokerUnavailable: if this connection is not entered.
         """
-        await _opened(self)
+        await self._open()
 
     async def declare(self, queue: QueueSpec) -> None:
         """Make the queue exist.
@@ -64,7 +83,7 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it is private to another connection.
         """
-        self._differs(queue.name, self._hub.declare(queue, await _opened(self)))
+        self._differs(queue.name, self._hub.declare(queue, await self._open()))
         self._queues[queue.name] = queue
 
     async def publish(self, message: Outgoing) -> None:
@@ -73,20 +92,8 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if it names an exchange, or is mandatory and no queue takes it.
         """
-        await _opened(self)
+        await self._open()
         self._hub.put(message)
-
-    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
-        """Store the messages; tells for each what went wrong."""
-        told: list[BrokerError | None] = []
-        for message in messages:
-            try:
-                await self.publish(message)
-            except BrokerError as error:
-                told.append(error)
-            else:
-                told.append(None)
-        return told
 
     async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.
@@ -94,14 +101,14 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        channel = await _opened(self)
+        channel = await self._open()
         self._hub.shelf(queue)
         channel.consume(queue, prefetch, deliver)
         self._subscriptions[queue] = (prefetch, deliver)
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming."""
-        channel = await _opened(self)
+        channel = await self._open()
         self._subscriptions.pop(queue, None)
         channel.stop(queue)
 
@@ -136,8 +143,14 @@ class MemoryBroker:
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
-        await _opened(self)
+        await self._open()
         return len(self._hub.shelf(queue))
+
+    async def _open(self) -> MemoryChannel:
+        await checkpoint()
+        if self._channel is None:
+            raise BrokerUnavailable(f"no connection to {URL}: closed")
+        return self._channel
 
     def _attach(self, number: int) -> None:
         channel = self._channel = MemoryChannel(self._hub, number)
@@ -153,10 +166,3 @@ class MemoryBroker:
         for queue, (prefetch, deliver) in self._subscriptions.items():
             channel.consume(queue, prefetch, deliver)
         self._announce(BrokerConnected(URL))
-
-
-async def _opened(broker: MemoryBroker) -> MemoryChannel:
-    await checkpoint()
-    if broker._channel is None:
-        raise BrokerUnavailable(f"no connection to {URL}: closed")
-    return broker._channel

@@ -8,7 +8,7 @@ import datetime as dt
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 #: unpack a value of fixed size, with that size, by the letter of its type
 _FIXED: Final[dict[int, tuple[Callable[[bytes, int], tuple[int | float, ...]], int]]] = {
@@ -132,7 +132,8 @@ def write_table(table: Mapping[str, object]) -> bytes:
     :raises ValueError: if a name or a number is too long.
     """
     parts = [b""]
-    for name, value in table.items():
+    # a name may be anything: whoever sends a message has written it
+    for name, value in cast(Mapping[object, object], table).items():
         if not isinstance(name, str):
             raise TypeError(f"the name of a header is a {type(name).__name__}, no text")
         raw = name.encode()
