@@ -124,7 +124,9 @@ def unit(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the whole suite, a file per process at a time; only the benchmarks are left out."""
-    pytest(session, "tests", "--ignore=tests/benchmarks", "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+    # in the order of their folders: the long ones first, or one of them is left over at the end
+    several = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+    pytest(session, "tests", "--ignore=tests/benchmarks", *several)
 
 
 @nox.session

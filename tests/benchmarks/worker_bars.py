@@ -28,12 +28,12 @@ class Bar:
 
 
 BARS: Sequence[Bar] = (
-    Bar("drain", "hybridpool", "tasks/s", 5.0, "celery"),
-    Bar("drain", "hybridpool", "tasks/s", 1.2, "dramatiq, tuned"),
-    Bar("drain", "hybridpool", "parent µs", -60.0),
+    Bar("drain", "hybridpool, tuned", "tasks/s", 5.0, "celery"),
+    Bar("drain", "hybridpool, tuned", "tasks/s", 1.2, "dramatiq, tuned"),
+    Bar("drain", "hybridpool, tuned", "parent µs", -60.0),
     Bar("latency", "hybridpool", "p50 ms", -0.9),
     Bar("latency", "hybridpool", "p99 ms", -2.0),
-    Bar("cpu", "hybridpool", "share of ideal", 0.85),
+    Bar("cpu", "hybridpool, tuned", "share of ideal", 0.85),
     Bar("recycle", "hybridpool -c 1, every 3", "tasks/s", 120.0),
     Bar("recycle", "hybridpool -c 1, every 3", "longest gap ms", -2.0, "hybridpool -c 1"),
     Bar("recycle", "hybridpool -c 1, every 10", "tasks/s", 100.0),
