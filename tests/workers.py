@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -134,7 +134,8 @@ class Program:
     def destroy(self) -> None:
         """Kill everything that is left."""
         for stray in self.tree():
-            stray.kill()
+            with suppress(psutil.NoSuchProcess):  # it went by itself in this moment
+                stray.kill()
         self._process.kill()
         self._process.wait(LINGER)
         self._reader.join(LINGER)

@@ -13,6 +13,7 @@ from hybridpool import events
 from hybridpool.brokers.open import open_broker
 from hybridpool.cli.banner import banner as draw_banner
 from hybridpool.cli.signals import Signals, reap_orphans
+from hybridpool.cli.title import hide_passwords
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, environment_layer
 from hybridpool.errors import ConfigError, plain_error
@@ -57,9 +58,10 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
             name=prepared.node,
         )
         worker = Worker(prepared, broker, bus)
+        is_hidden = hide_passwords(sys.orig_argv)
         if show_banner:
             sink.write(draw_banner(prepared, settings.queues))
-        _warn(prepared)
+        _warn(prepared, is_hidden=is_hidden)
         try:
             with signals.meant_for(worker):
                 async with anyio.create_task_group() as beside:
@@ -78,7 +80,12 @@ async def _say_ready(worker: Worker, node: str) -> None:
     log.log.info("%s ready.", node)
 
 
-def _warn(prepared: Prepared) -> None:
+def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
+    if not is_hidden:
+        log.log.warning(
+            "a password stands on the command line, where ps shows it: install setproctitle, or use the environment "
+            "(HYBRIDPOOL_BROKER_URL)"
+        )
     if prepared.threads:
         names = ", ".join(prepared.threads)
         log.log.warning("importing the app left threads running, which no child will have: %s", names)

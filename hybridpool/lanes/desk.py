@@ -137,7 +137,7 @@ class Desk:
         if not jobs:
             self.idle.appendleft(link)
             return
-        self._hand(link, jobs, now, brief=depth > 1)
+        self._hand(link, jobs, now, brief=depth > 2)
 
     def _top_up(self, link: Link, now: float) -> None:
         """Put more brief calls behind those a child has in hand, when few are left."""
@@ -149,7 +149,7 @@ class Desk:
             return
         jobs = self._next(min(depth - have, _left(link) - have))
         if jobs:
-            self._hand(link, jobs, now, brief=True)
+            self._hand(link, jobs, now, brief=depth > 2)
 
     def _depth(self, job: Job) -> int:
         """How many calls such as this may be in a channel at once."""

@@ -1,7 +1,8 @@
 """How many calls may be in a child's channel at once.
 
 One, unless recent calls of that name were brief: then so many as are done in about two milliseconds, so that the child
-never waits for the parent between them and a call never waits long behind them.
+never waits for the parent between them and a call never waits long behind them. Behind one of a few milliseconds there
+is one more, for the same reason.
 """
 
 from typing import Final
@@ -10,6 +11,8 @@ from typing import Final
 _AHEAD: Final = 0.002
 #: seconds under which a call is brief
 BRIEF: Final = 0.001
+#: seconds under which a call has another behind it; less than `deadline` allows it before that one is called back
+SHORT: Final = 0.004
 MOST: Final = 64
 #: names remembered; beyond that the memory starts afresh
 _NAMES: Final = 4096
@@ -36,6 +39,8 @@ class Pace:
     def depth(self, name: str) -> int:
         """Return how many calls of this name may be in a channel; 1 while nothing is known."""
         recent = self._recent.get(name)
-        if recent is None or recent >= BRIEF:
+        if recent is None or recent >= SHORT:
             return 1
-        return max(1, min(MOST, int(_AHEAD / max(recent, 1e-6))))
+        if recent >= BRIEF:
+            return 2
+        return max(2, min(MOST, int(_AHEAD / max(recent, 1e-6))))

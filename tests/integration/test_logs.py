@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hybridpool import App
@@ -226,3 +227,11 @@ def test_no_password_in_a_complaint(url: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("hybridpool: broker_url must be ")
     assert_clean(done.stdout, done.stderr)
+
+
+def test_ps_shows_no_password(broker_url: str, queue_name: str) -> None:
+    """Everybody on the machine could read the broker's password in the list of processes."""
+    with Worker(broker_url, queue_name, f"--broker={broker_url}", "-c1") as worker:
+        shown = " ".join(psutil.Process(worker.pid).cmdline())
+        assert "guest:guest" not in shown
+        assert "guest:**@" in shown

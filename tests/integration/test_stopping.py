@@ -2,12 +2,14 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.faults.ledger import tell
 from tests.queues import Desk
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
@@ -48,10 +50,12 @@ def test_warm(signum: int, options: list[str], broker_url: str, queue_name: str,
     """A deployment would kill running tasks, or keep others waiting for the one that is long."""
     with Worker(broker_url, queue_name, "-c1", *options) as worker:
         held = load(worker, gate, desk, queue_name)
+        began = time.monotonic()
         worker.send(signum)
-        worker.see(WARM)
         # at once: the running task has not ended yet
         desk.until_depth(queue_name, 3)
+        tell(f"what had not begun was back {(time.monotonic() - began) * 1000:.0f} ms after the signal")
+        worker.see(WARM)
         assert psutil.pid_exists(held.pid)
         gate.release()
         assert worker.wait() == 0

@@ -128,8 +128,8 @@ class Publisher:
         return self._current
 
     async def _fresh(self) -> Confirms:
-        channel, tap = await self._line.channel(confirms=True), self._line.tap
-        made = Confirms(channel)
+        channel = await self._line.channel(confirms=True)
+        tap, made = self._line.tap, Confirms(channel)
         tap.watch(channel.number, made.ear)
 
         def closed(closing: asyncio.Future[object]) -> None:
