@@ -200,7 +200,7 @@ class Worker(Program):
     def main(self) -> psutil.Process:
         """The parent; another process than ours if there is a prefix."""
         found = psutil.Process(self.pid)
-        return found if found.cmdline()[0] == sys.executable else found.children()[0]
+        return found if " ".join(found.cmdline()).startswith(sys.executable) else found.children()[0]
 
     @property
     def zygote(self) -> psutil.Process:
