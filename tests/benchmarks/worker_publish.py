@@ -86,6 +86,19 @@ def ours_sync(count: int) -> float:
         app.close()
 
 
+def ours_loose(count: int) -> float:
+    """`delay` without waiting for the broker, until all of them are sent."""
+    app = _app("hybridpool").app
+    call = app.tasks["noop"].options(confirm=False)
+    for _ in range(WARM):
+        call.delay()
+    begun = time.perf_counter()
+    for _ in range(count):
+        call.delay()
+    app.close()
+    return count / (time.perf_counter() - begun)
+
+
 def celery(count: int) -> float:
     """`delay`, which does not wait for the broker's word."""
     return _blocking(_app("celery").app.tasks["noop"].delay, count)
@@ -128,6 +141,7 @@ WAYS: Mapping[str, Callable[[int], float]] = {
     "hybridpool enqueue, 100 at once": lambda count: asyncio.run(ours_async(count, 100)),
     "hybridpool enqueue_many": lambda count: asyncio.run(ours_many(count)),
     "hybridpool delay": ours_sync,
+    "hybridpool delay, unconfirmed": ours_loose,
     "celery delay": celery,
     "dramatiq send": dramatiq,
     "taskiq kiq, one by one": lambda count: asyncio.run(taskiq(count, 1)),
