@@ -1,7 +1,6 @@
 """The log: facts in words, in Celery's words where it has some (operators grep for them)."""
 
 import logging
-import multiprocessing
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
@@ -63,7 +62,7 @@ class LogFace:
     def __init__(self, write: Callable[[str], None]) -> None:
         """:param write: takes whole lines, and puts them where `set_up` puts the rest."""
         self._write = write
-        self._quick = QuickLines(write, multiprocessing.current_process().name)
+        self._quick = QuickLines(write)
 
     def __call__(self, fact: events.Fact) -> None:
         """Log one fact, in one line: names, ids and reprs are the sender's, and must not look like lines of ours."""

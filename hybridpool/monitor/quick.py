@@ -1,5 +1,6 @@
 """The two lines that every task costs, written past `logging`: a record there costs as much as handing a task over."""
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,10 +18,11 @@ def one_line(text: str) -> str:
 class QuickLines:
     """Writes lines as `FORMAT` has them, level INFO."""
 
-    def __init__(self, write: Callable[[str], None], process: str) -> None:
-        """:param process: the name of this process, for lines that no child is named in."""
+    def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._process = process
+        # as logging names it, which does not import multiprocessing for that either: 2 MB
+        known = sys.modules.get("multiprocessing")
+        self._process: str = known.current_process().name if known else "MainProcess"
         #: the second that is written out, and how
         self._second = -1
         self._moment = ""
