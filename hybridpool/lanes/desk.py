@@ -137,7 +137,7 @@ class Desk:
         if not jobs:
             self.idle.appendleft(link)
             return
-        self._hand(link, jobs, now, brief=depth > 2)
+        self._hand(link, jobs, now, brief=True)
 
     def _top_up(self, link: Link, now: float) -> None:
         """Put more brief calls behind those a child has in hand, when few are left."""

@@ -1,8 +1,8 @@
 """How many calls may be in a child's channel at once.
 
 One, unless recent calls of that name were brief: then so many as are done in about two milliseconds, so that the child
-never waits for the parent between them and a call never waits long behind them. Behind one of a few milliseconds there
-is one more, for the same reason.
+never waits for the parent between them and a call never waits long behind them. Of those that take a few milliseconds
+there are four or two, for the same reason.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 _AHEAD: Final = 0.002
 #: seconds under which a call is brief
 BRIEF: Final = 0.001
-#: seconds under which a call has another behind it; less than `deadline` allows it before that one is called back
+#: seconds under which a call has others behind it; less than `deadline` gives it until they are called back
 SHORT: Final = 0.004
 MOST: Final = 64
 #: names remembered; beyond that the memory starts afresh
@@ -42,5 +42,5 @@ class Pace:
         if recent is None or recent >= SHORT:
             return 1
         if recent >= BRIEF:
-            return 2
+            return 4 if recent < SHORT / 2 else 2
         return max(2, min(MOST, int(_AHEAD / max(recent, 1e-6))))

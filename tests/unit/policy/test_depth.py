@@ -32,7 +32,8 @@ def test_the_unknown_goes_alone() -> None:
         (0.000_01, MOST),
         (0.000_1, 20),
         (0.000_5, 4),
-        (BRIEF, 2),
+        (BRIEF, 4),
+        (SHORT / 2, 2),
         (SHORT * 0.99, 2),
         (SHORT, 1),
         (60.0, 1),
@@ -73,7 +74,7 @@ def test_nothing_is_put_behind_what_was_long_just_now(seconds: list[float], last
 def test_the_work_ahead_is_bounded_by_what_was_seen(seconds: list[float]) -> None:
     """The last of those in a channel would wait much longer than two milliseconds, by all that is known."""
     depth = after(*seconds).depth("a")
-    assert depth <= 2 or depth * min(seconds) <= 0.002
+    assert depth <= 4 or depth * min(seconds) <= 0.002
     assert depth == 1 or min(seconds) < SHORT < STALL, "one that is surely called back would not be put there"
 
 
