@@ -195,7 +195,11 @@ def main() -> None:
     guard.die_with_parent(parent)
     guard.leave_stopping_to_parent()
     guard.adopt_orphans()
-    program = begin(control)
+    try:
+        program = begin(control)
+    except ConnectionError:
+        # The parent died while the app was imported: there is nobody to fork for.
+        os._exit(1)
     zygote = Zygote(control, program)
     guard.outlive_parent()
     zygote.serve()

@@ -1,7 +1,11 @@
 """The parent dies: nobody of its family outlives it, and the broker gives what was not settled to the next worker."""
 
+import subprocess
+import sys
+
 import psutil
 
+from hybridpool.child import frames, wire
 from tests.faults.helpers import (
     Call,
     deliveries,
@@ -16,7 +20,7 @@ from tests.faults.helpers import (
 )
 from tests.faults.ledger import Journal, account, tell
 from tests.queues import Desk
-from tests.workers import Gate
+from tests.workers import PATIENCE, Gate, environment
 
 #: of a worker of two children
 PREFETCH = 8
@@ -79,3 +83,19 @@ def test_killed_while_a_child_is_stopped(broker_url: str, queue_name: str, journ
         gate.release()
         finished(journal, [task])
     account([task], journal, depth=settled(broker_url, queue_name), killed={one.pid: "parent killed"})
+
+
+def test_gone_while_the_app_is_imported() -> None:
+    """A worker killed at its start would leave a traceback of a process that nobody knows."""
+    near, far = wire.channel()
+    with near, far:
+        zygote = subprocess.Popen(
+            [sys.executable, "-m", "hybridpool.child.zygote", str(far.fileno())],
+            pass_fds=[far.fileno()],
+            env=environment(),
+            stderr=subprocess.PIPE,
+        )
+        far.close()
+        wire.send(near, frames.pack([frames.Begin("tests.faults.apps")]))
+    _, said = zygote.communicate(timeout=PATIENCE)
+    assert (zygote.returncode, said) == (1, b"")
