@@ -36,23 +36,27 @@ def tags(order: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("weights", "share"), [("", 0.5), ("{0}=3", 0.75)], ids=["even", "weighed"])
-def test_turns(broker_url: str, queue_name: str, order: Path, weights: str, share: float) -> None:
+def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weights: str, share: float) -> None:
     """A long queue would keep all children from a short one, or an operator's ratio count for nothing."""
     other = f"{queue_name}-other"
     options = [f"-Q{queue_name},{other}", *([f"--queue-weights={weights.format(queue_name)}"] if weights else [])]
     with Desk(broker_url) as desk:
         try:
             with client_of(broker_url, queue_name) as client:
+                # until both are consumed: whichever is first would be far ahead
+                client.send_task("worker.hold", (gate.path,), ignore_result=True)
                 for queue in (queue_name, other):
                     for _ in range(COUNT):
                         client.send_task("worker.note", (str(order), queue), queue=queue, ignore_result=True)
-            with Worker(broker_url, queue_name, "-c1", *options):
+            with Worker(broker_url, queue_name, "-c1", *options) as worker:
+                gate.entered()
+                worker.see(f"Consuming from {other}")
+                gate.release()
                 assert wait_for(lambda: len(tags(order)) == 2 * COUNT, PATIENCE)
         finally:
             desk.delete(other)
     # as long as there is something in both
     first = tags(order)[: int(COUNT / share)]
-    # whichever consumer was there first is ahead by what a worker holds
     assert abs(first.count(queue_name) - len(first) * share) <= 20
 
 

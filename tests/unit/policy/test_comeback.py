@@ -30,6 +30,16 @@ def test_each_is_expected_once() -> None:
     assert comebacks.claim(head("at work"), 1.0) == (False, None)
 
 
+def test_expected_after_one_loss_only() -> None:
+    """What was acknowledged long ago would be expected after every loss, and a client's second message be dropped."""
+    comebacks = Comebacks[str]()
+    comebacks.answered(head())
+    comebacks.lost([], 0.0)
+    assert comebacks.claim(head(), 1.0) == (True, None)
+    comebacks.lost([], 2.0)
+    assert comebacks.claim(head(), 3.0) == (False, None)
+
+
 def test_next_attempt_is_another() -> None:
     """A retry, or the run after a child's death, would be dropped."""
     comebacks = Comebacks[str]()
