@@ -1,5 +1,6 @@
 """One connection to a `MemoryHub`. What each call means is said in `brokers.base`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -29,11 +30,12 @@ class _Once:
             self._announce(QueueDiffers(queue, reason))
 
 
-class _OneByOne:
+class _OneByOne(ABC):
     """Many messages, one after the other: here they are stored at once."""
 
+    @abstractmethod
     async def publish(self, message: Outgoing) -> None:
-        raise NotImplementedError
+        """Store the message."""
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
         """Store the messages; tells for each what went wrong."""

@@ -94,6 +94,13 @@ def test_cut_off(data: bytes, draw: st.DataObject) -> None:
         read_table(data[: draw.draw(st.integers(0, len(data) - 1))], 0)
 
 
+def test_a_value_beyond_its_table() -> None:
+    """What follows a table would be read as a part of it."""
+    entry = b"\x01nS" + struct.pack(">I", 9) + b"mine"
+    with pytest.raises(BadTable, match="longer than its table"):
+        read_table(struct.pack(">I", len(entry)) + entry + b"not mine", 0)
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [(object(), TypeError), (2**63, ValueError), ({"x" * 256: 1}, ValueError), (Decimal("1e300"), ValueError)],

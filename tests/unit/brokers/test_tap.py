@@ -134,6 +134,13 @@ def test_no_amqp(cuts: list[int], data: bytes) -> None:
     assert passed == data or not data.startswith(b"AMQP")
 
 
+def test_a_frame_without_its_end() -> None:
+    """Where the frames are no longer known, bytes would be taken for confirmations."""
+    broken = marshal(OURS, commands.Basic.Ack(4, True))[:-1] + b"\x00"
+    rest = marshal(OURS, commands.Basic.Ack(5, True))
+    assert pour(broken + rest, []) == ([], broken + rest)
+
+
 @given(
     st.binary(max_size=3 * LARGEST),
     st.sampled_from([None, 0, 9]),

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from hybridpool.client import loose
@@ -11,6 +12,7 @@ from hybridpool.client.loose import Loose
 from hybridpool.client.portal import Portal
 from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import Outgoing
+from tests.rabbit import wait_for
 
 PATIENCE = 5.0
 
@@ -55,6 +57,17 @@ def test_all_in_their_order(portal: Portal) -> None:
         line.put(message(number))
     portal.call(line.finish)
     assert way.sent == [b"%d" % number for number in range(20_000)]
+
+
+def test_again_after_a_rest(portal: Portal) -> None:
+    """A call after a pause would wait in the line for ever."""
+    way = Way()
+    line = Loose(portal, way.send, PATIENCE)
+    for number in range(3):
+        line.put(message(number))
+        assert wait_for(lambda: len(way.sent) > number, PATIENCE)  # noqa: B023  at once
+        # an empty call of the loop: what sent it has ended
+        portal.call(anyio.lowlevel.checkpoint)
 
 
 def test_of_several_threads(portal: Portal) -> None:

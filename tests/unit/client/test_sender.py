@@ -1,0 +1,69 @@
+"""Calls that are sent together, over a connection that fails for some of them."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.client import sender
+from hybridpool.client.sender import Sender
+from hybridpool.config import init_layer, resolve
+from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.message import Outgoing
+from hybridpool.protocol.request import Request
+
+pytestmark = pytest.mark.anyio
+
+
+class Failing(MemoryBroker):
+    """A broker that does not take every other message at first."""
+
+    error: BrokerError = BrokerUnavailable("cut")
+    times = 1
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
+        """Store messages, or some of them."""
+        if not self.times:
+            return await super().publish_many(messages)
+        self.times -= 1
+        await super().publish_many(messages[::2])
+        return [None if place % 2 == 0 else self.error for place in range(len(messages))]
+
+
+def calls(count: int) -> list[Request]:
+    """Return numbered calls."""
+    return [Request(task="add", id=str(number), queue="q") for number in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody wait between attempts."""
+    monkeypatch.setattr(sender, "_PAUSE", 0.0)
+    monkeypatch.setattr(sender, "_LONGEST", 0.0)
+
+
+async def test_only_what_failed_is_sent_again() -> None:
+    """Calls that the broker has would be sent a second time, and run twice."""
+    hub = MemoryHub()
+    sending = Sender(resolve([init_layer({})], cpus=lambda: 1).settings, lambda announce: Failing(hub, announce))
+    try:
+        handles = await sending.send_many(calls(9))
+        assert [handle.id for handle in handles] == [str(number) for number in range(9)]
+        assert len(hub.shelf("q")) == 9
+    finally:
+        await sending.close()
+
+
+async def test_what_is_refused_is_told() -> None:
+    """A caller would not know how many of his calls are on their way, or wait for what cannot be."""
+    hub = MemoryHub()
+    broker = Failing(hub, lambda fact: None)
+    broker.error = BrokerError("too large")
+    sending = Sender(resolve([init_layer({})], cpus=lambda: 1).settings, lambda announce: broker)
+    try:
+        with pytest.raises(BrokerError, match="too large") as caught:
+            await sending.send_many(calls(9))
+        assert caught.value.__notes__ == ["5 of 9 calls were confirmed"]
+        assert len(hub.shelf("q")) == 5
+    finally:
+        await sending.close()
