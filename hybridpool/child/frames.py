@@ -90,8 +90,6 @@ class Call(Frame, tag=10):
     #: attempts before this one (Celery's `retries`)
     retries: int = 0
     root_id: str | None = None
-    #: it is expected to be done in well under a millisecond, so outcomes before it may wait and leave with its own
-    brief: bool = False
     #: if the body came along as a file: the sizes of its parts, as `bulk` names them; then `body` is empty
     parts: tuple[int, ...] = ()
 

@@ -2,7 +2,7 @@
 
 The parent ends the channel to retire a child; a channel that breaks means that the parent is gone. Both end the loop.
 
-The parent may put several calls into the channel. Outcomes of brief ones wait up to a millisecond and leave together;
+The parent may put several calls into the channel. Outcomes of short ones wait some milliseconds and leave together;
 until then they stand on the slate, where they survive the child.
 When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
 of the task, sends what waits, and gives back the calls behind it. `Stop` comes by the same way and raises in the task,
@@ -32,7 +32,7 @@ ATTENTION: Final = signal.SIGUSR1
 #: nobody reads what we would still say: the parent is gone
 _PARENT_GONE: Final = 1
 #: how long an outcome may wait for company, in seconds, and how many may wait
-_WAIT, _CROWD = 0.001, 64
+_WAIT, _CROWD = 0.004, 64
 
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[Call, int | None], frames.ChildOutcome | Bulk]
@@ -111,8 +111,6 @@ class Child:
                     return
             match self._inbox.popleft():
                 case Call() as call:
-                    if not call.brief and self._slate.count:
-                        self.send()
                     self._serve(call, run, gauge, after_each)
                 case Recall():
                     self._give_back()
@@ -165,7 +163,7 @@ class Child:
             self._waiting_since = now
         if not self._slate.add(frames.pack(done)):
             self.send(done)
-        elif not self._inbox or now - self._waiting_since > _WAIT or self._slate.count >= _CROWD:
+        elif is_time_to_send(self._slate.count, len(self._inbox), now - self._waiting_since):
             self.send()
 
     def _read(self, flags: int = 0) -> bool:
@@ -257,3 +255,13 @@ class Child:
             self._inbox.remove(call)
             self._files.drop(call.seq)
         self.send(Back([call.seq for call in calls]))
+
+
+def is_time_to_send(waiting: int, ahead: int, waited: float) -> bool:
+    """Tell whether outcomes that wait for company should go now.
+
+    :param waiting: how many outcomes there are.
+    :param ahead: how many calls lie here.
+    :param waited: seconds since the first of them.
+    """
+    return not ahead or waiting >= _CROWD or waited > _WAIT

@@ -17,8 +17,8 @@ from hybridpool.child import frames
 from hybridpool.child.wire import INLINE
 
 #: words, each written in one go, so that a child killed in the middle leaves the old one or the new one: the number of
-#: the call at work; how many outcomes stand below (32 bits), and above that where they end; the number of the call that
-#: is next; the number of the call to be killed
+#: the call at work; how many outcomes stand below (16 bits), where they end (16), and how often they were wiped
+#: off (32); the number of the call that is next; the number of the call to be killed
 _HEAD: Final = struct.Struct("@QQQQ")
 _WORD: Final = struct.Struct("@Q")
 _STARTED, _COUNTS, _NEXT, _DOOMED = (n * _WORD.size for n in range(4))
@@ -38,6 +38,7 @@ class Slate:
         self._page = mmap.mmap(descriptor, _SIZE)
         self._count = 0
         self._end = _HEAD.size
+        self._wiped = 0
 
     @classmethod
     def make(cls) -> tuple[Self, int]:
@@ -68,7 +69,7 @@ class Slate:
         self._page[self._end : end] = outcome
         self._end = end
         self._count += 1
-        _WORD.pack_into(self._page, _COUNTS, end << 32 | self._count)
+        _WORD.pack_into(self._page, _COUNTS, self._wiped << 32 | end << 16 | self._count)
         return True
 
     @property
@@ -83,7 +84,8 @@ class Slate:
     def clear(self) -> None:
         """Forget the outcomes: they are sent."""
         self._count, self._end = 0, _HEAD.size
-        _WORD.pack_into(self._page, _COUNTS, 0)
+        self._wiped = (self._wiped + 1) & 0xFFFF_FFFF
+        _WORD.pack_into(self._page, _COUNTS, self._wiped << 32)
 
     # ---- the parent --------------------------------------------------------------------------------------
 
@@ -95,14 +97,32 @@ class Slate:
         _WORD.pack_into(self._page, _DOOMED, 0)
         return False
 
+    @property
+    def at_work(self) -> int:
+        """The number of the last call that the child has begun; 0: none yet."""
+        return int(_WORD.unpack_from(self._page, _STARTED)[0])
+
     def read(self) -> tuple[int, list[frames.FromChild]]:
         """After the child's death: the last call it began, and the outcomes it had not sent, or just had."""
         started, counts, _, _ = _HEAD.unpack_from(self._page, 0)
-        count, end = counts & 0xFFFF_FFFF, counts >> 32
-        if not count:
-            return started, []
-        return started, frames.read_from_child(_ARRAY.pack(0xDC, count) + self._page[_HEAD.size : end])
+        return started, _outcomes(counts, self._page[:])
+
+    def unsent(self) -> list[frames.FromChild]:
+        """While the child lives: the outcomes it has not sent yet; nothing if it is about to change them.
+
+        It will send them all the same.
+        """
+        counts = _WORD.unpack_from(self._page, _COUNTS)[0]
+        page = self._page[:]
+        if _WORD.unpack_from(self._page, _COUNTS)[0] != counts:
+            return []
+        return _outcomes(counts, page)
 
     def close(self) -> None:
         """Let go of the page."""
         self._page.close()
+
+
+def _outcomes(counts: int, page: bytes) -> list[frames.FromChild]:
+    count, end = counts & 0xFFFF, counts >> 16 & 0xFFFF
+    return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end]) if count else []

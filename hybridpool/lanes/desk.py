@@ -1,6 +1,6 @@
 """The desk of a lane: the calls that wait, the children that are free, and the handing out of the ones to the others.
 
-A child has one call in hand, or, when calls of that name were brief lately, as many as `policy.depth` allows. Calls
+A child has one call in hand, or, when calls of that name were short lately, as many as `policy.depth` allows. Calls
 that come in one turn of the loop are handed out at its end, so a burst is spread over the children in whole messages.
 """
 
@@ -137,10 +137,10 @@ class Desk:
         if not jobs:
             self.idle.appendleft(link)
             return
-        self._hand(link, jobs, now, brief=True)
+        self._hand(link, jobs, now)
 
     def _top_up(self, link: Link, now: float) -> None:
-        """Put more brief calls behind those a child has in hand, when few are left."""
+        """Put more short calls behind those a child has in hand, when few are left."""
         if not self.waiting or link.state is not State.BUSY or link.recalled or link.on_last:
             return
         depth = self._depth(self.waiting[0])
@@ -149,22 +149,22 @@ class Desk:
             return
         jobs = self._next(min(depth - have, _left(link) - have))
         if jobs:
-            self._hand(link, jobs, now, brief=depth > 2)
+            self._hand(link, jobs, now)
 
     def _depth(self, job: Job) -> int:
         """How many calls such as this may be in a channel at once."""
         return 1 if job.is_alone or isinstance(job.body, Freight) else self.pace.depth(job.task)
 
     def _next(self, most: int) -> list[Job]:
-        """Take calls that may start from the head of the line: one, or as many as are brief."""
+        """Take calls that may start from the head of the line: one, or as many as are short."""
         jobs: list[Job] = []
-        waiting, brief = self.waiting, ""
+        waiting, short = self.waiting, ""
         while waiting and len(jobs) < most:
             job = waiting[0]
-            if jobs and (job.task != brief or job.is_alone or type(job.body) is not bytes):
+            if jobs and (job.task != short or job.is_alone or type(job.body) is not bytes):
                 if self._depth(job) == 1:
                     break
-                brief = job.task
+                short = job.task
             waiting.popleft()
             if job.may_start is None or job.may_start(job):
                 jobs.append(job)
@@ -172,10 +172,10 @@ class Desk:
                 self.weigh()
         return jobs
 
-    def _hand(self, link: Link, jobs: Sequence[Job], now: float, *, brief: bool) -> None:
+    def _hand(self, link: Link, jobs: Sequence[Job], now: float) -> None:
         self.busy.add(link)
         self.running += len(jobs)
-        link.give(jobs, now, brief=brief)
+        link.give(jobs, now)
         self.begun.ring()
         if recycle.is_last(link.limits, tasks=link.tasks + len(link.in_hand) - 1):
             link.on_last = True

@@ -22,6 +22,7 @@ from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.mailbox import Mailbox
 from hybridpool.outcome import Outcome
+from hybridpool.policy.deadline import STALL
 from hybridpool.policy.lifecycle import Happening, State, step
 from hybridpool.policy.recycle import RecycleLimits
 
@@ -62,6 +63,8 @@ class Link:
     in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
     #: monotonic seconds since when the first of them is
     head_since: float = 0.0
+    #: monotonic seconds since when the child has not been seen to begin another call
+    still_since: float = 0.0
     #: what has been done about the first of them
     recalled: bool = False
     softened: bool = False
@@ -72,6 +75,7 @@ class Link:
     _far_end: socket.socket = attrs.field(init=False)
     _slate: Slate = attrs.field(init=False)
     _sent: int = attrs.field(default=0, init=False)
+    _begun: int = attrs.field(default=0, init=False)
 
     def open(self, hears: Hears, broken: Callable[["Link"], None]) -> list[int]:
         """Make channel and slate; returns descriptors of the child's part of both, to be passed on and closed.
@@ -108,11 +112,8 @@ class Link:
         self.state = step(self.state, happening)
         self.was_ready |= happening is Happening.READY
 
-    def give(self, jobs: Sequence[Job], now: float, *, brief: bool) -> None:
-        """Put calls into the channel, as one message.
-
-        :param brief: they are expected to take well under a millisecond each.
-        """
+    def give(self, jobs: Sequence[Job], now: float) -> None:
+        """Put calls into the channel, as one message."""
         if not self.in_hand:
             self.happens(Happening.CALL)
             self._begin_head(now)
@@ -133,9 +134,7 @@ class Link:
                 )
                 self._mailbox.send(frames.pack((call,)), freight=body)
             else:
-                calls.append(
-                    Call(self._sent, job.task, job.id, job.content_type, body, job.retries, job.root_id, brief)
-                )
+                calls.append(Call(self._sent, job.task, job.id, job.content_type, body, job.retries, job.root_id))
         if calls:
             self._mailbox.send(frames.pack(calls))
 
@@ -152,6 +151,18 @@ class Link:
         if not self.in_hand:
             self._end_if_done(now)
         return job
+
+    def look(self, now: float) -> list[frames.FromChild]:
+        """See on the slate whether the child goes on; if not, return the outcomes there that were not heard of.
+
+        It will send them again.
+        """
+        begun = self._slate.at_work
+        if begun != self._begun:
+            self._begun, self.still_since = begun, now
+        if now - self.still_since < STALL:
+            return []
+        return [one for one in self._slate.unsent() if isinstance(one, Done) and one.seq >= self.in_hand[0][0]]
 
     def doom(self) -> bool:
         """Make sure that a kill for the call at work hits no other; False if that call has just ended."""
@@ -220,7 +231,7 @@ class Link:
         return back, lost
 
     def _begin_head(self, now: float) -> None:
-        self.head_since = now
+        self.head_since = self.still_since = now
         if self.recalled or self.softened or self.stopped or self.verdict is not None:
             self.recalled = self.softened = self.stopped = False
             self.verdict = None

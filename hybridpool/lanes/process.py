@@ -45,7 +45,7 @@ class ProcessLane:
         self._recycles = limits.spares > 0
         self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock)
         busy: set[Link] = set()
-        self.warden = Warden(busy, self.nursery, self._given_back)
+        self.warden = Warden(busy, self.nursery, self._hear, self._given_back)
         self.desk = Desk(busy, self.nursery, self.warden)
         #: how many children are kept: those that work at once, and the spares
         self.staff = 0

@@ -1,4 +1,5 @@
-"""Sees to the calls at work: calls back what waits behind a long one, stops and kills what is over its time.
+"""Sees to the calls at work: takes from a child that is stuck what it has done, calls back what waits behind it, stops
+and kills what is over its time.
 
 One timer for all children, set for the nearest moment at which `policy.deadline` finds something due.
 """
@@ -7,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from hybridpool.child.frames import Recall, Stop
+from hybridpool.child.frames import FromChild, Recall, Stop
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
@@ -23,15 +24,21 @@ class Warden:
     """Watches the heads of the children's channels."""
 
     def __init__(
-        self, busy: Collection[Link], nursery: Nursery, give_back: Callable[[Link, Sequence[Job]], None]
+        self,
+        busy: Collection[Link],
+        nursery: Nursery,
+        hear: Callable[[Link, Sequence[FromChild]], None],
+        give_back: Callable[[Link, Sequence[Job]], None],
     ) -> None:
         """Watch.
 
         :param busy: the children with calls in hand, as they are at any time.
+        :param hear: takes outcomes that a child did not come to send.
         :param give_back: takes calls that were taken back from a child.
         """
         self._busy = busy
         self._nursery = nursery
+        self._hear = hear
         self._give_back = give_back
         #: whether calls are called back from behind a long one; not when nobody else could run them
         self.recalls = True
@@ -52,6 +59,8 @@ class Warden:
         """Look at every call at work, do what is due, and set the timer for the next."""
         now = self._nursery.clock()
         for link in list(self._busy):
+            if link.in_hand:
+                self._collect(link, now)
             if not link.in_hand:
                 continue
             decided = due(_at_work(link, now))
@@ -64,6 +73,14 @@ class Warden:
         if link.in_hand and link.in_hand[0][0] == seq and link.verdict is None and link.doom():
             link.verdict = verdict
             self._nursery.kill(link)
+
+    def _collect(self, link: Link, now: float) -> None:
+        """Take from the slate what a child that is stuck in a call has done before it."""
+        unsent, since = link.look(now), link.still_since
+        if unsent:
+            self._hear(link, unsent)
+            # The call that is the first in hand now is the one it is stuck in.
+            link.head_since = link.still_since = since
 
     def _act(self, link: Link, decided: Due, now: float) -> None:
         seq, job = link.in_hand[0]
@@ -115,6 +132,7 @@ def _at_work(link: Link, now: float) -> AtWork:
     job = link.in_hand[0][1]
     return AtWork(
         age=now - link.head_since,
+        still_for=now - link.still_since,
         behind=len(link.in_hand) - 1,
         recalled=link.recalled,
         soft=job.soft_limit,
@@ -136,7 +154,7 @@ def _nearest(link: Link) -> float | None:
     job = link.in_hand[0][1]
     moments: list[float] = []
     if len(link.in_hand) > 1 and not link.recalled:
-        moments.append(link.head_since + STALL)
+        moments.append(link.still_since + STALL)
     if job.soft_limit is not None and not link.softened and not link.stopped:
         moments.append(link.head_since + job.soft_limit)
     if link.verdict is None:

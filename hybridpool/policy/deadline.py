@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-#: seconds after which calls behind one that was taken for brief are called back
+#: seconds at one call after which those behind it, which was taken for short, are called back
 STALL: Final = 0.005
 
 
@@ -17,6 +17,8 @@ class AtWork:
     """The call at work, and what has been done about it."""
 
     age: float
+    #: seconds since its child was last seen to begin a call; less than the age if outcomes wait to be sent together
+    still_for: float
     #: calls behind it in the same channel
     behind: int
     recalled: bool
@@ -50,9 +52,9 @@ def due(call: AtWork) -> Due:
     moments: list[float] = []
     recall = False
     if call.behind and not call.recalled:
-        recall = call.age >= STALL
+        recall = call.still_for >= STALL
         if not recall:
-            moments.append(STALL - call.age)
+            moments.append(STALL - call.still_for)
     stop = call.cancelled_for is not None and not call.stopped
     soften = False
     if call.soft is not None and not call.softened and not call.stopped:

@@ -1,16 +1,14 @@
 """How many calls may be in a child's channel at once.
 
-One, unless recent calls of that name were brief: then so many as are done in about two milliseconds, so that the child
-never waits for the parent between them and a call never waits long behind them. Of those that take a few milliseconds
-there are four or two, for the same reason.
+One, unless recent calls of that name were short: then so many as are done in some 16 milliseconds, so that the child
+never waits for the parent between them, the parent is woken once for many of them, and a call never waits long behind
+them.
 """
 
 from typing import Final
 
 #: seconds of work that may lie in a channel
-_AHEAD: Final = 0.002
-#: seconds under which a call is brief
-BRIEF: Final = 0.001
+_AHEAD: Final = 0.016
 #: seconds under which a call has others behind it; less than `deadline` gives it until they are called back
 SHORT: Final = 0.004
 MOST: Final = 64
@@ -41,6 +39,4 @@ class Pace:
         recent = self._recent.get(name)
         if recent is None or recent >= SHORT:
             return 1
-        if recent >= BRIEF:
-            return 4 if recent < SHORT / 2 else 2
-        return max(2, min(MOST, int(_AHEAD / max(recent, 1e-6))))
+        return min(MOST, int(_AHEAD / max(recent, 1e-6)))

@@ -83,8 +83,6 @@ class Life:
                     return
             match self._channel.inbox.popleft():
                 case Call() as call:
-                    if not call.brief and self._slate.count:
-                        self._send()
                     yield from self._serve(call)
                 case Recall():
                     self._give_back()
@@ -153,11 +151,8 @@ class Life:
         fate.is_noted = True
         self._may_die(Step.NOTED)
         yield from self._pause()
-        if (
-            not self._channel.inbox
-            or self._world.loop.time() - self._waiting_since > loop._WAIT
-            or self._slate.count >= loop._CROWD
-        ):
+        waited = self._world.loop.time() - self._waiting_since
+        if loop.is_time_to_send(self._slate.count, len(self._channel.inbox), waited):
             self._send()
 
     def _send(self, *said: frames.FromChild) -> None:

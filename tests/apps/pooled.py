@@ -74,6 +74,12 @@ def outlast(seconds: float, then: str = "") -> str:
     return heard
 
 
+@app.task(name="wander")
+def wander(steps: int) -> int:
+    """Be deep in C for so many steps; no signal is looked at meanwhile."""
+    return sum(range(steps))
+
+
 @app.task(name="fail")
 def fail() -> None:
     """Fail."""

@@ -505,6 +505,19 @@ async def test_calls_behind_a_long_one_run_elsewhere() -> None:
         assert two.crew.lane.desk.load == 0
 
 
+async def test_what_is_done_before_one_that_hears_nothing() -> None:
+    """Outcomes that wait for company would wait for hours, and the limit of the one at work never be looked at."""
+    async with bench(1) as one:
+        await practised(one, "wander", 1)
+        quick = [one.submit("wander", 1) for _ in range(3)]
+        stuck = one.submit("wander", 10**11, hard=0.3)
+        behind = one.submit("wander", 1)
+        ended = await one.ended.take(5, PATIENCE)
+        assert [done.job for done in ended] == [*quick, stuck, behind], "one would wait for what comes after it"
+        assert [type(done.outcome) for done in ended] == [Returned] * 3 + [TimedOut, Returned]
+        assert one.crew.lane.desk.load == 0
+
+
 async def test_a_death_costs_one_call_of_many() -> None:
     """All calls that travelled with the one that killed its child would be lost, or run twice."""
     async with bench(1) as one:

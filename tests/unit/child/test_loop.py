@@ -35,9 +35,9 @@ from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 OK = Returned(b"1", "1")
 
 
-def call(seq: int, task: str = "nothing", *, brief: bool = False) -> Call:
+def call(seq: int, task: str = "nothing") -> Call:
     """Return a call."""
-    return Call(seq, task, f"id-{seq}", "", b"", 0, None, brief)
+    return Call(seq, task, f"id-{seq}", "", b"", 0, None)
 
 
 class Play:
@@ -125,14 +125,14 @@ def test_serves_in_order_to_the_end(play: Play) -> None:
     """A call would be left out, or the child not end with its channel."""
     play.tell(call(1), call(2))
     play.tell(call(3))
-    assert seqs(play.work()) == [[1], [2], [3]]
+    assert seqs(play.work()) == [[1, 2], [3]]
     assert play.ran == [1, 2, 3]
     assert play.slate.read() == (3, [])
 
 
 def test_brief_ones_leave_together(play: Play) -> None:
     """The parent would be woken for each of a thousand little calls."""
-    play.tell(*(call(seq, brief=True) for seq in range(1, 11)))
+    play.tell(*(call(seq) for seq in range(1, 11)))
     messages = play.work()
     assert [seq for message in seqs(messages) for seq in message] == list(range(1, 11))
     assert len(messages) < 5
@@ -142,25 +142,16 @@ def test_the_last_of_a_batch_does_not_wait(play: Play) -> None:
     """A result would be kept back although nothing is to come."""
     seen: list[list[int]] = []
     play.tasks["look"] = lambda: seen.extend(seqs(play.heard()))
-    play.tell(call(1, brief=True))
-    play.tell(call(2, "look", brief=True))
+    play.tell(call(1))
+    play.tell(call(2, "look"))
     play.work()
     assert seen == [[1]]
 
 
-def test_a_long_one_holds_nothing_up(play: Play) -> None:
-    """A result would wait a minute behind a call that is known to be long."""
-    seen: list[list[int]] = []
-    play.tasks["look"] = lambda: seen.extend(seqs(play.heard()))
-    play.tell(call(1, brief=True), call(2, "look"))
-    play.work()
-    assert seen == [[1]]
-
-
-def test_no_result_waits_longer_than_a_millisecond_by_itself(play: Play) -> None:
+def test_no_result_waits_long(play: Play) -> None:
     """Calls that turn out longer than thought would hold back what is done."""
-    play.tasks["sleep"] = lambda: time.sleep(0.002)
-    play.tell(*(call(seq, "sleep", brief=True) for seq in range(1, 5)))
+    play.tasks["sleep"] = lambda: time.sleep(0.005)
+    play.tell(*(call(seq, "sleep") for seq in range(1, 5)))
     assert max(len(message) for message in play.work()) <= 2
 
 
@@ -174,7 +165,7 @@ def test_stands_on_the_slate_meanwhile(play: Play) -> None:
         seen.append((began, heard + [frame.seq for frame in left if isinstance(frame, Done)]))
 
     play.tasks["look"] = look
-    play.tell(call(1, brief=True), call(2, brief=True), call(3, "look", brief=True))
+    play.tell(call(1), call(2), call(3, "look"))
     play.work()
     assert seen == [(3, [1, 2])]
 
@@ -186,7 +177,7 @@ def test_a_large_outcome_keeps_its_place(play: Play) -> None:
     def run(message: Call, _file: int | None) -> ChildOutcome:
         return large if message.seq == 2 else OK
 
-    play.tell(*(call(seq, brief=True) for seq in (1, 2, 3)))
+    play.tell(*(call(seq) for seq in (1, 2, 3)))
     play.child.work(run, Gauge(0), play.end_if_all_is_said)
     assert [seq for message in seqs(play.heard()) for seq in message] == [1, 2, 3]
 
@@ -203,7 +194,7 @@ def test_gives_back_what_has_not_begun(play: Play) -> None:
         seen.extend(play.heard())
 
     play.tasks["long"] = be_recalled
-    play.tell(call(1, brief=True), call(2, "long", brief=True), call(3), call(4))
+    play.tell(call(1), call(2, "long"), call(3), call(4))
     play.tell(call(5))
     last = play.work()
     assert seqs(seen) == [[1], []], "what was done leaves in the middle of the long one"
@@ -383,7 +374,7 @@ def test_gives_back_while_it_waits_for_an_answer(play: Play) -> None:
 def test_says_things_in_order(play: Play) -> None:
     """A line would be read before the end of the task before it."""
     play.tasks["speak"] = lambda: play.child.say("here\n")
-    play.tell(call(1, brief=True), call(2, "speak", brief=True))
+    play.tell(call(1), call(2, "speak"))
     flat = [frame for message in play.work() for frame in message]
     assert [type(frame) for frame in flat] == [Done, Said, Done]
 

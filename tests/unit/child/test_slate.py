@@ -1,7 +1,9 @@
 """The page that parent and child share."""
 
+import mmap
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,6 +63,41 @@ def test_what_was_sent_is_not_said_again(pair: tuple[Slate, Slate]) -> None:
     assert (child.count, parent.read()) == (0, (2, []))
     child.add(frames.pack(done(3)))
     assert parent.read() == (2, [done(3)])
+
+
+def test_is_looked_at_meanwhile(pair: tuple[Slate, Slate]) -> None:
+    """What a stuck child has done would be known when it is dead, or be half of this and half of that."""
+    parent, child = pair
+    child.start(7)
+    assert (parent.at_work, parent.unsent()) == (7, [])
+    child.add(frames.pack(done(7)))
+    assert parent.unsent() == [done(7)]
+    child.clear()
+    assert parent.unsent() == []
+
+
+def test_nothing_is_taken_while_it_changes() -> None:
+    """One outcome would be read with the end of another, as long, that has taken its place."""
+    parent, descriptor = Slate.make()
+    child = Slate(descriptor)
+
+    class Changing(mmap.mmap):
+        """A page on which the child writes between two looks of the parent."""
+
+        def __getitem__(self, at: Any) -> Any:
+            copy = super().__getitem__(at)
+            child.clear()
+            child.add(frames.pack(done(2)))
+            return copy
+
+    child.add(frames.pack(done(1)))
+    parent.close()
+    parent._page = Changing(descriptor, 2 * mmap.PAGESIZE)
+    os.close(descriptor)
+    assert parent.unsent() == []
+    assert child.read() == (0, [done(2)])
+    parent.close()
+    child.close()
 
 
 def test_what_is_too_large(pair: tuple[Slate, Slate]) -> None:

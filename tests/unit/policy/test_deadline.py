@@ -19,6 +19,7 @@ def calls(draw: st.DrawFn) -> AtWork:
     age = draw(spans)
     return AtWork(
         age=age,
+        still_for=draw(st.floats(0.0, age)),
         behind=draw(st.integers(0, 3)),
         recalled=draw(st.booleans()),
         soft=draw(st.none() | spans),
@@ -34,6 +35,7 @@ def call(**changes: Any) -> AtWork:
     """Return a call that nothing is due for, with changes."""
     quiet = AtWork(
         age=1.0,
+        still_for=1.0,
         behind=0,
         recalled=False,
         soft=None,
@@ -51,6 +53,7 @@ def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
     return attrs.evolve(
         at_work,
         age=at_work.age + seconds,
+        still_for=at_work.still_for + seconds,
         recalled=at_work.recalled or decided.recall,
         softened=at_work.softened or decided.soften,
         stopped=at_work.stopped or decided.stop,
@@ -72,9 +75,9 @@ def test_nothing_is_due_without_limits() -> None:
 
 def test_what_waits_behind_is_called_back_once() -> None:
     """A call would wait a minute behind one that was taken for brief, or be called back in every round."""
-    assert due(call(age=0.0, behind=2)) == Due(look_again_in=STALL)
-    assert due(call(age=STALL, behind=2)) == Due(recall=True)
-    assert due(call(age=60.0, behind=2, recalled=True)) == Due()
+    assert due(call(still_for=0.0, behind=2)) == Due(look_again_in=STALL)
+    assert due(call(still_for=STALL, behind=2)) == Due(recall=True)
+    assert due(call(still_for=60.0, behind=2, recalled=True)) == Due()
 
 
 def test_soft_then_hard() -> None:
@@ -136,5 +139,5 @@ def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
 @given(at_work=calls())
 def test_recalls_only_what_is_there(at_work: AtWork) -> None:
     """A child would be interrupted to give back nothing."""
-    waits_long = at_work.behind > 0 and at_work.age >= STALL
+    waits_long = at_work.behind > 0 and at_work.still_for >= STALL
     assert due(at_work).recall == (waits_long and not at_work.recalled)
