@@ -21,6 +21,16 @@ from hybridpool.child.voice import Voice
 _STILLBORN = 1
 
 
+def prepare() -> None:
+    """Do once in the zygote, before the first fork, what every child would do again."""
+    try:
+        import setproctitle
+    except ImportError:
+        return
+    # The first call looks for the command line in memory.
+    setproctitle.getproctitle()
+
+
 def live(order: Fork, channel: socket.socket, slate: int, zygote: int, program: Program | None) -> NoReturn:
     """Be a child, from just after the fork to the exit; never returns to the zygote's code.
 
@@ -110,11 +120,9 @@ def _take_name(name: str) -> None:
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         multiprocessing.current_process().name = name
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(f"[hybridpool: {name}]")
+    titles = sys.modules.get("setproctitle")
+    if titles is not None:
+        titles.setproctitle(f"[hybridpool: {name}]")
 
 
 def _flush() -> None:

@@ -174,6 +174,7 @@ def begin(control: socket.socket) -> Program | None:
         failure = load.failed("worker_init", error)
         _stop(control, str(failure), failure.details)
     threads = tuple(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    birth.prepare()
     # What is here now stays shared with every child: a collection must never write to it again.
     gc.collect()
     gc.freeze()

@@ -1,6 +1,7 @@
 """The app of the pool's tests. A task that waits asks the parent for something, and goes on when it is answered."""
 # ruff: noqa: T201  printing is what one of these tasks is for
 
+import gc
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hybridpool import App, current_task
@@ -78,6 +80,12 @@ def outlast(seconds: float, then: str = "") -> str:
 def wander(steps: int) -> int:
     """Be deep in C for so many steps; no signal is looked at meanwhile."""
     return sum(range(steps))
+
+
+@app.task(name="late_modules")
+def late_modules() -> list[str]:
+    """Name the modules that were imported after this process was forked: the others' are frozen."""
+    return [found.__name__ for found in gc.get_objects() if isinstance(found, ModuleType)]
 
 
 @app.task(name="fail")

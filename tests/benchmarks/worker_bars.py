@@ -44,8 +44,10 @@ BARS: Sequence[Bar] = (
     Bar("memory", "hybridpool, fat, 4 children", "after tasks", -0.6, "celery, fat, 4 children"),
     Bar("startstop", "hybridpool", "first task s", -0.5),
     Bar("startstop", "hybridpool", "gone s", -0.2),
-    Bar("ping", "hybridpool", "p50 ms", -3.0),
-    Bar("ping", "hybridpool", "p99 ms", -8.0),
+    Bar("ping", "hybridpool", "Celery's: p50", -3.0),
+    Bar("ping", "hybridpool", "Celery's: p99", -8.0),
+    Bar("ping", "hybridpool", "ready: p50", -3.0),
+    Bar("ping", "hybridpool", "ready: p99", -8.0),
 )
 
 

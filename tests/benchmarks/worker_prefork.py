@@ -6,19 +6,17 @@ from itertools import pairwise
 
 import attrs
 import psutil
-from celery import Celery
 
 from tests.benchmarks.worker_bench import Bench, Running, Trouble
 from tests.benchmarks.worker_desk import SENT
-from tests.benchmarks.worker_steady import SPIN, Figures, Sizes
+from tests.benchmarks.worker_ping import ping
+from tests.benchmarks.worker_steady import Figures, Sizes
 from tests.benchmarks.worker_systems import OURS, System
 
 NAP = 0.02
 LEAST, MOST = 1, 8
 #: seconds that a surplus child may idle; and after which an autoscaler is given up
 IDLE, SCALED = 1, 30.0
-#: seconds after which a ping is lost
-ECHO = 1.0
 
 
 @attrs.frozen
@@ -99,31 +97,6 @@ def _children(worker: Running) -> int:
     # a look at every process of the machine costs some milliseconds
     time.sleep(0.05)
     return len(psutil.Process(worker.process.pid).children(recursive=True))
-
-
-def ping(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
-    """`app.control.ping` of a Celery client, while both children have 1 ms tasks waiting: ms."""
-    queue = bench.queue()
-    template = bench.desk.template(system, queue, "spin", SPIN)
-    client = Celery("client", broker=bench.node.url)
-    found: list[float] = []
-    with client, bench.worker(system, queue) as worker:
-        worker.put(template, 4)
-        worker.until_done()
-        while len(found) < sizes.pings:
-            if worker.expected - worker.done() < 500:
-                worker.put(template, 500)
-            begun = time.perf_counter()
-            # the first answer will do: there is but one worker
-            if not client.control.ping(timeout=ECHO, limit=1):
-                break
-            found.append(1000 * (time.perf_counter() - begun))
-        worker.until_done()
-        worker.stop(queue)
-    found.sort()
-    if not found:
-        raise Trouble("none: it does not answer")
-    return {system.name: {"p50 ms": found[len(found) // 2], "p99 ms": found[int(len(found) * 0.99)]}}
 
 
 ALL: Mapping[str, Callable[[Bench, System, Sizes], dict[str, Figures]]] = {

@@ -472,6 +472,11 @@ async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
     assert ended.value == "done"
 
 
+async def test_nothing_is_imported_in_a_child(two: Bench) -> None:
+    """Every child would spend the time and the memory that the zygote could have spent once for all."""
+    assert (await two.run("late_modules")).value == []
+
+
 # ---- several calls in one channel ------------------------------------------------------------------------------------
 
 
