@@ -66,6 +66,24 @@ def test_long_result_is_cut(broker_url: str, queue_name: str) -> None:
         assert len(found[1]) == 1024
 
 
+def test_nobody_reads(broker_url: str, queue_name: str) -> None:
+    """A terminal that was stopped, or a collector of logs that hangs, would stop the worker."""
+    words = command("-A", "worker", "worker", "--default-queue", queue_name, "-c2")
+    env = environment({"HYBRIDPOOL_BROKER_URL": broker_url})
+    with subprocess.Popen(words, cwd=APPS, env=env, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            with client_of(broker_url, queue_name) as us:
+                # more lines than a pipe holds
+                sums = [us.send_task("worker.add", (number, 1)) for number in range(1000)]
+                assert [found.get(PATIENCE) for found in sums] == list(range(1, 1001))
+            worker.terminate()
+            _, text = worker.communicate(timeout=PATIENCE)
+        finally:
+            worker.kill()
+    assert worker.returncode == 0
+    assert len(re.findall(r"(?m)^\[.*Task worker\.add\[.*succeeded in", text)) == 1000, "what nobody read was lost"
+
+
 def test_level(broker_url: str, queue_name: str) -> None:
     """`--loglevel` would hold for the parent and not for its children, or the other way round."""
     with Worker(broker_url, queue_name, "-c1", "-l", "warning", ready=0) as worker:

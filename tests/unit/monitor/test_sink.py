@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -96,3 +97,64 @@ def test_text_that_is_no_unicode(pipe: Pipe) -> None:
     """A file name in a log line would end the worker."""
     Sink(pipe[1]).write("file-\udc80 ä\n")
     assert os.read(pipe[0], 100) == "file-\\udc80 ä\n".encode()
+
+
+async def received(readable: int, end: str) -> str:
+    """Read until the end comes."""
+    text = ""
+    with anyio.fail_after(10):
+        while not text.endswith(end):
+            text += (await anyio.to_thread.run_sync(os.read, readable, 65536)).decode()
+    return text
+
+
+@pytest.mark.may_block  # a pipe as others have it: blocking
+async def test_nobody_reads_for_a_while() -> None:
+    """A terminal that was stopped would stop the worker: no task, no heartbeat, no answer."""
+    readable, writable = os.pipe()
+    sink = Sink(writable)
+    lines = [f"{number:06d} {'x' * 90}\n" for number in range(10_000)]
+    for at in range(0, 10_000, 100):
+        for line in lines[at : at + 100]:
+            sink.write(line)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+    assert await received(readable, lines[-1]) == "".join(lines)
+    assert os.get_blocking(writable), "others write there too, and do not expect that"
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.may_block  # a pipe as others have it: blocking
+async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log would take all memory, or miss something without a word."""
+    monkeypatch.setattr("hybridpool.monitor.sink._MOST", 200_000)
+    readable, writable = os.pipe()
+    sink = Sink(writable)
+    for number in range(10_000):
+        sink.write(f"{number:06d} {'x' * 90}\n")
+        if number % 100 == 99:
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+    kept = 0
+    os.set_blocking(readable, False)
+    with anyio.fail_after(10):
+        while not caplog.messages:
+            await anyio.lowlevel.checkpoint()
+            with suppress(BlockingIOError):
+                kept += os.read(readable, 65536).count(b"\n")
+    assert caplog.messages == [f"{10_000 - kept} lines of this log are missing here: nobody read it"]
+    assert 0 < kept < 5000
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.may_block  # a pipe as others have it: blocking
+async def test_last_words_that_nobody_reads() -> None:
+    """A worker would not end before somebody reads its log."""
+    readable, writable = os.pipe()
+    sink = Sink(writable)
+    sink.write("x" * 100_000 + "\n")
+    sink.flush()
+    os.close(readable)
+    os.close(writable)
