@@ -7,6 +7,8 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 
+import attrs
+
 from hybridpool import events
 from hybridpool.answering import Received
 from hybridpool.brokers.base import Broker
@@ -23,7 +25,6 @@ from hybridpool.protocol.head import read_head
 from hybridpool.settle import Settler
 from hybridpool.task import TaskOptions
 
-_PACE = RetryPace()
 #: seconds; what comes no earlier than that before its time waits here, since the broker counts whole ones
 _HOLD = 1.0
 #: seconds; timers may come a little early by the clock on the wall
@@ -59,7 +60,8 @@ class Intake:
         self._too_late: list[Delivery] = []
         #: what waits here for the last moment before its time
         self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
-        self._paces = {name: _pace(task) for name, task in tasks.items()}
+        self._terms_of = {name: _both_terms(task, settings) for name, task in tasks.items()}
+        self._terms_of_others = _both_terms(TaskOptions(name=""), settings)
         self._gate = Gate(
             tasks=tasks.keys(),
             accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content),
@@ -81,8 +83,7 @@ class Intake:
             return
         match admit(self._gate, head, delivery, dt.datetime.now(dt.UTC)):
             case Admitted():
-                self._bus.emit(events.TaskReceived(head.name, head.id))
-                self._hand_over(received)
+                self._accept(received)
             case Denied() as denied:
                 self._settler.denied(received, denied)
             case TooLate():
@@ -97,8 +98,7 @@ class Intake:
 
         def go_on() -> None:
             del self._held[id(received)]
-            self._bus.emit(events.TaskReceived(received.head.name, received.head.id))
-            self._hand_over(received)
+            self._accept(received)
 
         timer = asyncio.get_running_loop().call_later(seconds + _SURELY, go_on)
         self._held[id(received)] = (received.delivery, timer)
@@ -137,8 +137,9 @@ class Intake:
         """Tell whether a job's message is the broker's again once the connection is lost."""
         return isinstance(job.cargo, Received) and not job.cargo.acknowledged
 
-    def _hand_over(self, received: Received) -> None:
+    def _accept(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
+        self._bus.emit(events.TaskReceived(head.name, head.id))
         early = not received.terms.acks_late
         task = self._tasks[head.name]
         job = Job(
@@ -182,21 +183,21 @@ class Intake:
         self._settler.done(received, outcome, child, runtime)
 
     def _terms(self, head: Head, delivery: Delivery) -> Terms:
-        options = self._tasks.get(head.name)
-        settings = self._settings
-        late = options.acks_late if options else None
-        ignore = options.ignore_result if options else None
-        limit = options.max_deliveries if options else None
-        return Terms(
-            wants_result=(
-                not head.ignore_result
-                and not (settings.task_ignore_result if ignore is None else ignore)
-                and self._settler.wants_result(delivery)
-            ),
-            acks_late=settings.task_acks_late if late is None else late,
-            max_deliveries=settings.task_max_deliveries if limit is None else limit,
-            pace=self._paces.get(head.name, _PACE),
-        )
+        with_result, without = self._terms_of.get(head.name, self._terms_of_others)
+        wanted = with_result.wants_result and not head.ignore_result and self._settler.wants_result(delivery)
+        return with_result if wanted else without
+
+
+def _both_terms(task: TaskOptions, settings: Settings) -> tuple[Terms, Terms]:
+    """Return a task's terms if somebody waits for its result (unless it has none), and if nobody does."""
+    ignore = settings.task_ignore_result if task.ignore_result is None else task.ignore_result
+    with_result = Terms(
+        wants_result=not ignore,
+        acks_late=settings.task_acks_late if task.acks_late is None else task.acks_late,
+        max_deliveries=settings.task_max_deliveries if task.max_deliveries is None else task.max_deliveries,
+        pace=_pace(task),
+    )
+    return with_result, attrs.evolve(with_result, wants_result=False)
 
 
 def _pace(task: TaskOptions) -> RetryPace:
@@ -208,6 +209,8 @@ def _pace(task: TaskOptions) -> RetryPace:
     )
 
 
-def _first(*limits: float | None) -> float | None:
+def _first(message: float | None, task: float | None, worker: float | None) -> float | None:
     """Of the message's, the task's and the worker's limit, the first there is."""
-    return next((limit for limit in limits if limit is not None), None)
+    if message is not None:
+        return message
+    return worker if task is None else task

@@ -63,9 +63,12 @@ def _table(data: bytes, at: int) -> tuple[dict[str, object], int]:
         at = stop + 1
         # the two commonest here, without another call
         if kind == _TEXT:
-            stop = at + 4 + _LENGTH.unpack_from(data, at)[0]
-            found[name] = _text(data, at + 4, stop)
-            at = stop
+            begin = at + 4
+            at = begin + _LENGTH.unpack_from(data, at)[0]
+            try:
+                found[name] = data[begin:at].decode()
+            except UnicodeDecodeError:
+                found[name] = data[begin:at]
         elif kind == _NONE:
             found[name] = None
         else:
