@@ -1,7 +1,6 @@
 """What somebody who mistyped a name probably meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -12,6 +11,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     :return: None if nothing is near enough to be worth showing.
     """
+    # Not above: every process of a worker would carry it for a mistake that nobody made.
+    from difflib import get_close_matches
+
     candidates = sorted(known)
     close = get_close_matches(name, candidates, n=1, cutoff=0.75)
     if close:
