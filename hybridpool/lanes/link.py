@@ -231,7 +231,10 @@ class Link:
         return back, lost
 
     def _begin_head(self, now: float) -> None:
-        self.head_since = self.still_since = now
+        if not self.in_hand or self.in_hand[0][0] != self._begun:
+            self.still_since = now
+        # Else it was seen at work before the outcomes of those before it were heard.
+        self.head_since = self.still_since
         if self.recalled or self.softened or self.stopped or self.verdict is not None:
             self.recalled = self.softened = self.stopped = False
             self.verdict = None

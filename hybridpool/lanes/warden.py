@@ -59,8 +59,9 @@ class Warden:
         """Look at every call at work, do what is due, and set the timer for the next."""
         now = self._nursery.clock()
         for link in list(self._busy):
-            if link.in_hand:
-                self._collect(link, now)
+            if link.in_hand and (unsent := link.look(now)):
+                # It is stuck in a call, and has done others before.
+                self._hear(link, unsent)
             if not link.in_hand:
                 continue
             decided = due(_at_work(link, now))
@@ -73,14 +74,6 @@ class Warden:
         if link.in_hand and link.in_hand[0][0] == seq and link.verdict is None and link.doom():
             link.verdict = verdict
             self._nursery.kill(link)
-
-    def _collect(self, link: Link, now: float) -> None:
-        """Take from the slate what a child that is stuck in a call has done before it."""
-        unsent, since = link.look(now), link.still_since
-        if unsent:
-            self._hear(link, unsent)
-            # The call that is the first in hand now is the one it is stuck in.
-            link.head_since = link.still_since = since
 
     def _act(self, link: Link, decided: Due, now: float) -> None:
         seq, job = link.in_hand[0]

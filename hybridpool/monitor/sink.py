@@ -35,7 +35,7 @@ class Sink:
         self._descriptor = descriptor
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
-        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._is_file = _is_file(descriptor)
         self._lines: list[str] = []
         self._unread = b""
         self._lost = 0
@@ -92,3 +92,11 @@ class Sink:
                 rest = rest[:0]
             self._unread = bytes(rest)
             return len(rest)
+
+
+def _is_file(descriptor: int) -> bool:
+    """Tell whether it takes everything at once; one that is closed does, in its way."""
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return True

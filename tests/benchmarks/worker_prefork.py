@@ -1,13 +1,16 @@
 """What only prefork workers do: replace children after so many tasks, grow and shrink, answer a ping meanwhile."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import attrs
 import psutil
 
-from tests.benchmarks.worker_bench import Bench, Running, Trouble
+from tests.benchmarks import worker_work as work
+from tests.benchmarks.worker_bench import DEADLINE, ROOT, Bench, Running, Trouble
 from tests.benchmarks.worker_desk import SENT
 from tests.benchmarks.worker_ping import ping
 from tests.benchmarks.worker_steady import Figures, Sizes
@@ -41,7 +44,20 @@ def recycle(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
         Case("-c 2, every 100", 2, 100, most),
         Case("-c 2, every 10", 2, 10, least),
     )
-    return {f"{system.name} {case.name}": _recycled(bench, system, case, sizes.patience) for case in cases}
+    found = {f"{system.name} {case.name}": _recycled(bench, system, case, sizes.patience) for case in cases}
+    if system.name == OURS:
+        found |= {f"fork and exit alone {case.name}": _forked(bench, case) for case in cases if case.every}
+    return found
+
+
+def _forked(bench: Bench, case: Case) -> Figures:
+    marks, counts = bench.folder / "marks-of-forks", bench.folder / "counts-of-forks"
+    marks.write_bytes(b"")
+    counts.write_bytes(bytes(work.SLOTS * 8))
+    environment = {**bench.environment, work.QUEUE: "none", work.COUNTS: str(counts), work.MARKS: str(marks)}
+    words = [sys.executable, "-m", "tests.benchmarks.worker_fork", case.children, case.every, case.tasks]
+    subprocess.run(list(map(str, words)), cwd=ROOT, env=environment, check=True, timeout=DEADLINE)
+    return _figures(sorted(started for _, started in work.MARK.iter_unpack(marks.read_bytes())), case, 0.0)
 
 
 def _recycled(bench: Bench, system: System, case: Case, patience: float) -> Figures:
@@ -62,6 +78,10 @@ def _recycled(bench: Bench, system: System, case: Case, patience: float) -> Figu
             raise Trouble(f"{len(moments)} tasks done in {patience:g} s")
         if len(moments) == case.tasks:
             worker.stop(queue)
+    return _figures(moments, case, patience)
+
+
+def _figures(moments: Sequence[float], case: Case, patience: float) -> Figures:
     gap = max(after - before for before, after in pairwise(moments))
     # what was not done was waited for
     took = moments[-1] - moments[0] if len(moments) == case.tasks else patience

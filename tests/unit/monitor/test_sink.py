@@ -93,6 +93,13 @@ def test_a_reader_that_is_gone() -> None:
     os.close(writable)
 
 
+def test_a_descriptor_that_is_closed(pipe: Pipe) -> None:
+    """A worker that was started without stderr would not start."""
+    free = os.dup(pipe[1])
+    os.close(free)
+    Sink(free).write("one\n")
+
+
 def test_text_that_is_no_unicode(pipe: Pipe) -> None:
     """A file name in a log line would end the worker."""
     Sink(pipe[1]).write("file-\udc80 ä\n")

@@ -1,0 +1,69 @@
+"""What the parent knows of a child's call at work, by what it hears and by what stands on the slate."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hybridpool.child import frames
+from hybridpool.child.frames import Done, Returned
+from hybridpool.child.slate import Slate
+from hybridpool.lanes.job import Job
+from hybridpool.lanes.link import Link
+from hybridpool.policy.deadline import STALL
+from hybridpool.policy.lifecycle import Happening
+from hybridpool.policy.recycle import RecycleLimits
+
+
+def job() -> Job:
+    """Return a call."""
+    return Job(task="t", id="", content_type="", body=b"", on_done=lambda *_: None)
+
+
+def done(seq: int) -> Done:
+    """Return an outcome."""
+    return Done(seq, Returned(b"", ""), 0.0, 0)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Link, Slate]]:
+    """Make the parent's view of an idle child, and the child's view of the page they share."""
+    link = Link("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, slate = link.open(lambda *_: None, lambda _: None)
+    link.happens(Happening.READY)
+    page = Slate(slate)
+    os.close(slate)
+    with socket.socket(fileno=channel):
+        yield link, page
+    link.happens(Happening.RETIRE)
+    link.bury()
+    page.close()
+
+
+async def test_time_of_a_call_behind_others(pair: tuple[Link, Slate]) -> None:
+    """The limit of a call would begin anew when the outcome of the one before it is heard, hours later."""
+    link, page = pair
+    link.give([job(), job()], 0.0)
+    page.start(1)
+    page.add(frames.pack(done(1)))
+    page.start(2)
+    assert link.look(1.0) == [], "it goes on, and may send it at any moment"
+    assert link.look(1.0 + 2 * STALL) == [done(1)]
+    assert link.take(1, 50.0) is not None
+    assert (link.head_since, link.still_since) == (1.0, 1.0)
+    assert link.look(60.0) == [], "it was heard of"
+
+
+async def test_time_of_a_call_that_came_later(pair: tuple[Link, Slate]) -> None:
+    """A child that was paused just before it sent would be killed for a call that it has not seen yet."""
+    link, page = pair
+    link.give([job()], 0.0)
+    page.start(1)
+    page.add(frames.pack(done(1)))
+    assert link.look(1.0) == []
+    assert link.look(50.0) == [done(1)]
+    assert link.take(1, 50.0) is not None
+    link.happens(Happening.DONE)
+    link.give([job()], 50.0)
+    assert (link.head_since, link.still_since) == (50.0, 50.0)
