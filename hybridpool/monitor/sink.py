@@ -55,8 +55,11 @@ class Sink:
 
     def flush(self) -> None:
         """Write now what was given so far; wait a moment for a reader."""
+        # One of its own, as no two threads may ask the same one.
+        room = select.poll()
+        room.register(self._descriptor, select.POLLOUT)
         left = self._write()
-        while left and self._poll.poll(_PATIENCE * 1000):
+        while left and room.poll(_PATIENCE * 1000):
             left = self._write()
 
     def _turn(self) -> None:

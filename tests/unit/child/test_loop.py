@@ -150,6 +150,7 @@ def test_the_last_of_a_batch_does_not_wait(play: Play) -> None:
 
 def test_no_result_waits_long(play: Play) -> None:
     """Calls that turn out longer than thought would hold back what is done."""
+    # It is the task's work, longer than an outcome may wait.
     play.tasks["sleep"] = lambda: time.sleep(0.005)
     play.tell(*(call(seq, "sleep") for seq in range(1, 5)))
     assert max(len(message) for message in play.work()) <= 2

@@ -1,5 +1,6 @@
 """Where log lines go."""
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -163,5 +164,30 @@ async def test_last_words_that_nobody_reads() -> None:
     sink = Sink(writable)
     sink.write("x" * 100_000 + "\n")
     sink.flush()
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.may_block  # a pipe as others have it: blocking
+async def test_a_thread_that_waits_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that logs while nobody reads would end the log of the loop."""
+    monkeypatch.setattr("hybridpool.monitor.sink._PATIENCE", 0.2)
+    readable, writable = os.pipe()
+    sink = Sink(writable)
+    sink.write("x" * 100_000 + "\n")
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    thread = asyncio.create_task(asyncio.to_thread(sink.flush))
+    written = 0
+    while not thread.done():
+        sink.write("from the loop\n")
+        written += 1
+        await asyncio.wait([thread], timeout=0.01)
+    sink.write("the end\n")
+    assert failures == []
+    assert written > 1
+    assert (await received(readable, "the end\n")).count("\n") == written + 2
     os.close(readable)
     os.close(writable)
