@@ -1,9 +1,10 @@
-"""The rules of the house, kept by a machine: sizes, import contracts, light imports, few mocks."""
+"""The rules of the house, kept by a machine: import contracts, light imports, few mocks. Sizes are advice."""
 
 import ast
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "hybridpool").rglob("*.py"))
-FILE_LINES = 300
-FUNCTION_LINES = 40
-CLASS_METHODS = 15
+FILE_LINES = 400
+FUNCTION_LINES = 60
+CLASS_METHODS = 20
 MOCKS = 20
 HEAVY = ("asyncio", "anyio", "aio_pika", "uvloop")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def size_advice(path: Path) -> Iterator[str]:
+    """Yield what is larger than usual in a file."""
+    if (lines := len(path.read_text().splitlines())) > FILE_LINES:
+        yield f" has {lines} lines (usual: up to {FILE_LINES})"
+    for node in functions(path):
+        if (size := body_lines(node)) > FUNCTION_LINES:
+            yield f":{node.lineno} {node.name} has {size} lines (usual: up to {FUNCTION_LINES})"
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ClassDef):
+            methods = sum(isinstance(part, Function) and not is_overload(part) for part in node.body)
+            if methods > CLASS_METHODS:
+                yield f":{node.lineno} {node.name} has {methods} methods (usual: up to {CLASS_METHODS})"
 
 
 @pytest.fixture(params=LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
@@ -27,23 +42,11 @@ def source(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_files_are_short(source: Path) -> None:
-    """A file would hold more than one idea, and a change no longer have one address."""
-    assert len(source.read_text().splitlines()) <= FILE_LINES
-
-
-def test_functions_are_short(source: Path) -> None:
-    """A function could no longer be seen whole."""
-    long = {node.name: size for node in functions(source) if (size := body_lines(node)) > FUNCTION_LINES}
-    assert not long
-
-
-def test_classes_are_small(source: Path) -> None:
-    """A class that does everything would grow, as in every old worker."""
-    classes = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.ClassDef)]
-    methods = {node.name: [part for part in node.body if isinstance(part, Function)] for node in classes}
-    counts = {name: sum(not is_overload(part) for part in parts) for name, parts in methods.items()}
-    assert not {name: count for name, count in counts.items() if count > CLASS_METHODS}
+def test_sizes_are_advice() -> None:
+    """A file, function or class beyond the usual size is named in a warning; what it costs to split is for people."""
+    for path in LIBRARY:
+        for advice in size_advice(path):
+            warnings.warn(f"advice on size: {path.relative_to(ROOT)}{advice}", stacklevel=1)
 
 
 def test_files_say_what_they_are_for(source: Path) -> None:
