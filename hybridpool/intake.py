@@ -75,8 +75,12 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        if delivery.redelivered and self._settler.answering.recognises(delivery, head):
-            return
+        answering = self._settler.answering
+        if delivery.redelivered:
+            if answering.recognises(delivery, head):
+                return
+        elif answering.comebacks.is_expecting:
+            answering.arrived(delivery, head)
         received = Received(delivery, head, self._terms(head, delivery))
         if self._is_revoked(head.id):
             self._settler.revoked(received)
@@ -124,13 +128,17 @@ class Intake:
             self._broker.requeue(delivery)
         return len(unstarted)
 
-    def lost(self, at_work: Iterable[Job]) -> None:
+    def lost(self, at_work: Iterable[Job], waiting: Iterable[Job] = ()) -> None:
         """Note that the connection went: what waits here is the broker's again, what is at work goes on.
 
         :param at_work: the jobs that children have in hand.
+        :param waiting: those that no child has begun.
         """
         self.drop_held()
-        self._settler.answering.lost(job.cargo for job in at_work if isinstance(job.cargo, Received))
+        self._settler.answering.lost(
+            (job.cargo for job in at_work if isinstance(job.cargo, Received)),
+            (job.cargo for job in waiting if isinstance(job.cargo, Received)),
+        )
 
     @staticmethod
     def is_void(job: Job) -> bool:

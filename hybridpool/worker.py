@@ -146,6 +146,7 @@ class Worker:
                 settling,
                 self._prepared.node,
                 settings.task_default_queue_type,
+                self._consuming.make_room,
             )
             relay = Relay(self._broker, settling, settings)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
@@ -170,6 +171,7 @@ class Worker:
                 finally:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
+                    settler.leave()
 
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
@@ -249,8 +251,9 @@ class Worker:
         match fact:
             case events.BrokerLost():
                 # Their messages went back when the connection broke; to run them too would run them twice.
+                waiting = [job for job in lane.desk.waiting if intake.is_void(job)]
                 lane.forget_waiting(intake.is_void)
-                intake.lost(lane.desk.at_work())
+                intake.lost(lane.desk.at_work(), waiting)
             case events.PoolScaled():
                 self._consuming.resize(lane.size)
             case _:

@@ -128,11 +128,18 @@ def _settling_line(fact: events.Fact) -> None:
         case events.TaskCameBack(name, id, is_done):
             what = "it is done, and acknowledged now" if is_done else "it is still at work here, and not begun again"
             _say(INFO, "Task %s[%s] was delivered again: %s", name, id, what)
-        case events.SettleDelayed(name, id, reason):
-            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for a connection", name, id, reason)
-        case events.SettleFailed(name, id, reason, comes_again):
-            then = "the broker will deliver it again" if comes_again else "it does not come again"
+        case events.SettleDelayed(name, id, reason, waits_for):
+            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for %s", name, id, reason, waits_for)
+        case events.SettleFailed(name, id, reason, then):
             _say(ERROR, "Task %s[%s] cannot be settled: %s; %s", name, id, reason, then)
+        case events.TooManyHeld(queue, limit):
+            _say(
+                ERROR,
+                "%d messages wait here because the broker does not take what follows from them (see the lines above): "
+                "no more are taken in their place, and queue %s may stand still until the cause is mended",
+                limit,
+                queue,
+            )
         case _:
             _broker_line(fact)
 

@@ -3,74 +3,149 @@
 Two kinds come back: what was at work when the connection went, and what was acknowledged so shortly before that the
 broker may not have heard it. Each is expected once, for a while; a message that comes back later, or to another worker,
 is run again.
+
+A message that is not among them must not be taken for one of them: it would be acknowledged unrun. A caller may choose
+the id of a task, and use it twice; a dead letter that is sent back has the counts of its first delivery. So only those
+answers are expected that the broker may not have heard, each for a time of its own, and none under the key of a message
+that was seen since.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 from hybridpool.message import Head
 
 T = TypeVar("T")
 
-#: answers that the broker may not have heard; more than a worker has messages in hand
-RECENT: Final = 1000
 #: seconds; whatever the broker has back it delivers soon, to whoever has room
 EXPECTED_FOR: Final = 600.0
 
-#: what tells one delivery of a message from its next attempt: name, id, retries, deaths of its children
-Key = tuple[str, str, int, int]
+#: what tells one delivery of a message from its next attempt: name, id, retries, deaths of its children, and a mark of
+#: the caller's
+Key = tuple[str, str, int, int, object]
 
 
 class Comebacks(Generic[T]):
     """Knows again what comes a second time."""
 
     def __init__(self) -> None:
-        self._recent: deque[Head] = deque(maxlen=RECENT)
-        #: what is expected, with who has it in hand; None: it is done
-        self._expected: dict[Key, T | None] = {}
-        self._until = 0.0
+        #: answers that the broker may not have heard: given since it was last asked, and given before
+        self._fresh: list[tuple[Head, object]] = []
+        self._asked: list[tuple[Head, object]] = []
+        #: what is expected, in the order of its end: that time, and who has it in hand; None: it is done
+        self._expected: dict[Key, list[tuple[float, T | None]]] = {}
 
     def __len__(self) -> int:
         """How many are expected."""
-        return len(self._expected)
+        return sum(map(len, self._expected.values()))
 
-    def answered(self, head: Head) -> None:
-        """Note that a message was acknowledged for good."""
-        self._recent.append(head)
-        if self._expected and (key := _key(head)) in self._expected:
-            self._expected[key] = None
+    @property
+    def is_expecting(self) -> bool:
+        """Whether anything is expected."""
+        return bool(self._expected)
 
-    def forget(self, head: Head) -> None:
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the broker may not have heard every answer."""
+        return bool(self._fresh or self._asked)
+
+    def answered(self, head: Head, mark: object = None) -> None:
+        """Note that a message was acknowledged for good.
+
+        :param mark: what else tells it from another message of its id.
+        """
+        expected = self._expected.get(_key(head, mark), ()) if self._expected else ()
+        for at, (until, holder) in enumerate(expected):
+            if holder is not None:
+                # one of those in hand is done; its message is not here, and comes again
+                self._expected[_key(head, mark)][at] = until, None
+                return
+        self._fresh.append((head, mark))
+
+    def ask(self) -> None:
+        """Note that the broker is asked now; what is answered later it may not have heard when it speaks."""
+        self._asked += self._fresh
+        self._fresh = []
+
+    def heard(self) -> None:
+        """Note that the broker has heard every answer before it was last asked."""
+        self._asked = []
+
+    def forget(self, head: Head, mark: object = None) -> None:
         """Note that the same message, with the same counts, is meant to come again."""
-        self._expected.pop(_key(head), None)
-        if head in self._recent:
-            self._recent.remove(head)
+        self._expected.pop(_key(head, mark), None)
 
-    def lost(self, in_hand: Iterable[tuple[Head, T]], now: float) -> None:
+    def lost(
+        self,
+        in_hand: Sequence[tuple[Head, T]],
+        now: float,
+        *,
+        marks: Sequence[object] = (),
+        waiting: Iterable[tuple[Head, object]] = (),
+    ) -> None:
         """Note that the connection went.
 
         :param in_hand: what is not acknowledged yet, and who has it.
         :param now: monotonic seconds.
+        :param marks: of those in hand; empty: they have none.
+        :param waiting: messages that were here and not begun: they come again, and must be run.
         """
         self._drop_old(now)
-        self._expected.update((_key(head), None) for head in self._recent)
-        self._recent.clear()
-        self._expected.update((_key(head), holder) for head, holder in in_hand)
-        self._until = now + EXPECTED_FOR
+        unheard, self._asked, self._fresh = [*self._asked, *self._fresh], [], []
+        for head, mark in unheard:
+            self._expect(_key(head, mark), now, None)
+        for at, (head, holder) in enumerate(in_hand):
+            self._expect(_key(head, marks[at] if marks else None), now, holder)
+        for head, mark in waiting:
+            self.renewed(head, mark)
 
-    def claim(self, head: Head, now: float) -> tuple[bool, T | None]:
-        """Tell of a message that came back whether it was expected, and who has it in hand; None: it is done."""
+    def _expect(self, key: Key, now: float, holder: T | None) -> None:
+        """Expect one more message.
+
+        The connection is lost once, and so it is said after each attempt to get another: who has a message in hand has
+        it once.
+        """
+        others = [
+            one for one in self._expected.pop(key, ()) if one[0] >= now and (holder is None or one[1] is not holder)
+        ]
+        # taken out and put back, so that what ends first stands first
+        self._expected[key] = [*others, (now + EXPECTED_FOR, holder)]
+
+    def renewed(self, head: Head, mark: object = None) -> None:
+        """Note another message of the same id and counts: what is done under that key is expected no more."""
+        key = _key(head, mark)
+        held = [one for one in self._expected.get(key, ()) if one[1] is not None]
+        if held:
+            self._expected[key] = held
+        else:
+            self._expected.pop(key, None)
+
+    def claim(self, head: Head, now: float, mark: object = None) -> tuple[bool, T | None]:
+        """Tell of a message that came back whether it was expected, and who has it in hand; None: it is done.
+
+        What is in hand is claimed first: its run goes on, and needs a message to acknowledge.
+        """
         self._drop_old(now)
-        key = _key(head)
-        if key not in self._expected:
+        key = _key(head, mark)
+        expected = self._expected.get(key)
+        if expected is None:
             return False, None
-        return True, self._expected.pop(key)
+        at = next((at for at, (_, holder) in enumerate(expected) if holder is not None), 0)
+        _, holder = expected.pop(at)
+        if not expected:
+            del self._expected[key]
+        return True, holder
 
     def _drop_old(self, now: float) -> None:
-        if now > self._until:
-            self._expected.clear()
+        """Drop what has been expected for too long. A key stands where its last entry was put."""
+        old: list[Key] = []
+        for key, expected in self._expected.items():
+            if expected[-1][0] >= now:
+                break
+            old.append(key)
+        for key in old:
+            del self._expected[key]
 
 
-def _key(head: Head) -> Key:
-    return head.name, head.id, head.retries, head.lost_before
+def _key(head: Head, mark: object) -> Key:
+    return head.name, head.id, head.retries, head.lost_before, mark

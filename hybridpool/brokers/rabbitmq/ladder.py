@@ -20,7 +20,7 @@ from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.topology import Topology
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 
 LEVELS: Final = 28
 LONGEST: Final = 2**LEVELS - 1
@@ -50,7 +50,7 @@ class Ladder:
 
         :param delay: seconds, from 1; what is beyond 8.5 years counts as that.
         :returns: exchange and routing key to publish with.
-        :raises BrokerError: if there is no such queue.
+        :raises QueueNotFound: if there is no such queue.
         """
         delay = min(delay, LONGEST)
         levels = delay.bit_length()
@@ -91,7 +91,7 @@ class Ladder:
                 if queue not in self._bound:
                     await channel.exchange_bind(_OURS, _END, routing_key=exactly)
         except foreign.ChannelNotFoundEntity as error:
-            raise BrokerError(f"no queue takes a message for {queue}: {reason(error)}") from error
+            raise QueueNotFound(f"no queue takes a message for {queue}: {reason(error)}") from error
 
 
 def routing_key(queue: str, delay: int) -> str:

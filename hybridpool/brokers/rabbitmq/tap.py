@@ -15,6 +15,7 @@ from hybridpool.brokers.rabbitmq.frames import (
     ALIVE,
     AROUND,
     BODY,
+    CLOSE,
     DELIVER,
     END,
     HEAD,
@@ -44,6 +45,8 @@ class Ear:
         """:param confirmed: takes a tag, whether it speaks for all before it, and whether they were taken well."""
         self._message = message
         self._confirmed = confirmed
+        #: the broker has closed the channel
+        self.is_closed = False
         self._method = b""
         self._said = self._properties = b""
         self._missing = 0
@@ -60,6 +63,8 @@ class Ear:
                 tag, multiple = frames.read_confirm(data[start + 4 : stop])
                 self._confirmed(tag, multiple, method == ACK)
                 return True
+            if method == CLOSE:
+                self.is_closed = True
             return False
         if not self._method:
             return False

@@ -9,7 +9,7 @@ from pamqp.common import FieldTable
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 from hybridpool.message import QueueSpec
 
 
@@ -39,6 +39,10 @@ class Topology:
                 )
                 if spec.fanout is not None:
                     await channel.queue_bind(spec.name, spec.fanout)
+        except foreign.ChannelAccessRefused:
+            # Whoever may not make queues uses those that are there.
+            if not await self.exists(spec.name):
+                raise
         except foreign.ChannelPreconditionFailed as error:
             await self.depth(spec.name)
             self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
@@ -57,14 +61,22 @@ class Topology:
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 
-        :raises BrokerError: if there is no such queue.
+        :raises QueueNotFound: if there is no such queue.
         """
         try:
             async with self.scratch() as channel:
                 told = await channel.queue_declare(queue, passive=True)
         except foreign.ChannelNotFoundEntity as error:
-            raise BrokerError(f"queue {queue!r} does not exist") from error
+            raise QueueNotFound(f"queue {queue!r} does not exist") from error
         return told.message_count or 0
+
+    async def exists(self, queue: str) -> bool:
+        """Tell whether there is such a queue, as far as this user may know."""
+        try:
+            await self.depth(queue)
+        except (QueueNotFound, foreign.ChannelAccessRefused):
+            return False
+        return True
 
     @asynccontextmanager
     async def scratch(self) -> AsyncGenerator[Channel]:
