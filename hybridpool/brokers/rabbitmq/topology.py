@@ -95,6 +95,9 @@ def arguments(spec: QueueSpec) -> FieldTable:
         told["x-queue-type"] = spec.kind
     if spec.max_priority is not None:
         told["x-max-priority"] = spec.max_priority
+    if spec.max_length is not None:
+        told["x-max-length"] = spec.max_length
+        told["x-overflow"] = "reject-publish"
     if spec.expires is not None:
         told["x-expires"] = spec.expires
     return told

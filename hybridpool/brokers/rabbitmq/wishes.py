@@ -36,6 +36,8 @@ class Wishes:
         """
         async with self._lock:
             with session.guard("restore"):
+                for spec in self._queues.values():
+                    self._note(spec, session)
                 lost = {spec.name for spec in self._queues.values() if not await _declared(session, spec)}
                 # before the first delivery: whoever gets one may want to publish
                 self.session = session
@@ -69,10 +71,16 @@ class Wishes:
         async with self._lock:
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"declare {spec.name}"):
+                    self._note(spec, self.session)
                     await self.session.topology.declare(_named(spec, self.session))
                     if spec.is_target:
                         await self.session.publisher.ladder.prepare(spec.name, LONGEST)
             self._queues[spec.name] = spec
+
+    @staticmethod
+    def _note(spec: QueueSpec, session: Session) -> None:
+        if spec.expires is not None or spec.private:
+            session.publisher.ladder.fleeting.add(spec.name)
 
     async def consume(self, wish: Subscription) -> None:
         """Wish for a consumer, or for another prefetch of one.
