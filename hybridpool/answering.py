@@ -18,7 +18,7 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.errors import BrokerError
 from hybridpool.message import Delivery, Head
-from hybridpool.policy.comeback import Comebacks
+from hybridpool.policy.comeback import Comebacks, Excuses
 from hybridpool.policy.settlement import Terms
 
 #: seconds after an acknowledgement until the broker is asked whether it has read it
@@ -39,6 +39,8 @@ class Received:
     acknowledged: bool = False
     #: seconds until its next attempt, once that is decided
     wait: float = 0.0
+    #: times that it only waited here, in a row, when the connection was lost
+    excused: int = 0
 
 
 class Answering:
@@ -54,6 +56,7 @@ class Answering:
         self.unsettled: set[Received] = set()
         self._held: set[Received] = set()
         self._is_full_said = False
+        self._excuses = Excuses()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -124,6 +127,9 @@ class Answering:
         :param at_work: those that are being run; they go on.
         :param waiting: those that are not begun; they are the broker's again.
         """
+        waiting = list(waiting)
+        for held in waiting:
+            self._excuses.add(held.head, _mark(held.delivery), held.excused + 1, time.monotonic())
         in_hand = [held for held in (*at_work, *self.unsettled) if not held.acknowledged]
         self.comebacks.lost(
             [(held.head, held) for held in in_hand],
@@ -135,6 +141,10 @@ class Answering:
     def arrived(self, delivery: Delivery, head: Head) -> None:
         """Note a message that was never delivered before: what has its id and is done must not be taken for it."""
         self.comebacks.renewed(head, _mark(delivery))
+
+    def excused(self, delivery: Delivery, head: Head) -> int:
+        """Tell how often in a row a redelivered message came back because it waited here when the connection went."""
+        return self._excuses.claim(head, _mark(delivery), time.monotonic())
 
     def recognises(self, delivery: Delivery, head: Head) -> bool:
         """Tell whether a redelivered message was run here already, or still is; then it is seen to."""

@@ -18,7 +18,7 @@ from hybridpool.errors import PoolClosed, ProtocolError
 from hybridpool.lanes.job import Job
 from hybridpool.message import Delivery, Head
 from hybridpool.outcome import Outcome
-from hybridpool.policy.admission import Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
+from hybridpool.policy.admission import RENEWED, Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
 from hybridpool.policy.retry import DELAY, MOST, RetryPace
 from hybridpool.policy.settlement import Terms
 from hybridpool.protocol.head import read_head
@@ -75,13 +75,18 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        answering = self._settler.answering
+        answering, excused = self._settler.answering, 0
         if delivery.redelivered:
             if answering.recognises(delivery, head):
                 return
+            excused = answering.excused(delivery, head)
+            head.returned_before = max(0, head.returned_before - excused)
         elif answering.comebacks.is_expecting:
             answering.arrived(delivery, head)
-        received = Received(delivery, head, self._terms(head, delivery))
+        received = Received(delivery, head, self._terms(head, delivery), excused=excused)
+        if excused >= RENEWED:
+            self._settler.renewed(received)
+            return
         if self._is_revoked(head.id):
             self._settler.revoked(received)
             return

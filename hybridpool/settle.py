@@ -135,6 +135,10 @@ class Settler:
         self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
         self._begin(received, None, (RunLater(), Acknowledge()))
 
+    def renewed(self, received: Received) -> None:
+        """Settle a message that came back often through no fault of its own: the broker has it again, uncounted."""
+        self._begin(received, None, (RunAgain(received.head.lost_before), Acknowledge()))
+
     def revoked(self, received: Received) -> None:
         """Settle a message that somebody does not want run any more."""
         self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))

@@ -147,5 +147,36 @@ class Comebacks(Generic[T]):
             del self._expected[key]
 
 
+class Excuses:
+    """Messages that came back through no fault of theirs: they waited here, and the connection was lost.
+
+    A quorum queue counts each return, drops the message after 20, and cannot tell these from the returns of a message
+    that brings down whoever takes it.
+    """
+
+    def __init__(self) -> None:
+        #: how often, and until when it is remembered; in the order of that
+        self._counts: dict[Key, tuple[int, float]] = {}
+
+    def add(self, head: Head, mark: object, count: int, now: float) -> None:
+        """Note that a message waited here when the connection went.
+
+        :param count: times in a row, this one included.
+        """
+        while self._counts:
+            oldest = next(iter(self._counts))
+            if self._counts[oldest][1] >= now:
+                break
+            del self._counts[oldest]
+        key = _key(head, mark)
+        self._counts.pop(key, None)
+        self._counts[key] = count, now + EXPECTED_FOR
+
+    def claim(self, head: Head, mark: object, now: float) -> int:
+        """Tell of a message that came back how often that is excused, and forget it."""
+        count, until = self._counts.pop(_key(head, mark), (0, 0.0))
+        return count if until >= now else 0
+
+
 def _key(head: Head, mark: object) -> Key:
     return head.name, head.id, head.retries, head.lost_before, mark
