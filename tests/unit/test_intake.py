@@ -323,7 +323,7 @@ async def test_two_messages_of_one_id(desk: Desk) -> None:
 
 
 async def test_two_messages_of_one_id_at_work(desk: Desk) -> None:
-    """Two messages of one id that are at work when the connection is lost are not begun again, and both acknowledged."""
+    """Two messages of one id that are at work when the connection is lost are not begun again; both are settled."""
     await desk.send()
     await desk.send()
     first, second = desk.pool.jobs

@@ -172,7 +172,7 @@ def test_an_attempt_that_cannot_be_published() -> None:
 
 
 def test_a_queue_that_is_full() -> None:
-    """It is tried for some seconds, then the broker holds the message; if it may not, the message waits, and not for ever."""
+    """It is tried for some seconds, then the broker holds the message, or the message waits here, and not for ever."""
     assert isinstance(remedy(attempt(RunLater(), Trouble.FULL, waited=1.0)), Again)
     assert _steps(remedy(attempt(RunLater(), Trouble.FULL, waited=5.0))) == (RunLater(Road.DETOUR),)
     assert _steps(remedy(attempt(RunLater(Road.DETOUR), Trouble.DENIED))) == (RunLater(Road.NO_DETOUR),)
