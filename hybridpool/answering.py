@@ -10,7 +10,7 @@ it has read every acknowledgement before the question, and none of those message
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -18,7 +18,7 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.errors import BrokerError
 from hybridpool.message import Delivery, Head
-from hybridpool.policy.comeback import Comebacks, Excuses
+from hybridpool.policy.comeback import Comebacks, Excuses, Key, head_key
 from hybridpool.policy.settlement import Terms
 
 #: seconds after an acknowledgement until the broker is asked whether it has read it
@@ -43,6 +43,13 @@ class Received:
     excused: int = 0
 
 
+class Seen(NamedTuple):
+    """A message as it came, before it is known whether it is settled."""
+
+    delivery: Delivery
+    head: Head
+
+
 class Answering:
     """Answers messages."""
 
@@ -51,7 +58,7 @@ class Answering:
         self._broker = broker
         self._bus = bus
         self._make_room = make_room
-        self.comebacks = Comebacks[Received]()
+        self.comebacks = Comebacks[Received | Seen, Received](_key_of)
         #: run, and not settled yet
         self.unsettled: set[Received] = set()
         self._held: set[Received] = set()
@@ -67,16 +74,16 @@ class Answering:
         :param comes_again: it was published again as it was, and must not be taken for what is done.
         """
         if comes_again:
-            self.comebacks.forget(received.head, _mark(received.delivery))
+            self.comebacks.forget(received)
         else:
-            self.comebacks.answered(received.head, _mark(received.delivery))
+            self.comebacks.answered(received)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
         self._broker.ack(received.delivery)
 
     def give_back(self, received: Received) -> None:
         """Let the broker deliver the message again, as if it had never been here."""
-        self.comebacks.forget(received.head, _mark(received.delivery))
+        self.comebacks.forget(received)
         self._broker.requeue(received.delivery)
 
     def hold(self, received: Received) -> None:
@@ -89,6 +96,8 @@ class Answering:
     def release(self, received: Received) -> None:
         """Note that a message waits no more."""
         self._held.discard(received)
+        if not self._held:
+            self._is_full_said = False
 
     def _replace(self, held: Received) -> None:
         if len(self._held) <= MAX_HELD:
@@ -129,31 +138,27 @@ class Answering:
         """
         waiting = list(waiting)
         for held in waiting:
-            self._excuses.add(held.head, _mark(held.delivery), held.excused + 1, time.monotonic())
-        in_hand = [held for held in (*at_work, *self.unsettled) if not held.acknowledged]
-        self.comebacks.lost(
-            [(held.head, held) for held in in_hand],
-            time.monotonic(),
-            marks=[_mark(held.delivery) for held in in_hand],
-            waiting=[(held.head, _mark(held.delivery)) for held in waiting],
-        )
+            self._excuses.add(_key_of(held), held.excused + 1, time.monotonic())
+        in_hand = ((held, held) for held in (*at_work, *self.unsettled) if not held.acknowledged)
+        self.comebacks.lost(in_hand, time.monotonic(), waiting=waiting)
 
     def arrived(self, delivery: Delivery, head: Head) -> None:
         """Note a message that was never delivered before: what has its id and is done must not be taken for it."""
-        self.comebacks.renewed(head, _mark(delivery))
+        self.comebacks.renewed(Seen(delivery, head))
 
     def excused(self, delivery: Delivery, head: Head) -> int:
         """Tell how often in a row a redelivered message came back because it waited here when the connection went."""
-        return self._excuses.claim(head, _mark(delivery), time.monotonic())
+        return self._excuses.claim(_key_of(Seen(delivery, head)), time.monotonic())
 
     def recognises(self, delivery: Delivery, head: Head) -> bool:
         """Tell whether a redelivered message was run here already, or still is; then it is seen to."""
-        expected, held = self.comebacks.claim(head, time.monotonic(), _mark(delivery))
+        seen = Seen(delivery, head)
+        expected, held = self.comebacks.claim(seen, time.monotonic())
         if not expected:
             return False
         self._bus.emit(events.TaskCameBack(head.name, head.id, held is None))
         if held is None or held.acknowledged:
-            self.comebacks.answered(head, _mark(delivery))
+            self.comebacks.answered(seen)
             self._broker.ack(delivery)
         else:
             held.delivery = delivery
@@ -162,6 +167,7 @@ class Answering:
         return True
 
 
-def _mark(delivery: Delivery) -> tuple[str, str | None, int]:
-    """Return what tells messages of one task id from each other, apart from what is in their heads."""
-    return delivery.queue, delivery.reply_to, len(delivery.body)
+def _key_of(message: Received | Seen) -> Key:
+    """Return what tells messages of one task id from each other: counts of their heads, and where answers go."""
+    delivery = message.delivery
+    return (*head_key(message.head), delivery.queue, delivery.reply_to, len(delivery.body))

@@ -10,28 +10,39 @@ answers are expected that the broker may not have heard, each for a time of its 
 that was seen since.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, TypeVar
 
 from hybridpool.message import Head
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 #: seconds; whatever the broker has back it delivers soon, to whoever has room
 EXPECTED_FOR: Final = 600.0
 
-#: what tells one delivery of a message from its next attempt: name, id, retries, deaths of its children, and a mark of
-#: the caller's
-Key = tuple[str, str, int, int, object]
+#: what tells one delivery of a message from its next attempt: name, id, retries, deaths of its children, and what else
+#: the caller knows
+Key = tuple[object, ...]
 
 
-class Comebacks(Generic[T]):
-    """Knows again what comes a second time."""
+def head_key(head: Head) -> Key:
+    """Return what tells a delivery from its next attempt, by its head alone."""
+    return head.name, head.id, head.retries, head.lost_before
 
-    def __init__(self) -> None:
+
+class Comebacks(Generic[S, T]):
+    """Knows again what comes a second time.
+
+    `S` is what a message is known by; its key is made only when a connection was lost, because answers are many.
+    """
+
+    def __init__(self, key_of: Callable[[Any], Key] = head_key) -> None:
+        """:param key_of: what tells one message from another."""
+        self._key_of = key_of
         #: answers that the broker may not have heard: given since it was last asked, and given before
-        self._fresh: list[tuple[Head, object]] = []
-        self._asked: list[tuple[Head, object]] = []
+        self._fresh: list[S] = []
+        self._asked: list[S] = []
         #: what is expected, in the order of its end: that time, and who has it in hand; None: it is done
         self._expected: dict[Key, list[tuple[float, T | None]]] = {}
 
@@ -49,18 +60,19 @@ class Comebacks(Generic[T]):
         """Whether the broker may not have heard every answer."""
         return bool(self._fresh or self._asked)
 
-    def answered(self, head: Head, mark: object = None) -> None:
-        """Note that a message was acknowledged for good.
+    def answered(self, message: S) -> None:
+        """Note that a message was acknowledged for good."""
+        if self._expected and self._ends_one_in_hand(self._key_of(message)):
+            return
+        self._fresh.append(message)
 
-        :param mark: what else tells it from another message of its id.
-        """
-        expected = self._expected.get(_key(head, mark), ()) if self._expected else ()
-        for at, (until, holder) in enumerate(expected):
+    def _ends_one_in_hand(self, key: Key) -> bool:
+        """Note that one of those in hand is done, if one is: its message is not here, and comes again."""
+        for at, (until, holder) in enumerate(self._expected.get(key, ())):
             if holder is not None:
-                # one of those in hand is done; its message is not here, and comes again
-                self._expected[_key(head, mark)][at] = until, None
-                return
-        self._fresh.append((head, mark))
+                self._expected[key][at] = until, None
+                return True
+        return False
 
     def ask(self) -> None:
         """Note that the broker is asked now; what is answered later it may not have heard when it speaks."""
@@ -71,33 +83,25 @@ class Comebacks(Generic[T]):
         """Note that the broker has heard every answer before it was last asked."""
         self._asked = []
 
-    def forget(self, head: Head, mark: object = None) -> None:
+    def forget(self, message: S) -> None:
         """Note that the same message, with the same counts, is meant to come again."""
-        self._expected.pop(_key(head, mark), None)
+        self._expected.pop(self._key_of(message), None)
 
-    def lost(
-        self,
-        in_hand: Sequence[tuple[Head, T]],
-        now: float,
-        *,
-        marks: Sequence[object] = (),
-        waiting: Iterable[tuple[Head, object]] = (),
-    ) -> None:
+    def lost(self, in_hand: Iterable[tuple[S, T]], now: float, *, waiting: Iterable[S] = ()) -> None:
         """Note that the connection went.
 
         :param in_hand: what is not acknowledged yet, and who has it.
         :param now: monotonic seconds.
-        :param marks: of those in hand; empty: they have none.
         :param waiting: messages that were here and not begun: they come again, and must be run.
         """
         self._drop_old(now)
         unheard, self._asked, self._fresh = [*self._asked, *self._fresh], [], []
-        for head, mark in unheard:
-            self._expect(_key(head, mark), now, None)
-        for at, (head, holder) in enumerate(in_hand):
-            self._expect(_key(head, marks[at] if marks else None), now, holder)
-        for head, mark in waiting:
-            self.renewed(head, mark)
+        for message in unheard:
+            self._expect(self._key_of(message), now, None)
+        for message, holder in in_hand:
+            self._expect(self._key_of(message), now, holder)
+        for message in waiting:
+            self.renewed(message)
 
     def _expect(self, key: Key, now: float, holder: T | None) -> None:
         """Expect one more message.
@@ -111,22 +115,22 @@ class Comebacks(Generic[T]):
         # taken out and put back, so that what ends first stands first
         self._expected[key] = [*others, (now + EXPECTED_FOR, holder)]
 
-    def renewed(self, head: Head, mark: object = None) -> None:
+    def renewed(self, message: S) -> None:
         """Note another message of the same id and counts: what is done under that key is expected no more."""
-        key = _key(head, mark)
+        key = self._key_of(message)
         held = [one for one in self._expected.get(key, ()) if one[1] is not None]
         if held:
             self._expected[key] = held
         else:
             self._expected.pop(key, None)
 
-    def claim(self, head: Head, now: float, mark: object = None) -> tuple[bool, T | None]:
+    def claim(self, message: S, now: float) -> tuple[bool, T | None]:
         """Tell of a message that came back whether it was expected, and who has it in hand; None: it is done.
 
         What is in hand is claimed first: its run goes on, and needs a message to acknowledge.
         """
         self._drop_old(now)
-        key = _key(head, mark)
+        key = self._key_of(message)
         expected = self._expected.get(key)
         if expected is None:
             return False, None
@@ -158,7 +162,7 @@ class Excuses:
         #: how often, and until when it is remembered; in the order of that
         self._counts: dict[Key, tuple[int, float]] = {}
 
-    def add(self, head: Head, mark: object, count: int, now: float) -> None:
+    def add(self, key: Key, count: int, now: float) -> None:
         """Note that a message waited here when the connection went.
 
         :param count: times in a row, this one included.
@@ -168,15 +172,10 @@ class Excuses:
             if self._counts[oldest][1] >= now:
                 break
             del self._counts[oldest]
-        key = _key(head, mark)
         self._counts.pop(key, None)
         self._counts[key] = count, now + EXPECTED_FOR
 
-    def claim(self, head: Head, mark: object, now: float) -> int:
+    def claim(self, key: Key, now: float) -> int:
         """Tell of a message that came back how often that is excused, and forget it."""
-        count, until = self._counts.pop(_key(head, mark), (0, 0.0))
+        count, until = self._counts.pop(key, (0, 0.0))
         return count if until >= now else 0
-
-
-def _key(head: Head, mark: object) -> Key:
-    return head.name, head.id, head.retries, head.lost_before, mark
