@@ -113,6 +113,7 @@ class Worker:
         self._stop: Stop | None = None
         self._stop_changed = anyio.Event()
         self._consuming = Consuming(broker, self._settings, prepared.range, bus)
+        self._lane: ProcessLane | None = None
 
     @property
     def ready(self) -> anyio.Event:
@@ -123,6 +124,10 @@ class Worker:
     def zygote_pid(self) -> int:
         """The process that forks the children."""
         return self._prepared.zygote.pid
+
+    def describe_children(self) -> list[str]:
+        """Say of each child, in a line, what it does."""
+        return self._lane.describe_children() if self._lane is not None else []
 
     def stop(self, how: Stop) -> None:
         """Stop; may be said again, and more strongly."""
@@ -159,6 +164,7 @@ class Worker:
                     self._bus,
                     control.is_revoked,
                 )
+                self._lane = crew.lane
                 self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
                     async with anyio.create_task_group() as taking:

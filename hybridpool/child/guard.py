@@ -98,9 +98,17 @@ def kill_families(children: Collection[int]) -> None:
     # Once more, after a look that found somebody: it may have started another one behind our back.
     while len(killed) > before:
         before = len(killed)
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        for pid in _all_pids():
             if pid not in killed and pid not in children and _kill_if_of(children, pid):
                 killed.add(pid)
+
+
+def _all_pids() -> list[int]:
+    try:
+        return list(map(int, filter(str.isdigit, os.listdir("/proc"))))
+    except OSError:
+        # Without /proc a process group is all that holds a family together.
+        return []
 
 
 def _kill_if_of(children: Collection[int], pid: int) -> bool:

@@ -10,6 +10,7 @@ import click
 
 from hybridpool.cli.demo import demo
 from hybridpool.cli.dlq import dlq
+from hybridpool.cli.early import open_standard_descriptors
 from hybridpool.cli.options import setting_options
 from hybridpool.cli.worker import APP_HELP, worker
 from hybridpool.config import APP_VARIABLE, nearest
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: without the program's name; by default this process's own.
     """
+    open_standard_descriptors()
     try:
         code = cli.main(None if argv is None else list(argv), PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as empty:
