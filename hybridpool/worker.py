@@ -7,8 +7,8 @@ with`, consuming, and the way out.
 import enum
 import logging
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
 from hybridpool.results.rpc import RpcStore
 from hybridpool.settle import Settler
+from hybridpool.state_file import StateFile
 from hybridpool.supervisors.zygote import ZygoteKeeper
 from hybridpool.task import TaskOptions, tasks_from
 
@@ -143,6 +144,11 @@ class Worker:
         """
         settings = self._settings
         self._warn()
+        with _state_file(settings.worker_state_db) as state:
+            return await self._run(state)
+
+    async def _run(self, state: StateFile | None) -> Stop:
+        settings = self._settings
         async with self._broker, _finishing(self._broker) as settling:
             settler = Settler(
                 self._broker,
@@ -154,7 +160,7 @@ class Worker:
             )
             relay = Relay(self._broker, settling, settings)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
-                control = Control(self._broker, self._prepared.node, self._bus, _path(settings.worker_state_db))
+                control = Control(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
                     self._broker,
                     settler,
@@ -263,5 +269,12 @@ class Worker:
                 return
 
 
-def _path(file: str | None) -> Path | None:
-    return None if file is None else Path(file)
+@contextmanager
+def _state_file(path: str | None) -> Generator[StateFile | None]:
+    """Give the state file for as long as the worker lives; another may have it then."""
+    state = None if path is None else StateFile(Path(path))
+    try:
+        yield state
+    finally:
+        if state is not None:
+            state.close()
