@@ -46,8 +46,6 @@ class SayHandler(logging.Handler):
         super().__init__()
         self._say = say
         self._pid = os.getpid()
-        #: `logging.shutdown` or a configuration of logging closed all handlers; this one goes on
-        self.was_closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say a record; a mistake in a log call is said in its place."""
@@ -65,11 +63,6 @@ class SayHandler(logging.Handler):
             # A process that the task has forked; the channel is not its own.
             write_whole(2, line.encode())
 
-    def close(self) -> None:
-        """Note that it was closed."""
-        self.was_closed = True
-        super().close()
-
     def _say_mistake(self, record: logging.LogRecord, error: Exception) -> str:
         try:
             mistake = f"a log call cannot be shown: {record.msg!r} with {record.args!r}: {error!r}"
@@ -81,6 +74,18 @@ class SayHandler(logging.Handler):
         except Exception:
             # The factory of records is the user's, and may leave out what the layout names.
             return mistake
+
+
+class _Watch(logging.Handler):
+    """Hears that all handlers are closed, as `dictConfig` does before it disables the loggers that it does not name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_closed = False
+
+    def close(self) -> None:
+        self.was_closed = True
+        super().close()
 
 
 class _Printer:
@@ -158,7 +163,7 @@ class Voice:
         self._begun = [lines.begun for lines in self._lines] or [{}, {}]
         self._stdout, self._stderr = self._found.streams
         self._handlers, self._level = list(self._root.handlers), self._root.level
-        self._handler.was_closed = False
+        self._watch = _Watch()
 
     def finish(self) -> None:
         """After each task: say what was begun, as a print without a newline ends with its task; put the rest right."""
@@ -170,7 +175,7 @@ class Voice:
                 or sys.stderr is not self._stderr
                 or self._root.handlers != self._handlers
                 or self._root.level != self._level
-                or self._handler.was_closed
+                or self._watch.was_closed
                 or self._root.manager.disable
             ):
                 self._put_right()
@@ -196,8 +201,9 @@ class Voice:
         root.setLevel(found.level)
         root.manager.disable = found.disabled_level
         logging.raiseExceptions = found.raises
-        if self._handler.was_closed:
-            self._handler.was_closed = False
+        if self._watch.was_closed:
+            # A closed handler is not closed again.
+            self._watch = _Watch()
             for logger in found.loggers:
                 logger.disabled = logger in found.disabled
 

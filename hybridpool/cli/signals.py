@@ -49,11 +49,10 @@ class Signals:
         for number in _ANSWERS:
             loop.add_signal_handler(number, self._hear, number)
         outlive_signals()
-        for number in OUTLIVED:
-            # One that has a handler already belongs to a profiler, or a debugger.
-            if signal.getsignal(number) is signal.SIG_IGN:
-                self._noted.append(number)
-                loop.add_signal_handler(number, self._note, number)
+        # One that has a handler already belongs to a profiler, or a debugger.
+        self._noted = [other for other in OUTLIVED if signal.getsignal(other) is signal.SIG_IGN]
+        for other in self._noted:
+            loop.add_signal_handler(other, self._note, other)
         return self
 
     def __exit__(self, *exc_info: object) -> bool:
@@ -62,8 +61,8 @@ class Signals:
             loop.remove_signal_handler(number)
         # From here to the end of the process they are ignored; between handler and that there is the default.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._noted)
-        for number in self._noted:
-            loop.remove_signal_handler(number)
+        for other in self._noted:
+            loop.remove_signal_handler(other)
         outlive_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return bool(self._scope.__exit__(*exc_info))  # type: ignore[arg-type]  # passed on as they came

@@ -47,7 +47,7 @@ def set_up(sink: Sink, level: int) -> logging.Handler:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    sink.notice = lambda text: handler.format(log.makeRecord(log.name, WARNING, "", 0, text, None, None)) + "\n"
+    sink.notice = lambda text: handler.format(logging.LogRecord(log.name, WARNING, "", 0, text, None, None)) + "\n"
     return handler
 
 
