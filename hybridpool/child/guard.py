@@ -20,6 +20,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _RLIMIT_LOCKS: Final = 10
 #: bytes; the kernel gives less than a page of process ids at a time
 _SOME_PIDS: Final = 4096
+#: what a service manager sends to all processes of a worker (`systemctl kill`), for the parent to act upon
+_PARENTS_OWN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,7 +55,7 @@ def reset_signals() -> None:
 
 
 def leave_stopping_to_parent() -> None:
-    """Take no notice of TERM and INT: an init system sends them to all at once, and the parent decides what they mean.
+    """Take no notice of TERM, INT and the like: they may be sent to all at once, and the parent decides what they mean.
 
     Not by ignoring them, which a task's subprocesses would inherit; and a process that a task forks dies of them.
     """
@@ -64,7 +66,7 @@ def leave_stopping_to_parent() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _PARENTS_OWN:
         signal.signal(number, shrug)
 
 
@@ -98,17 +100,9 @@ def kill_families(children: Collection[int]) -> None:
     # Once more, after a look that found somebody: it may have started another one behind our back.
     while len(killed) > before:
         before = len(killed)
-        for pid in _all_pids():
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             if pid not in killed and pid not in children and _kill_if_of(children, pid):
                 killed.add(pid)
-
-
-def _all_pids() -> list[int]:
-    try:
-        return list(map(int, filter(str.isdigit, os.listdir("/proc"))))
-    except OSError:
-        # Without /proc a process group is all that holds a family together.
-        return []
 
 
 def _kill_if_of(children: Collection[int], pid: int) -> bool:

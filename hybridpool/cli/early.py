@@ -1,6 +1,5 @@
-"""What a command sees to before it imports anything large: descriptors 0 to 2, and signals that would end it."""
+"""What a command sees to before it imports anything large: signals that would end it, and the current folder."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -24,26 +23,6 @@ OUTLIVED: Final = (
     ),
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
-
-
-def open_standard_descriptors() -> None:
-    """Open /dev/null where a standard descriptor is closed: else the next socket or file gets that number.
-
-    Whoever prints would write into it, and libuv ends a process that closes such a one.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number is given, and those below are open.
-            opened = os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(opened, True)
-    if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as Python makes it
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def outlive_signals() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from hybridpool.child.descriptors import open_standard_descriptors
 from hybridpool.cli.demo import demo
 from hybridpool.cli.dlq import dlq
-from hybridpool.cli.early import open_standard_descriptors
 from hybridpool.cli.options import setting_options
 from hybridpool.cli.worker import APP_HELP, worker
 from hybridpool.config import APP_VARIABLE, nearest

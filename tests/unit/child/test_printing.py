@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import attrs
 import pytest
@@ -84,7 +85,7 @@ def test_it_cannot_be_ended(out: Printed) -> None:
 
 def test_bytes(out: Printed) -> None:
     """Bytes are said as text, a character in two pieces is one, and what is no text is written out."""
-    buffer = out.stream.buffer
+    buffer: Any = out.stream.buffer
     assert buffer.write(b"line\n") == 5
     assert buffer.write(memoryview("ä€\n".encode())[:3]) == 3
     buffer.write("ä€\n".encode()[3:])

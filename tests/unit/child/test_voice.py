@@ -299,14 +299,14 @@ def test_streams_that_a_task_takes(heard: Heard, how: str) -> None:
             sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
             print("held back by the task's own stream")
         case "none":
-            sys.stdout = sys.stderr = None  # type: ignore[assignment]
+            sys.stdout = sys.stderr = None
         case "deleted":
             del sys.stdout, sys.stderr
         case "closed":
             sys.stdout.close()
             sys.stderr.close()
         case _:
-            sys.stdout = io.TextIOWrapper(sys.stdout.detach(), write_through=True)  # type: ignore[type-var]
+            sys.stdout = io.TextIOWrapper(sys.stdout.detach(), write_through=True)  # type: ignore[union-attr]
             print("by the bytes", end="")
     made.finish()
     print("after")
