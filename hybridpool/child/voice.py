@@ -96,10 +96,12 @@ class _Printer:
     counts, and its own filters and handlers; what one of those prints is dropped.
     """
 
-    def __init__(self, handler: SayHandler) -> None:
+    def __init__(self, handler: SayHandler, level: int) -> None:
         self._handler = handler
         self._log = logging.getLogger(PRINTED)
         self._log.propagate = False
+        # Its own, so that what a task does to the root logger does not silence what it prints.
+        self._log.setLevel(level)
         #: threads in which handlers of the user's are at work
         self._busy: set[int] = set()
 
@@ -149,7 +151,7 @@ class Voice:
         self._lines: list[Lines] = []
         if orders.redirect_stdouts:
             encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
-            printer = _Printer(self._handler)
+            printer = _Printer(self._handler, orders.log_level)
             out, err = Lines(1, encoding, printer.say), Lines(2, encoding, printer.say)
             self._lines = [out, err]
             sys.stdout = PrintedStream(out, "<stdout>", "strict", line_buffering=False)
