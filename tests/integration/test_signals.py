@@ -39,8 +39,8 @@ def test_signals_that_do_not_stop(broker_url: str, queue_name: str, tmp_path: Pa
     ):
         handle = us.send_task("worker.hold", (gate.path,))
         gate.entered()
-        for number in SILENT:
-            worker.send(number)
+        for silent in SILENT:
+            worker.send(silent)
         for number, line in LINES.items():
             worker.send(number)
             worker.see(rf"WARNING/MainProcess\] worker: {line}")
