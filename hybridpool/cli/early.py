@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +26,23 @@ OUTLIVED: Final = (
 )
 
 
+def prepare_for_signals() -> None:
+    """See that no signal ends this process without an order, until they are heard.
+
+    Those that stop a worker end it here in order, as there is no worker yet: PID 1 would not hear them at all.
+    """
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGQUIT, 1)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, partial(_exit, code))
+    outlive_signals()
+
+
+def _exit(code: int, _number: int, _frame: object) -> None:
+    sys.exit(code)
+
+
 def outlive_signals() -> None:
-    """Ignore the signals of `OUTLIVED` that would end this process, until somebody hears them or the process ends."""
+    """Ignore the signals of `OUTLIVED` that have their default meaning."""
     for number in OUTLIVED:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import click
 
-from hybridpool.cli.early import outlive_signals
+from hybridpool.cli.early import prepare_for_signals
 from hybridpool.cli.options import SettingsCommand, layer_of, setting_options
 
 HELP = """Run a worker: take tasks from RabbitMQ and run them in forked children.
@@ -32,7 +32,7 @@ def run(app: str | None, without_banner: bool, **params: object) -> int:
     if not app:
         raise click.UsageError("no app is named; say --app=module, --app=module:name or set HYBRIDPOOL_APP")
     layer = layer_of(params, above)
-    outlive_signals()
+    prepare_for_signals()
     # the worker and its broker are slow to import, and `--help` does not need them
     from hybridpool.cli.launch import launch
 
