@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
+from hybridpool.child.descriptors import above_standard
 from hybridpool.child.frames import Message
 
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
@@ -27,7 +28,8 @@ _CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 def channel() -> tuple[socket.socket, socket.socket]:
     """Make both ends of a private channel; messages stay whole, order is kept."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return above_standard(near), above_standard(far)
 
 
 def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: int = 0) -> None:

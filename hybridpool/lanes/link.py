@@ -107,6 +107,14 @@ class Link:
         """It does not count any more: its replacement is being made."""
         return self.on_last or self.leaving is not None
 
+    def describe(self, now: float) -> str:
+        """Say what the child does, in a line."""
+        told = f"{self.name} (pid {self.pid}): {self.state.name.lower()}"
+        if self.in_hand:
+            job = self.in_hand[0][1]
+            told += f", {job.task}[{job.id}] for {now - self.head_since:.1f} s, {len(self.in_hand) - 1} more in hand"
+        return told
+
     def happens(self, happening: Happening) -> None:
         """Move on in the table of `policy.lifecycle`."""
         self.state = step(self.state, happening)

@@ -114,6 +114,10 @@ class ProcessLane:
             self.desk.idle.remove(link)
         self.nursery.retire(link, reason)
 
+    def describe_children(self) -> list[str]:
+        """Say of each child, in a line, what it does; for the operator."""
+        return [link.describe(self.nursery.clock()) for link in self.nursery.links.values()]
+
     # ---- hearing -----------------------------------------------------------------------------------------
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:

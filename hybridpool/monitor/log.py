@@ -29,7 +29,13 @@ class _SinkHandler(logging.Handler):
         self._sink = sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._sink.write(self.format(record) + "\n")
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  # of a library's log call, which is not to fail for that
+            record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
+            record.exc_info = record.exc_text = None
+            line = self.format(record)
+        self._sink.write(line + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
@@ -41,6 +47,7 @@ def set_up(sink: Sink, level: int) -> logging.Handler:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    sink.notice = lambda text: handler.format(logging.LogRecord(log.name, WARNING, "", 0, text, None, None)) + "\n"
     return handler
 
 
