@@ -20,6 +20,8 @@ import struct
 import time
 from typing import Final, Self
 
+import msgspec
+
 from hybridpool.child import frames
 from hybridpool.child.wire import INLINE
 
@@ -137,4 +139,10 @@ class Slate:
 
 def _outcomes(counts: int, page: bytes) -> list[frames.FromChild]:
     count, end = counts & 0xFFFF, counts >> 16 & 0xFFFF
-    return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end]) if count else []
+    if not count:
+        return []
+    try:
+        return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end])
+    except (msgspec.MsgspecError, ValueError):
+        # The task has written to memory that is not its own. Those calls are lost with it.
+        return []
