@@ -45,6 +45,8 @@ class Relay:
             answer(Sent(frame.ticket, f"not published: {error}"))
         except HybridpoolError as error:
             answer(Sent(frame.ticket, str(error)))
+        except Exception as error:  # noqa: BLE001  # a message that code of a task made up must not end the worker
+            answer(Sent(frame.ticket, f"not published: {type(error).__name__}: {error}"))
         else:
             answer(Sent(frame.ticket, None))
 
