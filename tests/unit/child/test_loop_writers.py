@@ -302,7 +302,12 @@ def test_a_socket_that_was_set_not_to_wait(play: Play) -> None:
     """A task that has changed the channel's flags through a duplicate does not end its child."""
     play.tasks["change"] = lambda: os.set_blocking(play.channel.fileno(), False)
     play.tell(call(1, "change"))
-    thread = threading.Timer(0.2, lambda: (play.tell(call(2)), play.parent.shutdown(socket.SHUT_WR)))
+
+    def tell() -> None:
+        play.tell(call(2))
+        play.parent.shutdown(socket.SHUT_WR)
+
+    thread = threading.Timer(0.2, tell)
     thread.start()
     play.child.work(play.run, Gauge(0), lambda: None)
     thread.join()
