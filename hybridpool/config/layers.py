@@ -15,7 +15,7 @@ from hybridpool.config.cpus import usable_cpus
 from hybridpool.config.nearest import nearest
 from hybridpool.config.settings import SETTINGS, Settings
 from hybridpool.config.units import BadValue
-from hybridpool.config.urls import masked
+from hybridpool.config.urls import masked, without_logins
 from hybridpool.errors import ConfigError
 
 #: says how a source names a setting: "--concurrency", "HYBRIDPOOL_WORKER_CONCURRENCY", …
@@ -81,9 +81,14 @@ def unknown(name: str, label: Label) -> str:
 
 def _shown(value: object) -> str:
     """A value on one line, and not a long one; text in quotes only where they help."""
-    if isinstance(value, str) and re.fullmatch(r"[\w.,:;/+%@-]{1,80}", value):
-        return value
-    text = repr(value)
+    if isinstance(value, str):
+        # somebody may have given the broker's URL to the wrong setting
+        value = without_logins(value)
+        if re.fullmatch(r"[\w.,:;/+%@-]{1,80}", value):
+            return value
+        text = repr(value)
+    else:
+        text = without_logins(repr(value))
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
 from hybridpool import events
+from hybridpool.child import printable
+from hybridpool.child.printable import one_line
 from hybridpool.child.voice import FORMAT
-from hybridpool.monitor.quick import QuickLines, one_line
+from hybridpool.monitor.quick import QuickLines
 from hybridpool.monitor.sink import Sink
 
 log = logging.getLogger("hybridpool.worker")
@@ -35,7 +37,8 @@ class _SinkHandler(logging.Handler):
             record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
             record.exc_info = record.exc_text = None
             line = self.format(record)
-        self._sink.write(line + "\n")
+        # the one place where `logging` writes: whatever a text holds, it is one record
+        self._sink.write(printable.record(line) + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
