@@ -1,4 +1,4 @@
-"""Text that a stranger chose, made fit for a log and a terminal: no control character passes, no line can be forged.
+r"""Text that a stranger chose, made fit for a log and a terminal: no control character passes, no line can be forged.
 
 What is escaped: control characters (ESC, BEL, C1), everything that ends a line, bidirectional overrides, and whatever
 else Python calls unprintable. It is written as in a Python string: ``\\x1b``, ``\\u202e``.

@@ -8,6 +8,7 @@ from hybridpool import events
 from hybridpool.child import printable
 from hybridpool.child.printable import one_line
 from hybridpool.child.voice import FORMAT
+from hybridpool.events.children import POOL_ENDED
 from hybridpool.monitor.quick import QuickLines
 from hybridpool.monitor.sink import Sink
 
@@ -197,7 +198,7 @@ def _child_line(fact: events.Fact) -> None:
         case events.ChildRetired(child, pid, reason):
             _say(INFO, "%s (pid %d) retires: %s", child, pid, reason)
         case events.ChildGone(child, pid, cause, expected):
-            level = logging.ERROR if not expected else logging.DEBUG if cause == "exit code 0" else logging.WARNING
+            level = ERROR if not expected else DEBUG if cause in ("exit code 0", POOL_ENDED) else WARNING
             _say(level, "Process %r pid:%d exited with %r", child, pid, cause)
         case events.BirthFailed(_, cause, retry_in):
             _say(ERROR, "Children fail early: %s; the next one is tried in %.1f s", Whole(cause), retry_in)

@@ -283,7 +283,7 @@ def written(fact: Fact, level: int = INFO) -> list[str]:
 
 
 def spoiled(fact: Any) -> Fact:
-    """Put line breaks and what steers a terminal into every text of a fact, but for tracebacks, which have theirs, and names that are ours."""
+    """Put line breaks and controls into every text of a fact, but for tracebacks, which have theirs, and our names."""
     texts = {
         field.name: "a\nb\r\nc\x1b[2J\x9b\u202e"
         for field in attrs.fields(type(fact))
