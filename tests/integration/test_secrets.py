@@ -2,11 +2,12 @@
 
 import signal
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+# the first call over a connection would import the driver otherwise, on the loop
+import hybridpool.brokers.rabbitmq  # noqa: F401
 from hybridpool import App
 from hybridpool.errors import BrokerUnavailable
 from tests.queues import Desk
@@ -57,24 +58,19 @@ def test_url_that_cannot_be_used(password: str, door: str) -> None:
     assert not is_told(program.text)
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda url: url.replace("guest:guest@", "guest:S3CRET@"),
-        lambda url: url.replace("guest:guest@", "S3CRET:guest@"),
-    ],
-    ids=["password", "user"],
-)
-def test_refused_login(spoil: Callable[[str], str], rabbit_node: Node, queue_name: str) -> None:
+@pytest.mark.parametrize("login", ["guest:S3CRET", "nobody:S3CRET"])
+def test_refused_login(login: str, rabbit_node: Node, queue_name: str) -> None:
     """The worker ends with the broker's reason as its last line, and no other line claims to be the cause."""
     options = ("--app=worker.app", "worker", "-c2", "-Q", queue_name, "--loglevel=INFO")
-    with Program(command(*options), env={"HYBRIDPOOL_BROKER_URL": spoil(rabbit_node.url)}) as worker:
+    url = rabbit_node.url.replace("guest:guest", login)
+    with Program(command(*options), env={"HYBRIDPOOL_BROKER_URL": url}) as worker:
         assert worker.wait(2 * PATIENCE) == 1
         assert worker.lines[-1].startswith("hybridpool: ")
-        assert "guest:S3CRET" not in worker.text
+        assert not is_told(worker.text)
         assert not worker.seen("zygote died|exited with|Traceback")
 
 
+@pytest.mark.may_block  # it reads its settings on the loop, and with them the number of CPUs
 async def test_traceback_of_a_client() -> None:
     """What a client raises shows no password, not in the exceptions of the driver behind it either."""
     port = free_ports(1)[0]
@@ -87,7 +83,7 @@ async def test_traceback_of_a_client() -> None:
 
 
 def test_strangers_cannot_write_our_log(rabbit_node: Node, queue_name: str) -> None:
-    """Ids, names, errors, results, prints, log calls and orders that hold control characters forge and steer nothing."""
+    """Ids, names, errors, results, prints, log calls and orders with control characters in them forge nothing."""
     with Worker(rabbit_node.url, queue_name, "-c1") as worker, Desk(rabbit_node.url) as desk:
         for task in ("worker.add", f"no.such{EVIL}", "worker.fail", "worker.talk", "worker.echo"):
             arguments = (1, 2) if task == "worker.add" else (EVIL,)
@@ -102,4 +98,4 @@ def test_strangers_cannot_write_our_log(rabbit_node: Node, queue_name: str) -> N
     for line in worker.lines:
         assert line.isprintable(), line
         assert not line.startswith(FORGED), line
-    assert len(worker.seen(r"^ .*pay\.all\[forged\]")) >= 3  # they are there, within records
+    assert len(worker.seen(r"^  .*pay\.all\[forged\]")) >= 2  # they are there, within records
