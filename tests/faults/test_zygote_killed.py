@@ -77,7 +77,7 @@ def test_killed_idle(size: int, broker_url: str, queue_name: str, journal: Journ
 
 def test_stopped(broker_url: str, queue_name: str, journal: Journal) -> None:
     """A zygote that does not answer would leave the pool without children, each gone and none replaced."""
-    options = ("--max-tasks-per-child=1", "--proc-alive-timeout=1s")
+    options = ("--max-tasks-per-child=1", "--proc-alive-timeout=5s")
     with worker(broker_url, queue_name, journal, *options) as at_work:
         at_work.zygote.suspend()
         ids = publish(broker_url, queue_name, numbers(10))
