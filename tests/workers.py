@@ -26,7 +26,7 @@ from tests.rabbit import wait_for
 
 ROOT = Path(__file__).parents[1]
 APPS = ROOT / "tests" / "apps"
-#: seconds; what takes longer has failed. Everything is quick on a quiet machine, and nothing takes so long on a busy one
+#: seconds; what takes longer has failed. All is quick on a quiet machine, and nothing takes so long on a busy one
 PATIENCE = 60.0
 #: seconds that the rest of a worker's tree may take to go after the worker itself
 LINGER = 30.0

@@ -16,7 +16,8 @@ from hybridpool.cli.dlq import dlq
 from hybridpool.cli.options import setting_options
 from hybridpool.cli.title import hide_passwords
 from hybridpool.cli.worker import APP_HELP, worker
-from hybridpool.config import APP_VARIABLE, nearest
+from hybridpool.config import APP_VARIABLE, celery_names
+from hybridpool.config.nearest import hint
 from hybridpool.config.urls import without_logins
 from hybridpool.errors import AppLoadError, BrokerError, ConfigError, HybridpoolError
 
@@ -33,13 +34,14 @@ class Commands(click.Group):
         """
         name = args[0]
         if name not in self.commands:
-            raise click.UsageError(f"no such command {name}{_meant(name, self.commands, ctx)}", ctx)
+            raise click.UsageError(
+                f"no such command {name}{_meant(name, self.commands, celery_names.COMMANDS, ctx)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 
-def _meant(name: str, known: Iterable[str], ctx: click.Context) -> str:
-    near = nearest(name, known)
-    return f"; did you mean {near}?" if near else f"; see {ctx.command_path} --help"
+def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.Context) -> str:
+    return hint(name, known, celerys) or f"; see {ctx.command_path} --help"
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
@@ -141,7 +143,7 @@ def _usage_fault(wrong: click.UsageError) -> str:
         owners = [owner for owner, command in wrong.ctx.command.commands.items() if name in _options(command)]
         if owners:
             return f"{name} is an option of the command {owners[0]}; write it after {owners[0]}"
-    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), wrong.ctx)}"
+    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), celery_names.COMMAND_OPTIONS, wrong.ctx)}"
 
 
 def _options(command: click.Command) -> list[str]:

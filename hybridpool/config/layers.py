@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import attrs
 
+from hybridpool.config import celery_names
 from hybridpool.config.cpus import usable_cpus
 from hybridpool.config.nearest import nearest
 from hybridpool.config.settings import SETTINGS, Settings
@@ -75,6 +76,8 @@ def checked(name: str, value: object, label: Label) -> object:
 
 def unknown(name: str, label: Label) -> str:
     """Make the message for a name that is no setting, in the words of its source."""
+    if name in celery_names.SETTINGS:
+        return f"{label(name)}: Celery has this setting; it is not there yet"
     near = nearest(name, SETTINGS)
     return f"{label(name)} is not a setting" + (f"; did you mean {label(near)}?" if near else "")
 
@@ -141,8 +144,10 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     }
     for suffix in ours:
         if suffix != suffix.upper() or suffix.lower() not in SETTINGS:
-            near = nearest(f"{PREFIX}{suffix}".upper(), [APP_VARIABLE, *map(environment_label, SETTINGS)])
-            meant = f"; did you mean {near}?" if near else ""
+            if suffix.lower() in celery_names.SETTINGS:
+                raise ConfigError(unknown(suffix.lower(), environment_label))
+            near = nearest(suffix, ["app", *SETTINGS])
+            meant = f"; did you mean {environment_label(near)}?" if near else ""
             raise ConfigError(f"{PREFIX}{suffix} is not a setting{meant}")
     return _layer({suffix.lower(): value for suffix, value in ours.items() if value.strip()}, environment_label)
 

@@ -99,6 +99,16 @@ def test_unknown_variable(variable: str, meant: str) -> None:
     assert str(caught.value) == f"{variable} is not a setting; did you mean {meant}?"
 
 
+def test_settings_that_only_celery_has() -> None:
+    """Who moves here from Celery is told that a setting is not there yet, and not to set another one in its place."""
+    for give in (lambda: Conf({"task_track_started": True}), lambda: Conf().update(task_track_started=True)):
+        with pytest.raises(ConfigError, match=r"task_track_started.*: Celery has this setting; it is not there yet$"):
+            give()
+    with pytest.raises(ConfigError) as caught:
+        environment_layer({"HYBRIDPOOL_TASK_TRACK_STARTED": "1"})
+    assert str(caught.value) == "HYBRIDPOOL_TASK_TRACK_STARTED: Celery has this setting; it is not there yet"
+
+
 def test_unknown_names_of_an_app() -> None:
     """A mistyped setting in the app's source would be ignored in silence."""
     with pytest.raises(ConfigError) as caught:

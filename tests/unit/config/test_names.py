@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.config import masked, names, nearest, node_name
+from hybridpool.cli.main import cli
+from hybridpool.client.arguments import TaskArguments
+from hybridpool.client.calls import CALL_OPTIONS
+from hybridpool.config import SETTINGS, celery_names, masked, names, nearest, node_name
 from hybridpool.config.names import module_name, node_pattern, queue_name
 from hybridpool.config.units import BadValue
 from hybridpool.config.urls import broker, without_logins
@@ -121,8 +125,42 @@ def test_broker_refused(url: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("workr", "worker"), ("max_memory", "worker_max_memory"), ("zebra", None), ("", None)],
+    [
+        ("workr", "worker"),
+        ("owrker", "worker"),
+        ("max_memory", "worker_max_memory_per_child"),
+        ("time_limit", "task_time_limit"),
+        ("worker_concurency", "worker_concurrency"),
+        ("concurency", "worker_concurrency"),
+        ("task_hard_time_limit", None),
+        ("task_track_started", None),
+        ("worker_timeout", None),
+        ("limit", None),
+        ("zebra", None),
+        ("y", None),
+        ("", None),
+    ],
 )
 def test_nearest(name: str, near: str | None) -> None:
-    """A suggestion would be missing, or mislead."""
-    assert nearest(name, ["worker", "worker_max_memory", "call"]) == near
+    """What is suggested is what was meant, with a slip or with words left out; what means something else is not."""
+    assert nearest(name, ["worker", "call", *SETTINGS]) == near
+
+
+@given(st.sampled_from(sorted(SETTINGS)), st.data())
+def test_one_slip_is_forgiven(name: str, data: st.DataObject) -> None:
+    """A setting with a letter left out is found again; or another one that is as near."""
+    at = data.draw(st.integers(0, len(name) - 1))
+    if name[at] != "_":
+        assert nearest(name[:at] + name[at + 1 :], SETTINGS) == name
+
+
+def test_what_celery_has() -> None:
+    """The table of Celery's names is Celery's, and leaves out what is here: a name that moves here is taken out."""
+    theirs = {name for name, _ in flatten(NAMESPACES)}
+    assert theirs - SETTINGS.keys() == celery_names.SETTINGS
+    assert not celery_names.TASK_OPTIONS & {*TaskArguments.__annotations__}
+    assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
+    commands = {**cli.commands}
+    assert not celery_names.COMMANDS & commands.keys()
+    ours = {option for command in (cli, *commands.values()) for param in command.params for option in param.opts}
+    assert not celery_names.COMMAND_OPTIONS & ours
