@@ -16,23 +16,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     :return: None if nothing is near enough to be worth showing.
     """
-    candidates = sorted(set(known))
     words = _words(name)
     letters = len("".join(words))
     if letters < 2:
         return None
-    slips = min(_MOST_SLIPS, 1 + letters // _LETTERS_A_SLIP)
-    wanted = "_".join(words)
-    distances = [
-        (min(_distance(wanted, "_".join(form), slips) for form in (own, own[1:]) if form), len(candidate), candidate)
-        for candidate in candidates
-        if len("".join(own := _words(candidate))) > 1
-    ]
-    distance, _, best = min(distances, default=(slips + 1, 0, ""))
-    if distance <= slips and distance < letters:
+    candidates = {candidate: own for candidate in sorted(set(known)) if len("".join(own := _words(candidate))) > 1}
+    most = min(_MOST_SLIPS, 1 + letters // _LETTERS_A_SLIP)
+    slips = [(_slips(words, own, most), len(candidate), candidate) for candidate, own in candidates.items()]
+    least, _, best = min(slips, default=(most + 1, 0, ""))
+    if least <= most and least < letters:
         return best
-    holding = [candidate for candidate in candidates if letters > 3 and _holds(_words(candidate), words)]
-    begun = [candidate for candidate in holding if _words(candidate)[: len(words)] == words]
+    holding = [candidate for candidate, own in candidates.items() if letters > 3 and _holds(own, words)]
+    begun = [candidate for candidate in holding if candidates[candidate][: len(words)] == words]
     return next((found[0] for found in (holding, begun) if len(found) == 1), None)
 
 
@@ -48,9 +43,18 @@ def hint(name: str, known: Iterable[str], celerys: Iterable[str] = (), *, quoted
 
 
 def _words(name: str) -> list[str]:
-    """Return a name's words in the singular."""
-    words = [word for word in re.split(r"[^0-9a-z]+", name.lower()) if word]
+    return [word for word in re.split(r"[^0-9a-z]+", name.lower()) if word]
+
+
+def _singular(words: list[str]) -> list[str]:
     return [f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s") for word in words]
+
+
+def _slips(words: list[str], own: list[str], most: int) -> int:
+    """Count the slips from a known name, with or without its first word; the singular for the plural is none."""
+    forms = [form for form in (own, own[1:]) if form]
+    pairs = [(words, form) for form in forms] + [(_singular(words), _singular(form)) for form in forms]
+    return min(_distance("_".join(one), "_".join(other), most) for one, other in pairs)
 
 
 def _holds(longer: list[str], words: list[str]) -> bool:
