@@ -131,7 +131,7 @@ def test_broker_refused(url: object) -> None:
         ("max_memory", "worker_max_memory_per_child"),
         ("time_limit", "task_time_limit"),
         ("worker_concurency", "worker_concurrency"),
-        ("concurency", "worker_concurrency"),
+        ("concurrenc", "worker_concurrency"),
         ("task_hard_time_limit", None),
         ("task_track_started", None),
         ("worker_timeout", None),
