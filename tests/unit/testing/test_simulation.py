@@ -83,7 +83,7 @@ def test_a_seed_means_the_same_in_every_process() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=220,
             check=True,
         )
         told.add(done.stdout)
@@ -93,7 +93,7 @@ def test_a_seed_means_the_same_in_every_process() -> None:
 def test_the_command_prints_one_line() -> None:
     """Whoever runs the command would not see what it did."""
     command = [sys.executable, "-m", "hybridpool.testing.simulation", "--seed", "7", "--schedules", "20"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220, check=True)
     assert re.fullmatch(r"seed 7: 20 schedules, \d+ calls, .* real seconds\n", done.stdout)
     assert not done.stderr
 
