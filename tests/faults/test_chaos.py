@@ -1,16 +1,18 @@
 """Everything at once, drawn from a seed; the long run is ``python -m tests.faults.chaos``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos.account import Account, draw_up
+from tests.faults.chaos.account import Account, Seen, draw_up
+from tests.faults.chaos.answers import Answer
 from tests.faults.chaos.attempts import Attempt
+from tests.faults.chaos.calls import KINDS, ChaosCall
 from tests.faults.chaos.causes import Causes
 from tests.faults.chaos.estate import Hit
 from tests.faults.chaos.plan import Kind, Plan, make_plan
 from tests.faults.chaos.run import chaos
-from tests.faults.helpers import Call
 from tests.faults.ledger import tell
 
 SEED = 6
@@ -34,13 +36,25 @@ def test_a_plan_can_be_repeated() -> None:
     assert make_plan(SEED, TASKS, "quorum") != make_plan(SEED + 1, TASKS, "quorum")
 
 
-def account_of(*attempts: Attempt, hits: tuple[Hit, ...] = (), copies: int = 0, task: str = "number") -> Account:
+def account_of(
+    *attempts: Attempt,
+    hits: tuple[Hit, ...] = (),
+    copies: int = 0,
+    kind: str = "number",
+    answers: tuple[Answer, ...] = (),
+    **seen: Mapping[str, int],
+) -> Account:
     """Draw up the account of one task, n0."""
-    plan = Plan(seed=0, queue_type="quorum", calls=[Call("n0", task)], happenings=[])
+    call = ChaosCall(id="n0", task=KINDS[kind].task, kind=kind, wants_answer=bool(answers))
+    plan = Plan(seed=0, queue_type="quorum", calls=[call], happenings=[])
     deadly = plan.ids("deadly")
-    causes = Causes(hits, deadly, is_classic=False)
-    dead = dict.fromkeys(deadly, 1)
-    return draw_up(plan, {"n0": list(attempts)}, causes, tries={"n0": 1 + copies}, dead=dead, queued=0)
+    found = Seen(
+        attempts={"n0": list(attempts)},
+        tries={"n0": 1 + copies},
+        answers={"n0": answers},
+        **{"dead": dict.fromkeys(deadly, 1), **seen},
+    )
+    return draw_up(plan, found, Causes(hits, deadly, is_classic=False))
 
 
 def done(start: float, *, worker: str = "w0.0") -> Attempt:
@@ -61,8 +75,8 @@ def hit(kind: Kind, begin: float, end: float, *, pid: int | None = None, worker:
 def test_the_account_finds_what_is_lost() -> None:
     """The run would say that all is well whatever happens."""
     assert account_of(done(1)).is_well
-    assert account_of().lost == ("n0",)
-    assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost == ("n0",)
+    assert account_of().lost == ("n0 (number)",)
+    assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost
 
 
 def test_the_account_wants_a_cause_for_each_repetition() -> None:
@@ -89,6 +103,6 @@ def test_a_killed_child_costs_its_last_attempt() -> None:
 def test_a_deadly_task_dies_three_times() -> None:
     """A task that kills each child would go round for ever, or be given up too soon."""
     three = [died(at, at) for at in (1, 2, 3)]
-    assert account_of(*three, task="deadly").is_well
-    assert account_of(*three[:2], task="deadly").unlawful
-    assert account_of(*three, died(4, 4), task="deadly").unlawful
+    assert account_of(*three, kind="deadly").is_well
+    assert account_of(*three[:2], kind="deadly").unlawful
+    assert account_of(*three, died(4, 4), kind="deadly").unlawful

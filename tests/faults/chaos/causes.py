@@ -20,6 +20,7 @@ KILLED_BY_TASK: Final = "killed by the task itself"
 TWICE: Final = "published twice"
 FORGOTTEN: Final = "acknowledgement forgotten by a killed classic queue"
 HELD: Final = "held back by a node that went"
+REPLAYED: Final = "dead letter replayed"
 
 #: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue
 SLACK: Final = 2.0
