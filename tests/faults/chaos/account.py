@@ -158,6 +158,7 @@ def _wrongs(call: ChaosCall, made: Sequence[Attempt], seen: Seen, causes: Causes
     if call.kind == "forks" and any("copy" in answer.text for answer in answers):
         found.append("the copy's answer came")
     again = sum(causes.delivered_again(attempt, float("inf")) is not None for attempt in made)
+    again += sum(causes.channel_closed(attempt) for attempt in made)
     lawful = max(1, len(made)) + again + seen.tries.get(call.id, 1) - 1 + seen.replayed.get(call.id, 0)
     if made and not call.shared_id and len(answers) > lawful:
         found.append(f"answered {len(answers)} times: {tell(made)}")

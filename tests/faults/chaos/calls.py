@@ -30,7 +30,7 @@ SENDS: Final = 6
 #: bytes; what is larger the broker refuses
 MAX_MESSAGE_BYTES: Final = 2**20
 #: messages that the queues with a limit take
-LETTERS: Final = 3
+LETTERS: Final = 8
 ROOM: Final = 20
 
 SUCCESS: Final = "SUCCESS"
@@ -101,12 +101,12 @@ GROUPS: Final[Mapping[str, Mapping[str, KindOfTask]]] = {
     "odd": {"odd": KindOfTask(task=_NUMBER, answers=_EITHER), "odd and unknown": _dead(_UNKNOWN)},
     "forbidden": {
         "beside forbidden": KindOfTask(task=_NUMBER, share=4, queue=FORBIDDEN),
-        "forbidden": _dead(_UNKNOWN, burst=10, queue=FORBIDDEN),
+        "forbidden": _dead(_UNKNOWN, burst=30, queue=FORBIDDEN),
     },
     # what it refuses until there is room
     "narrow": {
         "beside narrow": KindOfTask(task=_NUMBER, share=4, queue=NARROW),
-        "narrow": _dead(_UNKNOWN, burst=10, queue=NARROW),
+        "narrow": _dead(_UNKNOWN, burst=60, queue=NARROW),
     },
     "full": {
         "full": KindOfTask(task=_NUMBER, share=10, queue=FULL),
@@ -120,6 +120,11 @@ GROUPS: Final[Mapping[str, Mapping[str, KindOfTask]]] = {
 KINDS: Final[Mapping[str, KindOfTask]] = {name: kind for group in GROUPS.values() for name, kind in group.items()}
 #: kinds that kill their child whenever they are begun
 DEADLY: Final = ("deadly", "full, deadly")
+#: what follows from them is larger than the broker takes
+OVERSIZED: Final = ("result too large", "retry too large")
+#: whose dead letters cannot be written for a while, and those beside them that must run all the same
+STUCK: Final = ("forbidden", "narrow")
+BESIDE: Final = ("beside forbidden", "beside narrow")
 SENDERS: Final = ("sends from threads", "sends from asyncio")
 ODD: Final = ("odd", "odd and unknown")
 #: times that each oddity is sent, per `PER_BURST` calls, known and unknown
@@ -166,6 +171,10 @@ def draw_calls(chances: random.Random, tasks: int, groups: Collection[str] = tup
     ]
     lots += [["number"]] * (tasks - sum(map(len, lots)))
     chances.shuffle(lots)
+    # early: it stays for the rest of the run
+    for lot in [lot for lot in lots if lot[0] in STUCK]:
+        lots.remove(lot)
+        lots.insert(len(lots) // 10, lot)
     # the first one is ordinary: it goes the long way round, see `Sender.send_all`
     lots.insert(0, lots.pop(lots.index(["number"])))
     order = [name for lot in lots for name in lot]

@@ -13,7 +13,7 @@ from tests.faults.chaos.account import Account, Seen, draw_up, tell
 from tests.faults.chaos.answers import take_answers
 from tests.faults.chaos.app import SENT, STRAY
 from tests.faults.chaos.attempts import read_attempts
-from tests.faults.chaos.calls import ANSWERS, DEADLY, MAX_MESSAGE_BYTES, NARROW, QUEUES
+from tests.faults.chaos.calls import ANSWERS, BESIDE, DEADLY, MAX_MESSAGE_BYTES, NARROW, OVERSIZED, QUEUES
 from tests.faults.chaos.causes import Causes
 from tests.faults.chaos.estate import RECOVERY, Estate, Seat, dead, in_thread, until
 from tests.faults.chaos.happen import happen, is_for_node, is_for_worker
@@ -122,6 +122,7 @@ class _Run:
                             sending.start_soon(sender.send_all, self._plan.calls, self._may_send)
                             await self._let_happen()
                         working.cancel_scope.cancel()
+                    await self._until_run(BESIDE, "beside dead letters that could not be written")
                     await in_thread(estate.permit_all)
                     await self._until_quiet()
                     group.cancel_scope.cancel()
@@ -194,6 +195,15 @@ class _Run:
         if seat is None and not is_for_node(happening):
             self._to_publisher[f"publisher's {happening.kind}"] += 1
 
+    async def _until_run(self, kinds: Sequence[str], where: str) -> None:
+        """Wait until all calls of these kinds are done."""
+        wanted, since = self._plan.ids(*kinds), time.monotonic()
+        while left := wanted - self._estate.journal.finished():
+            if time.monotonic() - since > SILENCE:
+                self._troubles.append(f"{len(left)} calls {where} were not run within {SILENCE:g} s")
+                return
+            await anyio.sleep(SELDOM)
+
     async def _until_quiet(self) -> None:
         """Wait until every task has come to an end, or nothing moves any more."""
         estate, held, seen, since = self._estate, 0, (-1, -1), time.monotonic()
@@ -235,8 +245,17 @@ class _Run:
         """Draw up the account."""
         plan, estate = self._plan, self._estate
         assert self._sender is not None
+        # only a sender that was stopped leaves some
+        unsent = {call.id for call in plan.calls if not call.oddity} - self._sender.confirmed
+        unsent |= {call.id for call in estate.odd}
+        if unsent:
+            self._troubles.append(f"{len(unsent)} calls were not sent, or never confirmed")
         seen = self._see()
-        account = draw_up(plan, seen, Causes(estate.hits, plan.ids(*DEADLY), plan.queue_type == "classic"))
+        unsent -= seen.attempts.keys() | seen.dead.keys() | seen.queued.keys() | seen.answers.keys()
+        plan = attrs.evolve(plan, calls=[call for call in plan.calls if call.id not in unsent])
+        oversized = [attempt for task_id in plan.ids(*OVERSIZED) for attempt in seen.attempts.get(task_id, [])]
+        causes = Causes(estate.hits, plan.ids(*DEADLY), plan.queue_type == "classic", oversized)
+        account = draw_up(plan, seen, causes)
         wrong = {what.split(":")[0].split(" ")[0] for what in (*account.unlawful, *account.lost, *account.unanswered)}
         lines = [f"{name}: {line}" for name, log in estate.logs().items() for line in log if _names(line, wrong)]
         missing = (*account.lost, *account.unanswered)

@@ -43,6 +43,8 @@ class Sender:
     queue_type: str
     #: how often each call was published; what is above one is a copy that may have arrived too
     tries: Counter[str] = attrs.field(factory=Counter)
+    #: names of the calls that the broker has confirmed
+    confirmed: set[str] = attrs.field(factory=set)
     #: errors after which a call was sent again by hand
     repeated: int = 0
 
@@ -93,4 +95,5 @@ class Sender:
                 self.repeated += 1
                 await anyio.sleep(PAUSE)
             else:
+                self.confirmed.add(call.id)
                 return
