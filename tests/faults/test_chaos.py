@@ -42,16 +42,17 @@ def account_of(
     copies: int = 0,
     kind: str = "number",
     answers: tuple[Answer, ...] = (),
+    wants_answer: bool = False,
     **seen: Mapping[str, int],
 ) -> Account:
     """Draw up the account of one task, n0."""
-    call = ChaosCall(id="n0", task=KINDS[kind].task, kind=kind, wants_answer=bool(answers))
+    call = ChaosCall(id="n0", task=KINDS[kind].task, kind=kind, wants_answer=wants_answer or bool(answers))
     plan = Plan(seed=0, queue_type="quorum", calls=[call], happenings=[])
     deadly = plan.ids("deadly")
     found = Seen(
         attempts={"n0": list(attempts)},
         tries={"n0": 1 + copies},
-        answers={"n0": answers},
+        answers={"n0": answers} if answers else {},
         **{"dead": dict.fromkeys(deadly, 1), **seen},
     )
     return draw_up(plan, found, Causes(hits, deadly, is_classic=False))
@@ -73,10 +74,47 @@ def hit(kind: Kind, begin: float, end: float, *, pid: int | None = None, worker:
 
 
 def test_the_account_finds_what_is_lost() -> None:
-    """The run would say that all is well whatever happens."""
+    """A call without an end is lost, also if its child was killed."""
     assert account_of(done(1)).is_well
     assert account_of().lost == ("n0 (number)",)
-    assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost
+    assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost == ("n0 (number)",)
+
+
+def test_the_account_knows_who_was_told() -> None:
+    """Each call that asks for an answer gets one, of a kind that fits what it did, and no other."""
+    good, bad = Answer("SUCCESS", "null"), Answer("FAILURE", "a message is too large")
+    assert account_of(done(1), answers=(good,)).is_well
+    assert account_of(done(1), answers=(bad,)).unlawful
+    assert account_of(done(1), answers=(good, good)).unlawful
+    assert account_of(done(1), answers=(good, good), hits=(hit(Kind.CUT, 1.05, 2.0),)).is_well
+    assert account_of(done(1), wants_answer=True).unanswered == ("n0 (number)",)
+    assert account_of(done(1), kind="result too large", answers=(bad,)).is_well
+    assert account_of(done(1), kind="result too large", answers=(good,)).unlawful
+
+
+def test_a_dead_letter_needs_a_reason() -> None:
+    """A task that ran, or could have run, is no dead letter; what nobody knows, or a task rejected, is."""
+    assert account_of(done(1), dead={"n0": 1}).unlawful
+    assert account_of(kind="unknown", dead={"n0": 1}).is_well
+    assert account_of(kind="unknown").lost
+    rejected = Attempt("n0", 5, "w0.0", 4, 1, "rejected", 1.1)
+    assert account_of(rejected, kind="rejects", dead={"n0": 1}).is_well
+    assert account_of(rejected, kind="rejects").lost
+    # sent back: one more attempt for each time
+    assert account_of(rejected, done(2), kind="rejects", dead={"n0": 1}, replayed={"n0": 1}).is_well
+    assert account_of(rejected, done(2), kind="rejects", dead={"n0": 1}).unlawful
+
+
+def test_a_letter_that_nobody_may_write_stays_in_its_queue() -> None:
+    """Only there: a message that is left in another queue is wrong."""
+    assert account_of(kind="forbidden", queued={"n0": 1}).is_well
+    assert account_of(kind="unknown", queued={"n0": 1}).queued == 1
+    assert account_of(kind="forbidden").lost
+
+
+def test_only_children_run_tasks() -> None:
+    """A copy of a child that goes on as one more child is found by its process."""
+    assert account_of(Attempt("n0", 5, "", 0, 1, "done", 1.1)).unlawful
 
 
 def test_the_account_wants_a_cause_for_each_repetition() -> None:

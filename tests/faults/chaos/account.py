@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from tests.faults.chaos.answers import Answer
-from tests.faults.chaos.app import ASKED, RAISED, REJECTED
+from tests.faults.chaos.app import ASKED, COPY, RAISED, REJECTED
 from tests.faults.chaos.attempts import Attempt
 from tests.faults.chaos.calls import FAILURE, FORBIDDEN, KINDS, ChaosCall
 from tests.faults.chaos.causes import KILLED_BY_TASK, REPLAYED, TWICE, Causes
@@ -155,7 +155,7 @@ def _wrongs(call: ChaosCall, made: Sequence[Attempt], seen: Seen, causes: Causes
             found.append(f"answered {answer.status} {answer.text[:200]}")
     if answers and not call.wants_answer:
         found.append("answered, and nobody asked")
-    if call.kind == "forks" and any("copy" in answer.text for answer in answers):
+    if call.kind == "forks" and any(COPY in answer.text for answer in answers):
         found.append("the copy's answer came")
     again = sum(causes.delivered_again(attempt, float("inf")) is not None for attempt in made)
     again += sum(causes.channel_closed(attempt) for attempt in made)

@@ -36,6 +36,8 @@ REJECTED: Final = "rejected"
 SENT: Final = "sent"
 #: the copy that a task forked did not end
 STRAY: Final = "stray"
+#: what a copy returns, raises and prints
+COPY: Final = "of the forked copy"
 CHILD_OF: Final = "child-of-"
 
 #: lines that each thread of a noisy task logs and prints, and the seconds between two of them
@@ -161,18 +163,18 @@ def forks(how: str) -> str:
 def _as_copy(how: str) -> str:
     match how:
         case "raises":
-            raise MeantError("the copy")
+            raise MeantError(COPY)
         case "exits":
             sys.exit(0)
         case "prints":
             for _ in range(20):
-                say("the copy prints")
-                log.info("the copy logs")
+                say(COPY)
+                log.info(COPY)
         case "stays a moment":
             time.sleep(STARVED_FOR)
         case _:
             pass
-    return "the copy"
+    return COPY
 
 
 @app.task(throws=(MeantError,))

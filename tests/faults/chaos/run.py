@@ -11,7 +11,7 @@ import attrs
 
 from tests.faults.chaos.account import Account, Seen, draw_up, tell
 from tests.faults.chaos.answers import take_answers
-from tests.faults.chaos.app import SENT, STRAY
+from tests.faults.chaos.app import COPY, SENT, STRAY
 from tests.faults.chaos.attempts import read_attempts
 from tests.faults.chaos.calls import ANSWERS, BESIDE, DEADLY, MAX_MESSAGE_BYTES, NARROW, OVERSIZED, QUEUES
 from tests.faults.chaos.causes import Causes
@@ -26,6 +26,8 @@ from tests.rabbit import Node
 SILENCE: Final = 60.0
 #: seconds after which what was declared at the start is surely written down; see `Sender.send_all`
 WRITTEN: Final = 4.0
+#: lines in which a short traceback has come to its end
+TRACEBACK_LINES: Final = 15
 #: seconds between looks at what is dear to look at
 SELDOM: Final = 0.1
 
@@ -267,12 +269,21 @@ class _Run:
             happened=self._to_publisher + Counter(str(hit.kind) for hit in estate.hits),
             repeated_sends=self._sender.repeated,
             exit_codes=estate.exit_codes,
-            cries=[f"{name}: {line}" for name, log in estate.logs().items() for line in log if "Traceback" in line],
+            cries=[f"{name}: {line}" for name, log in estate.logs().items() for line in _cries(log)],
             deserters=estate.deserters,
             troubles=[*self._troubles, *estate.troubles],
             seconds=self._seconds,
             story="\n".join([*told, *hits, *lines[:100], estate.tails()]),
         )
+
+
+def _cries(log: Sequence[str]) -> list[str]:
+    """Return where tracebacks begin, but for those of a copy that a task has forked: it may tell how it ended."""
+    return [
+        line
+        for number, line in enumerate(log)
+        if "Traceback" in line and not any(COPY in below for below in log[number : number + TRACEBACK_LINES])
+    ]
 
 
 def _names(line: str, ids: set[str]) -> bool:
