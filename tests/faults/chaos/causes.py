@@ -23,8 +23,8 @@ HELD: Final = "held back by a node that went"
 REFUSED: Final = "published again after the broker had closed the channel"
 REPLAYED: Final = "dead letter replayed"
 
-#: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue
-SLACK: Final = 2.0
+#: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue, on a busy machine
+SLACK: Final = 5.0
 #: seconds that a child may need to tell of the end of a task
 WORD: Final = 0.5
 OF_CONNECTIONS: Final = (Kind.CUT, Kind.STALLED, Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
