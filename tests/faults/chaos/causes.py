@@ -23,7 +23,7 @@ HELD: Final = "held back by a node that went"
 REFUSED: Final = "published again after the broker had closed the channel"
 REPLAYED: Final = "dead letter replayed"
 
-#: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue, on a busy machine
+#: seconds after its end in which the acknowledgement of an attempt has surely reached the queue, on a busy machine too
 SLACK: Final = 5.0
 #: seconds that a child may need to tell of the end of a task
 WORD: Final = 0.5
