@@ -14,9 +14,9 @@ from typing import Final, Self
 
 import anyio
 
+from hybridpool.child.printable import one_line
 from hybridpool.cli.early import OUTLIVED, outlive_signals
 from hybridpool.monitor.log import log
-from hybridpool.monitor.quick import one_line
 from hybridpool.monitor.sink import Sink
 from hybridpool.monitor.stacks import stacks
 from hybridpool.worker import Stop, Worker
