@@ -131,6 +131,10 @@ def test_the_account_wants_a_cause_for_each_repetition() -> None:
     assert account_of(done(1), done(2), hits=(hit(Kind.CUT, 1, 2, worker="w1.0"),)).unlawful
     assert account_of(done(1), done(12), hits=(hit(Kind.CUT, 11, 12),)).unlawful
     assert account_of(done(3), done(4), hits=(hit(Kind.CUT, 1, 2),)).unlawful
+    # the one who lost it begins it after the one who got it then
+    before = hit(Kind.CUT, 0.9, 1.9, worker="w1.0")
+    assert account_of(done(1), done(1.5, worker="w1.0"), hits=(before,)).is_well
+    assert account_of(done(1), done(2.5, worker="w1.0"), hits=(before,)).unlawful
 
 
 def test_a_killed_child_costs_its_last_attempt() -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main() -> int:
     )
     tell(told)
     sys.stdout.flush()
+    # whoever ends the run early leaves nothing behind either
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     choose_broker(given.rabbitmq)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     report = chaos(

@@ -10,7 +10,7 @@ from tests.faults.chaos.answers import Answer
 from tests.faults.chaos.app import ASKED, COPY, RAISED, REJECTED
 from tests.faults.chaos.attempts import Attempt
 from tests.faults.chaos.calls import FAILURE, FORBIDDEN, KINDS, ChaosCall
-from tests.faults.chaos.causes import KILLED_BY_TASK, REPLAYED, TWICE, Causes
+from tests.faults.chaos.causes import KILLED_BY_TASK, LATE, REPLAYED, TWICE, Causes
 from tests.faults.chaos.plan import Plan
 
 DONE: Final = "done"
@@ -220,6 +220,10 @@ class _Repetitions:
             if way not in used:
                 used.add(way)
                 return cause
+        late = (at, LATE)
+        if late not in used and any(self._causes.begun_late(made[at], earlier) for earlier in made[:at]):
+            used.add(late)
+            return LATE
         return None
 
     def _ways(self, attempt: Attempt, number: int, until: float) -> list[tuple[tuple[int, str], str]]:

@@ -21,6 +21,7 @@ TWICE: Final = "published twice"
 FORGOTTEN: Final = "acknowledgement forgotten by a killed classic queue"
 HELD: Final = "held back by a node that went"
 REFUSED: Final = "published again after the broker had closed the channel"
+LATE: Final = "begun by who had lost it"
 REPLAYED: Final = "dead letter replayed"
 
 #: seconds after its end in which the acknowledgement of an attempt has surely reached the queue, on a busy machine too
@@ -84,6 +85,16 @@ class Causes:
         if self.is_classic and any(attempt.start <= hit.end and hit.begin <= until for hit in killed):
             return FORGOTTEN
         return None
+
+    def begun_late(self, attempt: Attempt, earlier: Attempt) -> bool:
+        """Tell whether a worker began what it had in hand when its connection went, after another had done so."""
+        return any(
+            hit.worker in (None, attempt.worker)
+            and hit.kind in OF_CONNECTIONS
+            and hit.begin <= earlier.start
+            and attempt.start <= hit.end
+            for hit in self.hits
+        )
 
     def _over(self, attempt: Attempt) -> float:
         if attempt.end is not None:
