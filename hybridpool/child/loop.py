@@ -299,8 +299,9 @@ class Child:
         self._is_used, self._occupied = True, False
         self._at_work = call.seq
         try:
-            self._make_good()
-            outcome = run(call, self._files.of(call.seq))
+            if self._missed:
+                self._make_good()
+            outcome = run(call, self._files.of(call.seq) if call.parts else None)
             self._at_work = 0
         except BaseException as late:
             # A stop, or the exception of a handler that the task has left, came outside of the function.
@@ -311,7 +312,22 @@ class Child:
         if not self._own[0]:
             _end_copy(outcome)
         ended = self._clock()
-        self._conclude(call, outcome, ended - started, ended, gauge, after_each, state)
+        runtime = ended - started
+        try:
+            # Once in the open, as this is run for each call; `_conclude` is the same again, with every care.
+            context.set_current_task(None)
+            after_each()
+            if call.parts:
+                self._files.drop(call.seq)
+            if isinstance(outcome, Bulk):
+                self._answer_in_file(call, outcome, runtime, gauge)
+            else:
+                self._answer(call, Done(call.seq, outcome, runtime, gauge.owned()), ended)
+        except ChannelClosed:
+            raise
+        except BaseException:
+            self._note_interruption(state)
+            self._conclude(call, outcome, runtime, ended, gauge, after_each, state)
         if call.task not in self._tidy:
             # Its first run here, or it has left something before: then no other runs before all is put back.
             if not self._restore_all(state):
@@ -329,7 +345,7 @@ class Child:
         after_each: Callable[[], None],
         state: ProcessState,
     ) -> None:
-        """Answer. Broken off by an exception that is no business of this call, it is begun again: see `slate`."""
+        """Answer, once more: an exception that is no business of this call has broken it off. See `slate`."""
         for _ in range(_MOST_INTERRUPTIONS):
             try:
                 context.set_current_task(None)
@@ -343,10 +359,13 @@ class Child:
             except ChannelClosed:
                 raise
             except BaseException:
-                # Raised by a handler that a task has left, say of a timer that goes on.
-                _write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
-                state.restore_all()
+                self._note_interruption(state)
         raise RuntimeError(f"{call.task} has left something that interrupts its child again and again")
+
+    def _note_interruption(self, state: ProcessState) -> None:
+        """An exception came between two tasks, raised by a handler that a task has left, say of a timer."""
+        _write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
+        state.restore_all()
 
     def _answer_in_file(self, call: Call, value: Bulk, runtime: float, gauge: Gauge) -> None:
         done = Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned())

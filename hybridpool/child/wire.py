@@ -84,9 +84,12 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
     file = fds.pop(0)
     try:
         return mmap.mmap(file, 0, prot=mmap.PROT_READ), list(fds)
-    except BaseException:
+    except BaseException as error:
         for fd in fds:
             os.close(fd)
+        if isinstance(error, ValueError):
+            # An empty file: none of ours.
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
         raise
     finally:
         os.close(file)
