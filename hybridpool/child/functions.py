@@ -162,11 +162,15 @@ def main_path() -> str | None:
 def set_main_path(path: str | None) -> None:
     """Say where the parent's script is."""
     _main_path[:] = [path] if path else []
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None and main.__spec__.name == "hybridpool.child.zygote":
-        # Else a class of the parent's script that is called like something in the zygote's would be taken for it.
-        _own_main.append(main)
-        sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def hide_own_main() -> None:
+    """Put an empty module in place of the zygote's main script.
+
+    A class of the parent's script that is called like something in the zygote's would be taken for it.
+    """
+    _own_main.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")
 
 
 def _raised(error: BaseException) -> Raised:

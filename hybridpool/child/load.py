@@ -108,7 +108,8 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise _NoSuchModule(error.name) from None
         raise failed(name, error) from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        # Whatever it is, it comes from the module's code: an exit, an interrupt that it raises itself.
         raise failed(name, error) from None
 
 
@@ -118,7 +119,10 @@ def failed(name: str, error: BaseException) -> AppLoadError:
 
 
 def _short(error: BaseException) -> str:
-    name, text = type(error).__qualname__, str(error).strip()
+    try:
+        name, text = type(error).__qualname__, str(error).strip()
+    except Exception:
+        return f"{type(error).__qualname__}, whose text cannot be shown"
     return f"{name}: {text.splitlines()[0]}" if text else name
 
 
@@ -131,7 +135,10 @@ def _user_traceback(error: BaseException) -> str:
         if filename not in own and not filename.startswith("<frozen importlib"):
             break
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+    except Exception as failure:
+        return f"its traceback cannot be formatted: {type(failure).__qualname__}"
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Program:

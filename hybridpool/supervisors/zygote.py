@@ -11,7 +11,7 @@ import anyio
 from hybridpool import events
 from hybridpool.child import guard
 from hybridpool.child.frames import Imported
-from hybridpool.errors import AppLoadError, PoolClosed
+from hybridpool.errors import AppLoadError, PoolClosed, PoolError
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.zygote import News, Zygote
 from hybridpool.policy import backoff
@@ -82,7 +82,7 @@ class ZygoteKeeper:
         while True:
             try:
                 await self.start()
-            except (AppLoadError, OSError) as error:
+            except (AppLoadError, PoolError) as error:
                 attempt += 1
                 wait = _pause(attempt)
                 self._bus.emit(events.BirthFailed("zygote", str(error), wait))
