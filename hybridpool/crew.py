@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Final, Self
 
 import anyio
 import attrs
@@ -19,6 +19,9 @@ from hybridpool.supervisors.autoscaler import Autoscaler
 from hybridpool.supervisors.memory import watch_memory
 from hybridpool.supervisors.staff import StaffKeeper
 from hybridpool.supervisors.zygote import ZygoteKeeper
+
+#: seconds for killing all children; the zygote has one second before the parent does it itself
+_KILL_S: Final = 2.5
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +62,7 @@ class Crew(anyio.AsyncContextManagerMixin):
         config = self._config
         staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares, config.first_births)
         try:
-            check_memory_is_readable(config.orders.memory_watch)
+            check_memory_is_readable(config.orders.memory_watch or config.memory_limit or 0)
             self.make_room(config.size if config.scale is None else config.scale.ceiling)
             self.lane.resize(config.size)
             async with anyio.create_task_group() as supervisors:
@@ -119,16 +122,22 @@ class Crew(anyio.AsyncContextManagerMixin):
         return True
 
     async def kill(self) -> None:
-        """Kill every child with all it started; each call in hand ends as `Lost`."""
+        """Kill every child with all it started; each call in hand ends as `Lost`.
+
+        It takes a few seconds at most: what is left then (a zygote that does not answer has orders to fork) goes with
+        the zygote, when the crew is left.
+        """
         nursery = self.lane.nursery
         self.lane.resize(0)
         for link in list(nursery.links.values()):
             self.lane.retire(link, "shutdown")
             nursery.kill(link)
-        while nursery.links:
-            await nursery.changed.wait()
+        with anyio.move_on_after(_KILL_S):
+            while nursery.links:
+                await nursery.changed.wait()
 
     async def _scale(self) -> None:
         with self._scaling:
             if self._config.scale is not None:
                 await Autoscaler(self.lane, self._config.scale, self._bus, self._config.memory_budget).run()
+
