@@ -34,7 +34,7 @@ def main() -> None:
     from hybridpool.child import zygote
 
     sys.path[:] = path
-    zygote.main(int(sys.argv[2]), int(sys.argv[4]), app, imports, script)
+    zygote.main(int(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5]), app, imports, script)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,7 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise _NoSuchModule(error.name) from None
         raise failed(name, error) from None
-    except BaseException as error:
-        # Whatever it is, it comes from the module's code: an exit, an interrupt that it raises itself.
+    except (Exception, SystemExit) as error:
         raise failed(name, error) from None
 
 

@@ -23,6 +23,7 @@ from typing import Final
 
 from hybridpool.child import birth, frames, functions, guard, load, wire
 from hybridpool.child.descriptors import open_standard_descriptors
+from hybridpool.child.folders import SharedFolders
 from hybridpool.child.frames import Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.load import Program
 from hybridpool.child.loop import ATTENTION
@@ -197,10 +198,11 @@ def import_app(app: str, imports: tuple[str, ...]) -> tuple[Program | None, Impo
     return program, Imported(program.manifest() if program else b"{}", threads)
 
 
-def main(control_fd: int, parent: int, app: str, imports: tuple[str, ...], script: str | None) -> None:
+def main(control_fd: int, folders_fd: int, parent: int, app: str, imports: tuple[str, ...], script: str | None) -> None:
     """Be the zygote, from the first moment to the last.
 
     :param control_fd: this process's end of the socket.
+    :param folders_fd: of `SharedFolders`.
     :param parent: its pid.
     :param app: "module:attribute", "module.attribute", "module", or empty for none.
     :param imports: further modules.
@@ -215,6 +217,8 @@ def main(control_fd: int, parent: int, app: str, imports: tuple[str, ...], scrip
     guard.die_with_parent(parent)
     guard.leave_stopping_to_parent()
     guard.adopt_orphans()
+    functions.follow_folders(SharedFolders(folders_fd))
+    os.close(folders_fd)
     functions.set_main_path(script)
     functions.hide_own_main()
     program: Program | None = None

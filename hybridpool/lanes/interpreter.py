@@ -29,16 +29,17 @@ _LETTERS: Final = {
 _ISOLATION: Final = {"ignore_environment": "E", "no_user_site": "s", "safe_path": "P"}
 
 
-def zygote_command(control: int, start: int) -> list[str]:
+def zygote_command(control: int, start: int, folders: int) -> list[str]:
     """Return the command line of a zygote.
 
     :param control: descriptor of its end of the socket.
     :param start: descriptor of the `start_file`.
+    :param folders: descriptor of `SharedFolders`.
     :raises PoolError: if this process does not know its interpreter.
     """
     if not sys.executable:
         raise PoolError("this program does not know its Python interpreter: set sys.executable to its path")
-    words = [ZYGOTE_WORD, str(control), str(start), str(os.getpid())]
+    words = [ZYGOTE_WORD, str(control), str(start), str(folders), str(os.getpid())]
     file = bootstrap.__file__
     if os.path.isfile(file):  # noqa: PTH113  # a name as Python gives it, of any bytes
         return [sys.executable, *interpreter_options(), file, *words]

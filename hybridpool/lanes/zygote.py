@@ -16,6 +16,7 @@ from typing import Final
 import anyio
 
 from hybridpool.child import frames, guard, wire
+from hybridpool.child.folders import SharedFolders
 from hybridpool.child.frames import ChildOrders, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.loop import ATTENTION
 from hybridpool.errors import AppLoadError, PoolError
@@ -62,6 +63,7 @@ class Zygote:
         #: children whose end was noticed before the zygote told of it
         self._told: set[int] = set()
         self._children: set[int] = set()
+        self._folders: SharedFolders | None = None
 
     async def start(self, app: str, imports: tuple[str, ...] = ()) -> Imported:
         """Start the process and wait until it has imported the app.
@@ -116,6 +118,11 @@ class Zygote:
                 os.close(handle)
         self._mailbox.send(frames.pack((Signal(pid),)))
 
+    def share_folders(self, folders: Sequence[str]) -> None:
+        """Let children know where modules are found by now; before the call that needs it is sent."""
+        if self._folders is not None:
+            self._folders.write(folders)
+
     def die(self) -> None:
         """Kill a zygote that does not answer; `on_lost` follows, as with any that dies."""
         if self._process is not None:
@@ -153,6 +160,9 @@ class Zygote:
         for timer in self._kills.values():
             timer.cancel()
         self._kills.clear()
+        if self._folders is not None:
+            self._folders.close()
+            self._folders = None
         for pid in list(self._watched):
             self._unwatch(pid)
         self._close_handle()
@@ -165,10 +175,12 @@ class Zygote:
             near, far = (made.enter_context(end) for end in wire.channel())
             start = interpreter.start_file(app, imports)
             made.callback(os.close, start)
+            self._folders, folders = SharedFolders.make()
+            made.callback(os.close, folders)
             # From this thread, not a helper's: the kernel ties the zygote's life to the thread that made it.
             self._process = subprocess.Popen(  # vfork and exec; no wait
-                interpreter.zygote_command(far.fileno(), start),
-                pass_fds=(far.fileno(), start),
+                interpreter.zygote_command(far.fileno(), start, folders),
+                pass_fds=(far.fileno(), start, folders),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -179,9 +191,10 @@ class Zygote:
                 self._process.wait()
                 self._process = None
                 raise
-            far.close()
-            os.close(start)
             made.pop_all()
+        far.close()
+        os.close(start)
+        os.close(folders)
         asyncio.get_running_loop().add_reader(self._handle, self._has_exited)
         self._mailbox = Mailbox(near, self._heard, self._ended)
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -46,6 +47,16 @@ class ZygoteKeeper:
         self._lost = lost
         self._zygote = Zygote(self._news, on_lost)
         return await self._zygote.start(self._app, self._imports)
+
+    @property
+    def has_app(self) -> bool:
+        """Children run tasks of an app; without one, functions of the parent's modules."""
+        return bool(self._app)
+
+    def share_folders(self, folders: Sequence[str]) -> None:
+        """Let children know where modules are found by now."""
+        if self._zygote is not None:
+            self._zygote.share_folders(folders)
 
     @property
     def pid(self) -> int:
