@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-import hybridpool
 from hybridpool.child import bootstrap
 from hybridpool.errors import PoolError
 
@@ -61,7 +60,7 @@ def interpreter_options() -> list[str]:
         options.append("-u")
     for category in _warning_options():
         options += ["-W", category]
-    for name, value in sys._xoptions.items():  # documented, for CPython
+    for name, value in sys._xoptions.items():  # pyright: ignore[reportPrivateUsage]  # documented, for CPython
         options += ["-X", name if value is True else f"{name}={value}"]
     return options
 
@@ -93,8 +92,10 @@ def start_file(app: str, imports: tuple[str, ...]) -> int:
 
     :raises OSError: if there is no descriptor or no memory.
     """
-    packages = (hybridpool.__path__[0], msgspec.__path__[0])
-    library = list(dict.fromkeys(os.path.dirname(os.path.abspath(package)) for package in packages))  # noqa: PTH100, PTH120
+    child = os.path.dirname(os.path.abspath(bootstrap.__file__))  # noqa: PTH100, PTH120  # names of any bytes
+    above = os.path.dirname(os.path.dirname(child))  # noqa: PTH120
+    beside = os.path.dirname(os.path.abspath(msgspec.__path__[0]))  # noqa: PTH100, PTH120
+    library = list(dict.fromkeys((above, beside)))
     file = os.memfd_create("hybridpool-start", os.MFD_CLOEXEC)
     try:
         with open(file, "wb", closefd=False) as writer:  # a descriptor
