@@ -404,3 +404,50 @@ def test_app_that_forks_while_it_is_imported(tmp_path: Path) -> None:
         for one in at_work.tree():
             # what the import has started is the app's own
             one.kill()
+
+
+HOSTILE = """
+import os, select, signal, socket
+
+def refuse(*args, **kwargs):
+    raise RuntimeError("this was replaced")
+
+# as gevent and others replace them; what Python's own modules need later stays
+for module, names in ((os, ("fork", "wait4", "waitid", "killpg")), (select, ("poll", "select"))):
+    for name in names:
+        setattr(module, name, refuse)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGCONT, signal.SIGUSR1):
+    signal.signal(number, lambda *_: os._exit(9))
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+real = signal.signal
+signal.signal = lambda number, handler: (refuse if number == signal.SIGCHLD else real)(number, handler)
+socket.socket = refuse
+"""
+
+
+def test_import_that_changes_signals_and_the_standard_library(tmp_path: Path) -> None:
+    """Modules that take signals, block them and replace functions of the standard library do not harm the zygote."""
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    text = """
+        async def tell(name, call):
+            try:
+                print(name, await asyncio.wait_for(call, 20))
+            except Exception as error:
+                print(name, type(error).__name__)
+
+        async def main():
+            async with Pool(1, preload=["hostile"]) as pool:
+                os.kill(pool._crew._zygote.pid, signal.SIGTERM)
+                await tell("works", pool.run(pow, 2, 5))
+                await tell("death", pool.run(os._exit, 3))
+                await tell("hard", pool.run(time.sleep, 60, timeout=0.5))
+                await tell("after", pool.run(pow, 2, 6))
+            print("left", flush=True)
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see("works 32")
+        at_work.see("death ChildLost")
+        at_work.see("hard TimeLimitExceeded")
+        at_work.see("after 64")
+        at_work.see("left")
+        assert at_work.wait() == 0
