@@ -100,7 +100,7 @@ def test_files_in_the_current_folder(name: str, tmp_path: Path) -> None:
 
 def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
     """A program in a folder of any name has a pool; its functions are found, and its script."""
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xe9"))
     text = """
         def inc(value):
             return value + 1
