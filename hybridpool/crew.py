@@ -163,4 +163,3 @@ class Crew(anyio.AsyncContextManagerMixin):
         with self._scaling:
             if self._config.scale is not None:
                 await Autoscaler(self.lane, self._config.scale, self._bus, self._config.memory_budget).run()
-

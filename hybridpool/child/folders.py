@@ -14,6 +14,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final, Self
 
+from hybridpool.child.descriptors import number_above_standard
+
 #: where the current list starts (32 bits) and how long it is (32 bits), written in one go; 0: there is none
 _WORD: Final = struct.Struct("@Q")
 #: bytes of either half; only pages that are written to take memory
@@ -32,7 +34,7 @@ class SharedFolders:
     @classmethod
     def make(cls) -> tuple[Self, int]:
         """Make the memory; return it, and the descriptor to pass on and close."""
-        descriptor = os.memfd_create("hybridpool-folders", os.MFD_CLOEXEC)
+        descriptor = number_above_standard(os.memfd_create("hybridpool-folders", os.MFD_CLOEXEC))
         try:
             os.ftruncate(descriptor, _SIZE)
             return cls(descriptor), descriptor

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from hybridpool.child import bootstrap
+from hybridpool.child.descriptors import number_above_standard
 from hybridpool.errors import PoolError
 
 #: a word for people and their tools: by it a zygote is found in the list of processes
@@ -96,7 +97,7 @@ def start_file(app: str, imports: tuple[str, ...]) -> int:
     above = os.path.dirname(os.path.dirname(child))  # noqa: PTH120
     beside = os.path.dirname(os.path.abspath(msgspec.__path__[0]))  # noqa: PTH100, PTH120
     library = list(dict.fromkeys((above, beside)))
-    file = os.memfd_create("hybridpool-start", os.MFD_CLOEXEC)
+    file = number_above_standard(os.memfd_create("hybridpool-start", os.MFD_CLOEXEC))
     try:
         with open(file, "wb", closefd=False) as writer:  # a descriptor
             marshal.dump((library, module_folders(), app, imports, main_script()), writer)
