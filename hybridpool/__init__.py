@@ -17,6 +17,7 @@ The house, from the top; each room imports only rooms below it:
     events         facts, and the bus on which they are heard
     message, task, outcome    the words
     config         settings
+    daemon_threads blocking work that may hang without holding the end
     errors         every error
     child          the other side of the fork
 """

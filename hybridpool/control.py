@@ -7,13 +7,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import msgspec
-from anyio import to_thread
 
 from hybridpool import events
 from hybridpool.brokers.base import Broker
+from hybridpool.daemon_threads import run_in_daemon_thread
 from hybridpool.errors import BrokerError, ProtocolError
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 from hybridpool.policy.revoked import Revoked
@@ -27,6 +28,8 @@ _ASK, _TELL = "hybridpool.tell_revoked", "hybridpool.revoked"
 _PORTION = 1000
 #: messages of orders that may wait here
 _PREFETCH = 100
+#: seconds for reading or writing the state file, which may lie on a share that does not answer
+_FILE_TIMEOUT_S = 5.0
 
 
 class Control:
@@ -131,12 +134,26 @@ class Control:
             log.debug("an order was not sent: %s", error)
 
     async def _load(self) -> None:
-        if self._state is not None:
-            self.revoked.load(await to_thread.run_sync(self._state.load), time.time())
+        if self._state is None:
+            return
+        try:
+            with anyio.fail_after(_FILE_TIMEOUT_S):
+                self.revoked.load(await run_in_daemon_thread(self._state.load), time.time())
+        except OSError as error:
+            log.warning("the state file cannot be read: %s", _why(error))
 
     async def _save(self) -> None:
-        if self._state is not None:
-            await to_thread.run_sync(self._state.save, self.revoked.all(time.time()))
+        if self._state is None:
+            return
+        try:
+            with anyio.fail_after(_FILE_TIMEOUT_S):
+                await run_in_daemon_thread(partial(self._state.save, self.revoked.all(time.time())))
+        except OSError as error:
+            log.warning("the state file cannot be written: %s", _why(error))
+
+
+def _why(error: OSError) -> str:
+    return f"no end within {_FILE_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) and not error.errno else str(error)
 
 
 def _known(ids: object) -> dict[str, float]:

@@ -1,15 +1,19 @@
 """Crew: a lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
 
+import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Final, Self
 
 import anyio
 import attrs
 
 from hybridpool import events
 from hybridpool.child.frames import ChildOrders
+from hybridpool.errors import PoolClosed
 from hybridpool.events.children import POOL_ENDED
+from hybridpool.lanes.interpreter import module_folders
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
 from hybridpool.lanes.room import check_memory_is_readable, make_room
@@ -19,6 +23,14 @@ from hybridpool.supervisors.autoscaler import Autoscaler
 from hybridpool.supervisors.memory import watch_memory
 from hybridpool.supervisors.staff import StaffKeeper
 from hybridpool.supervisors.zygote import ZygoteKeeper
+
+#: seconds for killing all children; the zygote has one second before the parent does it itself
+_KILL_S: Final = 2.5
+
+
+#: the forks between the program's start and this process; a look at it is cheaper than asking the kernel for the pid
+_forks_before: Final[list[None]] = []
+os.register_at_fork(after_in_child=lambda: _forks_before.append(None))
 
 
 @attrs.frozen(kw_only=True)
@@ -53,13 +65,19 @@ class Crew(anyio.AsyncContextManagerMixin):
         self._bus = bus
         self.lane = ProcessLane(bus, config.recycle, config.orders, publishes)
         self._scaling = anyio.CancelScope()
+        self._runs_functions = not zygote.has_app
+        #: the process whose children these are
+        self._owner = os.getpid()
+        self._forks_before = len(_forks_before)
+        #: where modules are found, as children know it
+        self._folders = module_folders()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         config = self._config
         staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares, config.first_births)
         try:
-            check_memory_is_readable(config.orders.memory_watch)
+            check_memory_is_readable(config.orders.memory_watch or config.memory_limit or 0)
             self.make_room(config.size if config.scale is None else config.scale.ceiling)
             self.lane.resize(config.size)
             async with anyio.create_task_group() as supervisors:
@@ -86,8 +104,16 @@ class Crew(anyio.AsyncContextManagerMixin):
     def submit(self, job: Job) -> None:
         """Run a call in a child as soon as one is free.
 
-        :raises PoolClosed: if the pool is stopping.
+        :raises PoolClosed: if the pool is stopping, or is another process's.
         """
+        if self._runs_functions:
+            if len(_forks_before) != self._forks_before:
+                raise PoolClosed(
+                    f"this pool belongs to process {self._owner}, from which this one was forked: open a pool here"
+                )
+            if sys.path != self._folders:
+                self._folders = module_folders()
+                self._zygote.share_folders(self._folders)
         self.lane.submit(job)
 
     def stop_taking(self) -> list[Job]:
@@ -119,14 +145,19 @@ class Crew(anyio.AsyncContextManagerMixin):
         return True
 
     async def kill(self) -> None:
-        """Kill every child with all it started; each call in hand ends as `Lost`."""
+        """Kill every child with all it started; each call in hand ends as `Lost`.
+
+        It takes a few seconds at most: what is left then (a zygote that does not answer has orders to fork) goes with
+        the zygote, when the crew is left.
+        """
         nursery = self.lane.nursery
         self.lane.resize(0)
         for link in list(nursery.links.values()):
             self.lane.retire(link, "shutdown")
             nursery.kill(link)
-        while nursery.links:
-            await nursery.changed.wait()
+        with anyio.move_on_after(_KILL_S):
+            while nursery.links:
+                await nursery.changed.wait()
 
     async def _scale(self) -> None:
         with self._scaling:

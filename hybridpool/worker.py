@@ -40,7 +40,8 @@ from hybridpool.task import TaskOptions, tasks_from
 
 #: seconds that a stop waits for the broker's part: for a cancelled consumer, for results under way
 _BROKER_PART = 2.0
-
+#: the same for a cancelled consumer at a cold stop: its messages go back with the connection
+_BROKER_PART_COLD = 0.5
 
 #: seconds that a task which is revoked has to stop by itself
 _GRACE = 1.0
@@ -188,7 +189,7 @@ class Worker:
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
         unstarted = crew.stop_taking()
-        with anyio.move_on_after(_BROKER_PART):
+        with anyio.move_on_after(_BROKER_PART if self._stop is Stop.WARM else _BROKER_PART_COLD):
             await self._consuming.cancel()
         intake.give_back(unstarted)
         if self._stop is Stop.WARM and await self._drained(crew):

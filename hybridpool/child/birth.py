@@ -42,7 +42,7 @@ def live(order: Fork, channel: socket.socket, slate: int, zygote: int, program: 
         _leave_home(zygote)
         child = Child(order.name, channel, Slate(slate))
         os.close(slate)
-        status = _work(child, order, program)
+        status = _work(child, order, program, zygote)
     except BaseException:
         # The interpreter would run the zygote's exit handlers here; a traceback is all that is wanted.
         traceback.print_exc(file=sys.__stderr__)
@@ -66,7 +66,7 @@ def _leave_home(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def _work(child: Child, order: Fork, program: Program | None) -> int:
+def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> int:
     _take_name(order.name)
     voice = Voice(order.name, order.orders, child.say) if order.orders.log_format else None
     after_each = voice.finish if voice else _nothing
@@ -85,6 +85,8 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
         return _STILLBORN
     if voice:
         voice.keep()
+    # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
+    guard.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
     try:
         child.work(run, gauge, after_each)

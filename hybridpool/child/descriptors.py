@@ -32,5 +32,14 @@ def above_standard(sock: socket.socket) -> socket.socket:
     """Return a socket whose number is none of a standard descriptor, in whose place it may be in a user's program."""
     if sock.fileno() >= _FIRST_FREE:
         return sock
-    with sock:
-        return socket.socket(fileno=fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
+    return socket.socket(fileno=number_above_standard(sock.detach()))
+
+
+def number_above_standard(descriptor: int) -> int:
+    """Return a descriptor under a number that is none of a standard descriptor; the one given is closed then."""
+    if descriptor >= _FIRST_FREE:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    finally:
+        os.close(descriptor)

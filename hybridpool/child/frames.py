@@ -162,18 +162,6 @@ class Enqueue(Frame, tag=24):
 # ---- parent → zygote -----------------------------------------------------------------------------------------
 
 
-class Begin(Frame, tag=30):
-    """Import the app; the first message."""
-
-    #: "module:attribute", "module.attribute", "module", or empty for none
-    app: str
-    imports: tuple[str, ...] = ()
-    #: the parent's sys.path, so that both find the same modules
-    path: tuple[str, ...] = ()
-    #: the parent's script, where functions of its `__main__` are found
-    main: str | None = None
-
-
 class ChildOrders(Frame, tag=31):
     """What a child is told at birth."""
 
@@ -245,7 +233,7 @@ class Exited(Frame, tag=44):
 
 ToChild = Call | Sent | Stop | Recall
 FromChild = Ready | Stillborn | Done | Back | Said | Enqueue
-ToZygote = Begin | Fork | Kill | Signal
+ToZygote = Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 
 #: a message as it comes out of a socket

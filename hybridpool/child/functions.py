@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hybridpool.child import bulk
 from hybridpool.child.bulk import Bulk
+from hybridpool.child.folders import SharedFolders
 from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
 from hybridpool.child.words import described, raised
 from hybridpool.errors import CannotSend, TaskSignal, TaskVerdict
@@ -92,7 +93,7 @@ def loads(data: bytes | Callable[[], Any]) -> Any:
     """
     load = data if callable(data) else functools.partial(pickle.loads, data)
     try:
-        return load()
+        return _with_new_folders(load)
     except AttributeError as error:
         if "__main__" not in str(error) or main_path() is None or "__mp_main__" in sys.modules:
             raise
@@ -111,13 +112,35 @@ def find(name: str) -> Callable[..., Any]:
     :raises CannotSend: if it is not there.
     """
     module_name, _, qualname = name.partition(":")
-    found: Any = _main() if module_name == "__main__" else importlib.import_module(module_name)
+    if module_name == "__main__":
+        found: Any = _main()
+    else:
+        found = _with_new_folders(functools.partial(importlib.import_module, module_name))
     for part in qualname.split("."):
         found = getattr(found, part, None)
     if not callable(found):
         raise CannotSend(f"there is no function {qualname!r} in module {module_name!r} of the child")
     _known[name] = found
     return found  # type: ignore[no-any-return]  # callable, as just asked
+
+
+def _with_new_folders(load: Callable[[], Any]) -> Any:
+    """Import or unpickle; if a module is not there, once more with the folders that the parent has by now."""
+    try:
+        return load()
+    except ModuleNotFoundError:
+        for shared in _shared_folders:
+            folders = shared.read()
+            if folders is not None:
+                sys.path[:] = [*folders, *(entry for entry in sys.path if entry not in folders)]
+        # A file that is new in a folder which was looked through lately is not seen either.
+        importlib.invalidate_caches()
+    return load()
+
+
+def follow_folders(shared: SharedFolders) -> None:
+    """Look there for the parent's folders of modules when a module is not found."""
+    _shared_folders[:] = [shared]
 
 
 def _main() -> Any:
@@ -143,6 +166,7 @@ def _main() -> Any:
     return module
 
 
+_shared_folders: list[SharedFolders] = []
 _main_path: list[str] = []
 _running_main: list[str] = []
 #: kept, because its code is still at work
@@ -162,11 +186,15 @@ def main_path() -> str | None:
 def set_main_path(path: str | None) -> None:
     """Say where the parent's script is."""
     _main_path[:] = [path] if path else []
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None and main.__spec__.name == "hybridpool.child.zygote":
-        # Else a class of the parent's script that is called like something in the zygote's would be taken for it.
-        _own_main.append(main)
-        sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def hide_own_main() -> None:
+    """Put an empty module in place of the zygote's main script.
+
+    A class of the parent's script that is called like something in the zygote's would be taken for it.
+    """
+    _own_main.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")
 
 
 def _raised(error: BaseException) -> Raised:

@@ -23,6 +23,8 @@ _SOME_PIDS: Final = 4096
 #: what a service manager sends to all processes of a worker (`systemctl kill`), for the parent to act upon
 _PARENTS_OWN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _libc = ctypes.CDLL(None, use_errno=True)
+#: as they are before the app is imported: that may put others in their place (gevent does)
+_set_handler, _set_mask, _kill, _killpg = signal.signal, signal.pthread_sigmask, os.kill, os.killpg
 
 
 def die_with_parent(parent: int) -> None:
@@ -35,9 +37,20 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def outlive_parent() -> None:
-    """Take `die_with_parent` back; used where the end of a socket is watched instead."""
-    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+def wake_at_end_of_parent() -> None:
+    """In place of `die_with_parent`: have the kernel send CONT, so that also a process that was stopped looks.
+
+    The parent's thread may end without the parent, which costs one look.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+
+
+def watch_process(pid: int) -> int:
+    """Return a descriptor that is readable once a process has ended; -1 where the kernel or a sandbox refuses that."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1
 
 
 def adopt_orphans() -> None:
@@ -45,13 +58,25 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def forget_inherited_signals() -> None:
+    """Block no signal, and ignore none but those that Python ignores itself, and HUP, as `nohup` wants.
+
+    Both are inherited over exec: a program that waits for signals with `sigwait` has them blocked in all it starts.
+    """
+    _set_mask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            _set_handler(number, signal.SIG_DFL)
+
+
 def reset_signals() -> None:
     """Give every signal that Python or the zygote handles its default meaning back, except those that stop a worker."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
+    own = (signal.SIGHUP, signal.SIGCHLD, signal.SIGCONT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+    for number in own:
+        _set_handler(number, signal.SIG_DFL)
     leave_stopping_to_parent()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _set_mask(signal.SIG_SETMASK, ())
 
 
 def leave_stopping_to_parent() -> None:
@@ -63,16 +88,16 @@ def leave_stopping_to_parent() -> None:
 
     def shrug(number: int, _frame: object) -> None:
         if os.getpid() != own:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _set_handler(number, signal.SIG_DFL)
+            _kill(os.getpid(), number)
 
     for number in _PARENTS_OWN:
-        signal.signal(number, shrug)
+        _set_handler(number, shrug)
 
 
 def kill_group(pid: int, signum: int) -> None:
     """Signal a child and everything it started; a child that has no group of its own yet is signalled alone."""
-    for send in (os.killpg, os.kill):
+    for send in (_killpg, _kill):
         try:
             send(pid, signum)
         except ProcessLookupError:
@@ -90,19 +115,28 @@ def mark_family() -> None:
         return
 
 
-def kill_families(children: Collection[int]) -> None:
-    """Kill all that children had started whose zygote is gone too, so that nobody has adopted it.
+def kill_families(children: Collection[int], *, with_children: bool = False) -> None:
+    """Kill all that children had started whose zygote is gone too, or deaf, so that nobody has adopted it.
 
     :param children: their pids; they are dead, or about to be.
+    :param with_children: kill the children as well.
     """
     killed: set[int] = set()
     before = -1
     # Once more, after a look that found somebody: it may have started another one behind our back.
     while len(killed) > before:
         before = len(killed)
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-            if pid not in killed and pid not in children and _kill_if_of(children, pid):
+        for pid in _all_pids():
+            if pid not in killed and (with_children or pid not in children) and _kill_if_of(children, pid):
                 killed.add(pid)
+
+
+def _all_pids() -> list[int]:
+    try:
+        return list(map(int, filter(str.isdigit, os.listdir("/proc"))))
+    except OSError:
+        # Without /proc nobody can be found.
+        return []
 
 
 def _kill_if_of(children: Collection[int], pid: int) -> bool:
@@ -120,6 +154,45 @@ def _kill_if_of(children: Collection[int], pid: int) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def open_child(pid: int, zygote: int) -> int | None:
+    """Return a handle on a child of a zygote, which may be dead and not reaped; None if there is no such child.
+
+    For the parent, which must not take another process for it that has its number by now.
+    """
+    try:
+        # First a handle, then the look: if the handle's process is gone by then, a signal to it hits nobody.
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        parent = _parent_of(pid)
+        is_child = _mark_of(pid) == pid if parent is None else parent == zygote
+    except OSError:
+        is_child = False
+    if not is_child:
+        os.close(handle)
+        return None
+    return handle
+
+
+def signal_handle(handle: int, signum: int) -> None:
+    """Signal the process of a handle; one that is gone is left alone."""
+    try:
+        signal.pidfd_send_signal(handle, signum)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _parent_of(pid: int) -> int | None:
+    """Return the parent's pid; None where /proc does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The name, which may hold anything, is in parentheses; state and parent follow.
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
 
 
 class Strays:
@@ -155,7 +228,7 @@ class Strays:
             mark = _mark_of(pid)
             if mark == self._own_mark or mark in living:
                 return False
-            os.kill(pid, signal.SIGKILL)
+            _kill(pid, signal.SIGKILL)
         except OSError:
             # Under another user it can neither be looked at nor killed.
             return False
@@ -176,21 +249,8 @@ def _mark_of(pid: int) -> int:
 
 def _children_by_scan() -> list[int]:
     """Look through all processes for those whose parent is this one; without a descriptor nothing can be seen."""
-    own, found = os.getpid(), []
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return []
-    for name in filter(str.isdigit, names):
-        try:
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                # The name, which may hold anything, is in parentheses; state and parent follow.
-                parent = int(stat.read().rpartition(b")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == own:
-            found.append(int(name))
-    return found
+    own = os.getpid()
+    return [pid for pid in _all_pids() if _parent_of(pid) == own]
 
 
 def why_no_fork(error: OSError) -> str:

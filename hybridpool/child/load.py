@@ -118,7 +118,10 @@ def failed(name: str, error: BaseException) -> AppLoadError:
 
 
 def _short(error: BaseException) -> str:
-    name, text = type(error).__qualname__, str(error).strip()
+    try:
+        name, text = type(error).__qualname__, str(error).strip()
+    except Exception:
+        return f"{type(error).__qualname__}, whose text cannot be shown"
     return f"{name}: {text.splitlines()[0]}" if text else name
 
 
@@ -131,7 +134,10 @@ def _user_traceback(error: BaseException) -> str:
         if filename not in own and not filename.startswith("<frozen importlib"):
             break
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+    except Exception as failure:
+        return f"its traceback cannot be formatted: {type(failure).__qualname__}"
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
@@ -149,6 +155,20 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
 
 
 def _only_app(module: ModuleType, name: str) -> Program:
+    """Return the app of a module, or of its submodule `celery`, which is where Celery's users have it."""
+    found = _app_in(module)
+    if found is None and hasattr(module, "__path__") and _has_submodule(module, "celery"):
+        found = _app_in(_import(f"{module.__name__}.celery"))
+    if found is None:
+        raise AppLoadError(f"module {module.__name__!r} has no hybridpool App; define app = App({name!r}) or name it")
+    return found
+
+
+def _has_submodule(package: ModuleType, name: str) -> bool:
+    return any(module.name == name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _app_in(module: ModuleType) -> Program | None:
     apps = {key: value for key, value in vars(module).items() if _is_app(value)}
     for usual in ("app", "celery"):
         if usual in apps:
@@ -159,7 +179,7 @@ def _only_app(module: ModuleType, name: str) -> Program:
     if different:
         choices = ", ".join(f"{module.__name__}:{key}" for key in sorted(apps))
         raise AppLoadError(f"module {module.__name__!r} has several apps; say which: {choices}")
-    raise AppLoadError(f"module {module.__name__!r} has no hybridpool App; define app = App({name!r}) or name it")
+    return None
 
 
 def _is_app(value: object) -> bool:

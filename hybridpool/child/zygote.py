@@ -1,9 +1,15 @@
 """The zygote: one clean process that imports the app, freezes it, and forks every child.
 
-Started by exec (`python -m hybridpool.child.zygote FD`), so it never holds its parent's threads, sockets or loop. It
-serves fork requests on one control socket and reaps with `wait4`. Its promise: when the parent's end of that socket
-closes, for whatever reason, every child is killed, with all that its tasks started, before the zygote goes; when the
-zygote dies, the kernel kills the children. A shortage of processes, memory or descriptors costs a birth, and no more.
+Started by exec (`bootstrap`), so it never holds its parent's threads, sockets or loop. It serves fork requests on one
+control socket and reaps with `wait4`. A shortage of processes, memory or descriptors costs a birth, and no more.
+
+Its promise: when the parent closes its end of that socket, or ends, every child is killed, with all that its tasks
+started, before the zygote goes; when the zygote dies, the kernel kills the children. The end of the socket alone does
+not tell of the parent's end: a process that the parent has forked holds a copy of it. So the zygote also watches the
+parent itself. A zygote that is stopped is woken by the kernel when its parent ends.
+
+The app may replace functions of the standard library while it is imported (gevent does), set signal handlers and block
+signals. What is used after that is taken before, and set again after.
 """
 
 import gc
@@ -13,43 +19,64 @@ import signal
 import socket
 import sys
 import threading
-from typing import Final, NoReturn
+from typing import Final
 
 from hybridpool.child import birth, frames, functions, guard, load, wire
 from hybridpool.child.descriptors import open_standard_descriptors
-from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
+from hybridpool.child.folders import SharedFolders
+from hybridpool.child.frames import Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.load import Program
 from hybridpool.child.loop import ATTENTION
+from hybridpool.child.words import plain
 from hybridpool.errors import AppLoadError, HybridpoolError
 
 _SIGNALS: Final = signal.valid_signals()
+#: as they are before the app is imported
+_fork, _kill, _waitid, _wait4, _waitpid, _read = os.fork, os.kill, os.waitid, os.wait4, os.waitpid, os.read
+_poll, _Socket, _set_handler, _set_mask = select.poll, socket.socket, signal.signal, signal.pthread_sigmask
 
 
 class Zygote:
     """Serves one parent."""
 
-    def __init__(self, control: socket.socket, program: Program | None) -> None:
+    def __init__(self, control: socket.socket, parent: int, program: Program | None) -> None:
+        """:param parent: its pid."""
         self._control = control
+        self._parent = parent
         self._program = program
         self._pids: set[int] = set()
         self._strays = guard.Strays()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        self._end_of_parent = guard.watch_process(parent)
 
     def serve(self) -> None:
         """Fork, signal and reap until the parent is gone."""
-        poll = select.poll()
+        self._take_signals()
+        poll = _poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
-        while True:
+        if self._end_of_parent >= 0:
+            poll.register(self._end_of_parent, select.POLLIN)
+        # Only our parent's pid can be the one we know, so one that was used again is told apart here.
+        while os.getppid() == self._parent:
             ready = dict(poll.poll())
             if self._woken in ready:
-                os.read(self._woken, 4096)
+                _read(self._woken, 4096)
                 self._reap()
-            if self._control.fileno() in ready and not self._obey():
+            if self._end_of_parent in ready or (self._control.fileno() in ready and not self._obey()):
                 break
         self._end_all()
+
+    def _take_signals(self) -> None:
+        """Set what the app may have set otherwise while it was imported."""
+        guard.forget_inherited_signals()
+        guard.leave_stopping_to_parent()
+        for number in (signal.SIGCHLD, signal.SIGCONT):
+            _set_handler(number, _do_nothing)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        guard.wake_at_end_of_parent()
+        # A child of the app's own that has ended by now woke nobody.
+        self._reap()
 
     def _end_all(self) -> None:
         """Kill every child with what it started, and wait for them: nobody may be there to reap after us."""
@@ -60,7 +87,7 @@ class Zygote:
         # What they have started comes to us with their end, and with its own end what that has started.
         while doomed := doomed or self._strays.kill(self._pids):
             try:
-                os.waitpid(doomed.pop(), 0)
+                _waitpid(doomed.pop(), 0)
             except ChildProcessError:
                 continue
 
@@ -77,12 +104,12 @@ class Zygote:
         for order in frames.read_to_zygote(message):
             match order:
                 case Fork() if len(fds) >= 2:
-                    self._fork(order, socket.socket(fileno=fds.pop(0)), fds.pop(0))
+                    self._fork(order, _Socket(fileno=fds.pop(0)), fds.pop(0))
                 case Fork(name=name):
                     # The kernel drops what it has no number for.
                     self._tell(ForkFailed(name, guard.no_descriptors()))
                 case Signal(pid=pid) if pid in self._pids:
-                    os.kill(pid, ATTENTION)
+                    _kill(pid, ATTENTION)
                 case Kill(pid=pid, signum=signum) if pid in self._pids:
                     guard.kill_group(pid, signum)
                 case _:
@@ -95,9 +122,9 @@ class Zygote:
         zygote = os.getpid()
         # Until it has its own handlers the child has ours: it would take a TERM that is for all as one for a process
         # that a task has forked, and go.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        mask = _set_mask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             self._tell(ForkFailed(order.name, guard.why_no_fork(error)))
             return
@@ -105,13 +132,14 @@ class Zygote:
             if pid == 0:
                 self._control.close()
                 self._strays.close()
-                os.close(self._woken)
-                os.close(self._wake)
+                for fd in (self._woken, self._wake, self._end_of_parent):
+                    if fd >= 0:
+                        os.close(fd)
                 birth.live(order, channel, slate, zygote, self._program)
         finally:
             channel.close()
             os.close(slate)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _set_mask(signal.SIG_SETMASK, mask)
         self._pids.add(pid)
         self._tell(Forked(order.name, pid))
 
@@ -125,7 +153,7 @@ class Zygote:
     def _reap_one(self) -> bool:
         """Collect one; False if nobody else has exited."""
         try:
-            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            seen = _waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
         if seen is None:
@@ -133,7 +161,7 @@ class Zygote:
         if seen.si_pid in self._pids:
             # While the child is a zombie its pid is not reused, so its group is still its own.
             guard.kill_group(seen.si_pid, signal.SIGKILL)
-        pid, status, usage = os.wait4(seen.si_pid, 0)
+        pid, status, usage = _wait4(seen.si_pid, 0)
         if pid in self._pids:
             self._pids.discard(pid)
             self._tell(Exited(pid, status, usage.ru_maxrss))
@@ -147,67 +175,79 @@ class Zygote:
             return
 
 
-def begin(control: socket.socket) -> Program | None:
-    """Import the app as the first message says, and report; exits if that fails."""
-    message = wire.receive(control)
-    if not len(message):
-        sys.exit(0)
-    order = frames.read_to_zygote(message)[0]
-    if not isinstance(order, Begin):
-        raise HybridpoolError(f"the first order must be Begin, not {order!r}")
-    if order.path:
-        sys.path[:] = order.path
-    functions.set_main_path(order.main)
+def _do_nothing(_number: int, _frame: object) -> None:
+    """Handle a signal that only has to end a wait."""
+
+
+def import_app(app: str, imports: tuple[str, ...]) -> tuple[Program | None, Imported]:
+    """Import the app, or the modules that a pool wants; return it, and what the parent is told.
+
+    :raises AppLoadError: if that fails, whatever the app's code raises.
+    """
     program = None
-    try:
-        if not order.app:
-            load.load_modules(order.imports)
-        if order.app:
-            program = load.load(order.app, order.imports)
+    if app:
+        program = load.load(app, imports)
+        try:
             for hook in program.child_hooks("worker_init"):
                 hook()
-        manifest = program.manifest() if program else b"{}"
-    except AppLoadError as error:
-        _stop(control, str(error), error.details)
-    except HybridpoolError as error:
-        _stop(control, str(error), "")
-    except (Exception, SystemExit) as error:
-        failure = load.failed("worker_init", error)
-        _stop(control, str(failure), failure.details)
-    threads = tuple(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-    birth.prepare()
-    # What is here now stays shared with every child: a collection must never write to it again.
-    gc.collect()
-    gc.freeze()
-    wire.send(control, frames.pack([Imported(manifest, threads)]))
-    return program
+        except (Exception, SystemExit) as error:
+            raise load.failed("worker_init", error) from None
+    else:
+        load.load_modules(imports)
+    threads = tuple(plain(thread.name) for thread in threading.enumerate() if thread is not threading.main_thread())
+    return program, Imported(program.manifest() if program else b"{}", threads)
 
 
-def _stop(control: socket.socket, message: str, details: str) -> NoReturn:
-    wire.send(control, frames.pack([ImportFailed(message, details)]))
-    sys.exit(1)
+def main(control_fd: int, folders_fd: int, parent: int, app: str, imports: tuple[str, ...], script: str | None) -> None:
+    """Be the zygote, from the first moment to the last.
 
-
-def main() -> None:
-    """Run as `python -m hybridpool.child.zygote FD`."""
+    :param control_fd: this process's end of the socket.
+    :param folders_fd: of `SharedFolders`.
+    :param parent: its pid.
+    :param app: "module:attribute", "module.attribute", "module", or empty for none.
+    :param imports: further modules.
+    :param script: of the parent, where functions of its `__main__` are found.
+    """
     open_standard_descriptors()
-    control = socket.socket(fileno=int(sys.argv[1]))
-    parent = os.getppid()
-    os.set_inheritable(control.fileno(), False)
-    # While the app is imported nobody watches the socket, so the kernel does.
+    guard.forget_inherited_signals()
+    control = _Socket(fileno=control_fd)
+    own = os.getpid()
+    os.set_inheritable(control_fd, False)
+    # While the app is imported nobody watches the parent, so the kernel does.
     guard.die_with_parent(parent)
     guard.leave_stopping_to_parent()
     guard.adopt_orphans()
+    functions.follow_folders(SharedFolders(folders_fd))
+    os.close(folders_fd)
+    functions.set_main_path(script)
+    functions.hide_own_main()
+    program: Program | None = None
+    news: Imported | ImportFailed
     try:
-        program = begin(control)
-    except ConnectionError:
+        program, news = import_app(app, imports)
+    except HybridpoolError as error:
+        news = _nothing_imported(str(error), error.details if isinstance(error, AppLoadError) else "")
+    except BaseException as error:
+        # Not in the app's code, for which there are words: in ours, or in the interpreter's that makes the words.
+        news = _nothing_imported(f"the app cannot be imported: {type(error).__qualname__}: {error}")
+    if os.getpid() != own:
+        # A process that the app has forked, and that came back from the import as if it were the zygote.
+        os._exit(1)
+    if isinstance(news, Imported):
+        birth.prepare()
+        # What is here now stays shared with every child: a collection must never write to it again.
+        gc.collect()
+        gc.freeze()
+    try:
+        wire.send(control, frames.pack([news]))
+    except OSError:
         # The parent died while the app was imported: there is nobody to fork for.
         os._exit(1)
-    zygote = Zygote(control, program)
-    guard.outlive_parent()
-    zygote.serve()
+    if isinstance(news, ImportFailed):
+        sys.exit(1)
+    Zygote(control, parent, program).serve()
     os._exit(0)
 
 
-if __name__ == "__main__":
-    main()
+def _nothing_imported(message: str, details: str = "") -> ImportFailed:
+    return ImportFailed(plain(message), plain(details))

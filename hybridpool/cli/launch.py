@@ -14,6 +14,7 @@ from hybridpool import events
 from hybridpool.brokers.open import open_broker
 from hybridpool.cli.banner import banner as draw_banner
 from hybridpool.cli.early import import_from_here
+from hybridpool.cli.forced_exit import TEARDOWN_S, exit_within
 from hybridpool.cli.signals import Signals, reap_orphans
 from hybridpool.cli.title import hide_passwords
 from hybridpool.client.portal import has_uvloop
@@ -35,9 +36,21 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
         raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
     import_from_here()
     try:
-        return anyio.run(_main, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
+        return anyio.run(_run, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
         raise plain_error(group) from None
+
+
+async def _run(app: str, layer: Layer, show_banner: bool) -> int:
+    """Work; once that has ended, however it did, the process ends soon, whatever its threads do."""
+    try:
+        code = await _main(app, layer, show_banner)
+    except BaseException as error:
+        shown = plain_error(error) if isinstance(error, BaseExceptionGroup) else error
+        exit_within(TEARDOWN_S, 1, f"hybridpool: {shown}")
+        raise
+    exit_within(TEARDOWN_S, code)
+    return code
 
 
 async def _main(app: str, layer: Layer, show_banner: bool) -> int:

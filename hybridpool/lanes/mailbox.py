@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -16,6 +19,7 @@ _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, er
 _LATER: Final = 0.05
 #: empty messages in a row after which nothing is expected behind them any more: an end looks the same
 _EMPTY_MESSAGES: Final = 64
+_INT: Final = struct.Struct("@i")
 #: a message, and descriptors that came along, which are the listener's to close
 Hears = Callable[[frames.Message, Sequence[int]], None]
 
@@ -47,6 +51,7 @@ class Mailbox:
         self._ended = False
         self._closing = False
         self._watching = False
+        self._owner = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -97,11 +102,25 @@ class Mailbox:
                 empty += 1
                 self._note_end(why)
 
+    def cut(self) -> None:
+        """Let the other end see the end at once, also where another process holds this end as well."""
+        if not self._ended:
+            self._shut()
+
+    def unread_bytes(self) -> int:
+        """Tell how much of what was written the other end has not read, with the kernel's own part."""
+        if self._sock.fileno() < 0:
+            return 0
+        found: int = _INT.unpack(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(_INT.size)))[0]
+        return found
+
     def close(self) -> None:
         """Detach and close; what was not written never will be."""
         if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._watch(False)
+            # A copy of this process, made by fork, shares what the loop listens with: it must not unregister there.
+            if os.getpid() == self._owner:
+                self._loop.remove_reader(self._sock.fileno())
+                self._watch(False)
             self._sock.close()
         self._ended = True
         for letter in self._unsent:

@@ -4,9 +4,8 @@ import sys
 from functools import partial
 from typing import Final
 
-from anyio import to_thread
-
 from hybridpool import events
+from hybridpool.daemon_threads import run_in_daemon_thread
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.policy.autoscale import ScaleLimits, ScaleMemory, decide
 from hybridpool.policy.headroom import Bound, Fit, fit
@@ -56,7 +55,7 @@ class Autoscaler:
     async def _fit(self, wanted: int) -> Fit:
         """Find out how much of a growth memory allows."""
         pids = [link.pid for link in self._lane.nursery.links.values() if link.pid]
-        owned, bounds = await to_thread.run_sync(partial(_look, pids))
+        owned, bounds = await run_in_daemon_thread(partial(_look, pids))
         self._heaviest = max(self._heaviest, *owned.values(), 0)
         if self._budget is not None:
             bounds.append(

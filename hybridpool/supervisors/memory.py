@@ -4,8 +4,8 @@ from functools import partial
 from typing import Final
 
 import anyio
-from anyio import to_thread
 
+from hybridpool.daemon_threads import run_in_daemon_thread
 from hybridpool.lanes.process import ProcessLane
 from hybridpool.outcome import Lost
 from hybridpool.supervisors import scales
@@ -25,7 +25,7 @@ async def watch_memory(lane: ProcessLane, limit: int) -> None:
         if not at_work:
             await lane.desk.begun.wait()
         else:
-            owned = await to_thread.run_sync(partial(scales.owned, list(at_work), above=limit))
+            owned = await run_in_daemon_thread(partial(scales.owned, list(at_work), above=limit))
             for pid, size in owned.items():
                 if size > limit:
                     link, seq = at_work[pid]

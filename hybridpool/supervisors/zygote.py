@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -11,7 +12,7 @@ import anyio
 from hybridpool import events
 from hybridpool.child import guard
 from hybridpool.child.frames import Imported
-from hybridpool.errors import AppLoadError, PoolClosed
+from hybridpool.errors import AppLoadError, PoolClosed, PoolError
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.zygote import News, Zygote
 from hybridpool.policy import backoff
@@ -48,6 +49,16 @@ class ZygoteKeeper:
         return await self._zygote.start(self._app, self._imports)
 
     @property
+    def has_app(self) -> bool:
+        """Children run tasks of an app; without one, functions of the parent's modules."""
+        return bool(self._app)
+
+    def share_folders(self, folders: Sequence[str]) -> None:
+        """Let children know where modules are found by now."""
+        if self._zygote is not None:
+            self._zygote.share_folders(folders)
+
+    @property
     def pid(self) -> int:
         """The process id of the present one."""
         if self._zygote is None:
@@ -82,7 +93,7 @@ class ZygoteKeeper:
         while True:
             try:
                 await self.start()
-            except (AppLoadError, OSError) as error:
+            except (AppLoadError, PoolError) as error:
                 attempt += 1
                 wait = _pause(attempt)
                 self._bus.emit(events.BirthFailed("zygote", str(error), wait))

@@ -6,6 +6,8 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from hybridpool.child import zygote
+
 #: environment variables: what shall be short, and the file
 WHAT: Final = "FAULTS_SHORT_OF"
 WHILE: Final = "FAULTS_SHORT_WHILE"
@@ -31,7 +33,8 @@ def _fork_if_possible() -> int:
 
 
 if WHAT in os.environ:
-    os.fork = _fork_if_possible
+    # the zygote keeps the real one, so that an app which replaces os.fork does no harm
+    setattr(zygote, "_fork", _fork_if_possible)  # noqa: B010  # it is private
     if os.environ[WHAT] == "processes" and not os.getuid():
         # root has no such limit; and of this user there is nobody else
         user = 60_000 + os.getpid() % 5_000

@@ -1,11 +1,9 @@
 """The parent dies: nobody of its family outlives it, and the broker gives what was not settled to the next worker."""
 
-import subprocess
-import sys
+import signal
 
 import psutil
 
-from hybridpool.child import frames, wire
 from tests.faults.helpers import (
     Call,
     deliveries,
@@ -20,7 +18,7 @@ from tests.faults.helpers import (
 )
 from tests.faults.ledger import Journal, account, tell
 from tests.queues import Desk
-from tests.workers import PATIENCE, Gate, environment
+from tests.workers import Gate, Worker
 
 #: of a worker of two children
 PREFETCH = 8
@@ -85,17 +83,12 @@ def test_killed_while_a_child_is_stopped(broker_url: str, queue_name: str, journ
     account([task], journal, depth=settled(broker_url, queue_name), killed={one.pid: "parent killed"})
 
 
-def test_gone_while_the_app_is_imported() -> None:
-    """A worker killed at its start would leave a traceback of a process that nobody knows."""
-    near, far = wire.channel()
-    with near, far:
-        zygote = subprocess.Popen(
-            [sys.executable, "-m", "hybridpool.child.zygote", str(far.fileno())],
-            pass_fds=[far.fileno()],
-            env=environment(),
-            stderr=subprocess.PIPE,
-        )
-        far.close()
-        wire.send(near, frames.pack([frames.Begin("tests.faults.apps")]))
-    _, said = zygote.communicate(timeout=PATIENCE)
-    assert (zygote.returncode, said) == (1, b"")
+def test_gone_while_the_app_is_imported(gate: Gate) -> None:
+    """A worker that is killed while the app is imported leaves no process and no traceback."""
+    with Worker("amqp://127.0.0.1:1//", "none", app="slow", env={"GATE": gate.path}, ready=0) as starting:
+        (importing,) = gate.entered()
+        zygote = psutil.Process(importing.pid)
+        starting.main.kill()
+        wait_gone([zygote])
+        assert starting.wait() == -signal.SIGKILL
+        assert starting.text == ""

@@ -109,6 +109,6 @@ def test_stopped(broker_url: str, queue_name: str, journal: Journal) -> None:
 
 def test_dies_again_and_again(broker_url: str, queue_name: str, journal: Journal) -> None:
     """A zygote that never lasts (no memory left) would be started, and import the app, without a pause."""
-    with worker(broker_url, queue_name, journal, env={ZYGOTE_LASTS: "0.05"}, ready=0) as at_work:
+    with worker(broker_url, queue_name, journal, env={ZYGOTE_LASTS: "0.15"}, ready=0) as at_work:
         at_work.see(r"The zygote died \(signal 14 \(SIGALRM\)\)", 2)
         assert not wait_for(lambda: len(journal.entries(ZYGOTE)) > MANY, 4.0)

@@ -1,20 +1,28 @@
 """How a worker stops: warmly, coldly, before it has begun, as PID 1; and how it starts when there is no broker."""
 
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import anyio.from_thread
+import anyio.to_thread
 import psutil
 import pytest
 
 from tests.faults.ledger import tell
+from tests.proxy import Proxy
 from tests.queues import Desk
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
 
 WARM, COLD = r"WARNING/MainProcess\] worker: Warm shutdown", r"WARNING/MainProcess\] worker: Cold shutdown"
+#: seconds for a stop, on a busy machine; what is promised is about half of it
+IN_TIME = 14.0
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
@@ -161,6 +169,55 @@ def test_stop_before_there_is_a_broker(queue_name: str) -> None:
             assert worker.stop() == 0
     finally:
         node.destroy()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
+def test_stop_while_the_state_file_hangs(
+    signum: int, code: int, broker_url: str, queue_name: str, tmp_path: Path
+) -> None:
+    """A state file that cannot be read to its end (a FIFO, a dead share) holds neither the stop nor the exit."""
+    fifo = tmp_path / "state"
+    os.mkfifo(fifo)
+    with Worker(broker_url, queue_name, "-c1", f"--statedb={fifo}") as worker:
+        began = time.monotonic()
+        assert worker.stop(signum) == code
+        assert time.monotonic() - began < IN_TIME
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
+def test_stop_while_the_broker_is_silent(signum: int, code: int, queue_name: str) -> None:
+    """A broker that takes connections and never answers, as behind a firewall that drops, does not hold the stop."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}//"
+        with Worker(url, queue_name, "-c1", "--connection-timeout=60s", ready=0) as worker:
+            worker.see(r"ForkPoolWorker-1 \(pid \d+\) ready")
+            began = time.monotonic()
+            assert worker.stop(signum) == code
+            assert time.monotonic() - began < IN_TIME
+
+
+@pytest.mark.may_block
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+async def test_stop_while_an_established_connection_is_silent(
+    signum: int, broker_url: str, queue_name: str, gate: Gate
+) -> None:
+    """A network that drops every packet in the middle of a run does not hold the stop."""
+    async with Proxy(urlsplit(broker_url).port or 0) as proxy:
+
+        def run() -> float:
+            url = broker_url.replace(f":{urlsplit(broker_url).port}", f":{proxy.port}")
+            options = ("-c1", "--shutdown-timeout=500ms")
+            with Worker(url, queue_name, *options) as worker, client_of(broker_url, queue_name) as us:
+                us.send_task("worker.hold", (gate.path,))
+                gate.entered()
+                anyio.from_thread.run_sync(proxy.stall)
+                began = time.monotonic()
+                assert worker.stop(signum) == 1
+                return time.monotonic() - began
+
+        took = await anyio.to_thread.run_sync(run)
+    tell(f"gone {took:.1f} s after the signal")
+    assert took < IN_TIME
 
 
 @pytest.mark.slow
