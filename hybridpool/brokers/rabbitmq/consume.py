@@ -122,6 +122,7 @@ class Consumer:
             exchange=exchange,
             routing_key=routing_key,
             body=body,
+            properties=properties,
         )
         try:
             wish.deliver(delivery)

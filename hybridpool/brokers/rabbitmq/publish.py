@@ -13,7 +13,7 @@ from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
-from hybridpool.brokers.rabbitmq.frames import RETURN, read_properties, read_return, write_publish
+from hybridpool.brokers.rabbitmq.frames import RETURN, read_return, read_return_tag, write_publish
 from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.brokers.rabbitmq.tap import Ear
 from hybridpool.brokers.rabbitmq.topology import Topology
@@ -94,7 +94,7 @@ class Confirms:
         """No queue takes a mandatory message. Its confirmation follows, and finds nobody."""
         if method != RETURN:
             return
-        tag = int(read_properties(properties).message_id or 0)
+        tag = read_return_tag(properties)
         confirmed, message = self._waiting.pop(tag, (None, None))
         if confirmed is not None and message is not None and not confirmed.done():
             confirmed.set_exception(BrokerError(f"no queue takes a message for {place(message)}: {read_return(said)}"))
