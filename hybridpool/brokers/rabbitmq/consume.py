@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable
 
 import attrs
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp import commands
 
 from hybridpool.brokers.base import Deliver
+from hybridpool.brokers.rabbitmq import methods
 from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.frames import DELIVER, Properties, read_deliver, read_properties
 from hybridpool.brokers.rabbitmq.table import BadTable
@@ -68,7 +68,7 @@ class Consumer:
         await self._channel.basic_qos(prefetch_count=wish.prefetch, global_=False)
         self._by_tag[tag] = wish
         try:
-            await self._channel.basic_consume(wish.alias or wish.queue, _not_called, consumer_tag=tag)
+            await methods.consume(self._channel, wish.alias or wish.queue, tag)
         except BaseException:
             del self._by_tag[tag]
             raise
@@ -128,8 +128,3 @@ class Consumer:
             wish.deliver(delivery)
         except Exception:
             log.exception("a message of queue %s could not be handed on; it stays unsettled", wish.queue)
-
-
-async def _not_called(message: DeliveredMessage) -> None:
-    """What the client library would call, if messages came to it."""
-    raise AssertionError(f"{message} came to the client library")

@@ -30,6 +30,8 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END: Final = 0xCE
 #: class 60 is basic
 DELIVER, RETURN, ACK, NACK = (struct.pack(">HH", 60, method) for method in (60, 50, 80, 120))
+#: `connection.close` and `channel.close`, which begin with a code and a text
+_CLOSES: Final = (struct.pack(">HH", 10, 50), struct.pack(">HH", 20, 40))
 #: of each frame: type, channel, size of the payload
 HEAD = struct.Struct(">BHI")
 #: bytes around a payload
@@ -115,6 +117,25 @@ def read_return(payload: bytes) -> str:
 def read_confirm(payload: bytes) -> tuple[int, bool]:
     """Read the tag of `basic.ack` or `basic.nack`, and whether all before it are meant too."""
     return _TAG.unpack_from(payload)[0], payload[8] & _MULTIPLE == _MULTIPLE
+
+
+def readable(data: bytes, at: int, stop: int) -> bytes | None:
+    """Return a frame that closes a channel or connection as the client library can read it; None: it can.
+
+    The broker cuts its reasons off at 255 bytes, in the middle of a character if need be, and quotes names of any
+    bytes; the library would end the connection for that.
+    """
+    begin = at + HEAD.size
+    if data[begin : begin + 4] not in _CLOSES:
+        return None
+    text = begin + 7
+    reason = data[text : text + data[text - 1]]
+    try:
+        reason.decode()
+    except UnicodeDecodeError:
+        plain = reason.decode("ascii", errors="replace").replace("\ufffd", "?").encode()
+        return data[at:text] + plain + data[text + len(reason) : stop]
+    return None
 
 
 def read_properties(payload: bytes) -> Properties:

@@ -13,12 +13,13 @@ Only the levels that a delay needs are declared, when it is needed.
 """
 
 import asyncio
+import hashlib
 from typing import Final
 
 from aiormq import exceptions as foreign
-from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.border import reason
+from hybridpool.brokers.rabbitmq.methods import Names
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError
 
@@ -27,6 +28,10 @@ LONGEST: Final = 2**LEVELS - 1
 _END: Final = "celery_delayed_delivery"
 _OURS: Final = "hybridpool_delayed"
 _DEAD: Final = f"{_OURS}.dead"
+#: bytes of a routing key that the digits and their dots leave
+_LONGEST_NAME: Final = 255 - 2 * LEVELS
+#: words that match any in a pattern
+_WILD: Final = frozenset("*#")
 
 
 class Ladder:
@@ -84,7 +89,7 @@ class Ladder:
 
     async def _bind(self, queue: str) -> None:
         # Not "#.queue", as Celery has it: that would also match what is meant for "other.queue".
-        exactly = "*." * LEVELS + queue
+        exactly = "*." * LEVELS + _last_words(queue)
         try:
             async with self._topology.scratch() as channel:
                 await channel.queue_bind(queue, _OURS, routing_key=exactly)
@@ -96,7 +101,18 @@ class Ladder:
 
 def routing_key(queue: str, delay: int) -> str:
     """Write a delay and a queue as a routing key."""
-    return ".".join([*format(delay, f"0{LEVELS}b"), queue])
+    return ".".join([*format(delay, f"0{LEVELS}b"), _last_words(queue)])
+
+
+def _last_words(queue: str) -> str:
+    """Return what stands for a queue in a routing key: its name, or what is made of it.
+
+    A name may be too long beside the digits; and in a pattern the words * and # would match other queues' names.
+    """
+    raw = queue.encode(errors="surrogateescape")
+    if len(raw) <= _LONGEST_NAME and not _WILD.intersection(queue.split(".")):
+        return queue
+    return f"hybridpool-{hashlib.sha256(raw).hexdigest()}"
 
 
 def pattern(level: int, digit: int) -> str:
@@ -104,7 +120,7 @@ def pattern(level: int, digit: int) -> str:
     return "*." * (LEVELS - 1 - level) + f"{digit}.#"
 
 
-async def _declare_queue(channel: Channel, level: int) -> None:
+async def _declare_queue(channel: Names, level: int) -> None:
     await channel.queue_declare(
         _name(level),
         durable=True,
@@ -119,7 +135,7 @@ async def _declare_queue(channel: Channel, level: int) -> None:
     )
 
 
-async def _declare_exit(channel: Channel) -> None:
+async def _declare_exit(channel: Names) -> None:
     await channel.queue_declare(_DEAD, durable=True, arguments={"x-queue-type": "quorum"})
     await channel.exchange_declare(_DEAD, exchange_type="fanout", durable=True)
     await channel.queue_bind(_DEAD, _DEAD)

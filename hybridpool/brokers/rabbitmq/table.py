@@ -221,7 +221,10 @@ def write_table(table: Mapping[str, object]) -> bytes:
         for name, value in cast(Mapping[object, object], table).items():
             if not isinstance(name, str):
                 raise TypeError(f"the name of a header is a {type(name).__name__}, not text")
-            raw = name.encode() if name.isascii() else encode_text(name)
+            try:
+                raw = name.encode()
+            except UnicodeEncodeError:
+                raw = encode_text(name)
             if len(raw) > 255:
                 raise ValueError(f"the header name {name[:40]!r}… is longer than 255 bytes")
             parts.append(len(raw).to_bytes() + raw + _written(value))

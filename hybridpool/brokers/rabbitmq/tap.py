@@ -182,6 +182,9 @@ class Tap(asyncio.StreamReaderProtocol):
                 if passed < at:
                     super().data_received(data[passed:at])
                 passed = stop
+            elif kind == METHOD and (readable := frames.readable(data, at, stop)) is not None:
+                super().data_received(data[passed:at] + readable)
+                passed = stop
             at = stop
         return at, passed
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from aiormq import exceptions as foreign
-from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.methods import Names
 from hybridpool.errors import BrokerError
 from hybridpool.message import QueueSpec
 
@@ -67,9 +67,9 @@ class Topology:
         return told.message_count or 0
 
     @asynccontextmanager
-    async def scratch(self) -> AsyncGenerator[Channel]:
+    async def scratch(self) -> AsyncGenerator[Names]:
         """Give a channel that may be lost."""
-        channel = await self._line.channel(confirms=False)
+        channel = Names(await self._line.channel(confirms=False))
         try:
             yield channel
         finally:
