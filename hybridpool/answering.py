@@ -27,6 +27,8 @@ class Received:
     acknowledged: bool = False
     #: seconds until its next attempt, once that is decided
     wait: float = 0.0
+    #: how its body is to be read, if that is not said by its content type alone
+    reading: str | None = None
 
 
 class Answering:

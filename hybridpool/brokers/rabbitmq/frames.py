@@ -8,7 +8,7 @@ and written as it was.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from hybridpool.brokers.rabbitmq.table import (
@@ -240,6 +240,23 @@ def write_publish(
     parts = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
     parts += [_frame(BODY, channel, body[start : start + room]) for start in range(0, len(body), room)]
     return b"".join(parts)
+
+
+def write_head_frames(
+    channel: int, message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, largest: int
+) -> bytes:
+    """Write a message's frames without its body's; see `write_publish`."""
+    method, header = write_head(message, exchange, routing_key, message_id=message_id, largest=largest)
+    return _frame(METHOD, channel, method) + _frame(HEADER, channel, header)
+
+
+def write_body(channel: int, body: bytes, largest: int, portion: int) -> Iterator[bytes]:
+    """Write the frames of a body, about so many bytes of it at a time."""
+    room = largest - AROUND
+    step = max(1, portion // room) * room
+    for begin in range(0, len(body), step):
+        end = min(begin + step, len(body))
+        yield b"".join(_frame(BODY, channel, body[at : min(at + room, end)]) for at in range(begin, end, room))
 
 
 def write_head(

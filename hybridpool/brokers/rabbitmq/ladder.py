@@ -30,6 +30,8 @@ _OURS: Final = "hybridpool_delayed"
 _DEAD: Final = f"{_OURS}.dead"
 #: bytes of a routing key that the digits and their dots leave
 _LONGEST_NAME: Final = 255 - 2 * LEVELS
+#: queues whose binding is remembered
+_MOST: Final = 1000
 #: words that match any in a pattern
 _WILD: Final = frozenset("*#")
 
@@ -68,6 +70,8 @@ class Ladder:
             if self._bound.get(queue, 0) <= asked:
                 self._turn = turn = self._turn + 1
                 await self._bind(queue)
+                if len(self._bound) >= _MOST:
+                    del self._bound[next(iter(self._bound))]
                 self._bound[queue] = turn
         return _name(levels - 1), routing_key(queue, delay)
 

@@ -13,12 +13,22 @@ from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
-from hybridpool.brokers.rabbitmq.frames import RETURN, read_return, read_return_tag, write_publish
+from hybridpool.brokers.rabbitmq.frames import (
+    RETURN,
+    read_return,
+    read_return_tag,
+    write_body,
+    write_head_frames,
+    write_publish,
+)
 from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.brokers.rabbitmq.tap import Ear
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
+
+#: bytes of a large body that are written at once
+_PORTION = 512 * 1024
 
 
 class Confirms:
@@ -114,6 +124,7 @@ class Publisher:
         self._fanouts: set[str] = set()
         self._current: Confirms | None = None
         self._opening = asyncio.Lock()
+        self._writing = asyncio.Lock()
 
     async def open(self) -> Confirms:
         """Return an open channel."""
@@ -183,6 +194,37 @@ class Publisher:
         self._line.tap.write(data)
         current.last = tag
         return current.wait(tag, message) if message.is_confirmed else None
+
+    async def send_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+        """Write the message in portions, as the socket takes them, so that a large body is not in memory twice.
+
+        Once begun it goes on whatever becomes of the caller: between the frames of a body nothing else may be written
+        on a channel, not even that it is closed. In all else as `send`.
+        """
+        writing = asyncio.ensure_future(self._write_apart(message, way))
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+        return await asyncio.shield(writing)
+
+    async def _write_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+        async with self._writing:
+            current = await self.open()
+            tag, number, largest = current.last + 1, current.channel.number, self._line.largest
+            ours = str(tag) if message.mandatory else None
+            try:
+                head = write_head_frames(number, message, *way, message_id=ours, largest=largest)
+            except (TypeError, ValueError) as error:
+                raise BrokerError(f"publish to {place(message)}: {error}") from error
+            current.last = tag
+            # waited for by the channel in any case, which is closed only when nobody waits
+            confirmed = current.wait(tag, message)
+            confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._line.tap.write(head)
+            for portion in write_body(number, message.body, largest, _PORTION):
+                await self._line.tap.drained()
+                if current.is_over:
+                    break
+                self._line.tap.write(portion)
+        return confirmed if message.is_confirmed else None
 
     def fail(self, cause: str) -> None:
         """The session is over: nobody may wait any more."""

@@ -16,6 +16,9 @@ from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
+#: bytes; a larger body is written in portions
+_BULKY = 1024 * 1024
+
 
 class Session:
     """What is done over two connections. They live and die together: half of it would only look well."""
@@ -33,8 +36,10 @@ class Session:
         self.number = number
         self.answers = Answers(channel.number, consuming.tap)
         self.consumer = Consumer(channel, consuming.tap, number, self.answers, self._on_cancelled)
-        self.topology = Topology(consuming, differs)
+        self.topology = Topology(consuming, differs, line)
         self.publisher = Publisher(line, self.topology)
+        #: for what must not cost or delay other messages: large bodies, and exchanges that others name
+        self.aside = Publisher(line, self.topology)
         #: why it failed; None while it works
         self.cause: str | None = None
         self._lines = (consuming, line)
@@ -118,6 +123,9 @@ class Session:
         self._look()
         if self.cause is not None:
             raise BrokerUnavailable(f"publish: {self.cause}")
+        if len(message.body) > _BULKY or (message.exchange and not message.broadcast):
+            with self.guard("publish"):
+                return await self.aside.send_apart(message, await self.aside.way(message))
         way = self.publisher.way_at_once(message)
         if way is None:
             with self.guard("publish"):
@@ -136,6 +144,7 @@ class Session:
             self.cause = cause
             self.answers.stop()
             self.publisher.fail(cause)
+            self.aside.fail(cause)
             for scope in self._scopes:
                 scope.cancel()
             self._woken.set()
