@@ -120,7 +120,8 @@ def _verdict_line(fact: events.Fact) -> None:
             _say(INFO, "Discarding revoked task: %s[%s]", name, id)
         case events.TasksFlagged(ids):
             more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-            _say(INFO, "Tasks flagged as revoked: %s%s", ", ".join(one[:_LONGEST_ID] for one in ids[:_NAMED]), more)
+            named = ", ".join(one[:_LONGEST_ID] for one in ids[:_NAMED])
+            _say(INFO, "Tasks flagged as revoked: %s", named + more)
         case events.PrefetchUnlimited():
             _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
         case _:

@@ -47,7 +47,7 @@ class Confirms:
         #: by tag, which rises: who waits for its confirmation, and where the message went; a message for which nobody
         #: waits is not here
         self._waiting: dict[int, tuple[asyncio.Future[None], Outgoing]] = {}
-        self.ear = Ear(self._returned, self._confirmed)
+        self.ear = Ear(self._returned, self._confirmed, closing=self._end_here)
 
     @property
     def is_usable(self) -> bool:
@@ -80,6 +80,9 @@ class Confirms:
     async def _close(self) -> None:
         with suppress(Exception):
             await self.channel.close()
+
+    def _end_here(self) -> None:
+        self.is_over = True
 
     def _confirmed(self, tag: int, multiple: bool, is_taken: bool) -> None:
         tags = tuple(takewhile(tag.__ge__, self._waiting)) if multiple else (tag,)
