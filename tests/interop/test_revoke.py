@@ -83,8 +83,7 @@ def test_answers_as_celery_gives_them(rabbit_node: Node, queue_name: str, tmp_pa
         gate.entered()
         assert asked("terminate", signal="TERM", task_id=held.id) == {"ok": f"terminate: {held.id}"}
         told = asked("hello", from_node="other@here", revoked=["b"])
-        assert told["revoked"] == ["a", held.id]  # type: ignore[index]
-        assert asked("hello", from_node="third@here")["revoked"] == ["a", held.id, "b"]  # type: ignore[index]
+        assert told["revoked"] == ["a", held.id, "b"]  # type: ignore[index]
 
 
 def test_a_worker_of_celerys_beside_ours(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
