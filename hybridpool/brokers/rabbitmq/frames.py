@@ -306,8 +306,10 @@ def _rewritten(message: Outgoing, message_id: str | None, room: int) -> bytes:
     except BadTable:
         return _header(message, message_id)
     headers = _headers_again(message, found)
-    if message_id is not None:
+    if message_id is not None and _ID in found:
         headers.append((RETURN_TAG, write_entry(RETURN_TAG, message_id)))
+    elif message_id is not None:
+        found[_ID] = _shortly(message_id)
     found[_MODE] = bytes((PERSISTENT if message.persistent else TRANSIENT,))
     if message.has_new_body:
         found[_CONTENT_TYPE], found[_ENCODING] = _shortly(message.content_type), _shortly(message.content_encoding)

@@ -146,7 +146,7 @@ def test_what_a_sender_wrote_goes_on_byte_for_byte(headers: dict[bytes, bytes], 
             if bit not in (12, 8, 4):
                 assert found[1 << bit] == value
         assert found[1 << 12] == b"\2"
-        assert found.keys() <= {1 << bit for bit in {*rest, 12, 13}}
+        assert found.keys() <= {1 << bit for bit in {*rest, 7, 12, 13}}
 
 
 @given(tables, others, st.integers(1, 5))
@@ -158,7 +158,9 @@ def test_it_does_not_grow(headers: dict[bytes, bytes], rest: dict[int, bytes], t
         raw = again(dead.once_more(came, 1))
         sizes.add(len(raw))
         came = delivered(raw)
-    assert len(sizes) == 1
+    # the first time it may be given a message id
+    assert len(sizes) <= 2
+    assert max(sizes) - min(sizes) <= len(RETURN_TAG) + 10
 
 
 def test_what_the_broker_would_refuse_becomes_a_header() -> None:
@@ -263,7 +265,7 @@ def test_as_the_library_reads_it() -> None:
     _, _, frame = pamqp.frame.unmarshal(data)
     assert method
     assert isinstance(frame, ContentHeader)
-    assert frame.properties.headers == {"task": "shop.add", RETURN_TAG: "9"}
+    assert frame.properties.headers == {"task": "shop.add"}
     assert frame.properties.content_type == "application/json"
 
 
