@@ -8,7 +8,7 @@ The house, from the top; each room imports only rooms below it:
     worker         pool + broker + results, wired by hand
     deadletters    what lies in dead-letter queues: read, sent back, dropped
     intake, settle, relay     delivery → job; outcome → result, acknowledgement; what children publish
-    control                   orders to a worker: what is revoked
+    control, state_file       orders to a worker: what is revoked, and the file that keeps it
     app, client, pool         what programs use: tasks and sending; children without a broker
     supervisors    small async loops that act: staff, autoscaler, zygote
     lanes, brokers, results   where calls run; where messages come from; where results go

@@ -22,6 +22,9 @@ class Consuming:
         self._weights = dict(settings.worker_queue_weights or ())
         self._size = sizes.start
         self._resized = anyio.Event()
+        #: by queue: messages held for long since its consumer was started, and queues that need another consumer
+        self._held_long: dict[str, int] = {}
+        self._crowded: set[str] = set()
         #: set when tasks can come
         self.ready = anyio.Event()
 
@@ -30,6 +33,18 @@ class Consuming:
         self._size = size
         self._resized.set()
 
+    def make_room(self, queue: str) -> None:
+        """Note that a message of the queue is held here for long, and keeps a place that others need.
+
+        A consumer's prefetch counts what that consumer brought. So when half of it is held, another consumer takes its
+        place, and has the whole prefetch again.
+        """
+        held = self._held_long[queue] = self._held_long.get(queue, 0) + 1
+        if held >= max(1, self._held(queue) // 2):
+            self._held_long[queue] = 0
+            self._crowded.add(queue)
+            self._resized.set()
+
     async def run(self, deliver: Deliver) -> None:
         """Consume for ever, as soon as there is a broker."""
         while True:
@@ -37,9 +52,13 @@ class Consuming:
             try:
                 for queue in self._settings.queues:
                     await self._broker.declare(task_queue(queue, self._settings, is_target=self._may_be_target))
+                size = None
                 while True:
                     self._resized = anyio.Event()
-                    for queue in self._settings.queues:
+                    crowded, self._crowded = self._crowded, set()
+                    changed = self._settings.queues if size != self._size else crowded
+                    size = self._size
+                    for queue in changed:
                         held = self._held(queue)
                         most = self._settings.worker_max_message_size
                         await self._broker.consume(queue, held, deliver, alone_above=most)

@@ -11,10 +11,8 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import anyio
-import msgspec
 from anyio import to_thread
 
 from hybridpool import events
@@ -24,6 +22,7 @@ from hybridpool.message import Delivery, Outgoing, QueueSpec
 from hybridpool.policy.allowance import Allowance
 from hybridpool.policy.revoked import Revoked
 from hybridpool.protocol import control
+from hybridpool.state_file import StateFile
 
 log = logging.getLogger(__name__)
 #: messages of orders that may wait here
@@ -44,8 +43,8 @@ _FRESH = 5.0
 class Control:
     """Takes orders."""
 
-    def __init__(self, broker: Broker, node: str, bus: events.Bus, state: Path | None) -> None:
-        """:param state: the file that keeps what is revoked; None: it is forgotten at the end."""
+    def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
+        """:param state: keeps what is revoked; None: it is forgotten at the end."""
         self.revoked = Revoked()
         self._broker = broker
         self._node = node
@@ -214,40 +213,9 @@ class Control:
             log.debug("an order was not sent: %s", error)
 
     async def _load(self) -> None:
-        if self._state is None:
-            return
-        try:
-            self.revoked.load(
-                _known(msgspec.json.decode(await to_thread.run_sync(self._state.read_bytes))), time.time()
-            )
-        except FileNotFoundError:
-            return
-        except (OSError, msgspec.MsgspecError, ProtocolError) as error:
-            log.warning("the state file %s cannot be read, and is begun anew: %s", self._state, error)
+        if self._state is not None:
+            self.revoked.load(await to_thread.run_sync(self._state.load), time.time())
 
     async def _save(self) -> None:
-        if self._state is None:
-            return
-        data = msgspec.json.encode(self.revoked.all(time.time()))
-        try:
-            await to_thread.run_sync(_write, self._state, data)
-        except OSError as error:
-            log.warning("the state file %s cannot be written: %s", self._state, error)
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Replace a file whole: one that is read at any moment is the old one or the new one."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_bytes(data)
-    new.replace(file)
-
-
-def _known(ids: object) -> dict[str, float]:
-    """Return ids and when they were revoked, of something that came from outside.
-
-    :raises ProtocolError: if it is something else.
-    """
-    try:
-        return msgspec.convert(ids, dict[str, float])
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"no revoked ids: {error}") from error
+        if self._state is not None:
+            await to_thread.run_sync(self._state.save, self.revoked.all(time.time()))

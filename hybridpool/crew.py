@@ -11,7 +11,7 @@ from hybridpool import events
 from hybridpool.child.frames import ChildOrders
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
-from hybridpool.lanes.room import make_room
+from hybridpool.lanes.room import check_memory_is_readable, make_room
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.recycle import RecycleLimits
 from hybridpool.supervisors.autoscaler import Autoscaler
@@ -58,6 +58,7 @@ class Crew(anyio.AsyncContextManagerMixin):
         config = self._config
         staff = StaffKeeper(self.lane, self._bus, config.birth_timeout, config.spares, config.first_births)
         try:
+            check_memory_is_readable(config.orders.memory_watch)
             self.make_room(config.size if config.scale is None else config.scale.ceiling)
             self.lane.resize(config.size)
             async with anyio.create_task_group() as supervisors:

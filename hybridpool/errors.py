@@ -14,7 +14,13 @@ HybridpoolError
 │   ├── ChildBirthFailed  children die or hang before they are ready, again and again
 │   └── PoolClosed        the pool is shutting down or gone
 ├── BrokerError           the broker cannot be reached, refused us, or did not confirm
-│   └── BrokerUnavailable no connection within the time allowed
+│   ├── BrokerUnavailable no connection within the time allowed, or nothing is taken for now: trying again may help
+│   │   └── QueueFull     a queue takes no more messages for now
+│   └── BrokerRefused     the broker refuses for good: the same request will be refused again
+│       ├── AccessRefused   this user has no right to do that
+│       ├── QueueNotFound   no such queue or exchange
+│       ├── MessageTooLarge the body is over the broker's max_message_size
+│       └── CannotEncode    a header or property has no form in AMQP, or does not fit into a frame
 ├── ResultError           the answer cannot be had
 │   ├── ResultTimeout     not within the time allowed; the task may still run
 │   └── ResultsDisabled   no result backend is configured, or the task ignores its result
@@ -140,6 +146,30 @@ class BrokerError(HybridpoolError):
 
 class BrokerUnavailable(BrokerError):
     """There is no connection to the broker, and none could be made in the time allowed; or it takes nothing now."""
+
+
+class QueueFull(BrokerUnavailable):
+    """A queue takes no more messages for now: it is full and refuses (`reject-publish`), or its node is just going."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker refuses for good: the same request, made again, is refused again."""
+
+
+class AccessRefused(BrokerRefused):
+    """The user has no right to do that; the message holds the broker's words."""
+
+
+class QueueNotFound(BrokerRefused):
+    """There is no queue or exchange of that name."""
+
+
+class MessageTooLarge(BrokerRefused):
+    """The body is over the broker's `max_message_size`."""
+
+
+class CannotEncode(BrokerRefused):
+    """A header or property of the message has no form in AMQP, or does not fit into a frame; nothing was sent."""
 
 
 class ResultError(HybridpoolError):

@@ -18,7 +18,7 @@ from hybridpool.errors import PoolClosed, ProtocolError
 from hybridpool.lanes.job import Job
 from hybridpool.message import Delivery, Head
 from hybridpool.outcome import Outcome
-from hybridpool.policy.admission import Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
+from hybridpool.policy.admission import RENEWED, Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
 from hybridpool.policy.retry import DELAY, MOST, RetryPace
 from hybridpool.policy.settlement import Terms
 from hybridpool.protocol.head import read_head
@@ -75,9 +75,18 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        if delivery.redelivered and self._settler.answering.recognises(delivery, head):
+        answering, excused = self._settler.answering, 0
+        if delivery.redelivered:
+            if answering.recognises(delivery, head):
+                return
+            excused = answering.excused(delivery, head)
+            head.returned_before = max(0, head.returned_before - excused)
+        elif answering.comebacks.is_expecting:
+            answering.arrived(delivery, head)
+        received = Received(delivery, head, self._terms(head, delivery), excused=excused)
+        if excused >= RENEWED:
+            self._settler.renewed(received)
             return
-        received = Received(delivery, head, self._terms(head, delivery))
         if self._is_revoked(head.id):
             self._settler.revoked(received)
             return
@@ -136,13 +145,17 @@ class Intake:
             self._broker.requeue(delivery)
         return len(unstarted)
 
-    def lost(self, at_work: Iterable[Job]) -> None:
+    def lost(self, at_work: Iterable[Job], waiting: Iterable[Job] = ()) -> None:
         """Note that the connection went: what waits here is the broker's again, what is at work goes on.
 
         :param at_work: the jobs that children have in hand.
+        :param waiting: those that no child has begun.
         """
         self.drop_held()
-        self._settler.answering.lost(job.cargo for job in at_work if isinstance(job.cargo, Received))
+        self._settler.answering.lost(
+            (job.cargo for job in at_work if isinstance(job.cargo, Received)),
+            (job.cargo for job in waiting if isinstance(job.cargo, Received)),
+        )
 
     @staticmethod
     def is_void(job: Job) -> bool:

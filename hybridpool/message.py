@@ -125,6 +125,8 @@ class QueueSpec:
     expires: int | None = None
     #: messages with a higher priority leave it first, up to this one (RabbitMQ's x-max-priority); None: they do not
     max_priority: int | None = None
+    #: messages that may be ready in it; the broker refuses more (x-max-length, reject-publish); None: any number
+    max_length: int | None = None
     #: what others ask the broker to hold back for it must reach it, however long
     is_target: bool = False
 

@@ -9,8 +9,8 @@ from anyio.abc import TaskGroup
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import Enqueue, Sent
 from hybridpool.config import Settings
-from hybridpool.errors import BrokerError, HybridpoolError
-from hybridpool.message import unpack
+from hybridpool.errors import BrokerError, HybridpoolError, QueueNotFound
+from hybridpool.message import Outgoing, unpack
 from hybridpool.protocol.queues import task_queue
 
 #: queues that are known to be declared; fewer than the broker's side remembers
@@ -35,15 +35,28 @@ class Relay:
             message = unpack(frame.message)
             if not message.exchange and not message.routing_key:
                 message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
-            if not message.exchange and message.routing_key not in self._declared:
-                await self._broker.declare(task_queue(message.routing_key, self._settings))
-                if len(self._declared) >= _MOST:
-                    self._declared.clear()
-                self._declared.add(message.routing_key)
-            await self._broker.publish(message)
+            await self._declare(message)
+            try:
+                await self._broker.publish(message)
+            except QueueNotFound:
+                if message.exchange:
+                    raise
+                # deleted since it was declared
+                self._declared.discard(message.routing_key)
+                await self._declare(message)
+                await self._broker.publish(message)
         except BrokerError as error:
             answer(Sent(frame.ticket, f"not published: {error}"))
         except HybridpoolError as error:
             answer(Sent(frame.ticket, str(error)))
+        except Exception as error:  # noqa: BLE001  # a message that code of a task made up must not end the worker
+            answer(Sent(frame.ticket, f"not published: {type(error).__name__}: {error}"))
         else:
             answer(Sent(frame.ticket, None))
+
+    async def _declare(self, message: Outgoing) -> None:
+        if not message.exchange and message.routing_key not in self._declared:
+            await self._broker.declare(task_queue(message.routing_key, self._settings))
+            if len(self._declared) >= _MOST:
+                self._declared.clear()
+            self._declared.add(message.routing_key)

@@ -4,19 +4,26 @@ The thinking is `policy.settlement`'s. The commonest case, nothing but an acknow
 else waits for confirmations in a task of its own. When the connection is lost meanwhile, that task waits for the next
 one. The broker has the message back then, and delivers it again: to us, and it is known again; to another worker, and
 it is run a second time. At least once, never lost.
+
+What follows when the broker does not take something is `policy.fallback`'s to say. A message that waits for long here
+is held: another one is taken in its place (`Answering.hold`).
 """
 
 import datetime as dt
 import random
+from collections import deque
+from collections.abc import Callable
+from typing import Final
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
-from hybridpool import events
+from hybridpool import errors, events
 from hybridpool.answering import Answering, Received
 from hybridpool.brokers.base import Broker
 from hybridpool.child.payload import refuse
-from hybridpool.errors import BrokerError, BrokerUnavailable, TaskCancelled
+from hybridpool.errors import BrokerError, TaskCancelled
 from hybridpool.message import Delivery, Head, Outgoing, QueueSpec
 from hybridpool.outcome import (
     Cancelled,
@@ -32,14 +39,26 @@ from hybridpool.outcome import (
 )
 from hybridpool.policy import retry
 from hybridpool.policy.admission import Denied
-from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
+from hybridpool.policy.fallback import Again, Attempt, Instead, Remedy, Skip, Trouble, remedy, trouble_of
+from hybridpool.policy.settlement import (
+    Acknowledge,
+    Bury,
+    GiveBack,
+    Road,
+    RunAgain,
+    RunLater,
+    Step,
+    Store,
+    StoreFailure,
+    Terms,
+    WaitHere,
+    settle,
+)
 from hybridpool.protocol import dead, reply
 from hybridpool.results.base import ResultStore
 
-#: seconds before a message goes back that the broker would not let us settle
-_PAUSE = 1.0
-#: seconds; a connection that is just breaking still looks whole for a moment
-_MOMENT = 0.05
+#: seconds, whole ones, that the broker holds a message for a queue that is full
+DETOUR_S: Final = 4
 #: how a task ends that was stopped in the middle, and let that happen
 _STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
 #: None: it was not run, and will be
@@ -50,9 +69,20 @@ class Settler:
     """Carries out what follows from outcomes."""
 
     def __init__(
-        self, broker: Broker, results: ResultStore | None, bus: events.Bus, tasks: TaskGroup, worker: str, kind: str
+        self,
+        broker: Broker,
+        results: ResultStore | None,
+        bus: events.Bus,
+        tasks: TaskGroup,
+        worker: str,
+        kind: str,
+        make_room: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """:param kind: of dead-letter queues: "classic" or "quorum"."""
+        """Carry out what follows.
+
+        :param kind: of dead-letter queues: "classic" or "quorum".
+        :param make_room: called with a queue of which one more message is held for long, and keeps a place.
+        """
         self._broker = broker
         self._results = results
         self._bus = bus
@@ -61,7 +91,13 @@ class Settler:
         self._kind = kind
         #: children are being killed because the worker stops
         self.stopping = False
-        self.answering = Answering(broker, bus)
+        self._leaving = anyio.Event()
+        self.answering = Answering(broker, bus, make_room)
+
+    def leave(self) -> None:
+        """Wait no longer for what may take long: the worker ends."""
+        self._leaving.set()
+        self.answering.close()
 
     def wants_result(self, delivery: Delivery) -> bool:
         """Tell whether anybody can be told this message's result."""
@@ -99,6 +135,10 @@ class Settler:
         self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
         self._begin(received, None, (RunLater(), Acknowledge()))
 
+    def renewed(self, received: Received) -> None:
+        """Settle a message that came back often through no fault of its own: the broker has it again, uncounted."""
+        self._begin(received, None, (RunAgain(received.head.lost_before), Acknowledge()))
+
     def revoked(self, received: Received) -> None:
         """Settle a message that somebody does not want run any more."""
         self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))
@@ -134,83 +174,186 @@ class Settler:
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
     async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
+        left, comes_again = deque(steps), False
         try:
-            for step in steps:
-                if not await self._surely(step, received, outcome):
-                    break
-            if _comes_as_it_was(received, outcome, steps):
-                self.answering.comebacks.forget(received.head)
+            while left:
+                step = left.popleft()
+                if isinstance(step, Acknowledge):
+                    self.answering.acknowledge(received, comes_again=comes_again)
+                    continue
+                follows = await self._surely(step, received, outcome)
+                if follows is None:
+                    return
+                if follows:
+                    left.extendleft(reversed(follows))
+                else:
+                    comes_again = comes_again or _comes_as_it_was(received, outcome, step)
         finally:
+            self.answering.release(received)
             self.answering.unsettled.discard(received)
 
-    async def _surely(self, step: Step, received: Received, outcome: Settled) -> bool:
-        """Take a step, however many connections that needs; False: the broker refuses, and the message goes back."""
-        head, pause = received.head, _MOMENT
+    async def _surely(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
+        """Take a step, however often that must be tried.
+
+        :returns: the steps to take in its place; None: the worker ends, and the message goes back.
+        """
+        failures, began = 0, 0.0
+        said: Trouble | None = None
         while True:
+            is_last = self._leaving.is_set()
             try:
                 await self._do(step, received, outcome)
-            except BrokerUnavailable as error:
-                if pause == _MOMENT:
-                    self._bus.emit(events.SettleDelayed(head.name, head.id, str(error)))
-                await anyio.sleep(pause)
-                pause = min(2 * pause, _PAUSE)
-                await self._broker.connected(None)
             except BrokerError as error:
-                is_over = isinstance(step, Store)
-                comes_again = not received.acknowledged and not is_over
-                self._bus.emit(events.SettleFailed(head.name, head.id, str(error), comes_again))
-                if is_over:
-                    # The task has run. That nobody can be told is no reason to run it again.
-                    return True
-                # It comes back at once, and may fail at once for the same reason.
-                await anyio.sleep(_PAUSE)
-                self.answering.give_back(received)
-                return False
+                failures += 1
+                began = began or anyio.current_time()
+                failed = Attempt(
+                    step=step,
+                    trouble=trouble_of(error),
+                    failures=failures,
+                    waited=anyio.current_time() - began,
+                    reason=str(error),
+                    wants_result=received.terms.wants_result,
+                    is_acknowledged=received.acknowledged,
+                    delay=received.wait,
+                )
+                found = remedy(failed)
+                if failed.trouble is not said or not isinstance(found, Again):
+                    said = failed.trouble
+                    self._tell(failed, found, received)
+                match found:
+                    case Skip():
+                        return ()
+                    case Instead(steps=steps):
+                        return steps
+                    case Again(pause=pause, is_held=is_held):
+                        if is_held:
+                            if is_last:
+                                return None
+                            self.answering.hold(received)
+                        await self._sleep(pause)
+                        if failed.trouble is Trouble.AWAY:
+                            await self._broker.connected(None)
             else:
-                return True
+                self.answering.release(received)
+                return ()
+
+    async def _sleep(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._leaving.wait()
+            # what is tried now is tried for the last time
+            await anyio.sleep(min(seconds, 0.05))
+
+    def _tell(self, failed: Attempt, found: Remedy, received: Received) -> None:
+        """Tell the operator, in one line, that something goes another way, or waits."""
+        head, queue = received.head, received.delivery.queue
+        match found:
+            case Again() if failed.trouble is Trouble.AWAY:
+                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason))
+            case Again() if failed.trouble in (Trouble.FULL, Trouble.MISSING, Trouble.UNKNOWN):
+                waits_for = {Trouble.FULL: "room", Trouble.MISSING: "the queue"}.get(failed.trouble, "another attempt")
+                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason, waits_for))
+            case Skip() if isinstance(failed.step, Store) and not failed.step.is_final:
+                pass  # that another attempt follows is no result
+            case _:
+                self._bus.emit(events.SettleFailed(head.name, head.id, failed.reason, _instead(failed, found, queue)))
 
     async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
-        delivery = received.delivery
+        delivery, now = received.delivery, dt.datetime.now(dt.UTC)
         match step:
             case Store():
                 if self._results is not None and outcome is not None:
-                    meta = reply.write_meta(received.head, outcome, dt.datetime.now(dt.UTC))
+                    meta = reply.write_meta(received.head, outcome, now)
                     await self._results.store(delivery, received.head.id, meta)
-            case RunAgain(lost=times):
+            case StoreFailure(reason=reason, kind=kind):
+                if self._results is not None:
+                    failure = refuse(reason, kind, errors.__name__, [_story(outcome, kind, reason)])
+                    await self._results.store(delivery, received.head.id, reply.write_meta(received.head, failure, now))
+            case WaitHere(seconds=seconds):
+                began = anyio.current_time()
+                self.answering.hold(received)
+                with anyio.move_on_after(seconds):
+                    await self._leaving.wait()
+                received.wait = max(0.0, received.wait - (anyio.current_time() - began))
+            case RunAgain(lost=times, road=road):
                 died = outcome if isinstance(outcome, Lost) else None
-                await self._broker.publish(dead.once_more(delivery, times, died, self._worker, dt.datetime.now(dt.UTC)))
-            case RunLater():
-                await self._broker.publish(_next(received, outcome))
-            case Bury(reason=reason):
+                message = dead.once_more(delivery, times, died, self._worker, now)
+                await self._broker.publish(_by(road, message))
+            case RunLater(road=road):
+                await self._broker.publish(_by(road, _next(received, outcome, now)))
+            case Bury(reason=reason, is_bare=is_bare):
                 await self._broker.declare(QueueSpec(name=dead.dead_queue(delivery.queue), kind=self._kind))
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
-                now = dt.datetime.now(dt.UTC)
-                await self._broker.publish(dead.dead_letter(delivery, reason, self._worker, now, died, times))
+                letter = dead.dead_letter(delivery, reason, self._worker, now, died, times)
+                await self._broker.publish(dead.bare(letter) if is_bare else letter)
             case Acknowledge():
                 self.answering.acknowledge(received)
             case GiveBack():
                 self.answering.give_back(received)
 
 
-def _next(received: Received, outcome: Settled) -> Outgoing:
+def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
     """Write the message for its next attempt, or for its first one in its time."""
     if not isinstance(outcome, Retrying):
         return dead.later(received.delivery, received.wait)
-    now = dt.datetime.now(dt.UTC)
     return dead.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
 
 
-def _comes_as_it_was(received: Received, outcome: Settled, steps: tuple[Step, ...]) -> bool:
-    """Tell whether the steps publish the message with the counts it has: an earlier one would pass for it."""
-    for step in steps:
-        match step:
-            case RunLater():
-                return not isinstance(outcome, Retrying)
-            case RunAgain(lost=times):
-                return times == received.head.lost_before
-            case _:
-                continue
-    return False
+def _by(road: Road, message: Outgoing) -> Outgoing:
+    match road:
+        case Road.USUAL:
+            return message
+        case Road.DETOUR:
+            return attrs.evolve(message, delay=DETOUR_S)
+        case Road.AT_ONCE | Road.NO_DETOUR:
+            return attrs.evolve(message, delay=0)
+
+
+def _story(outcome: Settled, kind: str, reason: str) -> str:
+    """Say what became of a task whose outcome cannot be told."""
+    if kind != errors.ResultError.__name__:
+        return reason
+    match outcome:
+        case Returned():
+            return f"the task has run, but its result cannot be sent: {reason}"
+        case Raised(kind=raised):
+            return f"the task raised {raised}, but that cannot be sent: {reason}"
+        case _:
+            return f"what became of the task cannot be sent: {reason}"
+
+
+def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
+    """Say what is done in place of a step that the broker refuses."""
+    dead_queue = dead.dead_queue(queue)
+    match failed.step, found:
+        case Bury(), Instead():
+            return f"it is dead-lettered to {dead_queue} without its large headers"
+        case Bury(), Again():
+            return f"it cannot be dead-lettered to {dead_queue}, stays unacknowledged, and is tried again"
+        case Bury(), _:
+            return f"it cannot be dead-lettered to {dead_queue}, was acknowledged before, and is given up"
+        case Store(), Instead():
+            return "the client is told so in place of the result"
+        case _, Instead(steps=(*_, Bury())):
+            return f"it is not run again, and dead-lettered to {dead_queue}"
+        case _, Instead(steps=(WaitHere(seconds=seconds), *_)):
+            return f"it waits here for {seconds:g} s, and not in the broker"
+        case _, Instead(steps=(RunAgain(road=Road.DETOUR) | RunLater(road=Road.DETOUR),)):
+            return f"the broker holds its next attempt for {DETOUR_S} s"
+        case _, Instead():
+            return "it waits here for room"
+        case _:
+            return "the client is not told"
+
+
+def _comes_as_it_was(received: Received, outcome: Settled, step: Step) -> bool:
+    """Tell whether the step publishes the message with the counts it has: an earlier one would pass for it."""
+    match step:
+        case RunLater():
+            return not isinstance(outcome, Retrying)
+        case RunAgain(lost=times):
+            return times == received.head.lost_before
+        case _:
+            return False
 
 
 def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Fact:

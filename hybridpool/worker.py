@@ -7,8 +7,8 @@ with`, consuming, and the way out.
 import enum
 import logging
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from hybridpool.relay import Relay
 from hybridpool.results.base import ResultStore
 from hybridpool.results.rpc import RpcStore
 from hybridpool.settle import Settler
+from hybridpool.state_file import StateFile
 from hybridpool.supervisors.zygote import ZygoteKeeper
 from hybridpool.task import TaskOptions, tasks_from
 
@@ -113,6 +114,7 @@ class Worker:
         self._stop: Stop | None = None
         self._stop_changed = anyio.Event()
         self._consuming = Consuming(broker, self._settings, prepared.range, bus)
+        self._lane: ProcessLane | None = None
 
     @property
     def ready(self) -> anyio.Event:
@@ -123,6 +125,10 @@ class Worker:
     def zygote_pid(self) -> int:
         """The process that forks the children."""
         return self._prepared.zygote.pid
+
+    def describe_children(self) -> list[str]:
+        """Say of each child, in a line, what it does."""
+        return self._lane.describe_children() if self._lane is not None else []
 
     def stop(self, how: Stop) -> None:
         """Stop; may be said again, and more strongly."""
@@ -138,6 +144,11 @@ class Worker:
         """
         settings = self._settings
         self._warn()
+        with _state_file(settings.worker_state_db) as state:
+            return await self._run(state)
+
+    async def _run(self, state: StateFile | None) -> Stop:
+        settings = self._settings
         async with self._broker, _finishing(self._broker) as settling:
             settler = Settler(
                 self._broker,
@@ -146,10 +157,11 @@ class Worker:
                 settling,
                 self._prepared.node,
                 settings.task_default_queue_type,
+                self._consuming.make_room,
             )
             relay = Relay(self._broker, settling, settings)
             async with Crew(self._prepared.zygote, self._crew_config(), self._bus, relay.publish) as crew:
-                control = Control(self._broker, self._prepared.node, self._bus, _path(settings.worker_state_db))
+                control = Control(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
                     self._broker,
                     settler,
@@ -159,6 +171,7 @@ class Worker:
                     self._bus,
                     control.is_revoked,
                 )
+                self._lane = crew.lane
                 self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
                     async with anyio.create_task_group() as taking:
@@ -170,6 +183,7 @@ class Worker:
                 finally:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
+                    settler.leave()
 
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""
@@ -249,13 +263,21 @@ class Worker:
         match fact:
             case events.BrokerLost():
                 # Their messages went back when the connection broke; to run them too would run them twice.
+                waiting = [job for job in lane.desk.waiting if intake.is_void(job)]
                 lane.forget_waiting(intake.is_void)
-                intake.lost(lane.desk.at_work())
+                intake.lost(lane.desk.at_work(), waiting)
             case events.PoolScaled():
                 self._consuming.resize(lane.size)
             case _:
                 return
 
 
-def _path(file: str | None) -> Path | None:
-    return None if file is None else Path(file)
+@contextmanager
+def _state_file(path: str | None) -> Generator[StateFile | None]:
+    """Give the state file for as long as the worker lives; another may have it then."""
+    state = None if path is None else StateFile(Path(path))
+    try:
+        yield state
+    finally:
+        if state is not None:
+            state.close()

@@ -47,8 +47,11 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
         One with a `delay` is held by the broker for so many seconds before its queue has it.
 
-        :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
-        :raises BrokerError: if the broker refuses the message, or `mandatory` and no queue takes it.
+        :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came; `QueueFull` if
+            a queue takes no more for now.
+        :raises BrokerRefused: if the broker refuses it, and would do so again: `AccessRefused`, `MessageTooLarge`,
+            `CannotEncode`, or `QueueNotFound` if it is `mandatory` and no queue takes it. Others that are under way at
+            the same time are not affected.
         """
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
@@ -80,6 +83,12 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
     async def flush(self) -> None:
         """Wait until every `ack` and `requeue` so far has left this process."""
+
+    async def answers_read(self) -> None:
+        """Wait until the broker has read every `ack` and `requeue` so far: none of these messages can come again.
+
+        :raises BrokerUnavailable: if there is no connection, or it is lost meanwhile; nobody knows then.
+        """
 
     async def delete(self, queue: str) -> None:
         """Delete the queue with what is in it; one that does not exist is fine. Without a connection: does nothing."""

@@ -83,6 +83,8 @@ def _work(child: Child, order: Fork, program: Program | None) -> int:
         text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
         child.send(Stillborn(f"its initializer failed:\n{text}"))
         return _STILLBORN
+    if voice:
+        voice.keep()
     child.send(Ready(os.getpid()))
     try:
         child.work(run, gauge, after_each)

@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from hybridpool.child.wire import INLINE
@@ -135,7 +136,9 @@ class Files:
         """Close the file of a call that is done with, if it has one."""
         file = self._files.pop(seq, None)
         if file is not None:
-            os.close(file)
+            # The task may have closed it, with all others.
+            with suppress(OSError):
+                os.close(file)
 
 
 def _places(sizes: Sequence[int]) -> list[tuple[int, int]]:

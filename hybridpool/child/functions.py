@@ -16,8 +16,8 @@ from typing import Any, Final
 from hybridpool.child import bulk
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
-from hybridpool.child.words import raised
-from hybridpool.errors import CannotSend, TaskVerdict
+from hybridpool.child.words import described, raised
+from hybridpool.errors import CannotSend, TaskSignal, TaskVerdict
 
 #: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
 BY_NAME: Final = "application/x-hybridpool-call"
@@ -31,7 +31,7 @@ _known: dict[str, Callable[..., Any]] = {}
 
 
 def run(call: Call, file: int | None) -> ChildOutcome | Bulk:
-    """Run the call; whatever happens inside becomes an outcome, except what must end the process.
+    """Run the call; whatever it raises becomes an outcome, `SystemExit` and `KeyboardInterrupt` as well.
 
     :param file: what its body came along in, if it did.
     :returns: `Bulk` is a large value, to be sent along in a file.
@@ -46,17 +46,18 @@ def run(call: Call, file: int | None) -> ChildOutcome | Bulk:
         del body
         value = function(*args, **kwargs)
         del args, kwargs
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except TaskVerdict as verdict:
-        said = type(verdict).__name__
-        return _raised(CannotSend(f"{call.task} raised {said}, which is for tasks of an app: there is no broker here"))
     except BaseException as error:
+        if issubclass(type(error), TaskVerdict):
+            said = type(error).__name__
+            why = f"{call.task} raised {said}, which is for tasks of an app: there is no broker here"
+            return _raised(CannotSend(why))
         return _raised(error)
     try:
         dumped = _dump(value)
         return dumped if isinstance(dumped, Bulk) else Returned(dumped, "")
-    except Exception as error:
+    except TaskSignal:
+        raise
+    except BaseException as error:
         return _unsendable(call.task, value, error)
 
 
@@ -170,13 +171,29 @@ def set_main_path(path: str | None) -> None:
 
 def _raised(error: BaseException) -> Raised:
     said = raised(error)
+    if _steers_its_caller(type(error)):
+        # Its type, arguments and traceback still travel as text.
+        return said
     try:
         said.pickled = dumps(error)
-    except Exception:
-        # Its type, arguments and traceback still travel as text.
+    except BaseException:
+        # As above.
         said.pickled = b""
     return said
 
 
-def _unsendable(name: str, value: object, error: Exception) -> ChildOutcome:
-    return _raised(CannotSend(f"{name} returned a {type(value).__qualname__} that cannot be sent back: {error}"))
+def _steers_its_caller(kind: type[BaseException]) -> bool:
+    """Tell whether such an exception, raised again where the call was made, would end or misguide the program there.
+
+    It says something to the process, the coroutine or the loop in which it is raised; here that is the child's.
+    """
+    cancelled = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
+    steering = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
+    if issubclass(kind, TaskSignal):
+        return False
+    return issubclass(kind, steering) or (cancelled is not None and issubclass(kind, cancelled))
+
+
+def _unsendable(name: str, value: object, error: BaseException) -> ChildOutcome:
+    kind = type(value).__qualname__
+    return _raised(CannotSend(f"{name} returned a {kind} that cannot be sent back: {described(error)}"))

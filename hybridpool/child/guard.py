@@ -20,6 +20,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _RLIMIT_LOCKS: Final = 10
 #: bytes; the kernel gives less than a page of process ids at a time
 _SOME_PIDS: Final = 4096
+#: what a service manager sends to all processes of a worker (`systemctl kill`), for the parent to act upon
+_PARENTS_OWN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,7 +55,7 @@ def reset_signals() -> None:
 
 
 def leave_stopping_to_parent() -> None:
-    """Take no notice of TERM and INT: an init system sends them to all at once, and the parent decides what they mean.
+    """Take no notice of TERM, INT and the like: they may be sent to all at once, and the parent decides what they mean.
 
     Not by ignoring them, which a task's subprocesses would inherit; and a process that a task forks dies of them.
     """
@@ -64,7 +66,7 @@ def leave_stopping_to_parent() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _PARENTS_OWN:
         signal.signal(number, shrug)
 
 

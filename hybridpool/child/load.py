@@ -5,7 +5,6 @@ The name is ``module:attribute``, ``module.attribute`` or ``module`` alone (then
 
 import difflib
 import importlib
-import os
 import pkgutil
 import sys
 import traceback
@@ -98,7 +97,7 @@ class _NoSuchModule(AppLoadError):
 def _neighbours(wanted: str) -> list[str]:
     """Names of modules beside the one that was wanted."""
     parent = sys.modules.get(wanted.rpartition(".")[0])
-    path = getattr(parent, "__path__", None) if parent is not None else ["", os.getcwd()]
+    path = getattr(parent, "__path__", None) if parent is not None else [""]
     return [module.name for module in pkgutil.iter_modules(path)] if path is not None else []
 
 

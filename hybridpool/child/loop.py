@@ -7,35 +7,93 @@ until then they stand on the slate, where they survive the child.
 When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
 of the task, sends what waits, and gives back the calls behind it. `Stop` comes by the same way and raises in the task,
 only if it is the very call that was meant.
+
+Who may touch what
+------------------
+The page of outcomes, the inbox, and reading from the channel belong to the main thread, and there to one piece of code
+at a time. Python code of others can run at nearly every point of the main thread's: handlers of signals, `__del__`
+methods, callbacks of the collector; and while it sends or receives, other threads run. All of these log and print, and
+a log line is a message. If such a one sent the waiting outcomes along, as the loop does, this could happen:
+
+    main thread, in `_flush`            another thread, in `say`
+    takes outcomes 1 and 2 for sending
+                                        takes outcomes 1 and 2, and sends them
+    sends them, clears the page
+    runs call 3, notes its outcome
+                                        clears the page: outcome 3 is gone
+
+The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks
+(`_at_work` is 0, and then `say` leaves them alone), or by the main thread in the middle of a task while `_occupied` is
+set, which keeps everybody else out. Whoever is kept out writes its own message and nothing else: the kernel takes each
+message whole, and no such message has a place in an order with outcomes.
+
+An answer to `enqueue` comes through the channel only for the main thread, which reads it. Any other thread, a handler
+that comes while the main thread waits for an answer, and a process that the task has forked, send along a socket of
+their own, on which the parent answers.
+
+A process that a task forks and that comes back from the task ends there, without a word (`_end_copy`).
 """
 
+import json
 import os
 import pickle
 import signal
 import socket
+import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from contextlib import suppress
+from threading import get_ident
+from typing import Any, Final, NoReturn
 
-from hybridpool.child import context, frames, wire
+from hybridpool.child import context, frames
 from hybridpool.child.bulk import Bulk, Files
+from hybridpool.child.channel import PARENT_GONE, Channel, ChannelClosed, ForkMark
 from hybridpool.child.frames import Back, Call, Done, Enqueue, Recall, Said, Sent, Stop
 from hybridpool.child.memory import Gauge
+from hybridpool.child.process_state import ProcessState, get_handler, set_handler
 from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.child.slate import Slate
+from hybridpool.child.wire import INLINE
 from hybridpool.child.words import raised
 from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
 #: "look at your channel, even in the middle of a task"
 ATTENTION: Final = signal.SIGUSR1
-#: nobody reads what we would still say: the parent is gone
-_PARENT_GONE: Final = 1
 #: how long an outcome may wait for company, in seconds, and how many may wait
 _WAIT, _CROWD = 0.004, 64
-
+#: seconds between two calls, one behind the other, after which the process is put in order before the next
+_RESTORE_EVERY_S: Final = 0.004
+#: exceptions between two tasks, raised by what a task has left, after which the child gives up
+_MOST_INTERRUPTIONS: Final = 100
+#: characters of a piece of text that certainly fits into a message without a file
+_PIECE_CHARACTERS: Final = INLINE // 4 - 64
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[Call, int | None], frames.ChildOutcome | Bulk]
+
+
+class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
+    """The soft limit, for a task that runs an event loop.
+
+    asyncio and uvloop take any other exception for a callback's or a background task's own affair and go on; this
+    one goes through them, as Ctrl-C does, to whoever runs the loop. `except SoftTimeLimitExceeded` catches it.
+    """
+
+    __module__, __qualname__ = SoftTimeLimitExceeded.__module__, SoftTimeLimitExceeded.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SoftTimeLimitExceeded, self.args
+
+
+class _TaskCancelledInLoop(TaskCancelled, KeyboardInterrupt):
+    """The same for a task that is given up."""
+
+    __module__, __qualname__ = TaskCancelled.__module__, TaskCancelled.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskCancelled, self.args
 
 
 class Child:
@@ -45,57 +103,136 @@ class Child:
         self.name = name
         #: of the tasks whose failures are not dealt with in the default way
         self.rules: Mapping[str, Rules] = {}
-        self._channel = channel
+        self._channel = Channel(channel)
         self._slate = slate
         self._inbox: deque[frames.ToChild] = deque()
         self._files = Files()
         #: since when the first of the outcomes on the slate waits
         self._waiting_since = 0.0
         self._tickets = 0
-        #: number of the call at work
+        #: number of the call at work; 0: the loop's own code runs
         self._at_work = 0
         #: the number of the last call that was stopped, and of the last that was cancelled
         self._stopped = self._cancelled = 0
-        #: the main thread waits for a message in the middle of a task, so the handler must leave the channel to it
-        self._receiving = False
+        #: the stop that was raised last
+        self._last_stop: Stop | None = None
+        #: the main thread is at the channel in the middle of a task; handlers must leave channel and slate to it
+        self._occupied = False
         #: ATTENTION came when its handler could not act
         self._missed = False
-        signal.signal(ATTENTION, self._attend)
+        #: a message was lost for want of a descriptor: no more are read
+        self._is_deaf = False
+        self._main_thread = get_ident()
+        mark = ForkMark()
+        #: index 0 is 1 here, and 0 in every process that a task forks
+        self._own = mark.page
+        self._mark = mark
+        # One object, to be compared by identity.
+        self._handler = self._attend
+        signal.signal(ATTENTION, self._handler)
+        #: as the guard has set them
+        mark.handlers.update({number: get_handler(number) for number in (signal.SIGTERM, signal.SIGINT)})
+        mark.handlers[ATTENTION] = self._handler
+        # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
+        self._clock = time.perf_counter
+        #: a call has run since the process was put in order; and when that is due between two calls
+        self._is_used = True
+        self._restore_at = 0.0
 
-    def send(self, *said: frames.FromChild, fds: Sequence[int] = ()) -> None:
-        """Write frames as one message, after the outcomes that wait; a parent that is gone ends the process.
+    def close(self) -> None:
+        """Let go of what it has beside the channel, where the process goes on without it."""
+        self._channel.close()
 
-        :param fds: to go along; they stay the caller's.
+    # ---- writing -----------------------------------------------------------------------------------------
+
+    def send(self, *said: frames.FromChild) -> None:
+        """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
+
+        A parent that is gone ends the process, and so does this in a process that was forked.
         """
-        try:
-            if self._slate.count:
-                wire.send(self._channel, self._slate.message())
-                self._slate.clear()
-            if said:
-                wire.send(self._channel, frames.pack(said), fds)
-        except OSError:
-            os._exit(_PARENT_GONE)
+        if not self._own[0]:
+            os._exit(0)
+        self._flush()
+        self._channel.write(frames.pack(said))
 
     def say(self, text: str) -> None:
-        """Pass whole lines to the parent's log."""
-        self.send(Said(text))
+        """Pass whole lines to the parent's log; from any thread, handler, or process that a task has forked."""
+        try:
+            self._write_apart(Said(text))
+        except ChannelClosed:
+            _write_to_stderr(text)
+        except OSError as error:
+            if error.errno is None or len(text) <= _PIECE_CHARACTERS:
+                raise
+            # It is large, and there can be no file.
+            for start in range(0, len(text), _PIECE_CHARACTERS):
+                self.say(text[start : start + _PIECE_CHARACTERS])
 
     def enqueue(self, message: bytes) -> None:
-        """Have the parent publish a message, and wait until the broker has confirmed it.
+        """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
 
         :raises RuntimeError: if the parent could not publish it; the message says why.
         """
-        self._tickets += 1
-        ticket = self._tickets
-        self.send(Enqueue(ticket, message))
-        self._receiving = True
         try:
-            answer = self._answer_to(ticket)
-        finally:
-            self._receiving = False
-            self._make_good()
+            if self._may_use_channel():
+                answer = self._ask(message)
+            else:
+                answer = self._ask_apart(message)
+        except (ChannelClosed, OSError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            raise RuntimeError(f"the message could not be handed to the parent: {error}") from error
         if answer.error is not None:
             raise RuntimeError(answer.error)
+
+    def _may_use_channel(self) -> bool:
+        """Tell whether this is the main thread in the middle of a task, and nobody is at channel and slate."""
+        return bool(self._at_work and not self._occupied and get_ident() == self._main_thread and self._own[0])
+
+    def _flush(self) -> None:
+        """Send the outcomes that wait. For the loop between two tasks, or while `_occupied` is set."""
+        if self._slate.count:
+            self._channel.write(self._slate.message())
+            self._slate.clear()
+
+    def _write_apart(self, frame: Said | Enqueue, fds: Sequence[int] = ()) -> None:
+        """Write a message of its own, after the outcomes that wait if they may be sent here."""
+        if self._slate.count and self._may_use_channel():
+            self._occupied = True
+            try:
+                self._flush()
+            finally:
+                self._occupied = False
+            self._make_good()
+        self._channel.write(frames.pack((frame,)), fds)
+
+    def _ask(self, message: bytes) -> Sent:
+        self._tickets += 1
+        ticket = self._tickets
+        self._occupied = True
+        try:
+            self._flush()
+            self._channel.write(frames.pack((Enqueue(ticket, message),)))
+            return self._answer_to(ticket)
+        finally:
+            self._occupied = False
+            self._make_good()
+
+    def _ask_apart(self, message: bytes) -> Sent:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with near:
+            # A task may have set a default timeout for sockets.
+            near.settimeout(None)
+            with far:
+                self._channel.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
+            answer = near.recv(INLINE)
+        if not answer:
+            return Sent(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")
+        [sent] = frames.read_to_child(answer)
+        assert isinstance(sent, Sent)
+        return sent
+
+    # ---- the loop ----------------------------------------------------------------------------------------
 
     def work(self, run: Runs, gauge: Gauge, after_each: Callable[[], None]) -> None:
         """Serve calls until the channel ends.
@@ -103,85 +240,187 @@ class Child:
         :param run: turns a call into its outcome.
         :param after_each: called after each task, before its outcome is sent.
         """
+        state = ProcessState(ATTENTION, self._mark.handlers)
+        hook_before = sys.unraisablehook
+        sys.unraisablehook = lambda what: self._unraisable(what) or hook_before(what)
+        try:
+            self._serve_all(run, gauge, after_each, state)
+        except ChannelClosed as closed:
+            # What has ended stands on the slate, where the parent finds it; the rest was not begun.
+            _write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
+        finally:
+            sys.unraisablehook = hook_before
+
+    def _serve_all(self, run: Runs, gauge: Gauge, after_each: Callable[[], None], state: ProcessState) -> None:
         while True:
             if not self._inbox:
-                if self._slate.count:
-                    self.send()
-                if not self._read():
+                self._flush()
+                if self._is_deaf or not self._next_message(state):
                     return
+                continue
             match self._inbox.popleft():
                 case Call() as call:
-                    self._serve(call, run, gauge, after_each)
+                    self._serve(call, run, gauge, after_each, state)
                 case Recall():
                     self._give_back()
                 case _:
                     # The answer to an enqueue that was broken off, or a stop for a call that is done.
                     continue
 
-    def _serve(self, call: Call, run: Runs, gauge: Gauge, after_each: Callable[[], None]) -> None:
+    def _next_message(self, state: ProcessState) -> bool:
+        """Put the process in order if there is time, or it is time, and wait for a message; False at the end."""
+        if self._is_used:
+            if self._clock() < self._restore_at:
+                # More to do has come already: under load it is done every few milliseconds.
+                with suppress(BlockingIOError):
+                    return self._read(socket.MSG_DONTWAIT)
+                state.restore()
+            else:
+                self._restore_all(state)
+            self._is_used = False
+        return self._read()
+
+    def _restore_all(self, state: ProcessState) -> None:
+        state.restore_all()
+        self._restore_at = self._clock() + _RESTORE_EVERY_S
+
+    def _serve(self, call: Call, run: Runs, gauge: Gauge, after_each: Callable[[], None], state: ProcessState) -> None:
         most = self.rules.get(call.task, DEFAULT).max_retries
         running = context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most)
+        if get_handler(ATTENTION) is not self._handler:
+            # Taken by the call just before: else a signal that is meant for this one would kill it.
+            set_handler(ATTENTION, self._handler)
         context.set_current_task(running)
         self._slate.start(call.seq)
-        started = time.perf_counter()
+        started = self._clock()
+        self._is_used, self._occupied = True, False
         self._at_work = call.seq
         try:
             self._make_good()
             outcome = run(call, self._files.of(call.seq))
             self._at_work = 0
-        except TaskSignal as late:
-            # It came between the function's end and the line before this one.
+        except BaseException as late:
+            # A stop, or the exception of a handler that the task has left, came outside of the function.
             self._at_work = 0
             outcome = raised(late)
-            outcome.pickled = pickle.dumps(late)
-        ended = time.perf_counter()
-        context.set_current_task(None)
-        after_each()
-        self._files.drop(call.seq)
-        if isinstance(outcome, Bulk):
-            self._answer_in_file(call, outcome, ended - started, gauge)
-        else:
-            self._answer(Done(call.seq, outcome, ended - started, gauge.owned()), ended)
+            if isinstance(late, TaskSignal):
+                outcome.pickled = pickle.dumps(late)
+        if not self._own[0]:
+            _end_copy(outcome)
+        ended = self._clock()
+        self._conclude(call, outcome, ended - started, ended, gauge, after_each, state)
+        if ended > self._restore_at:
+            self._restore_all(state)
+
+    def _conclude(
+        self,
+        call: Call,
+        outcome: frames.ChildOutcome | Bulk,
+        runtime: float,
+        ended: float,
+        gauge: Gauge,
+        after_each: Callable[[], None],
+        state: ProcessState,
+    ) -> None:
+        """Answer. Broken off by an exception that is no business of this call, it is begun again: see `slate`."""
+        for _ in range(_MOST_INTERRUPTIONS):
+            try:
+                context.set_current_task(None)
+                _finish_output(after_each)
+                self._files.drop(call.seq)
+                if isinstance(outcome, Bulk):
+                    self._answer_in_file(call, outcome, runtime, gauge)
+                else:
+                    self._answer(call, Done(call.seq, outcome, runtime, gauge.owned()), ended)
+                return
+            except ChannelClosed:
+                raise
+            except BaseException:
+                # Raised by a handler that a task has left, say of a timer that goes on.
+                _write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
+                state.restore_all()
+        raise RuntimeError(f"{call.task} has left something that interrupts its child again and again")
 
     def _answer_in_file(self, call: Call, value: Bulk, runtime: float, gauge: Gauge) -> None:
+        done = Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned())
         try:
-            file = value.write()
+            file = self._channel.with_reserve(value.write)
         except OSError as error:
-            failure = raised(
-                CannotSend(f"{call.task} returned {value.total} bytes, for which there is no room: {error}")
-            )
-            self.send(Done(call.seq, failure, runtime, gauge.owned()))
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            self._note_instead(call, done, value.total, error)
+            self._flush()
             return
         try:
-            self.send(Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned()), fds=(file,))
+            self._flush()
+            self._channel.write(frames.pack((done,)), (file,))
+        except ChannelClosed as closed:
+            self._note_instead(call, done, value.total, closed)
+            raise
         finally:
             os.close(file)
+            self._channel.keep_reserve()
 
-    def _answer(self, done: Done, now: float) -> None:
+    def _answer(self, call: Call, done: Done, now: float) -> None:
         """Note the outcome, and send what is noted unless company may come soon."""
-        if not self._slate.count:
+        slate = self._slate
+        if not slate.count:
             self._waiting_since = now
-        if not self._slate.add(frames.pack(done)):
-            self.send(done)
-        elif is_time_to_send(self._slate.count, len(self._inbox), now - self._waiting_since):
-            self.send()
+        if not slate.add(frames.pack(done)):
+            self._answer_alone(call, done)
+        elif is_time_to_send(slate.count, len(self._inbox), now - self._waiting_since):
+            self._flush()
+
+    def _answer_alone(self, call: Call, done: Done) -> None:
+        """Send an outcome for which there is no room on the slate."""
+        packed = frames.pack((done,))
+        try:
+            self._flush()
+            self._channel.write(packed)
+        except ChannelClosed as closed:
+            self._note_instead(call, done, len(packed), closed)
+            raise
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            self._note_instead(call, done, len(packed), error)
+            self._flush()
+
+    def _note_instead(self, call: Call, done: Done, size: int, why: Exception) -> None:
+        """Note a failure in place of an outcome that cannot be sent, so that whoever waits is told the cause."""
+        text = f"{call.task} ended with {size} bytes of outcome, for which there is no room: {why}"
+        self._slate.add(frames.pack(Done(done.seq, raised(CannotSend(text)), done.runtime, done.owned)))
+
+    # ---- reading -----------------------------------------------------------------------------------------
 
     def _read(self, flags: int = 0) -> bool:
-        """Put one message's frames into the inbox; False at the channel's end."""
+        """Put one message's frames into the inbox; False at the channel's end.
+
+        :raises BlockingIOError: if none is there, and `flags` say not to wait.
+        """
         try:
-            message, fds = wire.receive_with_fds(self._channel, flags)
+            message, fds = self._channel.read(flags)
         except BlockingIOError:
             raise
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            # Calls came in a file for which no descriptor is left. The parent knows that they have not begun.
+            self._is_deaf = True
+            return True
         if not len(message):
             return False
-        said = frames.read_to_child(message)
-        if fds:
-            # Such a call is alone in its message.
-            [call] = said
-            assert isinstance(call, Call)
-            self._files.keep(call.seq, *fds)
+        said: Sequence[frames.ToChild] = frames.read_to_child(message)
+        first = said[0]
+        if isinstance(first, Call) and first.parts:
+            # Such a call is alone in its message. The kernel drops a file for which there is no descriptor.
+            if not fds:
+                self._is_deaf = True
+                return True
+            self._files.keep(first.seq, *fds)
+        if self._is_deaf:
+            # It ends before it would come to any call behind the one that was lost.
+            said = [frame for frame in said if not isinstance(frame, Call)]
         self._inbox.extend(said)
         return True
 
@@ -194,20 +433,23 @@ class Child:
                         return frame
             self._obey()
             if not self._read():
-                os._exit(_PARENT_GONE)
+                os._exit(PARENT_GONE)
 
     def _attend(self, *_: object) -> None:
         """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
-        if not self._at_work or self._receiving:
-            # It is made good when a call is at work, and nobody else reads the channel.
+        if not self._at_work or self._occupied or not self._own[0]:
+            # It is made good when a call is at work, and nobody else is at the channel.
             self._missed = True
             return
         # One handler at a time: two that read in turns would mix up the order of calls.
-        self._receiving = True
+        self._occupied = True
         try:
             self._look()
+        except ChannelClosed:
+            # What the parent wants cannot be learnt any more. It kills this child in the end, if it must.
+            pass
         finally:
-            self._receiving = False
+            self._occupied = False
         self._make_good()
 
     def _look(self) -> None:
@@ -244,17 +486,88 @@ class Child:
                 done = self._stopped if frame.limit else self._cancelled
                 if frame.seq == self._at_work and frame.seq != done:
                     self._stopped = frame.seq
-                    if frame.limit:
-                        raise SoftTimeLimitExceeded(frame.limit)
-                    self._cancelled = frame.seq
-                    raise TaskCancelled(frame.why)
+                    if not frame.limit:
+                        self._cancelled = frame.seq
+                    self._last_stop = frame
+                    raise _signal_of(frame)
+
+    def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
+        """Hear of an exception that Python has thrown away; True if it was a stop, which is to be raised again.
+
+        In a `__del__` method or a callback of the collector nobody can catch it. It is raised again with the
+        parent's next alert, which comes until the call has ended.
+        """
+        stop = self._last_stop
+        if not isinstance(what.exc_value, TaskSignal) or stop is None or stop.seq != self._at_work:
+            return False
+        self._stopped = 0
+        if not stop.limit:
+            self._cancelled = 0
+        self._inbox.append(stop)
+        return True
 
     def _give_back(self) -> None:
         calls = [frame for frame in self._inbox if isinstance(frame, Call)]
         for call in calls:
             self._inbox.remove(call)
             self._files.drop(call.seq)
-        self.send(Back([call.seq for call in calls]))
+        self._flush()
+        self._channel.write(frames.pack((Back([call.seq for call in calls]),)))
+
+
+def _signal_of(stop: Stop) -> TaskSignal:
+    """Return what to raise in the task.
+
+    A loop that runs in this thread is asked for by name, since the child does not import asyncio.
+    """
+    events = sys.modules.get("asyncio.events")
+    if events is not None and events._get_running_loop() is not None:
+        return _SoftTimeLimitInLoop(stop.limit) if stop.limit else _TaskCancelledInLoop(stop.why)
+    return SoftTimeLimitExceeded(stop.limit) if stop.limit else TaskCancelled(stop.why)
+
+
+def _finish_output(after_each: Callable[[], None]) -> None:
+    try:
+        after_each()
+    except Exception:
+        # What a task has made of its streams is no business of its outcome.
+        _write_to_stderr(traceback.format_exc())
+
+
+def _end_copy(outcome: frames.ChildOutcome | Bulk) -> NoReturn:
+    """End a process that the task has forked and that has come back from it, as Python ends a program.
+
+    Its parent's outcome is not its to send. What it raised is shown where a program shows it.
+    """
+    status = 0
+    if isinstance(outcome, frames.Raised):
+        status, text = 1, f"{outcome.traceback}\n"
+        if (outcome.module, outcome.kind) == ("builtins", "SystemExit"):
+            status, text = _exit_status(json.loads(outcome.arguments))
+        _write_to_stderr(text)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+def _exit_status(arguments: Sequence[object]) -> tuple[int, str]:
+    """Return status and text of `sys.exit`, as Python has them."""
+    match arguments:
+        case [] | [None]:
+            return 0, ""
+        case [int() as status]:
+            return status & 0xFF, ""
+        case [other]:
+            return 1, f"{other}\n"
+        case _:
+            return 1, f"{arguments}\n"
+
+
+def _write_to_stderr(text: str) -> None:
+    """Write to the real standard error, if there is one."""
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))
 
 
 def is_time_to_send(waiting: int, ahead: int, waited: float) -> bool:

@@ -8,6 +8,7 @@ exact figure is under the limit too and need not be read.
 
 import os
 import time
+from contextlib import suppress
 from typing import Final
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -46,7 +47,11 @@ class Gauge:
         """Return own bytes, or 0 when they are surely under the limit or have not been looked at again."""
         if not self._limit:
             return 0
-        resident = int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE
+        try:
+            resident = int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE
+        except (OSError, ValueError, IndexError):
+            # The task has closed it, and its number may be another file's by now.
+            return self._reopen()
         if resident <= self._limit:
             return 0
         now = time.monotonic()
@@ -56,3 +61,9 @@ class Gauge:
         self._resident_then, self._looked = resident, now
         self._owned_then = private_bytes()
         return self._owned_then
+
+    def _reopen(self) -> int:
+        # If no descriptor is left now, it is tried again after the next call.
+        with suppress(OSError):
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        return 0

@@ -12,7 +12,8 @@ from hybridpool.child import codec, context, functions
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Refused, Returned
 from hybridpool.child.rules import DEFAULT, Rules, failed
-from hybridpool.child.words import plain, raised, shown
+from hybridpool.child.words import described, plain, raised, shown
+from hybridpool.errors import TaskSignal
 
 
 def runner(
@@ -34,7 +35,10 @@ def runner(
 
 
 def run(call: Call, tasks: Mapping[str, Callable[..., Any]], rules: Rules = DEFAULT) -> ChildOutcome:
-    """Run a task; whatever happens inside becomes an outcome, except what must end the process."""
+    """Run a task; whatever it raises becomes an outcome: `SystemExit` and `KeyboardInterrupt` are failures like others.
+
+    What an exception or a value does when it is looked at (its repr, its pickle, its `args`) is the task's, too.
+    """
     function = tasks.get(call.task)
     if function is None:
         return refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", [call.task])
@@ -47,17 +51,21 @@ def run(call: Call, tasks: Mapping[str, Callable[..., Any]], rules: Rules = DEFA
     given = [context.current_task(), *args] if rules.bind else args
     try:
         value = function(*given, **kwargs)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
     except BaseException as error:
-        if isinstance(error, TypeError) and _never_entered(error.__traceback__):
+        if type(error) is TypeError and _never_entered(error.__traceback__):
             return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
-        return failed(rules, error, call.retries, args, kwargs)
+        try:
+            return failed(rules, error, call.retries, args, kwargs)
+        except BaseException:
+            # The exception has a __class__ of its own, a reason without a repr, or the like.
+            return raised(error)
     try:
         return Returned(codec.encode(value), shown(value))
-    except Exception as error:
-        why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON: {error}"
-        return raised(TypeError(why))
+    except TaskSignal:
+        raise
+    except BaseException as error:
+        why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON"
+        return raised(TypeError(f"{why}: {described(error)}"))
 
 
 def refuse(reason: str, kind: str, module: str, arguments: list[object]) -> Refused:

@@ -12,7 +12,7 @@ import msgspec
 from hybridpool.child import codec
 from hybridpool.child.context import GrantedRetry
 from hybridpool.child.frames import ChildOutcome, Ignored, Rejected, Retrying
-from hybridpool.child.words import plain, raised, shown
+from hybridpool.child.words import described, plain, raised, shown
 from hybridpool.errors import Ignore, Reject, RetriesExhausted, Retry, TaskVerdict
 
 
@@ -94,7 +94,7 @@ def _again(wanted: Retry, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Chi
             body = codec.encode([new_args, new_kwargs, None])
         except Exception as error:
             # A value's own __json__, or its class, may raise anything.
-            return raised(TypeError(f"the retry's arguments cannot be sent as JSON: {error}"))
+            return raised(TypeError(f"the retry's arguments cannot be sent as JSON: {described(error)}"))
     cause = raised(wanted.cause if isinstance(wanted.cause, BaseException) else wanted)
     text = "" if wanted.cause is None else shown(wanted.cause)
     return Retrying(cause.kind, cause.module, cause.arguments, text, cause.traceback, wanted.countdown, body)

@@ -3,6 +3,13 @@
 On it stand the number of the call at work, and outcomes that have not been sent yet. So when a child is killed in the
 middle of a batch the parent knows exactly which call it was in, which had ended, and which had not begun.
 
+The child's side has one writer: the main thread, in code of `loop.Child`, which lets no handler and no other thread in
+between. What may still come at any moment is an exception, raised by a signal handler that a task has left. So every
+step can be taken twice: `add` writes the bytes, then the word by which the parent finds them, and last the child's own
+memory of both, in one assignment. Broken off before the last step, it does the same again at the same place; after it,
+the outcome stands there twice, and the parent takes no notice of the second. Between `message` and `clear` the main
+thread adds nothing.
+
 The parent writes one word: the number of a call that it is about to kill the child for. A child that has just done with
 that call waits before the next one, and a parent that sees it beyond that call lets it live: the kill hits no other.
 """
@@ -12,6 +19,8 @@ import os
 import struct
 import time
 from typing import Final, Self
+
+import msgspec
 
 from hybridpool.child import frames
 from hybridpool.child.wire import INLINE
@@ -26,6 +35,8 @@ _STARTED, _COUNTS, _NEXT, _DOOMED = (n * _WORD.size for n in range(4))
 _LOOK: Final = 0.0005
 _SIZE: Final = 2 * mmap.PAGESIZE
 _ROOM: Final = min(_SIZE - _HEAD.size, INLINE)
+#: nothing stands on the page
+_EMPTY: Final = _HEAD.size << 16
 #: msgpack's "array 16": its mark, then the number of elements
 _ARRAY: Final = struct.Struct(">BH")
 
@@ -36,8 +47,8 @@ class Slate:
     def __init__(self, descriptor: int) -> None:
         """Map a page that `make` made; the descriptor may be closed afterwards."""
         self._page = mmap.mmap(descriptor, _SIZE)
-        self._count = 0
-        self._end = _HEAD.size
+        #: as on the page: where the outcomes end, and how many there are
+        self._counts = _EMPTY
         self._wiped = 0
 
     @classmethod
@@ -63,27 +74,30 @@ class Slate:
 
     def add(self, outcome: bytes) -> bool:
         """Note an outcome, as a packed frame; False if there is no room."""
-        end = self._end + len(outcome)
+        counts = self._counts
+        start = counts >> 16
+        end = start + len(outcome)
         if end > _ROOM:
             return False
-        self._page[self._end : end] = outcome
-        self._end = end
-        self._count += 1
-        _WORD.pack_into(self._page, _COUNTS, self._wiped << 32 | end << 16 | self._count)
+        self._page[start:end] = outcome
+        counts = end << 16 | (counts & 0xFFFF) + 1
+        _WORD.pack_into(self._page, _COUNTS, self._wiped << 32 | counts)
+        self._counts = counts
         return True
 
     @property
     def count(self) -> int:
         """How many outcomes are noted."""
-        return self._count
+        return self._counts & 0xFFFF
 
     def message(self) -> bytes:
         """Return the noted outcomes as one message; `clear` when it is sent."""
-        return _ARRAY.pack(0xDC, self._count) + self._page[_HEAD.size : self._end]
+        counts = self._counts
+        return _ARRAY.pack(0xDC, counts & 0xFFFF) + self._page[_HEAD.size : counts >> 16]
 
     def clear(self) -> None:
         """Forget the outcomes: they are sent."""
-        self._count, self._end = 0, _HEAD.size
+        self._counts = _EMPTY
         self._wiped = (self._wiped + 1) & 0xFFFF_FFFF
         _WORD.pack_into(self._page, _COUNTS, self._wiped << 32)
 
@@ -125,4 +139,10 @@ class Slate:
 
 def _outcomes(counts: int, page: bytes) -> list[frames.FromChild]:
     count, end = counts & 0xFFFF, counts >> 16 & 0xFFFF
-    return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end]) if count else []
+    if not count:
+        return []
+    try:
+        return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end])
+    except (msgspec.MsgspecError, ValueError):
+        # The task has written to memory that is not its own. Those calls are lost with it.
+        return []

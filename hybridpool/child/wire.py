@@ -14,11 +14,13 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
+from hybridpool.child.descriptors import above_standard
 from hybridpool.child.frames import Message
 
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
 INLINE: Final = 96 * 1024
-_IN_FILE: Final = b"\xc1"
+#: the packet that goes along with the file of a large message
+IN_FILE: Final = b"\xc1"
 #: room for three descriptors
 _FD_SPACE: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
 #: a plain number: adding to the flag itself builds another flag each time
@@ -27,7 +29,8 @@ _CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 def channel() -> tuple[socket.socket, socket.socket]:
     """Make both ends of a private channel; messages stay whole, order is kept."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return above_standard(near), above_standard(far)
 
 
 def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: int = 0) -> None:
@@ -42,9 +45,9 @@ def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: in
         else:
             sock.send(message, flags)
         return
-    file = _in_file(message)
+    file = in_file(message)
     try:
-        socket.send_fds(sock, [_IN_FILE], [file, *fds], flags)
+        socket.send_fds(sock, [IN_FILE], [file, *fds], flags)
     finally:
         os.close(file)
 
@@ -70,13 +73,13 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
     """
     data, ancillary, _flags, _address = sock.recvmsg(INLINE, _FD_SPACE, flags | _CLOSE_ON_EXEC)
     if not ancillary:
-        if data == _IN_FILE:
+        if data == IN_FILE:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return data, []
     fds = array("i")
     for _level, _kind, payload in ancillary:
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if data != _IN_FILE:
+    if data != IN_FILE:
         return data, list(fds)
     file = fds.pop(0)
     try:
@@ -89,7 +92,7 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
         os.close(file)
 
 
-def _in_file(message: bytes) -> int:
+def in_file(message: bytes) -> int:
     """Put a large message into anonymous memory and return its descriptor."""
     file = os.memfd_create("hybridpool", os.MFD_CLOEXEC)
     try:

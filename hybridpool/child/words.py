@@ -1,21 +1,27 @@
 """Values and exceptions in words: for the log, for result metas, for tracebacks."""
 
 import traceback
-from typing import Final
+from typing import Any, Final
 
 from hybridpool.child import codec
 from hybridpool.child.frames import Raised
 
+#: as they are, whatever a subclass has put in their place
+_ARGUMENTS: Final[Any] = BaseException.__dict__["args"]
+_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 #: characters of a value's repr that go into the log and the events
 _TEXT_LIMIT: Final = 1024
 
 
 def raised(error: BaseException) -> Raised:
-    """Put an exception into words; arguments that have no JSON form go as their repr, as Celery does."""
+    """Put an exception into words; arguments that have no JSON form go as their repr, as Celery does.
+
+    It never fails, whatever the exception's own methods and attributes do: each part that cannot be had is named.
+    """
     kind = type(error)
     return Raised(
-        kind=plain(kind.__qualname__),
-        module=plain(str(kind.__module__)),
+        kind=_name_of(kind, "__qualname__"),
+        module=_name_of(kind, "__module__"),
         arguments=_encoded_arguments(error),
         text=shown(error),
         traceback=_user_part(error),
@@ -26,9 +32,19 @@ def shown(value: object) -> str:
     """Return the value's repr, cut at 1024 characters; a repr that raises is named, not passed on."""
     try:
         text = repr(value)
-    except Exception as error:
-        text = f"<{type(value).__qualname__} whose repr raised {type(error).__qualname__}>"
-    return plain(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…")
+        # Of the text's own class, too: a subclass of str may do anything.
+        return plain(str(text) if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…")
+    except BaseException as error:
+        # Be it SystemExit, KeyboardInterrupt or a soft limit: the call has ended, and how is being said.
+        return f"<{_name_of(type(value), '__qualname__')} whose repr raised {_name_of(type(error), '__qualname__')}>"
+
+
+def described(error: BaseException) -> str:
+    """Return an exception's own text; its repr if there is none, or it raises."""
+    try:
+        return plain(str(error)) or shown(error)
+    except BaseException:
+        return shown(error)
 
 
 def plain(text: str) -> str:
@@ -36,20 +52,43 @@ def plain(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
+def _name_of(kind: type, attribute: str) -> str:
+    try:
+        return plain(str(getattr(kind, attribute)))
+    except BaseException:
+        # Its metaclass answers otherwise. The slot itself is always there.
+        return plain(str(type.__dict__["__name__"].__get__(kind)))
+
+
 def _encoded_arguments(error: BaseException) -> bytes:
     try:
         return codec.encode(list(error.args))
-    except Exception:
+    except BaseException:
         # An argument's own __json__, or its class, may raise anything.
+        pass
+    try:
         return codec.encode([shown(argument) for argument in error.args])
+    except BaseException:
+        # `args` itself raises, or gives something else. The exception's own are behind it.
+        arguments: tuple[object, ...] = _ARGUMENTS.__get__(error)
+        return codec.encode([shown(argument) for argument in arguments])
 
 
 def _user_part(error: BaseException) -> str:
     """Format the traceback without our own frame, which tells a user nothing."""
-    frames = error.__traceback__
-    if frames is not None and frames.tb_next is not None:
-        frames = frames.tb_next
     try:
+        frames = error.__traceback__
+        if frames is not None and frames.tb_next is not None:
+            frames = frames.tb_next
         return plain("".join(traceback.format_exception(type(error), error, frames)).rstrip("\n"))
-    except Exception as failure:
-        return f"{type(error).__qualname__} (its traceback cannot be formatted: {failure!r})"
+    except BaseException as failure:
+        name = _name_of(type(error), "__qualname__")
+        return f"{_place(error)}{name} (its traceback cannot be formatted: {shown(failure)})"
+
+
+def _place(error: BaseException) -> str:
+    """Return the lines of the traceback, without what the exception says of itself."""
+    try:
+        return plain("".join(traceback.format_tb(_TRACEBACK.__get__(error))))
+    except BaseException:
+        return ""

@@ -16,6 +16,7 @@ import threading
 from typing import Final, NoReturn
 
 from hybridpool.child import birth, frames, functions, guard, load, wire
+from hybridpool.child.descriptors import open_standard_descriptors
 from hybridpool.child.frames import Begin, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool.child.load import Program
 from hybridpool.child.loop import ATTENTION
@@ -189,6 +190,7 @@ def _stop(control: socket.socket, message: str, details: str) -> NoReturn:
 
 def main() -> None:
     """Run as `python -m hybridpool.child.zygote FD`."""
+    open_standard_descriptors()
     control = socket.socket(fileno=int(sys.argv[1]))
     parent = os.getppid()
     os.set_inheritable(control.fileno(), False)

@@ -4,9 +4,7 @@ Nothing is printed while letters are held only to be read: a pager would hold th
 """
 
 import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 import anyio
 import attrs
@@ -16,6 +14,7 @@ import msgspec
 from hybridpool.brokers.open import open_broker
 from hybridpool.child.load import load
 from hybridpool.cli import dlq_view as view
+from hybridpool.cli.early import import_from_here
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, Settings, environment_layer, layers_from, resolve
 from hybridpool.deadletters import DeadLetters, Found, WantsBody, dead_letters
@@ -43,9 +42,7 @@ class Place:
         """
         layers = [self.layer, environment_layer(os.environ)]
         if self.app:
-            here = str(Path.cwd())
-            if here not in sys.path:
-                sys.path.insert(0, here)
+            import_from_here()
             layers += layers_from(msgspec.json.decode(load(self.app).manifest())["settings"])
         return resolve(layers, cpus=lambda: 1).settings
 

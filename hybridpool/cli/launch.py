@@ -1,23 +1,26 @@
 """Start a worker from the command line: app, settings, log, banner, signals, exit code."""
 
 import asyncio
+import errno
 import importlib
+import logging
 import os
 import platform
 import sys
-from pathlib import Path
 
 import anyio
 
 from hybridpool import events
 from hybridpool.brokers.open import open_broker
 from hybridpool.cli.banner import banner as draw_banner
+from hybridpool.cli.early import import_from_here
 from hybridpool.cli.signals import Signals, reap_orphans
 from hybridpool.cli.title import hide_passwords
 from hybridpool.client.portal import has_uvloop
 from hybridpool.config import Layer, environment_layer
 from hybridpool.errors import ConfigError, plain_error
 from hybridpool.monitor import log
+from hybridpool.monitor.logfile import LogFile
 from hybridpool.monitor.sink import Sink
 from hybridpool.worker import Prepared, Stop, Worker, prepare
 
@@ -30,9 +33,7 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
     """
     if sys.platform != "linux":
         raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    import_from_here()
     try:
         return anyio.run(_main, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
@@ -47,8 +48,10 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
         asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool.brokers.rabbitmq")
         prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
-        sink = Sink(_log_file(settings.worker_logfile))
+        sink = _open_log(settings.worker_logfile)
         log.set_up(sink, log.level_number(settings.worker_loglevel))
+        logging.captureWarnings(capture=True)
+        signals.log_to(sink)
         bus.subscribe(log.LogFace(sink.write))
         broker = open_broker(
             settings.broker_url,
@@ -97,11 +100,22 @@ def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
         log.log.warning("the worker runs as root, and %s", risk)
 
 
-def _log_file(path: str | None) -> int:
+def _open_log(path: str | None) -> Sink:
     """:raises ConfigError: if the log file cannot be opened."""
     if path is None:
-        return 2
+        return Sink(2)
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = LogFile(path)
     except OSError as error:
-        raise ConfigError(f"worker_logfile {path!r} cannot be opened: {error.strerror}") from None
+        raise ConfigError(f"worker_logfile {path!r} cannot be opened: {_why_not(path, error)}") from None
+    return Sink(file.descriptor, file)
+
+
+def _why_not(path: str, error: OSError) -> str:
+    match error.errno:
+        case errno.ENXIO:
+            return "it is a FIFO that nobody reads; start its reader first"
+        case errno.ENOENT:
+            return f"there is no folder {os.path.dirname(path) or '.'}"  # noqa: PTH120  # as it was given
+        case _:
+            return error.strerror or str(error)

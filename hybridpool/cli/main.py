@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from hybridpool.child.descriptors import open_standard_descriptors
 from hybridpool.cli.demo import demo
 from hybridpool.cli.dlq import dlq
 from hybridpool.cli.options import setting_options
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: without the program's name; by default this process's own.
     """
+    open_standard_descriptors()
     try:
         code = cli.main(None if argv is None else list(argv), PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as empty:

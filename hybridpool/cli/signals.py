@@ -1,20 +1,31 @@
-"""What signals mean to a worker. Heard from the first moment on: as PID 1, a process has no defaults to die of."""
+"""What signals mean to a worker. Heard from the first moment on: as PID 1, a process has no defaults to die of.
+
+TERM, INT and QUIT stop it, and nothing else that is sent to it does: HUP opens the log file anew, USR1 shows where the
+worker is, and the others that would end a process are ignored with a line.
+"""
 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, Self
 
 import anyio
 
+from hybridpool.cli.early import OUTLIVED, outlive_signals
 from hybridpool.monitor.log import log
+from hybridpool.monitor.quick import one_line
+from hybridpool.monitor.sink import Sink
+from hybridpool.monitor.stacks import stacks
 from hybridpool.worker import Stop, Worker
 
 _ANSWERS: Final = {signal.SIGTERM: Stop.WARM, signal.SIGINT: Stop.WARM, signal.SIGQUIT: Stop.COLD}
 #: seconds
 _REAP_EVERY: Final = 5.0
+#: seconds in which a signal that is ignored gets one line: a timer may send thousands
+_LINE_INTERVAL_S: Final = 10.0
 
 
 class Signals:
@@ -27,18 +38,33 @@ class Signals:
         self._worker: Worker | None = None
         self._interrupts = 0
         self._scope = anyio.CancelScope()
+        self._sink: Sink | None = None
+        self._noted: list[int] = []
+        #: monotonic seconds of the last line about each signal that is ignored
+        self._said: dict[int, float] = {}
 
     def __enter__(self) -> Self:
         self._scope.__enter__()
         loop = asyncio.get_running_loop()
         for number in _ANSWERS:
             loop.add_signal_handler(number, self._hear, number)
+        outlive_signals()
+        # One that has a handler already belongs to a profiler, or a debugger.
+        self._noted = [other for other in OUTLIVED if signal.getsignal(other) is signal.SIG_IGN]
+        for other in self._noted:
+            loop.add_signal_handler(other, self._note, other)
         return self
 
     def __exit__(self, *exc_info: object) -> bool:
         loop = asyncio.get_running_loop()
         for number in _ANSWERS:
             loop.remove_signal_handler(number)
+        # From here to the end of the process they are ignored; between handler and that there is the default.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._noted)
+        for other in self._noted:
+            loop.remove_signal_handler(other)
+        outlive_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return bool(self._scope.__exit__(*exc_info))  # type: ignore[arg-type]  # passed on as they came
 
     @contextmanager
@@ -49,6 +75,37 @@ class Signals:
             yield
         finally:
             self._worker = None
+
+    def log_to(self, sink: Sink) -> None:
+        """From now on HUP opens this sink's file anew."""
+        self._sink = sink
+
+    def _note(self, number: int) -> None:
+        """Hear a signal that does not stop the worker."""
+        match number:
+            case signal.SIGHUP:
+                self._open_log_anew()
+            case signal.SIGUSR1:
+                children = self._worker.describe_children() if self._worker is not None else []
+                log.warning("worker: SIGUSR1: where it is\n%s", "\n".join([*map(one_line, children), stacks()]))
+            case _:
+                now = time.monotonic()
+                if now - self._said.get(number, -_LINE_INTERVAL_S) >= _LINE_INTERVAL_S:
+                    self._said[number] = now
+                    meaning = "has no meaning yet and is ignored" if number == signal.SIGUSR2 else "is ignored"
+                    log.warning("worker: %s %s", _name(number), meaning)
+
+    def _open_log_anew(self) -> None:
+        if self._sink is None:
+            log.warning("worker: SIGHUP: the log is not open yet")
+            return
+        try:
+            path = self._sink.reopen()
+        except OSError as error:
+            why = error.strerror or str(error)
+            log.warning("worker: SIGHUP: no log file is opened anew: %s", why)
+        else:
+            log.warning("worker: SIGHUP: the log file %s is opened anew", path)
 
     def _hear(self, number: signal.Signals) -> None:
         if self._worker is None:
@@ -63,6 +120,13 @@ class Signals:
                 log.warning("worker: Hitting Ctrl+C again will terminate all running tasks!")
         log.warning("worker: %s shutdown (MainProcess)", "Warm" if answer is Stop.WARM else "Cold")
         self._worker.stop(answer)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 async def reap_orphans(worker: Worker) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import click
 
+from hybridpool.cli.early import prepare_for_signals
 from hybridpool.cli.options import SettingsCommand, layer_of, setting_options
 
 HELP = """Run a worker: take tasks from RabbitMQ and run them in forked children.
@@ -13,7 +14,8 @@ HYBRIDPOOL_WORKER_CONCURRENCY=4), from app.conf or from App(...). The command li
 environment.
 
 Durations take a unit (500ms, 30s, 5m, 1h, 1d), sizes too (200MB, 1.5GiB; all are powers of 1024). Signals: TERM and the
-first INT let running tasks finish; QUIT and the second INT do not.
+first INT let running tasks finish; QUIT and the second INT do not. HUP opens the log file anew, USR1 logs where the
+worker is; others do not end it.
 """
 
 APP_HELP = "The app: module, or module:name."
@@ -30,6 +32,7 @@ def run(app: str | None, without_banner: bool, **params: object) -> int:
     if not app:
         raise click.UsageError("no app is named; say --app=module, --app=module:name or set HYBRIDPOOL_APP")
     layer = layer_of(params, above)
+    prepare_for_signals()
     # the worker and its broker are slow to import, and `--help` does not need them
     from hybridpool.cli.launch import launch
 

@@ -9,7 +9,7 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerUnavailable, QueueNotFound
 from hybridpool.message import Outgoing
 from hybridpool.policy import backoff
 from hybridpool.protocol import control
@@ -54,11 +54,17 @@ class Sender:
         :raises TypeError: if an argument has no JSON form.
         """
         handle, message = self.expect(request)
+        is_made_again = False
         for attempt in range(1, _ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
                 await self._make_ready(message)
                 await self._broker.publish(message)
+            except QueueNotFound:
+                if is_made_again:
+                    raise
+                is_made_again = True
+                self._forget(message.routing_key)
             except BrokerUnavailable:
                 if attempt == _ATTEMPTS:
                     raise
@@ -85,7 +91,7 @@ class Sender:
         :param before: how many are confirmed already, of how many in all, for the error.
         :raises BrokerError: if one of them is not confirmed.
         """
-        left = list(messages)
+        left, is_made_again = list(messages), False
         for attempt in range(1, _ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
@@ -99,6 +105,11 @@ class Sender:
                 return
             final = next((error for _, error in failed if not isinstance(error, BrokerUnavailable)), failed[0][1])
             left = [message for message, _ in failed]
+            if isinstance(final, QueueNotFound) and not is_made_again:
+                is_made_again = True
+                for message in left:
+                    self._forget(message.routing_key)
+                continue
             if attempt == _ATTEMPTS or not isinstance(final, BrokerUnavailable):
                 final.add_note(f"{before + len(messages) - len(left)} of {total or len(messages)} calls were confirmed")
                 raise final
@@ -147,6 +158,11 @@ class Sender:
         if reader is not None and message.reply_to is not None and not self._is_open:
             await self._once("reader", reader.open)
             self._is_open = True
+
+    def _forget(self, queue: str) -> None:
+        """Declare the queue with the next message: it was deleted since."""
+        self._made.discard(queue)
+        self._prepared.pop(f"queue {queue}", None)
 
     async def _once(self, what: str, do: Callable[[], Coroutine[object, object, None]]) -> None:
         """Do it unless it is done or under way; what failed is done again."""

@@ -45,6 +45,7 @@ from hybridpool.events.tasks import (
     TasksFlagged,
     TaskSucceeded,
     TaskTimedOut,
+    TooManyHeld,
 )
 
 __all__ = [
@@ -84,5 +85,6 @@ __all__ = [
     "TaskSucceeded",
     "TaskTimedOut",
     "TasksFlagged",
+    "TooManyHeld",
     "ZygoteLost",
 ]

@@ -150,22 +150,32 @@ class TaskCameBack:
 
 @attrs.frozen
 class SettleDelayed:
-    """An outcome cannot be settled before there is a connection again."""
+    """An outcome cannot be settled now, and waits."""
 
     name: str
     id: str
     reason: str
+    waits_for: str = "a connection"
 
 
 @attrs.frozen
 class SettleFailed:
-    """An outcome could not be settled: the broker refuses something."""
+    """The broker refuses a step of settling a task, and something else is done in its place."""
 
     name: str
     id: str
     reason: str
-    #: the broker will deliver the message again
-    comes_again: bool = True
+    #: what is done
+    next_step: str
+
+
+@attrs.frozen
+class TooManyHeld:
+    """So many messages of a worker wait for the broker to take something that no more are taken in their place."""
+
+    queue: str
+    #: how many
+    limit: int
 
 
 TaskFact = (
@@ -185,4 +195,5 @@ TaskFact = (
     | TaskCameBack
     | SettleDelayed
     | SettleFailed
+    | TooManyHeld
 )

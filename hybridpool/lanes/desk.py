@@ -141,7 +141,7 @@ class Desk:
 
     def _top_up(self, link: Link, now: float) -> None:
         """Put more short calls behind those a child has in hand, when few are left."""
-        if not self.waiting or link.state is not State.BUSY or link.recalled or link.on_last:
+        if not self.waiting or link.state is not State.BUSY or link.recalled or link.on_last or link.is_doomed:
             return
         depth = self._depth(self.waiting[0])
         have = len(link.in_hand)

@@ -1,6 +1,7 @@
 """Large bodies and values on the parent's side: written to a file, and read from one, without holding up the loop."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -10,8 +11,9 @@ from hybridpool.child.bulk import Bulk
 
 #: bytes below which a thread would cost more than the work itself
 _AT_ONCE: Final = 1024 * 1024
-#: seconds until writing is tried again after there was no descriptor, or no memory
+#: seconds until writing is tried again after there was no descriptor, or no memory, which pass by themselves
 _LATER: Final = 0.05
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 class Freight:
@@ -23,14 +25,16 @@ class Freight:
         self.sizes = content.sizes
         #: what to send along; None before it is written
         self.file: int | None = None
+        #: why it never can be written
+        self.failure: OSError | None = None
 
     def mentions(self, word: bytes) -> bool:
         """Tell whether the word stands in the pickle; to be asked before it is sent."""
         return self._content is not None and self._content.mentions(word)
 
     def prepare(self, then: Callable[[], None]) -> None:
-        """See that it is written, and call back when it is; at once, or in a later turn of the loop."""
-        if self.file is not None:
+        """See that it is written, and call back when it is or never can be; at once, or in a later turn of the loop."""
+        if self.file is not None or self.failure is not None:
             then()
             return
         self._waiting.append(then)
@@ -43,9 +47,14 @@ class Freight:
 
     def _try(self, content: Bulk) -> None:
         try:
-            self._written(content.write())
-        except OSError:
-            asyncio.get_running_loop().call_later(_LATER, self._try, content)
+            file = content.write()
+        except OSError as error:
+            if error.errno in _PASSING:
+                asyncio.get_running_loop().call_later(_LATER, self._try, content)
+            else:
+                self._fail(error)
+        else:
+            self._written(file)
 
     def _begin(self, content: Bulk) -> None:
         asyncio.get_running_loop().run_in_executor(None, content.write).add_done_callback(self._ended)
@@ -53,14 +62,24 @@ class Freight:
     def _ended(self, writing: asyncio.Future[int]) -> None:
         if writing.cancelled():
             return
-        if writing.exception() is None:
+        error = writing.exception()
+        if error is None:
             self._written(writing.result())
+        elif isinstance(error, OSError) and error.errno not in _PASSING:
+            self._fail(error)
         elif self._content is not None:
             asyncio.get_running_loop().call_later(_LATER, self._begin, self._content)
 
     def _written(self, file: int) -> None:
         # From here on the value's own memory is not needed any more.
         self.file, self._content = file, None
+        self._tell()
+
+    def _fail(self, error: OSError) -> None:
+        self.failure, self._content = error, None
+        self._tell()
+
+    def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             then()

@@ -5,17 +5,20 @@ has not read yet. For the same reason the channel's end does not tell of a child
 child was doing when it died stands on its slate.
 """
 
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Final
 
 import attrs
+import msgspec
 
 from hybridpool.child import frames, wire
 from hybridpool.child.bulk import Bulk
-from hybridpool.child.frames import Call, Done, Refused, Returned
+from hybridpool.child.frames import Call, Done, Enqueue, Refused, Returned, Sent
 from hybridpool.child.slate import Slate
 from hybridpool.child.wire import INLINE
 from hybridpool.lanes.freight import Freight, Parcel
@@ -26,8 +29,14 @@ from hybridpool.policy.deadline import STALL
 from hybridpool.policy.lifecycle import Happening, State, step
 from hybridpool.policy.recycle import RecycleLimits
 
+#: bytes of bodies in one message; what is above goes in a file. The rest of a packet is for names and ids.
+_LARGE_BODY_BYTES: Final = INLINE - 16 * 1024
 #: a message of a child: which child, and its frames
 Hears = Callable[["Link", Sequence[frames.FromChild]], None]
+#: a child's word cannot be relied on any more: which child, and why
+Breaks = Callable[["Link", str], None]
+#: a call can never be put into a channel: which child's, its number, and why
+CannotGive = Callable[["Link", int, OSError], None]
 
 
 @attrs.define(eq=False)
@@ -53,6 +62,8 @@ class Link:
     stillborn: str | None = None
     #: it is to be killed
     is_doomed: bool = False
+    #: why its word is not relied on any more
+    fault: str | None = None
     #: the calls in hand are its last, so its replacement is being made
     on_last: bool = False
     #: why it is to be replaced as soon as another stands ready; it works until then
@@ -76,11 +87,16 @@ class Link:
     _slate: Slate = attrs.field(init=False)
     _sent: int = attrs.field(default=0, init=False)
     _begun: int = attrs.field(default=0, init=False)
+    #: where answers go that are not for the child's main thread, by their tickets, which count down from 0
+    _apart: dict[int, socket.socket] = attrs.field(factory=dict, init=False)
+    _tickets: int = attrs.field(default=0, init=False)
+    _cannot_give: CannotGive = attrs.field(init=False)
 
-    def open(self, hears: Hears, broken: Callable[["Link"], None]) -> list[int]:
+    def open(self, hears: Hears, broken: Breaks, cannot_give: CannotGive) -> list[int]:
         """Make channel and slate; returns descriptors of the child's part of both, to be passed on and closed.
 
-        :param broken: called when something the child said could not be taken.
+        :param broken: called when something the child said could not be taken or understood.
+        :param cannot_give: called when a call is too large for any child.
         :raises OSError: if there are no descriptors left; nothing is kept then.
         """
         with ExitStack() as made:
@@ -91,21 +107,47 @@ class Link:
             theirs = os.dup(far.fileno())
             made.pop_all()
         self._far_end = far
+        self._cannot_give = cannot_give
 
         def heard(message: frames.Message, fds: Sequence[int]) -> None:
-            said = frames.read_from_child(message)
+            try:
+                said = frames.read_from_child(message)
+                if not said:
+                    raise ValueError("nothing is in it")
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                # Nobody but code that a task runs can have written this. What follows may be sound, and is heard.
+                _close(fds)
+                broken(self, f"it sent what is not a message of a child ({error})")
+                return
+            unused = fds
             for frame in said:
-                if isinstance(frame, Done) and isinstance(frame.outcome, Returned) and frame.outcome.parts:
-                    _take_parcel(self.in_hand, frame, frame.outcome.parts, fds)
+                if isinstance(frame, Done):
+                    if isinstance(frame.outcome, Returned) and frame.outcome.parts:
+                        unused = _take_parcel(self.in_hand, frame, frame.outcome.parts, unused)
+                elif isinstance(frame, Enqueue) and frame.ticket <= 0:
+                    unused = self._keep_answer_socket(frame, unused)
+            if unused:
+                _close(unused)
             hears(self, said)
 
-        self._mailbox = Mailbox(near, heard, lambda: broken(self))
+        def ended(error: OSError | None) -> None:
+            broken(self, "it sent an empty message" if error is None else _why_not_taken(error))
+
+        self._mailbox = Mailbox(near, heard, ended)
         return [theirs, slate]
 
     @property
     def is_going(self) -> bool:
         """It does not count any more: its replacement is being made."""
         return self.on_last or self.leaving is not None
+
+    def describe(self, now: float) -> str:
+        """Say what the child does, in a line."""
+        told = f"{self.name} (pid {self.pid}): {self.state.name.lower()}"
+        if self.in_hand:
+            job = self.in_hand[0][1]
+            told += f", {job.task}[{job.id}] for {now - self.head_since:.1f} s, {len(self.in_hand) - 1} more in hand"
+        return told
 
     def happens(self, happening: Happening) -> None:
         """Move on in the table of `policy.lifecycle`."""
@@ -118,32 +160,70 @@ class Link:
             self.happens(Happening.CALL)
             self._begin_head(now)
         calls: list[Call] = []
+        size = 0
         for job in jobs:
             self._sent += 1
             job.handed_at, job.child = now, self.name
             self.in_hand.append((self._sent, job))
             body = job.body
-            if isinstance(body, bytes) and len(body) > INLINE:
+            if isinstance(body, bytes) and len(body) > _LARGE_BODY_BYTES:
                 body = job.body = Freight(Bulk((body,), ()))
             if isinstance(body, Freight):
                 if calls:
                     self._mailbox.send(frames.pack(calls))
-                    calls = []
+                    calls, size = [], 0
                 call = Call(
                     self._sent, job.task, job.id, job.content_type, b"", job.retries, job.root_id, parts=body.sizes
                 )
-                self._mailbox.send(frames.pack((call,)), freight=body)
+                self._mailbox.send(frames.pack((call,)), freight=body, on_failure=self._failure_of(self._sent))
             else:
+                size += len(body)
+                if size > _LARGE_BODY_BYTES and calls:
+                    # So that no message is too large for a packet: such a one goes in a file, which may fail.
+                    self._mailbox.send(frames.pack(calls))
+                    calls, size = [], len(body)
                 calls.append(Call(self._sent, job.task, job.id, job.content_type, body, job.retries, job.root_id))
         if calls:
             self._mailbox.send(frames.pack(calls))
 
     def tell(self, frame: frames.Sent | frames.Stop | frames.Recall) -> None:
         """Put an answer, or something about the call at work, into the channel; for that the child is alerted."""
-        self._mailbox.send(frames.pack((frame,)))
+        if isinstance(frame, Sent) and frame.ticket < 0:
+            self._answer_apart(frame)
+        else:
+            self._mailbox.send(frames.pack((frame,)))
+
+    def _keep_answer_socket(self, frame: Enqueue, fds: Sequence[int]) -> Sequence[int]:
+        """Keep the socket on which one of the child's threads, or a process of its task, waits for an answer.
+
+        :returns: the other descriptors.
+        """
+        self._tickets -= 1
+        frame.ticket = self._tickets
+        if fds:
+            self._apart[frame.ticket] = socket.socket(fileno=fds[0])
+        return fds[1:]
+
+    def is_answerable(self, frame: Enqueue) -> bool:
+        """Tell whether an answer can be given.
+
+        The kernel drops a socket for which this process has no number, and whoever waits on its other end is told by
+        that; so the message must not be published.
+        """
+        return frame.ticket > 0 or frame.ticket in self._apart
+
+    def _answer_apart(self, frame: Sent) -> None:
+        there = self._apart.pop(frame.ticket, None)
+        if there is not None:
+            with there, suppress(OSError):
+                # Whoever waited may be gone. There is room: nothing else is ever written here.
+                wire.send(there, frames.pack((Sent(0, frame.error),)), flags=socket.MSG_DONTWAIT)
+
+    def _failure_of(self, seq: int) -> Callable[[OSError], None]:
+        return lambda error: self._cannot_give(self, seq, error)
 
     def take(self, seq: int, now: float) -> Job | None:
-        """Return the call that was answered; None if it is not in hand."""
+        """Return the call that was answered; None if it is not the first in hand."""
         if not self.in_hand or self.in_hand[0][0] != seq:
             return None
         job = self.in_hand.popleft()[1]
@@ -151,6 +231,21 @@ class Link:
         if not self.in_hand:
             self._end_if_done(now)
         return job
+
+    def take_out_of_turn(self, seq: int, now: float) -> Job | None:
+        """Return a call that was answered and is not the first in hand; None if nobody waits for it.
+
+        A child answers in order, so an answer is one of these: it was heard before, from the slate, and comes again
+        (its number is below that of the first in hand) · one before it is missing · it is to a call that this child
+        was never given. After the last two it is not known what the child has done: `fault` says so.
+        """
+        is_heard_again = seq < self.in_hand[0][0] if self.in_hand else seq <= self._sent
+        if is_heard_again:
+            return None
+        jobs = self.remove({seq}, now)
+        missing = f"the answer to {self.in_hand[0][1].task} before it is missing" if jobs else "it was not given that"
+        self.fault = f"it answered out of turn: {missing}"
+        return jobs[0] if jobs else None
 
     def look(self, now: float) -> list[frames.FromChild]:
         """See on the slate whether the child goes on; if not, return the outcomes there that were not heard of.
@@ -224,6 +319,9 @@ class Link:
         self._mailbox.close()
         self._far_end.close()
         self._slate.close()
+        for there in self._apart.values():
+            there.close()
+        self._apart.clear()
         self.happens(Happening.EXIT)
         back = [job for seq, job in self.in_hand if seq > began]
         lost = [job for seq, job in self.in_hand if seq <= began]
@@ -240,13 +338,28 @@ class Link:
             self.verdict = None
 
 
-def _take_parcel(in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int], fds: Sequence[int]) -> None:
-    """Keep the file in which a value came, for the call that it is of."""
-    if fds:
-        parcel = Parcel(fds[0], sizes)
-        if in_hand and in_hand[0][0] == done.seq:
-            in_hand[0][1].parcel = parcel
-    else:
+def _take_parcel(
+    in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int], fds: Sequence[int]
+) -> Sequence[int]:
+    """Keep the file in which a value came, for the call that it is of; return the other descriptors."""
+    if not fds:
         done.outcome = Refused(
             "its value came in a file, and this process can have no more of them (ulimit -n)", "OSError", "", b"[]"
         )
+        return fds
+    parcel = Parcel(fds[0], sizes)
+    for seq, job in in_hand:
+        if seq == done.seq:
+            job.parcel = parcel
+    return fds[1:]
+
+
+def _why_not_taken(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "its answer could not be taken: no descriptors left (ulimit -n)"
+    return f"its answer could not be taken: {error.strerror}"
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

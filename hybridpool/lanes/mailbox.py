@@ -14,6 +14,8 @@ from hybridpool.lanes.freight import Freight
 #: what passes by itself, and seconds until it is tried again
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
 _LATER: Final = 0.05
+#: empty messages in a row after which nothing is expected behind them any more: an end looks the same
+_EMPTY_MESSAGES: Final = 64
 #: a message, and descriptors that came along, which are the listener's to close
 Hears = Callable[[frames.Message, Sequence[int]], None]
 
@@ -24,16 +26,18 @@ class _Letter(NamedTuple):
     fds: Sequence[int]
     #: whose file is to go along, once it is written
     freight: Freight | None
+    #: called in place of sending if it can never be sent
+    on_failure: Callable[[OSError], None] | None = None
 
 
 class Mailbox:
     """Reads messages as they come and writes them as the other end has room, in order."""
 
-    def __init__(self, sock: socket.socket, on_message: Hears, on_end: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, on_message: Hears, on_end: Callable[[OSError | None], None]) -> None:
         """Attach to the running loop.
 
         :param on_message: called on the loop with each message.
-        :param on_end: called once, when the other end is gone, or what it said could not be taken.
+        :param on_end: called once, when the other end is gone, or with the error why what it said could not be taken.
         """
         sock.setblocking(False)
         self._sock = sock
@@ -46,9 +50,19 @@ class Mailbox:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def send(self, message: bytes, fds: Sequence[int] = (), freight: Freight | None = None) -> None:
-        """Write now, or as soon as there is room. Descriptors to pass along become the mailbox's."""
-        letter = _Letter(message, fds, freight)
+    def send(
+        self,
+        message: bytes,
+        fds: Sequence[int] = (),
+        freight: Freight | None = None,
+        on_failure: Callable[[OSError], None] | None = None,
+    ) -> None:
+        """Write now, or as soon as there is room. Descriptors to pass along become the mailbox's.
+
+        :param on_failure: called, in this turn of the loop or a later one, if the message is so large that it needs a
+            file, and there can never be one.
+        """
+        letter = _Letter(message, fds, freight, on_failure)
         if self._ended:
             _close(fds)
         elif self._unsent:
@@ -64,9 +78,24 @@ class Mailbox:
             self._shut()
 
     def drain(self) -> None:
-        """Read everything that is there now. For the moment after the other process has died."""
-        while not self._ended and self._read():
-            continue
+        """Read everything that is there now. For the moment after the other process has died.
+
+        A message that cannot be taken, or is empty, is passed over: others may stand behind it.
+        """
+        empty = 0
+        while self._sock.fileno() >= 0 and empty < _EMPTY_MESSAGES:
+            why: OSError | None = None
+            try:
+                message, fds = wire.receive_with_fds(self._sock)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                message, fds, why = b"", [], error
+            if message:
+                self._on_message(message, fds)
+            else:
+                empty += 1
+                self._note_end(why)
 
     def close(self) -> None:
         """Detach and close; what was not written never will be."""
@@ -80,30 +109,30 @@ class Mailbox:
         self._unsent.clear()
 
     def _readable(self) -> None:
-        self._read()
-
-    def _read(self) -> bool:
-        """Take one message; False if there is none."""
+        """Take one message."""
+        why: OSError | None = None
         try:
             message, fds = wire.receive_with_fds(self._sock)
         except (BlockingIOError, InterruptedError):
-            return False
-        except OSError:
-            message, fds = b"", []
+            return
+        except OSError as error:
+            message, fds, why = b"", [], error
         if message:
             self._on_message(message, fds)
-            return True
+        else:
+            self._note_end(why)
+
+    def _note_end(self, why: OSError | None) -> None:
         if not self._ended:
             self._ended = True
             self._loop.remove_reader(self._sock.fileno())
-            self._on_end()
-        return False
+            self._on_end(why)
 
     def _pump(self) -> None:
         """Write what can be written, in order."""
         while self._unsent:
             letter = self._unsent[0]
-            if letter.freight is not None and letter.freight.file is None:
+            if letter.freight is not None and letter.freight.file is None and letter.freight.failure is None:
                 self._watch(False)
                 letter.freight.prepare(self._pump)
                 return
@@ -117,7 +146,12 @@ class Mailbox:
     def _write(self, letter: _Letter) -> bool:
         """Try to write; False if that is to be tried again later. A reader that is gone takes everything."""
         fds = letter.fds
-        if letter.freight is not None and letter.freight.file is not None:
+        if letter.freight is not None:
+            if letter.freight.file is None:
+                if letter.freight.failure is None:
+                    return False
+                self._give_up(letter, letter.freight.failure)
+                return True
             fds = (*fds, letter.freight.file)
         try:
             wire.send(self._sock, letter.message, fds)
@@ -129,13 +163,21 @@ class Mailbox:
             pass
         except OSError as error:
             if error.errno not in _SHORTAGES:
-                raise
+                self._give_up(letter, error)
+                return True
             # No descriptor or memory for a large message now; there will be when others are done.
             self._watch(False)
             self._loop.call_later(_LATER, self._pump)
             return False
         _close(letter.fds)
         return True
+
+    def _give_up(self, letter: _Letter, error: OSError) -> None:
+        """A message can never be sent: no file may be so large (RLIMIT_FSIZE), or no memory is to be had."""
+        _close(letter.fds)
+        if letter.on_failure is None:
+            raise error
+        self._loop.call_soon(letter.on_failure, error)
 
     def _watch(self, wanted: bool) -> None:  # its name says what it is
         """Wait for room, or do not."""

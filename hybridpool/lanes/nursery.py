@@ -17,7 +17,7 @@ from hybridpool.child.frames import ChildOrders, Exited, Forked, ForkFailed, Sti
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.births import Births
 from hybridpool.lanes.job import Job
-from hybridpool.lanes.link import Hears, Link
+from hybridpool.lanes.link import Breaks, CannotGive, Hears, Link
 from hybridpool.lanes.room import why_no_room
 from hybridpool.lanes.zygote import News, describe_exit
 from hybridpool.outcome import Lost
@@ -50,13 +50,22 @@ class Nursery:
         hears: Hears,
         buried: Buried,
         clock: Callable[[], float] = time.monotonic,
+        breaks: Breaks | None = None,
+        cannot_give: CannotGive = lambda *_: None,
     ) -> None:
-        """:param clock: monotonic seconds, on which all of the lane goes by."""
+        """Make it.
+
+        :param clock: monotonic seconds, on which all of the lane goes by.
+        :param breaks: called when a child's word cannot be relied on any more; default: `break_off`.
+        :param cannot_give: called when a call is too large for any child.
+        """
         self._bus = bus
         self._orders = orders
         self._limits = limits
         self._hears = hears
         self._buried = buried
+        self._breaks = breaks or self.break_off
+        self._cannot_give = cannot_give
         self.clock = clock
         self._zygote: Forks | None = None
         self._by_pid: dict[int, Link] = {}
@@ -91,7 +100,7 @@ class Nursery:
             limits=allot(self._limits, chance=random.random()),
         )
         try:
-            fds = link.open(self._hear, self._break_off)
+            fds = link.open(self._hear, self._breaks, self._cannot_give)
         except OSError as error:
             # There was nothing to make its channel of.
             self.births.count_failure(link, why_no_room(error, len(self.links)), self.clock())
@@ -136,6 +145,9 @@ class Nursery:
                 self._bury(self.links[name], Lost(reason, name))
             case Exited(pid=pid, status=status, max_resident=peak):
                 link, code = self._by_pid.pop(pid), os.waitstatus_to_exitcode(status)
+                if link.fault is not None:
+                    self._bury(link, Lost(link.fault, link.name, exitcode=code, peak=peak * 1024))
+                    return
                 is_foreign = code == -signal.SIGKILL and not link.is_doomed
                 hint = f"not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)" if is_foreign else ""
                 self._bury(link, Lost(describe_exit(code), link.name, exitcode=code, peak=peak * 1024, hint=hint))
@@ -164,11 +176,14 @@ class Nursery:
             if link.is_doomed:
                 self.kill(link)
 
-    def _break_off(self, link: Link) -> None:
-        """What a child said is lost, so nobody knows any more what it has in hand."""
-        if link.in_hand:
-            link.verdict = Lost("its answer could not be taken: no descriptors left (ulimit -n)", link.name)
-        self.kill(link)
+    def break_off(self, link: Link, why: str) -> None:
+        """Kill a child whose word cannot be relied on: the calls that it began are lost, but for those it answered."""
+        link.fault = why
+        if link.in_hand and link.verdict is None:
+            link.verdict = Lost(why, link.name)
+        if not link.is_doomed:
+            self.kill(link)
+            self.changed.ring()
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
         if not link.was_ready:

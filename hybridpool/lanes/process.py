@@ -18,7 +18,7 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.lanes.warden import Warden
-from hybridpool.outcome import Cancelled, Lost
+from hybridpool.outcome import Cancelled, Lost, Refused
 from hybridpool.policy import recycle
 from hybridpool.policy.lifecycle import Happening, State
 from hybridpool.policy.recycle import RecycleLimits
@@ -43,7 +43,7 @@ class ProcessLane:
         self._closed = False
         #: whether children leave by what they have done
         self._recycles = limits.spares > 0
-        self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock)
+        self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock, self._break_off, self._cannot_give)
         busy: set[Link] = set()
         self.warden = Warden(busy, self.nursery, self._hear, self._given_back)
         self.desk = Desk(busy, self.nursery, self.warden)
@@ -114,6 +114,10 @@ class ProcessLane:
             self.desk.idle.remove(link)
         self.nursery.retire(link, reason)
 
+    def describe_children(self) -> list[str]:
+        """Say of each child, in a line, what it does; for the operator."""
+        return [link.describe(self.nursery.clock()) for link in self.nursery.links.values()]
+
     # ---- hearing -----------------------------------------------------------------------------------------
 
     def _hear(self, link: Link, said: Sequence[frames.FromChild]) -> None:
@@ -125,15 +129,17 @@ class ProcessLane:
                 case Said(text=text):
                     self._bus.emit(events.ChildSaid(link.name, text))
                 case Enqueue():
-                    self._publishes(frame, link.tell)
-                case Ready():
+                    if link.is_answerable(frame):
+                        self._publishes(frame, link.tell)
+                case Ready() if not link.was_ready:
                     link.happens(Happening.READY)
                     if link.state is State.IDLE:
                         self.desk.idle.append(link)
                 case Back(seqs=seqs):
                     self._given_back(link, link.remove(set(seqs), now))
                 case _:
-                    raise TypeError(f"{link.name} said {frame!r}, which is no child's word")
+                    # Born twice, or not born after all. Code that a task runs has written it.
+                    self._break_off(link, f"it sent {type(frame).__name__}, which has no place here")
         if self.desk.waiting:
             self.desk.dispatch()
         elif link.in_hand:
@@ -141,6 +147,8 @@ class ProcessLane:
 
     def _done(self, link: Link, done: Done, now: float) -> None:
         job = link.take(done.seq, now)
+        if job is None:
+            job = self._take_out_of_turn(link, done, now)
         if job is None:
             return
         desk = self.desk
@@ -158,6 +166,31 @@ class ProcessLane:
             self._free(link)
         job.on_done(job, done.outcome, link.name, done.runtime)
         desk.weigh()
+
+    def _take_out_of_turn(self, link: Link, done: Done, now: float) -> Job | None:
+        job = link.take_out_of_turn(done.seq, now)
+        if link.fault is not None:
+            self._break_off(link, link.fault)
+        return job
+
+    def _break_off(self, link: Link, why: str) -> None:
+        """End a child whose word cannot be relied on any more; it gets no more calls."""
+        if link.state is State.IDLE:
+            self.desk.idle.remove(link)
+            self.nursery.retire(link, why)
+        self.nursery.break_off(link, why)
+
+    def _cannot_give(self, link: Link, seq: int, error: OSError) -> None:
+        """A call is too large for any child: it ends, and the child goes on."""
+        for job in link.remove({seq}, self.nursery.clock()):
+            self.desk.running -= 1
+            if not link.in_hand:
+                self._free(link)
+            why = f"its arguments cannot be handed to a child: {error.strerror}"
+            job.on_done(job, Refused(why, "OSError", "builtins", b"[]"), "", 0.0)
+            self.nursery.changed.ring()
+            self.desk.dispatch_soon()
+            self.desk.weigh()
 
     def _free(self, link: Link) -> None:
         self.desk.free(link)

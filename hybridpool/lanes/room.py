@@ -15,6 +15,8 @@ from hybridpool.errors import ConfigError
 PER_CHILD: Final = 3
 #: for children that go while others come, for large messages, for a new zygote
 _BESIDE: Final = 32
+#: descriptors that are looked at one by one where the kernel does not list them
+_SOME_DESCRIPTORS: Final = 4096
 
 
 def make_room(children: int) -> None:
@@ -23,7 +25,7 @@ def make_room(children: int) -> None:
     :raises ConfigError: if it may not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd")) + _BESIDE  # noqa: PTH208
+    used = _open_descriptors() + _BESIDE
     need = used + PER_CHILD * children
     if soft == resource.RLIM_INFINITY or need <= soft:
         return
@@ -34,6 +36,32 @@ def make_room(children: int) -> None:
             f"(RLIMIT_NOFILE, `ulimit -Hn`) and uses {used - _BESIDE}: raise the limit, or have {fit} children"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def check_memory_is_readable(limit: int) -> None:
+    """See to it that children can tell how much memory they own, if there is a limit.
+
+    :param limit: bytes; 0: none.
+    :raises ConfigError: if they cannot.
+    """
+    if limit and not os.access("/proc/self/statm", os.R_OK):
+        raise ConfigError("a limit of memory per child needs /proc, which is not there: mount it, or set no limit")
+
+
+def _open_descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    except OSError:
+        # There is no /proc. What a program opens first has the low numbers, so a look at some tells enough.
+        return sum(map(_is_open, range(_SOME_DESCRIPTORS)))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def why_no_room(error: OSError, children: int) -> str:

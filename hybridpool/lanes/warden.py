@@ -18,6 +18,9 @@ from hybridpool.policy.deadline import STALL, AtWork, Due, due
 #: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
 #: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.
 _AGAIN: Final = (0.01, 0.1, 0.5)
+#: seconds between further alerts to a call that was told to stop, until it ends: what was raised in it may have been
+#: thrown away, in a callback or a `__del__` method, and is raised again then (`child.loop`)
+_UNTIL_IT_ENDS: Final = 0.5
 
 
 class Warden:
@@ -92,10 +95,12 @@ class Warden:
             link.stopped = True
             link.tell(Stop(seq, "cancelled"))
             self._alert(link, seq)
+            self._go_on_alerting(link, seq)
         elif decided.soften:
             link.softened = True
             link.tell(Stop(seq, "soft time limit", job.soft_limit or 0.0))
             self._alert(link, seq)
+            self._go_on_alerting(link, seq)
 
     def _alert(self, link: Link, seq: int) -> None:
         """Have a child look at its channel, and make sure that it does."""
@@ -107,6 +112,17 @@ class Warden:
     def _alert_again(self, link: Link, seq: int) -> None:
         if link.in_hand and link.in_hand[0][0] == seq:
             self._nursery.alert(link)
+
+    def _go_on_alerting(self, link: Link, seq: int) -> None:
+        """Alert again and again, from after the last of `_AGAIN` until the call ends."""
+
+        def alert() -> None:
+            if link.in_hand and link.in_hand[0][0] == seq:
+                self._nursery.alert(link)
+                loop.call_later(_UNTIL_IT_ENDS, alert)
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(_AGAIN[-1] + _UNTIL_IT_ENDS, alert)
 
     def _wake_at(self, moment: float) -> None:
         if self._timer is not None:

@@ -127,7 +127,7 @@ class Zygote:
                 case _:
                     self._on_news(news)
 
-    def _ended(self) -> None:
+    def _ended(self, _why: OSError | None) -> None:
         if self._closing:
             return
         self._closing = True

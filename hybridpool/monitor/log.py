@@ -32,7 +32,13 @@ class _SinkHandler(logging.Handler):
         self._sink = sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._sink.write(self.format(record) + "\n")
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  # of a library's log call, which is not to fail for that
+            record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
+            record.exc_info = record.exc_text = None
+            line = self.format(record)
+        self._sink.write(line + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
@@ -44,6 +50,7 @@ def set_up(sink: Sink, level: int) -> logging.Handler:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    sink.notice = lambda text: handler.format(logging.LogRecord(log.name, WARNING, "", 0, text, None, None)) + "\n"
     return handler
 
 
@@ -133,11 +140,18 @@ def _settling_line(fact: events.Fact) -> None:
         case events.TaskCameBack(name, id, is_done):
             what = "it is done, and acknowledged now" if is_done else "it is still at work here, and not begun again"
             _say(INFO, "Task %s[%s] was delivered again: %s", name, id, what)
-        case events.SettleDelayed(name, id, reason):
-            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for a connection", name, id, reason)
-        case events.SettleFailed(name, id, reason, comes_again):
-            then = "the broker will deliver it again" if comes_again else "it does not come again"
+        case events.SettleDelayed(name, id, reason, waits_for):
+            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for %s", name, id, reason, waits_for)
+        case events.SettleFailed(name, id, reason, then):
             _say(ERROR, "Task %s[%s] cannot be settled: %s; %s", name, id, reason, then)
+        case events.TooManyHeld(queue, limit):
+            _say(
+                ERROR,
+                "%d messages wait here because the broker does not take what follows from them (see the lines above): "
+                "no more are taken in their place, and queue %s may stand still until the cause is mended",
+                limit,
+                queue,
+            )
         case _:
             _broker_line(fact)
 

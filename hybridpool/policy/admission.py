@@ -12,6 +12,9 @@ from hybridpool.policy.content import PLAIN, WEIGHED, Unreadable, reading
 #: a message that came back so often is taken for one that brings down workers; RabbitMQ 4 gives up at the same number.
 #: A child's death is counted apart, and has a lower limit
 RETURNS: Final = 20
+#: a message that came back so often only because the connection was lost while it waited here is published again,
+#: before the broker counts it out
+RENEWED: Final = 10
 
 
 @attrs.frozen

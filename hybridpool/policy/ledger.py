@@ -2,12 +2,16 @@
 
 It promises that the broker hears each settled tag exactly once, that tags settled without a gap from the lowest one
 still out leave as one answer with ``multiple``, and that such an answer never covers a tag which is not settled or
-is settled the other way. Every call is O(1) amortised: a tag enters and leaves each container once. It sends nothing.
+is settled the other way. Every call is O(1) amortised. What it keeps is bounded by the deliveries that are out, also
+when one is out for long beside many that come and go. It sends nothing.
 """
 
 import enum
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: tags that are settled and kept, beyond as many as there are of deliveries out
+MAX_SETTLED: Final = 256
 
 
 class Answer(enum.Enum):
@@ -30,7 +34,8 @@ class Ledger:
     """Deliveries of one channel from their arrival to the answer."""
 
     def __init__(self) -> None:
-        #: every tag from the lowest unsettled one up, in order of arrival; the head is popped once it is settled
+        #: tags from the lowest unsettled one up, in order of arrival; the head is popped once it is settled, and what
+        #: was settled behind an unsettled head is left out now and then
         self._order: deque[int] = deque()
         #: no answer yet, for the tags still out; the answer, from `settle` until its frame is taken
         self._answers: dict[int, Answer | None] = {}
@@ -74,6 +79,9 @@ class Ledger:
             if answer is not None:
                 frames.append(WireAnswer(answer, tag, False))
         self._fresh.clear()
+        if len(self._order) > 2 * len(answers) + MAX_SETTLED:
+            # at least half of it goes, so each tag is looked at once or twice in all
+            self._order = deque(tag for tag in self._order if tag in answers)
         return frames
 
     def _take_head(self) -> list[WireAnswer]:

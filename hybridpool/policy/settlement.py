@@ -3,6 +3,8 @@
 So a crash between two steps may repeat a task, and never loses one.
 """
 
+import enum
+
 import attrs
 
 from hybridpool.outcome import Ignored, Lost, Outcome, Refused, Rejected, Retrying
@@ -13,17 +15,52 @@ from hybridpool.policy.retry import RetryPace
 class Store:
     """Make the outcome known as the task's result."""
 
+    #: False: another result follows
+    is_final: bool = True
+
+
+@attrs.frozen
+class StoreFailure:
+    """Make known in place of the outcome that it cannot be told, or what became of the task instead."""
+
+    reason: str
+    #: the exception that the client gets, of `hybridpool.errors`
+    kind: str
+
+
+@attrs.frozen
+class WaitHere:
+    """Keep the message for a while, because the broker does not hold it back."""
+
+    seconds: float
+
+
+class Road(enum.Enum):
+    """How a message that is published again reaches its queue."""
+
+    #: with the delay that it has, if any
+    USUAL = "usual"
+    #: without a delay
+    AT_ONCE = "at once"
+    #: held by the broker for some seconds, because the queue is full
+    DETOUR = "detour"
+    #: without a delay, and the broker does not hold it either if the queue is full
+    NO_DETOUR = "no detour"
+
 
 @attrs.frozen
 class RunAgain:
     """Publish the message again, counting a child that died."""
 
     lost: int
+    road: Road = Road.USUAL
 
 
 @attrs.frozen
 class RunLater:
     """Publish the message for its next attempt."""
+
+    road: Road = Road.USUAL
 
 
 @attrs.frozen
@@ -31,6 +68,8 @@ class Bury:
     """Publish the message to the dead-letter queue."""
 
     reason: str
+    #: without the headers that only its sender needs
+    is_bare: bool = False
 
 
 @attrs.frozen
@@ -43,7 +82,7 @@ class GiveBack:
     """Let the broker deliver the message again, as if it had never been here."""
 
 
-Step = Store | RunAgain | RunLater | Bury | Acknowledge | GiveBack
+Step = Store | StoreFailure | WaitHere | RunAgain | RunLater | Bury | Acknowledge | GiveBack
 _STORE, _ACK, _BACK = Store(), Acknowledge(), GiveBack()
 _JUST_ACK: tuple[Step, ...] = (_ACK,)
 _STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
@@ -84,7 +123,7 @@ def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bo
         case Refused(reason=reason):
             return (*store, Bury(reason), *ack)
         case Retrying():
-            return (*store, RunLater(), *ack)
+            return (*(Store(is_final=False) for _ in store), RunLater(), *ack)
         case Rejected(requeue=True):
             return (RunAgain(lost_before),) if acknowledged else (_BACK,)
         case Rejected(reason=reason):

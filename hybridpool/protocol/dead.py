@@ -55,6 +55,14 @@ COMPRESSION = "compression"
 #: headers that say nothing but what the body says; a message may be run without them
 _EXPENDABLE = frozenset({"argsrepr", "kwargsrepr", HISTORY})
 
+#: what a dead letter is known by, run by when it is sent back, and judged by
+_NEEDED = frozenset(
+    {
+        *("task", "id", "root_id", "parent_id", "group", "retries", "eta", "expires", "timelimit", "lang"),
+        *("ignore_result", REASON, ORIGIN, WORKER, MOMENT, DELIVERIES, EXIT, PEAK, HISTORY, LOST_BEFORE),
+    }
+)
+
 #: characters. The headers of a message must fit into one frame of the broker's, which sees to it: see `expendable`
 _REASON_LIMIT = 2000
 _NOTE_LIMIT = 200
@@ -153,6 +161,31 @@ def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoi
         kept=frozenset(theirs.keys() - more.keys()),
         expendable=_EXPENDABLE,
     )
+
+
+def bare(letter: Outgoing) -> Outgoing:
+    """Keep of a dead letter's headers those by which it is known, run and judged, each of them short.
+
+    How many are left out is said in the reason.
+    """
+    kept = {name: value for name, value in letter.headers.items() if name in _NEEDED and _is_short(value)}
+    told = f" [left out: {len(letter.headers) - len(kept)} headers that cannot be written again]"
+    reason = str(letter.headers.get(REASON, ""))[: _REASON_LIMIT - len(told)]
+    return attrs.evolve(letter, headers={**kept, REASON: reason + told})
+
+
+def _is_short(value: object) -> bool:
+    match value:
+        case None | bool() | float():
+            return True
+        case int():
+            return abs(value) < 2**63
+        case str():
+            return len(value) <= _REASON_LIMIT
+        case [*items]:
+            return len(items) <= _NOTES and all(isinstance(item, str | int | float | None) for item in items)
+        case _:
+            return False
 
 
 def again(delivery: Delivery, queue: str) -> Outgoing:

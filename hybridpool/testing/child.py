@@ -40,8 +40,13 @@ class FakeChild:
         self._steps = self._life.live()
         self._timer: TimerHandle | None = world.loop.call_later(0, self._go)
         self._doom: TimerHandle | None = None
+        self._thread = self._life.other_thread()
+        self._thread_timer: TimerHandle | None = None
         if self._plan.dies_after is not None:
             self._doom = world.loop.call_later(self._plan.dies_after, self._die_suddenly)
+
+        if self._plan.chatters:
+            self._life.on_begin = self._wake_thread
 
     # ---- from outside ------------------------------------------------------------------------------------
 
@@ -70,11 +75,12 @@ class FakeChild:
     def die(self, status: int) -> None:
         """Be gone; the kernel closes what was open."""
         self.is_alive = False
-        for timer in (self._timer, self._doom):
+        for timer in (self._timer, self._doom, self._thread_timer):
             if timer is not None:
                 timer.cancel()
         self._world.loop.remove_reader(self._channel.fileno())
         self._steps.close()
+        self._thread.close()
         self._channel.close()
         self._slate.close()
         self._world.note("died", self.name, f"status {status}")
@@ -102,6 +108,23 @@ class FakeChild:
                 loop.add_reader(self._channel.fileno(), self._readable)
             elif wish != math.inf:
                 self._timer = loop.call_later(wish, self._go)
+
+    def _wake_thread(self) -> None:
+        if self._thread_timer is None:
+            self._thread = self._life.other_thread()
+            self._thread_timer = self._world.loop.call_later(0, self._go_on_beside)
+
+    def _go_on_beside(self) -> None:
+        """Let the other thread take a step."""
+        self._thread_timer = None
+        try:
+            wish = next(self._thread)
+        except (StopIteration, ConnectionError):
+            return
+        except Died as died:
+            self.die(died.status)
+        else:
+            self._thread_timer = self._world.loop.call_later(wish, self._go_on_beside)
 
     def _readable(self) -> None:
         loop = self._world.loop

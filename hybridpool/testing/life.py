@@ -5,10 +5,12 @@ the step takes.
 """
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Generator
+import socket
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Final
 
-from hybridpool.child import frames, loop, slate
+from hybridpool.child import frames, loop, slate, wire
 from hybridpool.child.frames import (
     Back,
     Call,
@@ -30,6 +32,12 @@ from hybridpool.testing.channel import FarEnd, StepSlate
 from hybridpool.testing.plan import ChildPlan, Step
 from hybridpool.testing.world import Fate, World
 
+#: how many messages a thread has each time a call wakes it, and how often one is a call
+_MESSAGES_OF_A_THREAD: Final = 16
+_ENQUEUES: Final = 0.2
+#: virtual seconds within which a thread is answered, and how often it looks
+_ANSWERED_WITHIN_S: Final = 0.05
+_LOOKS_FOR_AN_ANSWER: Final = 4
 #: the wish to be woken by a message; any other wish is a number of seconds
 MESSAGE: Final = -1.0
 Steps = Generator[float, None, int]
@@ -52,11 +60,13 @@ class Life:
         self._plan = plan
         self._channel = channel
         self._slate = slate
+        #: called when a call begins
+        self.on_begin: Callable[[], None] = lambda: None
         #: the call it has before it
         self.fate: Fate | None = None
         self._waiting_since = 0.0
         self._tickets = self._at_work = self._stopped = self._cancelled = 0
-        self._receiving = self._missed = False
+        self._occupied = self._missed = False
 
     def live(self) -> Steps:
         """Be born, work, and go.
@@ -77,8 +87,7 @@ class Life:
     def _work(self) -> Generator[float, None, None]:
         while True:
             if not self._channel.inbox:
-                if self._slate.count:
-                    self._send()
+                yield from self._flush()
                 if not (yield from self._read()):
                     return
             match self._channel.inbox.popleft():
@@ -101,6 +110,7 @@ class Life:
         self._slate.begin(call.seq)
         self._world.begins(fate, self._name)
         self._may_die(Step.START)
+        self.on_begin()
         yield from self._pause()
         started = self._world.loop.time()
         self._at_work = call.seq
@@ -124,7 +134,7 @@ class Life:
         left = plan.seconds
         try:
             if plan.enqueues:
-                self._send(Said("a line\n"))
+                yield from self._say()
                 yield from self._enqueue()
             yield left / 2
             self._may_die(Step.MIDDLE)
@@ -140,11 +150,12 @@ class Life:
         if not self._slate.count:
             self._waiting_since = now
         if isinstance(done.outcome, Returned) and len(done.outcome.value) > INLINE:
-            self._send()
+            yield from self._flush()
             self._channel.write_large(done, done.outcome.value)
             fate.is_noted = True
             return
         if not self._slate.add(frames.pack(done)):
+            yield from self._flush()
             self._send(done)
             fate.is_noted = True
             return
@@ -153,18 +164,66 @@ class Life:
         yield from self._pause()
         waited = self._world.loop.time() - self._waiting_since
         if loop.is_time_to_send(self._slate.count, len(self._channel.inbox), waited):
-            self._send()
+            yield from self._flush()
 
     def _send(self, *said: frames.FromChild) -> None:
         try:
-            if self._slate.count:
-                self._channel.write(self._slate.message())
-                self._may_die(Step.SENT)
-                self._slate.clear()
-            if said:
-                self._channel.write(frames.pack(said))
+            self._channel.write(frames.pack(said))
         except ConnectionError:
             raise Died(1 << 8) from None
+
+    def _flush(self) -> Generator[float, None, None]:
+        """Send the outcomes that wait. While it sends, other threads run."""
+        if self._slate.count:
+            self._write_waiting()
+            yield self._world.dice.among(0.0, 0.0002, 0.0006) if self._plan.chatters else 0.0
+            self._slate.clear()
+
+    def _write_waiting(self) -> None:
+        try:
+            self._channel.write(self._slate.message())
+        except ConnectionError:
+            raise Died(1 << 8) from None
+        self._may_die(Step.SENT)
+
+    def _say(self) -> Generator[float, None, None]:
+        """A line that the task itself logs."""
+        if self._slate.count and not self._occupied:
+            self._occupied = True
+            try:
+                yield from self._flush()
+            finally:
+                self._occupied = False
+            self._make_good()
+        self._send(Said("a line\n"))
+
+    def other_thread(self) -> Generator[float, None, None]:
+        """What a thread does that a task, or a hook, has left: it logs and sends calls at any moment."""
+        dice = self._world.dice
+        for _ in range(_MESSAGES_OF_A_THREAD):
+            yield dice.among(0.0, 0.00005, 0.0002, 0.003)
+            if dice.is_struck(_ENQUEUES):
+                yield from self._ask_apart()
+            else:
+                yield from self._say_apart()
+
+    def _say_apart(self) -> Generator[float, None, None]:
+        """A line that another thread logs: a message of its own, and nothing else."""
+        self._send(Said("a line of a thread\n"))
+        yield from self._pause()
+
+    def _ask_apart(self) -> Generator[float, None, None]:
+        near, far = wire.channel()
+        with near:
+            with far:
+                self._channel.write(frames.pack((Enqueue(0, b""),)), (far.fileno(),))
+            # More than once, as the clock may jump in between.
+            for _ in range(_LOOKS_FOR_AN_ANSWER):
+                yield _ANSWERED_WITHIN_S
+                with suppress(BlockingIOError):
+                    near.recv(INLINE, socket.MSG_DONTWAIT)
+                    return
+            self._world.require(False, "a thread of", self._name, "is not answered")  # always broken
 
     def _read(self) -> Generator[float, None, bool]:
         while True:
@@ -177,20 +236,21 @@ class Life:
 
     def _enqueue(self) -> Generator[float, None, None]:
         self._tickets += 1
-        self._send(Enqueue(self._tickets, b""))
-        self._receiving = True
+        self._occupied = True
         try:
+            yield from self._flush()
+            self._send(Enqueue(self._tickets, b""))
             while all(answer.ticket != self._tickets for answer in self._channel.pick(Sent)):
                 self._obey()
                 if not (yield from self._read()):
                     raise Died(1 << 8)
         finally:
-            self._receiving = False
+            self._occupied = False
         self._make_good()
 
     def attend(self) -> None:
         """The handler of ATTENTION."""
-        if not self._at_work or self._receiving:
+        if not self._at_work or self._occupied:
             self._missed = True
             return
         try:
@@ -221,6 +281,9 @@ class Life:
         calls = self._channel.pick(Call)
         for call in calls:
             self._channel.drop_file(call.seq)
+        if self._slate.count:
+            self._write_waiting()
+            self._slate.clear()
         self._send(Back([call.seq for call in calls]))
 
     def _pause(self) -> Generator[float, None, None]:

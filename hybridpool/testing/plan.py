@@ -85,6 +85,8 @@ class ChildPlan:
     dies_retiring: bool
     #: the chance of a pause between two of its steps
     dawdles: float
+    #: one of its threads logs and sends calls, beside whatever it does
+    chatters: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -135,7 +137,9 @@ class Dice:
             recycle=recycle,
             scale=ScaleLimits(floor=size, ceiling=ceiling, idle=chance.choice((0.05, 1.0))) if is_scaled else None,
             birth_timeout=chance.choice((0.5, 3.0)),
-            calls=[self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))],
+            calls=self._burst(span, is_calm=is_calm)
+            if chance.random() < 0.1
+            else [self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))],
             resizes=[] if is_calm or is_scaled else self._moments(span, partial(chance.randint, 1, 4)),
             jumps=[] if is_calm else self._moments(span, partial(chance.choice, (0.01, 0.7, 60.0))),
             zygote_deaths=[chance.uniform(0, span) for _ in faults if chance.random() < 0.6],
@@ -159,6 +163,7 @@ class Dice:
             farewell=chance.choice((0.0, 0.002, 2.0 if self.is_struck(fault) else 0.0)),
             dies_retiring=self.is_struck(fault),
             dawdles=chance.choice((0.0, 0.05, 0.3)),
+            chatters=chance.random() < 0.5,
         )
 
     def is_struck(self, fault: float) -> bool:
@@ -172,6 +177,15 @@ class Dice:
     def _moments(self, span: float, draw: Callable[[], T]) -> list[tuple[float, T]]:
         count = self._chance.choice((0, 0, 0, 1, 2))
         return [(self._chance.uniform(0, span), draw()) for _ in range(count)]
+
+    def _burst(self, span: float, *, is_calm: bool) -> list[CallPlan]:
+        """Many calls so short that they lie in a channel together: outcomes wait for company, and threads interfere."""
+        calls = [self._call(number, span, is_calm=is_calm) for number in range(self._chance.randint(40, 80))]
+        for call in calls:
+            if call.number % 20:
+                call.task, call.seconds, call.is_alone = "brief-1", self._chance.uniform(0, 0.0005), False
+                call.bulk, call.enqueues = (10, 10), False
+        return calls
 
     def _call(self, number: int, span: float, *, is_calm: bool) -> CallPlan:
         chance = self._chance

@@ -6,13 +6,17 @@ A worker is started in this folder, so tasks are named ``worker.add``. Tests fol
 # ruff: noqa: T201  printing is what some of these tasks are for
 
 import ctypes
+import io
 import itertools
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +169,36 @@ def speak() -> None:
     log.debug("a debug line")
     log.info("a logged line")
     log.error("a line with ümläuts ✓")
+
+
+def _speak_in_fork() -> None:
+    print("printed by the fork")
+    log.error("logged by the fork")
+
+
+@app.task
+def speak_through_others() -> int | None:
+    """Print in a process that is forked, and in a thread."""
+    print("begun by the task", end="")
+    process = multiprocessing.get_context("fork").Process(target=_speak_in_fork, name="Process-1")
+    process.start()
+    process.join()
+    print(", ended by the task")
+    warnings.warn("careful", stacklevel=1)
+    thread = threading.Thread(target=print, args=("printed by a thread",))
+    thread.start()
+    thread.join()
+    return process.exitcode
+
+
+@app.task
+def take_logging_and_streams() -> None:
+    """Do to logging and sys.stdout what scripts do that own their process."""
+    logging.basicConfig(level=logging.ERROR, force=True)
+    logging.disable(logging.INFO)
+    print("printed after it was taken")
+    sys.stdout = io.TextIOWrapper(sys.stdout.detach())  # type: ignore[union-attr]
+    sys.stderr.close()
 
 
 @app.task

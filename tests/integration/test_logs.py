@@ -109,13 +109,38 @@ def test_prints_and_logs_of_a_task(broker_url: str, queue_name: str) -> None:
     assert said[:-1] == [
         ("WARNING", "ForkPoolWorker-1", "a printed line"),
         ("WARNING", "ForkPoolWorker-1", "two lines"),
-        ("WARNING", "ForkPoolWorker-1", "at once"),
         ("WARNING", "ForkPoolWorker-1", "to stderr"),
         ("DEBUG", "ForkPoolWorker-1", "a debug line"),
         ("INFO", "ForkPoolWorker-1", "a logged line"),
         ("ERROR", "ForkPoolWorker-1", "a line with ümläuts ✓"),
         ("WARNING", "ForkPoolWorker-1", "no newline"),
     ]
+    # one print is one record, of as many lines as it has
+    assert worker.lines[worker.lines.index("at once") - 1].endswith("ForkPoolWorker-1] two lines")
+
+
+def test_prints_of_processes_and_threads_of_a_task(broker_url: str, queue_name: str) -> None:
+    """What forks and threads of a task print is seen, and hurts no channel."""
+    with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
+        assert us.send_task("worker.speak_through_others").get(PATIENCE) == 0
+        assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
+        worker.see(r"^printed by the fork$")
+        worker.see(rf"^{STAMP}ERROR/Process-1\] logged by the fork$")
+        worker.see(r"WARNING/ForkPoolWorker-1\] begun by the task, ended by the task$")
+        worker.see(r"WARNING/ForkPoolWorker-1\] .*UserWarning: careful$")
+        worker.see(r"WARNING/ForkPoolWorker-1\] printed by a thread$")
+        assert len(worker.seen("begun by the task")) == 1
+
+
+def test_tasks_that_take_logging_and_streams(broker_url: str, queue_name: str) -> None:
+    """What a task does to logging and sys.stdout stays with it: the next one prints and logs as ever."""
+    with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
+        us.send_task("worker.take_logging_and_streams").get(PATIENCE)
+        us.send_task("worker.speak").get(PATIENCE)
+        worker.see(r"WARNING/ForkPoolWorker-1\] printed after it was taken$")
+        worker.see(r"WARNING/ForkPoolWorker-1\] a printed line$")
+        worker.see(r"INFO/ForkPoolWorker-1\] a logged line$")
+        assert len(worker.seen("a logged line|a printed line")) == 2
 
 
 @pytest.mark.parametrize(("length", "lines"), [(5_000, 40), (200_000, 4)])

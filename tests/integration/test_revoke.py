@@ -1,6 +1,7 @@
 """Tasks that somebody does not want any more: not begun, at work, known to all workers, remembered by the next one."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,27 @@ def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: P
         state.write_text("not what it was")
         with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
             worker.see("state file .* cannot be read, and is begun anew")
+
+
+def test_two_workers_of_one_state_file(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A second worker with the same state file says so once, and both work and stop in order."""
+    options = ("-c1", f"--statedb={tmp_path / 'state'}")
+    with Worker(rabbit_node.url, queue_name, *options, "-n", "one@h") as one:
+        with Worker(rabbit_node.url, queue_name, *options, "-n", "two@h") as two:
+            two.see(r"WARNING/MainProcess\] the state file .*/state is kept by another worker; this one reads it, and ")
+        assert not one.seen("is kept by another worker")
+
+
+def test_state_file_that_is_a_fifo(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A state file that is a FIFO is said, and holds up neither work nor stop."""
+    state = tmp_path / "state"
+    os.mkfifo(state)
+    with (
+        Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker,
+        client_of(rabbit_node.url, queue_name) as client,
+    ):
+        worker.see(r"the state file .*/state cannot be read: it is not a regular file, and is left alone$")
+        unwanted = client.send_task("worker.task1", (), countdown=3600)
+        unwanted.revoke()
+        worker.see(r"the state file .*/state cannot be written: it is not a regular file")
+        assert worker.stop() == 0

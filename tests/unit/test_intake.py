@@ -19,6 +19,7 @@ from hybridpool.intake import Intake
 from hybridpool.lanes.job import Job
 from hybridpool.message import Outgoing, QueueSpec
 from hybridpool.outcome import Lost, Returned
+from hybridpool.policy.admission import RETURNS
 from hybridpool.policy.settlement import Terms
 from hybridpool.results.rpc import RpcStore
 from hybridpool.settle import Settler
@@ -298,3 +299,50 @@ async def test_foreign_jobs_are_not_ours_to_give_back(desk: Desk) -> None:
     """Calls that an embedding program gave to the same pool would break the way out."""
     job = Job(task="t", id="i", content_type=JSON, body=b"", on_done=lambda *_: None)
     assert desk.intake.give_back([job]) == 0
+
+
+async def cut(desk: Desk, at_work: list[Job], waiting: list[Job]) -> None:
+    """Lose the connection, and let the messages come again."""
+    desk.intake.lost(at_work, waiting)
+    desk.pool.jobs.clear()
+    desk.hub.cut()
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_two_messages_of_one_id(desk: Desk) -> None:
+    """A second message of an id that was used is run, also if the connection is lost while it waits."""
+    await desk.send()
+    [first] = desk.pool.jobs
+    desk.pool.jobs.clear()
+    first.on_done(first, Returned(b"1", "1"), "ForkPoolWorker-1", 0.1)
+    await anyio.wait_all_tasks_blocked()
+    await desk.send()
+    [second] = desk.pool.jobs
+    await cut(desk, [], [second])
+    assert len(desk.pool.jobs) == 1
+
+
+async def test_two_messages_of_one_id_at_work(desk: Desk) -> None:
+    """Two messages of one id that are at work when the connection is lost are not begun again; both are settled."""
+    await desk.send()
+    await desk.send()
+    first, second = desk.pool.jobs
+    await cut(desk, [first, second], [])
+    assert desk.pool.jobs == []
+    for job in (first, second):
+        job.on_done(job, Returned(b"1", "1"), "ForkPoolWorker-1", 0.1)
+    await anyio.wait_all_tasks_blocked()
+    assert await desk.depths() == (0, 0)
+
+
+async def test_came_back_through_no_fault_of_its_own(desk: Desk) -> None:
+    """A message that only waited here when connections were lost is not counted out, and published again in time."""
+    await desk.send()
+    for _ in range(2 * RETURNS):
+        [job] = desk.pool.jobs
+        await cut(desk, [], [job])
+    [job] = desk.pool.jobs
+    assert desk.facts.of(events.TaskRefused) == []
+    job.on_done(job, Returned(b"1", "1"), "ForkPoolWorker-1", 0.1)
+    await anyio.wait_all_tasks_blocked()
+    assert await desk.depths() == (0, 0)

@@ -11,12 +11,13 @@ import pytest
 from anyio.abc import TaskGroup
 from msgspec import structs
 
-from hybridpool import events, settle
+from hybridpool import errors, events
 from hybridpool.answering import Received
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 from hybridpool.outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned
+from hybridpool.policy import fallback
 from hybridpool.policy.admission import Denied
 from hybridpool.policy.retry import RetryPace
 from hybridpool.policy.settlement import Terms
@@ -25,7 +26,7 @@ from hybridpool.protocol.dead import REASON, WORKER
 from hybridpool.protocol.head import LOST_BEFORE, read_head
 from hybridpool.protocol.reply import is_final, read_meta
 from hybridpool.results.rpc import RpcStore
-from hybridpool.settle import Settler
+from hybridpool.settle import DETOUR_S, Settler
 from tests.contract.inbox import Facts, Inbox
 
 #: seconds; a test that waits longer for anything has failed
@@ -46,8 +47,15 @@ class Recorder(MemoryBroker):
     def __init__(self, hub: MemoryHub, announce: events.Listener) -> None:
         super().__init__(hub, announce)
         self.told: list[str] = []
+        self.news = anyio.Event()
         self.errors: dict[str, BrokerError] = {}
         self.published: list[Outgoing] = []
+        #: until it is taken away
+        self.lasting: dict[str, BrokerError] = {}
+        #: for messages with a delay
+        self.refused_delays: BrokerError | None = None
+        #: what is refused without a delay is taken with one
+        self.takes_delays = False
         #: it dies before it can acknowledge anything
         self.is_dying = False
 
@@ -58,13 +66,18 @@ class Recorder(MemoryBroker):
 
     async def publish(self, message: Outgoing) -> None:
         """Write it down, or fail."""
-        self._tell(f"publish {message.routing_key}")
+        if message.delay and self.refused_delays is not None:
+            self.told.append(f"publish {message.routing_key}")
+            raise self.refused_delays
+        if not (message.delay and self.takes_delays):
+            self._tell(f"publish {message.routing_key}")
         self.published.append(message)
         await super().publish(message)
 
     def ack(self, delivery: Delivery) -> None:
         """Write it down."""
         self.told.append("ack")
+        self.news.set()
         if not self.is_dying:
             super().ack(delivery)
 
@@ -75,6 +88,9 @@ class Recorder(MemoryBroker):
 
     def _tell(self, what: str) -> None:
         self.told.append(what)
+        self.news.set()
+        if what in self.lasting:
+            raise self.lasting[what]
         if what in self.errors:
             raise self.errors.pop(what)
 
@@ -89,6 +105,8 @@ class Desk:
     inbox: Inbox
     facts: Facts
     tasks: TaskGroup
+    #: queues of which a message keeps a place for long
+    held: list[str]
 
     async def received(self, terms: Terms = WANTED, *, lost: int = 0) -> Received:
         """Receive a task."""
@@ -110,6 +128,13 @@ class Desk:
         told = list(self.broker.told)
         self.broker.told.clear()
         return told
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until it is so; looks each time that the broker is told something."""
+        with anyio.fail_after(PATIENCE):
+            while not true():
+                self.broker.news = anyio.Event()
+                await self.broker.news.wait()
 
     async def left(self, queue: str) -> Delivery | None:
         """Take what is in a queue."""
@@ -134,8 +159,10 @@ async def desk() -> AsyncIterator[Desk]:
             await broker.declare(QueueSpec(name=queue))
         await broker.consume("celery", 0, inbox)
         broker.told.clear()
-        settler = Settler(broker, RpcStore(broker, 60.0), bus, tasks, "hybridpool@host", "quorum")
-        yield Desk(hub, broker, settler, inbox, facts, tasks)
+        held: list[str] = []
+        settler = Settler(broker, RpcStore(broker, 60.0), bus, tasks, "hybridpool@host", "quorum", held.append)
+        yield Desk(hub, broker, settler, inbox, facts, tasks, held)
+        settler.leave()
 
 
 async def test_nothing_but_an_answer_is_given_at_once(desk: Desk) -> None:
@@ -247,10 +274,11 @@ async def test_unreadable(desk: Desk) -> None:
 )
 async def test_no_connection_midway(desk: Desk, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, step: str) -> None:
     """A message whose outcome is not safe would be acknowledged, and so lost; or an outcome be thrown away."""
-    monkeypatch.setattr(settle, "_MOMENT", 0.0)
+    monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.0)
     received = await desk.received()
     desk.broker.errors[step] = BrokerUnavailable("cut")
     desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
+    await desk.until(lambda: "ack" in desk.broker.told)
     told = await desk.settled()
     assert told.count(step) == 2, "it must be tried again"
     assert told.index("ack") == len(told) - 1, "nothing may be settled before"
@@ -341,7 +369,7 @@ async def test_postponed_is_not_done(desk: Desk) -> None:
 
 async def test_still_being_settled_when_the_connection_went(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task whose result waits for a connection would be run again as soon as there is one."""
-    monkeypatch.setattr(settle, "_MOMENT", 0.0)
+    monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.0)
     received = await desk.received()
     desk.broker.errors["publish answers"] = BrokerUnavailable("cut")
     desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
@@ -351,22 +379,132 @@ async def test_still_being_settled_when_the_connection_went(desk: Desk, monkeypa
     assert await desk.left("celery") is None
 
 
-async def test_a_result_that_is_refused(desk: Desk) -> None:
-    """A task would be run again and again because its result cannot be sent."""
+@pytest.mark.parametrize("error", [errors.MessageTooLarge("too large"), errors.CannotEncode("no form")])
+async def test_a_result_that_does_not_fit(desk: Desk, error: BrokerError) -> None:
+    """A client whose result the broker does not take is told so, and the task is not run again."""
     received = await desk.received()
-    desk.broker.errors["publish answers"] = BrokerError("too large")
+    desk.broker.errors["publish answers"] = error
+    desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    assert await desk.settled() == ["publish answers", "publish answers", "ack"]
+    answer = await desk.left("answers")
+    assert answer is not None
+    with pytest.raises(errors.ResultError, match=f"the task has run, but its result cannot be sent: {error}"):
+        read_meta(answer.body)
+    assert desk.facts.of(events.SettleFailed) == [
+        events.SettleFailed("shop.add", "id-1", str(error), "the client is told so in place of the result")
+    ]
+
+
+@pytest.mark.parametrize("error", [errors.AccessRefused("no right"), errors.BrokerRefused("no")])
+async def test_a_result_that_is_refused(desk: Desk, error: BrokerError) -> None:
+    """A task whose client cannot be told is acknowledged: it has run."""
+    received = await desk.received()
+    desk.broker.errors["publish answers"] = error
     desk.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await desk.settled() == ["publish answers", "ack"]
-    assert desk.facts.of(events.SettleFailed)[0].reason == "too large"
+    assert desk.facts.of(events.SettleFailed) == [
+        events.SettleFailed("shop.add", "id-1", str(error), "the client is not told")
+    ]
 
 
-async def test_a_dead_letter_that_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that nobody can keep would be acknowledged, and so lost."""
-    monkeypatch.setattr(settle, "_PAUSE", 0.0)
+async def test_a_dead_letter_with_headers_that_are_refused(desk: Desk) -> None:
+    """A dead letter whose headers cannot be written goes without those that only its sender needs."""
     received = await desk.received()
-    desk.broker.errors["publish celery.dead"] = BrokerError("no route")
+    desk.broker.errors["publish celery.dead"] = errors.CannotEncode("headers too large")
     desk.settler.done(received, REFUSED, "ForkPoolWorker-1", 0.1)
-    assert (await desk.settled())[-1] == "requeue"
+    assert (await desk.settled())[-3:] == ["declare celery.dead", "publish celery.dead", "ack"]
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert str(letter.headers[REASON]).startswith("arguments do not fit [left out: ")
+    assert (letter.headers["task"], letter.headers["id"], letter.body) == ("shop.add", "id-1", b"[[],{},{}]")
+
+
+@pytest.mark.parametrize("step", ["declare celery.dead", "publish celery.dead"])
+async def test_a_dead_letter_that_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A message that can be stored nowhere is neither given back nor acknowledged; it is tried again, and said once."""
+    monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.001)
+    received = await desk.received()
+    desk.broker.lasting[step] = errors.AccessRefused("no right")
+    desk.settler.done(received, REFUSED, "ForkPoolWorker-1", 0.1)
+    await desk.until(lambda: desk.broker.told.count(step) >= 4)
+    assert not {"ack", "requeue"} & set(desk.broker.told)
+    assert len(desk.facts.of(events.SettleFailed)) == 1
+    assert desk.held == ["celery"], "it keeps a place that others need"
+    desk.broker.lasting.clear()
+    await desk.until(lambda: "ack" in desk.broker.told)
+    assert await desk.left("celery.dead") is not None
+
+
+async def test_a_worker_that_ends_waits_for_no_right(desk: Desk) -> None:
+    """A message that can be stored nowhere does not keep a worker from ending: the broker has it back then."""
+    received = await desk.received()
+    desk.broker.lasting["publish celery.dead"] = errors.AccessRefused("no right")
+    desk.settler.done(received, REFUSED, "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    desk.settler.leave()
+    await desk.until(lambda: "publish celery.dead" in desk.broker.told)
+    await anyio.wait_all_tasks_blocked()
+    assert not desk.settler.answering.unsettled
+    assert "ack" not in await desk.settled()
+
+
+async def test_a_retry_that_the_broker_does_not_hold(desk: Desk) -> None:
+    """The next attempt of a task waits here where the broker may not hold it, and is counted."""
+    received = await desk.received()
+    desk.broker.refused_delays = errors.AccessRefused("no right")
+    desk.settler.done(received, structs.replace(RETRYING, countdown=1.0), "ForkPoolWorker-1", 0.1)
+    [again] = await desk.inbox.take(1)
+    assert read_head(again).retries == 1
+    assert await desk.settled() == ["publish answers", "publish celery", "publish celery", "ack"]
+    assert desk.facts.of(events.SettleFailed) == [
+        events.SettleFailed("shop.add", "id-1", "no right", "it waits here for 1 s, and not in the broker")
+    ]
+
+
+async def test_a_retry_that_waits_here_when_the_worker_ends(desk: Desk) -> None:
+    """A worker that ends publishes what waits here, with the time before which it must not run."""
+    received = await desk.received()
+    desk.broker.refused_delays = errors.AccessRefused("no right")
+    desk.settler.done(received, structs.replace(RETRYING, countdown=300.0), "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    desk.settler.leave()
+    [again] = await desk.inbox.take(1)
+    head = read_head(again)
+    assert head.retries == 1
+    assert head.eta is not None
+    assert head.eta > dt.datetime.now(dt.UTC) + dt.timedelta(seconds=200)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.AccessRefused("no right"), errors.MessageTooLarge("too large"), errors.CannotEncode("too many headers")],
+)
+@pytest.mark.parametrize("outcome", [RETRYING, LOST])
+async def test_an_attempt_that_cannot_be_published(desk: Desk, outcome: Outcome, error: BrokerError) -> None:
+    """A task whose next attempt is refused for good is not run again: its client is told, its message dead-lettered."""
+    received = await desk.received()
+    desk.broker.lasting["publish celery"] = error
+    desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
+    told = await desk.settled()
+    assert told[-4:] == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    letter = await desk.left("celery.dead")
+    assert letter is not None
+    assert letter.headers[REASON] == f"its next attempt cannot be published: {error}"
+
+
+@pytest.mark.parametrize("outcome", [RETRYING, LOST])
+async def test_a_queue_that_stays_full(desk: Desk, monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
+    """The next attempt for a queue that stays full is held by the broker, so that it keeps no place here."""
+    monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(fallback, "DIRECT_S", 0.02)
+    received = await desk.received()
+    desk.broker.lasting["publish celery"] = errors.QueueFull("full")
+    desk.broker.takes_delays = True
+    desk.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
+    await desk.until(lambda: "ack" in desk.broker.told)
+    assert desk.broker.published[-1].delay == DETOUR_S
+    [delayed] = desk.facts.of(events.SettleDelayed)
+    assert delayed.waits_for == "room"
 
 
 FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [

@@ -157,6 +157,13 @@ class MemoryBroker(_OneByOne):
         """Return: answers take effect at once here."""
         await checkpoint()
 
+    async def answers_read(self) -> None:
+        """Return: answers take effect at once here.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        """
+        await self._open()
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 

@@ -1,13 +1,27 @@
 """The server's side of the memory broker: queues, and which connection consumes them."""
 
 import asyncio
-from collections.abc import Callable
+import datetime as dt
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 import attrs
 
 from hybridpool.brokers.memory.shelf import Shelf, Stored
-from hybridpool.errors import BrokerError
+from hybridpool.errors import (
+    AccessRefused,
+    BrokerError,
+    CannotEncode,
+    MessageTooLarge,
+    QueueFull,
+    QueueNotFound,
+)
 from hybridpool.message import Outgoing, QueueSpec
+
+#: seconds after which a full queue is looked at again for what is due
+_LOOK_AGAIN_S = 0.05
+#: bytes of a name in AMQP
+_MAX_NAME_BYTES = 255
 
 
 @attrs.define(eq=False)
@@ -29,7 +43,14 @@ class Consumer:
 class MemoryHub:
     """Queues that live in this process; any number of connections may share one hub."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_message_size: int | None = None) -> None:
+        """Make an empty server.
+
+        :param max_message_size: bytes of a body; None: any number.
+        """
+        self._max_message_size = max_message_size
+        #: what no connection may do: "configure" or "write", and a queue's name
+        self._forbidden: set[tuple[str, str]] = set()
         self._shelves: dict[str, Shelf] = {}
         self._consumers: dict[str, list[Consumer]] = {}
         self._due: set[str] = set()
@@ -40,6 +61,17 @@ class MemoryHub:
         """Break every connection, as a broker's restart would: unsettled messages go back, all reconnect at once."""
         for break_it in tuple(self._cuts.values()):
             break_it()
+
+    def forbid(self, what: str, queue: str) -> None:
+        """Take a right from all connections, as the rights of a user would.
+
+        :param what: "configure": make the queue; "write": publish to it.
+        """
+        self._forbidden.add((what, queue))
+
+    def allow(self, what: str, queue: str) -> None:
+        """Give the right back."""
+        self._forbidden.discard((what, queue))
 
     def attach(self, owner: object, cut: Callable[[], None]) -> None:
         """Note a connection."""
@@ -55,8 +87,11 @@ class MemoryHub:
         """Make the queue exist; return how it differs from ``spec``, if it does.
 
         :raises BrokerError: if it is private to another connection.
+        :raises AccessRefused: if it is missing, and nobody may make it.
         """
         shelf = self._shelves.get(spec.name)
+        if shelf is None and ("configure", spec.name) in self._forbidden:
+            raise AccessRefused(f"declare {spec.name}: ACCESS_REFUSED")
         if shelf is None:
             self._shelves[spec.name] = Shelf(spec, owner if spec.private else None)
             return None
@@ -72,33 +107,55 @@ class MemoryHub:
     def shelf(self, queue: str) -> Shelf:
         """Return the queue's messages.
 
-        :raises BrokerError: if there is no such queue.
+        :raises QueueNotFound: if there is no such queue.
         """
         try:
             return self._shelves[queue]
         except KeyError:
-            raise BrokerError(f"queue {queue!r} does not exist") from None
+            raise QueueNotFound(f"queue {queue!r} does not exist") from None
 
     def put(self, message: Outgoing) -> None:
         """Store a message.
 
-        :raises BrokerError: if it names an exchange (there is none here), or is mandatory and no queue takes it.
+        :raises BrokerRefused: as RabbitMQ would: if the message names an exchange (there is none here), is too large or
+            has no form in AMQP, if it may not be written, or is mandatory and no queue takes it.
+        :raises QueueFull: if the queue takes no more.
         """
+        where = f"{message.exchange}/{message.routing_key}" if message.exchange else message.routing_key
+        fault = unwritable(message)
+        if fault is not None:
+            raise CannotEncode(f"publish to {where}: {fault}")
+        if self._max_message_size is not None and len(message.body) > self._max_message_size:
+            raise MessageTooLarge(
+                f"publish to {where}: message size {len(message.body)} is larger than configured max size "
+                f"{self._max_message_size}"
+            )
         if message.broadcast:
             self._spread(message)
             return
         if message.exchange:
-            raise BrokerError(f"publish to {message.exchange}/{message.routing_key}: there are no exchanges here")
+            raise QueueNotFound(f"publish to {where}: there are no exchanges here")
+        if ("write", message.routing_key) in self._forbidden:
+            raise AccessRefused(f"publish to {where}: ACCESS_REFUSED")
         shelf = self._shelves.get(message.routing_key)
         if shelf is not None and message.delay > 0:
-            asyncio.get_running_loop().call_later(
-                message.delay, self.put, attrs.evolve(message, delay=0, mandatory=False)
-            )
+            asyncio.get_running_loop().call_later(message.delay, self._put_late, message)
+        elif shelf is not None and shelf.is_full:
+            raise QueueFull(f"publish to {where}: the broker did not take the message (is the queue full?)")
         elif shelf is not None:
             shelf.put(message)
             self.wake(message.routing_key)
         elif message.mandatory:
-            raise BrokerError(f"no queue takes a message for {message.routing_key}: NO_ROUTE")
+            raise QueueNotFound(f"no queue takes a message for {message.routing_key}: NO_ROUTE")
+
+    def _put_late(self, message: Outgoing) -> None:
+        """Store a message whose time has come, as soon as there is room for it."""
+        shelf = self._shelves.get(message.routing_key)
+        if shelf is not None and shelf.is_full:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._put_late, message)
+        elif shelf is not None:
+            shelf.put(message)
+            self.wake(message.routing_key)
 
     def _spread(self, message: Outgoing) -> None:
         for name, shelf in self._shelves.items():
@@ -142,3 +199,31 @@ class MemoryHub:
             consumers.append(taker)
             taker.unsettled += 1
             taker.receive(taker, stored)
+
+
+def unwritable(message: Outgoing) -> str | None:
+    """Say why a message has no form in AMQP; None: it has one."""
+    texts = (message.routing_key, message.correlation_id, message.reply_to, message.content_type)
+    for text in (text for text in texts if text is not None):
+        try:
+            if len(text.encode()) > _MAX_NAME_BYTES:
+                return f"{text[:40]!r}… is longer than {_MAX_NAME_BYTES} bytes"
+        except UnicodeEncodeError as error:
+            return str(error)
+    return next(
+        (f"header {name!r} has no form" for name, value in message.headers.items() if not _has_form(value)), None
+    )
+
+
+def _has_form(value: object) -> bool:
+    match value:
+        case None | bool() | float() | str() | bytes() | bytearray() | Decimal() | dt.datetime():
+            return True
+        case int():
+            return -(2**63) <= value < 2**63
+        case Mapping():
+            return all(map(_has_form, value.values()))
+        case list() | tuple():
+            return all(map(_has_form, value))
+        case _:
+            return False

@@ -59,6 +59,11 @@ class Shelf:
         heapq.heapify(self._ready)
         return len(self._ready)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more messages."""
+        return self.spec.max_length is not None and len(self) >= self.spec.max_length
+
     def put(self, message: Outgoing) -> None:
         """Add a new message at the end."""
         expires_at = None

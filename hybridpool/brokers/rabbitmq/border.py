@@ -10,7 +10,15 @@ from contextlib import contextmanager
 
 from aiormq import exceptions as foreign
 
-from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.errors import (
+    AccessRefused,
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    CannotEncode,
+    MessageTooLarge,
+    QueueNotFound,
+)
 
 #: AMQP reply codes by which a broker turns a client away: ACCESS_REFUSED, NOT_ALLOWED
 REFUSALS = (403, 530)
@@ -19,6 +27,8 @@ REFUSALS = (403, 530)
 GONE = (foreign.AMQPConnectionError, foreign.ChannelInvalidStateError, OSError, EOFError, RuntimeError)
 LONGEST = 200
 CUT = "the connection was cut"
+#: in a refusal of a body over max_message_size
+_TOO_LARGE = " larger than "
 
 
 class Unusable(BrokerError):
@@ -77,7 +87,7 @@ def translated(doing: str) -> Generator[None]:
 
     :param doing: what was being done, for the message.
     :raises BrokerUnavailable: if the connection is gone.
-    :raises BrokerError: if the broker refused.
+    :raises BrokerError: if the broker refused; `BrokerRefused` if it would do so again.
     """
     try:
         yield
@@ -92,8 +102,30 @@ def translated(doing: str) -> Generator[None]:
         raise BrokerUnavailable(f"{doing}: {reason(error)}") from error
     except TimeoutError:
         raise
-    except GONE as error:
-        raise BrokerUnavailable(f"{doing}: {reason(error)}") from error
-    except (foreign.AMQPError, ValueError, TypeError) as error:
-        # the latter two: a routing key that is too long, a header value that AMQP cannot carry
-        raise BrokerError(f"{doing}: {reason(error)}") from error
+    except (*GONE, foreign.AMQPError, ValueError, TypeError) as error:
+        raise told(doing, error) from error
+
+
+def told(doing: str, error: BaseException | None) -> BrokerError:
+    """Return our own error for one of the client library's.
+
+    :param doing: what was being done, for the message.
+    :param error: None: closed in good order.
+    """
+    return _kind(error)(f"{doing}: {reason(error)}")
+
+
+def _kind(error: BaseException | None) -> type[BrokerError]:
+    if error is None or isinstance(error, (*GONE, BrokerUnavailable)):
+        return BrokerUnavailable
+    if isinstance(error, ValueError | TypeError):
+        # a routing key that is too long, a header value that AMQP cannot carry
+        return CannotEncode
+    if isinstance(error, foreign.ChannelAccessRefused):
+        return AccessRefused
+    if isinstance(error, foreign.ChannelNotFoundEntity):
+        return QueueNotFound
+    if isinstance(error, foreign.ChannelPreconditionFailed):
+        return MessageTooLarge if _TOO_LARGE in str(error) else BrokerRefused
+    # A locked resource is not among them: it belongs to a connection that may end.
+    return BrokerError

@@ -165,6 +165,14 @@ class RabbitBroker:
             with suppress(BrokerUnavailable), session.guard("flush"):
                 await session.answers.flush()
 
+    async def answers_read(self) -> None:
+        """Ask something on the channel of the answers: its messages are read in their order.
+
+        :raises BrokerUnavailable: if there is no connection, or it is lost meanwhile.
+        """
+        session = self._session()
+        await _whole(session.answers_read())
+
     def _session(self) -> Session:
         session = self._supervisor.wishes.session
         if session is None:

@@ -30,9 +30,10 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END: Final = 0xCE
 #: class 60 is basic
 DELIVER, RETURN, ACK, NACK = (struct.pack(">HH", 60, method) for method in (60, 50, 80, 120))
-CHANNEL_CLOSE: Final = struct.pack(">HH", 20, 40)
+#: `channel.close`
+CLOSE: Final = struct.pack(">HH", 20, 40)
 #: both begin with a code and a text
-_CLOSES: Final = (struct.pack(">HH", 10, 50), CHANNEL_CLOSE)
+_CLOSES: Final = (struct.pack(">HH", 10, 50), CLOSE)
 #: of each frame: type, channel, size of the payload
 HEAD = struct.Struct(">BHI")
 #: bytes around a payload

@@ -7,7 +7,9 @@ next level at once. Below the last is ``celery_delayed_delivery``. Up to 8.5 yea
 
 From there our messages reach their queue through one more exchange of our own, which has an alternate: what waited for
 a queue that was deleted meanwhile ends in ``hybridpool_delayed.dead``. With nowhere to go it would stay in the ladder,
-and a few dozen such messages stop a level for everybody (docs/decisions/0010-delay-in-the-broker.md).
+and a few dozen such messages stop a level for everybody (docs/decisions/0010-delay-in-the-broker.md). A queue that
+is full and refuses would do the same. So a message whose time has come leaves the ladder for a queue beside its target,
+``NAME.due``, and what waits for room waits there, in nobody's way.
 
 Only the levels that a delay needs are declared, when it is needed.
 """
@@ -21,15 +23,24 @@ from aiormq import exceptions as foreign
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.methods import Names
 from hybridpool.brokers.rabbitmq.topology import Topology
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 
 LEVELS: Final = 28
 LONGEST: Final = 2**LEVELS - 1
 _END: Final = "celery_delayed_delivery"
 _OURS: Final = "hybridpool_delayed"
 _DEAD: Final = f"{_OURS}.dead"
-#: bytes of a routing key that the digits and their dots leave
-_LONGEST_NAME: Final = 255 - 2 * LEVELS
+#: how the names of queues end in which messages wait whose time has come
+_DUE: Final = ".due"
+#: what follows the queue's name in the routing key of a message of ours: Celery binds everything that ends with the
+#: name to the queue itself, and would have it there a second time
+_BY_DUE: Final = ".hybridpool_due"
+#: how the routing key of a message begins that leaves NAME.due
+_ARRIVES: Final = "hybridpool_arrives."
+#: seconds for which a refusal is remembered: each question costs a channel, and a line of the broker's log
+_REFUSED_FOR: Final = 30.0
+#: bytes of a routing key that the digits, their dots and what follows the name leave
+_LONGEST_NAME: Final = 255 - 2 * LEVELS - len(_BY_DUE)
 #: queues whose binding is remembered
 _MOST: Final = 1000
 #: words that match any in a pattern
@@ -47,6 +58,11 @@ class Ladder:
         self._bound: dict[str, int] = {}
         #: counts the times that queues were bound
         self._turn = 0
+        #: queues with another one for what is due; False: it may not be had
+        self._due: dict[str, bool] = {}
+        #: queues that the broker drops by itself: nothing of theirs may stay behind
+        self.fleeting: set[str] = set()
+        self._refusal: tuple[float, foreign.ChannelAccessRefused] | None = None
         self._lock = asyncio.Lock()
 
     async def prepare(self, queue: str, delay: int) -> tuple[str, str]:
@@ -57,23 +73,39 @@ class Ladder:
 
         :param delay: seconds, from 1; what is beyond 8.5 years counts as that.
         :returns: exchange and routing key to publish with.
-        :raises BrokerError: if there is no such queue.
+        :raises QueueNotFound: if there is no such queue.
+        :raises AMQPError: if the broker refuses for another reason.
         """
         delay = min(delay, LONGEST)
         levels = delay.bit_length()
         asked = self._turn
         async with self._lock:
-            for level in range(self._built, levels):
-                await self._build(level)
-                self._built = level + 1
-            # what was bound in a later turn was bound after we asked
-            if self._bound.get(queue, 0) <= asked:
-                self._turn = turn = self._turn + 1
-                await self._bind(queue)
-                if len(self._bound) >= _MOST:
-                    del self._bound[next(iter(self._bound))]
-                self._bound[queue] = turn
-        return _name(levels - 1), routing_key(queue, delay)
+            self._look()
+            try:
+                for level in range(self._built, levels):
+                    await self._build(level)
+                    self._built = level + 1
+                # what was bound in a later turn was bound after we asked
+                if self._bound.get(queue, 0) <= asked:
+                    self._turn = turn = self._turn + 1
+                    await self._bind(queue)
+                    if len(self._bound) >= _MOST:
+                        oldest = next(iter(self._bound))
+                        del self._bound[oldest]
+                        self._due.pop(oldest, None)
+                    self._bound[queue] = turn
+            except foreign.ChannelAccessRefused as error:
+                self._refusal = asyncio.get_running_loop().time(), error
+                raise
+        return _name(levels - 1), routing_key(queue, delay) + (_BY_DUE if self._due.get(queue) else "")
+
+    def _look(self) -> None:
+        """Repeat a refusal that is young: the rights of a user do not change with each message."""
+        if self._refusal is not None:
+            refused_at, error = self._refusal
+            if asyncio.get_running_loop().time() - refused_at < _REFUSED_FOR:
+                raise foreign.ChannelAccessRefused(*error.args)
+            self._refusal = None
 
     async def _build(self, level: int) -> None:
         try:
@@ -99,8 +131,35 @@ class Ladder:
                 await channel.queue_bind(queue, _OURS, routing_key=exactly)
                 if queue not in self._bound:
                     await channel.exchange_bind(_OURS, _END, routing_key=exactly)
+                if queue not in self.fleeting:
+                    await channel.queue_bind(queue, _OURS, routing_key=_ARRIVES + _last_words(queue))
+            if queue not in self._due:
+                self._due[queue] = queue not in self.fleeting and await self._declare_due(queue, exactly + _BY_DUE)
         except foreign.ChannelNotFoundEntity as error:
-            raise BrokerError(f"no queue takes a message for {queue}: {reason(error)}") from error
+            raise QueueNotFound(f"no queue takes a message for {queue}: {reason(error)}") from error
+
+    async def _declare_due(self, queue: str, key: str) -> bool:
+        """Make the queue in which what is due waits for room; False: it may not be had, or its name is too long."""
+        try:
+            async with self._topology.scratch() as channel:
+                await channel.queue_declare(
+                    f"{queue}{_DUE}",
+                    durable=True,
+                    arguments={
+                        "x-queue-type": "quorum",
+                        "x-dead-letter-strategy": "at-least-once",
+                        "x-overflow": "reject-publish",
+                        "x-dead-letter-exchange": _OURS,
+                        "x-dead-letter-routing-key": _ARRIVES + _last_words(queue),
+                        # what comes is dead-lettered at once
+                        "x-message-ttl": 0,
+                    },
+                )
+                await channel.queue_bind(f"{queue}{_DUE}", _OURS, routing_key=key)
+                await channel.exchange_bind(_OURS, _END, routing_key=key)
+        except (foreign.ChannelAccessRefused, foreign.ChannelPreconditionFailed, ValueError, TypeError):
+            return False
+        return True
 
 
 def routing_key(queue: str, delay: int) -> str:

@@ -11,13 +11,15 @@ from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.border import reason, translated
 from hybridpool.brokers.rabbitmq.connection import STEP, Line
 from hybridpool.brokers.rabbitmq.consume import Consumer
-from hybridpool.brokers.rabbitmq.publish import Publisher, failure
+from hybridpool.brokers.rabbitmq.publish import Bystander, Publisher, failure
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
 #: bytes; a larger body is written in portions
 _BULKY = 1024 * 1024
+#: times that messages are sent together before each is sent alone
+_TOGETHER = 3
 
 
 class Session:
@@ -40,6 +42,7 @@ class Session:
         self.publisher = Publisher(line, self.topology)
         #: for what must not cost or delay other messages: large bodies, and exchanges that others name
         self.aside = Publisher(line, self.topology)
+        self.aside.ladder = self.publisher.ladder
         #: why it failed; None while it works
         self.cause: str | None = None
         self._lines = (consuming, line)
@@ -93,15 +96,33 @@ class Session:
 
     async def publish(self, message: Outgoing) -> None:
         """Send a message and wait for its confirmation; see the port."""
-        confirmed = await self._sent(message)
-        if confirmed is not None:
-            await confirmed
-        else:
-            # whoever sends one after the other would never let the loop write them
-            await asyncio.sleep(0)
+        try:
+            confirmed = await self._sent(message)
+            if confirmed is not None:
+                await confirmed
+            else:
+                # whoever sends one after the other would never let the loop write them
+                await asyncio.sleep(0)
+        except Bystander:
+            await self._publish_alone(message)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
         """Send messages, each without waiting for the one before; see the port."""
+        told = await self._publish_all(messages)
+        for again in range(_TOGETHER):
+            left = [at for at, error in enumerate(told) if isinstance(error, Bystander)]
+            if not left:
+                break
+            # which message was refused is known: the others are no danger to each other
+            if again + 1 < _TOGETHER and all(_is_settled(told[at]) for at in left):
+                outcome = await self._publish_all([messages[at] for at in left])
+            else:
+                outcome = [await self._told(messages[at]) for at in left]
+            for at, error in zip(left, outcome, strict=True):
+                told[at] = error
+        return told
+
+    async def _publish_all(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
         sent: list[asyncio.Future[None] | BrokerError | None] = []
         for message in messages:
             try:
@@ -117,6 +138,18 @@ class Session:
                 one.cancel()  # nobody is left to hear what became of them
             raise
         return [failure(one) if isinstance(one, asyncio.Future) else one for one in sent]
+
+    async def _publish_alone(self, message: Outgoing) -> None:
+        """Send a message whose channel was closed for another one, or for this one: alone, a refusal is about it."""
+        with self.guard("publish"):
+            await self.publisher.publish_alone(message, await self.publisher.way(message))
+
+    async def _told(self, message: Outgoing) -> BrokerError | None:
+        try:
+            await self._publish_alone(message)
+        except BrokerError as error:
+            return error
+        return None
 
     async def _sent(self, message: Outgoing) -> asyncio.Future[None] | None:
         """Send a message; one for which all is there takes no guard, which is dear: `fail` ends who waits for it."""
@@ -149,6 +182,17 @@ class Session:
                 scope.cancel()
             self._woken.set()
 
+    async def answers_read(self) -> None:
+        """Wait until the broker has read what is settled so far.
+
+        `channel.flow` is the one request that changes nothing; `basic.qos` would be the next consumer's.
+
+        :raises BrokerUnavailable: if the connection is lost meanwhile.
+        """
+        with self.guard("acknowledge"):
+            await self.answers.flush()
+            await self._channel.flow(active=True)
+
     async def news(self) -> list[str]:
         """Wait for something to do: return the queues whose consumers the broker ended; on failure see `cause`."""
         await self._woken.wait()
@@ -172,6 +216,10 @@ class Session:
     def _on_cancelled(self, queue: str) -> None:
         self._cancelled.append(queue)
         self._woken.set()
+
+
+def _is_settled(error: BrokerError | None) -> bool:
+    return isinstance(error, Bystander) and error.is_settled
 
 
 async def _close(*lines: Line) -> None:

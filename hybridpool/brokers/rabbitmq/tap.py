@@ -17,7 +17,7 @@ from hybridpool.brokers.rabbitmq.frames import (
     ALIVE,
     AROUND,
     BODY,
-    CHANNEL_CLOSE,
+    CLOSE,
     DELIVER,
     END,
     HEAD,
@@ -59,22 +59,20 @@ class Ear:
         message: Hears,
         confirmed: Callable[[int, bool, bool], None] | None = None,
         large: Callable[[bytes, int], "list[bytes] | Body"] | None = None,
-        closing: Callable[[], None] | None = None,
     ) -> None:
         """Take messages.
 
         :param confirmed: takes a tag, whether it speaks for all before it, and whether they were taken well.
         :param large: is told what the method of a message says and the size of its body, before the body comes, if that
             is larger than `large_above`; returns what takes it.
-        :param closing: is called when the broker closes the channel. From then on nothing may be written on it: what
-            comes after the library's answer ends the connection.
         """
         self._message = message
         self._confirmed = confirmed
         self._large = large
-        self._closing = closing
         #: bytes
         self.large_above: float = math.inf
+        #: the broker has closed the channel
+        self.is_closed = False
         self._method = b""
         self._said = self._properties = b""
         self._missing = 0
@@ -91,8 +89,8 @@ class Ear:
                 tag, multiple = frames.read_confirm(data[start + 4 : stop])
                 self._confirmed(tag, multiple, method == ACK)
                 return True
-            if method == CHANNEL_CLOSE and self._closing is not None:
-                self._closing()
+            if method == CLOSE:
+                self.is_closed = True
             return False
         if not self._method:
             return False

@@ -9,7 +9,7 @@ from pamqp.common import FieldTable
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
 from hybridpool.brokers.rabbitmq.methods import Names
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 from hybridpool.message import QueueSpec
 
 
@@ -41,6 +41,10 @@ class Topology:
                 )
                 if spec.fanout is not None:
                     await channel.queue_bind(spec.name, spec.fanout)
+        except foreign.ChannelAccessRefused:
+            # Whoever may not make queues uses those that are there.
+            if not await self.exists(spec.name):
+                raise
         except foreign.ChannelPreconditionFailed as error:
             await self.depth(spec.name)
             self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
@@ -59,14 +63,22 @@ class Topology:
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 
-        :raises BrokerError: if there is no such queue.
+        :raises QueueNotFound: if there is no such queue.
         """
         try:
             async with self.scratch() as channel:
                 told = await channel.queue_declare(queue, passive=True)
         except foreign.ChannelNotFoundEntity as error:
-            raise BrokerError(f"queue {queue!r} does not exist") from error
+            raise QueueNotFound(f"queue {queue!r} does not exist") from error
         return told.message_count or 0
+
+    async def exists(self, queue: str) -> bool:
+        """Tell whether there is such a queue, as far as this user may know."""
+        try:
+            await self.depth(queue)
+        except (QueueNotFound, foreign.ChannelAccessRefused):
+            return False
+        return True
 
     @asynccontextmanager
     async def scratch(self, *, is_private: bool = False) -> AsyncGenerator[Names]:
@@ -88,6 +100,9 @@ def arguments(spec: QueueSpec) -> FieldTable:
         told["x-queue-type"] = spec.kind
     if spec.max_priority is not None:
         told["x-max-priority"] = spec.max_priority
+    if spec.max_length is not None:
+        told["x-max-length"] = spec.max_length
+        told["x-overflow"] = "reject-publish"
     if spec.expires is not None:
         told["x-expires"] = spec.expires
     return told

@@ -46,6 +46,8 @@ class Wishes:
         """
         async with self._lock:
             with session.guard("restore"):
+                for spec in self._queues.values():
+                    self._note(spec, session)
                 lost: set[str] = set()
                 wanted = [spec for name, spec in self._queues.items() if name in self._subscriptions]
                 self.stale = self._queues.keys() - self._subscriptions.keys()
@@ -102,6 +104,7 @@ class Wishes:
         async with self._lock:
             if self.session is not None:
                 with suppress(BrokerUnavailable), self.session.guard(f"declare {spec.name}"):
+                    self._note(spec, self.session)
                     await self.session.topology.declare(_named(spec, self.session))
                     if spec.is_target:
                         await self.session.publisher.ladder.prepare(spec.name, LONGEST)
@@ -118,6 +121,11 @@ class Wishes:
             oldest = next((name for name in self._queues if name not in self._subscriptions), spec.name)
             del self._queues[oldest]
             self.stale.discard(oldest)
+
+    @staticmethod
+    def _note(spec: QueueSpec, session: Session) -> None:
+        if spec.expires is not None or spec.private:
+            session.publisher.ladder.fleeting.add(spec.name)
 
     async def consume(self, wish: Subscription) -> None:
         """Wish for a consumer, or for another prefetch of one.

@@ -94,7 +94,7 @@ class Map:
             if told is None:
                 return queue, waited
             waited += told["x-message-ttl"] / 1000
-            exchange = told["x-dead-letter-exchange"]
+            exchange, key = told["x-dead-letter-exchange"], told.get("x-dead-letter-routing-key", key)
 
     def ladder(self) -> Ladder:
         """Give the ladder of a new connection."""
@@ -200,6 +200,39 @@ def test_names_that_are_patterns_or_long(name: str) -> None:
             assert len(key.encode()) <= 255
         for queue in (name, *others):
             _, key = await ladder.prepare(queue, 5)
-            assert there.route("celery_delayed_delivery", key) == {queue}
+            assert there.route("celery_delayed_delivery", key) == {f"{queue}.due"}
 
     asyncio.run(run())
+
+
+@given(delay=DELAYS, queue=QUEUES)
+def test_leaves_by_a_queue_of_its_own(delay: int, queue: str) -> None:
+    """What is due for a full queue waits beside that queue, and in no queue that others share."""
+    known = Map({queue})
+    exchange, key = asyncio.run(known.ladder().prepare(queue, delay))
+    stations = []
+    while (station := next(iter(known.route(exchange, key)))) != queue:
+        stations.append(station)
+        told = known.arguments[station]
+        exchange, key = told["x-dead-letter-exchange"], told.get("x-dead-letter-routing-key", key)
+    assert stations[-1] == f"{queue}.due"
+    assert all(station.startswith("celery_delayed_") for station in stations[:-1])
+
+
+@given(delay=DELAYS, queue=QUEUES)
+def test_beside_a_worker_of_celery(delay: int, queue: str) -> None:
+    """A queue that a Celery worker has bound too gets each message once, ours and Celery's."""
+    known = Map({queue})
+    known.to_queues["celery_delayed_delivery", f"#.{queue}"] = {queue}
+    exchange, key = asyncio.run(known.ladder().prepare(queue, delay))
+    assert known.walk(exchange, key) == (queue, delay)
+    assert known.walk(exchange, routing_key(queue, delay)) == (queue, delay)
+
+
+def test_a_queue_that_does_not_last() -> None:
+    """A queue that the broker drops by itself leaves none behind."""
+    known = Map({"reply"})
+    ladder = known.ladder()
+    ladder.fleeting.add("reply")
+    assert known.walk(*asyncio.run(ladder.prepare("reply", 3))) == ("reply", 3)
+    assert "reply.due" not in known.queues

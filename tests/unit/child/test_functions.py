@@ -1,5 +1,6 @@
 """Calls of plain functions: pickled in, pickled out."""
 
+import asyncio
 import pickle
 import sys
 import threading
@@ -128,7 +129,7 @@ def test_no_such_module() -> None:
     assert isinstance(error_of(functions.run(message, None)), ModuleNotFoundError)
 
 
-@pytest.mark.parametrize("error", [ValueError("x", 3), KeyError("k"), SystemExit(3), CannotSend("y")])
+@pytest.mark.parametrize("error", [ValueError("x", 3), KeyError("k"), CannotSend("y")])
 def test_what_it_raises(error: BaseException) -> None:
     """The caller would get another exception than the function raised."""
     outcome = call("fail", error)
@@ -146,10 +147,16 @@ def test_an_exception_that_cannot_be_sent() -> None:
     assert "broken" in outcome.text
 
 
-def test_a_stop_from_outside_is_the_outcome() -> None:
-    """Ctrl+C in a child's task would be taken for the task's own error."""
-    with pytest.raises(KeyboardInterrupt):
-        call("fail", KeyboardInterrupt())
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), StopIteration(4)],
+    ids=repr,
+)
+def test_what_would_end_the_caller_goes_as_text(error: BaseException) -> None:
+    """What asks a process, a loop or a coroutine to end is told to the caller, and not raised in its program."""
+    outcome = call("fail", error)
+    assert isinstance(outcome, Raised)
+    assert (outcome.kind, outcome.pickled) == (type(error).__qualname__, b"")
 
 
 def test_a_body_that_is_no_pickle() -> None:

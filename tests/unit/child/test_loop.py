@@ -91,6 +91,7 @@ class Play:
 
     def close(self) -> None:
         """Leave nothing open."""
+        self.child.close()
         self.parent.close()
         self.channel.close()
         self.slate.close()

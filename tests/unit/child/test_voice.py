@@ -3,9 +3,11 @@
 
 import io
 import logging
+import logging.config
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -50,6 +52,11 @@ def our_own_voice() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.disable(logging.NOTSET)
+    logging.getLogger(PRINTED).setLevel(logging.NOTSET)
+    for logger in root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
     logging.raiseExceptions = raising
     sys.stdout, sys.stderr = streams
 
@@ -184,6 +191,177 @@ def test_streams_look_like_streams(heard: Heard) -> None:
         stream.writelines(["a", "b\n"])
         stream.flush()
     assert [text for _, text in heard.lines()] == ["whole", "ab"] * 2
+
+
+class Later(logging.Handler):
+    """A handler that a task adds, as one that writes to a file would be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.got.append(record.getMessage())
+
+
+def configure_anew() -> None:
+    """As scripts do."""
+    logging.basicConfig(level=logging.DEBUG, format="MINE %(message)s", force=True)
+
+
+def configure_by_table() -> None:
+    """As web frameworks do."""
+    handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
+    logging.config.dictConfig(
+        {"version": 1, "handlers": {"it": handler}, "root": {"handlers": ["it"], "level": "INFO"}}
+    )
+
+
+def configure_without_root() -> None:
+    """With a table that names nothing."""
+    logging.config.dictConfig({"version": 1})
+
+
+def take_all_handlers() -> None:
+    """As some libraries do before they add theirs."""
+    logging.getLogger().handlers.clear()
+
+
+def add_one_more() -> None:
+    """As functions that set up logging do each time."""
+    logging.getLogger().addHandler(logging.StreamHandler())
+
+
+def silence() -> None:
+    """As whoever wants quiet does."""
+    logging.getLogger().setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        configure_anew,
+        configure_by_table,
+        configure_without_root,
+        take_all_handlers,
+        add_one_more,
+        silence,
+        logging.shutdown,
+    ],
+)
+def test_tasks_that_configure_logging(heard: Heard, configure: Callable[[], None]) -> None:
+    """Whatever a task does to logging, prints are said once in it, and the next task's prints and logs as ever."""
+    logger = logging.getLogger("a.module.of.the.app")
+    made = voice(heard)
+    for _ in range(3):
+        configure()
+        print("in the task")
+        assert [text for _, text in heard.lines()] == ["in the task"]
+        made.finish()
+        print("printed after it")
+        logger.info("logged after it")
+        assert heard.lines() == [("WARNING", "printed after it"), ("INFO", "logged after it")]
+
+
+def test_handlers_that_a_task_adds(heard: Heard) -> None:
+    """A handler that writes elsewhere stays after the task that added it, though the rest is put right."""
+    made, later = voice(heard), Later()
+    configure_anew()
+    logging.getLogger().addHandler(later)
+    made.finish()
+    logging.error("one")
+    made.finish()
+    logging.error("two")
+    assert later.got == ["one", "two"]
+    assert heard.lines() == [("ERROR", "one"), ("ERROR", "two")]
+
+
+def test_what_hooks_set_up_stays(heard: Heard) -> None:
+    """What a hook of the child's start has done to logging and streams is what tasks find."""
+    made, mine, stream = voice(heard), Later(), io.StringIO()
+    logging.getLogger().handlers[:] = [mine]
+    sys.stdout = stream
+    made.keep()
+    made.finish()
+    logging.error("one")
+    print("two")
+    assert (mine.got, stream.getvalue()) == (["one"], "two\n")
+    assert heard == []
+
+
+@pytest.mark.parametrize("how", ["replaced", "none", "deleted", "closed", "detached"])
+def test_streams_that_a_task_takes(heard: Heard, how: str) -> None:
+    """A task that replaces, closes or detaches its streams takes them from no other task, and what it wrote is said."""
+    made = voice(heard)
+    match how:
+        case "replaced":
+            sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+            print("held back by the task's own stream")
+        case "none":
+            sys.stdout = sys.stderr = None
+        case "deleted":
+            del sys.stdout, sys.stderr
+        case "closed":
+            sys.stdout.close()
+            sys.stderr.close()
+        case _:
+            sys.stdout = io.TextIOWrapper(sys.stdout.detach(), write_through=True)  # type: ignore[union-attr]
+            print("by the bytes", end="")
+    made.finish()
+    print("after")
+    print("after", file=sys.stderr)
+    said = [text for _, text in heard.lines()]
+    assert said[-2:] == ["after"] * 2
+    assert said[:-2] == {"replaced": ["held back by the task's own stream"], "detached": ["by the bytes"]}.get(how, [])
+
+
+def test_handlers_of_the_printed_logger(heard: Heard) -> None:
+    """A handler of that very logger hears what is printed, and one that prints it again does not do so for ever."""
+    voice(heard)
+    logger, mine = logging.getLogger(PRINTED), Later()
+    again = logging.StreamHandler(sys.stdout)
+    logger.handlers[:] = [mine, again]
+    try:
+        print("once")
+    finally:
+        logger.handlers.clear()
+    assert mine.got == ["once"]
+    assert heard.lines() == [("WARNING", "once")]
+
+
+def test_log_call_of_a_value_that_cannot_be_shown(heard: Heard) -> None:
+    """A log call whose argument raises when it is shown costs neither the line nor the task."""
+
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    voice(heard)
+    logging.error("%s", Odd())
+    [line] = heard
+    assert "a log call cannot be shown" in line
+
+
+def test_endless_record(heard: Heard) -> None:
+    """A record of many megabytes is cut, and says so."""
+    voice(heard)
+    logging.error("x" * 3_000_000)
+    [(_, text)] = heard.lines()
+    assert len(text) < 1_100_000
+    assert text.endswith("characters more)")
+
+
+def test_logs_of_a_fork(heard: Heard, capfd: pytest.CaptureFixture[str]) -> None:
+    """A process that a task forks logs to the descriptor, and not over its parent's channel."""
+    voice(heard)
+    pid = os.fork()
+    if pid == 0:
+        logging.error("from the fork")
+        os._exit(len(heard))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert re.search(r": ERROR/\w+\] from the fork\n", capfd.readouterr().err)
+    assert heard == []
 
 
 def test_without_redirection(heard: Heard, capsys: pytest.CaptureFixture[str]) -> None:

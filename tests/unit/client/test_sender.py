@@ -67,3 +67,20 @@ async def test_what_is_refused_is_told() -> None:
         assert len(hub.shelf("q")) == 5
     finally:
         await sending.close()
+
+
+async def test_a_queue_that_was_deleted() -> None:
+    """A queue that was deleted since its first call is made again with the next one."""
+    hub = MemoryHub()
+    sending = Sender(resolve([init_layer({})], cpus=lambda: 1).settings, lambda announce: MemoryBroker(hub, announce))
+    try:
+        for _ in range(2):
+            await sending.send(Request(task="add", id="1", queue="q"))
+            assert len(hub.shelf("q")) == 1
+            hub.delete("q")
+        for _ in range(2):
+            await sending.send_many(calls(3))
+            assert len(hub.shelf("q")) == 3
+            hub.delete("q")
+    finally:
+        await sending.close()

@@ -30,7 +30,7 @@ def done(seq: int) -> Done:
 async def pair() -> AsyncIterator[tuple[Link, Slate]]:
     """Make the parent's view of an idle child, and the child's view of the page they share."""
     link = Link("ForkPoolWorker-1", 0.0, RecycleLimits())
-    channel, slate = link.open(lambda *_: None, lambda _: None)
+    channel, slate = link.open(lambda *_: None, lambda *_: None, lambda *_: None)
     link.happens(Happening.READY)
     page = Slate(slate)
     os.close(slate)

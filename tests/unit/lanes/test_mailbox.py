@@ -25,7 +25,7 @@ class Post:
         self.far.setblocking(False)
         self.inbox: Collected[bytes] = Collected()
         self.ended: Collected[None] = Collected()
-        self.mailbox = Mailbox(near, lambda message, _fds: self.inbox(bytes(message)), lambda: self.ended(None))
+        self.mailbox = Mailbox(near, lambda message, _fds: self.inbox(bytes(message)), lambda _: self.ended(None))
 
     async def read(self) -> bytes:
         """Read one message at the other end, as soon as it is there."""

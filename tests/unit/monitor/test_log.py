@@ -52,19 +52,32 @@ LINES: list[tuple[Fact, int, str]] = [
     ),
     (events.TaskExpired("proj.add", ID), INFO, "Discarding expired task: proj.add[2b1c]"),
     (
-        events.SettleFailed("proj.add", ID, "no route"),
+        events.SettleFailed("proj.add", ID, "no route", "it stays unacknowledged"),
         ERROR,
-        "Task proj.add[2b1c] cannot be settled: no route; the broker will deliver it again",
+        "Task proj.add[2b1c] cannot be settled: no route; it stays unacknowledged",
     ),
     (
-        events.SettleFailed("proj.add", ID, "too large", comes_again=False),
+        events.SettleFailed("proj.add", ID, "too large", "the client is told so"),
         ERROR,
-        "Task proj.add[2b1c] cannot be settled: too large; it does not come again",
+        "Task proj.add[2b1c] cannot be settled: too large; the client is told so",
     ),
     (
         events.SettleDelayed("proj.add", ID, "cut"),
         WARNING,
         "Task proj.add[2b1c] cannot be settled now: cut; it waits for a connection",
+    ),
+    (
+        events.SettleDelayed("proj.add", ID, "the broker did not take it", "room"),
+        WARNING,
+        "Task proj.add[2b1c] cannot be settled now: the broker did not take it; it waits for room",
+    ),
+    (
+        events.TooManyHeld("celery", 256),
+        ERROR,
+        (
+            "256 messages wait here because the broker does not take what follows from them (see the lines above): "
+            "no more are taken in their place, and queue celery may stand still until the cause is mended"
+        ),
     ),
     (
         events.TaskOutlastsBroker("proj.add", 7200.0, 1800.0),
@@ -188,6 +201,7 @@ FOREIGN = (
     | events.TaskExpired
     | events.SettleFailed
     | events.SettleDelayed
+    | events.TooManyHeld
     | events.TaskCameBack
     | events.BrokerLost
     | events.PublishingBlocked

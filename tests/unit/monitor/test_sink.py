@@ -1,14 +1,17 @@
 """Where log lines go."""
 
 import asyncio
+import errno
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 
 import anyio
 import pytest
 
+from hybridpool.monitor.logfile import LogFile
 from hybridpool.monitor.sink import Sink
 
 Pipe = tuple[int, int]
@@ -101,6 +104,142 @@ def test_a_descriptor_that_is_closed(pipe: Pipe) -> None:
     Sink(free).write("one\n")
 
 
+class FullDisk:
+    """Stands in for `os.write` on a disk that has so many bytes left."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = sys.maxsize
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = self._write(descriptor, data[: self.room])
+        self.room -= taken
+        return taken
+
+
+NO_ROOM = "it could not be written (No space left on device)"
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that was written in part gets its end, those after it are counted, and that is said."""
+    disk, path = FullDisk(monkeypatch), tmp_path / "log"
+    file = LogFile(str(path))
+    sink = Sink(file.descriptor, file)
+    disk.room = 8
+    sink.write("one\ntwo, which is long\nthree\nfour\n")
+    sink.write("five\n")
+    disk.room = 6
+    sink.write("six\n")
+    assert path.read_text() == "one\ntwo, which"
+    disk.room = 1000
+    sink.write("seven\n")
+    sink.write("eight\n")
+    os.close(file.descriptor)
+    assert path.read_text() == (
+        f"one\ntwo, which is long\nseven\n4 lines of this log are missing here: {NO_ROOM}\neight\n"
+    )
+
+
+@pytest.mark.may_block
+async def test_room_on_the_disk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That lines are missing is said as soon as there is room, though nothing else is logged."""
+    monkeypatch.setattr("hybridpool.monitor.sink._RETRY_S", 0.01)
+    disk, path = FullDisk(monkeypatch), tmp_path / "log"
+    file = LogFile(str(path))
+    sink = Sink(file.descriptor, file)
+    disk.room = 0
+    for _ in range(3):
+        sink.write("lost\n")
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+    disk.room = 20
+    with anyio.fail_after(10):
+        while not path.read_text():
+            await anyio.lowlevel.checkpoint()
+        disk.room = 1000
+        while not path.read_text().endswith("\n"):
+            await anyio.lowlevel.checkpoint()
+    os.close(file.descriptor)
+    assert path.read_text() == f"3 lines of this log are missing here: {NO_ROOM}\n"
+
+
+def test_last_words_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker ends although its last words find no room."""
+    disk = FullDisk(monkeypatch)
+    file = LogFile(str(tmp_path / "log"))
+    sink = Sink(file.descriptor, file)
+    disk.room = 3
+    sink.write("the end\n")
+    sink.flush()
+    os.close(file.descriptor)
+
+
+def test_file_that_is_rotated(tmp_path: Path) -> None:
+    """A file that was renamed or deleted is followed by the next line, with and without a new one in its place."""
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    file = LogFile(str(path))
+    sink = Sink(file.descriptor, file)
+    sink.write("one\n")
+    path.rename(old)
+    sink.write("two\n")
+    assert (old.read_text(), path.read_text()) == ("one\n", "two\n")
+    path.rename(old)
+    path.touch()
+    sink.write("three\n")
+    path.unlink()
+    sink.write("four\n")
+    assert (old.read_text(), path.read_text()) == ("two\n", "four\n")
+    os.truncate(path, 0)
+    sink.write("five\n")
+    assert path.read_text() == "five\n"
+    assert not os.get_inheritable(file.descriptor)
+    os.close(file.descriptor)
+
+
+def test_file_whose_folder_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A log file that cannot be opened anew is said once in a while; the worker writes on in the old one."""
+    folder, now = tmp_path / "logs", 0.0
+    folder.mkdir()
+    file = LogFile(str(folder / "log"), lambda: now)
+    sink = Sink(file.descriptor, file)
+    folder.rename(tmp_path / "old")
+    sink.write("one\n")
+    sink.write("two\n")
+    [told] = caplog.messages
+    assert "cannot be opened anew (No such file or directory)" in told
+    folder.mkdir()
+    now = 5.0
+    sink.write("three\n")
+    assert (tmp_path / "old" / "log").read_text() == "one\ntwo\n"
+    assert (folder / "log").read_text() == "three\n"
+    os.close(file.descriptor)
+
+
+def test_reopen(tmp_path: Path) -> None:
+    """What was given before a log file is opened anew is in the old one; without a file there is nothing to open."""
+    path = tmp_path / "log"
+    file = LogFile(str(path))
+    sink = Sink(file.descriptor, file)
+    sink.write("one\n")
+    assert sink.reopen() == str(path)
+    sink.write("two\n")
+    assert path.read_text() == "one\ntwo\n"
+    os.close(file.descriptor)
+    with pytest.raises(FileNotFoundError, match="stderr"):
+        Sink(2).reopen()
+
+
+def test_log_file_that_is_none(tmp_path: Path) -> None:
+    """A FIFO that nobody reads, a folder, and a file in no folder are errors, and hold nothing up."""
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, tmp_path / "no" / "log"):
+        with pytest.raises(OSError, match=r"No such device|Is a directory|No such file"):
+            LogFile(str(path))
+
+
 def test_text_that_is_no_unicode(pipe: Pipe) -> None:
     """A file name in a log line would end the worker."""
     Sink(pipe[1]).write("file-\udc80 ä\n")
@@ -134,8 +273,8 @@ async def test_nobody_reads_for_a_while() -> None:
 
 
 @pytest.mark.may_block  # a pipe as others have it: blocking
-async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The log would take all memory, or miss something without a word."""
+async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes when too much waits for a reader is dropped, and a line in its place says how much."""
     monkeypatch.setattr("hybridpool.monitor.sink._MOST", 200_000)
     readable, writable = os.pipe()
     sink = Sink(writable)
@@ -144,15 +283,9 @@ async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch, caplog
         if number % 100 == 99:
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
-    kept = 0
-    os.set_blocking(readable, False)
-    with anyio.fail_after(10):
-        while not caplog.messages:
-            await anyio.lowlevel.checkpoint()
-            with suppress(BlockingIOError):
-                kept += os.read(readable, 65536).count(b"\n")
-    assert caplog.messages == [f"{10_000 - kept} lines of this log are missing here: nobody read it"]
-    assert 0 < kept < 5000
+    *kept, notice = (await received(readable, "nobody read it\n")).splitlines()
+    assert notice == f"{10_000 - len(kept)} lines of this log are missing here: nobody read it"
+    assert 0 < len(kept) < 5000
     os.close(readable)
     os.close(writable)
 

@@ -1,27 +1,28 @@
-"""What may be delivered again though it was dealt with."""
+"""What is known again when it comes a second time."""
 
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hybridpool.message import Head
-from hybridpool.policy.comeback import EXPECTED_FOR, RECENT, Comebacks
+from hybridpool.policy.comeback import EXPECTED_FOR, Comebacks
 
 
-def head(task_id: str = "a", *, retries: int = 0, lost: int = 0) -> Head:
-    """Return the head of a message."""
-    return Head("shop.add", task_id, None, None, None, retries, None, None, None, None, False, lost)
+def head(task_id: str = "id-1", *, retries: int = 0, lost: int = 0) -> Head:
+    """Return the head of a delivery."""
+    return Head("proj.add", task_id, None, None, None, retries, None, None, None, None, False, lost)
 
 
 def test_nothing_is_expected_while_the_connection_holds() -> None:
-    """A message given back by us, and delivered again, would be taken for done."""
-    comebacks = Comebacks[str]()
+    """A message that comes while no connection was lost is run."""
+    comebacks = Comebacks[Head, str]()
     comebacks.answered(head())
     assert comebacks.claim(head(), 0.0) == (False, None)
 
 
 def test_each_is_expected_once() -> None:
-    """A message that a client sends a second time would be dropped."""
-    comebacks = Comebacks[str]()
+    """What was done or at work when the connection went is known once; a second message of that id is run."""
+    comebacks = Comebacks[Head, str]()
     comebacks.answered(head("done"))
     comebacks.lost([(head("at work"), "holder")], 0.0)
     assert comebacks.claim(head("done"), 1.0) == (True, None)
@@ -30,60 +31,193 @@ def test_each_is_expected_once() -> None:
     assert comebacks.claim(head("at work"), 1.0) == (False, None)
 
 
-def test_expected_after_one_loss_only() -> None:
-    """What was acknowledged long ago would be expected after every loss, and a client's second message be dropped."""
-    comebacks = Comebacks[str]()
-    comebacks.answered(head())
+def test_an_answer_that_was_heard_is_not_expected() -> None:
+    """A message with an id that was used before, and a dead letter that was sent back, are run."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.answered(head("heard"))
+    comebacks.ask()
+    comebacks.answered(head("given after the question"))
+    comebacks.heard()
     comebacks.lost([], 0.0)
+    assert comebacks.claim(head("heard"), 1.0) == (False, None)
+    assert comebacks.claim(head("given after the question"), 1.0) == (True, None)
+
+
+def test_a_question_that_was_not_answered() -> None:
+    """What the broker was asked about, and did not answer for, is expected."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.answered(head())
+    comebacks.ask()
+    comebacks.lost([], 0.0)
+    comebacks.heard()
     assert comebacks.claim(head(), 1.0) == (True, None)
-    comebacks.lost([], 2.0)
-    assert comebacks.claim(head(), 3.0) == (False, None)
 
 
-def test_next_attempt_is_another() -> None:
-    """A retry, or the run after a child's death, would be dropped."""
-    comebacks = Comebacks[str]()
+def test_another_attempt_is_another_message() -> None:
+    """The next attempt of a task is run, whatever is known of the one before."""
+    comebacks = Comebacks[Head, str]()
     comebacks.lost([(head(), "holder")], 0.0)
     assert comebacks.claim(head(retries=1), 1.0) == (False, None)
     assert comebacks.claim(head(lost=1), 1.0) == (False, None)
     assert len(comebacks) == 1
 
 
-def test_done_after_the_loss() -> None:
-    """It would be waited for by nobody."""
-    comebacks = Comebacks[str]()
+def test_done_before_it_comes_back() -> None:
+    """What is done while its message is the broker's is acknowledged when it comes."""
+    comebacks = Comebacks[Head, str]()
     comebacks.lost([(head(), "holder")], 0.0)
     comebacks.answered(head())
     assert comebacks.claim(head(), 1.0) == (True, None)
+    comebacks.lost([], 2.0)
+    assert comebacks.claim(head(), 3.0) == (False, None)
 
 
-def test_not_expected_for_ever() -> None:
-    """A dead letter that an operator sends again would be dropped an hour later."""
-    comebacks = Comebacks[str]()
-    comebacks.lost([(head(), "holder")], 0.0)
-    assert comebacks.claim(head(), EXPECTED_FOR + 1.0) == (False, None)
-    assert not len(comebacks)
+def test_each_has_an_end_of_its_own() -> None:
+    """A later loss of the connection does not put off the end of what was expected before it."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.answered(head("first"))
+    comebacks.lost([], 0.0)
+    comebacks.answered(head("second"))
+    comebacks.lost([], EXPECTED_FOR - 1.0)
+    assert comebacks.claim(head("first"), EXPECTED_FOR + 1.0) == (False, None)
+    assert len(comebacks) == 1
+    assert comebacks.claim(head("second"), EXPECTED_FOR + 1.0) == (True, None)
 
 
 def test_meant_to_come_again() -> None:
-    """A message that is given back would be taken for done."""
-    comebacks = Comebacks[str]()
-    message = head()
-    comebacks.answered(message)
-    comebacks.forget(message)
-    comebacks.lost([], 0.0)
-    assert comebacks.claim(message, 1.0) == (False, None)
-    comebacks.lost([(message, "holder")], 0.0)
-    comebacks.forget(message)
-    assert comebacks.claim(message, 1.0) == (False, None)
+    """What goes round by the task's own wish is run when it comes."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.lost([(head(), "holder")], 0.0)
+    comebacks.forget(head())
+    assert comebacks.claim(head(), 1.0) == (False, None)
 
 
-@given(st.integers(0, 3 * RECENT))
-def test_memory_is_bounded(count: int) -> None:
-    """A worker would remember every task that it ever ran."""
-    comebacks = Comebacks[str]()
-    for number in range(count):
-        comebacks.answered(head(str(number)))
-    comebacks.lost([], 0.0)
-    assert len(comebacks) == min(count, RECENT)
-    assert not count or comebacks.claim(head(str(count - 1)), 0.0) == (True, None)
+def test_two_at_work_with_one_id() -> None:
+    """Two messages of one id that are at work are two: each run gets its message back."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.lost([(head(), "one"), (head(), "two")], 0.0)
+    assert {comebacks.claim(head(), 1.0), comebacks.claim(head(), 1.0)} == {(True, "one"), (True, "two")}
+
+
+def test_lost_for_long_is_lost_once() -> None:
+    """The connection is said to be lost after each attempt to get another; what is at work is expected once."""
+    comebacks = Comebacks[Head, str]()
+    for attempt in range(10):
+        comebacks.lost([(head(), "holder")], float(attempt))
+    assert len(comebacks) == 1
+
+
+def test_one_that_waits_is_run() -> None:
+    """A message that waits here while another one of its id is done is run when both may come again."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.answered(head())
+    comebacks.lost([], 0.0, waiting=[head()])
+    assert comebacks.claim(head(), 1.0) == (False, None)
+
+
+def test_a_new_message_of_the_same_id() -> None:
+    """A message that was never delivered before shows that its id is used again: it is run, also if it comes again."""
+    comebacks = Comebacks[Head, str]()
+    comebacks.answered(head())
+    comebacks.lost([(head(), "at work")], 0.0)
+    comebacks.renewed(head())
+    assert comebacks.claim(head(), 1.0) == (True, "at work")
+    assert comebacks.claim(head(), 1.0) == (False, None)
+
+
+@given(losses=st.lists(st.tuples(st.integers(0, 20), st.floats(0.1, 2000.0)), max_size=40))
+def test_memory_is_bounded_in_time(losses: list[tuple[int, float]]) -> None:
+    """What is kept is what was not heard within the time for which it is expected, however often connections go."""
+    comebacks, now, answers = Comebacks[Head, str](), 0.0, list[float]()
+    for number, pause in losses:
+        now += pause
+        for _ in range(number):
+            comebacks.answered(head(str(len(answers))))
+            answers.append(now)
+        comebacks.lost([], now)
+        assert len(comebacks) == sum(moment >= now - EXPECTED_FOR for moment in answers)
+
+
+class Broker(RuleBasedStateMachine):
+    """A broker that reads answers late, in their order, and loses connections; and what a worker then runs.
+
+    Ids are few, so that messages share them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.comebacks = Comebacks[Head, int]()
+        self.number = 0
+        self.now = 0.0
+        #: by the message's number: its id
+        self.waiting: dict[int, str] = {}
+        self.at_work: dict[int, str] = {}
+        self.unheard: dict[int, str] = {}
+        #: how often each message was begun, and which were acknowledged and heard
+        self.begun: dict[int, int] = {}
+        self.gone: set[int] = set()
+
+    @rule(task_id=st.sampled_from("ab"))
+    def deliver(self, task_id: str) -> None:
+        self.number += 1
+        self.comebacks.renewed(head(task_id))
+        self.waiting[self.number] = task_id
+
+    @rule()
+    def begin(self) -> None:
+        if self.waiting:
+            number = min(self.waiting)
+            self.at_work[number] = self.waiting.pop(number)
+            self.begun[number] = self.begun.get(number, 0) + 1
+
+    @rule()
+    def finish(self) -> None:
+        if self.at_work:
+            number = min(self.at_work)
+            self.unheard[number] = self.at_work.pop(number)
+            self.comebacks.answered(head(self.unheard[number]))
+
+    @rule()
+    def hear(self) -> None:
+        self.comebacks.ask()
+        self.comebacks.heard()
+        self.gone |= self.unheard.keys()
+        self.unheard = {}
+
+    @rule(data=st.data(), seconds=st.floats(0.0, 100.0))
+    def lose(self, data: st.DataObject, seconds: float) -> None:
+        self.now += seconds
+        heard = data.draw(st.integers(0, len(self.unheard)))
+        self.gone |= set(list(self.unheard)[:heard])
+        back = {
+            **{number: self.unheard[number] for number in list(self.unheard)[heard:]},
+            **self.at_work,
+            **self.waiting,
+        }
+        self.comebacks.lost(
+            [(head(task_id), number) for number, task_id in self.at_work.items()],
+            self.now,
+            waiting=[head(task_id) for task_id in self.waiting.values()],
+        )
+        at_work, self.at_work, self.waiting, self.unheard = self.at_work, {}, {}, {}
+        runs_on = set(at_work)
+        for number in sorted(back):
+            expected, holder = self.comebacks.claim(head(back[number]), self.now)
+            if not expected:
+                self.waiting[number] = back[number]
+            elif holder is None:
+                self.comebacks.answered(head(back[number]))
+                self.unheard[number] = back[number]
+            else:
+                # the run that goes on answers this message in the end
+                runs_on.discard(holder)
+                self.at_work[number] = back[number]
+                self.begun[number] = max(1, self.begun.get(number, 0))
+        assert not runs_on, "a run has no message to acknowledge"
+
+    @invariant()
+    def none_goes_unrun(self) -> None:
+        assert all(self.begun.get(number) for number in (*self.gone, *self.unheard))
+
+
+TestBroker = Broker.TestCase

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.policy.ledger import Answer, Ledger, WireAnswer
+from hybridpool.policy.ledger import MAX_SETTLED, Answer, Ledger, WireAnswer
 
 ACK, REQUEUE = Answer.ACK, Answer.REQUEUE
 
@@ -85,3 +85,16 @@ def test_work_grows_with_messages_only() -> None:
     assert frames == 19_999
     assert settled(made, 1).take() == [WireAnswer(ACK, 1, False)]
     assert len(made) == 0
+
+
+def test_memory_of_one_that_is_out_for_long() -> None:
+    """A long task beside many short ones keeps no tag of theirs."""
+    ledger = Ledger()
+    ledger.delivered(1)
+    for tag in range(2, 100_000):
+        ledger.delivered(tag)
+        ledger.settle(tag, Answer.ACK)
+        assert ledger.take() == [WireAnswer(Answer.ACK, tag, False)]
+        assert len(ledger._order) <= 2 + MAX_SETTLED + 1
+    ledger.settle(1, Answer.ACK)
+    assert ledger.take() == [WireAnswer(Answer.ACK, 1, False)]

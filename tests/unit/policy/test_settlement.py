@@ -56,9 +56,9 @@ def test_a_task_whose_child_died() -> None:
 
 def test_a_task_that_is_retried() -> None:
     """A crash before the next attempt is published would lose the task; after it, at worst, repeats it."""
-    assert steps(RETRYING, WANTED) == (Store(), RunLater(), Acknowledge())
+    assert steps(RETRYING, WANTED) == (Store(is_final=False), RunLater(), Acknowledge())
     assert steps(RETRYING, IGNORED) == (RunLater(), Acknowledge())
-    assert steps(RETRYING, WANTED, early=True) == (Store(), RunLater())
+    assert steps(RETRYING, WANTED, early=True) == (Store(is_final=False), RunLater())
     assert steps(RETRYING, IGNORED, early=True) == (RunLater(),)
 
 

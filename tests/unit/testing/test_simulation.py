@@ -7,13 +7,14 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 
 from hybridpool.child import slate
+from hybridpool.child.frames import Said
 from hybridpool.lanes import warden
 from hybridpool.lanes.desk import Desk
 from hybridpool.lanes.job import Job
@@ -23,6 +24,7 @@ from hybridpool.lanes.process import ProcessLane
 from hybridpool.policy import deadline, staff
 from hybridpool.supervisors import staff as keeper
 from hybridpool.testing import PromiseBroken, simulate
+from hybridpool.testing.life import Life
 from hybridpool.testing.sweep import run_one
 
 ROOT = Path(__file__).parents[3]
@@ -283,6 +285,21 @@ def stop_anything(patch: Patch) -> None:
     patch.setattr(warden, "due", lambda call: attrs.evolve(deadline.due(call), stop=not call.stopped))
 
 
+def threads_send_what_waits(patch: Patch) -> None:
+    """A thread that logs sends the outcomes that wait along, and clears the page under the loop."""
+
+    def say(life: Life) -> Generator[float, None, None]:
+        yield from life._flush()
+        life._send(Said(""))
+
+    patch.setattr(Life, "_say_apart", say)
+
+
+def no_answer_apart(patch: Patch) -> None:
+    """A thread that sends a call is not answered on its own socket."""
+    patch.setattr(Link, "_answer_apart", lambda *_: None)
+
+
 FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (bury_one_too_many, "is run twice"),
     (bury_one_too_few, "had not begun it|had been noted"),
@@ -305,6 +322,8 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (leave_a_timer, "timers are left"),
     (stop_anything, "was stopped, and nobody gave it up"),
     (take_back_what_is_at_work, "is run twice|ended|places"),
+    (threads_send_what_waits, "had been noted|had not begun it|was not due"),
+    (no_answer_apart, "is not answered"),
 ]
 
 

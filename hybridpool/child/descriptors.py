@@ -1,0 +1,36 @@
+"""Descriptors 0 to 2, which are closed in what some schedulers and daemons start (`<&- >&- 2>&-`)."""
+
+import fcntl
+import os
+import socket
+import sys
+from typing import Final
+
+_FIRST_FREE: Final = 3
+
+
+def open_standard_descriptors() -> None:
+    """Open /dev/null where a standard descriptor is closed: otherwise the next socket or file gets that number.
+
+    Whatever prints would write into it, and libuv ends a process that closes such a one.
+    """
+    for number in range(_FIRST_FREE):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is given, and those below are open.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as Python makes it
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def above_standard(sock: socket.socket) -> socket.socket:
+    """Return a socket whose number is none of a standard descriptor, in whose place it may be in a user's program."""
+    if sock.fileno() >= _FIRST_FREE:
+        return sock
+    with sock:
+        return socket.socket(fileno=fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))

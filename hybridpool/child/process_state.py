@@ -1,0 +1,170 @@
+"""What the calls of a child share, whether they want to or not: the state of their process.
+
+A task may leave a signal handler, a blocked signal, a running timer, another folder, mask or limit; the next task,
+which knows nothing of it, would pay. Most of it the child's own loop relies on as well. So it is noted once, after the
+hooks of the app have run, and put back after each call (`loop` says how often). What an app's hooks have set up stays.
+
+Put back are: the three signals that are the child's own, and any other that was set to be ignored or to its default;
+blocked signals; timers; folder and file mode mask; resource limits; the recursion limit; closed standard descriptors.
+Not put back is what other code may have set up once and for all: handlers that are functions, environment, logging,
+locale, `sys.path`, threads, open files.
+"""
+
+import _signal  # pyright: ignore[reportMissingImports]  # it has no stubs
+import fcntl
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+Handler = Callable[..., Any] | int | None
+
+# As in `signal`, without the enumerations that it builds for each answer: five times as fast.
+get_handler: Callable[[int], Handler] = _signal.getsignal
+set_handler: Callable[[int, Handler], Handler] = _signal.signal
+DEFAULT_HANDLER: Final[Handler] = _signal.SIG_DFL
+
+#: signals that programs ignore, or give their default meaning back
+_NUMBERS: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGALRM,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGXFSZ,
+)
+_RARE_TIMERS: Final = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+#: RLIMIT_LOCKS, by which `guard` knows a child's descendants
+_RLIMIT_LOCKS: Final = 10
+_LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_RARE_LIMITS: Final = (
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_STACK,
+    _RLIMIT_LOCKS,
+)
+_STANDARD: Final = (0, 1, 2)
+
+
+class ProcessState:
+    """What a process was like when this was made, and how to make it so again."""
+
+    def __init__(self, attention: int, own: dict[int, Handler]) -> None:
+        """Note it.
+
+        :param attention: the signal by which the parent asks for attention.
+        :param own: signals whose handlers must be these, whatever they are now; that one among them.
+        """
+        self._attention = attention
+        self._own = own
+        for number, handler in own.items():
+            set_handler(number, handler)
+        self._handlers: list[Handler] = list(map(get_handler, _NUMBERS))
+        self._blocked = set(map(int, _signal.pthread_sigmask(signal.SIG_BLOCK, ()))) - own.keys()
+        # A profiler that a hook has started goes on.
+        self._stops_alarm = not _signal.getitimer(signal.ITIMER_REAL)[0]
+        self._rare_timers = tuple(timer for timer in _RARE_TIMERS if not _signal.getitimer(timer)[0])
+        self._mode_mask = os.umask(0o077)
+        os.umask(self._mode_mask)
+        self._folder, self._folder_id = _folder(), _folder_id()
+        self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
+        self._rare_limits = [(limit, resource.getrlimit(limit)) for limit in _RARE_LIMITS]
+        self._recursion_limit = sys.getrecursionlimit()
+
+    def restore(self) -> None:
+        """Make the process so again, as far as tasks often change it, or as the next task may die of it.
+
+        What cannot be put back, say a limit that only root may raise, stays.
+        """
+        if list(map(get_handler, _NUMBERS)) != self._handlers:
+            self._restore_handlers()
+        # Always: `faulthandler.register` takes it without Python's knowing.
+        set_handler(self._attention, self._own[self._attention])
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+        if self._stops_alarm:
+            _signal.setitimer(signal.ITIMER_REAL, 0)
+        os.umask(self._mode_mask)
+        if _folder() != self._folder:
+            self._restore_folder()
+        for limit, values in self._limits:
+            if resource.getrlimit(limit) != values:
+                _restore_limit(limit, values)
+        if sys.getrecursionlimit() != self._recursion_limit:
+            sys.setrecursionlimit(self._recursion_limit)
+
+    def restore_all(self) -> None:
+        """Make the process so again, and look for rare changes too."""
+        self.restore()
+        for timer in self._rare_timers:
+            _signal.setitimer(timer, 0)
+        for limit, values in self._rare_limits:
+            if resource.getrlimit(limit) != values:
+                _restore_limit(limit, values)
+        for descriptor in _STANDARD:
+            _keep_open(descriptor)
+
+    def _restore_handlers(self) -> None:
+        for number, handler in zip(_NUMBERS, self._handlers, strict=True):
+            now = get_handler(number)
+            is_plain = now in (signal.SIG_IGN, signal.SIG_DFL)
+            if now != handler and handler is not None and (is_plain or number in self._own):
+                set_handler(number, handler)
+
+    def _restore_folder(self) -> None:
+        if self._folder is None or (_folder() is not None and _folder_id() == self._folder_id):
+            # It had been removed before, or has another name now.
+            self._folder = _folder()
+            return
+        try:
+            os.chdir(self._folder)
+        except OSError:
+            # It is gone: there is nowhere to go back to.
+            return
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # a Path costs more than the system call
+    except OSError:
+        return None
+
+
+def _folder_id() -> tuple[int, int]:
+    try:
+        status = os.stat(".")
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def _restore_limit(limit: int, values: tuple[int, int]) -> None:
+    hard = resource.getrlimit(limit)[1]
+    for attempt in (values, (values[0], hard), (hard, hard)):
+        try:
+            resource.setrlimit(limit, attempt)
+        except (OSError, ValueError):
+            continue
+        return
+
+
+def _keep_open(descriptor: int) -> None:
+    """Put the null device where a standard descriptor was closed: the next file would come there, and be printed to."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    except OSError:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            return
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+        else:
+            os.set_inheritable(descriptor, True)

@@ -1,0 +1,24 @@
+"""What a command sees to first."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys
+from hybridpool.cli.early import OUTLIVED, prepare_for_signals
+prepare_for_signals()
+for number in OUTLIVED:
+    os.kill(os.getpid(), number)
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGQUIT", 1), ("SIGTTOU", 7), ("SIGHUP", 7)])
+def test_signals_before_there_is_a_worker(name: str, code: int) -> None:
+    """TERM and QUIT end the start in order, and no other signal does."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")

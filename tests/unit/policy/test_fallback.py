@@ -1,0 +1,188 @@
+"""What follows when the broker does not take a step of settlement."""
+
+from collections import deque
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool import errors
+from hybridpool.policy.fallback import (
+    ATTEMPT_GIVEN_UP_S,
+    KEEPS_PLACE_S,
+    MAX_REFUSED_PAUSE_S,
+    MAX_UNKNOWN,
+    MAX_WAIT_HERE_S,
+    Again,
+    Attempt,
+    Instead,
+    Remedy,
+    Skip,
+    Trouble,
+    remedy,
+    trouble_of,
+)
+from hybridpool.policy.settlement import (
+    Acknowledge,
+    Bury,
+    Road,
+    RunAgain,
+    RunLater,
+    Step,
+    Store,
+    StoreFailure,
+    WaitHere,
+)
+
+roads = st.sampled_from(Road)
+steps: st.SearchStrategy[Step] = (
+    st.builds(Store, st.booleans())
+    | st.builds(StoreFailure, st.just("why"), st.just("TaskError"))
+    | st.builds(RunAgain, st.integers(0, 5), roads)
+    | st.builds(RunLater, roads)
+    | st.builds(Bury, st.just("why"), st.booleans())
+)
+failed_attempts = st.builds(
+    Attempt,
+    step=steps,
+    trouble=st.sampled_from(Trouble),
+    failures=st.integers(1, 10_000),
+    waited=st.floats(0.0, 100_000.0),
+    reason=st.just("the broker's words"),
+    wants_result=st.booleans(),
+    is_acknowledged=st.booleans(),
+    delay=st.floats(0.0, 100_000.0),
+)
+FOR_GOOD = (Trouble.DENIED, Trouble.TOO_LARGE, Trouble.UNWRITABLE, Trouble.REFUSED)
+
+
+def attempt(step: Step, trouble: Trouble, *, failures: int = 1, waited: float = 0.0, delay: float = 0.0) -> Attempt:
+    """Return a step that failed, of a message whose client waits."""
+    return Attempt(
+        step=step,
+        trouble=trouble,
+        failures=failures,
+        waited=waited,
+        reason="the broker's words",
+        wants_result=True,
+        is_acknowledged=False,
+        delay=delay,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (errors.BrokerUnavailable("cut"), Trouble.AWAY),
+        (errors.QueueFull("full"), Trouble.FULL),
+        (errors.AccessRefused("no"), Trouble.DENIED),
+        (errors.QueueNotFound("no"), Trouble.MISSING),
+        (errors.MessageTooLarge("no"), Trouble.TOO_LARGE),
+        (errors.CannotEncode("no"), Trouble.UNWRITABLE),
+        (errors.BrokerRefused("no"), Trouble.REFUSED),
+        (errors.BrokerError("who knows"), Trouble.UNKNOWN),
+    ],
+)
+def test_troubles(error: errors.BrokerError, trouble: Trouble) -> None:
+    """Each error of the broker is one kind of trouble."""
+    assert trouble_of(error) is trouble
+
+
+@given(failed=failed_attempts)
+def test_pauses(failed: Attempt) -> None:
+    """What is tried again waits before it, and never for longer than some minutes."""
+    found = remedy(failed)
+    if isinstance(found, Again):
+        assert 0 < found.pause <= MAX_REFUSED_PAUSE_S
+        if failed.failures > 5:
+            assert found.pause >= 0.5, "it hammers"
+
+
+@given(failed=failed_attempts)
+def test_what_waits_long_keeps_no_place(failed: Attempt) -> None:
+    """A message that waits for anything but a connection gives its place in the prefetch to another."""
+    found = remedy(failed)
+    if isinstance(found, Again) and failed.waited >= KEEPS_PLACE_S:
+        assert found.is_held or failed.trouble in (Trouble.AWAY, Trouble.UNKNOWN)
+
+
+@given(failed=failed_attempts)
+def test_a_message_is_dropped_by_nobody(failed: Attempt) -> None:
+    """Only results are given up; a message that the broker still has is stored somewhere, or waits."""
+    found = remedy(failed)
+    if isinstance(found, Skip) and not isinstance(failed.step, Store | StoreFailure):
+        assert failed.is_acknowledged
+        assert failed.waited >= ATTEMPT_GIVEN_UP_S
+
+
+@given(step=steps, trouble=st.sampled_from(FOR_GOOD), delay=st.floats(0.0, 10_000.0), acknowledged=st.booleans())
+def test_refused_for_good_comes_to_rest(step: Step, trouble: Trouble, delay: float, acknowledged: bool) -> None:
+    """With a broker that refuses everything for good, each message ends as a dead letter that waits, in a few steps."""
+    left, taken = deque[Step]([step, Acknowledge()]), 0
+    while left:
+        taken += 1
+        assert taken < 12, "it goes round"
+        this = left.popleft()
+        if isinstance(this, WaitHere):
+            assert this.seconds <= MAX_WAIT_HERE_S
+            continue
+        if isinstance(this, Acknowledge):
+            assert isinstance(step, Store | StoreFailure), "it is lost"
+            continue
+        found = remedy(attrs.evolve(attempt(this, trouble, delay=delay), is_acknowledged=acknowledged))
+        if isinstance(found, Instead):
+            left.extendleft(reversed(found.steps))
+        elif isinstance(found, Again):
+            assert isinstance(this, Bury)
+            return
+
+
+def _steps(found: Remedy) -> tuple[Step, ...]:
+    assert isinstance(found, Instead)
+    return found.steps
+
+
+def test_a_result_that_does_not_fit() -> None:
+    """The client is told so; if that does not go either, the task has run all the same."""
+    told = StoreFailure("the broker's words", "ResultError")
+    assert _steps(remedy(attempt(Store(), Trouble.TOO_LARGE))) == (told,)
+    assert _steps(remedy(attempt(Store(), Trouble.UNWRITABLE))) == (told,)
+    assert remedy(attempt(told, Trouble.UNWRITABLE)) == Skip()
+    assert remedy(attempt(Store(), Trouble.DENIED)) == Skip()
+
+
+def test_the_word_that_a_task_is_retried() -> None:
+    """That another attempt follows is no result: no failure is told in its place."""
+    assert remedy(attempt(Store(is_final=False), Trouble.TOO_LARGE)) == Skip()
+
+
+def test_a_delay_that_the_broker_does_not_hold() -> None:
+    """The message waits here, and is then published without a delay."""
+    found = remedy(attempt(RunLater(), Trouble.DENIED, delay=20.0))
+    assert _steps(found) == (WaitHere(20.0), RunLater(Road.AT_ONCE))
+    assert _steps(remedy(attempt(RunLater(), Trouble.UNWRITABLE, delay=1e6)))[0] == WaitHere(MAX_WAIT_HERE_S)
+
+
+def test_an_attempt_that_cannot_be_published() -> None:
+    """The client is told, and the message dead-lettered: the task is not run again uncounted."""
+    story = "its next attempt cannot be published: the broker's words"
+    for step in (RunLater(Road.AT_ONCE), RunAgain(1)):
+        assert _steps(remedy(attempt(step, Trouble.DENIED))) == (StoreFailure(story, "TaskError"), Bury(story))
+
+
+def test_a_queue_that_is_full() -> None:
+    """It is tried for some seconds, then the broker holds the message, or the message waits here, and not for ever."""
+    assert isinstance(remedy(attempt(RunLater(), Trouble.FULL, waited=1.0)), Again)
+    assert _steps(remedy(attempt(RunLater(), Trouble.FULL, waited=5.0))) == (RunLater(Road.DETOUR),)
+    assert _steps(remedy(attempt(RunLater(Road.DETOUR), Trouble.DENIED))) == (RunLater(Road.NO_DETOUR),)
+    assert remedy(attempt(RunLater(Road.NO_DETOUR), Trouble.FULL, failures=20, waited=60.0)) == Again(5.0, is_held=True)
+    given_up = _steps(remedy(attempt(RunLater(Road.NO_DETOUR), Trouble.FULL, waited=ATTEMPT_GIVEN_UP_S)))
+    assert isinstance(given_up[-1], Bury)
+
+
+def test_what_is_not_known_counts_as_refused_in_the_end() -> None:
+    """An error without a known kind is tried some times, and then taken for a refusal."""
+    for failures in range(1, MAX_UNKNOWN):
+        assert isinstance(remedy(attempt(RunAgain(1), Trouble.UNKNOWN, failures=failures)), Again)
+    assert isinstance(remedy(attempt(RunAgain(1), Trouble.UNKNOWN, failures=MAX_UNKNOWN)), Instead)
