@@ -135,11 +135,17 @@ def integration(session: nox.Session) -> None:
     pytest(session, "tests/contract", "tests/integration")
 
 
+def chaos(session: nox.Session, *words: str) -> None:
+    """Run the chaos once for each kind of queue, with a seed of its own."""
+    for kind in ("quorum", "classic"):
+        run(session, "tests.faults.chaos", "--queues", kind, *words)
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Things are killed, cut and frozen; then all of that at once, drawn from a seed which is printed first."""
+    """Things are killed, cut and frozen; then all of that at once, drawn from seeds which are printed first."""
     pytest(session, "tests/faults")
-    run(session, "tests.faults.chaos")
+    chaos(session)
 
 
 @nox.session
@@ -165,6 +171,7 @@ def rabbitmq4(session: nox.Session) -> None:
     session.env["HPTEST_RABBITMQ"] = str(told).split()[-1]
     names = (f"tests/integration/test_{name}.py" for name in ("delay", "retries", "dlq"))
     pytest(session, "tests/contract", *names, "tests/faults/test_node.py", "tests/faults/test_cluster.py")
+    chaos(session, "--rabbitmq", "4")
 
 
 @nox.session

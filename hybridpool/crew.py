@@ -9,6 +9,7 @@ import attrs
 
 from hybridpool import events
 from hybridpool.child.frames import ChildOrders
+from hybridpool.events.children import POOL_ENDED
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.process import ProcessLane, Publishes
 from hybridpool.lanes.room import check_memory_is_readable, make_room
@@ -73,7 +74,7 @@ class Crew(anyio.AsyncContextManagerMixin):
             with anyio.CancelScope(shield=True):
                 await self._zygote.close()
             # Whatever ended the crew, nobody who waits for a call may wait for ever.
-            self.lane.abandon("the pool ended")
+            self.lane.abandon(POOL_ENDED)
 
     def make_room(self, size: int) -> None:
         """See to it that there are descriptors for so many children.

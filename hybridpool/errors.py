@@ -5,7 +5,7 @@ HybridpoolError
 ├── AppLoadError          the app named on the command line cannot be imported
 ├── TaskError             the task's own fault, as seen by whoever waits for it
 │   ├── NotRegistered     no task of that name
-│   ├── TaskRevoked       the task was not run: it had expired
+│   ├── TaskRevoked       the task was not run, or was stopped: it had expired, or somebody revoked it
 │   ├── RetriesExhausted  the task wanted another attempt, and had had all it may have
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
@@ -81,7 +81,7 @@ class NotRegistered(TaskError):
 
 
 class TaskRevoked(TaskError):
-    """The task was not run, because its time had passed or somebody revoked it."""
+    """The task was not run, because its time had passed or somebody revoked it; or it was stopped for that."""
 
 
 class RetriesExhausted(TaskError):

@@ -22,6 +22,8 @@ class Lost:
     peak: int = 0
     #: where to look for the cause; empty: nothing to add
     hint: str = ""
+    #: the death counts as one of the deliveries that the call may have; `policy.blame` decides
+    blamed: bool = True
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ class TaskOptions:
     """Options of one task; None means: as the worker's setting says."""
 
     name: str
-    #: acknowledge after the outcome is settled (at least once) or before the task starts (at most once)
+    #: acknowledge after the outcome is settled (at least once) or early, just before the task starts
     acks_late: bool | None = None
     ignore_result: bool | None = None
     #: how often it may be delivered when its child dies in it, before it is dead-lettered

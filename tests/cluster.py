@@ -14,7 +14,7 @@ from tests.rabbit import Node, speaks_amqp, wait_for
 #: seconds of silence after which nodes give each other up; the default of a minute is for networks that stutter
 SILENCE = 5
 #: seconds
-WHOLE_LIMIT = 40.0
+WHOLE_LIMIT = 120.0
 
 
 class Cluster:

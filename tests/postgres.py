@@ -21,9 +21,9 @@ from tests.rabbit import LOOK_AGAIN, wait_for
 
 USER = "shop"
 #: seconds
-BOOT_LIMIT = 30.0
-STOP_LIMIT = 15.0
-PATIENCE = 15.0
+BOOT_LIMIT = 90.0
+STOP_LIMIT = 60.0
+PATIENCE = 60.0
 
 
 class Postgres:

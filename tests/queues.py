@@ -56,6 +56,11 @@ class Desk:
         self.put(queue, plain, {"lang": "py", "task": task, "id": task_id, **headers})
         return task_id
 
+    def order(self, order: Mapping[str, Any]) -> None:
+        """Tell all workers something, as `celery control` does; they must have declared the exchange."""
+        message = amqp.Message(json.dumps(order).encode(), content_type="application/json", content_encoding="utf-8")
+        self._channel.basic_publish(message, exchange="celery.pidbox")
+
     def depth(self, queue: str) -> int:
         """Tell how many messages are ready; -1 if there is no such queue."""
         try:

@@ -25,8 +25,8 @@ PORTS = range(20000, 30000)
 #: set in the environment of all that tests start, so that strays are known (see conftest); nodes go without it
 MARK = "HPTEST_RUN"
 #: seconds
-BOOT_LIMIT = 45.0
-STOP_LIMIT = 30.0
+BOOT_LIMIT = 120.0
+STOP_LIMIT = 60.0
 LOOK_AGAIN = 0.02
 #: local only; and members of a cluster (of RabbitMQ 4.3) do not wait long for one that is gone with messages in hand
 ERL_ARGS = "-kernel inet_dist_use_interface {127,0,0,1} -rabbit consumer_disconnected_timeout 1000"
@@ -276,7 +276,7 @@ def free_ports(count: int) -> list[int]:
 def speaks_amqp(port: int) -> bool:
     """Tell whether a broker answers the AMQP header with a method frame; an open port alone says too little."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as link:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
             link.sendall(b"AMQP\x00\x00\x09\x01")
             return link.recv(1) == b"\x01"
     except OSError:

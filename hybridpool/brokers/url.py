@@ -5,11 +5,13 @@ is ``/`` (``amqp://host``, ``amqp://host/``, ``amqp://host//``), a slash inside 
 Several are written with ``;`` between them, and tried in turn.
 """
 
+import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
 
-from hybridpool.config.urls import split
+from hybridpool.child.printable import one_line
+from hybridpool.config.urls import fault, split, user_shown
 from hybridpool.errors import ConfigError
 
 #: port by scheme; Celery's spelling ``pyamqp`` is read as ``amqp``
@@ -17,6 +19,8 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 MEMORY = "memory"
 #: names in the query that mean TLS
 _TLS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
+#: names in the query that the client library reads as numbers
+_NUMBERS = ("heartbeat", "timeout")
 
 
 @attrs.frozen(kw_only=True)
@@ -26,7 +30,7 @@ class BrokerUrl:
     scheme: str
     host: str = "localhost"
     port: int = 0
-    user: str = "guest"
+    user: str = attrs.field(default="guest", repr=lambda user: repr(user_shown(user)))
     password: str = attrs.field(default="guest", repr=False)
     vhost: str = "/"
     query: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
@@ -37,7 +41,7 @@ class BrokerUrl:
         if self.scheme == MEMORY:
             return "memory://"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{self.user}:**@{host}:{self.port}/{self.vhost}"
+        return one_line(f"{self.scheme}://{user_shown(self.user)}:**@{host}:{self.port}/{self.vhost}")
 
 
 def parse_all(url: str, setting: str = "broker_url") -> tuple[BrokerUrl, ...]:
@@ -58,26 +62,20 @@ def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
     :raises ConfigError: if the scheme is not known or the URL has no usable host or port; the message is one line and
         quotes no part in which a password may stand.
     """
-    try:
-        parts = urlsplit(split(url)[0])
-        port = parts.port
-    except ValueError:
-        raise ConfigError(
-            f"{setting}: host or port cannot be read; special characters in a user or password must be percent-encoded"
-        ) from None
-    scheme = parts.scheme.removeprefix("py")
+    url = split(url)[0]
+    scheme = url.partition("://")[0].lower().removeprefix("py")
+    if "://" not in url or scheme not in (*PORTS, MEMORY):
+        named = f"scheme {scheme!r} is not known" if re.fullmatch("[a-z+]{1,20}", scheme) else "this is no URL"
+        raise ConfigError(f"{setting}: {named}; it must begin with amqp://, amqps:// or memory://")
+    if (wrong := fault(url)) is not None:
+        raise ConfigError(f"{setting}: {wrong}")
     if scheme == MEMORY:
         return BrokerUrl(scheme=MEMORY, host="")
-    if scheme not in PORTS:
-        raise ConfigError(
-            f"{setting}: scheme {parts.scheme!r} is not known; it must be amqp://, amqps:// or memory://"
-            if "://" in url
-            else f"{setting}: this is no URL; it must begin with amqp://, amqps:// or memory://"
-        )
-    if ";" in parts.path + parts.query:
-        # what follows may be another URL with a typing error in it, whose password would be taken for a name
-        raise ConfigError(f"{setting}: after a semicolon, a whole URL must follow; in a name it is written %3B")
-    found = _amqp(parts, scheme, port)
+    parts = urlsplit(url)
+    found = _amqp(parts, scheme, parts.port)
+    for name in _NUMBERS:
+        if not all(value.isdecimal() for given, value in found.query if given == name):
+            raise ConfigError(f"{setting}: {name} in the query must be a whole number of seconds")
     tls = [name for name, _ in found.query if name in _TLS]
     if tls and scheme == "amqp":
         raise ConfigError(f"{setting}: {tls[0]} is for TLS; write amqps:// in place of amqp://")

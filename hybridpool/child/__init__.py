@@ -11,6 +11,7 @@ parent holds. The parent reads `frames` and `wire` from here, since both ends mu
     loop      read a call, run it, answer
     payload   bytes ⇄ arguments and results
     voice     what user code logs and prints, in whole lines
+    printable text of strangers, fit for a log and a terminal
     context   what a task can know about itself
     memory    what a child owns itself, unshared
     guard     process group, signals, death of the parent

@@ -138,6 +138,8 @@ class Child:
         #: a call has run since the process was put in order; and when that is due between two calls
         self._is_used = True
         self._restore_at = 0.0
+        #: tasks after whose first run the process was as before
+        self._tidy: set[str] = set()
 
     def close(self) -> None:
         """Let go of what it has beside the channel, where the process goes on without it."""
@@ -280,9 +282,10 @@ class Child:
             self._is_used = False
         return self._read()
 
-    def _restore_all(self, state: ProcessState) -> None:
-        state.restore_all()
+    def _restore_all(self, state: ProcessState) -> bool:
+        changed = state.restore_all()
         self._restore_at = self._clock() + _RESTORE_EVERY_S
+        return changed
 
     def _serve(self, call: Call, run: Runs, gauge: Gauge, after_each: Callable[[], None], state: ProcessState) -> None:
         most = self.rules.get(call.task, DEFAULT).max_retries
@@ -309,7 +312,11 @@ class Child:
             _end_copy(outcome)
         ended = self._clock()
         self._conclude(call, outcome, ended - started, ended, gauge, after_each, state)
-        if ended > self._restore_at:
+        if call.task not in self._tidy:
+            # Its first run here, or it has left something before: then no other runs before all is put back.
+            if not self._restore_all(state):
+                self._tidy.add(call.task)
+        elif ended > self._restore_at:
             self._restore_all(state)
 
     def _conclude(

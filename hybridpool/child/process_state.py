@@ -78,44 +78,63 @@ class ProcessState:
         self._rare_limits = [(limit, resource.getrlimit(limit)) for limit in _RARE_LIMITS]
         self._recursion_limit = sys.getrecursionlimit()
 
-    def restore(self) -> None:
+    def restore(self) -> bool:
         """Make the process so again, as far as tasks often change it, or as the next task may die of it.
 
         What cannot be put back, say a limit that only root may raise, stays.
+
+        :returns: whether anything was different.
         """
+        changed = False
         if list(map(get_handler, _NUMBERS)) != self._handlers:
+            changed = True
             self._restore_handlers()
         # Always: `faulthandler.register` takes it without Python's knowing.
         set_handler(self._attention, self._own[self._attention])
-        _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
-        if self._stops_alarm:
-            _signal.setitimer(signal.ITIMER_REAL, 0)
-        os.umask(self._mode_mask)
+        if _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked) != self._blocked:
+            changed = True
+        if self._stops_alarm and _signal.setitimer(signal.ITIMER_REAL, 0)[0]:
+            changed = True
+        if os.umask(self._mode_mask) != self._mode_mask:
+            changed = True
         if _folder() != self._folder:
+            changed = True
             self._restore_folder()
         for limit, values in self._limits:
             if resource.getrlimit(limit) != values:
+                changed = True
                 _restore_limit(limit, values)
         if sys.getrecursionlimit() != self._recursion_limit:
+            changed = True
             sys.setrecursionlimit(self._recursion_limit)
+        return changed
 
-    def restore_all(self) -> None:
-        """Make the process so again, and look for rare changes too."""
-        self.restore()
+    def restore_all(self) -> bool:
+        """Make the process so again, and look for rare changes too; as `restore`."""
+        changed = self.restore()
         for timer in self._rare_timers:
-            _signal.setitimer(timer, 0)
+            if _signal.setitimer(timer, 0)[0]:
+                changed = True
         for limit, values in self._rare_limits:
             if resource.getrlimit(limit) != values:
+                changed = True
                 _restore_limit(limit, values)
         for descriptor in _STANDARD:
-            _keep_open(descriptor)
+            if _keep_open(descriptor):
+                changed = True
+        return changed
 
     def _restore_handlers(self) -> None:
-        for number, handler in zip(_NUMBERS, self._handlers, strict=True):
+        for at, (number, handler) in enumerate(zip(_NUMBERS, self._handlers, strict=True)):
             now = get_handler(number)
             is_plain = now in (signal.SIG_IGN, signal.SIG_DFL)
-            if now != handler and handler is not None and (is_plain or number in self._own):
+            if now == handler:
+                continue
+            if handler is not None and (is_plain or number in self._own):
                 set_handler(number, handler)
+            else:
+                # A function: a library may have set it up once and for all.
+                self._handlers[at] = now
 
     def _restore_folder(self) -> None:
         if self._folder is None or (_folder() is not None and _folder_id() == self._folder_id):
@@ -154,17 +173,25 @@ def _restore_limit(limit: int, values: tuple[int, int]) -> None:
         return
 
 
-def _keep_open(descriptor: int) -> None:
-    """Put the null device where a standard descriptor was closed: the next file would come there, and be printed to."""
+def _keep_open(descriptor: int) -> bool:
+    """Put the null device where a standard descriptor was closed: the next file would come there, and be printed to.
+
+    :returns: whether it was closed.
+    """
     try:
         fcntl.fcntl(descriptor, fcntl.F_GETFD)
     except OSError:
-        try:
-            null = os.open(os.devnull, os.O_RDWR)
-        except OSError:
-            return
-        if null != descriptor:
-            os.dup2(null, descriptor)
-            os.close(null)
-        else:
-            os.set_inheritable(descriptor, True)
+        pass
+    else:
+        return False
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        # None is left.
+        return True
+    if null == descriptor:
+        os.set_inheritable(descriptor, True)
+    else:
+        os.dup2(null, descriptor)
+        os.close(null)
+    return True

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Final
 
+from hybridpool.child import printable
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.printing import MAX_RECORD_CHARS, Lines, PrintedStream, write_whole
-from hybridpool.child.words import plain
 
 Say = Callable[[str], None]
 
@@ -56,7 +56,7 @@ class SayHandler(logging.Handler):
             line = self._say_mistake(record, error)
         if len(line) > MAX_RECORD_CHARS:
             line = f"{line[:MAX_RECORD_CHARS]}… ({len(line) - MAX_RECORD_CHARS} characters more)"
-        line = plain(line) + "\n"
+        line = printable.record(line) + "\n"
         if os.getpid() == self._pid:
             self._say(line)
         else:

@@ -47,6 +47,16 @@ def described(error: BaseException) -> str:
         return shown(error)
 
 
+def annotate(error: BaseException, note: str) -> bool:
+    """Add a note to an exception of a user's type; False if it takes none."""
+    try:
+        error.add_note(note)
+    except Exception:
+        # Its own __getattr__, or what it has in place of `__notes__`.
+        return False
+    return True
+
+
 def plain(text: str) -> str:
     """Return text that has a UTF-8 form: lone surrogates, as in odd file names, are written out as escapes."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()

@@ -4,6 +4,7 @@ import platform
 import time
 
 from hybridpool import __version__
+from hybridpool.child.printable import one_line
 from hybridpool.config import masked
 from hybridpool.worker import Prepared
 
@@ -29,18 +30,20 @@ _LAYOUT = """
 
 
 def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
-    """Draw the banner. It never shows a password."""
+    """Draw the banner. It never shows a password, nor a control character in a name."""
     settings, sizes = prepared.resolved.settings, prepared.range
     size = f"{sizes.start}" if sizes.floor == sizes.ceiling else f"{{min={sizes.floor}, max={sizes.ceiling}}}"
     return _LAYOUT.format(
-        node=prepared.node,
+        node=one_line(prepared.node),
         version=__version__,
         system=platform.platform(),
         now=time.strftime("%Y-%m-%d %H:%M:%S"),
-        app=prepared.app,
+        app=one_line(prepared.app),
         transport=masked(settings.broker_url),
         results=masked(settings.result_backend) if settings.result_backend else "disabled://",
         concurrency=f"{size} ({settings.worker_pool}): {sizes.why}",
-        queues="\n".join(f"                .> {queue:<16} exchange=(default) key={queue}" for queue in queues),
-        tasks="\n".join(f"  . {name}" for name in sorted(prepared.tasks)),
+        queues="\n".join(
+            f"                .> {queue:<16} exchange=(default) key={queue}" for queue in map(one_line, queues)
+        ),
+        tasks="\n".join(f"  . {one_line(name)}" for name in sorted(prepared.tasks)),
     )

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridpool import events
+from hybridpool.child.printable import one_line
 from hybridpool.child.voice import FORMAT
 from hybridpool.monitor import log
 
@@ -90,7 +91,7 @@ class Picture(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line of the log; of a traceback only what it is about."""
         record.processName = getattr(record, "child", None) or record.processName
-        self._say(self.format(record).partition("\n")[0])
+        self._say(one_line(self.format(record).partition("\n")[0]))
 
     def _say(self, text: str) -> None:
         self._lines.extend(text.splitlines())

@@ -34,6 +34,8 @@ from hybridpool.protocol.dead import dead_queue
 _BROKER_PATIENCE: Final = 4.0
 _RESULT_PATIENCE: Final = 60.0
 _IDLE: Final = 1.0
+#: on a busy machine
+_SHRINK_PATIENCE: Final = 30.0
 _PULSE: Final = 0.01
 _FLOOR, _CEILING = 1, 3
 #: exit code
@@ -150,7 +152,7 @@ async def _shrunk(tally: Tally, bus: events.Bus) -> None:
 
     bus.subscribe(hear)
     if tally.scaled and tally.scaled[-1][1] > _FLOOR:
-        with anyio.move_on_after(_IDLE + 3):
+        with anyio.move_on_after(_SHRINK_PATIENCE):
             await is_shrunk.wait()
     bus.unsubscribe(hear)
 

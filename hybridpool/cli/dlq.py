@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hybridpool.child.printable import one_line
 from hybridpool.cli.options import layer_of, setting_options
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def purge(ids: tuple[str, ...], is_all: bool, is_sure: bool, **params: object) -
     if not is_sure:
         if not sys.stdin.isatty():
             raise click.UsageError("purge deletes for ever, and nobody can be asked here; say --yes")
-        what = "all dead letters" if is_all else f"the dead letters {', '.join(ids)}"
+        what = "all dead letters" if is_all else f"the dead letters {one_line(', '.join(ids))}"
         if not click.confirm(f"Delete {what} for ever?", err=True):
             return 1
     from hybridpool.cli import dlq_work

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from hybridpool.child.codec import JSON, PICKLE
+from hybridpool.child.printable import one_line
 from hybridpool.protocol.letter import Letter
 
 _HEADINGS = ("ID", "TASK", "QUEUE", "WHEN (UTC)", "DEATHS", "REASON")
@@ -82,7 +83,7 @@ def body(letter: Letter, data: bytes) -> str:
 
 def plain(text: str) -> str:
     """Return the text on one line, with what is not printable written as in Python."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return one_line(text)
 
 
 def _value(value: object) -> str:

@@ -89,9 +89,9 @@ def replay(place: Place, ids: Sequence[str], to: str | None) -> int:
                 raise
             except BrokerError as error:
                 failed += 1
-                click.echo(f"{view.name(one.letter)} stays in {one.letter.dead}: {error}", err=True)
+                click.echo(f"{view.name(one.letter)} stays in {one.letter.dead}: {view.plain(str(error))}", err=True)
             else:
-                click.echo(f"{view.name(one.letter)} sent to {queue}")
+                click.echo(f"{view.name(one.letter)} sent to {view.plain(queue)}")
         if not chosen:
             click.echo(NONE)
         return 1 if failed else 0

@@ -4,17 +4,22 @@ Exit codes: 0 all is well; 1 the command failed; 2 the command line is wrong; 13
 """
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 import click
 
+from hybridpool.child import printable
 from hybridpool.child.descriptors import open_standard_descriptors
 from hybridpool.cli.demo import demo
 from hybridpool.cli.dlq import dlq
 from hybridpool.cli.options import setting_options
+from hybridpool.cli.title import hide_passwords
 from hybridpool.cli.worker import APP_HELP, worker
-from hybridpool.config import APP_VARIABLE, nearest
-from hybridpool.errors import AppLoadError, HybridpoolError
+from hybridpool.config import APP_VARIABLE, celery_names
+from hybridpool.config.nearest import hint
+from hybridpool.config.urls import without_logins
+from hybridpool.errors import AppLoadError, BrokerError, ConfigError, HybridpoolError
 
 
 class Commands(click.Group):
@@ -29,13 +34,14 @@ class Commands(click.Group):
         """
         name = args[0]
         if name not in self.commands:
-            raise click.UsageError(f"no such command {name}{_meant(name, self.commands, ctx)}", ctx)
+            raise click.UsageError(
+                f"no such command {name}{_meant(name, self.commands, celery_names.COMMANDS, ctx)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 
-def _meant(name: str, known: Iterable[str], ctx: click.Context) -> str:
-    near = nearest(name, known)
-    return f"; did you mean {near}?" if near else f"; see {ctx.command_path} --help"
+def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.Context) -> str:
+    return hint(name, known, celerys) or f"; see {ctx.command_path} --help"
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
@@ -92,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: without the program's name; by default this process's own.
     """
     open_standard_descriptors()
+    if argv is None:
+        # At once: what is imported for a command takes a while.
+        hide_passwords(sys.orig_argv)
     try:
         code = cli.main(None if argv is None else list(argv), PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as empty:
@@ -104,21 +113,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except AppLoadError as broken:
         if broken.details:
-            click.echo(broken.details.rstrip(), err=True)
-        _complain(str(broken))
+            click.echo(printable.lines(broken.details.rstrip()), err=True)
+        _complain(without_logins(str(broken)))
+        return 1
+    except (ConfigError, BrokerError) as failed:
+        # they show URLs, masked
+        _complain(str(failed))
         return 1
     except HybridpoolError as failed:
-        _complain(str(failed))
+        _complain(without_logins(str(failed)))
         return 1
     return code if isinstance(code, int) else 0
 
 
 def _complain(text: str) -> None:
-    click.echo(f"{PROGRAM}: {text}", err=True)
+    click.echo(printable.one_line(f"{PROGRAM}: {text}"), err=True)
 
 
 def _usage_line(wrong: click.UsageError) -> str:
-    """What is wrong with the command line, on one line, with what was probably meant."""
+    """What is wrong with the command line, on one line, with what was probably meant; no password that it quotes."""
+    return without_logins(_usage_fault(wrong))
+
+
+def _usage_fault(wrong: click.UsageError) -> str:
     if not isinstance(wrong, click.NoSuchOption) or wrong.ctx is None:
         return " ".join(wrong.format_message().split())
     name = wrong.option_name
@@ -126,7 +143,7 @@ def _usage_line(wrong: click.UsageError) -> str:
         owners = [owner for owner, command in wrong.ctx.command.commands.items() if name in _options(command)]
         if owners:
             return f"{name} is an option of the command {owners[0]}; write it after {owners[0]}"
-    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), wrong.ctx)}"
+    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), celery_names.COMMAND_OPTIONS, wrong.ctx)}"
 
 
 def _options(command: click.Command) -> list[str]:

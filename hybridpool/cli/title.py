@@ -1,14 +1,13 @@
 """What `ps` shows of this process: passwords on its command line are masked, where that can be done."""
 
-import re
 from collections.abc import Sequence
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
+from hybridpool.config.urls import without_logins
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
     """Return the words of a command line without the passwords of URLs."""
-    return [_PASSWORD.sub(r"\1:**@", word) for word in words]
+    return [without_logins(word) for word in words]
 
 
 def hide_passwords(words: Sequence[str]) -> bool:

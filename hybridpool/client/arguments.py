@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
 
 from hybridpool.child.rules import Rules
-from hybridpool.config.nearest import nearest
+from hybridpool.config import celery_names
+from hybridpool.config.nearest import hint
 from hybridpool.config.units import BadValue, boolean, seconds, some_seconds, whole
 from hybridpool.errors import ConfigError
 from hybridpool.task import TaskOptions
@@ -52,8 +53,8 @@ def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Ru
     options: dict[str, Any] = dict(given)
     for name in options:
         if name not in _NAMES:
-            near = nearest(name, _NAMES)
-            raise ConfigError(f"{name!r} is no option of a task" + (f"; did you mean {near!r}?" if near else ""))
+            meant = hint(name, _NAMES, celery_names.TASK_OPTIONS, quoted=True)
+            raise ConfigError(f"{name!r} is no option of a task{meant}")
     return _for_parent(options), _for_children(options, bind=bind)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool.child.context import Running, current_task
 from hybridpool.client.calls import CALL_OPTIONS, CallOptions, Task
-from hybridpool.config import Conf, Settings, environment_layer, nearest, resolve
+from hybridpool.config import Conf, Settings, celery_names, environment_layer, resolve
+from hybridpool.config.nearest import hint
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.task import TaskOptions
 
@@ -202,8 +203,8 @@ def _options(plain: dict[str, Any]) -> CallOptions:
         return _NO_OPTIONS
     for option in plain:
         if option not in CALL_OPTIONS:
-            near = nearest(option, CALL_OPTIONS)
-            raise TypeError(f"{option!r} is no option of a call" + (f"; did you mean {near!r}?" if near else ""))
+            meant = hint(option, CALL_OPTIONS, celery_names.CALL_OPTIONS, quoted=True)
+            raise TypeError(f"{option!r} is no option of a call{meant}")
     return CallOptions(**plain)
 
 

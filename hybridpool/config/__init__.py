@@ -4,6 +4,7 @@
     urls, names          parsers: URLs (and how they are shown without passwords), names of queues, modules, nodes
     cpus                 how many CPUs this process may use
     nearest              what somebody who mistyped a name meant
+    celery_names         names that Celery has and hybridpool has not
     settings, row        THE table, and `Settings`, the effective values
     layers               sources over each other: command line, environment, app.conf, App(...), default
     conf                 `app.conf`

@@ -11,11 +11,12 @@ from types import MappingProxyType
 
 import attrs
 
+from hybridpool.config import celery_names
 from hybridpool.config.cpus import usable_cpus
 from hybridpool.config.nearest import nearest
 from hybridpool.config.settings import SETTINGS, Settings
 from hybridpool.config.units import BadValue
-from hybridpool.config.urls import masked
+from hybridpool.config.urls import masked, without_logins
 from hybridpool.errors import ConfigError
 
 #: says how a source names a setting: "--concurrency", "HYBRIDPOOL_WORKER_CONCURRENCY", …
@@ -75,15 +76,22 @@ def checked(name: str, value: object, label: Label) -> object:
 
 def unknown(name: str, label: Label) -> str:
     """Make the message for a name that is no setting, in the words of its source."""
+    if name in celery_names.SETTINGS:
+        return f"{label(name)}: Celery has this setting; it is not there yet"
     near = nearest(name, SETTINGS)
     return f"{label(name)} is not a setting" + (f"; did you mean {label(near)}?" if near else "")
 
 
 def _shown(value: object) -> str:
     """A value on one line, and not a long one; text in quotes only where they help."""
-    if isinstance(value, str) and re.fullmatch(r"[\w.,:;/+%@-]{1,80}", value):
-        return value
-    text = repr(value)
+    if isinstance(value, str):
+        # somebody may have given the broker's URL to the wrong setting
+        value = without_logins(value)
+        if re.fullmatch(r"[\w.,:;/+%@-]{1,80}", value):
+            return value
+        text = repr(value)
+    else:
+        text = without_logins(repr(value))
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
@@ -136,8 +144,10 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     }
     for suffix in ours:
         if suffix != suffix.upper() or suffix.lower() not in SETTINGS:
-            near = nearest(f"{PREFIX}{suffix}".upper(), [APP_VARIABLE, *map(environment_label, SETTINGS)])
-            meant = f"; did you mean {near}?" if near else ""
+            if suffix.lower() in celery_names.SETTINGS:
+                raise ConfigError(unknown(suffix.lower(), environment_label))
+            near = nearest(suffix, ["app", *SETTINGS])
+            meant = f"; did you mean {environment_label(near)}?" if near else ""
             raise ConfigError(f"{PREFIX}{suffix} is not a setting{meant}")
     return _layer({suffix.lower(): value for suffix, value in ours.items() if value.strip()}, environment_label)
 

@@ -3,6 +3,7 @@
 import re
 
 from hybridpool.config.units import BadValue
+from hybridpool.config.urls import without_logins
 
 _ESCAPE = re.compile(r"%(.?)", re.DOTALL)
 
@@ -10,10 +11,10 @@ _ESCAPE = re.compile(r"%(.?)", re.DOTALL)
 def text(value: object) -> str:
     """Check a printable, non-empty text, and strip it.
 
-    :raises BadValue: if it is not text, empty or holds control characters.
+    :raises BadValue: if it is not text, empty, holds control characters or looks like a URL with a login.
     """
     found = value.strip() if isinstance(value, str) else ""
-    if not found or not found.isprintable():
+    if not found or not found.isprintable() or _may_be_login(found):
         raise BadValue("a text without control characters")
     return found
 
@@ -23,10 +24,12 @@ def queue_name(value: object) -> str:
 
     AMQP allows 255 bytes; five stay free for the name of its dead-letter queue, which ends in ".dead".
 
-    :raises BadValue: if it is empty, too long, unprintable, or begins with "amq.", which only the broker may do.
+    :raises BadValue: if it is empty, too long, unprintable, begins with "amq.", which only the broker may do, or is a
+        URL with a login: names are shown everywhere.
     """
     name = value.strip() if isinstance(value, str) else ""
-    if not name.isprintable() or not 0 < len(name.encode(errors="replace")) <= 250 or name.startswith("amq."):
+    is_fit = name.isprintable() and 0 < len(name.encode(errors="replace")) <= 250 and not name.startswith("amq.")
+    if not is_fit or _may_be_login(name):
         raise BadValue('a queue\'s name of 1 to 250 bytes that does not begin with "amq."')
     return name
 
@@ -45,11 +48,11 @@ def module_name(value: object) -> str:
 def node_pattern(value: object) -> str:
     """Check a pattern for `node_name`.
 
-    :raises BadValue: if it is empty, has a space, or an escape other than %h, %n, %d and %%.
+    :raises BadValue: if it is empty, has a space, an escape other than %h, %n, %d and %%, or is a URL with a login.
     """
     pattern = value.strip() if isinstance(value, str) else ""
     known = all(escape in {"h", "n", "d", "%"} for escape in _ESCAPE.findall(pattern))
-    if not pattern or not pattern.isprintable() or " " in pattern or not known:
+    if not pattern or not pattern.isprintable() or " " in pattern or not known or _may_be_login(pattern):
         raise BadValue("a node's name such as celery@%h (%h: host, %n: its first part, %d: its domain, %%: %)")
     return pattern
 
@@ -65,3 +68,7 @@ def node_name(pattern: str, host: str) -> str:
     values = {"h": host, "n": name, "d": domain, "%": "%"}
     expanded = _ESCAPE.sub(lambda match: values.get(match[1], match[0]), pattern)
     return expanded if "@" in expanded else f"celery@{expanded}"
+
+
+def _may_be_login(name: str) -> bool:
+    return "://" in name and without_logins(name) != name

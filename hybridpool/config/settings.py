@@ -111,7 +111,7 @@ class Settings:
         units.boolean, False, "Hold only messages that can start now, whatever the multiplier.",
         kind=MESSAGES, opts="--disable-prefetch")
     task_acks_late: bool = setting(
-        units.boolean, True, "Acknowledge after the task (at least once), or before (at most once).",
+        units.boolean, True, "Acknowledge after the task (at least once), or early: just before it.",
         kind=MESSAGES, opts="--acks-late")
     task_max_deliveries: int = setting(
         units.whole(1), 3, "Give up on a message whose child died so many times.",

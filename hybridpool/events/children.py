@@ -1,5 +1,7 @@
 """Facts about children, the zygote and the pool."""
 
+from typing import Final
+
 import attrs
 
 
@@ -33,6 +35,10 @@ class ChildGone:
     cause: str
     #: it was told to go
     expected: bool
+
+
+#: the cause of those that were still there when their pool ended
+POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen

@@ -310,6 +310,11 @@ class Link:
         self._mailbox.drain()
         return self._slate.read()[1]
 
+    def at_work(self) -> list[Job]:
+        """After `last_words`: the call that dies with it, if it was at work on one."""
+        began = self._slate.at_work
+        return [job for seq, job in self.in_hand if seq <= began]
+
     def bury(self) -> tuple[list[Job], list[Job]]:
         """After `last_words`: let go of the channel.
 

@@ -21,6 +21,7 @@ from hybridpool.lanes.link import Breaks, CannotGive, Hears, Link
 from hybridpool.lanes.room import why_no_room
 from hybridpool.lanes.zygote import News, describe_exit
 from hybridpool.outcome import Lost
+from hybridpool.policy.blame import LetOff
 from hybridpool.policy.lifecycle import State
 from hybridpool.policy.recycle import RecycleLimits, allot
 
@@ -69,6 +70,9 @@ class Nursery:
         self.clock = clock
         self._zygote: Forks | None = None
         self._by_pid: dict[int, Link] = {}
+        #: the zygote was killed because it did not answer
+        self._killed_zygote = False
+        self._let_off = LetOff()
         self._ordered = 0
         #: children by name, from the order to fork to the burial
         self.links: dict[str, Link] = {}
@@ -134,6 +138,7 @@ class Nursery:
         if link.pid:
             self.kill(link)
         elif self._zygote is not None:
+            self._killed_zygote = True
             self._zygote.die()
 
     def hear_zygote(self, news: News) -> None:
@@ -160,12 +165,28 @@ class Nursery:
         self._zygote = None
         for link in list(self.links.values()):
             link.retired_because = link.retired_because or "its zygote died"
-            self._bury(link, Lost(f"its zygote died: {cause}", link.name))
+            self._hear_out(link)
+        dead = list(self.links.values())
+        suspects = [job.id for link in dead for job in link.at_work()]
+        blamed = self._let_off.blamed(suspects, killed_by_us=self._killed_zygote)
+        self._killed_zygote = False
+        for link in dead:
+            is_blamed = any(job.id in blamed for job in link.at_work())
+            self._bury(link, Lost(f"its zygote died: {cause}", link.name, blamed=is_blamed))
         # Only now: last words may have told a pid that was not known yet.
         pids = list(self._by_pid)
         self._by_pid.clear()
         self.changed.ring()
         return pids
+
+    def end(self, cause: str) -> None:
+        """There are no children any more, because the pool ended."""
+        self._zygote = None
+        for link in list(self.links.values()):
+            link.retired_because = link.retired_because or cause
+            self._bury(link, Lost(cause, link.name))
+        self._by_pid.clear()
+        self.changed.ring()
 
     def _know(self, link: Link, pid: int) -> None:
         """Learn a child's pid, from whichever of zygote and child is heard first."""
@@ -203,11 +224,15 @@ class Nursery:
                     pass
         self._hears(link, said)
 
-    def _bury(self, link: Link, death: Lost) -> None:
-        cause = death.cause
+    def _hear_out(self, link: Link) -> None:
+        """Hear what a dead child still had to say."""
         words = link.last_words()
         if words:
             self._hears(link, words)
+
+    def _bury(self, link: Link, death: Lost) -> None:
+        cause = death.cause
+        self._hear_out(link)
         back, lost = link.bury()
         del self.links[link.name]
         expected = link.retired_because is not None

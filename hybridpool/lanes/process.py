@@ -92,7 +92,7 @@ class ProcessLane:
     def abandon(self, cause: str) -> None:
         """End every call as lost: there are no children any more."""
         self._closed = True
-        self.nursery.lose_zygote(cause)
+        self.nursery.end(cause)
         # Only now: calls that children had not begun have come back.
         for job in self.take_back():
             job.on_done(job, Lost(cause, ""), "", 0.0)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
 from hybridpool import events
+from hybridpool.child import printable
+from hybridpool.child.printable import one_line
 from hybridpool.child.voice import FORMAT
-from hybridpool.monitor.quick import QuickLines, one_line
+from hybridpool.events.children import POOL_ENDED
+from hybridpool.monitor.quick import QuickLines
 from hybridpool.monitor.sink import Sink
 
 log = logging.getLogger("hybridpool.worker")
@@ -38,7 +41,8 @@ class _SinkHandler(logging.Handler):
             record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
             record.exc_info = record.exc_text = None
             line = self.format(record)
-        self._sink.write(line + "\n")
+        # the one place where `logging` writes: whatever a text holds, it is one record
+        self._sink.write(printable.record(line) + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
@@ -199,7 +203,7 @@ def _child_line(fact: events.Fact) -> None:
         case events.ChildRetired(child, pid, reason):
             _say(INFO, "%s (pid %d) retires: %s", child, pid, reason)
         case events.ChildGone(child, pid, cause, expected):
-            level = logging.ERROR if not expected else logging.DEBUG if cause == "exit code 0" else logging.WARNING
+            level = ERROR if not expected else DEBUG if cause in ("exit code 0", POOL_ENDED) else WARNING
             _say(level, "Process %r pid:%d exited with %r", child, pid, cause)
         case events.BirthFailed(_, cause, retry_in):
             _say(ERROR, "Children fail early: %s; the next one is tried in %.1f s", Whole(cause), retry_in)

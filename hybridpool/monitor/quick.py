@@ -4,15 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from hybridpool.child.printable import one_line
 from hybridpool.child.voice import FORMAT
-
-#: what str.splitlines takes for the end of a line
-_LINE_ENDS = str.maketrans({end: repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"})
-
-
-def one_line(text: str) -> str:
-    """Return text without line ends: they are written out. What a sender chose must not look like a line of ours."""
-    return text if text.isprintable() else text.translate(_LINE_ENDS)
 
 
 class QuickLines:

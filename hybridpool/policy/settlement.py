@@ -114,6 +114,8 @@ def settle(outcome: Outcome, terms: Terms, *, lost_before: int, acknowledged: bo
             return store
         case Lost() if stopping:
             return (_BACK,)
+        case Lost(blamed=False):
+            return (RunAgain(lost_before), _ACK)
         case Lost(cause=cause):
             attempt = lost_before + 1
             if attempt < terms.max_deliveries:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, cast
 from hybridpool import errors
 from hybridpool.child import bulk, codec, functions
 from hybridpool.child.bulk import Bulk
+from hybridpool.child.words import annotate
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
@@ -221,7 +222,9 @@ def _rebuilt(name: str, raised: Raised) -> BaseException:
         error = errors.TimeLimitExceeded(f"{name} ran over its soft time limit of {error.args[0]:g} s")
     if not isinstance(error, BaseException):
         error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
-    error.add_note(f"\nIn the child:\n{raised.traceback}")
+    if not annotate(error, f"\nIn the child:\n{raised.traceback}"):
+        error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
+        error.add_note(f"\nIn the child:\n{raised.traceback}")
     return error
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from hybridpool import errors
 from hybridpool.child import codec
+from hybridpool.child.words import annotate
 from hybridpool.message import Head
 from hybridpool.outcome import (
     Cancelled,
@@ -169,8 +170,8 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
     error = None if (kind, module) == _REJECTED else _known(kind, module, arguments)
     if error is None:
         error = errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback or "")
-    if traceback:
-        error.add_note(f"\nIn the child:\n{traceback}")
+    if traceback and not annotate(error, f"\nIn the child:\n{traceback}"):
+        return errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback)
     return error
 
 

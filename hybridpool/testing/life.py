@@ -33,7 +33,7 @@ from hybridpool.testing.plan import ChildPlan, Step
 from hybridpool.testing.world import Fate, World
 
 #: how many messages a thread has each time a call wakes it, and how often one is a call
-_MESSAGES_OF_A_THREAD: Final = 16
+_MESSAGES_OF_A_THREAD: Final = 8
 _ENQUEUES: Final = 0.2
 #: virtual seconds within which a thread is answered, and how often it looks
 _ANSWERED_WITHIN_S: Final = 0.05

@@ -138,7 +138,7 @@ class Dice:
             scale=ScaleLimits(floor=size, ceiling=ceiling, idle=chance.choice((0.05, 1.0))) if is_scaled else None,
             birth_timeout=chance.choice((0.5, 3.0)),
             calls=self._burst(span, is_calm=is_calm)
-            if chance.random() < 0.1
+            if chance.random() < 0.08
             else [self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))],
             resizes=[] if is_calm or is_scaled else self._moments(span, partial(chance.randint, 1, 4)),
             jumps=[] if is_calm else self._moments(span, partial(chance.choice, (0.01, 0.7, 60.0))),
@@ -163,7 +163,7 @@ class Dice:
             farewell=chance.choice((0.0, 0.002, 2.0 if self.is_struck(fault) else 0.0)),
             dies_retiring=self.is_struck(fault),
             dawdles=chance.choice((0.0, 0.05, 0.3)),
-            chatters=chance.random() < 0.5,
+            chatters=chance.random() < 0.3,
         )
 
     def is_struck(self, fault: float) -> bool:
@@ -180,7 +180,7 @@ class Dice:
 
     def _burst(self, span: float, *, is_calm: bool) -> list[CallPlan]:
         """Many calls so short that they lie in a channel together: outcomes wait for company, and threads interfere."""
-        calls = [self._call(number, span, is_calm=is_calm) for number in range(self._chance.randint(40, 80))]
+        calls = [self._call(number, span, is_calm=is_calm) for number in range(self._chance.randint(30, 60))]
         for call in calls:
             if call.number % 20:
                 call.task, call.seconds, call.is_alone = "brief-1", self._chance.uniform(0, 0.0005), False

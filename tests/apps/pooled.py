@@ -2,6 +2,7 @@
 # ruff: noqa: T201  printing is what one of these tasks is for
 
 import gc
+import logging
 import os
 import random
 import signal
@@ -64,10 +65,16 @@ def hold_at(gate: str, then: str = "") -> str:
 
 @app.task(name="outlast")
 def outlast(seconds: float, then: str = "") -> str:
-    """Be busy so long, whatever is raised meanwhile; say what was."""
-    heard, end = "nothing", time.monotonic() + seconds
+    """Be busy so long, whatever is raised meanwhile; say what was.
+
+    :param then: not empty: go on whatever is raised, and log one line when that holds.
+    """
+    heard, end, said = "nothing", time.monotonic() + seconds, not then
     while time.monotonic() < end:
         try:
+            if not said:
+                said = True
+                logging.getLogger("pooled").warning("begun")
             time.sleep(end - time.monotonic())
         except BaseException as error:
             heard = repr(error)

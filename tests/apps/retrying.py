@@ -98,7 +98,7 @@ def by_hand(journal: str) -> None:
     raise Retry(Away("by hand"))
 
 
-@app.task(autoretry_for=(SoftTimeLimitExceeded,), default_retry_delay=0, soft_time_limit=0.2)
+@app.task(autoretry_for=(SoftTimeLimitExceeded,), default_retry_delay=0, soft_time_limit=3)
 def too_slow(journal: str, gate: str) -> str:
     """Be too slow the first time."""
     if len(attempted(journal)) == 1:

@@ -202,6 +202,13 @@ def take_logging_and_streams() -> None:
 
 
 @app.task
+def talk(text: str) -> None:
+    """Print it and log it."""
+    print(text)
+    log.warning("%s", text)
+
+
+@app.task
 def enqueue_another(path: str) -> str:
     """Send another task from inside a task, through the parent."""
     return note.delay(path, "second").id

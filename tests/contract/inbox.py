@@ -13,7 +13,7 @@ from hybridpool.events import Fact
 from hybridpool.message import Delivery
 
 #: seconds; a test that waits longer for anything has failed
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 Item = TypeVar("Item")
 Kind = TypeVar("Kind")

@@ -459,9 +459,9 @@ async def test_left_is_unavailable(opened: Open, facts: Facts, queue_name: str) 
 async def test_leaves_at_once(opened: Open, facts: Facts) -> None:
     """A worker that is told to stop before it has connected would stay."""
     async with AsyncExitStack() as stack:
-        with anyio.fail_after(1):
+        with anyio.fail_after(PATIENCE):
             await stack.enter_async_context(opened(facts))
-    with anyio.fail_after(1):
+    with anyio.fail_after(PATIENCE):
         await stack.aclose()
 
 

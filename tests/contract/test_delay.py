@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 #: seconds by which the broker's clock and ours, both in whole milliseconds, may differ over a delay
 ROUNDING = 0.02
 #: seconds for what waits for a node's boot
-BOOT = 45.0
+BOOT = 120.0
 #: more than RabbitMQ keeps under way from one queue to the next
 MANY = 100
 
@@ -103,7 +103,7 @@ async def test_in_the_order_of_their_times(broker: Broker, queue_name: str) -> N
     await broker.consume(queue_name, 0, inbox)
     async with anyio.create_task_group() as group:
         for number in range(MANY):
-            group.start_soon(broker.publish, delayed(queue_name, 4, b"later %d" % number))
+            group.start_soon(broker.publish, delayed(queue_name, 10, b"later %d" % number))
             group.start_soon(broker.publish, delayed(queue_name, 1, b"sooner %d" % number))
     came = seen(await inbox.take(2 * MANY))
     # at once: in no order
@@ -231,17 +231,22 @@ async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bo
     async with RabbitBroker(own_node.url, facts) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name))
+        # RabbitMQ 3.10 may forget what lies in a queue that is younger than about a second when it is killed, on a busy
+        # machine in an older one too: each of its queues is in use for some seconds before
+        for seconds in (1, 2, 4, 8):
+            await broker.publish(delayed(queue_name, seconds, b"first"))
+        await until_depth_at_least(broker, queue_name, 3)
         bodies = {b"%d" % number for number in range(MANY)}
         async with anyio.create_task_group() as group:
             for number, body in enumerate(bodies):
                 group.start_soon(broker.publish, delayed(queue_name, 1 + number % 12, body))
-        await until_depth_at_least(broker, queue_name, 1)
+        await until_depth_at_least(broker, queue_name, 4)
         await run_sync(lambda: own_node.restart(hard=hard))
         await facts.see(BrokerConnected, 2, BOOT)
         await broker.consume(queue_name, 0, inbox)
         # a node killed at the wrong moment hands some over twice: at least once is what is promised
-        await inbox.until(lambda items: set(seen(items)) == bodies, BOOT)
-        assert hard or len(inbox.items) == MANY
+        await inbox.until(lambda items: set(seen(items)) - {b"first"} == bodies, BOOT)
+        assert hard or len([body for body in seen(inbox.items) if body != b"first"]) == MANY
 
 
 async def test_dead_ones_are_kept(broker_url: str, queue_name: str) -> None:

@@ -22,7 +22,7 @@ from tests.workers import Worker
 pytestmark = pytest.mark.anyio
 
 #: seconds for what only missing heartbeats can tell
-SILENCE = 25.0
+SILENCE = 90.0
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +228,7 @@ async def test_refused_by_all(rabbit_node: Node, facts: Facts) -> None:
 async def test_half_open_connection(proxy: Proxy, facts: Facts, queue_name: str) -> None:
     """A firewall that forgets a connection would leave the worker connected to nobody for ever."""
     inbox = Inbox()
-    async with RabbitBroker(address(proxy.port), facts, heartbeat=1, connect_timeout=1) as broker:
+    async with RabbitBroker(address(proxy.port), facts, heartbeat=1, connect_timeout=5) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.publish(message(queue_name))
@@ -251,7 +251,7 @@ async def test_slow_network(proxy: Proxy, facts: Facts, queue_name: str) -> None
     """A broker far away would be taken for one that does not answer."""
     proxy.delay = 0.05
     inbox = Inbox()
-    async with RabbitBroker(address(proxy.port), facts) as broker:
+    async with RabbitBroker(address(proxy.port), facts, connect_timeout=PATIENCE) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)

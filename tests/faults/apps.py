@@ -5,6 +5,7 @@ written survives its writer. Times are of the machine's monotonic clock: one clo
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -31,8 +32,15 @@ app = App("faults")
 
 
 def write(task_id: str, what: str) -> None:
-    """Append a line to the journal."""
-    journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Append a line to the journal; if a task before has left no descriptor, as soon as there is one."""
+    journal = -1
+    while journal < 0:
+        try:
+            journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            time.sleep(WORK)
     try:
         os.write(journal, f"{task_id} {os.getpid()} {what} {time.monotonic():.6f}\n".encode())
     finally:

@@ -11,7 +11,7 @@ from hybridpool.errors import ChildLost
 from tests.faults.apps import JOURNAL, app, fatal
 from tests.faults.helpers import APP, Call, numbers, send_with, until
 from tests.faults.ledger import Journal, account
-from tests.workers import Gate
+from tests.workers import PATIENCE, Gate
 
 #: starting a zygote means a wait for its exec on the loop, about a millisecond
 pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
@@ -47,7 +47,7 @@ async def test_deadly_task_is_told(journal: Journal, monkeypatch: pytest.MonkeyP
         handle = await fatal.options(task_id="bad").enqueue("segfaults")
         await send_with(app, [Call("good")])
         with pytest.raises(ChildLost, match="SIGSEGV"):
-            await handle.get(timeout=20)
+            await handle.get(timeout=PATIENCE)
         await until(lambda: "good" in journal.finished())
     pids = dict.fromkeys(journal.started("bad"), "killed by its own task")
     assert len(pids) == 3

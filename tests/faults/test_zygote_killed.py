@@ -9,6 +9,7 @@ import pytest
 from tests.faults.apps import ZYGOTE, ZYGOTE_LASTS
 from tests.faults.helpers import Call, finished, numbers, pid_of, publish, reached, settled, wait_gone, worker
 from tests.faults.ledger import Journal, account, tell
+from tests.queues import Desk
 from tests.rabbit import wait_for
 from tests.workers import Gate
 
@@ -38,6 +39,25 @@ def test_killed_with_running_tasks(broker_url: str, queue_name: str, journal: Jo
     killed = {one.pid: "zygote killed" for one in standing}
     drawn = account(ids, journal, depth=settled(broker_url, queue_name), killed=killed)
     assert set(drawn.repeated) == {"family", "n0000"}
+
+
+def test_neighbours_are_not_blamed(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
+    """A zygote's death is counted as a delivery for a call that was alone at work, and for none of several."""
+    with worker(broker_url, queue_name, journal, "--max-deliveries=1") as at_work:
+        several = publish(broker_url, queue_name, numbers(2, gate=gate, gated=[0, 1]))
+        gate.entered(2)
+        at_work.zygote.kill()
+        at_work.see(r"lost its child .*; it is queued again", 2)
+        gate.entered(2)
+        gate.release(2)
+        finished(journal, several)
+        alone = publish(broker_url, queue_name, numbers(3, gate=gate, gated=[2])[2:])
+        [last] = gate.entered()
+        at_work.zygote.kill()
+        at_work.see(rf"\[{alone[0]}\] lost its child {last.child}: its zygote died: .*; dead-lettered to")
+    with Desk(broker_url) as desk:
+        assert (desk.depth(queue_name), desk.depth(f"{queue_name}.dead")) == (0, 1)
+        desk.delete(f"{queue_name}.dead")
 
 
 def test_killed_again_and_again_in_a_run(broker_url: str, queue_name: str, journal: Journal) -> None:
@@ -77,7 +97,7 @@ def test_killed_idle(size: int, broker_url: str, queue_name: str, journal: Journ
 
 def test_stopped(broker_url: str, queue_name: str, journal: Journal) -> None:
     """A zygote that does not answer would leave the pool without children, each gone and none replaced."""
-    options = ("--max-tasks-per-child=1", "--proc-alive-timeout=1s")
+    options = ("--max-tasks-per-child=1", "--proc-alive-timeout=5s")
     with worker(broker_url, queue_name, journal, *options) as at_work:
         at_work.zygote.suspend()
         ids = publish(broker_url, queue_name, numbers(10))

@@ -30,7 +30,7 @@ from tests.workers import PATIENCE, Worker, client_of, gate_in
 
 #: the test app under the name by which this process imports it, so that tasks have the same names here and there
 APP = "tests.apps.worker"
-RESULT = 10.0
+RESULT = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.contract.inbox import Collected, Facts
 pytestmark = pytest.mark.may_block
 
 #: seconds; a test that waits longer for anything has failed
-PATIENCE = 10.0
+PATIENCE = 60.0
 ORDERS = ChildOrders(log_level=20, log_format=FORMAT, redirect_stdouts=True, memory_watch=0)
 Answer = Callable[[Sent], None]
 
@@ -501,11 +501,11 @@ async def test_calls_behind_a_long_one_run_elsewhere() -> None:
     """A call that is long for once would hold up those that were put behind it, while others are idle."""
     async with bench(2) as two:
         await practised(two, "outlast", 0)
-        long = two.submit("outlast", 2.0)
+        long = two.submit("outlast", 2 * PATIENCE)
         brief = [two.submit("outlast", 0) for _ in range(30)]
-        with anyio.fail_after(1.5):
-            ended = await two.ended.take(30, PATIENCE)
+        ended = await two.ended.take(30, PATIENCE)
         assert {one.job for one in ended} == set(brief)
+        two.crew.lane.cancel(long, PATIENCE)
         assert [one.job for one in await two.ended.take(1, PATIENCE)] == [long]
         assert two.crew.lane.desk.load == 0
 
@@ -571,7 +571,7 @@ async def test_leaving_in_the_middle_tells_all_that_travelled_together() -> None
     except* Enough:
         # as it was meant
         pass
-    assert len(await made.ended.take(61, 1.0)) == 61
+    assert len(await made.ended.take(61, PATIENCE)) == 61
 
 
 # ---- limits and second thoughts --------------------------------------------------------------------------------------
@@ -588,9 +588,9 @@ async def test_over_the_soft_limit(two: Bench) -> None:
 
 async def test_over_the_hard_limit(two: Bench) -> None:
     """A task that swallows its soft limit would run for ever."""
-    two.submit("outlast", 60.0, "go on", soft=0.05, hard=0.2)
+    two.submit("outlast", 60.0, "go on", soft=1.0, hard=2.0)
     [ended] = await two.ended.take(1, PATIENCE)
-    assert ended.outcome == TimedOut(0.2, ended.child)
+    assert ended.outcome == TimedOut(2.0, ended.child)
     assert (await two.gone(ended.child)).cause == "signal 9 (SIGKILL)"
     await two.idle(2)
 
@@ -598,11 +598,11 @@ async def test_over_the_hard_limit(two: Bench) -> None:
 async def test_within_the_limits(two: Bench) -> None:
     """A limit would hit the next task of the same child."""
     for _ in range(20):
-        two.submit("outlast", 0.02, soft=0.5, hard=0.6)
+        two.submit("outlast", 0.02, soft=3.0, hard=3.5)
     ended = await two.ended.take(20, PATIENCE)
     assert {one.value for one in ended} == {"nothing"}
     # the last of them is long past its limits, and somebody else is at work
-    two.submit("outlast", 1.0)
+    two.submit("outlast", 4.0)
     [last] = await two.ended.take(1, PATIENCE)
     assert last.value == "nothing"
     assert two.facts.of(events.ChildGone) == []
@@ -641,7 +641,7 @@ async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
 async def test_cancelling_what_does_not_stop(two: Bench) -> None:
     """A call that swallows its cancellation would hold a child for ever."""
     job = two.submit("outlast", 60.0, "go on")
-    await anyio.sleep(0.1)
+    await two.facts.see(events.ChildSaid, 1, PATIENCE)
     two.crew.lane.cancel(job, 0.1)
     [ended] = await two.ended.take(1, PATIENCE)
     assert ended.outcome == Cancelled(ended.child)
@@ -861,7 +861,7 @@ async def test_leaving_in_the_middle_leaves_no_child() -> None:
 async def test_leaving_in_the_middle_is_told() -> None:
     """A caller would wait for ever for a pool that was left by an exception."""
     made, _ = await left_in_the_middle()
-    [ended] = await made.ended.take(1, 1.0)
+    [ended] = await made.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Lost)
 
 

@@ -18,7 +18,7 @@ from tests.rabbit import Node
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 #: seconds; the demo takes about four with so few tasks
-LIMIT = 40.0
+LIMIT = 120.0
 FEW = "--tasks=30"
 PROMISED = [
     r"INFO/MainProcess\] ForkPoolWorker-\d+ \(pid \d+\) retires: max_tasks_per_child: 5 tasks$",

@@ -44,12 +44,12 @@ def test_lines_of_a_task(broker_url: str, queue_name: str) -> None:
         worker.see(rf"^{STAMP}INFO/ForkPoolWorker-1\] Task worker\.add\[{good.id}\] succeeded in 0\.\d{{6}}s: 5$")
         raised = rf"Task worker\.fail\[{bad.id}\] raised unexpected: ValueError\('no\\nway'\)$"
         worker.see(rf"^{STAMP}ERROR/ForkPoolWorker-1\] {raised}")
-        worker.see(r"^way$")
+        worker.see(r"^  way$")
         after = worker.lines[next(index for index, line in enumerate(worker.lines) if re.search(raised, line)) + 1 :]
-    # the traceback begins in the user's own function
-    assert after[0] == "Traceback (most recent call last):"
-    assert after[1] == f'  File "{APPS}/worker.py", line {line_of("raise ValueError(text)")}, in fail'
-    assert after[2:5] == ["    raise ValueError(text)", "ValueError: no", "way"]
+    # the traceback begins in the user's own function, and is indented, as all further lines of a record are
+    assert after[0] == "  Traceback (most recent call last):"
+    assert after[1] == f'    File "{APPS}/worker.py", line {line_of("raise ValueError(text)")}, in fail'
+    assert after[2:5] == ["      raise ValueError(text)", "  ValueError: no", "  way"]
 
 
 def line_of(text: str) -> int:

@@ -20,7 +20,7 @@ from tests.rabbit import Node
 from tests.workers import Worker, client_of
 
 APP = "tests.apps.retrying"
-RESULT = 15.0
+RESULT = 60.0
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_expected_is_one_line(client: App, worker: Worker) -> None:
     worker.see(rf"INFO/ForkPoolWorker-\d\] Task {APP}\.expected\[{handle.id}\] raised expected: KeyError\(")
     assert client.send_task(f"{APP}.add", (2, 3)).get(RESULT) == 5
     at = next(place for place, line in enumerate(worker.lines) if f"{handle.id}] raised expected" in line)
-    assert not worker.lines[at + 1].startswith("Traceback")
+    assert "Traceback" not in worker.lines[at + 1]
 
 
 def test_verdicts_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:

@@ -30,7 +30,7 @@ from hybridpool.settle import DETOUR_S, Settler
 from tests.contract.inbox import Facts, Inbox
 
 #: seconds; a test that waits longer for anything has failed
-PATIENCE = 5.0
+PATIENCE = 60.0
 RETURNED = Returned(b"5", "5")
 RAISED = Raised("ValueError", "builtins", b'["x"]', "ValueError('x')", "Traceback …")
 REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b'["x"]')

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from tests.faults.chaos.app import CHILD_OF
+from tests.faults.chaos.app import CHILD_OF, SENT, STRAY
 from tests.faults.ledger import Entry
 
 
@@ -15,11 +15,11 @@ class Attempt:
 
     id: str
     pid: int
-    #: name of the worker, and pid of the zygote that forked the child
+    #: name of the worker, and pid of the zygote that forked the child; empty and 0: no child of a zygote's
     worker: str
     zygote: int
     start: float
-    #: "done", "raised", "asked"; None: it ended with its child
+    #: "done", "raised", "asked", "rejected"; None: it ended with its child
     how: str | None = None
     end: float | None = None
     #: the child began no other after it
@@ -41,8 +41,8 @@ def read_attempts(entries: Iterable[Entry]) -> Mapping[str, list[Attempt]]:
         if entry.what.startswith(CHILD_OF):
             # a pid may be given out twice
             children[entry.pid] = _Child(entry.id, int(entry.what.removeprefix(CHILD_OF)))
-        elif entry.id.startswith("n"):
-            child = children[entry.pid]
+        elif entry.id.startswith("n") and entry.what not in (SENT, STRAY):
+            child = children.get(entry.pid, _Child("", 0))
             if entry.what == "start":
                 if child.last is not None:
                     child.last.is_last = False

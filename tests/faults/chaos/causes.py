@@ -20,9 +20,11 @@ KILLED_BY_TASK: Final = "killed by the task itself"
 TWICE: Final = "published twice"
 FORGOTTEN: Final = "acknowledgement forgotten by a killed classic queue"
 HELD: Final = "held back by a node that went"
+REFUSED: Final = "published again after the broker had closed the channel"
+REPLAYED: Final = "dead letter replayed"
 
-#: seconds after its end in which an attempt's acknowledgement surely has left the worker and reached the queue
-SLACK: Final = 2.0
+#: seconds after its end in which the acknowledgement of an attempt has surely reached the queue, on a busy machine too
+SLACK: Final = 5.0
 #: seconds that a child may need to tell of the end of a task
 WORD: Final = 0.5
 OF_CONNECTIONS: Final = (Kind.CUT, Kind.STALLED, Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
@@ -38,6 +40,8 @@ class Causes:
     #: tasks that kill their child
     deadly: frozenset[str]
     is_classic: bool
+    #: attempts that had their worker publish what the broker refuses: it closes the channel that others publish on
+    oversized: Sequence[Attempt] = ()
 
     def death(self, attempt: Attempt) -> str | None:
         """Return why the attempt's child died in it; None: it did not, or with its worker."""
@@ -53,11 +57,21 @@ class Causes:
         """
         death = self.death(attempt)
         if death is not None:
-            return [death]
+            return [death, REFUSED] if self.channel_closed(attempt) else [death]
         if attempt.how != ASKED:
             return []
+        if self.channel_closed(attempt):
+            return [RETRIED, REFUSED]
         held = any(hit.kind in OF_NODES and attempt.start <= hit.end and hit.begin <= until for hit in self.hits)
         return [RETRIED, HELD] if held else [RETRIED]
+
+    def channel_closed(self, attempt: Attempt) -> bool:
+        """Tell whether what followed may have been published twice, since a refused message closed the channel."""
+        over = self._over(attempt)
+        return any(
+            other.worker == attempt.worker and other.end is not None and abs(other.end - over) < SLACK
+            for other in self.oversized
+        )
 
     def delivered_again(self, attempt: Attempt, until: float) -> str | None:
         """Return why the broker may have delivered it again, before this moment."""

@@ -13,16 +13,31 @@ import psutil
 from anyio.to_thread import run_sync
 
 from tests.faults.apps import JOURNAL
-from tests.faults.chaos.app import WHO
-from tests.faults.chaos.plan import OURS, WORKERS, Kind
+from tests.faults.chaos.app import MARKS, WHO
+from tests.faults.chaos.calls import (
+    ANSWERS,
+    FORBIDDEN,
+    FULL,
+    LETTERS,
+    MAIN,
+    NARROW,
+    OURS,
+    QUEUES,
+    ROOM,
+    ChaosCall,
+)
+from tests.faults.chaos.letters import take_all
+from tests.faults.chaos.plan import WORKERS, Kind
 from tests.faults.chaos.sender import HEARTBEAT
 from tests.faults.ledger import Journal
 from tests.proxy import Link, Proxy
+from tests.queues import Desk
 from tests.rabbit import Node
 from tests.workers import PATIENCE, Worker
 
 T = TypeVar("T")
-QUEUE = "chaos"
+#: the workers' user, who lacks a right
+USER = "worker"
 #: seconds between looks
 LOOK = 0.05
 #: seconds; what broke several times waits half a minute before it tries again
@@ -35,10 +50,9 @@ WELL = (" received", " succeeded in ", " raised expected", "forked, pid", " read
 class Way(Proxy):
     """A proxy that does not mind if there is nobody behind it."""
 
-    @property
-    def url(self) -> str:
-        """The broker's address for whoever goes this way."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+    def url(self, user: str = "guest") -> str:
+        """Return the broker's address for a user, whose password is the name, who goes this way."""
+        return f"amqp://{user}:{user}@127.0.0.1:{self.port}//"
 
     def live(self) -> list[Link]:
         """Return the connections that work."""
@@ -102,21 +116,61 @@ class Seat:
 class Estate:
     """All of it."""
 
-    def __init__(self, node: Node, queue_type: str, folder: Path, options: Sequence[str]) -> None:
-        """:param options: further ones for the workers."""
+    def __init__(
+        self, node: Node, queue_type: str, folder: Path, options: Sequence[str], odd: Sequence[ChaosCall] = ()
+    ) -> None:
+        """Know it; see `prepare` and `open`.
+
+        :param options: further ones for the workers.
+        :param odd: calls that are sent as bytes.
+        """
         self.node = node
         self.node_is_busy = False
         self.journal = Journal(folder / "journal")
         self.seats: list[Seat] = []
         self.sender_way = Way(node.port)
         self.hits: list[Hit] = []
+        self.odd = list(odd)
+        #: letters that the operator has taken out of dead-letter queues, and sent back: the calls' names
+        self.taken: list[str] = []
+        self.replayed: list[str] = []
+        #: what the operator could not do
+        self.troubles: list[str] = []
         #: of those that were stopped in good order
         self.exit_codes: list[int] = []
         #: whoever ended by himself, and how
         self.deserters: list[str] = []
         self.folder = folder
+        self._queue_type = queue_type
         own = ("--concurrency=2", "--default-queue-type", queue_type, f"--broker-heartbeat={HEARTBEAT}s")
-        self._options = (*own, *options)
+        self._options = (*own, "--queues", ",".join(QUEUES), "--result-backend", "rpc://", *options)
+        self._marks = folder / "marks"
+
+    def prepare(self) -> None:
+        """Make user and queues; as workers do with the first letter, for the reason in `Sender.send_all`."""
+        self._marks.mkdir()
+        self.node.ctl("add_user", USER, USER)
+        self._permit(f"^(?!{FORBIDDEN}.dead$)".replace(".", r"\."))
+        kind = {} if self._queue_type == "classic" else {"x-queue-type": self._queue_type}
+        narrow, full = ({**kind, "x-max-length": most, "x-overflow": "reject-publish"} for most in (LETTERS, ROOM))
+        with Desk(self.node.url) as desk:
+            for queue in (MAIN, dead(MAIN), FORBIDDEN, NARROW, dead(FULL)):
+                desk.declare(queue, kind)
+            desk.declare(dead(NARROW), narrow)
+            desk.declare(FULL, full)
+            # quorum whatever the others are, for answers must outlive the node
+            desk.declare(ANSWERS, {"x-queue-type": "quorum"})
+
+    def permit_all(self) -> None:
+        """Give the workers the right that they lack."""
+        self._permit(".*")
+
+    def _permit(self, configure: str) -> None:
+        self.node.ctl("set_permissions", USER, configure, ".*", ".*")
+
+    def take_letters(self, queue: str) -> None:
+        """Take the dead letters of a queue, and remember them."""
+        self.taken += take_all(self.node.port, dead(queue))
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -137,14 +191,20 @@ class Estate:
     async def start(self, seat: Seat) -> None:
         """Begin a life."""
         name = f"w{seat.number}.{len(seat.lives)}"
-        env = {JOURNAL: str(self.journal.path), WHO: name}
+        env = {JOURNAL: str(self.journal.path), WHO: name, MARKS: str(self._marks)}
         options = (*self._options, f"--hostname={name}@chaos")
-        seat.lives.append(await in_thread(lambda: Worker(seat.way.url, QUEUE, *options, app=OURS, env=env, ready=0)))
+        seat.lives.append(
+            await in_thread(lambda: Worker(seat.way.url(USER), MAIN, *options, app=OURS, env=env, ready=0))
+        )
         await until(lambda: seat.is_ready or seat.is_deserted, RECOVERY, f"{name} ready")
 
     async def stop(self, seat: Seat) -> None:
         """End a life in good order."""
-        self.exit_codes.append(await in_thread(seat.worker.stop))
+        try:
+            self.exit_codes.append(await in_thread(seat.worker.stop))
+        except AssertionError as error:
+            self.troubles.append(f"{seat.name} was to stop: {error}")
+            await in_thread(seat.worker.destroy)
 
     async def replace(self, seat: Seat) -> None:
         """Begin another life where one has ended by itself, and remember that."""
@@ -188,6 +248,11 @@ class Estate:
                 life.destroy()
         for name, lines in self.logs().items():
             (self.folder / f"{name}.log").write_text("\n".join(lines) + "\n")
+
+
+def dead(queue: str) -> str:
+    """Return the name of a queue's dead-letter queue."""
+    return f"{queue}.dead"
 
 
 async def in_thread(call: Callable[[], T]) -> T:

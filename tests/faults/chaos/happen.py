@@ -1,5 +1,7 @@
 """Making things happen."""
 
+import re
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -7,8 +9,12 @@ from typing import Final
 import anyio
 import psutil
 
+from tests.faults.chaos.calls import ANSWERS, MAIN, NAME, NARROW
 from tests.faults.chaos.estate import RECOVERY, Estate, Seat, Way, in_thread, until
+from tests.faults.chaos.odd import OddMessage
 from tests.faults.chaos.plan import PUBLISHER, Happening, Kind
+from tests.integration.raw import send
+from tests.workers import command, environment
 
 #: seconds in which whoever has lost a connection that was closed on him has surely noticed
 NOTICE: Final = 1.0
@@ -26,10 +32,10 @@ async def happen(estate: Estate, happening: Happening, seat: Seat | None) -> Non
             _cut(estate.sender_way, happening.chance)
         case Kind.STALLED if seat is None:
             await _stall(estate.sender_way, happening.chance)
-        case Kind.CLOSED | Kind.NODE_STOPPED | Kind.NODE_KILLED:
+        case kind if kind in TO_NODES:
             begin = time.monotonic()
-            await in_thread(lambda: _harm_node(estate, happening.kind))
-            estate.note(happening.kind, begin, notice=NOTICE)
+            await in_thread(lambda: TO_NODES[kind](estate))
+            estate.note(kind, begin, notice=NOTICE)
         case kind:
             assert seat is not None
             await TO_WORKERS[kind](estate, seat, happening.chance)
@@ -41,15 +47,32 @@ def is_for_worker(happening: Happening) -> bool:
 
 
 def is_for_node(happening: Happening) -> bool:
-    """Tell whether it hits the node."""
-    return happening.kind in (Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
+    """Tell whether it hits the node, or needs it at rest."""
+    return happening.kind in TO_NODES
 
 
-def _harm_node(estate: Estate, kind: Kind) -> None:
-    if kind is Kind.CLOSED:
-        estate.node.ctl("close_all_connections", "chaos")
-    else:
-        estate.node.restart(hard=kind is Kind.NODE_KILLED)
+def _close_connections(estate: Estate) -> None:
+    estate.node.ctl("close_all_connections", "chaos")
+
+
+def _replay(estate: Estate) -> None:
+    """Send the dead letters of the ordinary queue back, as an operator does."""
+    words = command("dlq", "replay", "--all", "--queues", MAIN)
+    env = environment({"HYBRIDPOOL_BROKER_URL": estate.node.url})
+    done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        estate.troubles.append(f"hybridpool dlq replay: {done.stderr}")
+    estate.replayed += re.findall(r"\[(.+)\] sent to ", done.stdout)
+
+
+def _send_odd(estate: Estate) -> None:
+    """Send what no client library would."""
+    calls, estate.odd = estate.odd, []
+    messages = [
+        OddMessage(task=call.task, id=call.id, name=NAME, oddity=call.oddity, reply_to=ANSWERS * call.wants_answer)
+        for call in calls
+    ]
+    send(estate.node.url, MAIN, [message.raw() for message in messages])
 
 
 async def _child_killed(estate: Estate, seat: Seat, chance: float) -> None:
@@ -146,4 +169,13 @@ TO_WORKERS: Final[dict[Kind, Callable[[Estate, Seat, float], Awaitable[None]]]] 
     Kind.WORKER_STOPPED: _worker_stopped,
     Kind.CUT: _worker_cut,
     Kind.STALLED: _worker_stalled,
+}
+
+TO_NODES: Final[dict[Kind, Callable[[Estate], None]]] = {
+    Kind.CLOSED: _close_connections,
+    Kind.NODE_STOPPED: lambda estate: estate.node.restart(),
+    Kind.NODE_KILLED: lambda estate: estate.node.restart(hard=True),
+    Kind.REPLAYED: _replay,
+    Kind.EMPTIED: lambda estate: estate.take_letters(NARROW),
+    Kind.ODD_SENT: _send_odd,
 }

@@ -5,14 +5,13 @@ What follows from it is up to the machine's scheduler; the plan alone is the sam
 
 import enum
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from tests.faults.helpers import APP, Call
+from tests.faults.chaos.calls import GROUPS, KINDS, ChaosCall, draw_calls
 
-OURS: Final = "tests.faults.chaos.app"
 WORKERS: Final = 3
 #: stands for the publisher among those whose connection is harmed
 PUBLISHER: Final = WORKERS
@@ -32,6 +31,11 @@ class Kind(enum.StrEnum):
     CLOSED = "connections closed by the broker"
     NODE_STOPPED = "node stopped"
     NODE_KILLED = "node killed"
+    #: the operator's doings
+    REPLAYED = "dead letters replayed"
+    EMPTIED = "full dead-letter queue emptied"
+    #: the publisher's
+    ODD_SENT = "odd messages sent"
     #: never planned, and always wrong
     DESERTED = "worker ended by itself"
 
@@ -46,12 +50,13 @@ RARITY: Final[Mapping[tuple[Kind, ...], int]] = {
     (Kind.CLOSED,): 4000,
     (Kind.STALLED,): 2500,
     (Kind.NODE_STOPPED, Kind.NODE_KILLED): 4000,
+    (Kind.REPLAYED,): 2500,
+    (Kind.EMPTIED,): 2500,
+    (Kind.ODD_SENT,): 5000,
 }
 #: it takes ten seconds to get over one of these: a run of fewer tasks than this has just one
 DEAR: Final[Sequence[Kind]] = (Kind.STALLED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
 FEW: Final = 2000
-#: of a thousand tasks so many, but one at least
-SPECIAL: Final[Mapping[str, int]] = {"slow": 30, "raises": 5, "retries now": 5, "retries later": 3, "deadly": 1}
 
 
 @attrs.frozen(kw_only=True)
@@ -72,48 +77,23 @@ class Plan:
 
     seed: int
     queue_type: str
-    calls: Sequence[Call]
+    calls: Sequence[ChaosCall]
     happenings: Sequence[Happening]
 
-    def ids(self, *tasks: str) -> frozenset[str]:
-        """Return the ids of the calls of these tasks; without any, of all."""
-        return frozenset(call.id for call in self.calls if not tasks or call.task in tasks)
+    def ids(self, *kinds: str) -> frozenset[str]:
+        """Return the ids of the calls of these kinds; without any, of all."""
+        return frozenset(call.id for call in self.calls if not kinds or call.kind in kinds)
 
 
-#: tasks, with their arguments, that shall never be done
-RAISES: Final = f"{OURS}.raises"
-DEADLY: Final = f"{APP}.fatal"
+def make_plan(seed: int, tasks: int, queue_type: str, groups: Collection[str] = tuple(GROUPS)) -> Plan:
+    """Draw a plan.
 
-
-def make_plan(seed: int, tasks: int, queue_type: str) -> Plan:
-    """Draw a plan."""
+    :param groups: of calls, beside the plain ones.
+    """
     chances = random.Random(seed)
-    calls = _calls(chances, tasks)
-    able = sum(call.task not in (RAISES, DEADLY) for call in calls)
+    calls = draw_calls(chances, tasks, groups)
+    able = sum(KINDS[call.kind].is_done for call in calls)
     return Plan(seed=seed, queue_type=queue_type, calls=calls, happenings=_happenings(chances, tasks, able))
-
-
-def _calls(chances: random.Random, tasks: int) -> list[Call]:
-    kinds = [name for name, share in SPECIAL.items() for _ in range(max(1, share * tasks // 1000))]
-    # the first one is ordinary: it goes the long way round, see `Sender.send_all`
-    special = dict(zip(chances.sample(range(1, tasks), len(kinds)), kinds, strict=True))
-    return [_call(chances, f"n{number:05}", special.get(number)) for number in range(tasks)]
-
-
-def _call(chances: random.Random, task_id: str, special: str | None) -> Call:
-    match special:
-        case "slow":
-            return Call(task_id, f"{OURS}.slow", (round(chances.uniform(0.02, 0.4), 3),))
-        case "raises":
-            return Call(task_id, RAISES)
-        case "retries now":
-            return Call(task_id, f"{OURS}.retries", (0,))
-        case "retries later":
-            return Call(task_id, f"{OURS}.retries", (1,))
-        case "deadly":
-            return Call(task_id, DEADLY, ("is killed",))
-        case _:
-            return Call(task_id, f"{APP}.number")
 
 
 def _happenings(chances: random.Random, tasks: int, able: int) -> list[Happening]:

@@ -9,21 +9,25 @@ from typing import Final
 import anyio
 import attrs
 
-from tests.faults.chaos.account import Account, draw_up, tell
+from tests.faults.chaos.account import Account, Seen, draw_up, tell
+from tests.faults.chaos.answers import take_answers
+from tests.faults.chaos.app import COPY, SENT, STRAY
 from tests.faults.chaos.attempts import read_attempts
+from tests.faults.chaos.calls import ANSWERS, BESIDE, DEADLY, MAX_MESSAGE_BYTES, NARROW, OVERSIZED, QUEUES
 from tests.faults.chaos.causes import Causes
-from tests.faults.chaos.estate import QUEUE, RECOVERY, Estate, Seat, in_thread, until
+from tests.faults.chaos.estate import RECOVERY, Estate, Seat, dead, in_thread, until
 from tests.faults.chaos.happen import happen, is_for_node, is_for_worker
-from tests.faults.chaos.plan import BACKLOG, DEADLY, WORKERS, Happening, Plan
+from tests.faults.chaos.letters import take_all
+from tests.faults.chaos.plan import BACKLOG, WORKERS, Happening, Plan
 from tests.faults.chaos.sender import Sender
-from tests.queues import Desk
 from tests.rabbit import Node
 
-DEAD: Final = f"{QUEUE}.dead"
 #: seconds without anything new after which nothing more will come
 SILENCE: Final = 60.0
 #: seconds after which what was declared at the start is surely written down; see `Sender.send_all`
 WRITTEN: Final = 4.0
+#: lines in which a short traceback has come to its end
+TRACEBACK_LINES: Final = 15
 #: seconds between looks at what is dear to look at
 SELDOM: Final = 0.1
 
@@ -39,6 +43,8 @@ class Report:
     exit_codes: Sequence[int]
     cries: Sequence[str]
     deserters: Sequence[str]
+    #: what the run itself could not do
+    troubles: Sequence[str]
     seconds: float
     #: the ends of the logs, and what they say of what is wrong
     story: str
@@ -46,7 +52,8 @@ class Report:
     @property
     def is_well(self) -> bool:
         """All is as it should be."""
-        return self.account.is_well and not any(self.exit_codes) and not self.cries and not self.deserters
+        wrong = (*self.cries, *self.deserters, *self.troubles)
+        return self.account.is_well and not any(self.exit_codes) and not wrong
 
     def __str__(self) -> str:
         rows = [f"{kind:<54} {count}" for kind, count in sorted(self.happened.items())]
@@ -64,6 +71,7 @@ class Report:
                 f"exit codes of stopped workers: {dict(Counter(self.exit_codes))}",
                 f"tracebacks in their logs: {len(self.cries)}",
                 *self.deserters,
+                *self.troubles,
                 f"{self.seconds:.1f} s, {rate:.0f} tasks/s",
             ]
         )
@@ -76,21 +84,18 @@ def chaos(plan: Plan, folder: Path, *, limit: float, options: Sequence[str] = ()
     :param limit: seconds.
     :param options: further ones for the workers.
     """
-    with Node("chaos") as node:
-        with Desk(node.url) as desk:
-            # as workers do with the first letter, for the reason in `Sender.send_all`
-            desk.declare(DEAD, {} if plan.queue_type == "classic" else {"x-queue-type": plan.queue_type})
-        estate = Estate(node, plan.queue_type, folder, options)
+    node = Node("chaos")
+    node.configure(f"max_message_size = {MAX_MESSAGE_BYTES}")
+    with node:
+        estate = Estate(node, plan.queue_type, folder, options, [call for call in plan.calls if call.oddity])
+        estate.prepare()
         run = _Run(plan, estate)
         try:
             anyio.run(run.run, limit, backend_options={"use_uvloop": True})
         except BaseException as error:
             error.add_note(f"seed {plan.seed}, {plan.queue_type} queue, {len(plan.calls)} tasks\n{estate.tails()}")
             raise
-        with Desk(node.url) as desk:
-            dead = Counter(str(desk.take(DEAD).headers["id"]) for _ in range(desk.depth(DEAD)))
-            queued = desk.depth(QUEUE)
-    return run.report(dead, queued)
+        return run.report()
 
 
 class _Run:
@@ -102,6 +107,7 @@ class _Run:
         #: tasks that must be done before the next happening; None: there is no further one
         self._waits_for: int | None = 0
         self._to_publisher: Counter[str] = Counter()
+        self._troubles: list[str] = []
 
     async def run(self, limit: float) -> None:
         """Go from the first task to the last worker's end."""
@@ -109,16 +115,31 @@ class _Run:
         with anyio.fail_after(limit):
             async with estate.open():
                 begun = self._begun = time.monotonic()
-                self._sender = sender = Sender(estate.sender_way.url, QUEUE, self._plan.queue_type)
+                self._sender = sender = Sender(estate.sender_way.url(), self._plan.queue_type)
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._look_after)
                     async with anyio.create_task_group() as working:
-                        working.start_soon(sender.send_all, self._plan.calls, self._may_send)
-                        await self._let_happen()
+                        working.start_soon(self._watch, working.cancel_scope)
+                        async with anyio.create_task_group() as sending:
+                            sending.start_soon(sender.send_all, self._plan.calls, self._may_send)
+                            await self._let_happen()
+                        working.cancel_scope.cancel()
+                    await self._until_run(BESIDE, "beside dead letters that could not be written")
+                    await in_thread(estate.permit_all)
                     await self._until_quiet()
                     group.cancel_scope.cancel()
                 self._seconds = time.monotonic() - begun
                 await estate.stop_all()
+
+    async def _watch(self, working: anyio.CancelScope) -> None:
+        """End the sending when nothing moves any more: the account tells what stands still."""
+        seen, since = -1, time.monotonic()
+        while time.monotonic() - since < SILENCE:
+            await anyio.sleep(SELDOM)
+            if (done := len(self._estate.journal.entries())) != seen:
+                seen, since = done, time.monotonic()
+        self._troubles.append(f"nothing was begun or done for {SILENCE:g} s, after {seen} lines of the journal")
+        working.cancel()
 
     async def _look_after(self) -> None:
         """Replace whoever ends by himself, so that a run finds as much as it can."""
@@ -144,12 +165,7 @@ class _Run:
             self._waits_for = None
 
     async def _reached(self, count: int) -> None:
-        seen, since = -1, time.monotonic()
-        while (done := len(self._estate.journal.finished())) < count:
-            if done != seen:
-                seen, since = done, time.monotonic()
-            if time.monotonic() - since > SILENCE:
-                raise AssertionError(f"{done} of {count} tasks done, and none in the last {SILENCE:g} s")
+        while len(self._estate.journal.finished()) < count:  # noqa: ASYNC110  children write it, and announce nothing
             await anyio.sleep(SELDOM)
 
     async def _taken(self, happening: Happening) -> Seat | None:
@@ -181,40 +197,71 @@ class _Run:
         if seat is None and not is_for_node(happening):
             self._to_publisher[f"publisher's {happening.kind}"] += 1
 
+    async def _until_run(self, kinds: Sequence[str], where: str) -> None:
+        """Wait until all calls of these kinds are done."""
+        wanted, since = self._plan.ids(*kinds), time.monotonic()
+        while left := wanted - self._estate.journal.finished():
+            if time.monotonic() - since > SILENCE:
+                self._troubles.append(f"{len(left)} calls {where} were not run within {SILENCE:g} s")
+                return
+            await anyio.sleep(SELDOM)
+
     async def _until_quiet(self) -> None:
         """Wait until every task has come to an end, or nothing moves any more."""
-        plan, estate = self._plan, self._estate
-        seen, since = -1, time.monotonic()
+        estate, held, seen, since = self._estate, 0, (-1, -1), time.monotonic()
         while time.monotonic() - since < SILENCE:
-            await anyio.sleep(SELDOM)
-            entries = estate.journal.entries()
-            if len(entries) != seen:
-                seen, since = len(entries), time.monotonic()
-            ended = {entry.id for entry in entries if entry.what in ("done", "raised")}
-            missing = plan.ids() - ended
-            if len(missing) <= max(0, await in_thread(self._dead)) and not await in_thread(self._held):
+            # the operator makes room; what waits for that follows
+            await in_thread(lambda: estate.take_letters(NARROW))
+            held = await in_thread(self._held)
+            if not held:
                 return
-
-    def _dead(self) -> int:
-        with Desk(self._estate.node.url) as desk:
-            return desk.depth(DEAD)
+            if (now := (len(estate.journal.entries()), held)) != seen:
+                seen, since = now, time.monotonic()
+            await anyio.sleep(SELDOM)
+        self._troubles.append(f"{held} messages are held, and nothing has moved for {SILENCE:g} s")
 
     def _held(self) -> int:
-        """Count what is in queues, or delivered and unanswered, but for dead letters."""
+        """Count what is in queues, or delivered and unanswered, but for dead letters and answers."""
         told = self._estate.node.ctl("list_queues", "name", "messages", "--no-table-headers")
         rows = [line.split("\t") for line in told.splitlines()]
-        return sum(int(count) for name, count in rows if not name.endswith(".dead"))
+        return sum(int(count) for name, count in rows if not name.endswith(".dead") and name != ANSWERS)
 
-    def report(self, dead: Counter[str], queued: int) -> Report:
+    def _see(self) -> Seen:
+        """Gather what the run has left, when its workers are gone."""
+        estate, port = self._estate, self._estate.node.port
+        assert self._sender is not None
+        entries = estate.journal.entries()
+        letters = [name for queue in QUEUES for name in take_all(port, dead(queue))]
+        sent = Counter(entry.id for entry in entries if entry.what == SENT)
+        return Seen(
+            attempts=read_attempts(entries),
+            tries=self._sender.tries + sent,
+            dead=Counter([*letters, *estate.taken]),
+            replayed=Counter(estate.replayed),
+            queued=Counter(name for queue in QUEUES for name in take_all(port, queue)),
+            answers=take_answers(estate.node.url, self._plan.ids()),
+            strays=[entry.id for entry in entries if entry.what == STRAY],
+        )
+
+    def report(self) -> Report:
         """Draw up the account."""
         plan, estate = self._plan, self._estate
         assert self._sender is not None
-        attempts = read_attempts(estate.journal.entries())
-        causes = Causes(estate.hits, plan.ids(DEADLY), plan.queue_type == "classic")
-        account = draw_up(plan, attempts, causes, tries=self._sender.tries, dead=dead, queued=queued)
-        wrong = {what.split(":")[0] for what in account.unlawful} | set(account.lost)
+        # only a sender that was stopped leaves some
+        unsent = {call.id for call in plan.calls if not call.oddity} - self._sender.confirmed
+        unsent |= {call.id for call in estate.odd}
+        if unsent:
+            self._troubles.append(f"{len(unsent)} calls were not sent, or never confirmed")
+        seen = self._see()
+        unsent -= seen.attempts.keys() | seen.dead.keys() | seen.queued.keys() | seen.answers.keys()
+        plan = attrs.evolve(plan, calls=[call for call in plan.calls if call.id not in unsent])
+        oversized = [attempt for task_id in plan.ids(*OVERSIZED) for attempt in seen.attempts.get(task_id, [])]
+        causes = Causes(estate.hits, plan.ids(*DEADLY), plan.queue_type == "classic", oversized)
+        account = draw_up(plan, seen, causes)
+        wrong = {what.split(":")[0].split(" ")[0] for what in (*account.unlawful, *account.lost, *account.unanswered)}
         lines = [f"{name}: {line}" for name, log in estate.logs().items() for line in log if _names(line, wrong)]
-        told = [f"{task_id}: {tell(attempts.get(task_id, []))}" for task_id in account.lost[:20]]
+        missing = (*account.lost, *account.unanswered)
+        told = [f"{task_id}: {tell(seen.attempts.get(task_id.split(' ')[0], []))}" for task_id in missing[:20]]
         hits = [str(hit) for hit in estate.hits] if wrong else []
         return Report(
             plan=plan,
@@ -222,11 +269,21 @@ class _Run:
             happened=self._to_publisher + Counter(str(hit.kind) for hit in estate.hits),
             repeated_sends=self._sender.repeated,
             exit_codes=estate.exit_codes,
-            cries=[f"{name}: {line}" for name, log in estate.logs().items() for line in log if "Traceback" in line],
+            cries=[f"{name}: {line}" for name, log in estate.logs().items() for line in _cries(log)],
             deserters=estate.deserters,
+            troubles=[*self._troubles, *estate.troubles],
             seconds=self._seconds,
             story="\n".join([*told, *hits, *lines[:100], estate.tails()]),
         )
+
+
+def _cries(log: Sequence[str]) -> list[str]:
+    """Return where tracebacks begin, but for those of a copy that a task has forked: it may tell how it ended."""
+    return [
+        line
+        for number, line in enumerate(log)
+        if "Traceback" in line and not any(COPY in below for below in log[number : number + TRACEBACK_LINES])
+    ]
 
 
 def _names(line: str, ids: set[str]) -> bool:

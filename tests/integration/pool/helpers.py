@@ -10,8 +10,8 @@ import anyio
 
 from hybridpool import Pool
 
-#: seconds; a test that waits longer for anything has failed
-PATIENCE = 15.0
+#: seconds; a test that waits longer for anything has failed. Nothing is expected to take so long on a busy machine
+PATIENCE = 60.0
 
 
 class Gate:
@@ -67,7 +67,11 @@ class Journal:
 
 @asynccontextmanager
 async def open_pool(size: int, **options: Any) -> AsyncGenerator[Pool]:
-    """Have a pool; a test in it that hangs has failed, and so has a pool that cannot be left."""
+    """Have a pool; a test in it that hangs has failed, and so has a pool that cannot be left.
+
+    A call that is given up may take its time to stop, unless the test says how long.
+    """
+    options.setdefault("grace", PATIENCE)
     with anyio.fail_after(3 * PATIENCE):
         async with Pool(size, **options) as pool:
             yield pool

@@ -264,11 +264,12 @@ async def test_an_initializer_by_cloudpickle() -> None:
 @pytest.mark.parametrize("initializer", [chores.no_database, chores.never_born], ids=["fails", "hangs"])
 async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> None:
     """A pool whose initializer fails would spin, keep its callers waiting, or not say why."""
-    why = "no database" if initializer is chores.no_database else "not ready within"
+    fails = initializer is chores.no_database
+    why = "no database" if fails else "not ready within"
     waiting: list[Awaitable[int]] = []
 
     async def use() -> None:
-        async with open_pool(1, initializer=initializer, birth_timeout=0.3) as pool:
+        async with open_pool(1, initializer=initializer, birth_timeout=PATIENCE if fails else 0.3) as pool:
             waiting.append(pool.submit(chores.add, 1))
             await pool.run(chores.add, 2)
 

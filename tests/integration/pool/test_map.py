@@ -238,11 +238,12 @@ async def test_break_leaves_nothing_running(two: Pool, gate: Gate, later_on: boo
 
 async def test_cancelling_an_iteration(two: Pool, gate: Gate) -> None:
     """A scope that is cancelled would leave the calls of its iteration running."""
-    with anyio.move_on_after(0.1):
-        async for _ in two.map(partial(chores.hold, gate.path), range(4)):
-            continue
-    await gate.came(2)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take_all, two.map(partial(chores.hold, gate.path), range(4)))
+        await gate.came(2)
+        tasks.cancel_scope.cancel()
     await idle(two, 2)
+    assert gate.nobody(), "the rest was run"
 
 
 async def test_an_iteration_that_outlives_its_pool(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:

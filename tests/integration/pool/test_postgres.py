@@ -183,7 +183,7 @@ async def test_a_query_that_is_left(database: Database, gate: Gate, how: str) ->
         [child] = pool.stats()
         if how == "soft limit":
             with pytest.raises(errors.TimeLimitExceeded, match="soft"):
-                await pool.run(pg_chores.dawdle, gate.path, soft_timeout=0.5, timeout=PATIENCE)
+                await pool.run(pg_chores.dawdle, gate.path, soft_timeout=2, timeout=PATIENCE)
         else:
             call = pool.submit(pg_chores.dawdle, gate.path)
             await gate.came()

@@ -30,6 +30,10 @@ pytestmark = pytest.mark.may_block
 ROOT = Path(__file__).parents[3]
 #: seconds by which a kill may come after its limit
 LATE = 0.05
+#: the least of so many is looked at: a busy machine may hold up most of them
+ATTEMPTS = 30
+#: seconds that are more than a busy machine takes for what is at once elsewhere, and less than any wait of the pool's
+SOON = PATIENCE / 2
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ async def test_an_exception_leaves_the_block_as_it_is() -> None:
 async def test_time_limit(one: Pool, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     """Code stuck where no signal reaches it would run for ever, or much longer than allowed."""
     late = []
-    for _ in range(4):
+    for _ in range(ATTEMPTS):
         await idle(one, 1)
         before = time.monotonic()
         with pytest.raises(errors.TimeLimitExceeded, match=r"0\.1 s"):
@@ -174,16 +178,18 @@ async def test_time_limit_of_the_pool() -> None:
 
 async def test_time_begins_with_the_work(one: Pool, gate: Gate) -> None:
     """A call that waits in line would be killed for the time others take."""
+    # enough for a busy machine to run a call that takes no time
+    limit = 3.0
     held = one.submit(chores.hold, gate.path)
     await gate.came()
     async with anyio.create_task_group() as tasks:
 
         async def limited() -> None:
-            assert await one.run(chores.add, 1, timeout=0.1) == 2
+            assert await one.run(chores.add, 1, timeout=limit) == 2
 
         tasks.start_soon(limited)
         with pytest.raises(TimeoutError):
-            with anyio.fail_after(0.2):
+            with anyio.fail_after(limit + 0.1):
                 await held
         gate.let()
 
@@ -193,15 +199,16 @@ async def test_soft_time_limit(one: Pool, gate: Gate, journal: Journal) -> None:
     child = await one.run(chores.who)
     with pytest.raises(errors.TimeLimitExceeded, match=r"careless ran over its soft time limit of 0\.1 s"):
         await one.run(chores.careless, gate.path, timeout=None, soft_timeout=0.1)
-    value = await one.run(chores.careful, gate.path, journal.path, timeout=PATIENCE, soft_timeout=0.1)
+    # enough for a busy machine to come to where the task cleans up
+    value = await one.run(chores.careful, gate.path, journal.path, timeout=PATIENCE, soft_timeout=2)
     assert value == "cleaned up"
-    assert journal.lines() == ["SoftTimeLimitExceeded(0.1,)"]
+    assert journal.lines() == ["SoftTimeLimitExceeded(2.0,)"]
     assert await one.run(chores.who) == child
 
 
 async def test_soft_time_limit_of_the_pool(gate: Gate) -> None:
     """The pool's soft limit would not hold, or one that is ignored keep the hard one from coming."""
-    async with open_pool(1, soft_time_limit=0.1, time_limit=0.3) as pool:
+    async with open_pool(1, soft_time_limit=0.1, time_limit=3) as pool:
         with pytest.raises(errors.TimeLimitExceeded, match="soft"):
             await pool.run(chores.nap, 60)
         with pytest.raises(errors.TimeLimitExceeded):
@@ -241,7 +248,7 @@ async def test_cancelling_a_call_that_waits(one: Pool, gate: Gate, journal: Jour
     with anyio.move_on_after(0.05) as scope:
         await one.run(chores.note, journal.path, "ran")
     assert scope.cancelled_caught
-    assert time.monotonic() - before < 0.5, "it waited for something"
+    assert time.monotonic() - before < SOON, "it waited for something"
     gate.let()
     await held
     await one.run(chores.add, 1)
@@ -256,7 +263,7 @@ async def test_cancelling_a_call_that_runs(one: Pool, gate: Gate, journal: Journ
         await gate.came()
         before = time.monotonic()
         tasks.cancel_scope.cancel()
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < SOON
     assert journal.lines() == ["TaskCancelled('cancelled',)"]
     assert await one.run(chores.who) == child
 
@@ -264,10 +271,12 @@ async def test_cancelling_a_call_that_runs(one: Pool, gate: Gate, journal: Journ
 async def test_cancelling_by_asyncio(one: Pool, gate: Gate, journal: Journal) -> None:
     """Only anyio's users could cancel."""
     child = await one.run(chores.who)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(one.run(chores.careful, gate.path, journal.path), 0.1)
     task = asyncio.ensure_future(one.run(chores.careful, gate.path, journal.path))
-    await gate.came(2)
+    await gate.came()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(task, 0.01)
+    task = asyncio.ensure_future(one.run(chores.careful, gate.path, journal.path))
+    await gate.came()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -283,7 +292,7 @@ async def test_a_call_that_does_not_want_to_stop(gate: Gate) -> None:
             [pid] = await gate.came()
             before = time.monotonic()
             tasks.cancel_scope.cancel()
-        assert 0.2 <= time.monotonic() - before < 0.2 + 0.5
+        assert 0.2 <= time.monotonic() - before < SOON
         assert not psutil.pid_exists(pid)
         assert await pool.run(chores.add, 1) == 2
 

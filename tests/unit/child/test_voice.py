@@ -158,7 +158,7 @@ def test_tracebacks_stay_together(heard: Heard) -> None:
         logging.exception("it failed")
     [(level, text)] = heard.lines()
     assert level == "ERROR"
-    assert text.startswith("it failed\nTraceback (most recent call last):\n")
+    assert text.startswith("it failed\n  Traceback (most recent call last):\n")
     assert text.endswith("ValueError: boom")
 
 

@@ -11,6 +11,8 @@ from hybridpool.config import KINDS, SETTINGS
 
 MISTYPED = [
     ("workr", "no such command workr; did you mean worker?"),
+    ("beat", "no such command beat: Celery has it, and it is not there yet"),
+    ("worker --without-gossip", "no such option --without-gossip: Celery has it, and it is not there yet"),
     ("zebra", "no such command zebra; see hybridpool --help"),
     ("worker --concurency=2", "no such option --concurency; did you mean --concurrency?"),
     ("worker --max-memory=200MB", "no such option --max-memory; did you mean --max-memory-per-child?"),

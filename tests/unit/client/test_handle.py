@@ -27,7 +27,7 @@ from tests.contract.inbox import Inbox
 from tests.strategies import NOON
 
 #: seconds; a test that waits longer for anything has failed
-PATIENCE = 5.0
+PATIENCE = 60.0
 QUEUE = "celery"
 
 

@@ -14,7 +14,7 @@ from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import Outgoing
 from tests.rabbit import wait_for
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ WHOLE = "a whole number of at least 1"
 SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
 PAIR = "two whole numbers of at least 1 such as 1,3 (the larger is the maximum)"
 URL = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
+ESCAPE = "special characters in a user, password or virtual host must be percent-encoded (an at-sign is %40)"
 BACKEND = "rpc:// or disabled (no other result backend exists yet)"
 DURATION = "a duration such as 30, 30s, 5m or 1h"
 LEVELS = "DEBUG, INFO, WARNING, ERROR or CRITICAL (also written warn, fatal)"
+LONG = f"'{'x' * 70} amqp://…"
 
 BAD = [
     ("worker_concurrency", "0", WHOLE, "0", ""),
@@ -33,8 +35,12 @@ BAD = [
     ("task_default_queue", "amq.x", 'a queue\'s name of 1 to 250 bytes that does not begin with "amq."', "amq.x", ""),
     ("imports", "proj/tasks.py", "module names such as proj.tasks,proj.reports", "proj/tasks.py", ""),
     ("broker_url", "redis://me:secret@h/0", URL, "redis://me:**@h/0", ""),
-    ("broker_url", "amqp://me:secret", URL, "amqp://(hidden)", ""),
+    ("broker_url", "amqp://me:secret", f"{URL}; host or port cannot be read; {ESCAPE}", "amqp://(hidden)", ""),
     ("broker_url", "secret", URL, "(hidden)", ""),
+    ("broker_url", "amqp://me:12/secret@h", f"{URL}; {ESCAPE}", "amqp://(hidden)", ""),
+    ("worker_concurrency", "amqp://me:secret@h", WHOLE, "'amqp://me:**@h'", ""),
+    ("imports", "me:secret@h", "module names such as proj.tasks,proj.reports", "'**@h'", ""),
+    ("worker_pool", f"{'x' * 70} amqp://me:secret{'y' * 70}@h", "prefork (also written processes)", LONG, ""),
     ("result_backend", "redis://:secret@h/0", BACKEND, "redis://:**@h/0", ""),
 ]
 
@@ -91,6 +97,16 @@ def test_unknown_variable(variable: str, meant: str) -> None:
     with pytest.raises(ConfigError) as caught:
         environment_layer({variable: "4"})
     assert str(caught.value) == f"{variable} is not a setting; did you mean {meant}?"
+
+
+def test_settings_that_only_celery_has() -> None:
+    """Who moves here from Celery is told that a setting is not there yet, and not to set another one in its place."""
+    for give in (lambda: Conf({"task_track_started": True}), lambda: Conf().update(task_track_started=True)):
+        with pytest.raises(ConfigError, match=r"task_track_started.*: Celery has this setting; it is not there yet$"):
+            give()
+    with pytest.raises(ConfigError) as caught:
+        environment_layer({"HYBRIDPOOL_TASK_TRACK_STARTED": "1"})
+    assert str(caught.value) == "HYBRIDPOOL_TASK_TRACK_STARTED: Celery has this setting; it is not there yet"
 
 
 def test_unknown_names_of_an_app() -> None:

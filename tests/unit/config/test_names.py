@@ -1,13 +1,19 @@
 """Names and URLs: what is taken, and how it is shown."""
 
+from collections.abc import Callable
+
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.config import masked, nearest, node_name
+from hybridpool.cli.main import cli
+from hybridpool.client.arguments import TaskArguments
+from hybridpool.client.calls import CALL_OPTIONS
+from hybridpool.config import SETTINGS, celery_names, masked, names, nearest, node_name
 from hybridpool.config.names import module_name, node_pattern, queue_name
 from hybridpool.config.units import BadValue
-from hybridpool.config.urls import broker
+from hybridpool.config.urls import broker, without_logins
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,16 @@ def test_module_name_refused(name: str) -> None:
         ("amqp://guest@localhost//", "amqp://guest@localhost//"),
         ("amqp://localhost:5672", "amqp://localhost:5672"),
         ("amqp://[::1]:5672//", "amqp://[::1]:5672//"),
-        ("amqp://u:p/q@r@h/v", "amqp://u:**@h/v"),
+        ("amqp://u:p@q@h/v", "amqp://u:**@h/v"),
+        ("amqp://u:p;q r,s%t@h", "amqp://u:**@h"),
+        ("amqp://u:p/q@r@h/v", "amqp://(hidden)"),
+        ("amqp://u:12/secret@h/v", "amqp://(hidden)"),
+        ("amqp://u:p@h//?password=secret", "amqp://u:**@h//?**"),
+        ("amqp://u:p@h//#secret", "amqp://(hidden)"),
+        ("amqp://u%3Asecret@h", "amqp://**@h"),
+        ("amqp://u:p@h1//;ampq://u:q@h2//", "amqp://(hidden)"),
+        ("amqp://u:p@h1//,amqp://u:q@h2//", "amqp://(hidden)"),
+        ("AMQP://u:p@h", "AMQP://u:**@h"),
         ("amqp://u:p@h1;amqp://u:q@h2", "amqp://u:**@h1;amqp://u:**@h2"),
         ("redis://:p@h/0", "redis://:**@h/0"),
         ("amqp://u:p", "amqp://(hidden)"),
@@ -74,6 +89,23 @@ def test_masked_hides_any_password(user: str, password: str, host: str) -> None:
     """A password with a slash, an at-sign or a colon in it would be shown in part."""
     assert "SECRET" not in masked(f"amqp://{user}:{password}@{host}:5672//")
     assert "SECRET" not in masked(password)
+    assert "SECRET" not in without_logins(f"Got unexpected extra argument (amqp://{user}:{password}@{host}:5672//)")
+    assert "SECRET" not in without_logins(f"--broker={user}:{password}@{host}")
+
+
+@pytest.mark.parametrize(
+    "text", ["--app=proj.app", "celery@%h", "-n", "amqp://h:5672//", "Invalid value for '--tasks': 'a@b' is no number"]
+)
+def test_what_holds_no_login_is_shown_as_it_is(text: str) -> None:
+    """Messages and command lines without a password keep all their words."""
+    assert without_logins(text) == text
+
+
+@pytest.mark.parametrize("check", [names.text, names.queue_name, names.node_pattern])
+def test_a_url_with_a_login_is_no_name(check: Callable[[object], str]) -> None:
+    """A broker's URL that was given to the wrong setting is refused: names of queues, nodes and files are shown."""
+    with pytest.raises(BadValue):
+        check("amqp://me:secret@h")
 
 
 def test_several_brokers() -> None:
@@ -93,8 +125,42 @@ def test_broker_refused(url: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("workr", "worker"), ("max_memory", "worker_max_memory"), ("zebra", None), ("", None)],
+    [
+        ("workr", "worker"),
+        ("owrker", "worker"),
+        ("max_memory", "worker_max_memory_per_child"),
+        ("time_limit", "task_time_limit"),
+        ("worker_concurency", "worker_concurrency"),
+        ("concurrenc", "worker_concurrency"),
+        ("task_hard_time_limit", None),
+        ("task_track_started", None),
+        ("worker_timeout", None),
+        ("limit", None),
+        ("zebra", None),
+        ("y", None),
+        ("", None),
+    ],
 )
 def test_nearest(name: str, near: str | None) -> None:
-    """A suggestion would be missing, or mislead."""
-    assert nearest(name, ["worker", "worker_max_memory", "call"]) == near
+    """What is suggested is what was meant, with a slip or with words left out; what means something else is not."""
+    assert nearest(name, ["worker", "call", *SETTINGS]) == near
+
+
+@given(st.sampled_from(sorted(SETTINGS)), st.data())
+def test_one_slip_is_forgiven(name: str, data: st.DataObject) -> None:
+    """A setting with a letter left out is found again."""
+    at = data.draw(st.integers(0, len(name) - 1))
+    if name[at] != "_":
+        assert nearest(name[:at] + name[at + 1 :], SETTINGS) == name
+
+
+def test_what_celery_has() -> None:
+    """The table of Celery's names is Celery's, and leaves out what is here: a name that moves here is taken out."""
+    theirs = {name for name, _ in flatten(NAMESPACES)}
+    assert theirs - SETTINGS.keys() == celery_names.SETTINGS
+    assert not celery_names.TASK_OPTIONS & {*TaskArguments.__annotations__}
+    assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
+    commands = {**cli.commands}
+    assert not celery_names.COMMANDS & commands.keys()
+    ours = {option for command in (cli, *commands.values()) for param in command.params for option in param.opts}
+    assert not celery_names.COMMAND_OPTIONS & ours

@@ -67,3 +67,56 @@ async def test_time_of_a_call_that_came_later(pair: tuple[Link, Slate]) -> None:
     link.happens(Happening.DONE)
     link.give([job()], 50.0)
     assert (link.head_since, link.still_since) == (50.0, 50.0)
+
+
+# ---- a child whose word cannot be relied on ----------------------------------------------------------------------
+
+
+async def test_an_answer_that_is_heard_again(pair: tuple[Link, Slate]) -> None:
+    """An outcome that was read from the slate, and then comes as well, is passed over without a fault."""
+    link, _ = pair
+    link.give([job(), job()], 0.0)
+    assert link.take(1, 0.0) is not None
+    assert (link.take(1, 0.0), link.take_out_of_turn(1, 0.0), link.fault) == (None, None, None)
+    assert link.take(2, 0.0) is not None
+    assert (link.take_out_of_turn(2, 0.0), link.fault) == (None, None)
+    link.happens(Happening.DONE)
+
+
+async def test_an_answer_before_which_another_is_missing(pair: tuple[Link, Slate]) -> None:
+    """A later answer is taken, and the child's word is not relied on any more."""
+    link, _ = pair
+    first, second = job(), job()
+    link.give([first, second], 0.0)
+    assert link.take_out_of_turn(2, 0.0) is second
+    assert link.fault == "it answered out of turn: the answer to t before it is missing"
+    assert [one for _, one in link.in_hand] == [first]
+
+
+async def test_an_answer_to_no_call(pair: tuple[Link, Slate]) -> None:
+    """An answer to a call that the child was never given is a fault."""
+    link, _ = pair
+    assert link.take_out_of_turn(7, 0.0) is None
+    assert link.fault == "it answered out of turn: it was not given that"
+
+
+@pytest.mark.parametrize("message", [b"garbage", b"\xc1", b"\x90", b"\x91\xff", b"\x91" * 9999])
+async def test_a_message_that_cannot_be_read(message: bytes) -> None:
+    """It is told as the child's fault, with the descriptors that came along closed; what follows is heard."""
+    link, heard, faults = Link("ForkPoolWorker-1", 0.0, RecycleLimits()), [], []
+    channel, slate = link.open(lambda _, said: heard.append(said), lambda _, why: faults.append(why), lambda *_: None)
+    os.close(slate)
+    read, write = os.pipe()
+    with socket.socket(fileno=channel) as far:
+        socket.send_fds(far, [message], [write])
+        os.close(write)
+        far.send(frames.pack((done(1),)))
+        link.last_words()
+    assert os.read(read, 1) == b"", "nobody holds the other end"
+    os.close(read)
+    assert len(faults) == 1
+    assert faults[0].startswith("it sent what is not a message of a child")
+    assert heard == [[done(1)]]
+    link.happens(Happening.READY)
+    link.happens(Happening.RETIRE)
+    link.bury()

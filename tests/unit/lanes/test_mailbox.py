@@ -14,7 +14,7 @@ from hybridpool.lanes.mailbox import Mailbox
 from tests.contract.inbox import Collected
 
 #: seconds; a test that waits longer for anything has failed
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class Post:

@@ -283,9 +283,9 @@ def written(fact: Fact, level: int = INFO) -> list[str]:
 
 
 def spoiled(fact: Any) -> Fact:
-    """Put a line break into every text of a fact, but for tracebacks, which have theirs, and names that are ours."""
+    """Put line breaks and controls into every text of a fact, but for tracebacks, which have theirs, and our names."""
     texts = {
-        field.name: "a\nb\r\nc"
+        field.name: "a\nb\r\nc\x1b[2J\x9b\u202e"
         for field in attrs.fields(type(fact))
         if isinstance(getattr(fact, field.name), str) and field.name not in ("traceback", "child")
     }
@@ -303,7 +303,32 @@ def test_one_fact_one_line(fact: Fact, caplog: pytest.LogCaptureFixture) -> None
     else:
         [record] = logged(spoiled(fact), caplog)
         line = record.getMessage().removesuffix(f"\n{TRACEBACK}")
-    assert len(line.splitlines()) == 1
+    assert line.rstrip("\n").isprintable()
+
+
+def test_a_traceback_stays_in_its_record() -> None:
+    """What an exception says cannot begin a line of the log, wherever in the record it stands."""
+    readable, writable = os.pipe()
+    forged = "[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay.all[1] succeeded"
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        sink = Sink(writable)
+        log.set_up(sink, INFO)
+        LogFace(sink.write)(
+            events.TaskFailed("t", ID, CHILD, 0.1, f"E('\n{forged}')", f"Traceback\nE: \x1b[2J\r{forged}\n{forged}")
+        )
+        log.log.error("by another way\n%s", forged)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        os.close(writable)
+    with os.fdopen(readable, newline="\n") as written:
+        lines = written.read().split("\n")
+    begun = [line for line in lines if line and not line.startswith("  ")]
+    assert len(begun) == 2
+    assert not any(line.startswith(forged) for line in lines)
+    assert all(line.isprintable() for line in lines)
 
 
 def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,7 @@ async def test_room_on_the_disk_again(tmp_path: Path, monkeypatch: pytest.Monkey
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
     disk.room = 20
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not path.read_text():
             await anyio.lowlevel.checkpoint()
         disk.room = 1000
@@ -249,7 +249,7 @@ def test_text_that_is_no_unicode(pipe: Pipe) -> None:
 async def received(readable: int, end: str) -> str:
     """Read until the end comes."""
     text = ""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not text.endswith(end):
             text += (await anyio.to_thread.run_sync(os.read, readable, 65536)).decode()
     return text

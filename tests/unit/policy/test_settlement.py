@@ -54,6 +54,14 @@ def test_a_task_whose_child_died() -> None:
     assert steps(LOST, IGNORED, 2) == (Bury(story), Acknowledge())
 
 
+def test_a_task_that_is_not_to_blame() -> None:
+    """A death for which a call is not blamed is not counted, however many there were before."""
+    let_off = Lost("its zygote died: signal 9 (SIGKILL)", "ForkPoolWorker-1", blamed=False)
+    for lost_before in (0, 2, 9):
+        assert steps(let_off, WANTED, lost_before) == (RunAgain(lost_before), Acknowledge())
+    assert steps(let_off, WANTED, early=True) == (Store(),)
+
+
 def test_a_task_that_is_retried() -> None:
     """A crash before the next attempt is published would lose the task; after it, at worst, repeats it."""
     assert steps(RETRYING, WANTED) == (Store(is_final=False), RunLater(), Acknowledge())
