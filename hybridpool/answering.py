@@ -39,6 +39,8 @@ class Received:
     acknowledged: bool = False
     #: seconds until its next attempt, once that is decided
     wait: float = 0.0
+    #: how its body is to be read, if that is not said by its content type alone
+    reading: str | None = None
     #: times that it only waited here, in a row, when the connection was lost
     excused: int = 0
 

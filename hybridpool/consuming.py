@@ -60,7 +60,8 @@ class Consuming:
                     size = self._size
                     for queue in changed:
                         held = self._held(queue)
-                        await self._broker.consume(queue, held, deliver)
+                        most = self._settings.worker_max_message_size
+                        await self._broker.consume(queue, held, deliver, alone_above=most)
                         self._bus.emit(events.ConsumingStarted(queue, held))
                     self.ready.set()
                     await self._resized.wait()

@@ -1,35 +1,46 @@
 """Orders to this worker, from the control exchange: which tasks not to run, and whether it is there.
 
-A worker that starts asks the others what was revoked before; what it knows itself it keeps in a file, if it has one.
+A worker that starts asks the others what was revoked before, as Celery's do (`hello`); what it knows itself it keeps in
+a file, if it has one.
+
+All who may publish to the control exchange can give orders. So nothing here grows with what they say: ids are bounded
+in number and size, answers in number and bytes, and they go nowhere but to where askers wait.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import anyio
-import msgspec
 
 from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.daemon_threads import run_in_daemon_thread
 from hybridpool.errors import BrokerError, ProtocolError
 from hybridpool.message import Delivery, Outgoing, QueueSpec
+from hybridpool.policy.allowance import Allowance
 from hybridpool.policy.revoked import Revoked
 from hybridpool.protocol import control
 from hybridpool.state_file import StateFile
 
 log = logging.getLogger(__name__)
-#: ours: a worker that has just started wants to know what is revoked
-_ASK, _TELL = "hybridpool.tell_revoked", "hybridpool.revoked"
-#: ids in one message
-_PORTION = 1000
 #: messages of orders that may wait here
 _PREFETCH = 100
 #: seconds for reading or writing the state file, which may lie on a share that does not answer
 _FILE_TIMEOUT_S = 5.0
+#: milliseconds that the queue for answers to our own question lasts
+_REPLIES_LAST = 60_000
+#: seconds that we listen for answers to it
+_LISTENING = 10.0
+#: each round of telling, learning and saving what is revoked may be about 50,000 ids, and is followed by a pause: so
+#: many times as long as it took, up to so many seconds
+_REST, _LONGEST_REST = 4.0, 1.0
+#: bytes of answers to `hello` at once, and in a second: each may name all that is revoked
+_TOLD_AT_ONCE, _TOLD_PER_SECOND = 32 * 1024 * 1024, 1024 * 1024
+#: seconds for which an answer to `hello` is given again as it was
+_FRESH = 5.0
 
 
 class Control:
@@ -47,43 +58,50 @@ class Control:
         )
         self._changed = anyio.Event()
         self._answers: list[Outgoing] = []
-        #: another worker wants to know what is revoked
-        self._is_asked = False
+        #: what other workers told, and is not remembered yet
+        self._heard: dict[str, float | None] = {}
+        #: the orders of other workers that want to know what is revoked
+        self._askers: list[control.Order] = []
+        self._allowance = Allowance(_TOLD_AT_ONCE, _TOLD_PER_SECOND)
+        #: the last answer to `hello`, and until when it holds
+        self._told: tuple[float, dict[str, object]] = (0.0, {})
         #: there are ids that the state file has not
         self._is_unsaved = False
-        self._stop: Callable[[str], None] = lambda _: None
+        #: there is something to remember, tell or save
+        self._news = anyio.Event()
+        self._stop: Callable[[Collection[str]], list[str]] = lambda _: []
 
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether a task must not be run."""
         return bool(len(self.revoked)) and self.revoked.holds(task_id, time.time())
 
-    async def run(self, stop: Callable[[str], None]) -> None:
+    async def run(self, stop: Callable[[Collection[str]], list[str]]) -> None:
         """Take orders for ever, whatever becomes of the connection.
 
-        :param stop: stops a task that is here, by its id.
+        :param stop: stops tasks that are here, by their ids; returns those that are.
         """
         self._stop = stop
         await self._load()
         await self._broker.declare(self._queue)
-        await self._broker.consume(self._queue.name, _PREFETCH, self._take)
+        await self._broker.consume(self._queue.name, _PREFETCH, self._take, keeps=control.LARGEST)
         await self._broker.connected(None)
-        await self._say(control.write_order(_ASK, {"from": self._node}))
-        while True:
-            await self._changed.wait()
-            self._changed = anyio.Event()
-            answers, self._answers = self._answers, []
-            for answer in answers:
-                await self._say(answer)
-            if self._is_asked:
-                self._is_asked = False
-                await self._tell()
-            if self._is_unsaved:
-                self._is_unsaved = False
-                await self._save()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._ask)
+            tasks.start_soon(self._see_to_revoked)
+            while True:
+                await self._changed.wait()
+                self._changed = anyio.Event()
+                answers, self._answers = self._answers, []
+                for answer in answers:
+                    await self._say(answer)
+
+    # ---- orders ----------------------------------------------------------------------------------------------
 
     def _take(self, delivery: Delivery) -> None:
         self._broker.ack(delivery)
         try:
+            if delivery.missing:
+                raise ProtocolError(f"an order of {delivery.missing} bytes is too large")
             order = control.read_order(delivery.body)
             if order.destination is None or self._node in order.destination:
                 self._obey(order)
@@ -92,39 +110,103 @@ class Control:
 
     def _obey(self, order: control.Order) -> None:
         match order.method:
-            case "revoke":
-                ids = control.ids_of(order)
-                self._flag(ids, terminate=order.arguments.get("terminate") is True)
+            case "revoke" | "terminate":
+                try:
+                    ids = control.ids_of(order)
+                except ProtocolError as error:
+                    self._answer(order, {"error": str(error)})
+                    raise
+                terminate = order.method == "terminate" or order.arguments.get("terminate") is True
+                self._answer(order, {"ok": self._flag(ids, terminate=terminate)})
             case "ping":
                 self._answer(order, {"ok": "pong"})
-            case "hybridpool.tell_revoked":
-                self._is_asked |= order.arguments.get("from") != self._node and len(self.revoked) > 0
-                self._changed.set()
-            case "hybridpool.revoked":
-                self.revoked.load(_known(order.arguments.get("ids")), time.time())
-                self._is_unsaved = True
-                self._changed.set()
+            case "hello":
+                if order.arguments.get("from_node") != self._node:
+                    self._hear(order.arguments)
+                    if len(self._askers) < _PREFETCH:
+                        self._askers.append(order)
+                    self._news.set()
             case _:
                 log.debug("order %r is not one of ours", order.method)
 
     def _answer(self, order: control.Order, value: object) -> None:
-        if order.reply_to is not None and len(self._answers) < _PREFETCH:
+        if order.reply_to is None or len(self._answers) >= _PREFETCH:
+            return
+        if control.may_answer(order.reply_to):
             self._answers.append(control.write_answer(order.reply_to, order.ticket, self._node, value))
             self._changed.set()
+        else:
+            log.warning("an order wants its answer at %r, where no asker waits; it has none", order.reply_to.exchange)
 
-    def _flag(self, ids: list[str], *, terminate: bool) -> None:
+    def _flag(self, ids: list[str], *, terminate: bool) -> str:
+        """Note what is revoked; returns what Celery's workers say then."""
         self.revoked.add(ids, time.time())
-        self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
-        if terminate:
-            for task_id in ids:
-                self._stop(task_id)
+        self._told = (0.0, {})
         self._is_unsaved = True
-        self._changed.set()
+        self._news.set()
+        self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
+        if not terminate:
+            return f"tasks {set(ids)} flagged as revoked"
+        stopped = self._stop(frozenset(ids))
+        return f"terminate: {', '.join(stopped) or 'tasks unknown'}"
 
-    async def _tell(self) -> None:
-        known = list(self.revoked.all(time.time()).items())
-        for start in range(0, len(known), _PORTION):
-            await self._say(control.write_order(_TELL, {"ids": dict(known[start : start + _PORTION])}))
+    # ---- what is revoked -------------------------------------------------------------------------------------
+
+    async def _ask(self) -> None:
+        """Ask the other workers what is revoked, and listen for a while."""
+        queue = f"{uuid.uuid4()}.{control.REPLIES}"
+        try:
+            await self._broker.declare(QueueSpec(name=queue, expires=_REPLIES_LAST))
+            await self._broker.consume(queue, _PREFETCH, self._take_answer, keeps=control.LARGEST)
+            await self._say(control.hello(self._node, self.revoked.ages(time.time()), queue))
+            await anyio.sleep(_LISTENING)
+            await self._broker.delete(queue)
+        except BrokerError as error:
+            log.debug("what others have revoked is not asked: %s", error)
+
+    def _take_answer(self, delivery: Delivery) -> None:
+        self._broker.ack(delivery)
+        try:
+            for node, told in control.read_answers(delivery.body).items():
+                if node != self._node:
+                    self._hear(told)
+        except ProtocolError as error:
+            log.warning("what another worker says of revoked tasks is not understood: %s", error)
+
+    def _hear(self, told: object) -> None:
+        for task_id, age in control.read_hello(told).items():
+            if len(self._heard) < control.MOST:
+                self._heard[task_id] = age
+        self._news.set()
+
+    async def _see_to_revoked(self) -> None:
+        """Remember, tell and save what is revoked, in rounds."""
+        while True:
+            await self._news.wait()
+            self._news, began = anyio.Event(), time.monotonic()
+            heard, self._heard = self._heard, {}
+            if heard and self.revoked.learn(heard, time.time()):
+                self._told = (0.0, {})
+                self._is_unsaved = True
+            askers, self._askers = self._askers, []
+            for order in askers:
+                if order.reply_to is not None and control.may_answer(order.reply_to):
+                    await self._tell(order, order.reply_to)
+            if self._is_unsaved:
+                self._is_unsaved = False
+                await self._save()
+            await anyio.sleep(min(_LONGEST_REST, _REST * (time.monotonic() - began)))
+
+    async def _tell(self, order: control.Order, to: control.Asker) -> None:
+        until, value = self._told
+        if time.monotonic() > until:
+            value = control.hello_answer(self.revoked.ages(time.time()))
+            self._told = time.monotonic() + _FRESH, value
+        answer = control.write_answer(to, order.ticket, self._node, value)
+        if self._allowance.take(len(answer.body), time.monotonic()):
+            await self._say(answer)
+        else:
+            log.debug("%s is not told what is revoked: too many ask", order.arguments.get("from_node"))
 
     async def _say(self, message: Outgoing) -> None:
         try:
@@ -154,14 +236,3 @@ class Control:
 
 def _why(error: OSError) -> str:
     return f"no end within {_FILE_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) and not error.errno else str(error)
-
-
-def _known(ids: object) -> dict[str, float]:
-    """Return ids and when they were revoked, of something that came from outside.
-
-    :raises ProtocolError: if it is something else.
-    """
-    try:
-        return msgspec.convert(ids, dict[str, float])
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"no revoked ids: {error}") from error

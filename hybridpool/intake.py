@@ -91,7 +91,8 @@ class Intake:
             self._settler.revoked(received)
             return
         match admit(self._gate, head, delivery, dt.datetime.now(dt.UTC)):
-            case Admitted():
+            case Admitted(reading=reading):
+                received.reading = reading
                 self._accept(received)
             case Denied() as denied:
                 self._settler.denied(received, denied)
@@ -102,12 +103,23 @@ class Intake:
             case TooEarly(seconds=seconds):
                 self._hold(received, seconds)
 
+    def _again(self, received: Received) -> None:
+        """Take a message whose time has come."""
+        match admit(self._gate, attrs.evolve(received.head, eta=None), received.delivery, dt.datetime.now(dt.UTC)):
+            case Admitted(reading=reading):
+                received.reading = reading
+                self._accept(received)
+            case Denied() as denied:
+                self._settler.denied(received, denied)
+            case _:
+                self._settler.expired(received)
+
     def _hold(self, received: Received, seconds: float) -> None:
         """Keep a message for the last moment before its time."""
 
         def go_on() -> None:
             del self._held[id(received)]
-            self._accept(received)
+            self._again(received)
 
         timer = asyncio.get_running_loop().call_later(seconds + _SURELY, go_on)
         self._held[id(received)] = (received.delivery, timer)
@@ -158,7 +170,7 @@ class Intake:
         job = Job(
             task=head.name,
             id=head.id,
-            content_type=delivery.content_type or "",
+            content_type=received.reading or delivery.content_type or "",
             body=delivery.body,
             retries=head.retries,
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),

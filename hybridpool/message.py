@@ -43,6 +43,10 @@ class Delivery:
     exchange: str
     routing_key: str
     body: bytes
+    #: as the broker's protocol has them, for who writes the message again; empty: as they stand above
+    properties: bytes = b""
+    #: bytes of its body that were not kept, because it is larger than its consumer takes
+    missing: int = 0
 
 
 @attrs.define(eq=False)
@@ -96,6 +100,14 @@ class Outgoing:
     mandatory: bool = False
     #: False: whoever sends it does not wait to hear that the broker has it, and may lose it
     is_confirmed: bool = True
+    #: the properties of the delivery that it is written after, as its broker's protocol has them. Then the headers that
+    #: are `kept`, and every property but delivery mode and time to live, go on as their sender wrote them
+    original: bytes = b""
+    kept: frozenset[str] = frozenset()
+    #: its body, content type and encoding are not those of that delivery
+    has_new_body: bool = False
+    #: headers that may be shortened, and in the end left out, if all together are too large for the broker
+    expendable: frozenset[str] = frozenset()
 
 
 @attrs.frozen(kw_only=True)

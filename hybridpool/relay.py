@@ -1,6 +1,7 @@
 """What children want published: the parent does it with confirm and answers, so no child holds a broker connection."""
 
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 from anyio.abc import TaskGroup
@@ -11,6 +12,9 @@ from hybridpool.config import Settings
 from hybridpool.errors import BrokerError, HybridpoolError, QueueNotFound
 from hybridpool.message import Outgoing, unpack
 from hybridpool.protocol.queues import task_queue
+
+#: queues that are known to be declared; fewer than the broker's side remembers
+_MOST: Final = 500
 
 
 class Relay:
@@ -53,4 +57,6 @@ class Relay:
     async def _declare(self, message: Outgoing) -> None:
         if not message.exchange and message.routing_key not in self._declared:
             await self._broker.declare(task_queue(message.routing_key, self._settings))
+            if len(self._declared) >= _MOST:
+                self._declared.clear()
             self._declared.add(message.routing_key)

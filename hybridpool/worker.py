@@ -26,7 +26,7 @@ from hybridpool.consuming import Consuming
 from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.intake import Intake
-from hybridpool.lanes.process import ProcessLane, stop_message
+from hybridpool.lanes.process import ProcessLane, stop_messages
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.outlast import outlasting
 from hybridpool.policy.recycle import RecycleLimits
@@ -177,7 +177,7 @@ class Worker:
                 try:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._consuming.run, intake.take)
-                        taking.start_soon(control.run, partial(stop_message, crew.lane, grace=_GRACE))
+                        taking.start_soon(control.run, partial(stop_messages, crew.lane, grace=_GRACE))
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)

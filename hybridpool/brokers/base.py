@@ -35,7 +35,7 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
         """
 
     async def declare(self, queue: QueueSpec) -> None:
-        """Make the queue exist, now and after each reconnect.
+        """Make the queue exist now, and after a reconnect if it is consumed, or as soon as something is sent to it.
 
         One that exists with other arguments is used as it is, and `events.QueueDiffers` is announced.
 
@@ -61,10 +61,14 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
         """
         ...
 
-    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+    async def consume(
+        self, queue: str, prefetch: int, deliver: Deliver, *, keeps: int | None = None, alone_above: int | None = None
+    ) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.
 
         :param prefetch: how many unsettled messages of this queue may be here at once; 0: no limit.
+        :param keeps: bytes; a larger body is dropped as it comes in, and `Delivery.missing` is its size.
+        :param alone_above: bytes; a larger message comes alone: while it is not settled, nothing more is read.
         :raises BrokerError: if the queue does not exist or the broker refuses.
         """
 

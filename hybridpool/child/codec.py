@@ -19,6 +19,15 @@ PICKLE: Final = "application/x-python-serialize"
 #: names used by the setting accept_content
 CONTENT_TYPES: Final[Mapping[str, str]] = {"json": JSON, "pickle": PICKLE}
 
+#: bytes of memory that a short list, or a small object, takes at least, with its place in what holds it
+_LIST_BYTES: Final = 72
+_OBJECT_BYTES: Final = 200
+#: how many times as much memory as a message may have bytes its lists and objects may take. Texts and numbers never
+#: take more than 13 times as much as their JSON
+_BLOAT: Final = 16
+#: bytes that a compressed body may ask for to be opened
+_LZMA_MEMORY: Final = 128 * 1024 * 1024
+
 #: the versions that `uuid.UUID(version=…)`, which Celery's clients call, takes
 _UUID_VERSIONS: Final = range(1, 6)
 
@@ -71,8 +80,67 @@ def decode_as(content_type: str, data: bytes) -> Any:
                 return pickle.loads(data)
             except Exception as error:
                 raise ValueError(f"{type(error).__name__}: {error}") from error
+        case _ if ";" in content_type:
+            return decode_as(*_opened(content_type, data))
         case _:
             raise ValueError(f"no decoder for content type {content_type!r}")
+
+
+def _opened(content_type: str, data: bytes) -> tuple[str, bytes]:
+    """Return a media type without parameters, and bytes of that type in UTF-8.
+
+    :raises ValueError: if the bytes are not what the parameters say, or too many.
+    """
+    media, *listed = content_type.split(";")
+    told = dict(parameter.split("=", 1) for parameter in listed)
+    limit = int(told["limit"])
+    if "compression" in told:
+        data = _decompressed(told["compression"], data, limit)
+    if media == JSON and "charset" in told:
+        data = data.decode(told["charset"]).encode()
+    if media == JSON:
+        _weigh(data, limit)
+    return media, data
+
+
+def _decompressed(kind: str, data: bytes, limit: int) -> bytes:
+    """:raises ValueError: if the bytes are not compressed so, end too soon, or are more than so many."""
+    try:
+        if kind == "gzip":
+            import zlib
+
+            inflating = zlib.decompressobj(wbits=47)  # with the head of gzip, or of zlib
+            found, is_whole = inflating.decompress(data, limit + 1), inflating.eof
+        elif kind == "bz2":
+            import bz2
+
+            unpacking = bz2.BZ2Decompressor()
+            found, is_whole = unpacking.decompress(data, limit + 1), unpacking.eof
+        else:
+            import lzma
+
+            other = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+            found, is_whole = other.decompress(data, limit + 1), other.eof
+    except Exception as error:
+        raise ValueError(f"it is not compressed with {kind}: {error}") from error
+    if len(found) > limit:
+        raise ValueError(f"decompressed it is over worker_max_message_size ({limit})")
+    if not is_whole:
+        raise ValueError(f"what is compressed with {kind} ends too soon")
+    return found
+
+
+def _weigh(data: bytes, limit: int) -> None:
+    """Refuse JSON of which decoding would make many times more: lists and objects, empty ones above all.
+
+    :raises ValueError: if its lists and objects would take 16 times as much memory as a message may have bytes.
+    """
+    lists, objects = data.count(b"["), data.count(b"{")
+    if lists * _LIST_BYTES + objects * _OBJECT_BYTES > limit * _BLOAT:
+        raise ValueError(
+            f"its {lists} lists and {objects} objects would take more memory than {_BLOAT} times "
+            f"worker_max_message_size ({limit})"
+        )
 
 
 def _rebuild(mapping: dict[str, Any]) -> object:

@@ -27,6 +27,9 @@ _PAUSE, _FACTOR, _LONGEST = 0.1, 2.0, 1.6
 #: messages on their way to the broker at once, of one call that sends many
 _PORTION = 1000
 
+#: queues that are known to be declared; fewer than the broker's side remembers
+_QUEUES = 500
+
 
 class Sender:
     """Sends tasks. It belongs to the loop that made it."""
@@ -147,7 +150,10 @@ class Sender:
         queue = message.routing_key
         if queue not in self._made:
             await self._once(f"queue {queue}", lambda: self._broker.declare(task_queue(queue, self._settings)))
+            if len(self._made) >= _QUEUES:
+                self._made.clear()
             self._made.add(queue)
+            self._prepared.pop(f"queue {queue}", None)
         reader = self._reader
         if reader is not None and message.reply_to is not None and not self._is_open:
             await self._once("reader", reader.open)

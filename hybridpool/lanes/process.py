@@ -7,7 +7,7 @@ by `warden`.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hybridpool import events
 from hybridpool.child import frames
@@ -215,8 +215,12 @@ class ProcessLane:
         self.desk.weigh()
 
 
-def stop_message(lane: ProcessLane, task_id: str, grace: float) -> None:
-    """Give up every call of a message, whether it has begun or not; one at work has so many seconds to stop."""
-    for job in (*lane.desk.waiting, *lane.desk.at_work()):
-        if job.id == task_id:
-            lane.cancel(job, grace)
+def stop_messages(lane: ProcessLane, ids: Collection[str], grace: float) -> list[str]:
+    """Give up every call of these messages, whether it has begun or not; one at work has so many seconds to stop.
+
+    :returns: the ids of those that are here.
+    """
+    jobs = [job for job in (*lane.desk.waiting, *lane.desk.at_work()) if job.id in ids]
+    for job in jobs:
+        lane.cancel(job, grace)
+    return list(dict.fromkeys(job.id for job in jobs))

@@ -14,6 +14,9 @@ from hybridpool.monitor.sink import Sink
 
 log = logging.getLogger("hybridpool.worker")
 
+#: ids that one line names, and characters of each
+_NAMED, _LONGEST_ID = 20, 255
+
 
 def level_number(name: str) -> int:
     """Return logging's number of a level's name."""
@@ -127,7 +130,9 @@ def _verdict_line(fact: events.Fact) -> None:
         case events.TaskRevoked(name, id):
             _say(INFO, "Discarding revoked task: %s[%s]", name, id)
         case events.TasksFlagged(ids):
-            _say(INFO, "Tasks flagged as revoked: %s", ", ".join(ids))
+            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+            named = ", ".join(one[:_LONGEST_ID] for one in ids[:_NAMED])
+            _say(INFO, "Tasks flagged as revoked: %s", named + more)
         case events.PrefetchUnlimited():
             _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
         case _:

@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from hybridpool.message import Delivery, Head
+from hybridpool.policy.content import PLAIN, WEIGHED, Unreadable, reading
 
 #: a message that came back so often is taken for one that brings down workers; RabbitMQ 4 gives up at the same number.
 #: A child's death is counted apart, and has a lower limit
@@ -19,6 +20,9 @@ RENEWED: Final = 10
 @attrs.frozen
 class Admitted:
     """Run it."""
+
+    #: how its body is to be read, if that is not said by its content type alone
+    reading: str | None = None
 
 
 @attrs.frozen
@@ -71,16 +75,25 @@ def admit(gate: Gate, head: Head, delivery: Delivery, now: dt.datetime) -> Admis
     if len(delivery.body) > gate.max_size:
         reason = f"message of {len(delivery.body)} bytes is over worker_max_message_size ({gate.max_size})"
         return Denied(reason, "ValueError", "builtins", reason)
-    if delivery.content_type not in gate.accepts:
-        reason = f"content type {delivery.content_type!r} is not in accept_content"
-        return Denied(reason, "ContentDisallowed", "kombu.exceptions", reason)
+    admitted = _ADMITTED
+    if (
+        delivery.content_type not in gate.accepts
+        or delivery.content_encoding not in PLAIN
+        or len(delivery.body) > WEIGHED
+        or "compression" in delivery.headers
+    ):
+        compression = delivery.headers.get("compression")
+        told = reading(delivery.content_type, delivery.content_encoding, compression, gate.accepts, gate.max_size)
+        if isinstance(told, Unreadable):
+            return Denied(told.reason, "ContentDisallowed", "kombu.exceptions", told.reason)
+        admitted = Admitted(told)
     if head.name not in gate.tasks:
         return Denied(f"unknown task {head.name!r}", "NotRegistered", "celery.exceptions", head.name)
     if is_expired(head, now):
         return _TOO_LATE
     if head.eta is not None and head.eta > now:
         return TooEarly((head.eta - now).total_seconds())
-    return _ADMITTED
+    return admitted
 
 
 def is_expired(head: Head, now: dt.datetime) -> bool:

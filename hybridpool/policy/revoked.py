@@ -1,19 +1,22 @@
-"""Which tasks must not be run any more: a memory of ids, bounded in number and in time.
+"""Which tasks must not be run any more: a memory of ids, bounded in number, in bytes and in time.
 
-Bounds as Celery's: 50,000 ids, three hours.
+Bounds as Celery's: 50,000 ids, three hours. An id that is longer than those that anybody gives is known by its digest.
 """
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 MOST: Final = 50_000
 #: seconds
 KEEP: Final = 10_800.0
+#: characters of an id that is kept as it is
+_LONGEST_ID: Final = 255
 
 
 class Revoked:
-    """Ids, and when they were revoked. The oldest go first."""
+    """Ids, and when they were revoked, in that order. The oldest go first."""
 
     def __init__(self, most: int = MOST, keep: float = KEEP) -> None:
         self._most = most
@@ -28,16 +31,17 @@ class Revoked:
 
         :param now: seconds of a clock that goes on while no worker runs.
         """
-        for task_id in ids:
-            self._since.pop(task_id, None)
-            self._since[task_id] = now
-        while len(self._since) > self._most:
-            self._since.popitem(last=False)
         self._forget(now)
+        for task_id in ids:
+            known = _key(task_id)
+            self._since.pop(known, None)
+            self._since[known] = now
+            if len(self._since) > self._most:
+                self._since.popitem(last=False)
 
     def holds(self, task_id: str, now: float) -> bool:
         """Tell whether a task has been revoked."""
-        since = self._since.get(task_id)
+        since = self._since.get(_key(task_id))
         return since is not None and now - since < self._keep
 
     def all(self, now: float) -> dict[str, float]:
@@ -45,15 +49,53 @@ class Revoked:
         self._forget(now)
         return dict(self._since)
 
-    def load(self, known: dict[str, float], now: float) -> None:
-        """Remember what `all` gave, in another life or another worker."""
-        merged = {**known, **self._since}
-        self._since = OrderedDict(sorted(merged.items(), key=lambda item: item[1]))
-        self.add((), now)
+    def ages(self, now: float) -> dict[str, float]:
+        """Return what is remembered, the oldest first: ids, and how many seconds ago they were revoked."""
+        return {task_id: max(0.0, now - since) for task_id, since in self.all(now).items()}
+
+    def learn(self, ages: Mapping[str, float | None], now: float) -> bool:
+        """Remember what another life or another worker knew; tells whether there was something new.
+
+        Ages, not moments, because clocks differ. One that cannot be true counts as none: the id is taken as revoked
+        now, so it is neither forgotten at once nor kept for ever. What is known already keeps the moment that it has.
+
+        :param ages: by id: seconds since it was revoked; None: not known.
+        """
+        self._forget(now)
+        found = {
+            known: now - _believed(age) for given, age in ages.items() if (known := _key(given)) not in self._since
+        }
+        # the newest, and no more than there is room for: what was said to this worker itself is not pushed out
+        fresh = sorted((item for item in found.items() if now - item[1] < self._keep), key=lambda item: item[1])
+        fresh = fresh[max(0, len(fresh) - self._most + len(self._since)) :]
+        if fresh:
+            self._since = OrderedDict(sorted([*self._since.items(), *fresh], key=lambda item: item[1]))
+        return bool(fresh)
+
+    def load(self, known: Mapping[str, float], now: float) -> None:
+        """Remember what `all` gave, in another life."""
+        self.learn({task_id: now - since for task_id, since in known.items()}, now)
 
     def _forget(self, now: float) -> None:
+        if self._since and self._since[next(reversed(self._since))] > now:
+            # the clock was set back: what seems to come from the future is kept as long as what comes now
+            self._since = OrderedDict((known, min(since, now)) for known, since in self._since.items())
         while self._since:
             oldest, since = next(iter(self._since.items()))
             if now - since < self._keep:
                 return
             del self._since[oldest]
+
+
+def _key(task_id: str) -> str:
+    if len(task_id) <= _LONGEST_ID:
+        return task_id
+    return f"sha256:{hashlib.sha256(task_id.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def _believed(age: float | None) -> float:
+    return age if age is not None and 0.0 <= age < _ABSURD else 0.0
+
+
+#: seconds; nobody remembers for so long
+_ABSURD: Final = 30 * 86_400.0

@@ -44,8 +44,16 @@ _OF_THE_BROKER = frozenset(
         # of quorum queues: how often it was delivered
         "x-delivery-count",
         "x-acquired-count",
+        # ours: by which a message is known that no queue takes
+        "x-hybridpool-return",
     }
 )
+#: headers that tell RabbitMQ to copy a message to further queues: it has done so, and would again. Kept by other names
+_COPIES = {"CC": "x-hybridpool-cc", "BCC": "x-hybridpool-bcc"}
+#: how the body is compressed (Celery)
+COMPRESSION = "compression"
+#: headers that say nothing but what the body says; a message may be run without them
+_EXPENDABLE = frozenset({"argsrepr", "kwargsrepr", HISTORY})
 
 #: what a dead letter is known by, run by when it is sent back, and judged by
 _NEEDED = frozenset(
@@ -55,14 +63,10 @@ _NEEDED = frozenset(
     }
 )
 
-#: characters; an AMQP header table must fit into one frame
+#: characters. The headers of a message must fit into one frame of the broker's, which sees to it: see `expendable`
 _REASON_LIMIT = 2000
 _NOTE_LIMIT = 200
 _NOTES = 10
-#: bytes, about: headers beyond this, and the history no longer surely fits into a frame (128 KiB) beside them
-_ROOM = 100_000
-#: bytes, about: headers beyond this, and nothing of ours fits beside them
-_MOST = 118_000
 
 
 def dead_queue(queue: str) -> str:
@@ -90,7 +94,8 @@ def dead_letter(
             story[EXIT] = lost.exitcode
         if lost.peak:
             story[PEAK] = lost.peak
-    return _again(delivery, dead_queue(delivery.queue), story)
+    letter = _again(delivery, dead_queue(delivery.queue), story)
+    return attrs.evolve(letter, expendable=frozenset(letter.headers))
 
 
 def once_more(
@@ -106,8 +111,6 @@ def once_more(
 
 def _history(delivery: Delivery, lost: Lost, worker: str, now: dt.datetime) -> Mapping[str, object]:
     """Write one more death below the earlier ones, which other workers may have noted."""
-    if len(repr(delivery.headers)) > _ROOM:
-        return {}
     note = f"{now.isoformat()} {worker} {lost.child or '-'}: {lost.cause}"
     return {HISTORY: [*notes(delivery.headers), note[:_NOTE_LIMIT]][-_NOTES:]}
 
@@ -128,7 +131,10 @@ def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime
     eta = (now + dt.timedelta(seconds=wait)).isoformat() if wait else None
     message = _again(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
     if body is not None:
-        message = attrs.evolve(message, body=body, content_type=JSON, content_encoding="utf-8")
+        headers = {name: value for name, value in message.headers.items() if name != COMPRESSION}
+        message = attrs.evolve(
+            message, body=body, headers=headers, content_type=JSON, content_encoding="utf-8", has_new_body=True
+        )
     return attrs.evolve(message, delay=whole_seconds(wait))
 
 
@@ -138,17 +144,22 @@ def later(delivery: Delivery, wait: float) -> Outgoing:
 
 
 def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
+    """Write the message again, with these headers besides its own; what its sender wrote goes on byte for byte."""
     theirs = {name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}
+    copies = {ours: theirs.pop(name) for name, ours in _COPIES.items() if name in theirs}
     return Outgoing(
         body=delivery.body,
         routing_key=queue,
-        headers={**_fitting(theirs), **more},
+        headers={**theirs, **copies, **more},
         content_type=delivery.content_type or "application/octet-stream",
         content_encoding=delivery.content_encoding or "binary",
         correlation_id=delivery.correlation_id,
         reply_to=delivery.reply_to,
         priority=delivery.priority,
         mandatory=True,
+        original=delivery.properties,
+        kept=frozenset(theirs.keys() - more.keys()),
+        expendable=_EXPENDABLE,
     )
 
 
@@ -177,20 +188,6 @@ def _is_short(value: object) -> bool:
             return False
 
 
-def _fitting(headers: dict[str, object]) -> dict[str, object]:
-    """Shorten the longest headers until the rest fits into a frame with what we write.
-
-    Such a message could else neither be buried nor sent round, and would come again for ever.
-    """
-    sizes = {name: len(repr(value).encode(errors="replace")) for name, value in headers.items()}
-    fitting = dict(headers)
-    while sum(sizes.values()) > _MOST and max(sizes.values()) > _NOTE_LIMIT:
-        longest = max(sizes, key=lambda name: sizes[name])
-        fitting[longest] = f"{repr(fitting[longest])[:_NOTE_LIMIT]}…"
-        sizes[longest] = _NOTE_LIMIT
-    return fitting
-
-
 def again(delivery: Delivery, queue: str) -> Outgoing:
     """Write the message again as it is."""
     return _again(delivery, queue, {})
@@ -203,11 +200,12 @@ def revived(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
     """
     message = again(delivery, queue)
     headers = {name: value for name, value in message.headers.items() if not is_story(name)}
+    changed: dict[str, object] = {}
     if "retries" in headers:
-        headers["retries"] = 0
+        changed["retries"] = 0
     if _is_past(headers.get("expires"), now):
-        headers["expires"] = None
-    return attrs.evolve(message, headers=headers)
+        changed["expires"] = None
+    return attrs.evolve(message, headers={**headers, **changed}, kept=message.kept - changed.keys())
 
 
 def is_story(name: str) -> bool:

@@ -11,6 +11,7 @@ from pamqp import commands, frame
 
 #: of a content header's properties; those set stand in this order
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, CORRELATION_ID = 0x8000, 0x4000, 0x2000, 0x0400
+REPLY_TO, EXPIRATION, MESSAGE_ID, APP_ID = 0x0200, 0x0100, 0x0080, 0x0008
 #: a content header: class, weight, the body's size, flags
 CONTENT = struct.Struct(">HHQH")
 METHOD, HEADER, BODY = 1, 2, 3

@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.integration.raw import (
+    APP_ID,
     CONTENT_ENCODING,
     CORRELATION_ID,
+    EXPIRATION,
+    MESSAGE_ID,
+    REPLY_TO,
     Raw,
     array,
     send,
@@ -42,13 +46,14 @@ def odd_field(chance: random.Random, depth: int = 0) -> bytes:
     makers: list[Callable[[], bytes]] = [
         lambda: b"V",
         lambda: b"t" + chance.randbytes(1),
-        lambda: b"b" + chance.randbytes(1),
-        lambda: b"s" + chance.randbytes(2),
-        lambda: b"I" + chance.randbytes(4),
+        lambda: chance.choice([b"b", b"B"]) + chance.randbytes(1),
+        lambda: chance.choice([b"s", b"u"]) + chance.randbytes(2),
+        lambda: chance.choice([b"I", b"i"]) + chance.randbytes(4),
         lambda: b"l" + chance.randbytes(8),
         lambda: b"l" + struct.pack(">q", chance.choice([2**63 - 1, -(2**63)])),
-        lambda: b"d" + struct.pack(">d", chance.choice([-0.0, 1e-300, 3e38, -1.5])),
-        lambda: b"T" + struct.pack(">Q", chance.randrange(2**30)),
+        lambda: b"d" + struct.pack(">d", chance.choice([-0.0, 1e-300, 3e38, -1.5, 1e300])),
+        lambda: b"f" + struct.pack(">f", chance.choice([-0.0, 1.5, 3e38])),
+        lambda: b"T" + struct.pack(">Q", chance.choice([0, chance.randrange(2**30), 2**40, 2**62])),
         lambda: b"D" + chance.randbytes(5),
         lambda: b"x" + struct.pack(">I", 3) + chance.randbytes(3),
         lambda: text(odd_text(chance)),
@@ -62,7 +67,9 @@ def odd_field(chance: random.Random, depth: int = 0) -> bytes:
 
 
 def odd_text(chance: random.Random) -> bytes:
-    """Return text that is UTF-8."""
+    """Return text: UTF-8 as a rule, and sometimes any bytes."""
+    if chance.random() < 0.2:
+        return chance.randbytes(chance.randrange(1, 20))
     odd = [
         "",
         "\0",
@@ -83,7 +90,15 @@ def odd_text(chance: random.Random) -> bytes:
 def odd_headers(chance: random.Random) -> Fields:
     """Return a good head with some fields replaced by odd ones, some left out, some added."""
     known = [b"task", b"id", b"root_id", b"parent_id", b"group", b"retries", b"timelimit", b"expires", b"eta"]
-    ours = [b"x-hybridpool-lost", b"x-hybridpool-history", b"x-delivery-count", b"ignore_result", b"compression", b""]
+    ours = [
+        b"x-hybridpool-lost",
+        b"x-hybridpool-history",
+        b"x-delivery-count",
+        b"ignore_result",
+        b"compression",
+        b"",
+        b"\xff",
+    ]
     headers = dict(PLAIN)
     for name in chance.sample(known + ours, chance.randrange(4)):
         if chance.random() < 0.2:
@@ -122,12 +137,25 @@ def odd_body(chance: random.Random) -> bytes:
 def odd_message(chance: random.Random) -> Raw:
     """Return a message with one thing odd, or several."""
     oddities = chance.sample(["headers", "body", "type", "encoding", "correlation"], chance.randrange(1, 4))
-    kinds = [b"", b"application/x-python-serialize", b"text/plain; charset=utf-16", b"x" * 255, "é".encode()]
+    kinds = [
+        b"",
+        b"application/x-python-serialize",
+        b"text/plain; charset=utf-16",
+        b"x" * 255,
+        b"\xff/\xfe",
+        b"application/json; charset=utf-8",
+        "é".encode(),
+        b"\xff/\xfe",
+    ]
     properties = {}
     if "encoding" in oddities:
         properties[CONTENT_ENCODING] = short(chance.choice([b"gzip", b"utf-16", b"", b"binary", b"no-such"]))
     if "correlation" in oddities:
-        properties[CORRELATION_ID] = short(chance.choice([b"", b"\0", b"y" * 255]))
+        properties[CORRELATION_ID] = short(chance.choice([b"", b"\0", b"y" * 255, b"\xff\xfe"]))
+        properties[REPLY_TO] = short(chance.choice([b"", b"\xff", b"nobody"]))
+        properties[EXPIRATION] = short(b"600000")
+        properties[MESSAGE_ID] = short(chance.choice([b"1", b"\xff", b""]))
+        properties[APP_ID] = short(chance.choice([b"\xfe", b"app"]))
     return Raw(
         odd_headers(chance) if "headers" in oddities else PLAIN,
         odd_body(chance) if "body" in oddities else b"[[2, 3], {}, {}]",
@@ -176,6 +204,15 @@ def nested(depth: int) -> bytes:
 
 UNKNOWN: Fields = {b"task": text(b"worker.ad"), b"id": text(b"odd")}
 POISON = {
+    "a header's name that is no UTF-8": Raw({**UNKNOWN, b"\xff\xfe": text(b"x")}),
+    "texts that are no UTF-8": Raw(
+        UNKNOWN,
+        properties={name: short(b"\xff\xfe") for name in (CONTENT_ENCODING, CORRELATION_ID, REPLY_TO, MESSAGE_ID)},
+    ),
+    "a copy to a queue that is not there": Raw({**UNKNOWN, b"CC": array([text(b"test-fuzz-nowhere")])}),
+    "a message id of digits": Raw(UNKNOWN, properties={MESSAGE_ID: short(b"1")}),
+    "very many headers": Raw({**UNKNOWN, **{b"h%d" % number: b"V" for number in range(16_000)}}),
+    "a reason beside headers that just fit": Raw({**UNKNOWN, b"x": text(b"y" * 129_500)}),
     "a double that is no float": Raw({**UNKNOWN, b"x": b"d" + struct.pack(">d", 1e300)}),
     "a header that is no UTF-8": Raw({**UNKNOWN, b"x": text(b"\xff\xfe")}),
     "a content type that is no UTF-8": Raw(UNKNOWN, content_type=b"\xff\xfe"),

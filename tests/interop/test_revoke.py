@@ -1,5 +1,7 @@
 """Revoking as Celery's clients do."""
 
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from tests.interop.test_celery_client import celery_client
-from tests.rabbit import Node
+from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Worker, gate_in
 
 
@@ -49,7 +51,7 @@ def test_ping(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
 
 
 def test_other_orders_do_no_harm(rabbit_node: Node, queue_name: str) -> None:
-    """An order of Celery's that is not known here would end the worker."""
+    """An order of Celery's that is not known here ends nothing."""
     with (
         celery_client(rabbit_node.url, queue_name) as client,
         Worker(rabbit_node.url, queue_name, "-c1", "--result-backend=rpc://") as worker,
@@ -60,3 +62,58 @@ def test_other_orders_do_no_harm(rabbit_node: Node, queue_name: str) -> None:
         worker.see("an order is not understood: revoke without the task_id")
         assert client.send_task("worker.add", (2, 3)).get(timeout=PATIENCE) == 5
         assert not worker.seen("someone")
+
+
+def test_answers_as_celery_gives_them(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """`celery control revoke` shows what a worker of Celery's would say."""
+    with (
+        celery_client(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        Worker(rabbit_node.url, queue_name, "-c1", "-n", "w1@here", "--result-backend=rpc://"),
+    ):
+        assert client.send_task("worker.add", (2, 3)).get(timeout=PATIENCE) == 5
+
+        def asked(method: str, **arguments: object) -> object:
+            return client.control.broadcast(method, arguments, reply=True, timeout=PATIENCE, limit=1)[0]["w1@here"]
+
+        assert asked("revoke", task_id=["a"]) == {"ok": "tasks {'a'} flagged as revoked"}
+        assert asked("revoke", task_id=["a"], terminate=True) == {"ok": "terminate: tasks unknown"}
+        assert "task_id" in asked("revoke", task_id=7)["error"]  # type: ignore[index]
+        held = client.send_task("worker.hold", (gate.path, "first"))
+        gate.entered()
+        assert asked("terminate", signal="TERM", task_id=held.id) == {"ok": f"terminate: {held.id}"}
+        told = asked("hello", from_node="other@here", revoked=["b"])
+        assert told["revoked"] == ["a", held.id, "b"]  # type: ignore[index]
+
+
+def test_a_worker_of_celerys_beside_ours(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """Workers of both kinds tell each other what is revoked when they start, and neither complains."""
+    log = tmp_path / "celery.log"
+    code = (
+        "from celery import Celery; import sys;"
+        "app = Celery('c', broker=sys.argv[1]); app.conf.task_default_queue = sys.argv[2];"
+        "app.worker_main(['worker', '--pool=solo', '-l', 'INFO', '-n', 'celery@here', '--without-gossip'])"
+    )
+    with (
+        celery_client(rabbit_node.url, queue_name) as client,
+        Worker(rabbit_node.url, queue_name, "-c1", "-n", "ours@here", "--result-backend=rpc://") as ours,
+    ):
+        assert client.send_task("worker.add", (2, 3)).get(timeout=PATIENCE) == 5
+        client.control.revoke("first")
+        ours.see("flagged as revoked: first")
+        with (
+            log.open("wb") as out,
+            subprocess.Popen(
+                [sys.executable, "-c", code, rabbit_node.url, f"{queue_name}-theirs"], stdout=out, stderr=out
+            ) as celery,
+        ):
+            try:
+                assert wait_for(lambda: "celery@here ready" in log.read_text(), 3 * PATIENCE)
+                assert "sync with 1 nodes" in log.read_text()
+                assert client.control.inspect(["celery@here"], timeout=PATIENCE).revoked() == {"celery@here": ["first"]}
+                with Worker(rabbit_node.url, queue_name, "-c1", "-n", "third@here"):
+                    assert wait_for(lambda: "sync with third@here" in log.read_text(), PATIENCE)
+                assert not [line for line in log.read_text().splitlines() if "ERROR" in line or "Traceback" in line]
+            finally:
+                celery.terminate()
+                celery.wait(PATIENCE)

@@ -124,7 +124,7 @@ async def test_a_queue_that_grows(hub: MemoryHub, broker: MemoryBroker) -> None:
     """With a letter a millisecond, looking would never end; or the new ones be taken by it."""
 
     class Growing(MemoryBroker):
-        async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        async def consume(self, queue: str, prefetch: int, deliver: Deliver, **_: int | None) -> None:
             def deliver_and_grow(delivery: Delivery) -> None:
                 number = len(seen)
                 seen.append(number)
@@ -148,7 +148,7 @@ async def test_a_connection_that_comes_back(hub: MemoryHub, broker: MemoryBroker
     """Letters would be seen twice, and a choice be answered on a channel that is gone."""
 
     class Cut(MemoryBroker):
-        async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        async def consume(self, queue: str, prefetch: int, deliver: Deliver, **_: int | None) -> None:
             await super().consume(queue, prefetch, self.once_cut(deliver))
 
         def once_cut(self, deliver: Deliver) -> Deliver:

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+import attrs
 from anyio.lowlevel import checkpoint
 
 from hybridpool.brokers.base import Deliver
@@ -15,6 +17,11 @@ from hybridpool.events import BrokerConnected, BrokerLost, Fact, QueueDiffers
 from hybridpool.message import Delivery, Outgoing, QueueSpec
 
 URL = "memory://"
+
+
+def _without_large_bodies(deliver: Deliver, keeps: int, delivery: Delivery) -> None:
+    size = len(delivery.body)
+    deliver(delivery if size <= keeps else attrs.evolve(delivery, body=b"", missing=size))
 
 
 class _Once:
@@ -97,16 +104,27 @@ class MemoryBroker(_OneByOne):
         await self._open()
         self._hub.put(message)
 
-    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+    async def consume(
+        self,
+        queue: str,
+        prefetch: int,
+        deliver: Deliver,
+        *,
+        keeps: int | None = None,
+        alone_above: int | None = None,  # noqa: ARG002  the port's
+    ) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.
+
+        Messages are in memory here anyway, so none comes alone.
 
         :raises BrokerUnavailable: if this connection is not entered.
         :raises BrokerError: if the queue does not exist.
         """
         channel = await self._open()
         self._hub.shelf(queue)
-        channel.consume(queue, prefetch, deliver)
-        self._subscriptions[queue] = (prefetch, deliver)
+        taking = deliver if keeps is None else partial(_without_large_bodies, deliver, keeps)
+        channel.consume(queue, prefetch, taking)
+        self._subscriptions[queue] = (prefetch, taking)
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming."""

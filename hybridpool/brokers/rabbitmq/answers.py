@@ -19,12 +19,26 @@ class Answers:
         self.delivered = self._ledger.delivered
         self._loop = asyncio.get_running_loop()
         self._is_due = False
+        #: the delivery while which nothing more is read; 0: none
+        self._alone = 0
+
+    def alone(self, tag: int) -> None:
+        """Read nothing more until this delivery is settled."""
+        self._alone = tag
+        self._tap.hold()
+
+    def together(self) -> None:
+        """Read again, whatever becomes of that delivery."""
+        self._alone = 0
+        self._tap.go_on()
 
     def settle(self, tag: int, answer: Answer) -> None:
         """Note the answer; it leaves with all others of this loop tick."""
         if self._ledger.settle(tag, answer) and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._write)
+        if tag == self._alone:
+            self.together()
 
     async def flush(self) -> None:
         """Wait until everything settled so far is written.

@@ -77,20 +77,23 @@ class RabbitBroker:
         await self._supervisor.connected(timeout)
 
     async def declare(self, queue: QueueSpec) -> None:
-        """Make the queue exist, now and after each reconnect.
+        """Make the queue exist now, and after a reconnect if it is consumed, or as soon as something is sent to it.
 
         :raises BrokerError: if the broker refuses for another reason than other arguments.
         """
         await _whole(self._supervisor.wishes.declare(queue))
 
-    async def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+    async def consume(
+        self, queue: str, prefetch: int, deliver: Deliver, *, keeps: int | None = None, alone_above: int | None = None
+    ) -> None:
         """Start consuming; on a queue already consumed, change its prefetch.
 
         What was delivered before a change is not counted against the new prefetch.
 
         :raises BrokerError: if the queue does not exist or the broker refuses.
         """
-        await _whole(self._supervisor.wishes.consume(Subscription(queue=queue, prefetch=prefetch, deliver=deliver)))
+        wish = Subscription(queue=queue, prefetch=prefetch, deliver=deliver, keeps=keeps, alone_above=alone_above)
+        await _whole(self._supervisor.wishes.consume(wish))
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming, now and after reconnects."""
@@ -109,6 +112,9 @@ class RabbitBroker:
         :raises BrokerUnavailable: if there is no connection, or it is lost before the confirmation came.
         :raises BrokerError: if the broker refuses the message, or it is mandatory and no queue takes it.
         """
+        wishes = self._supervisor.wishes
+        if wishes.stale:
+            await wishes.freshen(message)
         await self._session().publish(message)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
@@ -116,7 +122,19 @@ class RabbitBroker:
 
         :raises BrokerUnavailable: if there is no connection, or it is lost before the last confirmation came.
         """
-        return await self._session().publish_many(messages)
+        wishes = self._supervisor.wishes
+        failed: list[BrokerError | None] = [None] * len(messages)
+        if wishes.stale:
+            for at, message in enumerate(messages):
+                try:
+                    await wishes.freshen(message)
+                except BrokerUnavailable:
+                    raise
+                except BrokerError as error:
+                    failed[at] = error
+        sent = await self._session().publish_many([message for at, message in enumerate(messages) if not failed[at]])
+        told = iter(sent)
+        return [error or next(told) for error in failed] if any(failed) else sent
 
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready in the queue.

@@ -1,18 +1,19 @@
 """Consumers on one channel: raw frames come in, `Delivery` values go out, with as little work as possible between."""
 
 import logging
+import math
 from collections.abc import Callable
 
 import attrs
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp import commands
 
 from hybridpool.brokers.base import Deliver
+from hybridpool.brokers.rabbitmq import methods
 from hybridpool.brokers.rabbitmq.answers import Answers
 from hybridpool.brokers.rabbitmq.frames import DELIVER, Properties, read_deliver, read_properties
 from hybridpool.brokers.rabbitmq.table import BadTable
-from hybridpool.brokers.rabbitmq.tap import Ear, Tap
+from hybridpool.brokers.rabbitmq.tap import Body, Dropped, Ear, Kept, Tap
 from hybridpool.message import Delivery
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ class Subscription:
     deliver: Deliver
     #: the queue's name at the broker, if that is another one in each session
     alias: str = ""
+    #: bytes; a larger body is dropped as it comes in; None: none is
+    keeps: int | None = None
+    #: bytes; a larger message comes alone; None: with others
+    alone_above: int | None = None
 
 
 class Consumer:
@@ -50,8 +55,11 @@ class Consumer:
         self._counter = 0
         self._tags: dict[str, str] = {}
         self._by_tag: dict[str, Subscription] = {}
+        #: bytes of the body that is coming in and not kept
+        self._dropping = 0
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        tap.watch(channel.number, Ear(self._receive))
+        self._ear = Ear(self._receive, large=self._on_large)
+        tap.watch(channel.number, self._ear)
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._tags
@@ -67,8 +75,9 @@ class Consumer:
         tag = f"hybridpool-{self._number}-{self._counter}"
         await self._channel.basic_qos(prefetch_count=wish.prefetch, global_=False)
         self._by_tag[tag] = wish
+        self._ear.large_above = min((_limit(one) for one in self._by_tag.values()), default=math.inf)
         try:
-            await self._channel.basic_consume(wish.alias or wish.queue, _not_called, consumer_tag=tag)
+            await methods.consume(self._channel, wish.alias or wish.queue, tag)
         except BaseException:
             del self._by_tag[tag]
             raise
@@ -92,6 +101,14 @@ class Consumer:
             del self._tags[wish.queue]
             self._cancelled(wish.queue)
 
+    def _on_large(self, said: bytes, size: int) -> list[bytes] | Body:
+        """Decide on a large body before it comes."""
+        wish = self._by_tag.get(read_deliver(said).consumer)
+        if wish is None or (wish.keeps is not None and size > wish.keeps):
+            self._dropping = size
+            return Dropped()
+        return Kept() if size > _limit(wish) else []
+
     def _receive(self, method: bytes, said: bytes, properties: bytes, body: bytes) -> None:
         """Take a message as it came."""
         if method != DELIVER:
@@ -99,10 +116,12 @@ class Consumer:
         consumer, tag, redelivered, exchange, routing_key = read_deliver(said)
         wish = self._by_tag.get(consumer)
         if wish is None:
+            self._dropping = 0
             # not in the ledger, so nobody can settle it: it goes back when the channel closes
             log.warning("a message for consumer %s, which is gone, came in", consumer)
             return
         self._answers.delivered(tag)
+        missing, self._dropping = self._dropping, 0
         try:
             found = read_properties(properties)
         except BadTable as error:
@@ -122,13 +141,20 @@ class Consumer:
             exchange=exchange,
             routing_key=routing_key,
             body=body,
+            properties=properties,
+            missing=missing,
         )
+        if wish.alone_above is not None and len(body) > wish.alone_above:
+            self._answers.alone(tag)
         try:
             wish.deliver(delivery)
         except Exception:
+            self._answers.together()
             log.exception("a message of queue %s could not be handed on; it stays unsettled", wish.queue)
 
 
-async def _not_called(message: DeliveredMessage) -> None:
-    """What the client library would call, if messages came to it."""
-    raise AssertionError(f"{message} came to the client library")
+def _limit(wish: Subscription) -> float:
+    """Return the size in bytes up to which a body comes as any other."""
+    return min(
+        math.inf if wish.keeps is None else wish.keeps, math.inf if wish.alone_above is None else wish.alone_above
+    )

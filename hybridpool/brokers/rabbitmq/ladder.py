@@ -15,12 +15,13 @@ Only the levels that a delay needs are declared, when it is needed.
 """
 
 import asyncio
+import hashlib
 from typing import Final
 
 from aiormq import exceptions as foreign
-from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.border import reason
+from hybridpool.brokers.rabbitmq.methods import Names
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import QueueNotFound
 
@@ -38,6 +39,12 @@ _BY_DUE: Final = ".hybridpool_due"
 _ARRIVES: Final = "hybridpool_arrives."
 #: seconds for which a refusal is remembered: each question costs a channel, and a line of the broker's log
 _REFUSED_FOR: Final = 30.0
+#: bytes of a routing key that the digits, their dots and what follows the name leave
+_LONGEST_NAME: Final = 255 - 2 * LEVELS - len(_BY_DUE)
+#: queues whose binding is remembered
+_MOST: Final = 1000
+#: words that match any in a pattern
+_WILD: Final = frozenset("*#")
 
 
 class Ladder:
@@ -82,6 +89,10 @@ class Ladder:
                 if self._bound.get(queue, 0) <= asked:
                     self._turn = turn = self._turn + 1
                     await self._bind(queue)
+                    if len(self._bound) >= _MOST:
+                        oldest = next(iter(self._bound))
+                        del self._bound[oldest]
+                        self._due.pop(oldest, None)
                     self._bound[queue] = turn
             except foreign.ChannelAccessRefused as error:
                 self._refusal = asyncio.get_running_loop().time(), error
@@ -114,14 +125,14 @@ class Ladder:
 
     async def _bind(self, queue: str) -> None:
         # Not "#.queue", as Celery has it: that would also match what is meant for "other.queue".
-        exactly = "*." * LEVELS + queue
+        exactly = "*." * LEVELS + _last_words(queue)
         try:
             async with self._topology.scratch() as channel:
                 await channel.queue_bind(queue, _OURS, routing_key=exactly)
                 if queue not in self._bound:
                     await channel.exchange_bind(_OURS, _END, routing_key=exactly)
                 if queue not in self.fleeting:
-                    await channel.queue_bind(queue, _OURS, routing_key=_ARRIVES + queue)
+                    await channel.queue_bind(queue, _OURS, routing_key=_ARRIVES + _last_words(queue))
             if queue not in self._due:
                 self._due[queue] = queue not in self.fleeting and await self._declare_due(queue, exactly + _BY_DUE)
         except foreign.ChannelNotFoundEntity as error:
@@ -139,21 +150,32 @@ class Ladder:
                         "x-dead-letter-strategy": "at-least-once",
                         "x-overflow": "reject-publish",
                         "x-dead-letter-exchange": _OURS,
-                        "x-dead-letter-routing-key": _ARRIVES + queue,
+                        "x-dead-letter-routing-key": _ARRIVES + _last_words(queue),
                         # what comes is dead-lettered at once
                         "x-message-ttl": 0,
                     },
                 )
                 await channel.queue_bind(f"{queue}{_DUE}", _OURS, routing_key=key)
                 await channel.exchange_bind(_OURS, _END, routing_key=key)
-        except (foreign.ChannelAccessRefused, foreign.ChannelPreconditionFailed, ValueError):
+        except (foreign.ChannelAccessRefused, foreign.ChannelPreconditionFailed, ValueError, TypeError):
             return False
         return True
 
 
 def routing_key(queue: str, delay: int) -> str:
     """Write a delay and a queue as a routing key."""
-    return ".".join([*format(delay, f"0{LEVELS}b"), queue])
+    return ".".join([*format(delay, f"0{LEVELS}b"), _last_words(queue)])
+
+
+def _last_words(queue: str) -> str:
+    """Return what stands for a queue in a routing key: its name, or what is made of it.
+
+    A name may be too long beside the digits; and in a pattern the words * and # would match other queues' names.
+    """
+    raw = queue.encode(errors="surrogateescape")
+    if len(raw) <= _LONGEST_NAME and not _WILD.intersection(queue.split(".")):
+        return queue
+    return f"hybridpool-{hashlib.sha256(raw).hexdigest()}"
 
 
 def pattern(level: int, digit: int) -> str:
@@ -161,7 +183,7 @@ def pattern(level: int, digit: int) -> str:
     return "*." * (LEVELS - 1 - level) + f"{digit}.#"
 
 
-async def _declare_queue(channel: Channel, level: int) -> None:
+async def _declare_queue(channel: Names, level: int) -> None:
     await channel.queue_declare(
         _name(level),
         durable=True,
@@ -176,7 +198,7 @@ async def _declare_queue(channel: Channel, level: int) -> None:
     )
 
 
-async def _declare_exit(channel: Channel) -> None:
+async def _declare_exit(channel: Names) -> None:
     await channel.queue_declare(_DEAD, durable=True, arguments={"x-queue-type": "quorum"})
     await channel.exchange_declare(_DEAD, exchange_type="fanout", durable=True)
     await channel.queue_bind(_DEAD, _DEAD)

@@ -14,13 +14,22 @@ from aiormq.channel import Channel
 
 from hybridpool.brokers.rabbitmq.blame import Closing
 from hybridpool.brokers.rabbitmq.connection import Line
-from hybridpool.brokers.rabbitmq.frames import RETURN, read_properties, read_return, write_publish
+from hybridpool.brokers.rabbitmq.frames import (
+    RETURN,
+    read_return,
+    read_return_tag,
+    write_body,
+    write_head_frames,
+    write_publish,
+)
 from hybridpool.brokers.rabbitmq.ladder import Ladder
 from hybridpool.brokers.rabbitmq.tap import Ear
 from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable, CannotEncode, MessageTooLarge, QueueFull, QueueNotFound
 from hybridpool.message import Outgoing
 
+#: bytes of a large body that are written at once
+_PORTION = 512 * 1024
 #: what a writer raises for a message that has no form in AMQP
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 
@@ -128,7 +137,7 @@ class Confirms:
         """No queue takes a mandatory message. Its confirmation follows, and finds nobody."""
         if method != RETURN:
             return
-        tag = int(read_properties(properties).message_id or 0)
+        tag = read_return_tag(properties)
         waiting = self._waiting.pop(tag, None)
         if waiting is not None and not waiting[0].done():
             confirmed, message, _way = waiting
@@ -150,6 +159,7 @@ class Publisher:
         self._fanouts: set[str] = set()
         self._current: Confirms | None = None
         self._opening = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._for_one = asyncio.Lock()
         #: bytes: larger ones the broker has refused; to send one costs the channel
         self._max_body = sys.maxsize
@@ -221,10 +231,7 @@ class Publisher:
         if current is None or current.is_over or current.ear.is_closed:
             raise BrokerUnavailable(f"publish to {place(message)}: closed")
         if len(message.body) > self._max_body:
-            raise MessageTooLarge(
-                f"publish to {place(message)}: a body of {len(message.body)} bytes is larger than the broker's "
-                f"max_message_size ({self._max_body})"
-            )
+            self._check_size(message)
         tag = current.last + 1
         # what comes back is known by its id; the broker has no other word for it
         ours = str(tag) if message.mandatory else None
@@ -235,6 +242,13 @@ class Publisher:
         self._line.tap.write(data)
         current.last = tag
         return current.wait(tag, message, way) if message.is_confirmed else None
+
+    def _check_size(self, message: Outgoing) -> None:
+        if len(message.body) > self._max_body:
+            raise MessageTooLarge(
+                f"publish to {place(message)}: a body of {len(message.body)} bytes is larger than the broker's "
+                f"max_message_size ({self._max_body})"
+            )
 
     async def publish_alone(self, message: Outgoing, way: tuple[str, str]) -> None:
         """Send a message that waits for its confirmation over a channel of its own.
@@ -251,6 +265,38 @@ class Publisher:
                     await confirmed
             finally:
                 channel.retire()
+
+    async def send_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+        """Write the message in portions, as the socket takes them, so that a large body is not in memory twice.
+
+        Once begun it goes on whatever becomes of the caller: between the frames of a body nothing else may be written
+        on a channel, not even that it is closed. In all else as `send`.
+        """
+        writing = asyncio.ensure_future(self._write_apart(message, way))
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+        return await asyncio.shield(writing)
+
+    async def _write_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+        async with self._writing:
+            self._check_size(message)
+            current = await self.open()
+            tag, number, largest = current.last + 1, current.channel.number, self._line.largest
+            ours = str(tag) if message.mandatory else None
+            try:
+                head = write_head_frames(number, message, *way, message_id=ours, largest=largest)
+            except UNWRITABLE as error:
+                raise CannotEncode(f"publish to {place(message)}: {error}") from error
+            current.last = tag
+            # waited for by the channel in any case, which is closed only when nobody waits
+            confirmed = current.wait(tag, message, way)
+            confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._line.tap.write(head)
+            for portion in write_body(number, message.body, largest, _PORTION):
+                await self._line.tap.drained()
+                if current.is_over or current.ear.is_closed:
+                    break
+                self._line.tap.write(portion)
+        return confirmed if message.is_confirmed else None
 
     def fail(self, cause: str) -> None:
         """The session is over: nobody may wait any more."""

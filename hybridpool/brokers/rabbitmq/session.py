@@ -16,6 +16,8 @@ from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
+#: bytes; a larger body is written in portions
+_BULKY = 1024 * 1024
 #: times that messages are sent together before each is sent alone
 _TOGETHER = 3
 
@@ -36,8 +38,11 @@ class Session:
         self.number = number
         self.answers = Answers(channel.number, consuming.tap)
         self.consumer = Consumer(channel, consuming.tap, number, self.answers, self._on_cancelled)
-        self.topology = Topology(consuming, differs)
+        self.topology = Topology(consuming, differs, line)
         self.publisher = Publisher(line, self.topology)
+        #: for what must not cost or delay other messages: large bodies, and exchanges that others name
+        self.aside = Publisher(line, self.topology)
+        self.aside.ladder = self.publisher.ladder
         #: why it failed; None while it works
         self.cause: str | None = None
         self._lines = (consuming, line)
@@ -151,6 +156,9 @@ class Session:
         self._look()
         if self.cause is not None:
             raise BrokerUnavailable(f"publish: {self.cause}")
+        if len(message.body) > _BULKY or (message.exchange and not message.broadcast):
+            with self.guard("publish"):
+                return await self.aside.send_apart(message, await self.aside.way(message))
         way = self.publisher.way_at_once(message)
         if way is None:
             with self.guard("publish"):
@@ -169,6 +177,7 @@ class Session:
             self.cause = cause
             self.answers.stop()
             self.publisher.fail(cause)
+            self.aside.fail(cause)
             for scope in self._scopes:
                 scope.cancel()
             self._woken.set()

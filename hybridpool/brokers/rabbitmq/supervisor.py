@@ -10,7 +10,7 @@ import anyio
 from hybridpool.brokers.rabbitmq.border import is_refusal, reason
 from hybridpool.brokers.rabbitmq.connection import Reach, open_pair
 from hybridpool.brokers.rabbitmq.session import Session
-from hybridpool.brokers.rabbitmq.wishes import Wishes
+from hybridpool.brokers.rabbitmq.wishes import MOST, Wishes
 from hybridpool.brokers.url import BrokerUrl
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, BrokerLost, Fact, PublishingBlocked, PublishingResumed, QueueDiffers
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FIRST, FACTOR, LIMIT = 0.2, 1.5, 10.0
 #: seconds a session must last to count as a success; one that dies sooner is one more failure
 SETTLED = 5.0
-#: seconds for opening channels, and for declaring and consuming everything again
+#: seconds for opening channels, and for each queue to be declared and consumed again
 RESTORE = 30.0
 
 
@@ -115,8 +115,12 @@ class Supervisor:
             session = await Session.open(self._number, consuming, publishing, self._differs)
         self.current = session
         try:
-            with anyio.fail_after(RESTORE):
-                await self.wishes.restore(session)
+            with anyio.fail_after(RESTORE) as limit:
+
+                def step() -> None:
+                    limit.deadline = anyio.current_time() + RESTORE
+
+                await self.wishes.restore(session, step)
         except BaseException:
             await self._drop(session)
             raise
@@ -166,6 +170,8 @@ class Supervisor:
 
     def _differs(self, queue: str, why: str) -> None:
         if queue not in self._differing:
+            if len(self._differing) >= MOST:
+                self._differing.clear()
             self._differing.add(queue)
             self._announce(QueueDiffers(queue, why))
 

@@ -5,6 +5,7 @@ library takes three times as long. What a value becomes is what the library make
 """
 
 import datetime as dt
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -29,6 +30,10 @@ _FIXED: Final[dict[int, tuple[Callable[[bytes, int], tuple[int | float, ...]], i
 _LENGTH = struct.Struct(">I")
 _INT, _LONG, _DOUBLE, _MOMENT = (struct.Struct(form) for form in (">ci", ">cq", ">cd", ">cQ"))
 _TEXT, _NONE, _TRUTH = ord("S"), ord("V"), ord("t")
+#: types of values that begin with their length: text, bytes, arrays, tables
+_SIZED: Final = frozenset(b"SxAF")
+#: bytes that values of other types take
+_BARE: Final = {ord("V"): 0, ord("t"): 1, ord("T"): 8, ord("D"): 5}
 #: seconds above this are milliseconds: what some clients write, and the library takes for that
 _FAR: Final = 0xFFFFFFFF
 
@@ -40,13 +45,89 @@ class BadTable(ValueError):
 def read_table(data: bytes, at: int) -> tuple[dict[str, object], int]:
     """Read a table.
 
+    A value that cannot be read, because it is nested too deeply or has odd names in it, costs nothing but itself: it is
+    read as the bytes that it is made of.
+
     :returns: the table, and where it ends.
-    :raises BadTable: if it is none.
+    :raises BadTable: if it is not a field table.
     """
     try:
         return _table(data, at)
-    except (IndexError, struct.error, ValueError, ArithmeticError, OSError, RecursionError) as error:
-        raise BadTable(f"no field table: {error}") from error
+    except _UNREADABLE:
+        found = {name: read_field(field) for name, field in entries(data, at)}
+        return found, at + 4 + _LENGTH.unpack_from(data, at)[0]
+
+
+#: what reading raises for bytes that are not what they should be
+_UNREADABLE = (IndexError, struct.error, ValueError, ArithmeticError, OSError, RecursionError)
+
+
+def entries(data: bytes, at: int) -> list[tuple[str, bytes]]:
+    """Return the fields of a table as bytes, their types included, without reading them; nested ones stay closed.
+
+    A name that is not UTF-8 has its odd bytes as lone surrogates (`surrogateescape`), so it can be written as it was.
+
+    :raises BadTable: if it is not a field table.
+    """
+    found: list[tuple[str, bytes]] = []
+    try:
+        end = at + 4 + _LENGTH.unpack_from(data, at)[0]
+        if end > len(data):
+            raise BadTable("a table is longer than what holds it")
+        at += 4
+        while at < end:
+            start = at + 1 + data[at]
+            stop = _end_of_field(data, start)
+            if stop > end:
+                raise BadTable("a value is longer than its table")
+            found.append((decode_text(data[at + 1 : start]), data[start:stop]))
+            at = stop
+    except (IndexError, struct.error) as error:
+        raise BadTable(f"not a field table: {error}") from error
+    return found
+
+
+def decode_text(raw: bytes) -> str:
+    """Read text that may be any bytes; `encode_text` gives them back.
+
+    The handler is named only for odd bytes: naming it takes as long as the reading.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode(errors="surrogateescape")
+
+
+def encode_text(text: str) -> bytes:
+    """Write text.
+
+    :raises ValueError: if it has no form in bytes: other lone surrogates than those of `decode_text`.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape")
+
+
+def _end_of_field(data: bytes, at: int) -> int:
+    """Return where a field ends that begins with its type."""
+    kind = data[at]
+    if kind in _FIXED:
+        return at + 1 + _FIXED[kind][1]
+    if kind in _SIZED:
+        size: int = _LENGTH.unpack_from(data, at + 1)[0]
+        return at + 5 + size
+    if kind in _BARE:
+        return at + 1 + _BARE[kind]
+    raise BadTable(f"a value has the unknown type {chr(kind)!r}")
+
+
+def read_field(field: bytes) -> object:
+    """Read a field that begins with its type; one that cannot be read is returned as it is."""
+    try:
+        return _value(field, 1, field[0])[0]
+    except _UNREADABLE:
+        return field
 
 
 def _table(data: bytes, at: int) -> tuple[dict[str, object], int]:
@@ -132,19 +213,42 @@ def write_table(table: Mapping[str, object]) -> bytes:
     """Write a table.
 
     :raises TypeError: if a value has no type in AMQP.
-    :raises ValueError: if a name or a number is too long.
+    :raises ValueError: if a name or a number is too long, or a table holds itself.
     """
     parts = [b""]
-    # a name may be anything: whoever sends a message has written it
-    for name, value in cast(Mapping[object, object], table).items():
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a header is a {type(name).__name__}, no text")
-        raw = name.encode()
-        if len(raw) > 255:
-            raise ValueError(f"the header name {name[:40]!r}… is longer than 255 bytes")
-        parts.append(len(raw).to_bytes() + raw + _written(value))
+    try:
+        # a name may be anything: the sender of a message has written it
+        for name, value in cast(Mapping[object, object], table).items():
+            if not isinstance(name, str):
+                raise TypeError(f"the name of a header is a {type(name).__name__}, not text")
+            try:
+                raw = name.encode()
+            except UnicodeEncodeError:
+                raw = encode_text(name)
+            if len(raw) > 255:
+                raise ValueError(f"the header name {name[:40]!r}… is longer than 255 bytes")
+            parts.append(len(raw).to_bytes() + raw + _written(value))
+    except RecursionError as error:
+        raise ValueError("the headers are nested too deeply") from error
     body = b"".join(parts)
     return _LENGTH.pack(len(body)) + body
+
+
+def join_entries(fields: Sequence[bytes]) -> bytes:
+    """Make a table of what `write_entry` returns."""
+    body = b"".join(fields)
+    return _LENGTH.pack(len(body)) + body
+
+
+def write_entry(name: str, value: object) -> bytes:
+    """Write one field with its name; as `write_table`."""
+    return write_table({name: value})[_LENGTH.size :]
+
+
+def raw_entry(name: str, field: bytes) -> bytes:
+    """Write the name before a field that is bytes already."""
+    raw = encode_text(name)
+    return len(raw).to_bytes() + raw + field
 
 
 def _written(value: object) -> bytes:
@@ -164,7 +268,7 @@ def _string(value: str) -> bytes:
 
 
 def _array_of(value: Sequence[object]) -> bytes:
-    body = b"".join(map(_written, value))
+    body = b"".join([_written(one) for one in value])
     return b"A" + _LENGTH.pack(len(body)) + body
 
 
@@ -183,11 +287,21 @@ def _number(value: int) -> bytes:
     raise ValueError("a number beyond 64 bits cannot be in a header")
 
 
+def _double(value: float) -> bytes:
+    # RabbitMQ cannot read these (Erlang has no such numbers), and closes the connection
+    if not math.isfinite(value):
+        raise ValueError(f"the number {value} cannot be in a header: AMQP has finite numbers only")
+    return _DOUBLE.pack(b"d", value)
+
+
 def _decimal(value: Decimal) -> bytes:
     exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or not -255 <= exponent <= 0:
-        raise ValueError(f"the number {value} cannot be in a header")
-    return struct.pack(">cBi", b"D", -exponent, int(value.scaleb(-exponent)))
+    if isinstance(exponent, int) and -255 <= exponent <= 9:
+        scale = max(0, -exponent)
+        digits = int(value.scaleb(scale))
+        if -0x80000000 <= digits <= 0x7FFFFFFF:
+            return struct.pack(">cBi", b"D", scale, digits)
+    raise ValueError(f"the number {value} cannot be in a header: AMQP has decimals of 32 bits")
 
 
 #: by type; the first of which a value is an instance, if its own type is not here
@@ -195,7 +309,7 @@ _WRITERS: Final[dict[type, Callable[[Any], bytes]]] = {
     str: _string,
     bool: lambda value: b"t\1" if value else b"t\0",
     int: _number,
-    float: lambda value: _DOUBLE.pack(b"d", value),
+    float: _double,
     dict: lambda value: b"F" + write_table(value),
     list: _array_of,
     tuple: _array_of,

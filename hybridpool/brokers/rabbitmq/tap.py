@@ -6,8 +6,10 @@ them, and the rest goes on to the library, which keeps doing what it does well: 
 """
 
 import asyncio
+import math
 from collections.abc import Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Final, Protocol, cast
 
 from hybridpool.brokers.rabbitmq import frames
 from hybridpool.brokers.rabbitmq.frames import (
@@ -38,19 +40,43 @@ class Hears(Protocol):
         """Must not raise."""
 
 
+class Body(Protocol):
+    """Takes the parts of a body that is large."""
+
+    def append(self, part: bytes, /) -> None:
+        """Take the next part."""
+
+    def whole(self) -> bytes:
+        """Return what was kept of it."""
+        ...
+
+
 class Ear:
     """What is taken out of one channel."""
 
-    def __init__(self, message: Hears, confirmed: Callable[[int, bool, bool], None] | None = None) -> None:
-        """:param confirmed: takes a tag, whether it speaks for all before it, and whether they were taken well."""
+    def __init__(
+        self,
+        message: Hears,
+        confirmed: Callable[[int, bool, bool], None] | None = None,
+        large: Callable[[bytes, int], "list[bytes] | Body"] | None = None,
+    ) -> None:
+        """Take messages.
+
+        :param confirmed: takes a tag, whether it speaks for all before it, and whether they were taken well.
+        :param large: is told what the method of a message says and the size of its body, before the body comes, if that
+            is larger than `large_above`; returns what takes it.
+        """
         self._message = message
         self._confirmed = confirmed
+        self._large = large
+        #: bytes
+        self.large_above: float = math.inf
         #: the broker has closed the channel
         self.is_closed = False
         self._method = b""
         self._said = self._properties = b""
         self._missing = 0
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] | Body = []
 
     def hears(self, kind: int, data: bytes, start: int, stop: int) -> bool:
         """Take a frame's payload; False: it is not for us."""
@@ -70,6 +96,8 @@ class Ear:
             return False
         if kind == HEADER:
             self._missing = int.from_bytes(data[start + 4 : start + 12])
+            if self._missing > self.large_above and self._large is not None:
+                self._parts = self._large(self._said, self._missing)
             self._properties = data[start + 12 : stop]
         elif kind == BODY:
             self._parts.append(data[start:stop])
@@ -81,7 +109,36 @@ class Ear:
     def _end(self) -> None:
         method, self._method = self._method, b""
         parts, self._parts = self._parts, []
-        self._message(method, self._said, self._properties, parts[0] if len(parts) == 1 else b"".join(parts))
+        if isinstance(parts, list):
+            self._message(method, self._said, self._properties, parts[0] if len(parts) == 1 else b"".join(parts))
+        else:
+            self._message(method, self._said, self._properties, parts.whole())
+
+
+class Kept:
+    """A large body that is kept, without a second copy of it."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def append(self, part: bytes) -> None:
+        """Keep the next part."""
+        self._body += part
+
+    def whole(self) -> bytes:
+        """Return the body, which nobody changes any more."""
+        return cast(bytes, self._body)
+
+
+class Dropped:
+    """A large body that is not kept."""
+
+    def append(self, part: bytes) -> None:
+        """Drop the next part."""
+
+    def whole(self) -> bytes:
+        """Return nothing."""
+        return b""
 
 
 class Tap(asyncio.StreamReaderProtocol):
@@ -100,6 +157,8 @@ class Tap(asyncio.StreamReaderProtocol):
         self._due: list[bytes] = []
         #: the socket takes nothing more for now
         self.is_full = False
+        #: nothing is read for now
+        self.is_held = False
 
     def attach(self, transport: asyncio.Transport) -> asyncio.StreamWriter:
         """Keep hold of the connection; returns the library's way out."""
@@ -123,6 +182,26 @@ class Tap(asyncio.StreamReaderProtocol):
     def leave(self, channel: int) -> None:
         """Let a channel be the library's alone."""
         self._ears.pop(channel, None)
+
+    def hold(self) -> None:
+        """Read nothing more for now; the library is told meanwhile that the connection lives."""
+        if self._writer is not None and not self.is_held:
+            self.is_held = True
+            with suppress(RuntimeError):  # it is just closing
+                self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # an asyncio.Transport
+            self._live_on()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self._writer is not None and self.is_held:
+            self.is_held = False
+            with suppress(RuntimeError):
+                self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    def _live_on(self) -> None:
+        if self.is_held and self._writer is not None and not self._writer.is_closing():
+            self._sign()
+            self._loop.call_later(_SIGN_OF_LIFE, self._live_on)
 
     def cut(self) -> None:
         """Close the socket at once; what is not written yet is dropped."""
@@ -186,6 +265,9 @@ class Tap(asyncio.StreamReaderProtocol):
             if ear is not None and ear.hears(kind, data, at + HEAD.size, stop - 1):
                 if passed < at:
                     super().data_received(data[passed:at])
+                passed = stop
+            elif kind == METHOD and (readable := frames.readable(data, at, stop)) is not None:
+                super().data_received(data[passed:at] + readable)
                 passed = stop
             at = stop
         return at, passed

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from aiormq import exceptions as foreign
-from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
 from hybridpool.brokers.rabbitmq.border import reason
 from hybridpool.brokers.rabbitmq.connection import Line
+from hybridpool.brokers.rabbitmq.methods import Names
 from hybridpool.errors import QueueNotFound
 from hybridpool.message import QueueSpec
 
@@ -16,12 +16,14 @@ from hybridpool.message import QueueSpec
 class Topology:
     """What one connection asks about queues."""
 
-    def __init__(self, line: Line, differs: Callable[[str, str], None]) -> None:
+    def __init__(self, line: Line, differs: Callable[[str, str], None], other: Line | None = None) -> None:
         """Ask over this connection.
 
         :param differs: called with a queue's name and the reason when it exists with other arguments.
+        :param other: asked over while the first one is not read; but a private queue belongs to the first.
         """
         self._line = line
+        self._other = other
         self._differs = differs
 
     async def declare(self, spec: QueueSpec) -> None:
@@ -29,7 +31,7 @@ class Topology:
         if spec.fanout is not None:
             await self.fanout(spec.fanout)
         try:
-            async with self.scratch() as channel:
+            async with self.scratch(is_private=spec.private) as channel:
                 await channel.queue_declare(
                     spec.name,
                     durable=not spec.private,
@@ -79,9 +81,12 @@ class Topology:
         return True
 
     @asynccontextmanager
-    async def scratch(self) -> AsyncGenerator[Channel]:
+    async def scratch(self, *, is_private: bool = False) -> AsyncGenerator[Names]:
         """Give a channel that may be lost."""
-        channel = await self._line.channel(confirms=False)
+        line = self._line
+        if self._other is not None and line.tap.is_held and not is_private:
+            line = self._other
+        channel = Names(await line.channel(confirms=False))
         try:
             yield channel
         finally:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import attrs
 
@@ -10,13 +12,18 @@ from hybridpool.brokers.rabbitmq.consume import Subscription
 from hybridpool.brokers.rabbitmq.ladder import LONGEST
 from hybridpool.brokers.rabbitmq.session import Session
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.message import QueueSpec
+from hybridpool.message import Outgoing, QueueSpec
 
 log = logging.getLogger(__name__)
+#: queues that are not consumed and whose declaration is remembered; the one declared longest ago goes first
+MOST: Final = 1000
 
 
 class Wishes:
     """Declared queues and wanted consumers.
+
+    After a reconnect the queues that are consumed are declared at once; the others, which this process has only sent
+    to, when it sends to them again: there may be any number of them, and a broker has most of them still.
 
     A wish made while there is no session, or whose session breaks meanwhile, is granted by the next one. Wishes and
     session are brought together under one lock, so that none is missed or granted twice.
@@ -28,26 +35,52 @@ class Wishes:
         self._queues: dict[str, QueueSpec] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._lock = asyncio.Lock()
+        #: queues that were declared in an earlier session, and not in this one
+        self.stale: set[str] = set()
 
-    async def restore(self, session: Session) -> None:
+    async def restore(self, session: Session, step: Callable[[], None] = lambda: None) -> None:
         """Grant every wish on a new session and take it as the current one.
 
+        :param step: called after each step, of which there may be many.
         :raises BrokerError: if one cannot be granted.
         """
         async with self._lock:
             with session.guard("restore"):
                 for spec in self._queues.values():
                     self._note(spec, session)
-                lost = {spec.name for spec in self._queues.values() if not await _declared(session, spec)}
+                lost: set[str] = set()
+                wanted = [spec for name, spec in self._queues.items() if name in self._subscriptions]
+                self.stale = self._queues.keys() - self._subscriptions.keys()
+                for spec in wanted:
+                    if not await _declared(session, spec):
+                        lost.add(spec.name)
+                    step()
                 # before the first delivery: whoever gets one may want to publish
                 self.session = session
                 for queue, wish in self._subscriptions.items():
                     if queue not in lost:
                         await self._consume(session, wish)
+                    step()
                 # last, because it takes a while, and is there already as a rule
-                for spec in self._queues.values():
+                for spec in wanted:
                     if spec.is_target:
                         await session.publisher.ladder.prepare(spec.name, LONGEST)
+                        step()
+
+    async def freshen(self, message: Outgoing) -> None:
+        """Before a message is sent: declare its queue, if that was last done in an earlier session.
+
+        :raises BrokerError: if the broker refuses.
+        """
+        queue = message.routing_key
+        if message.exchange or queue not in self.stale:
+            return
+        async with self._lock:
+            spec = self._queues.get(queue)
+            if spec is not None and self.session is not None and queue in self.stale:
+                with self.session.guard(f"declare {queue}"):
+                    await self.session.topology.declare(_named(spec, self.session))
+            self.stale.discard(queue)
 
     async def renew(self, session: Session, queue: str) -> None:
         """Grant the wish for a consumer again, whose queue was deleted.
@@ -75,7 +108,19 @@ class Wishes:
                     await self.session.topology.declare(_named(spec, self.session))
                     if spec.is_target:
                         await self.session.publisher.ladder.prepare(spec.name, LONGEST)
-            self._queues[spec.name] = spec
+                    self.stale.discard(spec.name)
+            self._remember(spec)
+
+    def _remember(self, spec: QueueSpec) -> None:
+        self._queues.pop(spec.name, None)
+        self._queues[spec.name] = spec
+        if self.session is None:
+            # declared by the next session, or with the first message
+            self.stale.add(spec.name)
+        if len(self._queues) - len(self._subscriptions) > MOST:
+            oldest = next((name for name in self._queues if name not in self._subscriptions), spec.name)
+            del self._queues[oldest]
+            self.stale.discard(oldest)
 
     @staticmethod
     def _note(spec: QueueSpec, session: Session) -> None:
@@ -108,6 +153,7 @@ class Wishes:
         """
         async with self._lock:
             spec = self._queues.pop(queue, None)
+            self.stale.discard(queue)
             self._subscriptions.pop(queue, None)
             name = queue if spec is None or self.session is None else _named(spec, self.session).name
             if self.session is not None:

@@ -41,6 +41,18 @@ class Map:
     async def close(self) -> None:
         """Close a channel."""
 
+    async def rpc(self, asked: Any) -> None:
+        """Do what a frame asks for."""
+        match asked.name:
+            case "Queue.Declare":
+                await self.queue_declare(asked.queue, durable=asked.durable, arguments=asked.arguments)
+            case "Queue.Bind":
+                await self.queue_bind(asked.queue, asked.exchange, asked.routing_key)
+            case "Exchange.Bind":
+                await self.exchange_bind(asked.destination, asked.source, asked.routing_key)
+            case _:
+                await self.exchange_declare(asked.exchange)
+
     async def queue_declare(self, queue: str, *, durable: bool, arguments: Mapping[str, Any]) -> None:
         """Note a queue."""
         assert durable
@@ -173,6 +185,24 @@ def test_bound_for_all_who_ask_at_once() -> None:
     asyncio.run(go())
     assert 1 <= known.binds.count("celery") <= 2
     assert 1 <= known.binds.count("other") <= 2
+
+
+@pytest.mark.parametrize("name", ["*", "a.#", "#", "*.b", "q" * 250, "ü" * 125])
+def test_names_that_are_patterns_or_long(name: str) -> None:
+    """A queue whose name is a pattern, or leaves the digits no room, has what waits for it and nothing else."""
+    others = {"a.b", "a.c", "plain"}
+    there = Map(queues={name, *others})
+
+    async def run() -> None:
+        ladder = Ladder(Topology(cast(Line, there), lambda *_: None))
+        for queue in (name, *others):
+            _, key = await ladder.prepare(queue, 5)
+            assert len(key.encode()) <= 255
+        for queue in (name, *others):
+            _, key = await ladder.prepare(queue, 5)
+            assert there.route("celery_delayed_delivery", key) == {f"{queue}.due"}
+
+    asyncio.run(run())
 
 
 @given(delay=DELAYS, queue=QUEUES)

@@ -1,6 +1,7 @@
 """Field tables, against the client library's own reading and writing of them."""
 
 import datetime as dt
+import math
 import struct
 from decimal import Decimal
 
@@ -23,7 +24,7 @@ PLAIN = (
     | st.integers(-(2**31), 2**31 - 1).map(lambda number: Decimal(number).scaleb(-3))
 )
 VALUES = st.recursive(
-    PLAIN | st.floats(allow_nan=False),
+    PLAIN | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=10,
 )
@@ -103,19 +104,49 @@ def test_a_value_beyond_its_table() -> None:
 
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(object(), TypeError), (2**63, ValueError), ({"x" * 256: 1}, ValueError), (Decimal("1e300"), ValueError)],
+    [
+        (object(), TypeError),
+        (2**63, ValueError),
+        ({"x" * 256: 1}, ValueError),
+        (Decimal("1e300"), ValueError),
+        (Decimal("NaN"), ValueError),
+        (Decimal("-Infinity"), ValueError),
+        (Decimal(2**31), ValueError),
+        (Decimal("1." + "1" * 40), ValueError),
+        (math.nan, ValueError),
+        ([math.inf], ValueError),
+        ("\ud800", ValueError),
+        (dt.datetime(1960, 1, 1, tzinfo=dt.UTC), ValueError),
+    ],
 )
 def test_what_cannot_be_written(value: object, error: type[Exception]) -> None:
-    """A header would be left out, or what cannot be said be said wrongly."""
+    """A value that AMQP or RabbitMQ does not have is an error, and nothing is written in its place."""
     with pytest.raises(error):
         write_table({"n": value})
 
 
 def test_too_deep() -> None:
-    """A table in a table in a table … would end the worker."""
+    """A value nested too deeply to be read is read as bytes, and the headers beside it as what they are."""
     data = b"\x00\x00\x00\x00"
     for _ in range(5000):
         entry = b"\x01nF" + data
         data = struct.pack(">I", len(entry)) + entry
-    with pytest.raises(BadTable):
-        read_table(data, 0)
+    deep = b"F" + data
+    table = b"\x01aI\0\0\0\x07" + b"\x01b" + deep + b"\x01cV"
+    assert read_table(struct.pack(">I", len(table)) + table, 0)[0] == {"a": 7, "b": deep, "c": None}
+
+
+def test_headers_without_end_cannot_be_written() -> None:
+    """Headers that hold themselves are an error like any other value that cannot be sent."""
+    endless: dict[str, object] = {}
+    endless["me"] = endless
+    with pytest.raises(ValueError, match="nested too deeply"):
+        write_table(endless)
+
+
+def test_names_that_are_not_utf8() -> None:
+    """A header's name of any bytes is read, and written as it was."""
+    data = struct.pack(">I", 4) + b"\x02\xff\xfeV"
+    table, _ = read_table(data, 0)
+    assert table == {"\udcff\udcfe": None}
+    assert write_table(table) == data

@@ -188,3 +188,21 @@ def test_too_long(wrong: str) -> None:
         frames.write_publish(
             1, outgoing, "", "k" * (256 if wrong == "routing key" else 1), message_id=None, largest=LARGEST
         )
+
+
+@given(CUTS)
+def test_reasons_that_are_cut_off(cuts: list[int]) -> None:
+    """A reason that the broker cut off within a character is read, and costs no connection."""
+    said = b"NOT_FOUND - no queue '" + "ü".encode() * 150
+    close = marshal(THEIRS, commands.Channel.Close(404, "x" * 255, 50, 10))
+    theirs = marshal(THEIRS, commands.Queue.DeclareOk("q", 1, 0))
+    _, passed = pour(theirs + close.replace(b"x" * 255, said[:255]) + theirs, cuts)
+    found: list[Any] = []
+    while passed:
+        used, _, frame = pamqp.frame.unmarshal(passed)
+        if not isinstance(frame, Heartbeat):
+            found.append(frame)
+        passed = passed[used:]
+    assert [frame.name for frame in found] == ["Queue.DeclareOk", "Channel.Close", "Queue.DeclareOk"]
+    assert found[1].reply_text.startswith("NOT_FOUND - no queue '?")
+    assert (found[1].class_id, found[1].method_id) == (50, 10)

@@ -1,9 +1,13 @@
 """Values ⇄ bytes, against the JSON of a real Celery client (`kombu.utils.json`)."""
 
+import bz2
 import datetime as dt
+import gzip
+import lzma
 import math
 import pickle
 import uuid
+import zlib
 from decimal import Decimal
 
 import pytest
@@ -200,3 +204,59 @@ def test_undecodable_by_content_type(content_type: str, data: bytes) -> None:
     """A broken pickle or an unknown type would end the child in place of the call."""
     with pytest.raises(ValueError, match=r"."):
         decode_as(content_type, data)
+
+
+# ---- bodies that say how they are to be read -------------------------------------------------------------------------
+
+MANY = 2**20
+
+
+@pytest.mark.parametrize(
+    ("told", "data"),
+    [
+        ("application/json;limit=99", b'[["\xc3\xbc"]]'),
+        ("application/json;charset=utf-16;limit=99", '[["ü"]]'.encode("utf-16")),
+        ("application/json;compression=gzip;limit=99", zlib.compress('[["ü"]]'.encode())),
+        ("application/json;compression=gzip;limit=99", gzip.compress('[["ü"]]'.encode())),
+        ("application/json;compression=bz2;limit=99", bz2.compress('[["ü"]]'.encode())),
+        ("application/json;compression=lzma;limit=99", lzma.compress('[["ü"]]'.encode())),
+        ("application/x-python-serialize;compression=gzip;limit=99", zlib.compress(pickle.dumps([["ü"]]))),
+    ],
+)
+def test_compressed_and_in_other_characters(told: str, data: bytes) -> None:
+    """A body is opened as its parameters say."""
+    assert decode_as(told, data) == [["ü"]]
+
+
+@pytest.mark.parametrize(
+    ("told", "data", "why"),
+    [
+        ("compression=gzip", zlib.compress(b"0" * MANY * 10), "over worker_max_message_size"),
+        ("compression=bz2", bz2.compress(b"0" * MANY * 10), "over worker_max_message_size"),
+        ("compression=lzma", lzma.compress(b"0" * MANY * 10), "over worker_max_message_size"),
+        ("compression=gzip", b"[]", "not compressed with gzip"),
+        ("compression=bz2", b"[]", "not compressed with bz2"),
+        ("compression=lzma", b"[]" * 20, "not compressed with lzma"),
+        ("compression=gzip", zlib.compress(b"[[],{},{}]")[:-6], "ends too soon"),
+        ("charset=utf-16", b"\xff", "truncated data"),
+    ],
+)
+def test_bodies_that_are_not_what_they_say(told: str, data: bytes, why: str) -> None:
+    """A body that is not compressed as it says, or is more than a message may be, is refused with that reason."""
+    with pytest.raises(ValueError, match=why):
+        decode_as(f"application/json;{told};limit={MANY}", data)
+
+
+@pytest.mark.parametrize("data", [b"[" + b"[]," * (MANY // 4) + b"0]", b"[" + b"{}," * (MANY // 4) + b"0]"])
+def test_json_that_would_take_many_times_more(data: bytes) -> None:
+    """JSON of empty lists, each of which takes 24 times its bytes, is refused before it is decoded."""
+    limit = len(data)
+    with pytest.raises(ValueError, match=r"lists and \d+ objects would take more memory than 16 times"):
+        decode_as(f"application/json;limit={limit}", data)
+    assert decode_as(f"application/json;limit={64 * limit}", data)
+
+
+def test_large_tables_are_no_bloat() -> None:
+    """A large body of rows, as tasks have them, is decoded."""
+    data = encode([{"id": number, "name": f"row {number}"} for number in range(40_000)])
+    assert len(decode_as(f"application/json;limit={len(data)}", data)) == 40_000

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.revoked import Revoked
+from hybridpool.policy.revoked import KEEP, Revoked
 
 ids = st.text(alphabet="abc", min_size=1, max_size=2)
 #: what happens: an id is revoked, and so many seconds pass
@@ -43,3 +43,54 @@ def test_what_others_tell_does_not_push_out_what_is_newer() -> None:
     revoked.add(["new"], 50.0)
     revoked.load({"old": 1.0, "older": 0.0}, 50.0)
     assert set(revoked.all(50.0)) == {"new", "old"}
+
+
+@given(st.none() | st.floats(), st.integers(1, 10_000))
+def test_an_age_that_cannot_be_true(age: float | None, now: int) -> None:
+    """What is revoked stays so when its age is absurd, and is forgotten in its time all the same."""
+    revoked = Revoked()
+    revoked.learn({"id": age}, float(now))
+    known = age is not None and KEEP <= age < 30 * 86_400
+    assert revoked.holds("id", float(now)) is not known
+    assert not revoked.holds("id", now + KEEP + 1)
+
+
+def test_what_others_tell_does_not_keep_it_for_ever() -> None:
+    """An id that workers tell each other again and again is forgotten when its time has passed."""
+    one, two = Revoked(), Revoked()
+    one.add(["id"], 0.0)
+    for now in range(0, 20_000, 100):
+        two.learn(one.ages(float(now)), float(now))
+        one.learn(two.ages(float(now)), float(now))
+    assert not one.holds("id", 20_000.0)
+    assert not two.holds("id", 20_000.0)
+
+
+def test_a_flood_does_not_push_out_what_was_said_here() -> None:
+    """Ids that others tell fill what room there is, and no more."""
+    revoked = Revoked(3, 100.0)
+    revoked.add(["mine"], 1.0)
+    revoked.learn({f"theirs{number}": None for number in range(50)}, 2.0)
+    assert revoked.holds("mine", 2.0)
+    assert len(revoked) == 3
+
+
+def test_ids_of_any_size() -> None:
+    """An id of megabytes is remembered, and takes no more room than any other."""
+    revoked, huge = Revoked(), "x" * 4_000_000
+    revoked.add([huge], 1.0)
+    assert revoked.holds(huge, 2.0)
+    assert not revoked.holds(huge + "x", 2.0)
+    assert sum(map(len, revoked.all(2.0))) < 300
+    later = Revoked()
+    later.load(revoked.all(2.0), 2.0)
+    assert later.holds(huge, 2.0)
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """What was revoked before the clock was set back is kept no longer than what is revoked now."""
+    revoked = Revoked(10, 100.0)
+    revoked.add(["id"], 1_000_000.0)
+    assert revoked.holds("id", 50.0)
+    revoked.add(["other"], 50.0)
+    assert not revoked.holds("id", 151.0)

@@ -54,3 +54,66 @@ def test_too_large() -> None:
     """A worker could be kept busy, or filled, by one order."""
     with pytest.raises(ProtocolError, match="too large"):
         control.read_order(b" " * (control.LARGEST + 1))
+
+
+# ---- hello -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "ages"),
+    [
+        ({"revoked": ["a", "b"], "ages": [7, 0]}, {"a": 7.0, "b": 0.0}),
+        ({"revoked": ["a"], "clock": 5}, {"a": None}),
+        ({"revoked": {"a": [12345.6, "a"]}, "clock": 5}, {"a": None}),
+        ({"revoked": None}, {}),
+        ({"revoked": ["a"], "ages": [1e300]}, {"a": None}),
+        ({"revoked": ["a"], "ages": ["soon"]}, {"a": None}),
+        ({"revoked": ["a"], "ages": [1, 2]}, {"a": None}),
+    ],
+)
+def test_what_others_know(told: object, ages: dict[str, float | None]) -> None:
+    """What Celery's workers, older ones and ours tell of revoked tasks is understood."""
+    assert control.read_hello(told) == ages
+
+
+@pytest.mark.parametrize("told", [None, [], {"revoked": 7}, {"revoked": [7]}])
+def test_not_a_hello(told: object) -> None:
+    """What is not a hello is an error that is expected."""
+    with pytest.raises(ProtocolError):
+        control.read_hello(told)
+
+
+def test_what_we_tell_is_bounded() -> None:
+    """A question or an answer is never larger than what workers take, and names the newest."""
+    ages = {f"{number}" + "x" * 200: 50_000.0 - number for number in range(50_000)}
+    question = control.read_order(control.hello("w@h", ages, "me.reply.celery.pidbox").body)
+    assert question.reply_to is not None
+    assert control.may_answer(question.reply_to)
+    told = control.read_hello(question.arguments)
+    assert len(told) > 5_000
+    assert list(told)[-1] == list(ages)[-1]
+    answer = control.write_answer(question.reply_to, None, "w@h", control.hello_answer(ages))
+    assert len(answer.body) < control.LARGEST
+    assert control.read_hello(control.read_answers(answer.body)["w@h"]) == told
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "may"),
+    [
+        ("reply.celery.pidbox", "any", True),
+        ("", "0.reply.celery.pidbox", True),
+        ("", "celery", False),
+        ("", "celery.pidbox", False),
+        ("celery.pidbox", "", False),
+        ("nope", "x", False),
+    ],
+)
+def test_answers_go_where_askers_wait(exchange: str, key: str, may: bool) -> None:
+    """An order cannot have a worker write into a queue of tasks."""
+    assert control.may_answer(control.Asker(exchange=exchange, routing_key=key)) is may
+
+
+def test_an_order_names_no_more_than_are_remembered() -> None:
+    """An order of millions of ids is cut to the last ones, each once."""
+    order = control.Order(method="revoke", arguments={"task_id": ["a"] * 100 + [str(n) for n in range(60_000)]})
+    assert len(control.ids_of(order)) == control.MOST

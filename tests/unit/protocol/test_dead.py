@@ -184,10 +184,18 @@ def test_a_history_that_others_wrote(foreign: object) -> None:
     assert notes[-1].startswith("2030-01-01T12:00:00+00:00 w -: ccc")
 
 
-def test_no_history_beside_large_headers() -> None:
-    """Headers that fill a frame would be sent with more, and the broker cut the connection."""
-    delivery = attrs.evolve(BARE, headers={**PLAIN, "argsrepr": "x" * 110_000})
-    assert HISTORY not in once_more(delivery, 1, KILLED, "w", NOON).headers
+def test_copies_are_not_made_again() -> None:
+    """A message whose sender had it copied to other queues (CC) is written again for one queue alone."""
+    message = once_more(attrs.evolve(BARE, headers={**PLAIN, "CC": ["other"]}), 1)
+    assert "CC" not in message.headers
+    assert message.headers["x-hybridpool-cc"] == ["other"]
+
+
+def test_other_arguments_are_not_compressed() -> None:
+    """New arguments that a task retries with are not read as compressed because the old ones were."""
+    delivery = attrs.evolve(BARE, headers={**PLAIN, "compression": "application/x-gzip"})
+    assert next_attempt(delivery, 1, 0, NOON, None).headers["compression"] == "application/x-gzip"
+    assert "compression" not in next_attempt(delivery, 1, 0, NOON, b"[[],{},{}]").headers
 
 
 def test_what_was_not_known_is_not_said() -> None:

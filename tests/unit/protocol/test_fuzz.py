@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import anyio
 import attrs
@@ -16,7 +17,7 @@ from hybridpool.brokers.rabbitmq.frames import write_publish
 from hybridpool.child import frames, payload
 from hybridpool.child.codec import JSON
 from hybridpool.config import init_layer, resolve
-from hybridpool.errors import ProtocolError
+from hybridpool.errors import CannotEncode, ProtocolError
 from hybridpool.intake import Intake
 from hybridpool.lanes.job import Job
 from hybridpool.message import Delivery, Head, Outgoing, QueueSpec, unpack
@@ -156,8 +157,11 @@ async def taken_in(messages: list[Outgoing]) -> None:
         settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
         intake = Intake(broker, settler, jobs.append, {TASK: TaskOptions(name=TASK)}, SETTINGS, bus)
         await broker.consume("celery", 0, intake.take)
+        sent = 0
         for message in messages:
-            hub.put(message)
+            with suppress(CannotEncode):  # what no broker has taken comes to no worker
+                hub.put(message)
+                sent += 1
         for _ in range(TURNS):  # what follows sleeps for long if it finds anything at work
             await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
@@ -165,7 +169,7 @@ async def taken_in(messages: list[Outgoing]) -> None:
         assert not facts.of(events.SettleFailed)
         ended = [len(facts.of(kind)) for kind in REFUSALS]
         assert len(jobs) == len(facts.of(events.TaskReceived))
-        assert len(jobs) + held + sum(ended) == len(messages)
+        assert len(jobs) + held + sum(ended) == sent
         assert await broker.depth(dead.dead_queue("celery")) == ended[0]
         # only what is at work, or about to be, is still the broker's
         await broker.__aexit__(None, None, None)
