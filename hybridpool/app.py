@@ -6,8 +6,9 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
 
 import attrs
 
@@ -114,7 +115,8 @@ class App:
 
         :param options: as `Task.options` takes them.
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
-        :raises TypeError: if an argument has no JSON form, or there is no such option.
+        :raises CannotSend: if an argument has no JSON form or does not fit a task that is known here, or an option
+            is unknown or cannot be obeyed.
         """
         return await self._outbox.send(name, args, kwargs, options)
 
@@ -136,6 +138,10 @@ class App:
         before, self._outbox.road = self._outbox.road, road
         return before
 
+    def sending_over(self, road: Road) -> AbstractContextManager[None]:
+        """Send another way while a block lasts, under the settings that hold there."""
+        return self._outbox.sending_over(road)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -153,6 +159,9 @@ class App:
     def program(self) -> Program:
         """What the zygote and the children need of this app (child.load.Program)."""
         return Program(self.name, self.conf, self.tasks, self._hooks)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: import it where it is needed")
 
     def __repr__(self) -> str:
         return f"<App {self.name}>"

@@ -21,6 +21,7 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
+from hybridpool.client.asynclib import name_asyncio
 from hybridpool.config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool.consuming import Consuming
 from hybridpool.control import Control
@@ -142,6 +143,7 @@ class Worker:
         :raises BrokerError: if the broker refuses us for good.
         :raises ChildBirthFailed: if no child can be born.
         """
+        name_asyncio()
         settings = self._settings
         self._warn()
         with _state_file(settings.worker_state_db) as state:
