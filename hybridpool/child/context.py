@@ -97,8 +97,9 @@ def not_published(kind: str, why: str) -> HybridpoolError:
     :param kind: name of the class of the parent's error.
     """
     found = getattr(errors, kind, None)
-    is_known = isinstance(found, type) and issubclass(found, BrokerError | ProtocolError)
-    return found(why) if is_known else BrokerError(why)
+    if isinstance(found, type) and issubclass(found, BrokerError | ProtocolError):
+        return found(why)
+    return BrokerError(why)
 
 
 #: what the pool's initializer made in this child

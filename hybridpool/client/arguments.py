@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
 
 from hybridpool.child.rules import Rules
+from hybridpool.client.checks import check_queue
 from hybridpool.config.nearest import nearest
 from hybridpool.config.units import BadValue, boolean, seconds, some_seconds, whole
 from hybridpool.errors import ConfigError
@@ -54,6 +55,9 @@ def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Ru
         if name not in _NAMES:
             near = nearest(name, _NAMES)
             raise ConfigError(f"{name!r} is no option of a task" + (f"; did you mean {near!r}?" if near else ""))
+    hard, soft = (_checked(options, name, some_seconds) for name in ("time_limit", "soft_time_limit"))
+    if hard is not None and soft is not None and soft > hard:
+        raise ConfigError(f"task(soft_time_limit=…) must not be above time_limit: {soft:g} s and {hard:g} s")
     return _for_parent(options), _for_children(options, bind=bind)
 
 
@@ -61,7 +65,7 @@ def _for_parent(options: dict[str, Any]) -> TaskOptions:
     backoff = options.get("retry_backoff") or None
     return TaskOptions(
         name=_checked(options, "name", _word) or "",
-        queue=_checked(options, "queue", _word),
+        queue=_checked(options, "queue", _queue),
         acks_late=_checked(options, "acks_late", boolean),
         ignore_result=_checked(options, "ignore_result", boolean),
         max_deliveries=_checked(options, "max_deliveries", whole(1)),
@@ -109,3 +113,10 @@ def _word(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise BadValue("a name")
     return value
+
+
+def _queue(value: object) -> str:
+    expected = check_queue(value)
+    if expected:
+        raise BadValue(expected)
+    return str(value)

@@ -59,10 +59,8 @@ class Handle(Generic[R_co]):
         """
         if self._reader is None:
             raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
-        if asyncio.get_running_loop() is not self._loop:
-            raise ResultError(
-                f"task {self.task}[{self.id}] was sent on another event loop; its result comes only there"
-            )
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise ResultError(f"{self.task}[{self.id}] was sent on another event loop; its result comes only there")
         meta = await self._reader.wait(self.id, timeout)
         return cast("R_co", read_meta(meta))
 
