@@ -258,10 +258,8 @@ class Pool(Openable):
     def _enter(self) -> None:
         """Note the loop that this is entered on.
 
-        :raises PoolError: if it is entered already, or no loop of asyncio runs.
+        :raises PoolError: if no loop of asyncio runs.
         """
-        if self._loop is not None:
-            raise PoolError("the pool is entered already; make another Pool for another `async with`")
         self._loop = running_loop("a Pool", PoolError)
 
     def _entered(self) -> Crew:

@@ -97,13 +97,14 @@ def patched(function: Callable[..., Any]) -> Callable[..., Any]:
     return inner
 
 
-async def test_a_patch_that_the_child_does_not_have(pool: Pool, module: ModuleType) -> None:
+@pytest.mark.parametrize("is_wrapped", [True, False], ids=["by functools.wraps", "by its name alone"])
+async def test_a_patch_that_the_child_does_not_have(pool: Pool, module: ModuleType, is_wrapped: bool) -> None:
     """A function that was patched before its first call is refused by the child, whose module is not patched."""
-    for patch in (patched(module.g), eval("lambda: 2", vars(module))):
-        patch.__qualname__ = "g"
-        vars(module)["g"] = patch
-        with pytest.raises(CannotSend, match=f"changed:g {ANOTHER}"):
-            await pool.run(module.g)
+    patch = patched(module.g) if is_wrapped else eval("lambda: 2", vars(module))
+    patch.__qualname__ = "g"
+    vars(module)["g"] = patch
+    with pytest.raises(CannotSend, match=f"changed:g {ANOTHER}"):
+        await pool.run(module.g)
     with pytest.raises(CannotSend, match=ANOTHER):
         await pool.run(functools.partial(module.g))
     assert await pool.run(module.f) == 1

@@ -39,7 +39,7 @@ def calls(count: int) -> list[Request]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nobody wait between attempts."""
     monkeypatch.setattr(backoff, "_FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(sender, "_LONGEST", 0.0)
+    monkeypatch.setattr(backoff, "_MAX_PAUSE_S", 0.0)
 
 
 async def test_only_what_failed_is_sent_again() -> None:
