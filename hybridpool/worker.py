@@ -28,6 +28,7 @@ from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.intake import Intake
 from hybridpool.lanes.process import ProcessLane, stop_message
+from hybridpool.namesake import warn_of_namesake
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.outlast import outlasting
 from hybridpool.policy.recycle import RecycleLimits
@@ -179,6 +180,7 @@ class Worker:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._consuming.run, intake.take)
                         taking.start_soon(control.run, partial(stop_message, crew.lane, grace=_GRACE))
+                        taking.start_soon(warn_of_namesake, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)

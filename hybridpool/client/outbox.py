@@ -4,7 +4,7 @@ Imports asyncio and the broker's side only when something is sent, so that defin
 """
 
 # Not used here. Imported first when a program ends, it raises an error, and what is sent then needs it.
-import concurrent.futures.thread  # noqa: F401
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import datetime as dt
 import os
 import threading

@@ -80,12 +80,15 @@ class PoolOptions:
                 raise ConfigError(f"Pool({name}=…) must be a function, not {value!r}")
         if inspect.iscoroutinefunction(self.initializer) or inspect.isasyncgenfunction(self.initializer):
             raise ConfigError(f"Pool(initializer=…) must not be async, as {self.initializer!r} is: children are sync")
-        names: object = self.preload
-        if isinstance(names, str | bytes) or not isinstance(names, Collection):
-            raise ConfigError(f"Pool(preload=…) must be a list of module names, not {names!r}")
-        for name in names:
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
+        _check_names(self.preload)
+
+
+def _check_names(names: object) -> None:
+    if isinstance(names, str | bytes) or not isinstance(names, Collection):
+        raise ConfigError(f"Pool(preload=…) must be a list of module names, not {names!r}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
 
 
 #: seconds; a limit beyond it is none, and timers need not cope with it
