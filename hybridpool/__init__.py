@@ -9,6 +9,7 @@ The house, from the top; each room imports only rooms below it:
     deadletters    what lies in dead-letter queues: read, sent back, dropped
     intake, settle, relay     delivery → job; outcome → result, acknowledgement; what children publish
     control, state_file       orders to a worker: what is revoked, and the file that keeps it
+    namesake                  whether another worker has this one's name
     app, client, pool         what programs use: tasks and sending; children without a broker
     supervisors    small async loops that act: staff, autoscaler, zygote
     lanes, brokers, results   where calls run; where messages come from; where results go

@@ -6,13 +6,16 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
 
 import attrs
 
 from hybridpool.child.context import Running
 from hybridpool.client.arguments import TaskArguments, read_arguments
 from hybridpool.client.calls import Task
+from hybridpool.client.identity import Origin, is_same, origin_of
 from hybridpool.client.outbox import Outbox, Road
 from hybridpool.client.program import Program
 from hybridpool.config import Conf
@@ -40,6 +43,8 @@ class App:
         self.conf = Conf(settings if broker is None else {"broker_url": broker, **settings})
         #: tasks by name
         self.tasks: dict[str, Task[..., Any]] = {}
+        #: where each of them was declared
+        self._origins: dict[str, Origin] = {}
         self._hooks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
         self._outbox = Outbox(name, self.conf, self.tasks)
 
@@ -62,19 +67,26 @@ class App:
 
         :param bind: give it the task at work (`current_task()`) as its first argument.
         :param options: see `TaskArguments`.
+        A module that is reloaded and a cell that is run again declare the same tasks, which take the old ones' place.
+
         :raises ConfigError: if it is a coroutine function, an option is wrong, or another function has the name.
         """
         declared, rules = read_arguments(options, bind=bind)
 
         def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
+            if not callable(wrapped):
+                raise ConfigError(f"a task is made of a function, not of {wrapped!r}")
             task_name = declared.name or _name_of(wrapped, self.name)
             if _is_async(wrapped):
                 raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
+            if inspect.isgeneratorfunction(wrapped):
+                raise ConfigError(f"task {task_name}: a task returns its value; it cannot be a generator function")
+            origin = origin_of(_plain(wrapped), _caller())
             known = self.tasks.get(task_name)
-            if known is not None and not _is_same(known.function, wrapped):
-                raise ConfigError(f"there are two tasks named {task_name!r}; give one of them name=")
+            if known is not None and not is_same(_plain(known), self._origins[task_name], _plain(wrapped), origin):
+                raise ConfigError(_two_of_one_name(task_name, self._origins[task_name], origin, wrapped))
             made = Task(self, wrapped, attrs.evolve(declared, name=task_name), rules)
-            self.tasks[task_name] = made
+            self.tasks[task_name], self._origins[task_name] = made, origin
             return made
 
         return register if function is None else register(function)
@@ -103,7 +115,8 @@ class App:
 
         :param options: as `Task.options` takes them.
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
-        :raises TypeError: if an argument has no JSON form, or there is no such option.
+        :raises CannotSend: if an argument has no JSON form or does not fit a task that is known here, or an option
+            is unknown or cannot be obeyed.
         """
         return await self._outbox.send(name, args, kwargs, options)
 
@@ -125,6 +138,10 @@ class App:
         before, self._outbox.road = self._outbox.road, road
         return before
 
+    def sending_over(self, road: Road) -> AbstractContextManager[None]:
+        """Send another way while a block lasts, under the settings that hold there."""
+        return self._outbox.sending_over(road)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -142,6 +159,9 @@ class App:
     def program(self) -> Program:
         """What the zygote and the children need of this app (child.load.Program)."""
         return Program(self.name, self.conf, self.tasks, self._hooks)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: import it where it is needed")
 
     def __repr__(self) -> str:
         return f"<App {self.name}>"
@@ -163,8 +183,25 @@ def _is_async(function: Callable[..., object]) -> bool:
     return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))
 
 
-def _is_same(one: Callable[..., object], other: Callable[..., object]) -> bool:
-    """Tell whether two are the same piece of source, as when a module is imported again."""
-    one, other = inspect.unwrap(one), inspect.unwrap(other)
-    code = getattr(one, "__code__", None)
-    return one is other or (code is not None and code is getattr(other, "__code__", None))
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a task that is declared once more."""
+    while isinstance(function, Task):
+        function = function.function
+    return function
+
+
+def _caller() -> FrameType | None:
+    """Return the frame of the code that declares a task."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame
+
+
+def _two_of_one_name(name: str, first: Origin, second: Origin, function: Callable[..., Any]) -> str:
+    said = (
+        f"there are two tasks named {name!r}, declared at {first.place} and at {second.place}; give one of them name="
+    )
+    if "<locals>" in name and not hasattr(function, "__wrapped__"):
+        said += " (or, if a decorator returns this function, put functools.wraps into the decorator)"
+    return said

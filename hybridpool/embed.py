@@ -13,6 +13,7 @@ from hybridpool import events
 from hybridpool.app import App
 from hybridpool.brokers.base import Broker
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
+from hybridpool.client.asynclib import running_loop, without_stale_cancellation
 from hybridpool.config import init_layer
 from hybridpool.errors import ConfigError, plain_error
 from hybridpool.worker import Stop, Worker, prepare
@@ -39,32 +40,35 @@ async def embedded(
     :raises ConfigError: if a setting is wrong, or the app cannot be found by name.
     :raises AppLoadError: if it cannot be imported there.
     """
-    bus = bus or events.Bus()
+    running_loop("embedded()", ConfigError)
+    # A bus of its own: a worker acts on what it hears there, and must not act on what happens to another one.
+    own_bus = events.Bus()
+    if bus is not None:
+        own_bus.subscribe(bus.emit)
     hub = MemoryHub()
     connect = connect or (lambda announce: MemoryBroker(hub, announce))
     layer = init_layer({"result_backend": "rpc://", **settings})
-    prepared = await prepare(name or import_name(app), [layer], bus)
-    worker = Worker(prepared, connect(bus.emit), bus)
+    prepared = await prepare(name or import_name(app), [layer], own_bus)
+    worker = Worker(prepared, connect(own_bus.emit), own_bus)
     await app.aclose()
-    before = app.send_over((connect, prepared.resolved.settings))
     failure: Exception | None = None
     try:
-        async with anyio.create_task_group() as running:
-            running.start_soon(worker.run)
-            await worker.ready.wait()
-            try:
-                yield worker
-            except Exception as error:  # noqa: BLE001  # raised again below
-                # Kept, so that it leaves the block as it is and not in a group with the worker's.
-                failure = error
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await app.aclose()
-            worker.stop(Stop.WARM if failure is None else Stop.COLD)
+        with app.sending_over((connect, prepared.resolved.settings)):
+            async with anyio.create_task_group() as running:
+                running.start_soon(worker.run)
+                await worker.ready.wait()
+                try:
+                    with without_stale_cancellation():
+                        yield worker
+                except Exception as error:  # noqa: BLE001  # raised again below
+                    # Kept, so that it leaves the block as it is and not in a group with the worker's.
+                    failure = error
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await app.aclose()
+                worker.stop(Stop.WARM if failure is None else Stop.COLD)
     except BaseExceptionGroup as group:
         raise plain_error(group) from None
-    finally:
-        app.send_over(before)
     if failure is not None:
         raise failure
 

@@ -1,5 +1,6 @@
 """What children want published: the parent does it with confirm and answers, so no child holds a broker connection."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -9,8 +10,9 @@ from anyio.abc import TaskGroup
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import Enqueue, Sent
 from hybridpool.config import Settings
-from hybridpool.errors import BrokerError, HybridpoolError, QueueNotFound
+from hybridpool.errors import BrokerUnavailable, HybridpoolError, QueueNotFound
 from hybridpool.message import Outgoing, unpack
+from hybridpool.policy import backoff
 from hybridpool.protocol.queues import task_queue
 
 #: queues that are known to be declared; fewer than the broker's side remembers
@@ -32,27 +34,39 @@ class Relay:
 
     async def _publish(self, frame: Enqueue, answer: Callable[[Sent], None]) -> None:
         try:
-            message = unpack(frame.message)
-            if not message.exchange and not message.routing_key:
-                message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
-            await self._declare(message)
-            try:
-                await self._broker.publish(message)
-            except QueueNotFound:
-                if message.exchange:
-                    raise
-                # deleted since it was declared
-                self._declared.discard(message.routing_key)
-                await self._declare(message)
-                await self._broker.publish(message)
-        except BrokerError as error:
-            answer(Sent(frame.ticket, f"not published: {error}"))
+            await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
-            answer(Sent(frame.ticket, str(error)))
+            answer(Sent(frame.ticket, str(error), type(error).__name__))
         except Exception as error:  # noqa: BLE001  # a message that code of a task made up must not end the worker
             answer(Sent(frame.ticket, f"not published: {type(error).__name__}: {error}"))
         else:
             answer(Sent(frame.ticket, None))
+
+    async def _deliver(self, message: Outgoing) -> None:
+        """Publish, over connections that break: as patiently as a client does (`client.sender`).
+
+        :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
+        """
+        if not message.exchange and not message.routing_key:
+            message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
+        is_made_again = bool(message.exchange)
+        for attempt in range(1, backoff.ATTEMPTS + 1):
+            await self._broker.connected(self._settings.broker_connection_timeout)
+            try:
+                await self._declare(message)
+                await self._broker.publish(message)
+            except QueueNotFound:
+                if is_made_again:
+                    raise
+                # deleted since it was declared
+                is_made_again = True
+                self._declared.discard(message.routing_key)
+            except BrokerUnavailable:
+                if attempt == backoff.ATTEMPTS:
+                    raise
+                await asyncio.sleep(backoff.pause(attempt))
+            else:
+                return
 
     async def _declare(self, message: Outgoing) -> None:
         if not message.exchange and message.routing_key not in self._declared:

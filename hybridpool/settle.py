@@ -55,6 +55,7 @@ from hybridpool.policy.settlement import (
     settle,
 )
 from hybridpool.protocol import dead, reply
+from hybridpool.protocol.head import read_sender
 from hybridpool.results.base import ResultStore
 
 #: seconds, whole ones, that the broker holds a message for a queue that is full
@@ -155,11 +156,13 @@ class Settler:
         self._begin(received, why, (*store, *ack))
 
     def unreadable(self, delivery: Delivery, reason: str) -> None:
-        """Settle a message whose head cannot be read: nobody can be answered."""
-        self._bus.emit(events.TaskRefused(delivery.queue, "?", "?", reason, dead.dead_queue(delivery.queue)))
-        head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
-        terms = Terms(wants_result=False, acks_late=True, max_deliveries=1)
-        self._begin(Received(delivery, head, terms), refuse(reason, "", "", []), (Bury(reason), Acknowledge()))
+        """Settle a message whose head cannot be read; whoever waits is told if its task and id can be."""
+        head = read_sender(delivery)
+        is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
+        terms = Terms(wants_result=is_awaited, acks_late=True, max_deliveries=1)
+        if head is None:
+            head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
+        self.done(Received(delivery, head, terms), refuse(reason, "ValueError", "builtins", [reason]), "", 0.0)
 
     def _begin(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
         match steps:

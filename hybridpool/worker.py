@@ -21,12 +21,14 @@ from hybridpool import events
 from hybridpool.brokers.base import Broker
 from hybridpool.child.frames import ChildOrders
 from hybridpool.child.voice import FORMAT
+from hybridpool.client.asynclib import name_asyncio
 from hybridpool.config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool.consuming import Consuming
 from hybridpool.control import Control
 from hybridpool.crew import Crew, CrewConfig
 from hybridpool.intake import Intake
 from hybridpool.lanes.process import ProcessLane, stop_messages
+from hybridpool.namesake import warn_of_namesake
 from hybridpool.policy.autoscale import ScaleLimits
 from hybridpool.policy.outlast import outlasting
 from hybridpool.policy.recycle import RecycleLimits
@@ -143,6 +145,7 @@ class Worker:
         :raises BrokerError: if the broker refuses us for good.
         :raises ChildBirthFailed: if no child can be born.
         """
+        name_asyncio()
         settings = self._settings
         self._warn()
         with _state_file(settings.worker_state_db) as state:
@@ -178,6 +181,7 @@ class Worker:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._consuming.run, intake.take)
                         taking.start_soon(control.run, partial(stop_messages, crew.lane, grace=_GRACE))
+                        taking.start_soon(warn_of_namesake, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
                     return await self._leave(crew, intake, settler)

@@ -8,6 +8,7 @@ import base64
 import datetime as dt
 import json
 import pickle
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -178,6 +179,10 @@ def _unusual(value: object) -> object:
     own_form = getattr(value, "__json__", None)
     if callable(own_form):
         return own_form()
+    # Django's lazy texts (translations), as kombu sends them. Who has one has loaded this.
+    lazy = getattr(sys.modules.get("django.utils.functional"), "Promise", None)
+    if isinstance(lazy, type) and isinstance(value, lazy):
+        return str(value)
     raise TypeError(f"{type(value).__qualname__} has no JSON form")
 
 

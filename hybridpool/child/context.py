@@ -12,7 +12,8 @@ from typing import NoReturn, Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from hybridpool.errors import RetriesExhausted, Retry
+from hybridpool import errors
+from hybridpool.errors import BrokerError, HybridpoolError, ProtocolError, RetriesExhausted, Retry
 
 
 class GrantedRetry(Retry):
@@ -33,7 +34,7 @@ class Running(msgspec.Struct, frozen=True):
     root_id: str | None
     #: name of the child, as in the log
     child: str
-    #: hand an encoded message to the parent to publish; returns when the broker has confirmed it
+    #: hand an encoded message to the parent to publish; returns when the broker has confirmed it, or raises BrokerError
     enqueue: Callable[[bytes], None]
     #: retries it may have; None: no end
     max_retries: int | None = 3
@@ -88,6 +89,17 @@ def _check(exc: object, countdown: object, eta: object) -> None:
         raise TypeError(f"retry(eta=…) must be a datetime, not {eta!r}")
     if eta is not None and countdown is not None:
         raise TypeError("a retry has a countdown or an eta, not both")
+
+
+def not_published(kind: str, why: str) -> HybridpoolError:
+    """Return what a client's call would raise: a task sends as any program does, and catches the same errors.
+
+    :param kind: name of the class of the parent's error.
+    """
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, BrokerError | ProtocolError):
+        return found(why)
+    return BrokerError(why)
 
 
 #: what the pool's initializer made in this child

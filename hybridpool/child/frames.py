@@ -113,6 +113,8 @@ class Sent(Frame, tag=11):
 
     ticket: int
     error: str | None
+    #: name of the error's class in `hybridpool.errors`
+    kind: str = ""
 
 
 # ---- child → parent ------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ function) travels whole, by cloudpickle, if that is installed.
 
 import functools
 import importlib
+import os
 import pickle
 import runpy
 import sys
 import types
+import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,14 +22,16 @@ from hybridpool.child.frames import Call, ChildOutcome, Raised, Returned
 from hybridpool.child.words import described, raised
 from hybridpool.errors import CannotSend, TaskSignal, TaskVerdict
 
+#: with which the content type of each call of a plain function begins; behind it may stand a mark of the function
+PREFIX: Final = "application/x-hybridpool-"
 #: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
-BY_NAME: Final = "application/x-hybridpool-call"
+BY_NAME: Final = PREFIX + "call"
 #: the body is ``cloudpickle.dumps((function, args, kwargs))``
-WHOLE: Final = "application/x-hybridpool-function"
-CONTENT_TYPES: Final = (BY_NAME, WHOLE)
+WHOLE: Final = PREFIX + "function"
 
 #: types of values that are never large
 _SMALL: Final = frozenset({type(None), bool, int, float, complex})
+#: functions by their marked content type, or by their name if they have no mark
 _known: dict[str, Callable[..., Any]] = {}
 
 
@@ -39,11 +43,12 @@ def run(call: Call, file: int | None) -> ChildOutcome | Bulk:
     """
     try:
         body = call.body if file is None else functools.partial(bulk.load, file, call.parts)
-        if call.content_type == BY_NAME:
-            function = _known.get(call.task) or find(call.task)
+        if call.content_type.startswith(BY_NAME):
+            function = _known.get(call.content_type) or _known.get(call.task) or find(call.task, call.content_type)
             args, kwargs = loads(body)
         else:
             function, args, kwargs = loads(body)
+            _check(call.task, function, call.content_type.removeprefix(WHOLE))
         del body
         value = function(*args, **kwargs)
         del args, kwargs
@@ -106,10 +111,48 @@ def call_pickled(function: bytes) -> object:
     return loads(function)()
 
 
-def find(name: str) -> Callable[..., Any]:
+def innermost(function: Any) -> Any:
+    """Return the function in partials and bound methods."""
+    while True:
+        match function:
+            case functools.partial():
+                function = function.func
+            case types.MethodType():
+                function = function.__func__
+            case _:
+                return function
+
+
+def mark(name: str, function: Any) -> str:
+    """Return a mark that two different functions of one name do not share; empty if it has no Python code to go by.
+
+    A module may give a name to another function when it is imported here than where it was imported before: under a
+    condition, by a decorator or a patch. File, name and, in a script, line of the code tell them apart. In modules the
+    line does not count, since a file may be edited beneath a running program.
+    """
+    function = innermost(function)
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return ""
+    line = code.co_firstlineno if getattr(function, "__module__", None) in ("__main__", "__mp_main__") else 0
+    place = f"{os.path.basename(code.co_filename)}:{code.co_qualname}:{line}"
+    return f"+{zlib.crc32(name.encode(errors='replace')):08x}{zlib.crc32(place.encode(errors='replace')):08x}"
+
+
+def _check(name: str, function: Any, expected: str) -> None:
+    """:raises CannotSend: if it is not the function that the caller has."""
+    if expected and mark(name, function) != expected:
+        raise CannotSend(
+            f"{name} is another function in the child than in the program: the name was given to another one, by a "
+            f"condition, a decorator or a patch, that only one of the two runs"
+        )
+
+
+def find(name: str, content_type: str = BY_NAME) -> Callable[..., Any]:
     """Look a function up by ``module:qualname`` and remember it.
 
-    :raises CannotSend: if it is not there.
+    :param content_type: with the mark of the function that the caller has, if it has one.
+    :raises CannotSend: if it is not there, or another one is.
     """
     module_name, _, qualname = name.partition(":")
     if module_name == "__main__":
@@ -120,7 +163,9 @@ def find(name: str) -> Callable[..., Any]:
         found = getattr(found, part, None)
     if not callable(found):
         raise CannotSend(f"there is no function {qualname!r} in module {module_name!r} of the child")
-    _known[name] = found
+    expected = content_type.removeprefix(BY_NAME)
+    _check(name, found, expected)
+    _known[content_type if expected else name] = found
     return found  # type: ignore[no-any-return]  # callable, as just asked
 
 

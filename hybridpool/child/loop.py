@@ -173,7 +173,7 @@ class Child:
     def enqueue(self, message: bytes) -> None:
         """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
 
-        :raises RuntimeError: if the parent could not publish it; the message says why.
+        :raises HybridpoolError: if the parent could not publish it: what a client's call would raise.
         """
         try:
             if self._may_use_channel():
@@ -185,7 +185,7 @@ class Child:
                 raise  # not of ours: a handler's TimeoutError
             raise RuntimeError(f"the message could not be handed to the parent: {error}") from error
         if answer.error is not None:
-            raise RuntimeError(answer.error)
+            raise context.not_published(answer.kind, answer.error)
 
     def _may_use_channel(self) -> bool:
         """Tell whether this is the main thread in the middle of a task, and nobody is at channel and slate."""

@@ -25,7 +25,7 @@ def runner(
     """
 
     def run_either(call: Call, file: int | None) -> ChildOutcome | Bulk:
-        if call.content_type in functions.CONTENT_TYPES:
+        if call.content_type.startswith(functions.PREFIX):
             return functions.run(call, file)
         if file is not None:
             call.body = os.pread(file, call.parts[0], 0)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
 
 from hybridpool.child.rules import Rules
+from hybridpool.client.checks import check_queue
 from hybridpool.config import celery_names
 from hybridpool.config.nearest import hint
 from hybridpool.config.units import BadValue, boolean, seconds, some_seconds, whole
@@ -55,6 +56,9 @@ def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Ru
         if name not in _NAMES:
             meant = hint(name, _NAMES, celery_names.TASK_OPTIONS, quoted=True)
             raise ConfigError(f"{name!r} is no option of a task{meant}")
+    hard, soft = (_checked(options, name, some_seconds) for name in ("time_limit", "soft_time_limit"))
+    if hard is not None and soft is not None and soft > hard:
+        raise ConfigError(f"task(soft_time_limit=…) must not be above time_limit: {soft:g} s and {hard:g} s")
     return _for_parent(options), _for_children(options, bind=bind)
 
 
@@ -62,7 +66,7 @@ def _for_parent(options: dict[str, Any]) -> TaskOptions:
     backoff = options.get("retry_backoff") or None
     return TaskOptions(
         name=_checked(options, "name", _word) or "",
-        queue=_checked(options, "queue", _word),
+        queue=_checked(options, "queue", _queue),
         acks_late=_checked(options, "acks_late", boolean),
         ignore_result=_checked(options, "ignore_result", boolean),
         max_deliveries=_checked(options, "max_deliveries", whole(1)),
@@ -110,3 +114,10 @@ def _word(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise BadValue("a name")
     return value
+
+
+def _queue(value: object) -> str:
+    expected = check_queue(value)
+    if expected:
+        raise BadValue(expected)
+    return str(value)

@@ -11,6 +11,7 @@ from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.task import TaskOptions
 
 if TYPE_CHECKING:
+    from hybridpool.client.checks import Signature
     from hybridpool.client.handle import Handle, SyncHandle
 
 P = ParamSpec("P")
@@ -95,14 +96,28 @@ class Task(Generic[P, R]):
         """The name it is registered under."""
         return self.declared.name
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @functools.cached_property
+    def signature(self) -> "Signature":
+        """What arguments it takes."""
+        from hybridpool.client.checks import Signature
+
+        return Signature(self.function, bind=self.rules.bind)
+
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as functions are; unpickling imports its module.
+
+        :raises PicklingError: by pickle, if that name leads to something else.
+        """
+        return str(getattr(self, "__qualname__", self.name))
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
         """Send a call, and wait until the broker has confirmed it.
 
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
-        :raises TypeError: if an argument has no JSON form.
+        :raises CannotSend: if an argument has no JSON form, or the arguments do not fit the function.
         """
         return await Call(self._app, self, _DEFAULT).enqueue(*args, **kwargs)
 
@@ -113,11 +128,11 @@ class Task(Generic[P, R]):
 
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout; a note says how many calls
             were confirmed.
-        :raises TypeError: if an argument has no JSON form; nothing is sent then.
+        :raises CannotSend: if an argument has no JSON form, or does not fit the function; nothing is sent then.
         """
         return await Call(self._app, self, _DEFAULT).enqueue_many(calls)
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """Send a call from sync code; as `enqueue` in all else."""
         return Call(self._app, self, _DEFAULT).delay(*args, **kwargs)
 
@@ -126,16 +141,18 @@ class Task(Generic[P, R]):
     ) -> "SyncHandle[R]":
         """Send a call from sync code with options, in Celery's form.
 
-        :raises TypeError: if there is no such option.
+        :raises CannotSend: if there is no such option, or one cannot be obeyed.
         """
         return self._app.send_task(self.name, args, kwargs, **options)
 
     def options(self, **options: Unpack[CallArguments]) -> "Call[P, R]":
         """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
 
-        :raises TypeError: if there is no such option.
+        :raises CannotSend: if there is no such option, or one cannot be obeyed.
         """
-        return Call(self._app, self, CallOptions(**options))
+        from hybridpool.client.checks import read_call_options
+
+        return Call(self._app, self, read_call_options(options))
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -149,7 +166,7 @@ class Call(Generic[P, R]):
         self._task = task
         self._options = options
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
         """As `Task.enqueue`, with these options."""
         return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._plain()))
 
@@ -157,7 +174,7 @@ class Call(Generic[P, R]):
         """As `Task.enqueue_many`, with these options."""
         return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._plain()))
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """As `Task.delay`, with these options."""
         return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
 

@@ -1,7 +1,10 @@
 """What a call from afar gives back: the task's id, and a way to wait for its result."""
 
+import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
 
 from hybridpool.errors import ResultError, ResultsDisabled
 from hybridpool.protocol.reply import read_meta
@@ -37,6 +40,10 @@ class Handle(Generic[R_co]):
         self._reader = reader
         self._claim = claim
         self._why_none = why_none
+        #: the loop that sent it, if it was sent from one
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
 
     async def get(self, timeout: float | None = None) -> R_co:
         """Wait for the result.
@@ -45,12 +52,15 @@ class Handle(Generic[R_co]):
         :returns: what the task returned.
         :raises ResultTimeout: if it does not come in time; it can be asked for again.
         :raises ResultsDisabled: if no result was asked for.
+        :raises ResultError: on another event loop than the one that sent it.
         :raises ChildLost: if the task's child died, and it was not run again.
         :raises TaskFailed: if the task raised something whose type is not imported here; else that very exception,
             with the child's traceback as a note.
         """
         if self._reader is None:
             raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise ResultError(f"{self.task}[{self.id}] was sent on another event loop; its result comes only there")
         meta = await self._reader.wait(self.id, timeout)
         return cast("R_co", read_meta(meta))
 
@@ -71,6 +81,9 @@ class Handle(Generic[R_co]):
             self._reader.forget(self.id)
             self._claim = None
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: it waits in this process; send its id")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task}[{self.id}]>"
 
@@ -81,6 +94,7 @@ class SyncHandle(Generic[R_co]):
     def __init__(self, handle: Handle[R_co], portal: "Callable[[], Portal] | None") -> None:
         self._handle = handle
         self._portal = portal
+        self._pid = os.getpid()
         #: name of the task
         self.task = handle.task
         self.id = handle.id
@@ -88,8 +102,13 @@ class SyncHandle(Generic[R_co]):
     def get(self, timeout: float | None = None) -> R_co:
         """Wait for the result; as `Handle.get`, blocking this thread.
 
-        :raises ResultError: if this is a task inside a child, which must not wait for another task.
+        :raises ResultError: if this is a task inside a child, which must not wait for another task; or another process
+            than the one that sent it.
         """
+        if self._pid != os.getpid():
+            raise ResultError(
+                f"{self.task}[{self.id}] was sent by process {self._pid}, before a fork; its result comes only there"
+            )
         if self._portal is None:
             raise ResultError(
                 f"{self.task}[{self.id}]: a task must not wait for another one: it would hold a child while it does"
@@ -112,6 +131,9 @@ class SyncHandle(Generic[R_co]):
     def forget(self) -> None:
         """Give the result up, so that it is not kept."""
         self._handle.forget()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: it waits in this process; send its id")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task}[{self.id}]>"

@@ -3,18 +3,22 @@
 Imports asyncio and the broker's side only when something is sent, so that defining tasks stays light.
 """
 
+# Not used here. Imported first when a program ends, it raises an error, and what is sent then needs it.
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import datetime as dt
 import os
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool.child.context import Running, current_task
-from hybridpool.client.calls import CALL_OPTIONS, CallOptions, Task
-from hybridpool.config import Conf, Settings, celery_names, environment_layer, resolve
-from hybridpool.config.nearest import hint
+from hybridpool.client.calls import CallOptions, Task
+from hybridpool.client.checks import check_arguments, check_target, read_call_options
+from hybridpool.config import Conf, Settings, environment_layer, resolve
+from hybridpool.errors import HybridpoolError
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.task import TaskOptions
 
@@ -43,11 +47,16 @@ class Outbox:
         self._app = app
         self._conf = conf
         self._tasks = tasks
-        #: what connections are opened with, and the settings that hold there; None: broker_url, conf and environment
-        self.road: Road | None = None
-        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sender] = weakref.WeakKeyDictionary()
+        #: other ways out, the last one first; none: broker_url, conf and environment say the way
+        self._roads: list[Road] = []
+        #: by loop: the way that a sender was made for, and the sender
+        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Road | None, Sender]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._portal: Portal | None = None
         self._portal_lock = threading.Lock()
+        #: the process that the lock is of
+        self._lock_pid = os.getpid()
         #: the line of calls that nobody waits for, and the portal that it belongs to
         self._loose: tuple[Portal, Loose] | None = None
         #: the state of conf they follow from, and the settings
@@ -91,11 +100,29 @@ class Outbox:
 
         return SyncHandle(self._background().call(on_portal), self._background)
 
+    @property
+    def road(self) -> Road | None:
+        """What connections are opened with, and the settings that hold there; None: as conf and environment say."""
+        return self._roads[-1] if self._roads else None
+
+    @road.setter
+    def road(self, road: Road | None) -> None:
+        self._roads = [] if road is None else [road]
+
+    @contextmanager
+    def sending_over(self, road: Road) -> Generator[None]:
+        """Send another way while the block lasts; blocks may overlap, and end in any order."""
+        self._roads.append(road)
+        try:
+            yield
+        finally:
+            self._roads = [other for other in self._roads if other is not road]
+
     async def close_here(self) -> None:
         """Close this loop's connection."""
         import asyncio
 
-        sender = self._senders.pop(asyncio.get_running_loop(), None)
+        _, sender = self._senders.pop(asyncio.get_running_loop(), (None, None))
         if sender is not None:
             await sender.close()
 
@@ -110,8 +137,8 @@ class Outbox:
 
         :raises ConfigError: if the environment holds a wrong value.
         """
-        if self.road is not None:
-            return self.road[1]
+        if self._roads:
+            return self._roads[-1][1]
         revision = self._conf.revision()
         if self._settings is None or self._settings[0] != revision:
             layers = [environment_layer(os.environ), *self._conf.layers()]
@@ -135,22 +162,29 @@ class Outbox:
         self._loose[1].put(to_message(request, dt.datetime.now(dt.UTC)))
 
     def _sender(self) -> "Sender":
-        import asyncio
-
+        from hybridpool.client.asynclib import running_loop
         from hybridpool.client.sender import Sender
 
-        loop = asyncio.get_running_loop()
-        sender = self._senders.get(loop)
-        if sender is None:
-            sender = self._senders[loop] = Sender(self.settings(), self.road[0] if self.road else self._open_broker)
+        loop, road = running_loop("an App's async calls", HybridpoolError), self.road
+        before, sender = self._senders.get(loop, (None, None))
+        if sender is not None and before is road:
+            return sender
+        if sender is not None:
+            sender.leave()
+        sender = Sender(self.settings(), road[0] if road else self._open_broker)
+        self._senders[loop] = road, sender
         return sender
 
     def _background(self) -> "Portal":
         from hybridpool.client.portal import Portal
 
+        if self._lock_pid != os.getpid():
+            # A thread that held it at the moment of the fork is not in this process, and will not let it go.
+            self._portal_lock, self._lock_pid = threading.Lock(), os.getpid()
         with self._portal_lock:
-            # A fork does not carry threads over, so what another process made is of no use here.
-            if self._portal is None or self._portal.pid != os.getpid():
+            # A fork does not carry threads over, so what another process made is of no use here. One that was closed at
+            # exit is replaced for what is sent later still.
+            if self._portal is None or not self._portal.is_open:
                 self._portal = Portal()
                 self._portal.at_close(self.close_here)
             return self._portal
@@ -170,21 +204,27 @@ class Outbox:
     def _request(
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, plain: dict[str, Any]
     ) -> Request:
-        options, settings = _options(plain), self.settings()
+        options, settings = read_call_options(plain) if plain else _NO_OPTIONS, self.settings()
+        check_arguments(name, args, kwargs)
         known, running = self._tasks.get(name), current_task()
+        if known is not None:
+            known.signature.check(name, args, kwargs or {})
         declared = known.declared if known else TaskOptions(name=name)
         wishes = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
         ignores = next(wish for wish in wishes if wish is not None)
         confirm = settings.broker_confirm_publish if options.confirm is None else options.confirm
+        # Inside a task the parent knows the default: it may have been told another on its command line.
+        queue = options.queue or declared.queue or ("" if running else settings.task_default_queue)
+        eta = _eta(options)
+        check_target(name, queue, is_delayed=eta is not None)
         return Request(
             task=name,
             id=options.task_id or str(uuid.uuid4()),
-            # Inside a task the parent knows the default: it may have been told another on its command line.
-            queue=options.queue or declared.queue or ("" if running else settings.task_default_queue),
+            queue=queue,
             args=args,
             kwargs=kwargs or {},
             expires=options.expires,
-            eta=_eta(options),
+            eta=eta,
             priority=options.priority,
             headers=options.headers,
             time_limit=options.time_limit,
@@ -197,24 +237,8 @@ class Outbox:
         )
 
 
-def _options(plain: dict[str, Any]) -> CallOptions:
-    """:raises TypeError: if there is no such option."""
-    if not plain:
-        return _NO_OPTIONS
-    for option in plain:
-        if option not in CALL_OPTIONS:
-            meant = hint(option, CALL_OPTIONS, celery_names.CALL_OPTIONS, quoted=True)
-            raise TypeError(f"{option!r} is no option of a call{meant}")
-    return CallOptions(**plain)
-
-
 def _eta(options: CallOptions) -> dt.datetime | None:
-    """Return the moment before which a call must not start.
-
-    :raises TypeError: if both a countdown and a moment are given.
-    """
-    if options.countdown is not None and options.eta is not None:
-        raise TypeError("a call has a countdown or an eta, not both")
+    """Return the moment before which a call must not start."""
     if options.eta is not None:
         return options.eta if options.eta.tzinfo else options.eta.replace(tzinfo=dt.UTC)
     return None if not options.countdown else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=options.countdown)

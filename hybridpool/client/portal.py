@@ -6,12 +6,15 @@ A daemon, so that a script that ends does not hang on it; closed at exit, so tha
 import atexit
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
+
+from hybridpool.errors import BrokerUnavailable
 
 T = TypeVar("T")
 #: seconds to let the loop close its connections at exit
@@ -22,13 +25,23 @@ class Portal:
     """Runs coroutines on a loop in another thread and waits for them."""
 
     def __init__(self) -> None:
+        """:raises BrokerUnavailable: if its loop cannot start."""
+        _check_threads()
         self.pid = os.getpid()
         self._up = threading.Event()
         self._portal: BlockingPortal | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        #: why the loop could not start, or has ended
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="hybridpool-portal", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # No more threads may be started: their number is limited, or the interpreter is ending.
+            raise _not_started(error) from error
         self._up.wait()
+        if not self.is_open:
+            raise _not_started(self._failure) from self._failure
         atexit.register(self.close)
 
     def call(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
@@ -71,13 +84,41 @@ class Portal:
         await portal.stop()
 
     def _run(self) -> None:
-        anyio.run(self._serve, backend="asyncio", backend_options={"use_uvloop": has_uvloop()})
+        try:
+            anyio.run(self._serve, backend="asyncio", backend_options={"use_uvloop": has_uvloop()})
+        except BaseException as error:  # noqa: BLE001  # it is raised where the loop is waited for
+            self._failure = error
+        finally:
+            self._portal = None
+            # Whoever waits for the loop to start must learn that it never will.
+            self._up.set()
+
+    @property
+    def is_open(self) -> bool:
+        """It takes calls."""
+        return self._portal is not None and self.pid == os.getpid()
 
     async def _serve(self) -> None:
         async with BlockingPortal() as portal:
             self._portal = portal
             self._up.set()
             await portal.sleep_until_stopped()
+
+
+def _check_threads() -> None:
+    """:raises BrokerUnavailable: if threads are greenlets here: an event loop in one of them would stop all others."""
+    for name, module in (("gevent", "gevent.monkey"), ("eventlet", "eventlet.patcher")):
+        patcher = sys.modules.get(module)
+        is_patched = getattr(patcher, "is_module_patched", None) or getattr(patcher, "is_monkey_patched", None)
+        if is_patched is not None and (is_patched("threading") or is_patched("thread")):
+            raise BrokerUnavailable(
+                f"sync calls leave by an event loop in a thread of its own, and {name} has replaced the threads of "
+                f"this program; send from a process that {name} has not patched"
+            )
+
+
+def _not_started(why: BaseException | None) -> BrokerUnavailable:
+    return BrokerUnavailable(f"sync calls cannot be sent: their background loop did not start: {why}")
 
 
 def has_uvloop() -> bool:

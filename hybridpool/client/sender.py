@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from hybridpool import events
 from hybridpool.brokers.base import Broker
+from hybridpool.client.asynclib import name_asyncio
 from hybridpool.client.handle import Handle
 from hybridpool.config import Settings
 from hybridpool.errors import BrokerUnavailable, QueueNotFound
@@ -19,11 +20,6 @@ from hybridpool.results.base import ResultReader
 from hybridpool.results.rpc import RpcReader
 
 log = logging.getLogger("hybridpool.client")
-#: attempts to publish one message over connections that break
-_ATTEMPTS = 8
-#: seconds after the first of them, twice as long after each, up to a limit: six in all. A quorum queue whose leader has
-#: just died takes nothing until the others have chosen another
-_PAUSE, _FACTOR, _LONGEST = 0.1, 2.0, 1.6
 #: messages on their way to the broker at once, of one call that sends many
 _PORTION = 1000
 
@@ -51,11 +47,11 @@ class Sender:
 
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
         :raises BrokerError: if the broker refuses.
-        :raises TypeError: if an argument has no JSON form.
+        :raises CannotSend: if an argument has no JSON form.
         """
         handle, message = self.expect(request)
         is_made_again = False
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
                 await self._make_ready(message)
@@ -66,9 +62,9 @@ class Sender:
                 is_made_again = True
                 self._forget(message.routing_key)
             except BrokerUnavailable:
-                if attempt == _ATTEMPTS:
+                if attempt == backoff.ATTEMPTS:
                     raise
-                await asyncio.sleep(backoff.ceiling(attempt, first=_PAUSE, factor=_FACTOR, limit=_LONGEST))
+                await asyncio.sleep(backoff.pause(attempt))
             else:
                 break
         return handle
@@ -77,7 +73,7 @@ class Sender:
         """Publish calls, a portion at a time, and wait until the broker has confirmed them all.
 
         :raises BrokerError: if one of them is not confirmed; a note says how many are.
-        :raises TypeError: if an argument has no JSON form; nothing is sent then.
+        :raises CannotSend: if an argument has no JSON form; nothing is sent then.
         """
         expected = [self.expect(request) for request in requests]
         for start in range(0, len(expected), _PORTION):
@@ -92,7 +88,7 @@ class Sender:
         :raises BrokerError: if one of them is not confirmed.
         """
         left, is_made_again = list(messages), False
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
                 for message in left:
@@ -110,10 +106,10 @@ class Sender:
                 for message in left:
                     self._forget(message.routing_key)
                 continue
-            if attempt == _ATTEMPTS or not isinstance(final, BrokerUnavailable):
+            if attempt == backoff.ATTEMPTS or not isinstance(final, BrokerUnavailable):
                 final.add_note(f"{before + len(messages) - len(left)} of {total or len(messages)} calls were confirmed")
                 raise final
-            await asyncio.sleep(backoff.ceiling(attempt, first=_PAUSE, factor=_FACTOR, limit=_LONGEST))
+            await asyncio.sleep(backoff.pause(attempt))
 
     def expect(self, request: Request) -> tuple[Handle[object], Outgoing]:
         """Write a call's message, and the handle that waits for its result."""
@@ -134,12 +130,17 @@ class Sender:
         await self._broker.connected(self._settings.broker_connection_timeout)
         await self._broker.publish(control.revoke(ids, terminate=terminate))
 
+    def leave(self) -> None:
+        """Close the connection, and do not wait until it is closed."""
+        self._closing.set()
+
     async def close(self) -> None:
         """Close the connection."""
         self._closing.set()
         await asyncio.wait((self._host,))
 
     async def _live(self) -> None:
+        name_asyncio()
         async with self._broker:
             await self._closing.wait()
             if self._reader is not None:

@@ -3,6 +3,19 @@
 Used by whoever tries again: the broker's connection, children that die at birth. The caller brings the chance.
 """
 
+from typing import Final
+
+#: attempts to publish one message over connections that break
+ATTEMPTS: Final = 8
+#: seconds after the first of them, twice as long after each, up to a limit: six in all. A quorum queue whose leader has
+#: just died takes nothing until the others have chosen another
+_FIRST_PAUSE_S, _FACTOR, _MAX_PAUSE_S = 0.1, 2.0, 1.6
+
+
+def pause(attempt: int) -> float:
+    """Return the seconds to wait after an attempt to publish that found no broker, from 1."""
+    return ceiling(attempt, first=_FIRST_PAUSE_S, factor=_FACTOR, limit=_MAX_PAUSE_S)
+
 
 def delay(attempt: int, *, first: float, factor: float, limit: float, jitter: float) -> float:
     """Return the seconds to wait before the given attempt.

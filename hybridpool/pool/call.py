@@ -1,16 +1,20 @@
 """A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
 
 import asyncio
+import inspect
 import pickle
 import sys
+import types
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, cast
 
 from hybridpool import errors
 from hybridpool.child import bulk, codec, functions
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.words import annotate
+from hybridpool.client.identity import is_alike
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
@@ -25,33 +29,127 @@ _SMALL: Final = frozenset({type(None), bool, int, float, complex})
 CallState = Literal["waiting", "running", "done", "cancelled"]
 
 
+class Named(NamedTuple):
+    """A function that children find by its name."""
+
+    name: str
+    #: says also by what a child knows that it has found this very function
+    content_type: str
+    #: its code when it was looked up; a program that is changed at run time may give it another
+    code: object
+
+
 class Names:
-    """How functions are named to children; found once for each function that has a name."""
+    """How functions are named to children; found once for each function that has a name.
+
+    A name is good only if it leads to the very function that the caller has in hand, here and in the children. Here
+    that is looked up, as pickle does. The children import the same modules for themselves, so what this process changes
+    later (a module that is reloaded, a function that a test patches) they do not see. Such a function is refused: under
+    its name a child would run the one before.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[Callable[..., object], str] = {}
+        self._known: dict[Callable[..., object], Named] = {}
+        #: the function that a name led to at first
+        self._first: dict[str, Callable[..., object]] = {}
+        #: modules by name, as their specs: a reload makes another one
+        self._specs: dict[str, object] = {}
+        #: functions that have a parameter of that name
+        self._parameters: dict[tuple[Callable[..., object], str], bool] = {}
         self.has_script = has_script()
 
-    def name(self, function: Callable[..., object]) -> str | None:
-        """Return ``module:qualname`` if that leads to this very function, else None."""
+    def opened(self) -> None:
+        """Note the modules that are loaded when children begin to import theirs."""
+        self._known.clear()
+        self._first.clear()
+        self._specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+
+    def name(self, function: Callable[..., object]) -> Named | None:
+        """Return how children find a function, or None if its name does not lead to this very function.
+
+        :raises CannotSend: if a child cannot run it, or was defined again since the pool was opened.
+        """
         try:
-            return self._known[function]
+            known = self._known[function]
         except (KeyError, TypeError):  # not known, or not hashable
-            found = self._find(function)
+            pass
+        else:
+            if known.code is getattr(function, "__code__", None):
+                return known
+            raise _redefined(known.name)
+        _check_function(function)
+        found = self._find(function)
         if found is not None:
             self._known[function] = found
         return found
 
-    def _find(self, function: Callable[..., object]) -> str | None:
-        module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-        if not isinstance(module, str) or not isinstance(qualname, str):
+    def mark(self, name: str, function: Callable[..., object]) -> str:
+        """Return by what a child knows a function that travels whole, if it holds one that is found by its name.
+
+        :raises CannotSend: if that one was defined again since the pool was opened.
+        """
+        inner = functions.innermost(function)
+        return "" if inner is function or self._find(inner) is None else functions.mark(name, inner)
+
+    def has_parameter(self, function: Callable[..., object], name: str) -> bool:
+        """Tell whether a function has a parameter that can be given by that name."""
+        try:
+            return self._parameters[function, name]
+        except (KeyError, TypeError):  # not known, or not hashable
+            pass
+        try:
+            parameter = inspect.signature(function).parameters.get(name)
+        except (ValueError, TypeError):  # some functions in C tell nothing
+            return False
+        found = parameter is not None and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        with suppress(TypeError):
+            # What has no name may be made for each call, and is not to be kept.
+            if function in self._known:
+                self._parameters[function, name] = found
+        return found
+
+    def _find(self, function: Callable[..., object]) -> Named | None:
+        module_name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+        if not isinstance(module_name, str) or not isinstance(qualname, str):
             return None
-        if module == "__main__" and not self.has_script:
+        if module_name == "__main__" and not self.has_script:
             return None
-        found: object = sys.modules.get(module)
+        module = sys.modules.get(module_name)
+        found: object = module
         for part in qualname.split("."):
             found = getattr(found, part, None)
-        return f"{module}:{qualname}" if found is function else None
+        if found is not function:
+            return None
+        name = f"{module_name}:{qualname}"
+        spec = getattr(module, "__spec__", None)
+        if self._specs.setdefault(module_name, spec) is not spec:
+            raise _redefined(name)
+        if not is_alike(self._first.setdefault(name, function), function):
+            raise _redefined(name)
+        mark = functions.mark(name, function)
+        return Named(name, functions.BY_NAME + mark, getattr(function, "__code__", None))
+
+
+def _redefined(name: str) -> errors.CannotSend:
+    return errors.CannotSend(
+        f"{name} was defined again after the pool was opened (a reload, a patch), and its children have the one "
+        f"before; open another pool for the new one"
+    )
+
+
+def _check_function(function: Callable[..., object]) -> None:
+    """:raises CannotSend: if calling it in a child gives no value that could come back."""
+    shown = getattr(function, "__qualname__", None) or repr(function)
+    if not callable(function):
+        raise errors.CannotSend(f"a pool runs functions, and {shown} cannot be called")
+    inner = functions.innermost(function)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
+    code = getattr(inner, "__code__", None) or getattr(call, "__code__", None)
+    flags = code.co_flags if isinstance(code, types.CodeType) else 0
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise errors.CannotSend(f"{shown} is async: a child runs plain functions; call asyncio.run in one of them")
+    if flags & inspect.CO_GENERATOR:
+        raise errors.CannotSend(f"{shown} is a generator function, whose values stay in the child; return a list")
 
 
 def has_script() -> bool:
@@ -67,14 +165,14 @@ def write(
 
     :raises CannotSend: if the function or an argument cannot be sent; the message names it.
     """
-    name = names.name(function)
-    if name is not None:
+    named = names.name(function)
+    if named is not None:
         try:
             body = _dump_arguments(args, kwargs)
         except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
-            return _write_whole(names, name, function, args, kwargs, error)
+            return _write_whole(names, named.name, function, args, kwargs, error)
         if names.has_script or not _mentions_main(body):
-            return name, functions.BY_NAME, body
+            return named.name, named.content_type, body
     shown = getattr(function, "__qualname__", repr(function))
     reason = errors.CannotSend(f"{shown} has no name by which a child could import it")
     return _write_whole(names, shown, function, args, kwargs, reason)
@@ -92,7 +190,7 @@ def _write_whole(
         return dump_whole(value, has_script=names.has_script)
 
     try:
-        return name, functions.WHOLE, _packed(dump((function, args, kwargs)))
+        return name, functions.WHOLE + names.mark(name, function), _packed(dump((function, args, kwargs)))
     except ImportError:
         raise _unsendable(name, args, kwargs, why, pickle.dumps, _HINT) from None
     except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
@@ -228,14 +326,31 @@ def _rebuilt(name: str, raised: Raised) -> BaseException:
     return error
 
 
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse another event loop than the pool's, and a thread without one: nothing there would be woken.
+
+    :raises PoolError: if this is another one.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is not loop:
+        raise errors.PoolError(
+            "this pool belongs to another event loop; from a thread use "
+            "`asyncio.run_coroutine_threadsafe(pool.run(…), loop)` with the loop that opened it"
+        )
+
+
 class Call(Generic[R]):
     """A submitted call. Await it for its value; any number of times, by any number of tasks of its loop."""
 
-    __slots__ = ("__weakref__", "_bell", "_cancel", "_child", "_outcome", "_value", "job", "name", "runtime")
+    __slots__ = ("__weakref__", "_bell", "_cancel", "_child", "_loop", "_outcome", "_value", "job", "name", "runtime")
 
-    def __init__(self, name: str, cancel: Callable[[Job], None]) -> None:
+    def __init__(self, name: str, cancel: Callable[[Job], None], loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self._cancel = cancel
+        self._loop = loop
         #: what the lane knows it as
         self.job: Job | None = None
         self._outcome: Outcome | None = None
@@ -281,6 +396,7 @@ class Call(Generic[R]):
     def cancel(self) -> None:
         """Give it up: if it has not begun it never will; else it is stopped, and after a grace its child is killed."""
         if self.job is not None and self._outcome is None:
+            check_loop(self._loop)
             self._cancel(self.job)
 
     async def wait(self) -> None:
@@ -289,9 +405,15 @@ class Call(Generic[R]):
             await self._sleeper()
 
     def _sleeper(self) -> "asyncio.Future[None]":
+        check_loop(self._loop)
         if self._bell is None:
             self._bell = Bell()
         return self._bell.sleeper()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"the call of {self.name} belongs to its pool and cannot be pickled; await it and send its value"
+        )
 
     def __await__(self) -> Generator[Any, None, R]:
         while self._outcome is None:

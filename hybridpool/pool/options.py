@@ -1,10 +1,12 @@
 """What a pool may be told."""
 
+import inspect
 import logging
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from numbers import Real
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -12,6 +14,7 @@ from hybridpool import events
 from hybridpool.child import functions
 from hybridpool.child.frames import ChildOrders
 from hybridpool.config import usable_cpus
+from hybridpool.config.nearest import hint
 from hybridpool.config.shapes import autoscale
 from hybridpool.config.units import BadValue, share, size
 from hybridpool.crew import CrewConfig
@@ -62,14 +65,69 @@ class PoolOptions:
     on_event: events.Listener | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name, least in (("size", 1), ("max_tasks_per_child", 1)):
+        for name in ("size", "max_tasks_per_child"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise ConfigError(f"Pool({name}=…) must be a whole number of at least {least}, not {value!r}")
-        for name in ("max_age_per_child", "autoscale_idle", "time_limit", "soft_time_limit", "grace", "birth_timeout"):
+            if value is not None:
+                check_count(f"Pool({name}=…)", value)
+        for name in ("max_age_per_child", "time_limit", "soft_time_limit"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or value < 0):
-                raise ConfigError(f"Pool({name}=…) must be seconds, not {value!r}")
+            if value is not None:
+                object.__setattr__(self, name, check_seconds(f"Pool({name}=…)", value))
+        for name in ("autoscale_idle", "grace", "birth_timeout"):
+            object.__setattr__(self, name, check_seconds(f"Pool({name}=…)", getattr(self, name)))
+        for name in ("initializer", "on_event"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ConfigError(f"Pool({name}=…) must be a function, not {value!r}")
+        if inspect.iscoroutinefunction(self.initializer) or inspect.isasyncgenfunction(self.initializer):
+            raise ConfigError(f"Pool(initializer=…) must not be async, as {self.initializer!r} is: children are sync")
+        _check_names(self.preload)
+
+
+def _check_names(names: object) -> None:
+    if isinstance(names, str | bytes) or not isinstance(names, Collection):
+        raise ConfigError(f"Pool(preload=…) must be a list of module names, not {names!r}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
+
+
+#: seconds; a limit beyond it is none, and timers need not cope with it
+_LONGEST_S: Final = 1e9
+
+
+def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
+    """Check the options of a pool.
+
+    :raises ConfigError: if one is unknown or has a wrong value.
+    """
+    known = [field.name for field in attrs.fields(PoolOptions)]
+    for name in given:
+        if name not in known:
+            meant = hint(name, known, quoted=True)
+            raise ConfigError(f"{name!r} is not an option of Pool{meant}")
+    return PoolOptions(size=size, **given)
+
+
+def check_seconds(what: str, value: object) -> float:
+    """Return a duration.
+
+    :raises ConfigError: if it is not a finite number of seconds, or is negative.
+    """
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) <= _LONGEST_S:
+        # As a plain number: it travels to children, where numpy's kind could not be read.
+        return float(value)
+    raise ConfigError(f"{what} must be seconds, not {value!r}")
+
+
+def check_count(what: str, value: object) -> int:
+    """Return a count.
+
+    :raises ConfigError: if it is not a whole number of at least 1.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ConfigError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 
 def crew_config(options: PoolOptions) -> CrewConfig:

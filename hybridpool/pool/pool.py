@@ -6,24 +6,26 @@
 No broker. The children, their supervision and the limits are those of the worker (`crew`).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar, cast, overload
 
 import anyio
 
 from hybridpool import events
 from hybridpool.child import functions
 from hybridpool.child.frames import Enqueue, Sent
+from hybridpool.client.asynclib import running_loop, without_stale_cancellation
 from hybridpool.crew import Crew, CrewConfig
-from hybridpool.errors import ConfigError, PoolClosed, PoolError
+from hybridpool.errors import CannotSend, PoolClosed, PoolError
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.policy.lifecycle import State
-from hybridpool.pool.call import Call, Names, write
+from hybridpool.pool.call import Call, Names, check_loop, write
 from hybridpool.pool.opened import Openable
-from hybridpool.pool.options import PoolOptions, crew_config
+from hybridpool.pool.options import check_count, check_seconds, crew_config, read_options
 from hybridpool.pool.stats import ChildStats, look
 from hybridpool.pool.stream import stream
 from hybridpool.supervisors.zygote import ZygoteKeeper
@@ -31,6 +33,8 @@ from hybridpool.supervisors.zygote import ZygoteKeeper
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+#: stands for a limit of `run` that was not given
+_NOT_GIVEN: Final = object()
 
 
 class Pool(Openable):
@@ -45,11 +49,13 @@ class Pool(Openable):
     """
 
     def __init__(self, size: int | None = None, **options: Any) -> None:
-        self._options = PoolOptions(size=size, **options)
+        self._options = read_options(size, options)
         self._config: CrewConfig = crew_config(self._options)
         self._bus = events.Bus()
         self._names = Names()
         self._crew: Crew | None = None
+        #: the loop that it was entered on
+        self._loop: asyncio.AbstractEventLoop | None = None
         if self._options.on_event is not None:
             self._bus.subscribe(self._options.on_event)
 
@@ -59,7 +65,17 @@ class Pool(Openable):
             raise PoolError(
                 'this script starts a pool when it is imported: have it do so under `if __name__ == "__main__"`'
             )
+        self._enter()
+        try:
+            async with self._run():
+                yield self
+        finally:
+            self._loop = None
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None]:
         keeper = ZygoteKeeper("", tuple(self._options.preload), self._bus)
+        self._names.opened()
         await keeper.start()
         ended: BaseException | None = None
         own: Exception | None = None
@@ -67,7 +83,8 @@ class Pool(Openable):
             async with Crew(keeper, self._config, self._bus, _refuse) as crew:
                 self._crew = crew
                 try:
-                    yield self
+                    with without_stale_cancellation():
+                        yield
                     await self._finish()
                 except Exception as error:
                     own = error
@@ -94,13 +111,13 @@ class Pool(Openable):
     ) -> R: ...
     @overload
     async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    async def run(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
+    async def run(
         self,
         function: Callable[..., R],
         /,
         *args: Any,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
+        timeout: Any = _NOT_GIVEN,
+        soft_timeout: Any = _NOT_GIVEN,
         **kwargs: Any,
     ) -> R:
         """Run a function in a child and return its value, or raise what it raised, with the child's traceback.
@@ -108,14 +125,22 @@ class Pool(Openable):
         Cancelling the wait stops the work: a call that has not begun never will, one at work is asked to stop
         (`TaskCancelled` is raised in it), and after the pool's `grace` its child is killed.
 
+        A function that has a parameter named `timeout` or `soft_timeout` itself gets what is given by that name, as if
+        it were called here; to limit it, call it in a function of your own that has no such parameter, or use
+        `Pool(time_limit=…)`.
+
         :param timeout: seconds it may run before its child is killed; the pool's `time_limit` if None.
         :param soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised in it.
         :raises CannotSend: if the function or an argument cannot be sent.
+        :raises ConfigError: if a limit is not seconds.
+        :raises PoolError: if the pool was entered on another event loop.
         :raises ChildLost: if its child died; nothing else is lost by that.
         :raises TimeLimitExceeded: if it ran over `timeout`.
         :raises PoolClosed: if the pool is not entered, or is being left.
         """
-        call = self._submit(function, args, kwargs, timeout, soft_timeout)
+        hard = self._limit(function, kwargs, "timeout", timeout)
+        soft = self._limit(function, kwargs, "soft_timeout", soft_timeout)
+        call = self._submit(function, args, kwargs, hard, soft)
         try:
             return await call
         except BaseException:
@@ -152,7 +177,8 @@ class Pool(Openable):
         :param timeout: as in `run`, for each call.
         """
         submit, options = self._entered().submit, self._options
-        hard = options.time_limit if timeout is None else timeout
+        self._names.name(function)
+        hard = options.time_limit if timeout is None else check_seconds("map(timeout=…)", timeout)
 
         def begin(item: T, on_done: Callable[..., None]) -> Job:
             task, content_type, body = write(self._names, function, (item,), {})
@@ -167,12 +193,21 @@ class Pool(Openable):
             submit(job)
             return job
 
-        if limit is not None and limit < 1:
-            raise ConfigError(f"map(limit=…) must be at least 1, not {limit!r}")
+        if limit is not None:
+            check_count("map(limit=…)", limit)
+        if not isinstance(items, AsyncIterable):
+            try:
+                items = iter(items)
+            except TypeError:
+                raise CannotSend(f"map takes an iterable of items, not {items!r}") from None
         children = max(1, self._entered().lane.size)
         window = limit if limit is not None else 128 * children
         name = _name(function)
-        return stream(begin, self._cancel, items, ordered=ordered, window=window, children=children, name=name)
+        # Again when the iteration begins, which may be elsewhere.
+        check = self._entered
+        return stream(
+            begin, self._cancel, items, check=check, ordered=ordered, window=window, children=children, name=name
+        )
 
     # ---- children ----------------------------------------------------------------------------------------
 
@@ -182,7 +217,7 @@ class Pool(Openable):
         :raises ConfigError: if the size is not a whole number of at least 1.
         """
         lane = self._entered().lane
-        PoolOptions(size=size)
+        check_count("resize(…)", size)
         self._entered().make_room(size)
         lane.resize(size)
         while lane.size == size and len(_at_service(lane.nursery)) < size:
@@ -213,17 +248,40 @@ class Pool(Openable):
         """Tell what each child is doing."""
         return look(self._entered().lane.nursery.links.values())
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Pool cannot be pickled: its children belong to this process; send its options, and make another"
+        )
+
     # ---- inside ------------------------------------------------------------------------------------------
 
+    def _enter(self) -> None:
+        """Note the loop that this is entered on.
+
+        :raises PoolError: if no loop of asyncio runs.
+        """
+        self._loop = running_loop("a Pool", PoolError)
+
     def _entered(self) -> Crew:
-        if self._crew is None:
+        if self._crew is None or self._loop is None:
             raise PoolClosed("the pool is not entered: use it inside `async with Pool() as pool`")
+        check_loop(self._loop)
         return self._crew
+
+    def _limit(self, function: Callable[..., object], kwargs: dict[str, Any], name: str, value: Any) -> float | None:
+        """Return a limit of `run`, or hand the value on to a function that has a parameter of that name."""
+        if value is _NOT_GIVEN:
+            return None
+        if self._names.has_parameter(function, name):
+            kwargs[name] = value
+            return None
+        return None if value is None else check_seconds(f"run({name}=…)", value)
 
     def _submit(
         self, function: Callable[..., R], args: Any, kwargs: Any, timeout: float | None, soft: float | None
     ) -> Call[R]:
-        call: Call[R] = Call(_name(function), self._cancel)
+        # Where it has none, it is not entered, and the next line raises.
+        call: Call[R] = Call(_name(function), self._cancel, cast("asyncio.AbstractEventLoop", self._loop))
         call.job = self._begin(function, args, kwargs, call.ended, timeout, soft)
         return call
 

@@ -111,6 +111,7 @@ async def stream(
     cancel: Callable[[Job], None],
     items: Iterable[T] | AsyncIterable[T],
     *,
+    check: Callable[[], object],
     ordered: bool,
     window: int,
     children: int,
@@ -119,9 +120,11 @@ async def stream(
     """Give the values of calls on items.
 
     :param begin: submits the call for an item, and says whom to tell.
+    :param check: raises if the calls cannot be waited for here.
     :param window: how many may be under way.
     :param children: how many can work at once.
     """
+    check()
     line = _Line(begin, window, children, ordered=ordered)
     source: _Now[T] | _Later[T] = _Later(items, line) if isinstance(items, AsyncIterable) else _Now(items, line)
     try:

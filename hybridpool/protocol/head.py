@@ -48,6 +48,16 @@ def read_head(delivery: Delivery) -> Head:
     )
 
 
+def read_sender(delivery: Delivery) -> Head | None:
+    """Read of a head that is wrong somewhere what it takes to tell its sender so; None: not even that can be read."""
+    headers = delivery.headers
+    name, task_id = headers.get("task"), headers.get("id")
+    if not isinstance(name, str) or not name or not isinstance(task_id, str) or not task_id:
+        return None
+    ignores = headers.get("ignore_result") is True
+    return Head(name, task_id, None, None, None, 0, None, None, None, None, ignores, 0)
+
+
 def _text(headers: Mapping[str, object], field: str) -> str | None:
     value = headers.get(field)
     if value is None or isinstance(value, str):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from hybridpool.child import codec
+from hybridpool.errors import CannotSend
 from hybridpool.message import Outgoing, whole_seconds
 
 #: characters of the arguments' repr that monitors are shown
@@ -47,11 +48,11 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
     """Write the message.
 
     :param now: UTC, for an `expires` in seconds.
-    :raises TypeError: if an argument has no JSON form; the message names the argument.
+    :raises CannotSend: if an argument has no JSON form; the message names the argument.
     """
     try:
         body = codec.encode([request.args, request.kwargs, _NO_FOLLOW_UPS])
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # a value's own __json__ may raise anything
         raise _blamed(request, error) from None
     return Outgoing(
         body=body,
@@ -97,15 +98,15 @@ def _headers(request: Request, now: dt.datetime) -> dict[str, object]:
 _NO_FOLLOW_UPS: Mapping[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-def _blamed(request: Request, error: Exception) -> TypeError:
+def _blamed(request: Request, error: Exception) -> CannotSend:
     """Return the error that names the first argument which has no JSON form."""
     named = [*((f"argument {n}", value) for n, value in enumerate(request.args, 1)), *request.kwargs.items()]
     for name, value in named:
         try:
             codec.encode(value)
-        except (TypeError, ValueError) as cause:
-            return TypeError(f"{request.task}: {name} cannot be sent: {cause}")
-    return TypeError(f"{request.task}: the arguments cannot be sent: {error}")
+        except Exception as cause:  # noqa: BLE001  # as above
+            return CannotSend(f"{request.task}: {name} cannot be sent: {cause}")
+    return CannotSend(f"{request.task}: the arguments cannot be sent: {error}")
 
 
 @functools.cache

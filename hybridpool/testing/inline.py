@@ -18,13 +18,14 @@ from hybridpool.child import context, functions
 from hybridpool.child.bulk import Bulk
 from hybridpool.child.frames import Call, ChildOutcome, Returned
 from hybridpool.crew import Crew
-from hybridpool.errors import ChildBirthFailed, PoolError
+from hybridpool.errors import BrokerError, ChildBirthFailed, PoolError
 from hybridpool.lanes.bell import Bell
 from hybridpool.lanes.freight import Freight, Parcel
 from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.outcome import Cancelled, Lost
-from hybridpool.pool import Pool, PoolOptions
+from hybridpool.pool import Pool
+from hybridpool.pool.options import check_count
 
 #: where calls run, in place of a child's name
 HERE: Final = "InlinePool"
@@ -44,14 +45,20 @@ class InlinePool(Pool):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         before, crew = context.resource(), _InlineCrew(self._config.size)
-        made = _initialize(self._config.orders.initializer)
+        self._enter()
+        self._names.opened()
+        try:
+            made = _initialize(self._config.orders.initializer)
+        except BaseException:
+            self._loop = None
+            raise
         # It has those parts of a crew that a pool without children comes to use.
         self._crew = cast("Crew", crew)
         try:
             yield self
             await crew.finish()
         finally:
-            self._crew = None
+            self._crew = self._loop = None
             crew.abandon()
             try:
                 _tear_down(made)
@@ -63,8 +70,7 @@ class InlinePool(Pool):
 
         :raises ConfigError: if it is not a whole number of at least 1.
         """
-        PoolOptions(size=size)
-        cast("_InlineCrew", self._entered()).size = size
+        cast("_InlineCrew", self._entered()).size = check_count("resize(…)", size)
 
     async def recycle(self, child: str) -> None:
         """:raises PoolError: always, as there is no child."""
@@ -166,7 +172,7 @@ def _main_at_hand() -> Generator[None]:
 
 
 def _refuse(_message: bytes) -> None:
-    raise RuntimeError("this pool has no broker to publish to")
+    raise BrokerError("this pool has no broker to publish to")
 
 
 def _initialize(pickled: bytes) -> Generator[object] | None:

@@ -28,11 +28,11 @@ def size_advice(path: Path) -> Iterator[str]:
     for node in functions(path):
         if (size := body_lines(node)) > FUNCTION_LINES:
             yield f":{node.lineno} {node.name} has {size} lines (usual: up to {FUNCTION_LINES})"
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.ClassDef):
-            methods = sum(isinstance(part, Function) and not is_overload(part) for part in node.body)
+    for kind in ast.walk(parsed(path)):
+        if isinstance(kind, ast.ClassDef):
+            methods = sum(isinstance(part, Function) and not is_overload(part) for part in kind.body)
             if methods > CLASS_METHODS:
-                yield f":{node.lineno} {node.name} has {methods} methods (usual: up to {CLASS_METHODS})"
+                yield f":{kind.lineno} {kind.name} has {methods} methods (usual: up to {CLASS_METHODS})"
 
 
 @pytest.fixture(params=LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))

@@ -76,7 +76,9 @@ def test_an_unknown_option(app: App) -> None:
 def test_two_tasks_of_one_name(app: App) -> None:
     """One of two tasks would be replaced in silence."""
     app.task(name="t")(add)
-    with pytest.raises(ConfigError, match="two tasks named 't'; give one of them name="):
+    with pytest.raises(
+        ConfigError, match=r"two tasks named 't', declared at .*test_app.py:\d+ and at .*; give one .* name="
+    ):
         app.task(name="t")(lambda: None)
     assert app.tasks["t"].function is add
 

@@ -250,13 +250,24 @@ async def test_denied(desk: Desk) -> None:
 
 
 async def test_unreadable(desk: Desk) -> None:
-    """A stray message would stay in the queue for ever, or vanish without a trace."""
+    """A message that names no task is dead-lettered with the reason, and nobody is answered."""
     received = await desk.received()
-    desk.settler.unreadable(received.delivery, "no task message")
+    nameless = attrs.evolve(received.delivery, headers={"id": "id-1"})
+    desk.settler.unreadable(nameless, "no task message")
     assert await desk.settled() == ["declare celery.dead", "publish celery.dead", "ack"]
     letter = await desk.left("celery.dead")
     assert letter is not None
     assert letter.headers[REASON] == "no task message"
+
+
+async def test_one_bad_header(desk: Desk) -> None:
+    """Whoever waits for a task of which one header is wrong is told so."""
+    received = await desk.received()
+    bad = attrs.evolve(received.delivery, headers={**HEADERS, "retries": "many"})
+    desk.settler.unreadable(bad, "header 'retries' is no count")
+    assert await desk.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
+    [fact] = desk.facts.of(events.TaskRefused)
+    assert (fact.name, fact.id, fact.reason) == ("shop.add", "id-1", "header 'retries' is no count")
 
 
 @pytest.mark.parametrize(

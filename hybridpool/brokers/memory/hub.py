@@ -32,6 +32,8 @@ class Consumer:
     #: 0: no limit
     prefetch: int
     receive: Callable[["Consumer", Stored], None]
+    #: on which it receives
+    loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
     unsettled: int = 0
 
     @property
@@ -41,7 +43,11 @@ class Consumer:
 
 
 class MemoryHub:
-    """Queues that live in this process; any number of connections may share one hub."""
+    """Queues that live in this process; any number of connections may share one hub.
+
+    They may be on several event loops: an embedded worker is on the program's, what sync code sends comes from the
+    background one. Messages are handed out on one of them, and each consumer receives on its own.
+    """
 
     def __init__(self, *, max_message_size: int | None = None) -> None:
         """Make an empty server.
@@ -51,6 +57,8 @@ class MemoryHub:
         self._max_message_size = max_message_size
         #: what no connection may do: "configure" or "write", and a queue's name
         self._forbidden: set[tuple[str, str]] = set()
+        #: on which messages are handed out
+        self._home: asyncio.AbstractEventLoop | None = None
         self._shelves: dict[str, Shelf] = {}
         self._consumers: dict[str, list[Consumer]] = {}
         self._due: set[str] = set()
@@ -75,6 +83,7 @@ class MemoryHub:
 
     def attach(self, owner: object, cut: Callable[[], None]) -> None:
         """Note a connection."""
+        self._home_loop()
         self._cuts[owner] = cut
 
     def detach(self, owner: object) -> None:
@@ -139,7 +148,8 @@ class MemoryHub:
             raise AccessRefused(f"publish to {where}: ACCESS_REFUSED")
         shelf = self._shelves.get(message.routing_key)
         if shelf is not None and message.delay > 0:
-            asyncio.get_running_loop().call_later(message.delay, self._put_late, message)
+            # The sender's loop may end before the time has come.
+            self._on_home(lambda: self._home_loop().call_later(message.delay, self._put_late, message))
         elif shelf is not None and shelf.is_full:
             raise QueueFull(f"publish to {where}: the broker did not take the message (is the queue full?)")
         elif shelf is not None:
@@ -185,7 +195,20 @@ class MemoryHub:
         """Hand messages out on the next tick."""
         if queue not in self._due:
             self._due.add(queue)
-            asyncio.get_running_loop().call_soon(self._hand_out, queue)
+            self._on_home(lambda: self._hand_out(queue))
+
+    def _home_loop(self) -> asyncio.AbstractEventLoop:
+        if self._home is None or self._home.is_closed():
+            self._home = asyncio.get_running_loop()
+        return self._home
+
+    def _on_home(self, do: Callable[[], object]) -> None:
+        """Do it on the next tick of the loop on which messages are handed out."""
+        home = self._home_loop()
+        if home is asyncio.get_running_loop():
+            home.call_soon(do)
+        else:
+            home.call_soon_threadsafe(do)
 
     def _hand_out(self, queue: str) -> None:
         self._due.discard(queue)
@@ -198,7 +221,10 @@ class MemoryHub:
             consumers.remove(taker)  # round robin: who was served goes to the end
             consumers.append(taker)
             taker.unsettled += 1
-            taker.receive(taker, stored)
+            if taker.loop is self._home:
+                taker.receive(taker, stored)
+            else:
+                taker.loop.call_soon_threadsafe(taker.receive, taker, stored)
 
 
 def unwritable(message: Outgoing) -> str | None:

@@ -1,5 +1,6 @@
 """What the pool's tests have children do."""
 
+import functools
 import os
 import pickle
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -409,3 +410,32 @@ def by_subprocess() -> str:
 def leave_process() -> int:
     """Start a process that outlives the call."""
     return subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL).pid
+
+
+def _doubled(function: Callable[[int], int]) -> Callable[[int], int]:
+    @functools.wraps(function)
+    def inner(number: int) -> int:
+        return 2 * function(number)
+
+    return inner
+
+
+@_doubled
+def decorated(number: int) -> int:
+    """Return it, doubled by the decorator."""
+    return number
+
+
+def fetch(url: str, timeout: float = 30.0, *, soft_timeout: float = 20.0) -> list[object]:
+    """Return the arguments."""
+    return [url, timeout, soft_timeout]
+
+
+async def coroutine(number: int) -> int:
+    """Return it, later."""
+    return number
+
+
+def generator(number: int) -> Iterator[int]:
+    """Give it."""
+    yield number

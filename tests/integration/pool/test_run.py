@@ -453,12 +453,14 @@ def test_functions_are_not_kept() -> None:
     from hybridpool.pool.call import Names
 
     names = Names()
-    assert names.name(chores.add) == f"{chores.__name__}:add"
-    assert names.name(lambda: 1) is None
-    assert names.name(Path("/a").with_name) is None
-    assert [value for value in vars(names).values() if isinstance(value, dict)] == [
-        {chores.add: f"{chores.__name__}:add"}
-    ]
+    named = names.name(chores.add)
+    assert named is not None
+    assert named.name == f"{chores.__name__}:add"
+    for unnamed in (lambda: 1, Path("/a").with_name):
+        assert names.name(unnamed) is None
+        assert not names.has_parameter(unnamed, "timeout")
+    kept = [value for value in vars(names).values() if isinstance(value, dict) and value]
+    assert kept == [{chores.add: named}, {named.name: chores.add}, {chores.__name__: chores.__spec__}]
 
 
 # ---- __main__ --------------------------------------------------------------------------------------------------------

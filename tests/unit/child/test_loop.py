@@ -323,10 +323,10 @@ def test_asks_in_vain(play: Play) -> None:
     """A task would believe that its message is sent."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
-    play.tell(Sent(1, "no broker"))
+    play.tell(Sent(1, "no broker", "BrokerUnavailable"))
     [done] = outcomes(play.work()).values()
     assert isinstance(done, Raised)
-    assert done.text == "RuntimeError('no broker')"
+    assert done.text == "BrokerUnavailable('no broker')"
 
 
 def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:

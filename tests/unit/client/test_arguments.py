@@ -118,7 +118,7 @@ NUMBER = "must be a whole number of at least"
         ({"max_deliveries": 0}, f"{NUMBER} 1, not 0"),
         ({"time_limit": 0}, "must be a duration above zero"),
         ({"soft_time_limit": "x"}, "must be a duration above zero"),
-        ({"queue": 5}, "must be a name, not 5"),
+        ({"queue": 5}, "must be a queue's name, not 5"),
         ({"name": ""}, "must be a name, not ''"),
         ({"bind": "self"}, "must be"),
     ],

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.client import sender
 from hybridpool.client.sender import Sender
 from hybridpool.config import init_layer, resolve
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
+from hybridpool.policy import backoff
 from hybridpool.protocol.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -38,8 +38,8 @@ def calls(count: int) -> list[Request]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nobody wait between attempts."""
-    monkeypatch.setattr(sender, "_PAUSE", 0.0)
-    monkeypatch.setattr(sender, "_LONGEST", 0.0)
+    monkeypatch.setattr(backoff, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(backoff, "_MAX_PAUSE_S", 0.0)
 
 
 async def test_only_what_failed_is_sent_again() -> None:

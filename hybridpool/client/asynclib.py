@@ -1,0 +1,78 @@
+"""What this program's event loop is, for those who run on it as a guest.
+
+The parent's side runs on asyncio, whatever else the program has loaded.
+"""
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from hybridpool.errors import HybridpoolError
+
+#: asyncio's own task groups give back each cancellation of the task around them
+_GIVES_BACK: Final = sys.version_info >= (3, 13)
+
+
+def running_loop(what: str, error: type[HybridpoolError]) -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs here.
+
+    :param what: that needs it, for the error.
+    :raises HybridpoolError: of the type `error`, if there is none, or if it is trio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        other = _other_library()
+        found = f"this program runs on {other}" if other else "no event loop runs in this thread"
+        raise error(f"{what} needs asyncio, and {found}") from None
+
+
+def _other_library() -> str | None:
+    # Whoever runs another library has loaded this; where it is missing there is asyncio alone.
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None:
+        return None
+    with suppress(Exception):
+        return str(sniffio.current_async_library())
+    return None
+
+
+def name_asyncio() -> None:
+    """Say in this task's context that it runs on asyncio. Call it first in a task that registers callbacks.
+
+    anyio asks sniffio, if that is installed, and sniffio takes the word of asyncio's current task. A callback of the
+    loop has no current task, only the context of the task that registered it. Only `anyio.run` names the library there:
+    `asyncio.run`, uvicorn and notebooks do not.
+    """
+    with suppress(ImportError):
+        importlib.import_module("sniffio").current_async_library_cvar.set("asyncio")
+
+
+@contextmanager
+def without_stale_cancellation() -> Generator[None]:
+    """Forget the cancellations of this task that a task group inside the block has dealt with.
+
+    Before Python 3.13 an `asyncio.TaskGroup` whose task fails while the group is being left cancels the task around it
+    and does not take that back: `Task.cancelling()` stays 1. A cancel scope of anyio around it, as the one of a pool's
+    own tasks, would then take its own cancellation for one from outside, and raise `CancelledError` at the end.
+    A cancellation that is still to be delivered is not lost by this: it is delivered by another flag.
+    """
+    task = None if _GIVES_BACK else asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        _take_back(task, before)
+        raise
+    else:
+        _take_back(task, before)
+
+
+def _take_back(task: "asyncio.Task[object] | None", before: int) -> None:
+    while task is not None and task.cancelling() > before:
+        task.uncancel()
