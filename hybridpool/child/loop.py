@@ -58,7 +58,7 @@ from hybridpool.child.rules import DEFAULT, Rules
 from hybridpool.child.slate import Slate
 from hybridpool.child.wire import INLINE
 from hybridpool.child.words import raised
-from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
 #: "look at your channel, even in the middle of a task"
 ATTENTION: Final = signal.SIGUSR1
@@ -183,7 +183,7 @@ class Child:
         except (ChannelClosed, OSError) as error:
             if isinstance(error, OSError) and error.errno is None:
                 raise  # not of ours: a handler's TimeoutError
-            raise RuntimeError(f"the message could not be handed to the parent: {error}") from error
+            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
         if answer.error is not None:
             raise context.not_published(answer.kind, answer.error)
 

@@ -11,8 +11,8 @@ _MOST_SLIPS = 2
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that `name` was probably meant to be.
 
-    Near is a name with a slip or two of the keyboard in it, and one that lacks words of a longer name (`max_memory`
-    for `worker_max_memory_per_child`), if it is clear of which.
+    Near is a name with a slip or two of the keyboard in it, the beginning of just one name (`prio`), and one that lacks
+    words of a longer name (`max_memory` for `worker_max_memory_per_child`), if it is clear of which.
 
     :return: None if nothing is near enough to be worth showing.
     """
@@ -26,6 +26,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     least, _, best = min(slips, default=(most + 1, 0, ""))
     if least <= most and least < letters:
         return best
+    begun = [candidate for candidate in candidates if letters > 2 and candidate.startswith(name)]
+    if len(begun) == 1:
+        return begun[0]
     holding = [candidate for candidate, own in candidates.items() if letters > 3 and _holds(own, words)]
     begun = [candidate for candidate in holding if candidates[candidate][: len(words)] == words]
     return next((found[0] for found in (holding, begun) if len(found) == 1), None)

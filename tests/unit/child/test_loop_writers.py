@@ -20,7 +20,7 @@ from hybridpool.child.frames import ChildOutcome, Done, Enqueue, Raised, Returne
 from hybridpool.child.loop import ATTENTION
 from hybridpool.child.memory import Gauge
 from hybridpool.child.slate import Slate
-from hybridpool.errors import SoftTimeLimitExceeded
+from hybridpool.errors import BrokerError, SoftTimeLimitExceeded
 from tests.unit.child.test_loop import OK, Play, ask, call, outcomes, seqs
 
 #: seconds; a test that waits longer for anything has failed
@@ -109,7 +109,7 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
     def send(running: context.Running, body: bytes) -> None:
         try:
             running.enqueue(body)
-        except RuntimeError as error:
+        except BrokerError as error:
             ends.append(error)
         else:
             ends.append(None)
@@ -157,7 +157,7 @@ def test_a_thread_whose_answer_cannot_come(play: Play) -> None:
         assert running is not None
 
         def enqueue() -> None:
-            with pytest.raises(RuntimeError, match="ulimit") as refused:
+            with pytest.raises(BrokerError, match="ulimit") as refused:
                 running.enqueue(b"")
             said.append(str(refused.value))
 

@@ -135,7 +135,7 @@ def test_memory_is_bounded_in_time(losses: list[tuple[int, float]]) -> None:
             comebacks.answered(head(str(len(answers))))
             answers.append(now)
         comebacks.lost([], now)
-        assert len(comebacks) == sum(moment >= now - EXPECTED_FOR for moment in answers)
+        assert len(comebacks) == sum(moment + EXPECTED_FOR >= now for moment in answers)
 
 
 class Broker(RuleBasedStateMachine):
