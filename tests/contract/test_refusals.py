@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from hybridpool.brokers.base import Broker
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool.brokers.rabbitmq import RabbitBroker, supervisor
 from hybridpool.errors import (
     AccessRefused,
     BrokerError,
@@ -20,7 +20,7 @@ from hybridpool.errors import (
     QueueFull,
     QueueNotFound,
 )
-from hybridpool.events import BrokerLost
+from hybridpool.events import BrokerConnected, BrokerLost
 from hybridpool.message import Outgoing, QueueSpec
 from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
 from tests.rabbit import Node
@@ -271,3 +271,47 @@ async def test_a_full_queue_stops_no_other_delay(broker_url: str, queue_name: st
         finally:
             for queue in (full, other, f"{full}.due", f"{other}.due"):
                 await broker.delete(queue)
+
+
+async def test_a_queue_that_is_refused_at_a_reconnect(
+    strict_node: Node, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not keep the other queues from being consumed, and is consumed once the right is there again."""
+    monkeypatch.setattr(supervisor, "REFUSED_AGAIN_S", 0.2)
+    other, refused, inbox = f"{queue_name}-other", f"{queue_name}-refused", Inbox()
+
+    def permit(pattern: str) -> None:
+        strict_node.ctl("set_permissions", "narrow", pattern, ".*", ".*")
+
+    await run_sync(permit, ".*")
+    async with RabbitBroker(strict_node.url.replace("guest:guest", "narrow:pw"), facts) as broker:
+        await broker.connected(PATIENCE)
+        for queue in (refused, other):
+            await broker.declare(QueueSpec(name=queue))
+            await broker.consume(queue, 10, inbox)
+        await run_sync(permit, f"^(?!{refused}$).*")
+        await run_sync(strict_node.ctl, "delete_queue", refused)
+        await run_sync(strict_node.ctl, "close_all_connections", "a test")
+        await facts.see(BrokerConnected, 2)
+        await broker.publish(Outgoing(body=b"there", routing_key=other))
+        [delivery] = await inbox.take(1)
+        assert delivery.body == b"there"
+        broker.ack(delivery)
+        await run_sync(permit, ".*")
+        with anyio.fail_after(PATIENCE):
+            while not await is_sent(broker, refused):
+                await anyio.sleep(0.1)  # noqa: ASYNC110  # the broker tells nobody
+        [delivery] = await inbox.take(1)
+        assert delivery.queue == refused
+        broker.ack(delivery)
+        for queue in (refused, other):
+            await broker.delete(queue)
+
+
+async def is_sent(broker: Broker, queue: str) -> bool:
+    """Tell whether a message could be sent to the queue."""
+    try:
+        await broker.publish(Outgoing(body=b"again", routing_key=queue, mandatory=True))
+    except BrokerError:
+        return False
+    return True

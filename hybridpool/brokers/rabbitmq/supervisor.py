@@ -24,6 +24,8 @@ FIRST, FACTOR, LIMIT = 0.2, 1.5, 10.0
 SETTLED = 5.0
 #: seconds for opening channels, and for each queue to be declared and consumed again
 RESTORE = 30.0
+#: seconds until a queue that was refused at a reconnect is asked for again
+REFUSED_AGAIN_S = 10.0
 
 
 class Supervisor:
@@ -120,7 +122,7 @@ class Supervisor:
                 def step() -> None:
                     limit.deadline = anyio.current_time() + RESTORE
 
-                await self.wishes.restore(session, step)
+                await self.wishes.restore(session, step, is_first=not self._was_up)
         except BaseException:
             await self._drop(session)
             raise
@@ -133,15 +135,34 @@ class Supervisor:
             self._tell()
             self._announce(BrokerConnected(self._url.masked))
             while session.cause is None:
-                for queue in await session.news():
+                queues: list[str] = []
+                with anyio.move_on_after(REFUSED_AGAIN_S if self.wishes.refused else None):
+                    queues = await session.news()
+                if not queues and session.cause is None:
+                    await self._try_refused(session)
+                for queue in queues:
                     log.warning("the broker ended the consumer of queue %s (deleted?); consuming it again", queue)
                     try:
                         await self.wishes.renew(session, queue)
-                    except BrokerError as error:
+                    except BrokerUnavailable as error:
                         session.fail(str(error))
+                    except BrokerError as error:
+                        self.wishes.leave_out(queue, error)
             return session.cause
         finally:
             await self._drop(session)
+
+    async def _try_refused(self, session: Session) -> None:
+        """Consume the queues that the broker has refused before, if it lets us now."""
+        for queue in sorted(self.wishes.refused):
+            try:
+                await self.wishes.renew(session, queue)
+            except BrokerUnavailable:
+                return
+            except BrokerError as error:
+                log.debug("queue %s is still refused: %s", queue, error)
+            else:
+                log.warning("queue %s is consumed again", queue)
 
     async def _drop(self, session: Session) -> None:
         self.wishes.session = None

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import attrs
 
+from hybridpool.brokers.rabbitmq.border import translated
 from hybridpool.brokers.rabbitmq.consume import Subscription
 from hybridpool.brokers.rabbitmq.ladder import LONGEST
 from hybridpool.brokers.rabbitmq.session import Session
@@ -37,35 +38,65 @@ class Wishes:
         self._lock = asyncio.Lock()
         #: queues that were declared in an earlier session, and not in this one
         self.stale: set[str] = set()
+        #: queues that should be consumed, and that the broker has refused to this session
+        self.refused: set[str] = set()
 
-    async def restore(self, session: Session, step: Callable[[], None] = lambda: None) -> None:
+    async def restore(
+        self, session: Session, step: Callable[[], None] = lambda: None, *, is_first: bool = False
+    ) -> None:
         """Grant every wish on a new session and take it as the current one.
 
+        A queue that is refused is left out and stands in `refused`, so that it does not keep all others waiting.
+
         :param step: called after each step, of which there may be many.
-        :raises BrokerError: if one cannot be granted.
+        :param is_first: no session was restored before: then a refusal is an error, and the program's start fails.
+        :raises BrokerError: if the connection is lost, or a wish is refused to the first session.
         """
         async with self._lock:
             with session.guard("restore"):
                 for spec in self._queues.values():
                     self._note(spec, session)
-                lost: set[str] = set()
+                self.refused = set()
                 wanted = [spec for name, spec in self._queues.items() if name in self._subscriptions]
                 self.stale = self._queues.keys() - self._subscriptions.keys()
                 for spec in wanted:
-                    if not await _declared(session, spec):
-                        lost.add(spec.name)
+                    with self._refusable(spec.name, is_strict=is_first and spec.expires is None):
+                        await session.topology.declare(_named(spec, session))
                     step()
                 # before the first delivery: whoever gets one may want to publish
                 self.session = session
                 for queue, wish in self._subscriptions.items():
-                    if queue not in lost:
-                        await self._consume(session, wish)
+                    if queue not in self.refused:
+                        with self._refusable(queue, is_strict=is_first):
+                            await self._consume(session, wish)
                     step()
                 # last, because it takes a while, and is there already as a rule
                 for spec in wanted:
-                    if spec.is_target:
-                        await session.publisher.ladder.prepare(spec.name, LONGEST)
+                    if spec.is_target and spec.name not in self.refused:
+                        with self._refusable(spec.name, is_strict=is_first):
+                            await session.publisher.ladder.prepare(spec.name, LONGEST)
                         step()
+
+    @contextmanager
+    def _refusable(self, queue: str, *, is_strict: bool) -> Generator[None]:
+        """Go on without a queue that the broker refuses: it may be on a node that is away, or a right was taken away.
+
+        :raises BrokerError: if the connection is lost, or a refusal is an error.
+        """
+        try:
+            with translated(f"restore {queue}"):
+                yield
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            if is_strict:
+                raise
+            self.leave_out(queue, error)
+
+    def leave_out(self, queue: str, error: BrokerError) -> None:
+        """Note that the broker refuses a queue: it is asked again later, and the others are consumed meanwhile."""
+        self.refused.add(queue)
+        log.warning("queue %s is not consumed for now, and is tried again: %s", queue, error)
 
     async def freshen(self, message: Outgoing) -> None:
         """Before a message is sent: declare its queue, if that was last done in an earlier session.
@@ -90,11 +121,13 @@ class Wishes:
         async with self._lock:
             wish = self._subscriptions.get(queue)
             if wish is None or queue in session.consumer:
+                self.refused.discard(queue)
                 return
             with session.guard(f"consume {queue} again"):
                 if queue in self._queues:
                     await session.topology.declare(_named(self._queues[queue], session))
                 await self._consume(session, wish)
+            self.refused.discard(queue)
 
     async def declare(self, spec: QueueSpec) -> None:
         """Wish for a queue.
@@ -178,20 +211,3 @@ def _named(spec: QueueSpec, session: Session) -> QueueSpec:
     the node is away that had it).
     """
     return attrs.evolve(spec, name=f"{spec.name}.{session.number}") if spec.private and spec.fanout else spec
-
-
-async def _declared(session: Session, spec: QueueSpec) -> bool:
-    """Declare a queue again; one that does not last anyway is done without if the broker refuses it.
-
-    It may be on a node that is away, and everything else must not wait for that.
-    """
-    try:
-        await session.topology.declare(_named(spec, session))
-    except BrokerUnavailable:
-        raise
-    except BrokerError as error:
-        if spec.expires is None:
-            raise
-        log.warning("queue %s cannot be had: %s; until the next connection it is done without", spec.name, error)
-        return False
-    return True

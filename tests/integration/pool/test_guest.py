@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import pickle
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -24,6 +25,11 @@ pytestmark = pytest.mark.may_block
 
 
 # ---- cancellation ----------------------------------------------------------------------------------------------------
+
+
+def without_addresses(value: object) -> str:
+    """Name a parameter alike in each process of a run."""
+    return re.sub("0x[0-9a-f]+", "…", repr(value))
 
 
 async def fail() -> None:
@@ -169,7 +175,7 @@ async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
         ({"initializer": chores.coroutine}, "Pool(initializer=…) must not be async"),
         ({"on_event": "log"}, "Pool(on_event=…) must be a function, not 'log'"),
     ],
-    ids=repr,
+    ids=without_addresses,
 )
 def test_options(options: dict[str, Any], complaint: str) -> None:
     """A wrong option of a pool is refused in our own words, with what was probably meant."""
@@ -205,7 +211,7 @@ class AsyncCall:
         (AsyncCall(), "is async"),
         (chores.generator, "generator is a generator function"),
     ],
-    ids=repr,
+    ids=without_addresses,
 )
 async def test_what_no_child_runs(one: Pool, function: Any, complaint: str) -> None:
     """What a child could not run to a value is refused where the call is written."""
