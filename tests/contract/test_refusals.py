@@ -299,8 +299,8 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
         broker.ack(delivery)
         await run_sync(permit, ".*")
         with anyio.fail_after(PATIENCE):
-            while not await is_sent(broker, refused):
-                await anyio.sleep(0.1)  # noqa: ASYNC110  # the broker tells nobody
+            while not await is_sent(broker, refused):  # noqa: ASYNC110  # the broker tells nobody
+                await anyio.sleep(0.1)
         [delivery] = await inbox.take(1)
         assert delivery.queue == refused
         broker.ack(delivery)
