@@ -87,6 +87,8 @@ class Line:
         self._wire = wire
         self.tap = tap
         assert wire.transport is not None
+        #: set when the client library has dealt with the end of the connection, in a task of its own
+        self._dealt_with = wire.transport.close_callback.finished
         amqp = wire.transport.connection
         assert isinstance(amqp, Connection)
         self._amqp = amqp
@@ -167,6 +169,10 @@ class Line:
             await asyncio.wait([self._amqp.closing])
         with suppress(Exception):
             await self._wire.close()
+        # Its task begins only when `closing` is done. If the loop ended before that task, as `asyncio.run` does after
+        # the last of the program's own, Python would report a task destroyed on a closed loop.
+        with anyio.move_on_after(grace):
+            await self._dealt_with.wait()
 
 
 async def open_pair(reach: Reach, url: BrokerUrl) -> tuple[Line, Line]:
