@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from hybridpool.brokers.rabbitmq import RabbitBroker
 from hybridpool.brokers.rabbitmq.session import Session
-from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
 from hybridpool.message import Outgoing, QueueSpec
 from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
@@ -298,7 +298,7 @@ async def test_a_full_queue(rabbit_node: Node, facts: Facts, queue_name: str) ->
             mixed = [message(full), message(queue_name), message(full), message(full), message(queue_name)]
             told = await broker.publish_many(mixed)
             assert [type(error) for error in told[1::3]] == [type(None)] * 2
-            assert {type(error) for error in told[2:4]} == {BrokerUnavailable}
+            assert {type(error) for error in told[2:4]} == {QueueFull}
             assert "did not take" in str(told[3])
             await broker.publish(message(queue_name))
             await until_depth(broker, queue_name, 3)
