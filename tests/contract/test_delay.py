@@ -244,9 +244,9 @@ async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bo
         await run_sync(lambda: own_node.restart(hard=hard))
         await facts.see(BrokerConnected, 2, BOOT)
         await broker.consume(queue_name, 0, inbox)
-        # a node killed at the wrong moment hands some over twice: at least once is what is promised
+        # From one queue to the next messages go at least once (`x-dead-letter-strategy`): a node that goes, in order or
+        # not, between the arrival in the next queue and the end in the last hands some over twice.
         await inbox.until(lambda items: set(seen(items)) - {b"first"} == bodies, BOOT)
-        assert hard or len([body for body in seen(inbox.items) if body != b"first"]) == MANY
 
 
 async def test_dead_ones_are_kept(broker_url: str, queue_name: str) -> None:
