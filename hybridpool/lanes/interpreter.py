@@ -112,7 +112,8 @@ def main_script() -> str | None:
     """Return where a child finds what ``__main__`` defines: a script, or ``-m module``; None if it is not a file."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
+    # A folder or zip file that is run has a spec of the name __main__, under which nobody finds it again.
+    if spec is not None and spec.name != "__main__":
         return f"-m {spec.name}"
     path = getattr(main, "__file__", None)
     return os.path.abspath(path) if path else None  # noqa: PTH100  # as multiprocessing names it

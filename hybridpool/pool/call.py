@@ -63,6 +63,9 @@ class Names:
         self._known.clear()
         self._first.clear()
         self._specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+        if self.has_script:
+            # What comes back of the script's own classes has that name for it; so has multiprocessing, if loaded.
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 
     def name(self, function: Callable[..., object]) -> Named | None:
         """Return how children find a function, or None if its name does not lead to this very function.

@@ -451,3 +451,70 @@ def test_import_that_changes_signals_and_the_standard_library(tmp_path: Path) ->
         at_work.see("after 64")
         at_work.see("left")
         assert at_work.wait() == 0
+
+
+OWN_CLASSES = """
+    class Thing:
+        def __init__(self, number):
+            self.number = number
+
+    class Mine(Exception):
+        pass
+
+    def make(number):
+        return Thing(number)
+
+    def fail():
+        raise Mine("own")
+
+    async def main():
+        async with Pool(1, preload=sys.argv[1:]) as pool:
+            await pool.run(eval, "__import__('multiprocessing').__name__")
+            print("RESULT", (await pool.run(make, 5)).number)
+            try:
+                await pool.run(fail)
+            except Mine as error:
+                print("CAUGHT", error)
+"""
+
+
+@pytest.mark.parametrize("preload", [[], ["multiprocessing"]])
+def test_classes_of_a_script(preload: list[str], tmp_path: Path) -> None:
+    """Values and exceptions of a script's own classes come back as they are, also when children load multiprocessing."""
+    with program(tmp_path, OWN_CLASSES, *preload) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        assert at_work.wait() == 0
+
+
+def test_program_that_is_a_folder(tmp_path: Path) -> None:
+    """Functions that a folder's `__main__.py` defines are found in children."""
+    (tmp_path / "__main__.py").write_text(textwrap.dedent(HEAD) + textwrap.dedent(OWN_CLASSES) + TAIL)
+    with Program([sys.executable, str(tmp_path)], cwd=tmp_path) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        assert at_work.wait() == 0
+
+
+def test_pool_in_a_process_that_multiprocessing_started(tmp_path: Path) -> None:
+    """A process that was spawned by multiprocessing can run its script's functions in a pool of its own."""
+    text = f"""
+        import multiprocessing
+        {textwrap.indent(textwrap.dedent(OWN_CLASSES), " " * 8).strip()}
+
+        run, main_here = asyncio.run, main
+
+        def spawned():
+            run(main_here())
+
+        async def main():
+            process = multiprocessing.get_context("spawn").Process(target=spawned)
+            process.start()
+            process.join()
+            print("LEFT", process.exitcode)
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        at_work.see("LEFT 0")
+        assert at_work.wait() == 0
