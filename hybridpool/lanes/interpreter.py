@@ -37,6 +37,11 @@ def zygote_command(control: int, start: int, folders: int) -> list[str]:
     :param folders: descriptor of `SharedFolders`.
     :raises PoolError: if this process does not know its interpreter.
     """
+    if getattr(sys, "frozen", False):
+        # Its executable is the program itself, which would be started again, and start another pool, without end.
+        raise PoolError(
+            "this program is frozen (PyInstaller and the like): children need a Python interpreter to run in"
+        )
     if not sys.executable:
         raise PoolError("this program does not know its Python interpreter: set sys.executable to its path")
     words = [ZYGOTE_WORD, str(control), str(start), str(folders), str(os.getpid())]
@@ -82,7 +87,8 @@ def _warning_options() -> list[str]:
 def module_folders() -> list[str]:
     """Return `sys.path`, without what importing ignores as well."""
     # Anything can stand there, whatever the type says.
-    return [folder for folder in list[object](sys.path) if isinstance(folder, str)]
+    # A subclass of str (some path libraries have one) cannot be marshalled.
+    return [str.__str__(folder) for folder in list[object](sys.path) if isinstance(folder, str)]
 
 
 def start_file(app: str, imports: tuple[str, ...]) -> int:

@@ -480,7 +480,7 @@ OWN_CLASSES = """
 
 @pytest.mark.parametrize("preload", [[], ["multiprocessing"]])
 def test_classes_of_a_script(preload: list[str], tmp_path: Path) -> None:
-    """Values and exceptions of a script's own classes come back as they are, also when children load multiprocessing."""
+    """Values and exceptions of a script's own classes come back as they are, also beside multiprocessing."""
     with program(tmp_path, OWN_CLASSES, *preload) as at_work:
         at_work.see("RESULT 5")
         at_work.see("CAUGHT own")
@@ -518,3 +518,28 @@ def test_pool_in_a_process_that_multiprocessing_started(tmp_path: Path) -> None:
         at_work.see("CAUGHT own")
         at_work.see("LEFT 0")
         assert at_work.wait() == 0
+
+
+def test_odd_entries_of_the_module_path(tmp_path: Path) -> None:
+    """Entries of `sys.path` that are of a subclass of str, or no text at all, do not harm a pool."""
+    text = """
+        class Folder(str):
+            pass
+
+        sys.path.append(Folder("/nowhere"))
+        sys.path.append(__import__("pathlib").Path("/nowhere/else"))
+
+        async def main():
+            async with Pool(1) as pool:
+                print("RESULT", await pool.run(pow, 2, 5), "/nowhere" in await pool.run(eval, "__import__('sys').path"))
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see("RESULT 32 True")
+        assert at_work.wait() == 0
+
+
+def test_frozen_program(tmp_path: Path) -> None:
+    """A program whose executable is no interpreter is told so, and does not start itself again and again."""
+    with program(tmp_path, f"sys.frozen = True\n{RUNS_POW}") as at_work:
+        at_work.see("PoolError: this program is frozen")
+        assert at_work.wait() == 1
