@@ -18,7 +18,7 @@ from hybridpool.child.context import Running, current_task
 from hybridpool.client.calls import CallOptions, Task
 from hybridpool.client.checks import check_arguments, check_target, read_call_options
 from hybridpool.config import Conf, Settings, environment_layer, resolve
-from hybridpool.errors import HybridpoolError
+from hybridpool.errors import CannotSend, HybridpoolError
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.task import TaskOptions
 
@@ -76,6 +76,8 @@ class Outbox:
     ) -> "list[Handle[Any]]":
         """Send calls over this loop's connection; see `App.send_many`."""
         requests, running = [self._request(name, args, None, options) for args in calls], current_task()
+        if len(requests) > 1 and options.get("task_id") is not None:
+            raise CannotSend(f"{name}: task_id={options['task_id']!r} is the id of one call, not of {len(requests)}")
         if running is not None:
             return [_through_parent(request, running) for request in requests]
         return await self._sender().send_many(requests)
