@@ -17,6 +17,7 @@ from hybridpool.child.loop import Child
 from hybridpool.child.memory import Gauge
 from hybridpool.child.slate import Slate
 from hybridpool.child.voice import Voice
+from hybridpool.child.words import plain
 
 _STILLBORN = 1
 
@@ -81,7 +82,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     except (Exception, SystemExit) as error:
         own = error.__traceback__
         text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(Stillborn(f"its initializer failed:\n{text}"))
+        child.send(Stillborn(plain(f"its initializer failed:\n{text}")))
         return _STILLBORN
     if voice:
         voice.keep()

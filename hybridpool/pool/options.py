@@ -114,7 +114,8 @@ def check_seconds(what: str, value: object) -> float:
 
     :raises ConfigError: if it is not a finite number of seconds, or is negative.
     """
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) <= _LONGEST_S:
+    # Compared before it is made a float: a number may be too large for one.
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= value <= _LONGEST_S:
         # As a plain number: it travels to children, where numpy's kind could not be read.
         return float(value)
     raise ConfigError(f"{what} must be seconds, not {value!r}")
