@@ -260,7 +260,11 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
     """
     match outcome:
         case Returned():
-            return pickle.loads(outcome.value) if value is None else value()
+            try:
+                return pickle.loads(outcome.value) if value is None else value()
+            except (SystemExit, GeneratorExit) as error:
+                # A value's own code may raise anything; this would end whoever waits.
+                raise errors.TaskFailed(name, (f"its value cannot be unpickled: {error!r}",)) from error
         case Raised():
             raise _rebuilt(name, outcome)
         case Lost(cause=cause, child=child):

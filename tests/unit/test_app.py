@@ -2,6 +2,8 @@
 
 import functools
 import json
+import sys
+import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -12,6 +14,7 @@ from hybridpool import App
 from hybridpool.child.codec import decode
 from hybridpool.child.context import Running, set_current_task
 from hybridpool.client.calls import Task
+from hybridpool.embed import import_name
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
 from hybridpool.message import Outgoing, unpack
 
@@ -39,14 +42,24 @@ def test_chosen_names(app: App) -> None:
     assert app.task(name="legacy.add")(add).name == "legacy.add"
 
 
-def test_names_of_a_script(app: App) -> None:
+@pytest.mark.parametrize("script", ["__main__", "__mp_main__"])
+def test_names_of_a_script(app: App, script: str) -> None:
     """A task would be called `__main__.add` here, and something else by the worker that imports the script."""
 
     def local() -> None: ...
 
-    local.__module__ = "__main__"
+    local.__module__ = script
     local.__qualname__ = "local"
     assert app.task(local).name == "shop.local"
+
+
+def test_a_script_is_no_importable_module(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app of a script is refused in plain words also where multiprocessing knows the script by a second name."""
+    script = types.ModuleType("__main__")
+    script.app = app  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__mp_main__", script)
+    with pytest.raises(ConfigError, match="is in no importable module"):
+        import_name(app)
 
 
 def test_nested_functions_have_their_own_names(app: App) -> None:

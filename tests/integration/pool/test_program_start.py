@@ -543,3 +543,31 @@ def test_frozen_program(tmp_path: Path) -> None:
     with program(tmp_path, f"sys.frozen = True\n{RUNS_POW}") as at_work:
         at_work.see("PoolError: this program is frozen")
         assert at_work.wait() == 1
+
+
+def test_value_that_exits_when_it_is_unpickled(tmp_path: Path) -> None:
+    """A value whose own code ends the process fails its call, small or large, and the program goes on."""
+    text = """
+        class Exits:
+            def __init__(self, size):
+                self.ballast = b"x" * size
+
+            def __setstate__(self, state):
+                raise SystemExit(3)
+
+        def make(size):
+            return Exits(size)
+
+        async def main():
+            async with Pool(1) as pool:
+                for size in 1, 3_000_000:
+                    try:
+                        await pool.run(make, size)
+                    except Exception as error:
+                        print("FAILED", error)
+                print("RESULT", await pool.run(pow, 2, 5))
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see(r"FAILED make\(.*SystemExit\(3\)|FAILED .*SystemExit", 2)
+        at_work.see("RESULT 32")
+        assert at_work.wait() == 0
