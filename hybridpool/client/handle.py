@@ -96,7 +96,7 @@ def _check_timeout(timeout: object) -> None:
 
     :raises ResultError: if it is that.
     """
-    if timeout is None or (isinstance(timeout, Real) and not isinstance(timeout, bool) and not math.isnan(timeout)):
+    if timeout is None or (not isinstance(timeout, bool) and isinstance(timeout, Real) and not math.isnan(timeout)):
         return
     raise ResultError(f"get(timeout=…) must be seconds, not {timeout!r}")
 

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -117,7 +117,7 @@ def check_seconds(what: str, value: object) -> float:
     :raises ConfigError: if it is not a finite number of seconds, or is negative.
     """
     # Compared before it is made a float: a number may be too large for one.
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= value <= _LONGEST_S:
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _LONGEST_S:
         # As a plain number: it travels to children, where numpy's kind could not be read.
         return float(value)
     raise ConfigError(f"{what} must be seconds, not {value!r}")
