@@ -94,8 +94,9 @@ def module_folders() -> list[str]:
 def start_file(app: str, imports: tuple[str, ...]) -> int:
     """Write what the bootstrap of a zygote reads; return the descriptor, which is the caller's to close.
 
-    Where this process has found the library and what that needs, its `sys.path`, the app, and the main script. Names
-    of folders may hold bytes that are not UTF-8, in Python's form of them: that is why it is not a frame.
+    Where this process has found the library and what that needs, its `sys.path`, the app, the main script, and the
+    words that it was called with. Names of folders may hold bytes that are not UTF-8, in Python's form of them: that is
+    why it is not a frame.
 
     :raises OSError: if there is no descriptor or no memory.
     """
@@ -106,7 +107,8 @@ def start_file(app: str, imports: tuple[str, ...]) -> int:
     file = number_above_standard(os.memfd_create("hybridpool-start", os.MFD_CLOEXEC))
     try:
         with open(file, "wb", closefd=False) as writer:  # a descriptor
-            marshal.dump((library, module_folders(), app, imports, main_script()), writer)
+            words = [str.__str__(word) for word in list[object](sys.argv) if isinstance(word, str)]
+            marshal.dump((library, module_folders(), app, imports, main_script(), words), writer)
         os.lseek(file, 0, os.SEEK_SET)
     except BaseException:
         os.close(file)

@@ -571,3 +571,20 @@ def test_value_that_exits_when_it_is_unpickled(tmp_path: Path) -> None:
         at_work.see(r"FAILED make\(.*SystemExit\(3\)|FAILED .*SystemExit", 2)
         at_work.see("RESULT 32")
         assert at_work.wait() == 0
+
+
+def test_words_of_the_command_line(tmp_path: Path) -> None:
+    """Children find in `sys.argv` how the program was called, as its modules and its script may ask when imported."""
+    text = """
+        is_loud = "--loud" in sys.argv[1:]
+
+        def tell():
+            return is_loud, sys.argv
+
+        async def main():
+            async with Pool(1) as pool:
+                print("RESULT", await pool.run(tell) == (True, sys.argv))
+    """
+    with program(tmp_path, text, "--loud", "again") as at_work:
+        at_work.see("RESULT True")
+        assert at_work.wait() == 0
