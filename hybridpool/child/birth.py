@@ -89,9 +89,12 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     guard.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
+    if program:
+        context.set_stand_in(context.Running("", "", 0, None, order.name, child.enqueue))
     try:
         child.work(run, gauge, after_each)
     finally:
+        context.set_stand_in(None)
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

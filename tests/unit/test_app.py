@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import threading
 import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
@@ -12,7 +13,7 @@ import pytest
 import hybridpool
 from hybridpool import App
 from hybridpool.child.codec import decode
-from hybridpool.child.context import Running, set_current_task
+from hybridpool.child.context import Running, set_current_task, set_stand_in
 from hybridpool.client.calls import Task
 from hybridpool.embed import import_name
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
@@ -292,3 +293,19 @@ def test_the_nearest_word_on_results_holds(
     with InATask() as child:
         task.options(ignore_result=of_call).delay(1, 2)
     assert child.published[0].headers["ignore_result"] is ignored
+
+
+def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
+    """A thread without the context of a task does not open a connection of its own in a child."""
+    sent: list[Outgoing] = []
+    set_stand_in(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
+    try:
+        thread = threading.Thread(target=app.send_task, args=("mail", (1,)))
+        thread.start()
+        thread.join()
+    finally:
+        set_stand_in(None)
+    [message] = sent
+    assert message.headers["root_id"] == message.headers["id"]
+    assert message.headers["parent_id"] is None
+    assert message.routing_key == "", "the parent knows the default"
