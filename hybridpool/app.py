@@ -175,7 +175,8 @@ def _name_of(function: Callable[..., object], script: str) -> str:
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str):
         raise ConfigError(f"{function!r} has no name of its own; give the task name=")
-    return f"{script if module == '__main__' else module}.{qualname}"
+    # In a process that was spawned by multiprocessing, the script has the second name.
+    return f"{script if module in ('__main__', '__mp_main__') else module}.{qualname}"
 
 
 def _is_async(function: Callable[..., object]) -> bool:

@@ -70,7 +70,7 @@ class Crew(anyio.AsyncContextManagerMixin):
         self._owner = os.getpid()
         self._forks_before = len(_forks_before)
         #: where modules are found, as children know it
-        self._folders = module_folders()
+        self._folders: list[object] = list(sys.path)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -112,8 +112,8 @@ class Crew(anyio.AsyncContextManagerMixin):
                     f"this pool belongs to process {self._owner}, from which this one was forked: open a pool here"
                 )
             if sys.path != self._folders:
-                self._folders = module_folders()
-                self._zygote.share_folders(self._folders)
+                self._folders = list(sys.path)
+                self._zygote.share_folders(module_folders())
         self.lane.submit(job)
 
     def stop_taking(self) -> list[Job]:

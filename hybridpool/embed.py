@@ -79,7 +79,8 @@ def import_name(app: App) -> str:
     :raises ConfigError: if it is in no importable module.
     """
     for module_name, module in list(sys.modules.items()):
-        if module_name == "__main__":
+        # Under the second name multiprocessing knows the same script.
+        if module_name in ("__main__", "__mp_main__"):
             continue
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:

@@ -17,6 +17,7 @@ from hybridpool.child.loop import Child
 from hybridpool.child.memory import Gauge
 from hybridpool.child.slate import Slate
 from hybridpool.child.voice import Voice
+from hybridpool.child.words import plain
 
 _STILLBORN = 1
 
@@ -81,16 +82,19 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     except (Exception, SystemExit) as error:
         own = error.__traceback__
         text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(Stillborn(f"its initializer failed:\n{text}"))
+        child.send(Stillborn(plain(f"its initializer failed:\n{text}")))
         return _STILLBORN
     if voice:
         voice.keep()
     # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     guard.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
+    if program:
+        context.set_stand_in(context.Running("", "", 0, None, order.name, child.enqueue))
     try:
         child.work(run, gauge, after_each)
     finally:
+        context.set_stand_in(None)
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

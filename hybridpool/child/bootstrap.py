@@ -29,12 +29,14 @@ def main() -> None:
         # the folder of this file, which Python has put first
         del sys.path[0]
     with open(int(sys.argv[3]), "rb") as file:
-        library, path, app, imports, script = marshal.load(file)
+        library, path, app, imports, script, words = marshal.load(file)
     _find_library(library)
     from hybridpool.child import zygote
 
-    sys.path[:] = path
-    zygote.main(int(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5]), app, imports, script)
+    control, folders, parent = int(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5])
+    # Settings and scripts look there for how their program was called.
+    sys.path[:], sys.argv[:] = path, words
+    zygote.main(control, folders, parent, app, imports, script)
 
 
 if __name__ == "__main__":

@@ -127,3 +127,20 @@ def current_task() -> Running | None:
 def set_current_task(running: Running | None) -> None:
     """Say which task is at work."""
     _running.set(running)
+
+
+#: in a child of an app: what threads send by that carry no task's context
+_stand_in: list[Running] = []
+
+
+def current_sender() -> Running | None:
+    """Return by what calls leave here: the task at work, or in a child what stands for it; None in other programs.
+
+    A thread that a task starts does not have the task's context (before Python 3.14), but is in the child all the same.
+    """
+    return _running.get() or (_stand_in[-1] if _stand_in else None)
+
+
+def set_stand_in(running: Running | None) -> None:
+    """Say what stands for a task in threads without its context."""
+    _stand_in[:] = [] if running is None else [running]

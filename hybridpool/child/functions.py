@@ -99,8 +99,9 @@ def loads(data: bytes | Callable[[], Any]) -> Any:
     load = data if callable(data) else functools.partial(pickle.loads, data)
     try:
         return _with_new_folders(load)
-    except AttributeError as error:
-        if "__main__" not in str(error) or main_path() is None or "__mp_main__" in sys.modules:
+    except (AttributeError, ModuleNotFoundError) as error:
+        # ``__main__``, or ``__mp_main__`` where the parent itself was started by multiprocessing
+        if "_main__" not in str(error) or main_path() is None or _known_main() is not None:
             raise
     _main()
     return load()
@@ -155,7 +156,7 @@ def find(name: str, content_type: str = BY_NAME) -> Callable[..., Any]:
     :raises CannotSend: if it is not there, or another one is.
     """
     module_name, _, qualname = name.partition(":")
-    if module_name == "__main__":
+    if module_name in ("__main__", "__mp_main__"):
         found: Any = _main()
     else:
         found = _with_new_folders(functools.partial(importlib.import_module, module_name))
@@ -190,7 +191,7 @@ def follow_folders(shared: SharedFolders) -> None:
 
 def _main() -> Any:
     """Run the parent's script once, under another name, so that its ``if __name__ == "__main__"`` does not start it."""
-    known = sys.modules.get("__mp_main__")
+    known = _known_main()
     if known is not None:
         return known
     path = main_path()
@@ -211,11 +212,21 @@ def _main() -> Any:
     return module
 
 
+def _known_main() -> types.ModuleType | None:
+    """Return the parent's script if it has been run here.
+
+    When multiprocessing is imported, it puts whatever is ``__main__`` there: the empty module of `hide_own_main`.
+    """
+    known = sys.modules.get("__mp_main__")
+    return None if known in _empty_main else known
+
+
 _shared_folders: list[SharedFolders] = []
 _main_path: list[str] = []
 _running_main: list[str] = []
 #: kept, because its code is still at work
 _own_main: list[types.ModuleType] = []
+_empty_main: list[types.ModuleType] = []
 
 
 def is_running_main() -> bool:
@@ -239,7 +250,8 @@ def hide_own_main() -> None:
     A class of the parent's script that is called like something in the zygote's would be taken for it.
     """
     _own_main.append(sys.modules["__main__"])
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    _empty_main[:] = [types.ModuleType("__main__")]
+    sys.modules["__main__"] = _empty_main[0]
 
 
 def _raised(error: BaseException) -> Raised:

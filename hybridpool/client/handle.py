@@ -1,9 +1,11 @@
 """What a call from afar gives back: the task's id, and a way to wait for its result."""
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from numbers import Real
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
 
 from hybridpool.errors import ResultError, ResultsDisabled
@@ -52,7 +54,7 @@ class Handle(Generic[R_co]):
         :returns: what the task returned.
         :raises ResultTimeout: if it does not come in time; it can be asked for again.
         :raises ResultsDisabled: if no result was asked for.
-        :raises ResultError: on another event loop than the one that sent it.
+        :raises ResultError: on another event loop than the one that sent it, or if the timeout is no number of seconds.
         :raises ChildLost: if the task's child died, and it was not run again.
         :raises TaskFailed: if the task raised something whose type is not imported here; else that very exception,
             with the child's traceback as a note.
@@ -61,6 +63,7 @@ class Handle(Generic[R_co]):
             raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ResultError(f"{self.task}[{self.id}] was sent on another event loop; its result comes only there")
+        _check_timeout(timeout)
         meta = await self._reader.wait(self.id, timeout)
         return cast("R_co", read_meta(meta))
 
@@ -86,6 +89,16 @@ class Handle(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task}[{self.id}]>"
+
+
+def _check_timeout(timeout: object) -> None:
+    """Refuse what is no number of seconds. One that is not a number at all would upset all timers of the loop.
+
+    :raises ResultError: if it is that.
+    """
+    if timeout is None or (not isinstance(timeout, bool) and isinstance(timeout, Real) and not math.isnan(timeout)):
+        return
+    raise ResultError(f"get(timeout=…) must be seconds, not {timeout!r}")
 
 
 class SyncHandle(Generic[R_co]):

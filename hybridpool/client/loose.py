@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from hybridpool.client.portal import Portal
-from hybridpool.errors import BrokerUnavailable, HybridpoolError
+from hybridpool.errors import BrokerUnavailable
 from hybridpool.message import Outgoing
 
 log = logging.getLogger("hybridpool.client")
@@ -74,7 +74,7 @@ class Loose:
         portion = [self._line.popleft() for _ in range(min(_PORTION, len(self._line)))]
         try:
             await self._send(portion)
-        except HybridpoolError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, what is put later must be sent
             log.error("of %d calls, for which nobody waits, not all were sent: %s", len(portion), error)
         finally:
             self._room.release(len(portion))

@@ -14,11 +14,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hybridpool.child.context import Running, current_task
+from hybridpool.child.context import Running, current_sender
 from hybridpool.client.calls import CallOptions, Task
 from hybridpool.client.checks import check_arguments, check_target, read_call_options
 from hybridpool.config import Conf, Settings, environment_layer, resolve
-from hybridpool.errors import HybridpoolError
+from hybridpool.errors import CannotSend, HybridpoolError
 from hybridpool.protocol.request import Request, to_message
 from hybridpool.task import TaskOptions
 
@@ -66,7 +66,7 @@ class Outbox:
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
     ) -> "Handle[Any]":
         """Send over this loop's connection; see `App.send`."""
-        request, running = self._request(name, args, kwargs, options), current_task()
+        request, running = self._request(name, args, kwargs, options), current_sender()
         if running is not None:
             return _through_parent(request, running)
         return await self._sender().send(request)
@@ -75,7 +75,9 @@ class Outbox:
         self, name: str, calls: Iterable[Sequence[object]], options: dict[str, Any]
     ) -> "list[Handle[Any]]":
         """Send calls over this loop's connection; see `App.send_many`."""
-        requests, running = [self._request(name, args, None, options) for args in calls], current_task()
+        requests, running = [self._request(name, args, None, options) for args in calls], current_sender()
+        if len(requests) > 1 and options.get("task_id") is not None:
+            raise CannotSend(f"{name}: task_id={options['task_id']!r} is the id of one call, not of {len(requests)}")
         if running is not None:
             return [_through_parent(request, running) for request in requests]
         return await self._sender().send_many(requests)
@@ -86,7 +88,7 @@ class Outbox:
         """Send over the background connection; see `App.send_task`."""
         from hybridpool.client.handle import Handle, SyncHandle
 
-        request, running = self._request(name, args, kwargs, options), current_task()
+        request, running = self._request(name, args, kwargs, options), current_sender()
         if running is not None:
             return SyncHandle(_through_parent(request, running), None)
 
@@ -206,7 +208,7 @@ class Outbox:
     ) -> Request:
         options, settings = read_call_options(plain) if plain else _NO_OPTIONS, self.settings()
         check_arguments(name, args, kwargs)
-        known, running = self._tasks.get(name), current_task()
+        known, running = self._tasks.get(name), current_sender()
         if known is not None:
             known.signature.check(name, args, kwargs or {})
         declared = known.declared if known else TaskOptions(name=name)
@@ -232,8 +234,8 @@ class Outbox:
             ignore_result=ignores,
             # one whose result is kept waits for the broker anyway; inside a task the parent confirms
             is_confirmed=running is not None or confirm or (not ignores and settings.result_backend is not None),
-            root_id=(running.root_id or running.id) if running else None,
-            parent_id=running.id if running else None,
+            root_id=(running.root_id or running.id or None) if running else None,
+            parent_id=(running.id or None) if running else None,
         )
 
 

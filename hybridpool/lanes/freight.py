@@ -108,7 +108,7 @@ class Parcel:
     def _read(self) -> Callable[[], Any]:
         try:
             value = bulk.load(self._file, self._sizes)
-        except Exception as error:  # noqa: BLE001  # whatever unpickling user values raises; it is told to who waits
+        except BaseException as error:  # noqa: BLE001  # whatever unpickling user values raises; it is told to who waits
             return _raiser(error)
         return lambda: value
 
@@ -116,7 +116,7 @@ class Parcel:
         os.close(self._file)
 
 
-def _raiser(error: Exception) -> Callable[[], Any]:
+def _raiser(error: BaseException) -> Callable[[], Any]:
     def fail() -> Any:
         raise error
 

@@ -37,6 +37,11 @@ def zygote_command(control: int, start: int, folders: int) -> list[str]:
     :param folders: descriptor of `SharedFolders`.
     :raises PoolError: if this process does not know its interpreter.
     """
+    if getattr(sys, "frozen", False):
+        # Its executable is the program itself, which would be started again, and start another pool, without end.
+        raise PoolError(
+            "this program is frozen (PyInstaller and the like): children need a Python interpreter to run in"
+        )
     if not sys.executable:
         raise PoolError("this program does not know its Python interpreter: set sys.executable to its path")
     words = [ZYGOTE_WORD, str(control), str(start), str(folders), str(os.getpid())]
@@ -82,14 +87,16 @@ def _warning_options() -> list[str]:
 def module_folders() -> list[str]:
     """Return `sys.path`, without what importing ignores as well."""
     # Anything can stand there, whatever the type says.
-    return [folder for folder in list[object](sys.path) if isinstance(folder, str)]
+    # A subclass of str (some path libraries have one) cannot be marshalled.
+    return [str.__str__(folder) for folder in list[object](sys.path) if isinstance(folder, str)]
 
 
 def start_file(app: str, imports: tuple[str, ...]) -> int:
     """Write what the bootstrap of a zygote reads; return the descriptor, which is the caller's to close.
 
-    Where this process has found the library and what that needs, its `sys.path`, the app, and the main script. Names
-    of folders may hold bytes that are not UTF-8, in Python's form of them: that is why it is not a frame.
+    Where this process has found the library and what that needs, its `sys.path`, the app, the main script, and the
+    words that it was called with. Names of folders may hold bytes that are not UTF-8, in Python's form of them: that is
+    why it is not a frame.
 
     :raises OSError: if there is no descriptor or no memory.
     """
@@ -100,7 +107,8 @@ def start_file(app: str, imports: tuple[str, ...]) -> int:
     file = number_above_standard(os.memfd_create("hybridpool-start", os.MFD_CLOEXEC))
     try:
         with open(file, "wb", closefd=False) as writer:  # a descriptor
-            marshal.dump((library, module_folders(), app, imports, main_script()), writer)
+            words = [str.__str__(word) for word in list[object](sys.argv) if isinstance(word, str)]
+            marshal.dump((library, module_folders(), app, imports, main_script(), words), writer)
         os.lseek(file, 0, os.SEEK_SET)
     except BaseException:
         os.close(file)
@@ -112,7 +120,8 @@ def main_script() -> str | None:
     """Return where a child finds what ``__main__`` defines: a script, or ``-m module``; None if it is not a file."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
+    # A folder or zip file that is run has a spec of the name __main__, under which nobody finds it again.
+    if spec is not None and spec.name != "__main__":
         return f"-m {spec.name}"
     path = getattr(main, "__file__", None)
     return os.path.abspath(path) if path else None  # noqa: PTH100  # as multiprocessing names it

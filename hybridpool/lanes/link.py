@@ -217,7 +217,7 @@ class Link:
         if there is not None:
             with there, suppress(OSError):
                 # Whoever waited may be gone. There is room: nothing else is ever written here.
-                wire.send(there, frames.pack((Sent(0, frame.error),)), flags=socket.MSG_DONTWAIT)
+                wire.send(there, frames.pack((Sent(0, frame.error, frame.kind),)), flags=socket.MSG_DONTWAIT)
 
     def _failure_of(self, seq: int) -> Callable[[OSError], None]:
         return lambda error: self._cannot_give(self, seq, error)

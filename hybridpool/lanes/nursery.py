@@ -144,6 +144,9 @@ class Nursery:
     def hear_zygote(self, news: News) -> None:
         """Take the zygote's news."""
         match news:
+            case Forked(name=name) if name not in self.links:
+                # A zygote that was deaf: its child was killed, and buried, before it told of the birth.
+                return
             case Forked(name=name, pid=pid):
                 self._know(self.links[name], pid)
             case ForkFailed(name=name, reason=reason):

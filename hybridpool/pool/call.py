@@ -63,6 +63,9 @@ class Names:
         self._known.clear()
         self._first.clear()
         self._specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+        if self.has_script:
+            # What comes back of the script's own classes has that name for it; so has multiprocessing, if loaded.
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 
     def name(self, function: Callable[..., object]) -> Named | None:
         """Return how children find a function, or None if its name does not lead to this very function.
@@ -257,7 +260,11 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
     """
     match outcome:
         case Returned():
-            return pickle.loads(outcome.value) if value is None else value()
+            try:
+                return pickle.loads(outcome.value) if value is None else value()
+            except (SystemExit, GeneratorExit) as error:
+                # A value's own code may raise anything; this would end whoever waits.
+                raise errors.TaskFailed(name, (f"its value cannot be unpickled: {error!r}",)) from error
         case Raised():
             raise _rebuilt(name, outcome)
         case Lost(cause=cause, child=child):

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -81,6 +81,8 @@ class PoolOptions:
                 raise ConfigError(f"Pool({name}=…) must be a function, not {value!r}")
         if inspect.iscoroutinefunction(self.initializer) or inspect.isasyncgenfunction(self.initializer):
             raise ConfigError(f"Pool(initializer=…) must not be async, as {self.initializer!r} is: children are sync")
+        if inspect.iscoroutinefunction(self.on_event):
+            raise ConfigError(f"Pool(on_event=…) must not be async, as {self.on_event!r} is: nobody would await it")
         _check_names(self.preload)
 
 
@@ -114,7 +116,8 @@ def check_seconds(what: str, value: object) -> float:
 
     :raises ConfigError: if it is not a finite number of seconds, or is negative.
     """
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) <= _LONGEST_S:
+    # Compared before it is made a float: a number may be too large for one.
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _LONGEST_S:
         # As a plain number: it travels to children, where numpy's kind could not be read.
         return float(value)
     raise ConfigError(f"{what} must be seconds, not {value!r}")

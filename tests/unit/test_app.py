@@ -2,6 +2,9 @@
 
 import functools
 import json
+import sys
+import threading
+import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -10,8 +13,9 @@ import pytest
 import hybridpool
 from hybridpool import App
 from hybridpool.child.codec import decode
-from hybridpool.child.context import Running, set_current_task
+from hybridpool.child.context import Running, set_current_task, set_stand_in
 from hybridpool.client.calls import Task
+from hybridpool.embed import import_name
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
 from hybridpool.message import Outgoing, unpack
 
@@ -39,14 +43,24 @@ def test_chosen_names(app: App) -> None:
     assert app.task(name="legacy.add")(add).name == "legacy.add"
 
 
-def test_names_of_a_script(app: App) -> None:
+@pytest.mark.parametrize("script", ["__main__", "__mp_main__"])
+def test_names_of_a_script(app: App, script: str) -> None:
     """A task would be called `__main__.add` here, and something else by the worker that imports the script."""
 
     def local() -> None: ...
 
-    local.__module__ = "__main__"
+    local.__module__ = script
     local.__qualname__ = "local"
     assert app.task(local).name == "shop.local"
+
+
+def test_a_script_is_no_importable_module(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app of a script is refused in plain words also where multiprocessing knows the script by a second name."""
+    script = types.ModuleType("__main__")
+    script.app = app  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__mp_main__", script)
+    with pytest.raises(ConfigError, match="is in no importable module"):
+        import_name(app)
 
 
 def test_nested_functions_have_their_own_names(app: App) -> None:
@@ -279,3 +293,19 @@ def test_the_nearest_word_on_results_holds(
     with InATask() as child:
         task.options(ignore_result=of_call).delay(1, 2)
     assert child.published[0].headers["ignore_result"] is ignored
+
+
+def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
+    """A thread without the context of a task does not open a connection of its own in a child."""
+    sent: list[Outgoing] = []
+    set_stand_in(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
+    try:
+        thread = threading.Thread(target=app.send_task, args=("mail", (1,)))
+        thread.start()
+        thread.join()
+    finally:
+        set_stand_in(None)
+    [message] = sent
+    assert message.headers["root_id"] == message.headers["id"]
+    assert message.headers["parent_id"] is None
+    assert message.routing_key == "", "the parent knows the default"

@@ -132,7 +132,20 @@ def test_no_loop_of_asyncio() -> None:
 
 # ---- options and limits ----------------------------------------------------------------------------------------------
 
-WRONG_SECONDS = [-1, math.nan, math.inf, -math.inf, True, "5", "soon", timedelta(seconds=1), Decimal(1), [1], 1e30]
+WRONG_SECONDS = [
+    -1,
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    "5",
+    "soon",
+    timedelta(seconds=1),
+    Decimal(1),
+    [1],
+    1e30,
+    10**400,
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG_SECONDS, ids=repr)
@@ -174,6 +187,7 @@ async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
         ({"initializer": 5}, "Pool(initializer=…) must be a function, not 5"),
         ({"initializer": chores.coroutine}, "Pool(initializer=…) must not be async"),
         ({"on_event": "log"}, "Pool(on_event=…) must be a function, not 'log'"),
+        ({"on_event": chores.coroutine}, "Pool(on_event=…) must not be async"),
     ],
     ids=without_addresses,
 )

@@ -451,3 +451,140 @@ def test_import_that_changes_signals_and_the_standard_library(tmp_path: Path) ->
         at_work.see("after 64")
         at_work.see("left")
         assert at_work.wait() == 0
+
+
+OWN_CLASSES = """
+    class Thing:
+        def __init__(self, number):
+            self.number = number
+
+    class Mine(Exception):
+        pass
+
+    def make(number):
+        return Thing(number)
+
+    def fail():
+        raise Mine("own")
+
+    async def main():
+        async with Pool(1, preload=sys.argv[1:]) as pool:
+            await pool.run(eval, "__import__('multiprocessing').__name__")
+            print("RESULT", (await pool.run(make, 5)).number)
+            try:
+                await pool.run(fail)
+            except Mine as error:
+                print("CAUGHT", error)
+"""
+
+
+@pytest.mark.parametrize("preload", [[], ["multiprocessing"]])
+def test_classes_of_a_script(preload: list[str], tmp_path: Path) -> None:
+    """Values and exceptions of a script's own classes come back as they are, also beside multiprocessing."""
+    with program(tmp_path, OWN_CLASSES, *preload) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        assert at_work.wait() == 0
+
+
+def test_program_that_is_a_folder(tmp_path: Path) -> None:
+    """Functions that a folder's `__main__.py` defines are found in children."""
+    (tmp_path / "__main__.py").write_text(textwrap.dedent(HEAD) + textwrap.dedent(OWN_CLASSES) + TAIL)
+    with Program([sys.executable, str(tmp_path)], cwd=tmp_path) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        assert at_work.wait() == 0
+
+
+def test_pool_in_a_process_that_multiprocessing_started(tmp_path: Path) -> None:
+    """A process that was spawned by multiprocessing can run its script's functions in a pool of its own."""
+    text = f"""
+        import multiprocessing
+        {textwrap.indent(textwrap.dedent(OWN_CLASSES), " " * 8).strip()}
+
+        run, main_here = asyncio.run, main
+
+        def spawned():
+            run(main_here())
+
+        async def main():
+            process = multiprocessing.get_context("spawn").Process(target=spawned)
+            process.start()
+            process.join()
+            print("LEFT", process.exitcode)
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see("RESULT 5")
+        at_work.see("CAUGHT own")
+        at_work.see("LEFT 0")
+        assert at_work.wait() == 0
+
+
+def test_odd_entries_of_the_module_path(tmp_path: Path) -> None:
+    """Entries of `sys.path` that are of a subclass of str, or no text at all, do not harm a pool."""
+    text = """
+        class Folder(str):
+            pass
+
+        sys.path.append(Folder("/nowhere"))
+        sys.path.append(__import__("pathlib").Path("/nowhere/else"))
+
+        async def main():
+            async with Pool(1) as pool:
+                print("RESULT", await pool.run(pow, 2, 5), "/nowhere" in await pool.run(eval, "__import__('sys').path"))
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see("RESULT 32 True")
+        assert at_work.wait() == 0
+
+
+def test_frozen_program(tmp_path: Path) -> None:
+    """A program whose executable is no interpreter is told so, and does not start itself again and again."""
+    with program(tmp_path, f"sys.frozen = True\n{RUNS_POW}") as at_work:
+        at_work.see("PoolError: this program is frozen")
+        assert at_work.wait() == 1
+
+
+def test_value_that_exits_when_it_is_unpickled(tmp_path: Path) -> None:
+    """A value whose own code ends the process fails its call, small or large, and the program goes on."""
+    text = """
+        class Exits:
+            def __init__(self, size):
+                self.ballast = b"x" * size
+
+            def __setstate__(self, state):
+                raise SystemExit(3)
+
+        def make(size):
+            return Exits(size)
+
+        async def main():
+            async with Pool(1) as pool:
+                for size in 1, 3_000_000:
+                    try:
+                        await pool.run(make, size)
+                    except Exception as error:
+                        print("FAILED", error)
+                print("RESULT", await pool.run(pow, 2, 5))
+    """
+    with program(tmp_path, text) as at_work:
+        at_work.see(r"FAILED make\(.*SystemExit\(3\)|FAILED .*SystemExit", 2)
+        at_work.see("RESULT 32")
+        assert at_work.wait() == 0
+
+
+def test_words_of_the_command_line(tmp_path: Path) -> None:
+    """Children find in `sys.argv` how the program was called, as its modules and its script may ask when imported."""
+    text = """
+        is_loud = "--loud" in sys.argv[1:]
+
+        def tell():
+            return is_loud, sys.argv
+
+        async def main():
+            async with Pool(1) as pool:
+                print("RESULT", await pool.run(tell) == (True, sys.argv))
+    """
+    with program(tmp_path, text, "--loud", "again") as at_work:
+        at_work.see("RESULT True")
+        assert at_work.wait() == 0

@@ -5,6 +5,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.child.codec import encode
 from hybridpool.client.handle import Handle, SyncHandle
 from hybridpool.client.portal import Portal
-from hybridpool.errors import ChildLost, ResultError, ResultsDisabled, ResultTimeout, TaskFailed
+from hybridpool.errors import CannotSend, ChildLost, ResultError, ResultsDisabled, ResultTimeout, TaskFailed
 from hybridpool.message import Delivery, QueueSpec
 from hybridpool.outcome import Lost, Outcome, Raised, Returned
 from hybridpool.protocol.head import read_head
@@ -270,3 +271,22 @@ async def test_unknown_exceptions_tell_their_story(app: App, worker: Worker) -> 
     with pytest.raises(TaskFailed) as caught:
         await handle.get(PATIENCE)
     assert (caught.value.kind, caught.value.traceback) == ("only.there.Odd", "Traceback …")
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", True])
+async def test_a_timeout_that_is_no_time(app: App, worker: Worker, timeout: Any) -> None:
+    """What is no number of seconds is refused; a timer that is no number would upset all others of the loop."""
+    handle = await app.send("t")
+    with pytest.raises(ResultError, match="must be seconds, not"):
+        await handle.get(timeout)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_one_id_for_many_calls(app: App, worker: Worker, number: int) -> None:
+    """Several calls cannot have one id: the answers could not be told apart."""
+    if number == 1:
+        [handle] = await app.send_many("t", [()], task_id="one")
+        assert handle.id == "one"
+    else:
+        with pytest.raises(CannotSend, match="the id of one call, not of 2"):
+            await app.send_many("t", [(), ()], task_id="one")

@@ -117,3 +117,20 @@ def test_not_sent(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
     line.put(message(1))
     portal.call(line.finish)
     assert way.sent == [b"1"]
+
+
+def test_after_an_error_that_nobody_foresaw(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
+    """One message that cannot be written does not stop the line for all later ones."""
+    way, errors = Way(), [ValueError("odd")]
+
+    async def send(messages: Sequence[Outgoing]) -> None:
+        if errors:
+            raise errors.pop()
+        await way.send(messages)
+
+    line = Loose(portal, send, PATIENCE)
+    line.put(message(0))
+    assert wait_for(lambda: "not all were sent: odd" in caplog.text, PATIENCE)
+    portal.call(anyio.lowlevel.checkpoint)
+    line.put(message(1))
+    assert wait_for(lambda: way.sent == [b"1"], PATIENCE)

@@ -4,9 +4,12 @@ import os
 import socket
 from collections.abc import AsyncIterator
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
-from hybridpool.child import frames
+from hybridpool.child import frames, wire
 from hybridpool.child.frames import Done, Returned
 from hybridpool.child.slate import Slate
 from hybridpool.lanes.job import Job
@@ -118,6 +121,31 @@ async def test_a_message_that_cannot_be_read(message: bytes) -> None:
     # The second looks as if the message were in the file that came along.
     assert faults[0].startswith(("it sent what is not a message of a child", "its answer could not be taken"))
     assert heard == [[done(1)]]
+    link.happens(Happening.READY)
+    link.happens(Happening.RETIRE)
+    link.bury()
+
+
+async def test_an_answer_to_a_thread_names_the_error() -> None:
+    """What a thread of a task is told of a failed publication is as exact as what its main thread is told."""
+    heard: list[frames.FromChild] = []
+    link = Link("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, slate = link.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
+    os.close(slate)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, socket.socket(fileno=channel) as child:
+        child.setblocking(False)
+        near.setblocking(False)
+        with far:
+            wire.send(child, frames.pack([frames.Enqueue(0, b"")]), (far.fileno(),))
+        with anyio.fail_after(60):
+            while not heard:
+                await anyio.lowlevel.checkpoint()
+        [asked] = heard
+        assert isinstance(asked, frames.Enqueue)
+        # It does not wait, but its socket could: in the loop's thread the suite forbids that.
+        await anyio.to_thread.run_sync(link.tell, frames.Sent(asked.ticket, "no connection", "BrokerUnavailable"))
+        assert frames.read_to_child(near.recv(1024)) == [frames.Sent(0, "no connection", "BrokerUnavailable")]
     link.happens(Happening.READY)
     link.happens(Happening.RETIRE)
     link.bury()
