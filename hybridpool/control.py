@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import anyio
+import msgspec
 
 from hybridpool import events
 from hybridpool.brokers.base import Broker
@@ -40,7 +41,7 @@ _LISTENING = 10.0
 #: each round of telling, learning and saving what is revoked may be about 50,000 ids, and is followed by a pause: so
 #: many times as long as it took, up to so many seconds
 _REST, _LONGEST_REST = 4.0, 1.0
-#: bytes of answers to `hello` at once, and in a second: each may name all that is revoked
+#: bytes of answers at once, and in a second: those to `hello` and `revoke` may name all that is revoked
 _TOLD_AT_ONCE, _TOLD_PER_SECOND = 32 * 1024 * 1024, 1024 * 1024
 #: seconds for which an answer to `hello` is given again as it was
 _FRESH = 5.0
@@ -108,7 +109,7 @@ class Control:
             if delivery.missing:
                 raise ProtocolError(f"an order of {delivery.missing} bytes is too large")
             order = control.read_order(delivery.body)
-            if order.destination is None or self._node in order.destination:
+            if control.is_for(order, self._node):
                 self._obey(order)
         except ProtocolError as error:
             log.warning("an order is not understood: %s", error)
@@ -129,7 +130,8 @@ class Control:
                 if order.arguments.get("from_node") != self._node:
                     self._hear(order.arguments)
                     if len(self._askers) < _PREFETCH:
-                        self._askers.append(order)
+                        # without what it says, which may be large
+                        self._askers.append(msgspec.structs.replace(order, arguments={}))
                     self._news.set()
             case _:
                 log.debug("order %r is not one of ours", order.method)
@@ -138,8 +140,10 @@ class Control:
         if order.reply_to is None or len(self._answers) >= _PREFETCH:
             return
         if control.may_answer(order.reply_to):
-            self._answers.append(control.write_answer(order.reply_to, order.ticket, self._node, value))
-            self._changed.set()
+            answer = control.write_answer(order.reply_to, order.ticket, self._node, value)
+            if self._allowance.take(len(answer.body), time.monotonic()):
+                self._answers.append(answer)
+                self._changed.set()
         else:
             log.warning("an order wants its answer at %r, where no asker waits; it has none", order.reply_to.exchange)
 
@@ -210,7 +214,7 @@ class Control:
         if self._allowance.take(len(answer.body), time.monotonic()):
             await self._say(answer)
         else:
-            log.debug("%s is not told what is revoked: too many ask", order.arguments.get("from_node"))
+            log.debug("%s is not told what is revoked: too many ask", to.routing_key)
 
     async def _say(self, message: Outgoing) -> None:
         try:
