@@ -62,7 +62,7 @@ def test_any_text(content_type: str, encoding: str | None, compression: object) 
 
 def test_names_are_not_remembered() -> None:
     """Senders of odd names do not fill the memory: Python keeps each name that it has looked for in vain."""
-    known: dict[str, object] = encodings._cache  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    known: dict[str, object] = encodings._cache
     before = len(known)
     for number in range(100):
         assert isinstance(reading(JSON, f"no-such-{number}", None, (JSON,), 9), Unreadable)
