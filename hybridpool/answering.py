@@ -26,6 +26,8 @@ ASK_AFTER_S: Final = 0.5
 #: messages that wait here for the broker to take something, beyond those that a consumer's prefetch allows; more of
 #: them keep their places, and in the end the worker takes nothing more from their queue
 MAX_HELD: Final = 256
+#: bytes of their bodies, likewise
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 
 
 @attrs.define(eq=False)
@@ -102,11 +104,12 @@ class Answering:
             self._is_full_said = False
 
     def _replace(self, held: Received) -> None:
-        if len(self._held) <= MAX_HELD:
+        size = sum(len(one.delivery.body) for one in self._held)
+        if len(self._held) <= MAX_HELD and size <= MAX_HELD_BYTES:
             self._make_room(held.delivery.queue)
         elif not self._is_full_said:
             self._is_full_said = True
-            self._bus.emit(events.TooManyHeld(held.delivery.queue, MAX_HELD))
+            self._bus.emit(events.TooManyHeld(held.delivery.queue, len(self._held)))
 
     def close(self) -> None:
         """Ask the broker nothing more; what is asked now ends by itself."""

@@ -7,6 +7,7 @@ All who may publish to the control exchange can give orders. So nothing here gro
 in number and size, answers in number and bytes, and they go nowhere but to where askers wait.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import anyio
+import msgspec
 
 from hybridpool import events
 from hybridpool.brokers.base import Broker
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 _PREFETCH = 100
 #: seconds for reading or writing the state file, which may lie on a share that does not answer
 _FILE_TIMEOUT_S = 5.0
+#: the same when the worker ends
+_LAST_FILE_TIMEOUT_S = 2.0
 #: milliseconds that the queue for answers to our own question lasts
 _REPLIES_LAST = 60_000
 #: seconds that we listen for answers to it
@@ -37,7 +41,7 @@ _LISTENING = 10.0
 #: each round of telling, learning and saving what is revoked may be about 50,000 ids, and is followed by a pause: so
 #: many times as long as it took, up to so many seconds
 _REST, _LONGEST_REST = 4.0, 1.0
-#: bytes of answers to `hello` at once, and in a second: each may name all that is revoked
+#: bytes of answers at once, and in a second: those to `hello` and `revoke` may name all that is revoked
 _TOLD_AT_ONCE, _TOLD_PER_SECOND = 32 * 1024 * 1024, 1024 * 1024
 #: seconds for which an answer to `hello` is given again as it was
 _FRESH = 5.0
@@ -67,6 +71,8 @@ class Control:
         self._told: tuple[float, dict[str, object]] = (0.0, {})
         #: there are ids that the state file has not
         self._is_unsaved = False
+        #: the last write of that file, which may hang
+        self._writing: asyncio.Future[None] | None = None
         #: there is something to remember, tell or save
         self._news = anyio.Event()
         self._stop: Callable[[Collection[str]], list[str]] = lambda _: []
@@ -103,7 +109,7 @@ class Control:
             if delivery.missing:
                 raise ProtocolError(f"an order of {delivery.missing} bytes is too large")
             order = control.read_order(delivery.body)
-            if order.destination is None or self._node in order.destination:
+            if control.is_for(order, self._node):
                 self._obey(order)
         except ProtocolError as error:
             log.warning("an order is not understood: %s", error)
@@ -124,7 +130,8 @@ class Control:
                 if order.arguments.get("from_node") != self._node:
                     self._hear(order.arguments)
                     if len(self._askers) < _PREFETCH:
-                        self._askers.append(order)
+                        # without what it says, which may be large
+                        self._askers.append(msgspec.structs.replace(order, arguments={}))
                     self._news.set()
             case _:
                 log.debug("order %r is not one of ours", order.method)
@@ -133,8 +140,10 @@ class Control:
         if order.reply_to is None or len(self._answers) >= _PREFETCH:
             return
         if control.may_answer(order.reply_to):
-            self._answers.append(control.write_answer(order.reply_to, order.ticket, self._node, value))
-            self._changed.set()
+            answer = control.write_answer(order.reply_to, order.ticket, self._node, value)
+            if self._allowance.take(len(answer.body), time.monotonic()):
+                self._answers.append(answer)
+                self._changed.set()
         else:
             log.warning("an order wants its answer at %r, where no asker waits; it has none", order.reply_to.exchange)
 
@@ -193,8 +202,7 @@ class Control:
                 if order.reply_to is not None and control.may_answer(order.reply_to):
                     await self._tell(order, order.reply_to)
             if self._is_unsaved:
-                self._is_unsaved = False
-                await self._save()
+                await self._save(_FILE_TIMEOUT_S)
             await anyio.sleep(min(_LONGEST_REST, _REST * (time.monotonic() - began)))
 
     async def _tell(self, order: control.Order, to: control.Asker) -> None:
@@ -206,7 +214,7 @@ class Control:
         if self._allowance.take(len(answer.body), time.monotonic()):
             await self._say(answer)
         else:
-            log.debug("%s is not told what is revoked: too many ask", order.arguments.get("from_node"))
+            log.debug("%s is not told what is revoked: too many ask", to.routing_key)
 
     async def _say(self, message: Outgoing) -> None:
         try:
@@ -222,17 +230,28 @@ class Control:
             with anyio.fail_after(_FILE_TIMEOUT_S):
                 self.revoked.load(await run_in_daemon_thread(self._state.load), time.time())
         except OSError as error:
-            log.warning("the state file cannot be read: %s", _why(error))
+            log.warning("the state file cannot be read: %s", _why(error, _FILE_TIMEOUT_S))
 
-    async def _save(self) -> None:
+    async def save_rest(self) -> None:
+        """Save what was revoked since the file was last written, also while running tasks finished."""
+        if self._is_unsaved or (self._writing is not None and not self._writing.done()):
+            await self._save(_LAST_FILE_TIMEOUT_S)
+
+    async def _save(self, timeout: float) -> None:
         if self._state is None:
             return
         try:
-            with anyio.fail_after(_FILE_TIMEOUT_S):
-                await run_in_daemon_thread(partial(self._state.save, self.revoked.all(time.time())))
+            with anyio.fail_after(timeout):
+                if self._writing is not None and not self._writing.done():
+                    # One at a time: else a thread would hang for each order, and an old list could come last.
+                    await asyncio.wait([self._writing])
+                self._is_unsaved = False
+                save = partial(self._state.save, self.revoked.all(time.time()))
+                self._writing = asyncio.ensure_future(run_in_daemon_thread(save))
+                await asyncio.shield(self._writing)
         except OSError as error:
-            log.warning("the state file cannot be written: %s", _why(error))
+            log.warning("the state file cannot be written: %s", _why(error, timeout))
 
 
-def _why(error: OSError) -> str:
-    return f"no end within {_FILE_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) and not error.errno else str(error)
+def _why(error: OSError, timeout: float) -> str:
+    return f"no end within {timeout:g} s" if isinstance(error, TimeoutError) and not error.errno else str(error)

@@ -184,7 +184,9 @@ class Worker:
                         taking.start_soon(warn_of_namesake, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
-                    return await self._leave(crew, intake, settler)
+                    ended = await self._leave(crew, intake, settler)
+                    await control.save_rest()
+                    return ended
                 finally:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True

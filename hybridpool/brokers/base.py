@@ -68,7 +68,8 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
         :param prefetch: how many unsettled messages of this queue may be here at once; 0: no limit.
         :param keeps: bytes; a larger body is dropped as it comes in, and `Delivery.missing` is its size.
-        :param alone_above: bytes; a larger message comes alone: while it is not settled, nothing more is read.
+        :param alone_above: bytes; a larger message comes alone: while it is not settled, nothing more is read for some
+            seconds.
         :raises BrokerError: if the queue does not exist or the broker refuses.
         """
 

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import sys
+from pathlib import Path
 
 import anyio
 
@@ -126,6 +127,9 @@ def _open_log(path: str | None) -> Sink:
 
 def _why_not(path: str, error: OSError) -> str:
     match error.errno:
+        case errno.ENXIO if Path(path).is_socket():
+            # as /dev/stdout of a systemd service is
+            return "it is a socket; leave --logfile out, and the log goes to stderr"
         case errno.ENXIO:
             return "it is a FIFO that nobody reads; start its reader first"
         case errno.ENOENT:

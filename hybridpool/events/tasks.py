@@ -175,7 +175,7 @@ class TooManyHeld:
 
     queue: str
     #: how many
-    limit: int
+    held: int
 
 
 TaskFact = (

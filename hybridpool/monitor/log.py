@@ -148,12 +148,12 @@ def _settling_line(fact: events.Fact) -> None:
             _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for %s", name, id, reason, waits_for)
         case events.SettleFailed(name, id, reason, then):
             _say(ERROR, "Task %s[%s] cannot be settled: %s; %s", name, id, reason, then)
-        case events.TooManyHeld(queue, limit):
+        case events.TooManyHeld(queue, held):
             _say(
                 ERROR,
                 "%d messages wait here because the broker does not take what follows from them (see the lines above): "
                 "no more are taken in their place, and queue %s may stand still until the cause is mended",
-                limit,
+                held,
                 queue,
             )
         case _:

@@ -5,7 +5,11 @@ sets, or compress what is large. The child that opens the body is told in the fo
 """
 
 import codecs
+import encodings
+import encodings.aliases
+import re
 from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Final
 
 import attrs
@@ -29,6 +33,8 @@ _COMPRESSIONS: Final = {
     "lzma": "lzma",
     "xz": "lzma",
 }
+#: what a module of Python's character sets is called
+_MODULE: Final = re.compile(r"[a-z0-9_]{1,40}")
 
 
 @attrs.frozen
@@ -80,7 +86,14 @@ def _charset(parameters: Collection[str]) -> str | None:
 
 
 def _known(charset: str) -> str | None:
-    """Return a character set's own name; None: there is none of this name."""
+    """Return a character set's own name; None: Python brings none of this name.
+
+    Its files are asked first, as `codecs` remembers for ever each name that it has looked for in vain.
+    """
+    name = encodings.normalize_encoding(charset).lower()
+    name = encodings.aliases.aliases.get(name, name)
+    if not _MODULE.fullmatch(name) or find_spec(f"{encodings.__name__}.{name}") is None:
+        return None
     try:
         found = codecs.lookup(charset)
         "".encode(charset)  # some codecs are of bytes, not of text

@@ -1,5 +1,7 @@
 """Orders to workers: Celery's remote control messages (kombu, `pidbox`), JSON over a fanout exchange."""
 
+import fnmatch
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +23,8 @@ _TOLD: Final = LARGEST // 2
 MOST: Final = 50_000
 
 
+#: of a pattern of workers' names
+_LONGEST_PATTERN: Final = 300
 #: an age in seconds beyond this is no age
 _MOST_SECONDS: Final = 1e12
 
@@ -41,6 +45,9 @@ class Order(msgspec.Struct):
     reply_to: Asker | None = None
     #: tells the answers to one question from those to another
     ticket: str | None = None
+    #: names of workers, and how they are meant: as "glob" (fnmatch) or "pcre"; where there is no destination
+    pattern: str | None = None
+    matcher: str | None = None
 
 
 def read_order(body: bytes) -> Order:
@@ -54,6 +61,25 @@ def read_order(body: bytes) -> Order:
         return msgspec.json.decode(body, type=Order)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"no order: {error}") from error
+
+
+def is_for(order: Order, node: str) -> bool:
+    """Tell whether an order is for the worker of this name.
+
+    A stranger's regular expression could take for ever, so an order to those that match one is for nobody here.
+
+    :raises ProtocolError: if that cannot be told.
+    """
+    if order.destination:
+        return node in order.destination
+    if order.pattern is None or not order.matcher:
+        return True
+    if order.matcher != "glob":
+        raise ProtocolError(f"workers are meant by matcher {order.matcher[:40]!r}; only 'glob' is known")
+    if len(order.pattern) > _LONGEST_PATTERN:
+        raise ProtocolError("the pattern of workers' names is too long")
+    # not fnmatch itself, which remembers 32,768 patterns
+    return re.match(fnmatch.translate(order.pattern), node) is not None
 
 
 def may_answer(to: Asker) -> bool:

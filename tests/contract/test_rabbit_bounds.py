@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool.brokers.rabbitmq import RabbitBroker, answers
 from hybridpool.errors import BrokerError
 from hybridpool.events import BrokerConnected, BrokerLost
 from hybridpool.message import Outgoing, QueueSpec
@@ -134,6 +134,27 @@ async def test_a_large_message_comes_alone(broker: RabbitBroker, facts: Facts, q
     assert [delivery.body for delivery in await inbox.take(1)] == [b"small"]
     assert await broker.depth(f"{queue_name}.dead") == 4
     await broker.delete(f"{queue_name}.dead")
+    assert not facts.of(BrokerLost)
+
+
+async def test_a_large_message_that_cannot_be_settled(
+    broker: RabbitBroker, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not keep others from coming, nor a consumer from being changed, for longer than a while."""
+    monkeypatch.setattr(answers, "ALONE_S", 0.2)
+    inbox = Inbox()
+    for size in (5 * MEGABYTE, 1):
+        await broker.publish(Outgoing(body=b"x" * size, routing_key=queue_name))
+    await broker.consume(queue_name, 1, inbox, alone_above=MEGABYTE)
+    (large,) = await inbox.take(1)
+    # as for a message that is held, and gives its place to another one
+    with anyio.fail_after(PATIENCE):
+        await broker.consume(queue_name, 1, inbox, alone_above=MEGABYTE)
+    (small,) = await inbox.take(1)
+    assert (len(large.body), len(small.body)) == (5 * MEGABYTE, 1)
+    broker.ack(small)
+    broker.ack(large)
+    await broker.flush()
     assert not facts.of(BrokerLost)
 
 

@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 
 from hybridpool.brokers.rabbitmq import RabbitBroker
 from hybridpool.brokers.rabbitmq.session import Session
+from hybridpool.brokers.rabbitmq.wishes import Wishes
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
 from hybridpool.message import Outgoing, QueueSpec
@@ -360,3 +361,25 @@ def test_worker_exits_at_once(rabbit_node: Node, queue_name: str, login: str, vh
         [line] = worker.seen("amqp://guest:.*" + why)
         assert line.string.startswith(f"hybridpool: cannot connect to {shown(rabbit_node.port)[:-1]}{vhost}: ")
         assert not worker.seen("Trying again|Traceback|s3cret")
+
+
+async def test_an_error_of_our_own(
+    rabbit_node: Node, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that nobody foresaw costs a connection, and not the worker's last one."""
+
+    async def fail(*_: object) -> None:
+        raise LookupError("unforeseen")
+
+    inbox = Inbox()
+    async with RabbitBroker(rabbit_node.url, facts) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare(QueueSpec(name=queue_name))
+        await broker.consume(queue_name, 1, inbox)
+        monkeypatch.setattr(Wishes, "renew", fail)
+        await run_sync(rabbit_node.ctl, "delete_queue", queue_name)
+        await facts.see(BrokerConnected, 2)
+        await broker.publish(Outgoing(body=b"after", routing_key=queue_name, mandatory=True))
+        assert [delivery.body for delivery in await inbox.take(1)] == [b"after"]
+        await broker.delete(queue_name)
+    assert "LookupError: unforeseen" in caplog.text

@@ -297,6 +297,8 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
         [delivery] = await inbox.take(1)
         assert delivery.body == b"there"
         broker.ack(delivery)
+        # as a pool does that grows or shrinks
+        await broker.consume(refused, 20, inbox)
         await run_sync(permit, ".*")
         with anyio.fail_after(PATIENCE):
             while not await is_sent(broker, refused):  # noqa: ASYNC110  # the broker tells nobody

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,26 @@ def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: P
         state.write_text("not what it was")
         with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
             worker.see("state file .* cannot be read, and is begun anew")
+
+
+def test_what_is_revoked_while_a_worker_stops(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task that was revoked while others finished would run in the worker's next life."""
+    state = tmp_path / "state.json"
+    with (
+        client_of(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker,
+    ):
+        client.send_task("worker.hold", (gate.path, "last"))
+        gate.entered()
+        worker.send(signal.SIGTERM)
+        worker.see("Warm shutdown")
+        unwanted = client.send_task("worker.task1", ())
+        unwanted.revoke()
+        flagged(worker, unwanted.id)
+        gate.release()
+        assert worker.wait() == 0
+        assert set(json.loads(state.read_bytes())) == {unwanted.id}
 
 
 def test_two_workers_of_one_state_file(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:

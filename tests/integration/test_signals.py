@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -177,14 +178,21 @@ def test_folder_that_is_gone(broker_url: str, queue_name: str, tmp_path: Path) -
         assert worker.stop() == 0
 
 
+def bind(path: Path) -> None:
+    """Make a socket."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (os.mkfifo, "it is a FIFO that nobody reads; start its reader first"),
+        (bind, "it is a socket; leave --logfile out, and the log goes to stderr"),
         (os.mkdir, "Is a directory"),
         (lambda _: None, "there is no folder {folder}"),
     ],
-    ids=["fifo", "folder", "no folder"],
+    ids=["fifo", "socket", "folder", "no folder"],
 )
 def test_log_file_that_cannot_be_opened(make: object, why: str, tmp_path: Path) -> None:
     """A log file that cannot be written ends the start with one line that says why."""

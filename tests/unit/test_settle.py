@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import TaskGroup
 from msgspec import structs
 
-from hybridpool import errors, events
+from hybridpool import answering, errors, events
 from hybridpool.answering import Received
 from hybridpool.brokers.memory import MemoryBroker, MemoryHub
 from hybridpool.errors import BrokerError, BrokerUnavailable
@@ -444,6 +444,17 @@ async def test_a_dead_letter_that_is_refused(desk: Desk, monkeypatch: pytest.Mon
     desk.broker.lasting.clear()
     await desk.until(lambda: "ack" in desk.broker.told)
     assert await desk.left("celery.dead") is not None
+
+
+async def test_what_is_held_is_bounded_in_bytes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more is taken in the place of messages that wait when their bodies are large, and it is said once."""
+    monkeypatch.setattr(answering, "MAX_HELD_BYTES", 25)
+    desk.broker.lasting["publish celery.dead"] = errors.AccessRefused("no right")
+    for _ in range(4):
+        desk.settler.done(await desk.received(), REFUSED, "ForkPoolWorker-1", 0.1)
+    await desk.settled()
+    assert desk.held == ["celery", "celery"], "two bodies of 10 bytes"
+    assert desk.facts.of(events.TooManyHeld) == [events.TooManyHeld("celery", 3)]
 
 
 async def test_a_worker_that_ends_waits_for_no_right(desk: Desk) -> None:

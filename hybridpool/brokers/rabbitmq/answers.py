@@ -1,10 +1,15 @@
 """Acknowledgements on their way out: noted in the ledger, written once per loop tick, in order."""
 
 import asyncio
+from typing import Final
 
 from hybridpool.brokers.rabbitmq.frames import write_answers
 from hybridpool.brokers.rabbitmq.tap import Tap
 from hybridpool.policy.ledger import Answer, Ledger
+
+#: seconds after which more is read beside a delivery that should be alone: it may wait for a queue that is full or
+#: forbidden, and nobody else must wait for that
+ALONE_S: Final = 10.0
 
 
 class Answers:
@@ -23,9 +28,14 @@ class Answers:
         self._alone = 0
 
     def alone(self, tag: int) -> None:
-        """Read nothing more until this delivery is settled."""
+        """Read nothing more until this delivery is settled, or cannot be settled soon."""
         self._alone = tag
         self._tap.hold()
+        self._loop.call_later(ALONE_S, self._long_enough, tag)
+
+    def _long_enough(self, tag: int) -> None:
+        if tag == self._alone:
+            self.together()
 
     def together(self) -> None:
         """Read again, whatever becomes of that delivery."""

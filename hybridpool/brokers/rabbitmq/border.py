@@ -23,7 +23,8 @@ from hybridpool.errors import (
 #: AMQP reply codes by which a broker turns a client away: ACCESS_REFUSED, NOT_ALLOWED
 REFUSALS = (403, 530)
 #: everything by which the client library says that there is no connection, or no longer
-#: (RuntimeError is what it raises for a channel on a closed connection)
+#: (a TimeoutError, which is an OSError, is the kernel's ETIMEDOUT: the network swallows what we send; RuntimeError is
+#: what it raises for a channel on a closed connection)
 GONE = (foreign.AMQPConnectionError, foreign.ChannelInvalidStateError, OSError, EOFError, RuntimeError)
 LONGEST = 200
 CUT = "the connection was cut"
@@ -100,8 +101,6 @@ def translated(doing: str) -> Generator[None]:
         if task is None or task.cancelling():
             raise
         raise BrokerUnavailable(f"{doing}: {reason(error)}") from error
-    except TimeoutError:
-        raise
     except (*GONE, foreign.AMQPError, ValueError, TypeError) as error:
         raise told(doing, error) from error
 

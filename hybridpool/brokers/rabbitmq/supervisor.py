@@ -77,7 +77,14 @@ class Supervisor:
                 self._turn += 1
                 continue
             began = asyncio.get_running_loop().time()
-            self._trouble = await self._attend(session)
+            try:
+                self._trouble = await self._attend(session)
+            except Exception as error:
+                # Else nobody would ever connect again, and everybody wait.
+                log.exception(
+                    "the connection to the broker is given up for an error of hybridpool's own, and made anew"
+                )
+                self._trouble = reason(error)
             lasted = asyncio.get_running_loop().time() - began
             # attempts before this session count no more: it is the sessions that end soon which do
             attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=SETTLED)

@@ -163,13 +163,19 @@ class Wishes:
     async def consume(self, wish: Subscription) -> None:
         """Wish for a consumer, or for another prefetch of one.
 
+        Where the broker has ended or refused the consumer, the wish is granted when that is tried again.
+
         :raises BrokerError: if the queue does not exist or the broker refuses.
         """
         async with self._lock:
-            if self.session is not None:
+            if self.session is not None and not self._is_without(wish.queue, self.session):
                 with suppress(BrokerUnavailable), self.session.guard(f"consume {wish.queue}"):
                     await self._consume(self.session, wish)
             self._subscriptions[wish.queue] = wish
+
+    def _is_without(self, queue: str, session: Session) -> bool:
+        """Tell whether a consumer is wished for already, and the broker has ended or refused it; see `renew`."""
+        return queue in self._subscriptions and queue not in session.consumer
 
     async def cancel(self, queue: str) -> None:
         """Drop the wish for a consumer."""

@@ -1,5 +1,7 @@
 """How the bytes of a body are to be read."""
 
+import encodings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +58,12 @@ def test_what_is_not_read_is_named(
 def test_any_text(content_type: str, encoding: str | None, compression: object) -> None:
     """Whatever a sender writes there is read or refused."""
     assert isinstance(reading(content_type, encoding, compression, (JSON,), 9), str | Unreadable)
+
+
+def test_names_are_not_remembered() -> None:
+    """Senders of odd names do not fill the memory: Python keeps each name that it has looked for in vain."""
+    known: dict[str, object] = encodings._cache
+    before = len(known)
+    for number in range(100):
+        assert isinstance(reading(JSON, f"no-such-{number}", None, (JSON,), 9), Unreadable)
+    assert len(known) == before

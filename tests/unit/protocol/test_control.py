@@ -117,3 +117,32 @@ def test_an_order_names_no_more_than_are_remembered() -> None:
     """An order of millions of ids is cut to the last ones, each once."""
     order = control.Order(method="revoke", arguments={"task_id": ["a"] * 100 + [str(n) for n in range(60_000)]})
     assert len(control.ids_of(order)) == control.MOST
+
+
+@pytest.mark.parametrize(
+    ("said", "is_ours"),
+    [
+        ({}, True),
+        ({"destination": []}, True),
+        ({"destination": ["w@h"]}, True),
+        ({"destination": ["v@h"]}, False),
+        ({"pattern": "w@*", "matcher": "glob"}, True),
+        ({"pattern": "v@*", "matcher": "glob"}, False),
+        ({"pattern": "[", "matcher": "glob"}, False),
+        ({"pattern": "*" * 300, "matcher": "glob"}, True),
+        ({"pattern": "*w" * 150, "matcher": "glob"}, False),
+        ({"pattern": "v@*", "matcher": "glob", "destination": ["w@h"]}, True),
+        ({"pattern": "v@*"}, True),
+    ],
+)
+def test_whom_an_order_is_for(said: dict[str, object], is_ours: bool) -> None:
+    """An order to workers of some names is obeyed by those, as Celery's workers do."""
+    assert control.is_for(control.read_order(order(method="ping", **said)), "w@h") is is_ours
+
+
+@pytest.mark.parametrize(("pattern", "matcher"), [("(a+)+$", "pcre"), ("w" * 301, "glob")])
+def test_patterns_that_are_not_tried(pattern: str, matcher: str) -> None:
+    """A stranger's pattern that may take for ever is refused."""
+    asked = control.read_order(order(method="ping", pattern=pattern, matcher=matcher))
+    with pytest.raises(ProtocolError):
+        control.is_for(asked, "w@h")
