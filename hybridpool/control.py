@@ -34,8 +34,6 @@ _PREFETCH = 100
 _FILE_TIMEOUT_S = 5.0
 #: the same when the worker ends
 _LAST_FILE_TIMEOUT_S = 2.0
-#: milliseconds that the queue for answers to our own question lasts
-_REPLIES_LAST = 60_000
 #: seconds that we listen for answers to it
 _LISTENING = 10.0
 #: each round of telling, learning and saving what is revoked may be about 50,000 ids, and is followed by a pause: so
@@ -165,7 +163,7 @@ class Control:
         """Ask the other workers what is revoked, and listen for a while."""
         queue = f"{uuid.uuid4()}.{control.REPLIES}"
         try:
-            await self._broker.declare(QueueSpec(name=queue, expires=_REPLIES_LAST))
+            await self._broker.declare(QueueSpec(name=queue, private=True))
             await self._broker.consume(queue, _PREFETCH, self._take_answer, keeps=control.LARGEST)
             await self._say(control.hello(self._node, self.revoked.ages(time.time()), queue))
             await anyio.sleep(_LISTENING)

@@ -108,13 +108,21 @@ class Crew(anyio.AsyncContextManagerMixin):
         """
         if self._runs_functions:
             if len(_forks_before) != self._forks_before:
-                raise PoolClosed(
-                    f"this pool belongs to process {self._owner}, from which this one was forked: open a pool here"
-                )
+                self.check_process()
             if sys.path != self._folders:
                 self._folders = list(sys.path)
                 self._zygote.share_folders(module_folders())
         self.lane.submit(job)
+
+    def check_process(self) -> None:
+        """Refuse a copy of the program: the children are not its own.
+
+        :raises PoolClosed: if this process was forked from the one that has them.
+        """
+        if len(_forks_before) != self._forks_before:
+            raise PoolClosed(
+                f"this pool belongs to process {self._owner}, from which this one was forked: open a pool here"
+            )
 
     def stop_taking(self) -> list[Job]:
         """Take no more calls; returns those that no child has begun."""

@@ -19,8 +19,6 @@ from hybridpool.protocol import control
 log = logging.getLogger(__name__)
 #: seconds to wait for answers
 _WAIT_S: Final = 2.0
-#: milliseconds without a consumer after which the broker may delete the queue of the answers
-_QUEUE_LASTS_MS: Final = 60_000
 
 
 async def warn_of_namesake(broker: Broker, node: str, ready: anyio.Event) -> None:
@@ -41,7 +39,7 @@ async def warn_of_namesake(broker: Broker, node: str, ready: anyio.Event) -> Non
             has_two.set()
 
     try:
-        await broker.declare(QueueSpec(name=queue, expires=_QUEUE_LASTS_MS))
+        await broker.declare(QueueSpec(name=queue, private=True))
         await broker.consume(queue, 0, count)
         await broker.publish(_ping(node, queue))
         with anyio.move_on_after(_WAIT_S):

@@ -265,7 +265,12 @@ class Pool(Openable):
     def _entered(self) -> Crew:
         if self._crew is None or self._loop is None:
             raise PoolClosed("the pool is not entered: use it inside `async with Pool() as pool`")
-        check_loop(self._loop)
+        try:
+            check_loop(self._loop)
+        except PoolError:
+            # A copy of the program has another loop as well, and that is not what is wrong.
+            self._crew.check_process()
+            raise
         return self._crew
 
     def _limit(self, function: Callable[..., object], kwargs: dict[str, Any], name: str, value: Any) -> float | None:
