@@ -193,7 +193,7 @@ MISTYPED = [
     ),
     (
         ["-A", "worker", "-f", "/no/such/folder/log"],
-        "worker_logfile '/no/such/folder/log' cannot be opened: No such file or directory",
+        "worker_logfile '/no/such/folder/log' cannot be opened: there is no folder /no/such/folder",
     ),
     (
         ["-A", "worker", "-c", "0"],

@@ -116,7 +116,7 @@ def test_prints_and_logs_of_a_task(broker_url: str, queue_name: str) -> None:
         ("WARNING", "ForkPoolWorker-1", "no newline"),
     ]
     # one print is one record, of as many lines as it has
-    assert worker.lines[worker.lines.index("at once") - 1].endswith("ForkPoolWorker-1] two lines")
+    assert worker.lines[worker.lines.index("  at once") - 1].endswith("ForkPoolWorker-1] two lines")
 
 
 def test_prints_of_processes_and_threads_of_a_task(broker_url: str, queue_name: str) -> None:

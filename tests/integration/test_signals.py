@@ -45,9 +45,11 @@ def test_signals_that_do_not_stop(broker_url: str, queue_name: str, tmp_path: Pa
         for number, line in LINES.items():
             worker.send(number)
             worker.see(rf"WARNING/MainProcess\] worker: {line}")
-        worker.see(rf"^ForkPoolWorker-1 \(pid \d+\): busy, worker\.hold\[{handle.id}\] for \d+\.\d s, 0 more in hand$")
-        worker.see(r"^Thread MainThread ")
-        worker.see(r"^Task .*:$")
+        worker.see(
+            rf"^  ForkPoolWorker-1 \(pid \d+\): busy, worker\.hold\[{handle.id}\] for \d+\.\d s, 0 more in hand$"
+        )
+        worker.see(r"^  Thread MainThread ")
+        worker.see(r"^  Task .*:$")
         gate.release()
         assert handle.get(PATIENCE) == "ForkPoolWorker-1"
 

@@ -1,7 +1,7 @@
 """The port, as RabbitMQ keeps it. What each call means is said in `brokers.base`; only what is special is said here."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -11,7 +11,7 @@ import anyio
 from hybridpool.brokers.base import Deliver
 from hybridpool.brokers.rabbitmq.connection import Reach
 from hybridpool.brokers.rabbitmq.consume import Subscription
-from hybridpool.brokers.rabbitmq.session import Session
+from hybridpool.brokers.rabbitmq.session import Session, whole
 from hybridpool.brokers.rabbitmq.supervisor import Supervisor
 from hybridpool.brokers.url import parse_all
 from hybridpool.errors import BrokerError, BrokerUnavailable
@@ -81,7 +81,7 @@ class RabbitBroker:
 
         :raises BrokerError: if the broker refuses for another reason than other arguments.
         """
-        await _whole(self._supervisor.wishes.declare(queue))
+        await whole(self._supervisor.wishes.declare(queue))
 
     async def consume(
         self, queue: str, prefetch: int, deliver: Deliver, *, keeps: int | None = None, alone_above: int | None = None
@@ -93,18 +93,18 @@ class RabbitBroker:
         :raises BrokerError: if the queue does not exist or the broker refuses.
         """
         wish = Subscription(queue=queue, prefetch=prefetch, deliver=deliver, keeps=keeps, alone_above=alone_above)
-        await _whole(self._supervisor.wishes.consume(wish))
+        await whole(self._supervisor.wishes.consume(wish))
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming, now and after reconnects."""
-        await _whole(self._supervisor.wishes.cancel(queue))
+        await whole(self._supervisor.wishes.cancel(queue))
 
     async def delete(self, queue: str) -> None:
         """Delete the queue with what is in it, and do not declare or consume it again.
 
         :raises BrokerError: if the broker refuses, because it belongs to another connection or user.
         """
-        await _whole(self._supervisor.wishes.delete(queue))
+        await whole(self._supervisor.wishes.delete(queue))
 
     async def publish(self, message: Outgoing) -> None:
         """Hand a message over and wait for the broker's confirmation.
@@ -143,8 +143,7 @@ class RabbitBroker:
         :raises BrokerError: if the queue does not exist.
         """
         session = self._session()
-        with session.guard(f"depth of {queue}"):
-            return await session.topology.depth(queue)
+        return await whole(session.depth(queue))
 
     def ack(self, delivery: Delivery) -> None:
         """Say that the message is done with; void if its channel is gone."""
@@ -171,20 +170,10 @@ class RabbitBroker:
         :raises BrokerUnavailable: if there is no connection, or it is lost meanwhile.
         """
         session = self._session()
-        await _whole(session.answers_read())
+        await whole(session.answers_read())
 
     def _session(self) -> Session:
         session = self._supervisor.wishes.session
         if session is None:
             raise self._supervisor.unavailable()
         return session
-
-
-async def _whole(step: Coroutine[object, object, None]) -> None:
-    """Let the step run to its end even if the caller is cancelled meanwhile.
-
-    The client library answers a cancelled request by closing the channel, and with it every consumer.
-    """
-    task = asyncio.ensure_future(step)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
-    await asyncio.shield(task)

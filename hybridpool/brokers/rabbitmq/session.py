@@ -1,8 +1,9 @@
 """A pair of connections in use, from their opening until one fails or both are closed; nothing of it outlives it."""
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import anyio
 from aiormq.channel import Channel
@@ -16,6 +17,7 @@ from hybridpool.brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.message import Outgoing
 
+T = TypeVar("T")
 #: bytes; a larger body is written in portions
 _BULKY = 1024 * 1024
 #: times that messages are sent together before each is sent alone
@@ -157,13 +159,24 @@ class Session:
         if self.cause is not None:
             raise BrokerUnavailable(f"publish: {self.cause}")
         if len(message.body) > _BULKY or (message.exchange and not message.broadcast):
-            with self.guard("publish"):
-                return await self.aside.send_apart(message, await self.aside.way(message))
+            return await whole(self._sent_apart(message))
         way = self.publisher.way_at_once(message)
         if way is None:
-            with self.guard("publish"):
-                way = await self.publisher.way(message)
+            way = await whole(self._way(message))
         return self.publisher.send(message, way)
+
+    async def _sent_apart(self, message: Outgoing) -> asyncio.Future[None] | None:
+        with self.guard("publish"):
+            return await self.aside.send_apart(message, await self.aside.way(message))
+
+    async def _way(self, message: Outgoing) -> tuple[str, str]:
+        with self.guard("publish"):
+            return await self.publisher.way(message)
+
+    async def depth(self, queue: str) -> int:
+        """Tell how many messages are ready; see the port."""
+        with self.guard(f"depth of {queue}"):
+            return await self.topology.depth(queue)
 
     def _look(self) -> None:
         """Hear of a connection's end in the same moment, and not when the loop comes to its callbacks."""
@@ -220,6 +233,17 @@ class Session:
 
 def _is_settled(error: BrokerError | None) -> bool:
     return isinstance(error, Bystander) and error.is_settled
+
+
+async def whole(step: Coroutine[object, object, T]) -> T:
+    """Let the step run to its end even if the caller is cancelled meanwhile.
+
+    The client library answers a cancelled request by closing the channel: with it goes every consumer of the channel,
+    or the whole connection, if the broker has not opened that channel yet.
+    """
+    task = asyncio.ensure_future(step)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+    return await asyncio.shield(task)
 
 
 async def _close(*lines: Line) -> None:

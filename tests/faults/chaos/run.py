@@ -28,6 +28,8 @@ SILENCE: Final = 60.0
 WRITTEN: Final = 4.0
 #: lines in which a short traceback has come to its end
 TRACEBACK_LINES: Final = 15
+#: seconds for which all queues must count as empty: RabbitMQ counts what a quorum queue holds anew every five
+COUNTED_WITHIN: Final = 6.0
 #: seconds between looks at what is dear to look at
 SELDOM: Final = 0.1
 
@@ -209,11 +211,16 @@ class _Run:
     async def _until_quiet(self) -> None:
         """Wait until every task has come to an end, or nothing moves any more."""
         estate, held, seen, since = self._estate, 0, (-1, -1), time.monotonic()
+        empty_since: float | None = None
         while time.monotonic() - since < SILENCE:
             # the operator makes room; what waits for that follows
             await in_thread(lambda: estate.take_letters(NARROW))
             held = await in_thread(self._held)
-            if not held:
+            if held:
+                empty_since = None
+            elif empty_since is None:
+                empty_since = time.monotonic()
+            elif time.monotonic() - empty_since > COUNTED_WITHIN:
                 return
             if (now := (len(estate.journal.entries()), held)) != seen:
                 seen, since = now, time.monotonic()
