@@ -18,8 +18,8 @@ from hybridpool.child.descriptors import number_above_standard
 
 #: where the current list starts (32 bits) and how long it is (32 bits), written in one go; 0: there is none
 _WORD: Final = struct.Struct("@Q")
-#: bytes of either half; only pages that are written to take memory
-_HALF_BYTES: Final = 1024 * 1024
+#: bytes of either half: some hundred folders, and less than any sensible limit on the size of files (`ulimit -f`)
+_HALF_BYTES: Final = 64 * 1024
 _SIZE: Final = 2 * _HALF_BYTES
 _FIRST, _SECOND = mmap.PAGESIZE, _HALF_BYTES
 

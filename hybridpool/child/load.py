@@ -5,6 +5,7 @@ The name is ``module:attribute``, ``module.attribute`` or ``module`` alone (then
 
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from hybridpool.child.rules import Rules
-from hybridpool.errors import AppLoadError
+from hybridpool.errors import AppLoadError, HybridpoolError
 
 
 class Program(Protocol):
@@ -114,7 +115,21 @@ def _import(name: str) -> ModuleType:
 
 def failed(name: str, error: BaseException) -> AppLoadError:
     """Put an exception of user code into one line, with the user's part of its traceback as details."""
+    if isinstance(error, HybridpoolError):
+        # It says in one line what is wrong. A traceback would show the source, where a password may stand.
+        return AppLoadError(f"{name!r} failed{_place(error)}: {_short(error)}", "")
     return AppLoadError(f"{name!r} failed: {_short(error)}", _user_traceback(error))
+
+
+def _place(error: BaseException) -> str:
+    """Name the last line of the user's code that an error came through."""
+    library = os.path.dirname(os.path.dirname(__file__)) + os.sep
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith((library, "<frozen", importlib.__file__))
+    ]
+    return f" in {places[-1][0]}, line {places[-1][1]}" if places else ""
 
 
 def _short(error: BaseException) -> str:

@@ -57,10 +57,12 @@ class Signals:
 
     def __exit__(self, *exc_info: object) -> bool:
         loop = asyncio.get_running_loop()
+        # From here on they are ignored: the process ends soon, with the exit code of what it has done.
+        # Between handler and that there is the default.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_ANSWERS, *self._noted])
         for number in _ANSWERS:
             loop.remove_signal_handler(number)
-        # From here to the end of the process they are ignored; between handler and that there is the default.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._noted)
+            signal.signal(number, signal.SIG_IGN)
         for other in self._noted:
             loop.remove_signal_handler(other)
         outlive_signals()
