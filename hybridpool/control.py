@@ -85,7 +85,6 @@ class Control:
         :param stop: stops tasks that are here, by their ids; returns those that are.
         """
         self._stop = stop
-        await self._load()
         await self._broker.declare(self._queue)
         await self._broker.consume(self._queue.name, _PREFETCH, self._take, keeps=control.LARGEST)
         await self._broker.connected(None)
@@ -221,7 +220,8 @@ class Control:
             # It is asked or told again by the next one who starts.
             log.debug("an order was not sent: %s", error)
 
-    async def _load(self) -> None:
+    async def load(self) -> None:
+        """Read what the worker's last life knew; to be awaited before the first delivery, which may be revoked."""
         if self._state is None:
             return
         try:

@@ -179,8 +179,7 @@ class Worker:
                 self._bus.subscribe(lambda fact: self._on_fact(fact, crew.lane, intake))
                 try:
                     async with anyio.create_task_group() as taking:
-                        taking.start_soon(self._consuming.run, intake.take)
-                        taking.start_soon(control.run, partial(stop_messages, crew.lane, grace=_GRACE))
+                        taking.start_soon(self._take, taking, control, crew.lane, intake)
                         taking.start_soon(warn_of_namesake, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
@@ -191,6 +190,12 @@ class Worker:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
                     settler.leave()
+
+    async def _take(self, taking: TaskGroup, control: Control, lane: ProcessLane, intake: Intake) -> None:
+        """Take deliveries and orders, when it is known what is revoked."""
+        await control.load()
+        taking.start_soon(control.run, partial(stop_messages, lane, grace=_GRACE))
+        await self._consuming.run(intake.take)
 
     async def _leave(self, crew: Crew, intake: Intake, settler: Settler) -> Stop:
         """Stop as told: give back what has not begun, then let finish or kill what has."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hybridpool import App
 from hybridpool.errors import TaskRevoked
 from tests.queues import Desk
 from tests.rabbit import Node
-from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
+from tests.workers import PATIENCE, ROOT, Gate, Worker, client_of, gate_in
 
 
 def flagged(worker: Worker, *ids: str) -> None:
@@ -100,6 +101,42 @@ def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: P
         state.write_text("not what it was")
         with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
             worker.see("state file .* cannot be read, and is begun anew")
+
+
+#: a share that does not answer at once: the file is read when the gate says so
+SLOW_SHARE = """
+from hybridpool import control, state_file
+
+control._FILE_TIMEOUT_S = {patience}
+load = state_file.StateFile.load
+
+def load_late(self):
+    with open("{gate}/entered", "w") as entered:
+        entered.write("- 0 load\\n")
+    with open("{gate}/release") as release:
+        release.read(1)
+    return load(self)
+
+state_file.StateFile.load = load_late
+"""
+
+
+def test_a_state_file_that_takes_long_to_read(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
+    """A task that was revoked would run, because its delivery was there before the worker had read its state file."""
+    state, share = tmp_path / "state.json", tmp_path / "share"
+    share.mkdir()
+    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate, Desk(rabbit_node.url) as desk:
+        unwanted = client.send_task("worker.task1", ())
+        state.write_text(json.dumps({unwanted.id: time.time()}))
+        (share / "sitecustomize.py").write_text(SLOW_SHARE.format(gate=gate.path, patience=PATIENCE))
+        env = {"PYTHONPATH": f"{share}{os.pathsep}{ROOT}"}
+        with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}", env=env, ready=0) as worker:
+            gate.entered()
+            worker.see("Connected to")
+            # what would come before the file is read would be on its way now
+            assert {desk.depth(queue_name) for _ in range(200)} == {1}
+            gate.release()
+            worker.see(f"Discarding revoked task: .*{unwanted.id}")
 
 
 def test_what_is_revoked_while_a_worker_stops(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
