@@ -37,6 +37,7 @@ A process that a task forks and that comes back from the task ends there, withou
 import json
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, NoReturn
 
@@ -64,8 +66,8 @@ from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, Ta
 ATTENTION: Final = signal.SIGUSR1
 #: how long an outcome may wait for company, in seconds, and how many may wait
 _WAIT, _CROWD = 0.004, 64
-#: seconds between two calls, one behind the other, after which the process is put in order before the next
-_RESTORE_EVERY_S: Final = 0.004
+#: seconds after which the process is put in order: between two calls, or when no other has come
+_RESTORE_EVERY_S: Final = 0.01
 #: exceptions between two tasks, raised by what a task has left, after which the child gives up
 _MOST_INTERRUPTIONS: Final = 100
 #: characters of a piece of text that certainly fits into a message without a file
@@ -135,6 +137,9 @@ class Child:
         mark.handlers[ATTENTION] = self._handler
         # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
         self._clock = time.perf_counter
+        waiting = select.poll()
+        waiting.register(channel, select.POLLIN)
+        self._wait_for_more = partial(waiting.poll, 1000 * _RESTORE_EVERY_S)
         #: a call has run since the process was put in order; and when that is due between two calls
         self._is_used = True
         self._restore_at = 0.0
@@ -270,15 +275,13 @@ class Child:
                     continue
 
     def _next_message(self, state: ProcessState) -> bool:
-        """Put the process in order if there is time, or it is time, and wait for a message; False at the end."""
-        if self._is_used:
-            if self._clock() < self._restore_at:
-                # More to do has come already: under load it is done every few milliseconds.
-                with suppress(BlockingIOError):
-                    return self._read(socket.MSG_DONTWAIT)
-                state.restore()
-            else:
-                self._restore_all(state)
+        """Wait for a message, and put the process in order when none comes at once; False at the end.
+
+        Under load that is left to `_serve`: waits of a millisecond are as many as calls, and each would cost more than
+        a short call does.
+        """
+        if self._is_used and not self._wait_for_more():
+            self._restore_all(state)
             self._is_used = False
         return self._read()
 
