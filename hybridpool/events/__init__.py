@@ -18,6 +18,7 @@ from hybridpool.events.broker import (
 from hybridpool.events.bus import Bus, Fact, Listener
 from hybridpool.events.children import (
     BirthFailed,
+    ChildDeaf,
     ChildGone,
     ChildReady,
     ChildRetired,
@@ -53,6 +54,7 @@ __all__ = [
     "BrokerConnected",
     "BrokerLost",
     "Bus",
+    "ChildDeaf",
     "ChildGone",
     "ChildReady",
     "ChildRetired",

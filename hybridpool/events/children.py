@@ -42,6 +42,14 @@ POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen
+class ChildDeaf:
+    """A child does not take what it is given, though it has nothing else to do; another one gets it."""
+
+    child: str
+    pid: int
+
+
+@attrs.frozen
 class BirthFailed:
     child: str
     cause: str
@@ -93,6 +101,7 @@ ChildFact = (
     | ChildReady
     | ChildRetired
     | ChildGone
+    | ChildDeaf
     | BirthFailed
     | ZygoteLost
     | DrainTimedOut

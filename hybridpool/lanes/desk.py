@@ -98,7 +98,10 @@ class Desk:
         """A child has nothing in hand any more."""
         self.busy.discard(link)
         link.happens(Happening.DONE)
-        if link.state is State.IDLE:
+        if link.state is State.IDLE and link.is_deaf:
+            # It may be given calls when there is no other, and has them back after a while.
+            self.idle.append(link)
+        elif link.state is State.IDLE:
             # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
             self.idle.appendleft(link)
 

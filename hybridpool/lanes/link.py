@@ -62,6 +62,8 @@ class Link:
     stillborn: str | None = None
     #: it is to be killed
     is_doomed: bool = False
+    #: it has been given a call, and has not begun it: others go before it
+    is_deaf: bool = False
     #: why its word is not relied on any more
     fault: str | None = None
     #: the calls in hand are its last, so its replacement is being made
@@ -140,6 +142,11 @@ class Link:
     def is_going(self) -> bool:
         """It does not count any more: its replacement is being made."""
         return self.on_last or self.leaving is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """It was seen at work on the first of its calls."""
+        return bool(self.in_hand) and self.in_hand[0][0] <= self._begun
 
     def describe(self, now: float) -> str:
         """Say what the child does, in a line."""

@@ -45,7 +45,7 @@ class ProcessLane:
         self._recycles = limits.spares > 0
         self.nursery = Nursery(bus, orders, limits, self._hear, self._buried, clock, self._break_off, self._cannot_give)
         busy: set[Link] = set()
-        self.warden = Warden(busy, self.nursery, self._hear, self._given_back)
+        self.warden = Warden(busy, self.nursery, self._hear, self._given_back, self._take_unread, self._has_free)
         self.desk = Desk(busy, self.nursery, self.warden)
         #: how many children are kept: those that work at once, and the spares
         self.staff = 0
@@ -157,6 +157,8 @@ class ProcessLane:
             self.nursery.changed.ring()
         desk.pace.note(job.task, done.runtime)
         link.tasks += 1
+        if link.is_deaf:
+            link.is_deaf = False
         link.owned = done.owned or link.owned
         if self._recycles and link.state is State.BUSY:
             reason = recycle.verdict(link.limits, tasks=link.tasks, owned=done.owned)
@@ -205,6 +207,20 @@ class ProcessLane:
         if jobs and not link.in_hand:
             self._free(link)
         self.desk.put_back(jobs)
+
+    def _has_free(self) -> bool:
+        return any(not link.is_deaf for link in self.desk.idle) and len(self.desk.busy) <= self.desk.size
+
+    def _take_unread(self, link: Link) -> None:
+        """Take back all that a child has not read: it does nothing, and another one can have it.
+
+        What it has read it may begin at any moment, and stays with it.
+        """
+        jobs = link.take_unread(self.nursery.clock())
+        if jobs and not link.is_deaf:
+            link.is_deaf = True
+            self._bus.emit(events.ChildDeaf(link.name, link.pid))
+        self._given_back(link, jobs)
 
     def _buried(self, link: Link, back: list[Job], lost: list[Job], death: Lost) -> None:
         self.desk.forget(link)

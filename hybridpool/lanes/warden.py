@@ -13,7 +13,7 @@ from hybridpool.lanes.job import Job
 from hybridpool.lanes.link import Link
 from hybridpool.lanes.nursery import Nursery
 from hybridpool.outcome import Cancelled, Outcome, TimedOut
-from hybridpool.policy.deadline import STALL, AtWork, Due, due
+from hybridpool.policy.deadline import STALL, UNREAD, AtWork, Due, due
 
 #: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
 #: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.
@@ -32,17 +32,23 @@ class Warden:
         nursery: Nursery,
         hear: Callable[[Link, Sequence[FromChild]], None],
         give_back: Callable[[Link, Sequence[Job]], None],
+        take_unread: Callable[[Link], None],
+        others_free: Callable[[], bool],
     ) -> None:
         """Watch.
 
         :param busy: the children with calls in hand, as they are at any time.
         :param hear: takes outcomes that a child did not come to send.
         :param give_back: takes calls that were taken back from a child.
+        :param take_unread: takes back from a child what it has not read, with the first of its calls.
+        :param others_free: tells whether there is a child without a call.
         """
         self._busy = busy
         self._nursery = nursery
         self._hear = hear
         self._give_back = give_back
+        self._take_unread = take_unread
+        self._others_free = others_free
         #: whether calls are called back from behind a long one; not when nobody else could run them
         self.recalls = True
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +73,7 @@ class Warden:
                 self._hear(link, unsent)
             if not link.in_hand:
                 continue
-            decided = due(_at_work(link, now))
+            decided = due(_at_work(link, now, others_free=self._others_free()))
             self._act(link, decided, now)
             if decided.look_again_in is not None:
                 self._wake_at(now + decided.look_again_in)
@@ -80,6 +86,10 @@ class Warden:
 
     def _act(self, link: Link, decided: Due, now: float) -> None:
         seq, job = link.in_hand[0]
+        if decided.take_back:
+            self._take_unread(link)
+            if not link.in_hand or link.in_hand[0][0] != seq:
+                return
         if decided.recall and self.recalls:
             link.recalled = True
             self._give_back(link, link.take_unread(now))
@@ -137,12 +147,14 @@ class Warden:
         self.look()
 
 
-def _at_work(link: Link, now: float) -> AtWork:
+def _at_work(link: Link, now: float, *, others_free: bool) -> AtWork:
     job = link.in_hand[0][1]
     return AtWork(
         age=now - link.head_since,
         still_for=now - link.still_since,
         behind=len(link.in_hand) - 1,
+        unread=not link.has_begun,
+        others_free=others_free,
         recalled=link.recalled,
         soft=job.soft_limit,
         softened=link.softened,
@@ -162,6 +174,8 @@ def _nearest(link: Link) -> float | None:
         return None
     job = link.in_hand[0][1]
     moments: list[float] = []
+    if not link.has_begun:
+        moments.append(link.still_since + UNREAD)
     if len(link.in_hand) > 1 and not link.recalled:
         moments.append(link.still_since + STALL)
     if job.soft_limit is not None and not link.softened and not link.stopped:

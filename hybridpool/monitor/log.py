@@ -205,6 +205,8 @@ def _child_line(fact: events.Fact) -> None:
         case events.ChildGone(child, pid, cause, expected):
             level = ERROR if not expected else DEBUG if cause in ("exit code 0", POOL_ENDED) else WARNING
             _say(level, "Process %r pid:%d exited with %r", child, pid, cause)
+        case events.ChildDeaf(child, pid):
+            _say(WARNING, "%s (pid %d) does not take its calls: was it stopped? Others get them first", child, pid)
         case events.BirthFailed(_, cause, retry_in):
             _say(ERROR, "Children fail early: %s; the next one is tried in %.1f s", Whole(cause), retry_in)
         case events.ZygoteLost(cause):

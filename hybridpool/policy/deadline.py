@@ -10,6 +10,9 @@ import attrs
 
 #: seconds at one call after which those behind it, which was taken for short, are called back
 STALL: Final = 0.005
+#: seconds after which a call that its child has not begun is given to another one that is free. A child that has
+#: nothing else to do begins within microseconds; one that does not was stopped, say by a debugger
+UNREAD: Final = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +24,10 @@ class AtWork:
     still_for: float
     #: calls behind it in the same channel
     behind: int
+    #: its child has not begun it
+    unread: bool
+    #: another child has nothing to do
+    others_free: bool
     recalled: bool
     #: seconds, None: no limit
     soft: float | None
@@ -39,6 +46,8 @@ class Due:
     """What to do now, and in how many seconds to look again (None: not for this call)."""
 
     recall: bool = False
+    #: take back whatever the child has not read, with the first call
+    take_back: bool = False
     #: raise `SoftTimeLimitExceeded` in it
     soften: bool = False
     #: raise `TaskCancelled` in it
@@ -55,6 +64,9 @@ def due(call: AtWork) -> Due:
         recall = call.still_for >= STALL
         if not recall:
             moments.append(STALL - call.still_for)
+    take_back = call.unread and call.others_free and call.still_for >= UNREAD
+    if call.unread and not take_back:
+        moments.append(UNREAD - call.still_for if call.still_for < UNREAD else UNREAD)
     stop = call.cancelled_for is not None and not call.stopped
     soften = False
     if call.soft is not None and not call.softened and not call.stopped:
@@ -68,4 +80,11 @@ def due(call: AtWork) -> Due:
         kill = kill or call.cancelled_for >= call.grace
         moments.append(call.grace - call.cancelled_for)
     later = [moment for moment in moments if moment > 0]
-    return Due(recall=recall, soften=soften, stop=stop, kill=kill, look_again_in=min(later, default=None))
+    return Due(
+        recall=recall,
+        take_back=take_back,
+        soften=soften,
+        stop=stop,
+        kill=kill,
+        look_again_in=min(later, default=None),
+    )

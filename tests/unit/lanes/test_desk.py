@@ -19,7 +19,7 @@ def test_an_early_acknowledged_call_lies_alone() -> None:
     """A killed worker would lose every call in a channel that was acknowledged before it began."""
     nursery = Nursery(Bus(), ChildOrders(0, "", False, 0), RecycleLimits(), lambda *_: None, lambda *_: None)
     busy: set[Link] = set()
-    desk = Desk(busy, nursery, Warden(busy, nursery, lambda *_: None, lambda *_: None))
+    desk = Desk(busy, nursery, Warden(busy, nursery, lambda *_: None, lambda *_: None, lambda _: None, lambda: True))
     desk.pace.note("brief", 0.00001)
     depths = [desk._depth(job(is_alone=alone)) for alone in (True, False)]  # pyright: ignore[reportPrivateUsage]
     assert depths[0] == 1 < depths[1]

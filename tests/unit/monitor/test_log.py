@@ -97,6 +97,11 @@ LINES: list[tuple[Fact, int, str]] = [
         INFO,
         "Task proj.add[2b1c] was delivered again: it is still at work here, and not begun again",
     ),
+    (
+        events.ChildDeaf("ForkPoolWorker-3", 7),
+        WARNING,
+        "ForkPoolWorker-3 (pid 7) does not take its calls: was it stopped? Others get them first",
+    ),
     (events.BrokerConnected("amqp://guest:**@h//"), INFO, "Connected to amqp://guest:**@h//"),
     (
         events.BrokerLost("amqp://guest:**@h//", "refused", 2.0),

@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.deadline import STALL, AtWork, Due, due
+from hybridpool.policy.deadline import STALL, UNREAD, AtWork, Due, due
 
 #: what floats lose by adding up
 BLINK = 1e-9
@@ -21,6 +21,8 @@ def calls(draw: st.DrawFn) -> AtWork:
         age=age,
         still_for=draw(st.floats(0.0, age)),
         behind=draw(st.integers(0, 3)),
+        unread=draw(st.booleans()),
+        others_free=draw(st.booleans()),
         recalled=draw(st.booleans()),
         soft=draw(st.none() | spans),
         softened=draw(st.booleans()),
@@ -37,6 +39,8 @@ def call(**changes: Any) -> AtWork:
         age=1.0,
         still_for=1.0,
         behind=0,
+        unread=False,
+        others_free=False,
         recalled=False,
         soft=None,
         softened=False,
@@ -55,6 +59,8 @@ def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
         age=at_work.age + seconds,
         still_for=at_work.still_for + seconds,
         recalled=at_work.recalled or decided.recall,
+        # it goes to another child, which begins it
+        unread=at_work.unread and not decided.take_back,
         softened=at_work.softened or decided.soften,
         stopped=at_work.stopped or decided.stop,
         # a child is killed once
@@ -65,7 +71,7 @@ def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
 
 def is_anything_due(decided: Due) -> bool:
     """Tell whether something is to be done now."""
-    return decided.recall or decided.soften or decided.stop or decided.kill
+    return decided.recall or decided.take_back or decided.soften or decided.stop or decided.kill
 
 
 def test_nothing_is_due_without_limits() -> None:
@@ -78,6 +84,14 @@ def test_what_waits_behind_is_called_back_once() -> None:
     assert due(call(still_for=0.0, behind=2)) == Due(look_again_in=STALL)
     assert due(call(still_for=STALL, behind=2)) == Due(recall=True)
     assert due(call(still_for=60.0, behind=2, recalled=True)) == Due()
+
+
+def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
+    """A call would wait for a child that was stopped while another is free, or be moved to and fro among busy ones."""
+    assert due(call(still_for=0.0, unread=True, others_free=True)) == Due(look_again_in=UNREAD)
+    assert due(call(still_for=UNREAD, unread=True, others_free=True)) == Due(take_back=True)
+    assert due(call(still_for=UNREAD, unread=True)) == Due(look_again_in=UNREAD), "another may be free then"
+    assert due(call(still_for=60.0, others_free=True)) == Due(), "it is at work"
 
 
 def test_soft_then_hard() -> None:
@@ -109,6 +123,8 @@ def test_nothing_falls_due_unannounced(at_work: AtWork, part: float) -> None:
 @given(at_work=calls())
 def test_what_is_announced_falls_due(at_work: AtWork) -> None:
     """The pool would wake for nothing, time after time."""
+    # as long as none is free it is looked at again every second
+    at_work = attrs.evolve(at_work, others_free=True)
     decided = due(at_work)
     looks = 0
     while decided.look_again_in is not None:
@@ -116,7 +132,7 @@ def test_what_is_announced_falls_due(at_work: AtWork) -> None:
         at_work = after(at_work, decided, decided.look_again_in + BLINK)
         decided = due(at_work)
         looks += 1
-        assert looks <= 4, "stall, soft, hard and grace are all there is"
+        assert looks <= 5, "stall, unread, soft, hard and grace are all there is"
 
 
 @given(at_work=calls())
