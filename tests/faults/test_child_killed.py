@@ -16,7 +16,6 @@ from tests.faults.apps import BORN, FATE, FATES
 from tests.faults.helpers import (
     APP,
     Call,
-    deliveries,
     finished,
     numbers,
     pid_of,
