@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from hybridpool.child import context, guard, payload
 from hybridpool.child.frames import Fork, Ready, Stillborn
-from hybridpool.child.load import Program
 from hybridpool.child.loop import Child
 from hybridpool.child.memory import Gauge
+from hybridpool.child.program import Program
 from hybridpool.child.slate import Slate
 from hybridpool.child.voice import Voice
 from hybridpool.child.words import plain

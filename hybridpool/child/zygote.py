@@ -25,8 +25,8 @@ from hybridpool.child import birth, frames, functions, guard, load, wire
 from hybridpool.child.descriptors import open_standard_descriptors
 from hybridpool.child.folders import SharedFolders
 from hybridpool.child.frames import Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
-from hybridpool.child.load import Program
 from hybridpool.child.loop import ATTENTION
+from hybridpool.child.program import Program
 from hybridpool.child.words import plain
 from hybridpool.errors import AppLoadError, HybridpoolError
 

@@ -1,65 +1,24 @@
 """`Task`: what @app.task makes. It stays the function it was, and can be called from afar, typed."""
 
-import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import attrs
 
 from hybridpool.child.rules import DEFAULT, Rules
+from hybridpool.client.call_options import CallArguments, CallOptions
+from hybridpool.client.checks import Signature
 from hybridpool.task import TaskOptions
 
 if TYPE_CHECKING:
-    from hybridpool.client.checks import Signature
     from hybridpool.client.handle import Handle, SyncHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@attrs.frozen(kw_only=True)
-class CallOptions:
-    """How one call is sent; None: as the task or the app says."""
-
-    queue: str | None = None
-    #: seconds after which it must not be started any more, or the moment
-    expires: float | dt.datetime | None = None
-    #: seconds from now before which it must not be started, or the moment
-    countdown: float | None = None
-    eta: dt.datetime | None = None
-    #: 0–255, for queues declared with x-max-priority
-    priority: int | None = None
-    ignore_result: bool | None = None
-    #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
-    time_limit: float | None = None
-    soft_time_limit: float | None = None
-    #: the task's id; None: a new one
-    task_id: str | None = None
-    #: further AMQP headers
-    headers: Mapping[str, object] = attrs.field(factory=dict)
-    #: False: do not wait until the broker has it; the call may be lost. One whose result is kept is always confirmed
-    confirm: bool | None = None
-
-
-class CallArguments(TypedDict, total=False):
-    """As `CallOptions`, for whoever checks types."""
-
-    queue: str | None
-    expires: float | dt.datetime | None
-    countdown: float | None
-    eta: dt.datetime | None
-    priority: int | None
-    ignore_result: bool | None
-    time_limit: float | None
-    soft_time_limit: float | None
-    task_id: str | None
-    headers: Mapping[str, object]
-    confirm: bool | None
-
-
 _DEFAULT = CallOptions()
-CALL_OPTIONS = tuple(field.name for field in attrs.fields(CallOptions))
 
 
 class Sends(Protocol):
@@ -97,10 +56,8 @@ class Task(Generic[P, R]):
         return self.declared.name
 
     @functools.cached_property
-    def signature(self) -> "Signature":
+    def signature(self) -> Signature:
         """What arguments it takes."""
-        from hybridpool.client.checks import Signature
-
         return Signature(self.function, bind=self.rules.bind)
 
     def __reduce__(self) -> str:

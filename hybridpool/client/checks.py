@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from hybridpool.client.calls import CALL_OPTIONS, CallOptions
+from hybridpool.client.call_options import CALL_OPTIONS, CallOptions
 from hybridpool.config import celery_names
 from hybridpool.config.nearest import hint
 from hybridpool.errors import CannotSend

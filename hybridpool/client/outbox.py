@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool.child.context import Running, current_sender
-from hybridpool.client.calls import CallOptions, Task
+from hybridpool.client.call_options import CallOptions
+from hybridpool.client.calls import Task
 from hybridpool.client.checks import check_arguments, check_target, read_call_options
 from hybridpool.config import Conf, Settings, environment_layer, resolve
 from hybridpool.errors import CannotSend, HybridpoolError

@@ -18,7 +18,7 @@ import pytest
 
 from hybridpool import errors
 from hybridpool.cli.main import cli
-from hybridpool.client.calls import CALL_OPTIONS
+from hybridpool.client.call_options import CALL_OPTIONS
 from hybridpool.config import APP_VARIABLE, KINDS, SETTINGS
 from hybridpool.policy.lifecycle import TABLE, State
 from hybridpool.protocol import dead

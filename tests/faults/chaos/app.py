@@ -134,7 +134,7 @@ def _send(name: str) -> None:
         write(name, SENT)
         try:
             number.options(task_id=name, ignore_result=True).delay()
-        except (BrokerError, RuntimeError):
+        except BrokerError:
             time.sleep(NOISE_GAP)
         else:
             return

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hybridpool.client.calls import CALL_OPTIONS, CallArguments, Task
+from hybridpool.client.call_options import CALL_OPTIONS, CallArguments
+from hybridpool.client.calls import Task
 from hybridpool.client.handle import Handle, SyncHandle
 from hybridpool.task import TaskOptions
 

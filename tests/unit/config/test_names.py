@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybridpool.cli.main import cli
 from hybridpool.client.arguments import TaskArguments
-from hybridpool.client.calls import CALL_OPTIONS
+from hybridpool.client.call_options import CALL_OPTIONS
 from hybridpool.config import SETTINGS, celery_names, masked, names, nearest, node_name
 from hybridpool.config.names import module_name, node_pattern, queue_name
 from hybridpool.config.units import BadValue
