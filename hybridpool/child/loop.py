@@ -37,7 +37,6 @@ A process that a task forks and that comes back from the task ends there, withou
 import json
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -47,6 +46,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+
+# Here and now: an app may replace it.
+from select import POLLIN, poll
 from threading import get_ident
 from typing import Any, Final, NoReturn
 
@@ -137,8 +139,8 @@ class Child:
         mark.handlers[ATTENTION] = self._handler
         # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
         self._clock = time.perf_counter
-        waiting = select.poll()
-        waiting.register(channel, select.POLLIN)
+        waiting = poll()
+        waiting.register(channel, POLLIN)
         self._wait_for_more = partial(waiting.poll, 1000 * _RESTORE_EVERY_S)
         #: a call has run since the process was put in order; and when that is due between two calls
         self._is_used = True
