@@ -56,11 +56,15 @@ class Loose:
         self._is_running = True
         self._at_rest.clear()
         try:
-            while self._line:
-                await self._send_some()
+            while True:
+                # Before looking: what a thread appends after the look finds this, and has `run` called again. Set only
+                # after sending, it would stay when a thread is held up between its two steps, and nothing be sent again:
+                #     thread: appends B          loop: sends A and B, finds the line empty, ends
+                #     thread: sets `_is_due`     loop: called again, finds the line empty, ends
+                self._is_due = False
                 if not self._line:
-                    self._is_due = False
-                    # whatever was put before that was seen by nobody: look again
+                    break
+                await self._send_some()
         finally:
             self._is_running = False
             self._at_rest.set()

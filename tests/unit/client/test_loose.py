@@ -1,7 +1,8 @@
 """Calls for which nobody waits."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -86,6 +87,41 @@ def test_of_several_threads(portal: Portal) -> None:
         thread.join()
     portal.call(line.finish)
     assert sorted(map(int, way.sent)) == list(range(6000))
+
+
+class HeldUp(deque[Outgoing]):
+    """A line in which a thread that has appended is held up."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    def append(self, message: Outgoing) -> None:
+        """Append, and let something happen before the caller goes on."""
+        super().append(message)
+        self.meanwhile()
+
+
+def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
+    """What is put later is sent, though the loop has sent everything before the thread could say that there is something."""
+    way = Way()
+    line = Loose(portal, way.send, PATIENCE)
+
+    def open_and_finish() -> None:
+        way.is_open.set()
+        portal.call(line.finish)
+
+    held_up = HeldUp(lambda: None)
+    line._line = held_up  # pyright: ignore[reportPrivateUsage]
+    way.is_open.clear()
+    line.put(message(0))
+    held_up.meanwhile = open_and_finish
+    line.put(message(1))
+    held_up.meanwhile = lambda: None
+    # whatever the second call of `put` has had scheduled is done
+    portal.call(line.finish)
+    line.put(message(2))
+    assert wait_for(lambda: len(way.sent) == 3, PATIENCE)
 
 
 def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
