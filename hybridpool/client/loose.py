@@ -57,8 +57,8 @@ class Loose:
         self._at_rest.clear()
         try:
             while True:
-                # Before looking: what a thread appends after the look finds this, and has `run` called again. Set only
-                # after sending, it would stay when a thread is held up between its two steps, and nothing be sent again:
+                # Before looking: a thread that appends after the look finds this, and has `run` called again. If it were
+                # set after sending, it could stay for ever when a thread is held up between its two steps:
                 #     thread: appends B          loop: sends A and B, finds the line empty, ends
                 #     thread: sets `_is_due`     loop: called again, finds the line empty, ends
                 self._is_due = False

@@ -103,7 +103,7 @@ class HeldUp(deque[Outgoing]):
 
 
 def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
-    """What is put later is sent, though the loop has sent everything before the thread could say that there is something."""
+    """What is put later is sent, though the loop has sent everything before the thread could announce its message."""
     way = Way()
     line = Loose(portal, way.send, PATIENCE)
 
