@@ -57,7 +57,7 @@ class Loose:
         self._at_rest.clear()
         try:
             while True:
-                # Before looking: a thread that appends after the look finds this, and has `run` called again. If it were
+                # Before looking: a thread that appends after the look finds this, and has `run` called again. Were it
                 # set after sending, it could stay for ever when a thread is held up between its two steps:
                 #     thread: appends B          loop: sends A and B, finds the line empty, ends
                 #     thread: sets `_is_due`     loop: called again, finds the line empty, ends
