@@ -14,15 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 import uvloop
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.apt_install import ServerAbsent
 from tests.guards import blocking_watch, our_processes, tell, watched_fds
 from tests.postgres import Postgres
 from tests.rabbit import MARK, Node, wait_for
 
-# A test has a deadline, each of its examples has none: a busy machine is no fault of the code
-settings.register_profile("house", deadline=None)
+# A test has a deadline, each of its examples has none, and none is made too slowly: a busy machine is no fault of the
+# code
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
 HERE = Path(__file__).parent

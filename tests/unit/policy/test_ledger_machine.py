@@ -57,5 +57,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.is_waiting == (self.wanted.keys() != self.heard.keys())
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestLedger = LedgerMachine.TestCase

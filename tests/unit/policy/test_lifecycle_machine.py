@@ -76,5 +76,5 @@ class LifeMachine(RuleBasedStateMachine):
         assert self.state is State.GONE
 
 
-LifeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+LifeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestLife = LifeMachine.TestCase

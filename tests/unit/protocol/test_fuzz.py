@@ -8,7 +8,7 @@ from contextlib import suppress
 import anyio
 import attrs
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybridpool import events
@@ -39,7 +39,6 @@ DEEP = 100_000
 #: of the loop; more than settling takes
 TURNS = 20
 #: a busy machine is no error
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 #: how a message that is not run shows itself, one each
 REFUSALS = (events.TaskRefused, events.TaskExpired, events.TaskPostponed)
 
@@ -124,7 +123,7 @@ def delivery(given_headers: Mapping[str, object], body: bytes = b"", content_typ
 
 
 @given(headers, bodies, st.just(JSON) | st.sampled_from([None, "", "text/plain"]))
-@settings(CALM, max_examples=200)
+@settings(max_examples=200)
 def test_head_and_admission(found: Mapping[str, object], body: bytes, content_type: str | None) -> None:
     """A strange message would end the worker that reads it, and after that the next one."""
     came = delivery(found, body, content_type)
@@ -137,7 +136,7 @@ def test_head_and_admission(found: Mapping[str, object], body: bytes, content_ty
 
 
 @given(st.lists(st.tuples(headers, bodies, st.sampled_from([JSON, "text/plain"])), min_size=1, max_size=4))
-@settings(CALM, max_examples=60)
+@settings(max_examples=60)
 def test_intake_settles_once(found: list[tuple[dict[str, object], bytes, str]]) -> None:
     """A strange message would be settled twice, which ends the connection, or never, and so fill the prefetch."""
     anyio.run(
@@ -181,7 +180,6 @@ async def taken_in(messages: list[Outgoing]) -> None:
 
 
 @given(headers, deliveries, st.integers(0, 2**63), st.none() | st.integers(), st.text(max_size=300), st.floats(0, 1e9))
-@CALM
 def test_written_again(
     found: dict[str, object], came: Delivery, times: int, exitcode: int | None, cause: str, wait: float
 ) -> None:
@@ -203,7 +201,6 @@ def test_written_again(
 
 
 @given(st.dictionaries(st.text(max_size=10), tame, max_size=5))
-@CALM
 def test_tame_headers_go_out(found: dict[str, object]) -> None:
     """A message of an ordinary client could not be sent on."""
     assert written(dead.later(delivery(found), 0))
@@ -253,7 +250,6 @@ def test_no_count(header: str, count: int) -> None:
 @example(b"[[" + b"9" * 5000 + b"],{},{}]", JSON)
 @example(b"[[],{},{}]".decode().encode("utf-16"), JSON)
 @example(b'[[],{"\\ud800":1},{}]', JSON)
-@CALM
 def test_payload(body: bytes, content_type: str) -> None:
     """A body would end the child that opens it."""
     call = frames.Call(seq=1, task=TASK, id="i", content_type=content_type, body=body)
@@ -275,7 +271,6 @@ orders = bodies | st.fixed_dictionaries(
 
 
 @given(orders)
-@CALM
 def test_order(body: bytes) -> None:
     """A strange order would end a worker: all of them, since orders go to all."""
     try:
@@ -285,7 +280,6 @@ def test_order(body: bytes) -> None:
 
 
 @given(bodies)
-@CALM
 def test_answer(body: bytes) -> None:
     """A strange answer would end whoever waits for another one."""
     assert isinstance(reply.is_final(body), bool)
