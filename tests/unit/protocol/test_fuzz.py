@@ -38,7 +38,6 @@ SETTINGS = resolve([init_layer({"worker_concurrency": 1, "worker_max_message_siz
 DEEP = 100_000
 #: of the loop; more than settling takes
 TURNS = 20
-#: a busy machine is no error
 #: how a message that is not run shows itself, one each
 REFUSALS = (events.TaskRefused, events.TaskExpired, events.TaskPostponed)
 
