@@ -11,11 +11,11 @@ The house, from the top; each room imports only rooms below it:
     control, state_file       orders to a worker: what is revoked, and the file that keeps it
     namesake                  whether another worker has this one's name
     app, client, pool         what programs use: tasks and sending; children without a broker
-    supervisors    small async loops that act: staff, autoscaler, zygote
+    supervisors    small async loops that act: headcount, autoscaler, zygote
     lanes, brokers, results   where calls run; where messages come from; where results go
     protocol       Celery's formats
     policy         pure decisions
-    events         facts, and the bus on which they are heard
+    events         observed, and the bus on which they are heard
     message, task, outcome    the words
     config         settings
     daemon_threads blocking work that may hang without holding the end
@@ -26,9 +26,9 @@ The house, from the top; each room imports only rooms below it:
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hybridpool.app import App
-    from hybridpool.child.context import current_task, resource
-    from hybridpool.pool import Pool
+    from hybridpool._app import App
+    from hybridpool._pool import Pool
+    from hybridpool._task_context import current_task, resource
 
 __version__ = "0.1.0"
 __all__ = ["App", "Pool", "__version__", "current_task", "resource"]
@@ -38,19 +38,19 @@ def __getattr__(name: str) -> object:
     # The zygote and its children import this package too, and need none of what is public here until the app asks.
     match name:
         case "App":
-            from hybridpool.app import App
+            from hybridpool._app import App
 
             return App
         case "current_task":
-            from hybridpool.child.context import current_task
+            from hybridpool._task_context import current_task
 
             return current_task
         case "Pool":
-            from hybridpool.pool import Pool
+            from hybridpool._pool import Pool
 
             return Pool
         case "resource":
-            from hybridpool.child.context import resource
+            from hybridpool._task_context import resource
 
             return resource
         case _:

@@ -2,7 +2,7 @@
 
 import sys
 
-from hybridpool.cli import main
+from hybridpool._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ HybridpoolError
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
 │   ├── ChildLost         a child died while it ran the call
-│   ├── ChildBirthFailed  children die or hang before they are ready, again and again
+│   ├── ChildStartFailed  children die or hang before they are ready, again and again
 │   └── PoolClosed        the pool is shutting down or gone
 ├── BrokerError           the broker cannot be reached, refused us, or did not confirm
 │   ├── BrokerUnavailable no connection within the time allowed, or nothing is taken for now: trying again may help
@@ -132,7 +132,7 @@ class ChildLost(PoolError):
         self.peak = peak
 
 
-class ChildBirthFailed(PoolError):
+class ChildStartFailed(PoolError):
     """Children keep dying or hanging before they are ready; the last cause is in the message."""
 
 

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Mark what this run starts by exec, so that strays are found even when their parent is gone."""
+    """Mark what this run starts by exec, so that orphans are found even when their parent is gone."""
     config.stash[SHARED_PIDS] = set()
     os.environ[MARK] = uuid.uuid4().hex
     # setproctitle writes its title over the environment that /proc shows, and with it over the mark. The price is a
@@ -113,11 +113,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.collect()
     if wait_for(clean, GRACE):
         return
-    strays = our_processes(shared) - processes
-    told = [f"process {tell(stray)}" for stray in strays] + [f"fd {fd}" for fd in watched_fds() - fds]
-    for stray in strays:
-        stray.kill()
-    psutil.wait_procs(strays, timeout=GRACE)
+    orphans = our_processes(shared) - processes
+    told = [f"process {tell(orphan)}" for orphan in orphans] + [f"fd {fd}" for fd in watched_fds() - fds]
+    for orphan in orphans:
+        orphan.kill()
+    psutil.wait_procs(orphans, timeout=GRACE)
     pytest.fail("left behind: " + "; ".join(told))
 
 

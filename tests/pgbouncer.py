@@ -42,7 +42,7 @@ def pgbouncer(server: Postgres, database: Database) -> Generator[str]:
             dsn = f"host={base} port={port} user={USER} password={server.password} dbname={database.name}"
             ready = wait_for(lambda: answers(dsn) or process.poll() is not None, BOOT_LIMIT)
             if not ready or process.poll() is not None:
-                raise RuntimeError(f"pgbouncer did not become ready: {servant.last_words(base)}")
+                raise RuntimeError(f"pgbouncer did not become ready: {servant.drain_outcomes(base)}")
             yield dsn
         finally:
             process.kill()

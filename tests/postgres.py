@@ -62,7 +62,7 @@ class Postgres:
         self._process = servant.start([self._bin / "postgres", "-D", self.base / "data"], self.base)
         ready = wait_for(lambda: self._answers() or not self.is_running(), BOOT_LIMIT)
         if not (ready and self.is_running()):
-            raise RuntimeError(f"PostgreSQL did not become ready: {servant.last_words(self.base)}")
+            raise RuntimeError(f"PostgreSQL did not become ready: {servant.drain_outcomes(self.base)}")
         return self
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -107,7 +107,7 @@ class Postgres:
         )
         try:
             if self._process.wait(BOOT_LIMIT):
-                raise RuntimeError(f"initdb failed: {servant.last_words(self.base)}")
+                raise RuntimeError(f"initdb failed: {servant.drain_outcomes(self.base)}")
         except BaseException:
             self.destroy()
             raise

@@ -16,7 +16,7 @@ import anyio
 CHUNK = 65536
 
 
-class Link:
+class ChildHandle:
     """One connection through the proxy."""
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
@@ -31,20 +31,20 @@ class Link:
 
 
 #: told the connection, whether the bytes are on their way to the broker, and the bytes; returns those that go on
-Sieve = Callable[[Link, bool, bytes], bytes]
+Sieve = Callable[[ChildHandle, bool, bytes], bytes]
 
 
 class Proxy:
     """Listens on a port of its own while it is entered."""
 
-    def __init__(self, target: int, sieve: Sieve = lambda link, outward, data: data) -> None:
+    def __init__(self, target: int, sieve: Sieve = lambda child, outward, data: data) -> None:
         """:param target: the port of 127.0.0.1 that it leads to."""
         self.port = 0
         self._sieve = sieve
         #: seconds that each packet takes, either way
         self.delay = 0.0
         #: in the order in which they came, also those that are over
-        self.links: list[Link] = []
+        self.children: list[ChildHandle] = []
         self._target = target
         self._is_stalled = False
         self._server: asyncio.Server | None = None
@@ -68,8 +68,8 @@ class Proxy:
     def stall(self) -> None:
         """From now on the packets of every connection vanish, and those of new ones until `resume`."""
         self._is_stalled = True
-        for link in self.links:
-            link.is_dead = True
+        for child in self.children:
+            child.is_dead = True
 
     def resume(self) -> None:
         """Let new connections through; those that were stalled stay dead."""
@@ -77,8 +77,8 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection."""
-        for link in self.links:
-            link.cut()
+        for child in self.children:
+            child.cut()
 
     def refuse(self) -> None:
         """Take no more connections, for good."""
@@ -91,38 +91,38 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         far_in, far_out = await asyncio.open_connection("127.0.0.1", self._target)
-        link = Link(near_out, far_out)
-        link.is_dead = self._is_stalled
-        self.links.append(link)
+        child = ChildHandle(near_out, far_out)
+        child.is_dead = self._is_stalled
+        self.children.append(child)
         # asyncio's server prints a traceback for a cancelled connection: the way in which ours end at the latest
         with suppress(asyncio.CancelledError):
-            await self._connect(link, near_in, far_in)
+            await self._connect(child, near_in, far_in)
 
-    async def _connect(self, link: Link, near_in: asyncio.StreamReader, far_in: asyncio.StreamReader) -> None:
-        near_out, far_out = link.ends
+    async def _connect(self, child: ChildHandle, near_in: asyncio.StreamReader, far_in: asyncio.StreamReader) -> None:
+        near_out, far_out = child.ends
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._carry, link, near_in, far_out, True)
-                group.start_soon(self._carry, link, far_in, near_out, False)
+                group.start_soon(self._carry, child, near_in, far_out, True)
+                group.start_soon(self._carry, child, far_in, near_out, False)
         except* (OSError, RuntimeError):
             pass  # an end is gone; uvloop says the latter
         finally:
-            link.cut()
+            child.cut()
 
     async def _carry(
-        self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, outward: bool
+        self, child: ChildHandle, source: asyncio.StreamReader, target: asyncio.StreamWriter, outward: bool
     ) -> None:
         try:
             while data := await source.read(CHUNK):
                 if self.delay:
                     await anyio.sleep(self.delay)
-                if not link.is_dead and (kept := self._sieve(link, outward, data)):
+                if not child.is_dead and (kept := self._sieve(child, outward, data)):
                     target.write(kept)
                     await target.drain()
         except OSError:
-            if not link.is_dead:
+            if not child.is_dead:
                 raise
-        if link.is_dead:
+        if child.is_dead:
             # nor does the other end hear that this one is gone
             await anyio.sleep_forever()
         target.write_eof()

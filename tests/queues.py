@@ -24,7 +24,7 @@ class Message:
     redelivered: bool
 
 
-class Desk:
+class BrokerConsole:
     """A connection for one test."""
 
     def __init__(self, broker: str) -> None:

@@ -22,7 +22,7 @@ from tests.rabbit_install import find_server
 
 #: below the ephemeral range, or an outgoing connection could take a port between our look and the node's bind
 PORTS = range(20000, 30000)
-#: set in the environment of all that tests start, so that strays are known (see conftest); nodes go without it
+#: set in the environment of all that tests start, so that orphans are known (see conftest); nodes go without it
 MARK = "HPTEST_RUN"
 #: seconds
 BOOT_LIMIT = 120.0
@@ -276,17 +276,17 @@ def free_ports(count: int) -> list[int]:
 def speaks_amqp(port: int) -> bool:
     """Tell whether a broker answers the AMQP header with a method frame; an open port alone says too little."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
-            link.sendall(b"AMQP\x00\x00\x09\x01")
-            return link.recv(1) == b"\x01"
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as child:
+            child.sendall(b"AMQP\x00\x00\x09\x01")
+            return child.recv(1) == b"\x01"
     except OSError:
         return False
 
 
 def is_open(port: int) -> bool:
     """Tell whether somebody listens."""
-    with socket.socket() as link:
-        return link.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as child:
+        return child.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(true: Callable[[], bool], limit: float) -> bool:

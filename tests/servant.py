@@ -31,7 +31,7 @@ def give_away(path: Path) -> None:
 def start(words: Sequence[str | Path], folder: Path) -> subprocess.Popen[bytes]:
     """Start a program in a folder, with its output in the file ``log`` there."""
     servant = account()
-    # without the mark of strays, and without whatever points the user's own clients to the user's own server
+    # without the mark of orphans, and without whatever points the user's own clients to the user's own server
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PG", MARK))}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
@@ -49,7 +49,7 @@ def start(words: Sequence[str | Path], folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def last_words(folder: Path) -> str:
+def drain_outcomes(folder: Path) -> str:
     """Return the end of the log."""
     return (folder / "log").read_text(errors="replace")[-1000:].strip()
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the words of the house: heads, deliveries, outcomes, terms, loads, staff views."""
+"""Hypothesis strategies for the words of the house: heads, deliveries, outcomes, terms, loads, headcount views."""
 
 import datetime as dt
 import uuid
@@ -6,12 +6,12 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from hybridpool.child.codec import JSON, PICKLE, encode
-from hybridpool.message import Delivery, Head
-from hybridpool.outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
-from hybridpool.policy.autoscale import ScaleLimits
-from hybridpool.policy.settlement import Terms
-from hybridpool.policy.staff import StaffView
+from hybridpool._ipc.codec import JSON, PICKLE, encode
+from hybridpool._message import Delivery, Head
+from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool._policy.autoscale import ScaleLimits
+from hybridpool._policy.reconcile import LaneView
+from hybridpool._policy.settlement import DeliveryOptions
 
 #: a fixed "now" for what needs one
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -73,7 +73,9 @@ timed_out = st.builds(TimedOut, limit=limits, child=names)
 cancelled = st.builds(Cancelled, child=names)
 outcomes: st.SearchStrategy[Outcome] = returned | raised | refused | lost | timed_out | cancelled
 
-terms = st.builds(Terms, wants_result=st.booleans(), acks_late=st.booleans(), max_deliveries=st.integers(1, 5))
+terms = st.builds(
+    DeliveryOptions, wants_result=st.booleans(), acks_late=st.booleans(), max_deliveries=st.integers(1, 5)
+)
 
 loads = st.integers(0, 30)
 
@@ -86,21 +88,21 @@ def scale_limits(draw: st.DrawFn) -> ScaleLimits:
 
 
 @st.composite
-def staff_views(draw: st.DrawFn) -> StaffView:
-    """Return a staff at any moment of its life."""
+def lane_views(draw: st.DrawFn) -> LaneView:
+    """Return a headcount at any moment of its life."""
     now = draw(quarters) + 100
     ages = sorted(draw(st.lists(quarters, max_size=5)), reverse=True)
-    return StaffView(
+    return LaneView(
         target=draw(st.integers(0, 8)),
         spares=draw(st.integers(0, 2)),
         now=now,
         idle=[f"idle-{number}" for number in range(draw(st.integers(0, 6)))],
         busy=draw(st.integers(0, 6)),
-        outworn=[f"outworn-{number}" for number in range(draw(st.integers(0, 3)))],
+        replaceable=[f"replaceable-{number}" for number in range(draw(st.integers(0, 3)))],
         starting=[(f"starting-{number}", now - age) for number, age in enumerate(ages)],
-        failed_births=draw(counts),
+        failed_starts=draw(counts),
         fork_after=now + draw(quarters) - 5,
-        birth_timeout=draw(quarters) + 0.25,
+        start_timeout=draw(quarters) + 0.25,
     )
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import attrs
 from anyio.from_thread import start_blocking_portal
 
-from tests.proxy import Link, Proxy
+from tests.proxy import ChildHandle, Proxy
 from tests.workers import PATIENCE
 
 #: what a client says first, before any frame
@@ -48,10 +48,10 @@ class Trap:
         self._queue = queue
         self._sprung = threading.Event()
         #: by connection and direction: the beginning of a frame; None: nothing passes any more
-        self._rests: dict[tuple[Link, bool], bytes | None] = {}
-        self._published: Counter[Link] = Counter()
+        self._rests: dict[tuple[ChildHandle, bool], bytes | None] = {}
+        self._published: Counter[ChildHandle] = Counter()
         #: the message whose answer is waited for: its connection and tag
-        self._noted: tuple[Link, int] | None = None
+        self._noted: tuple[ChildHandle, int] | None = None
 
     def wait(self) -> None:
         """Wait until it has sprung.
@@ -60,42 +60,42 @@ class Trap:
         """
         assert self._sprung.wait(PATIENCE), f"{self._step.value} did not come within {PATIENCE:g} s"
 
-    def sieve(self, link: Link, outward: bool, data: bytes) -> bytes:
+    def sieve(self, child: ChildHandle, outward: bool, data: bytes) -> bytes:
         """Return what passes; see `Proxy`."""
-        rest = self._rests.get((link, outward), b"")
+        rest = self._rests.get((child, outward), b"")
         if rest is None:
             return b""
         passed = b""
         rest += data
         while frame := first_frame(rest):
-            if not self._sprung.is_set() and self._is_it(link, outward, frame):
-                self._rests[link, outward] = None
+            if not self._sprung.is_set() and self._is_it(child, outward, frame):
+                self._rests[child, outward] = None
                 self._sprung.set()
                 return passed
             passed += frame
             rest = rest[len(frame) :]
-        self._rests[link, outward] = rest
+        self._rests[child, outward] = rest
         return passed
 
-    def _is_it(self, link: Link, outward: bool, frame: bytes) -> bool:
+    def _is_it(self, child: ChildHandle, outward: bool, frame: bytes) -> bool:
         method = method_of(frame)
         if method == PUBLISH:
-            self._published[link] += 1
-            return self._note(Step.CONFIRM, published_to(frame), link, self._published[link])
+            self._published[child] += 1
+            return self._note(Step.CONFIRM, published_to(frame), child, self._published[child])
         if method == DELIVER:
             queue, tag = delivered_from(frame)
-            return self._note(Step.ACK, queue, link, tag)
+            return self._note(Step.ACK, queue, child, tag)
         if method == ACK and self._noted is not None and outward is (self._step is Step.ACK):
             tag, multiple = ANSWER.unpack_from(frame, ARGUMENTS)
-            return self._noted[0] is link and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
+            return self._noted[0] is child and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
         return False
 
-    def _note(self, awaited: Step, queue: str, link: Link, tag: int) -> bool:
+    def _note(self, awaited: Step, queue: str, child: ChildHandle, tag: int) -> bool:
         """Note the message whose answer is awaited; tell whether the message itself is what must not pass."""
         if queue != self._queue:
             return False
         if self._step is awaited and self._noted is None:
-            self._noted = (link, tag)
+            self._noted = (child, tag)
         return self._step is Step.PUBLISH and awaited is Step.CONFIRM
 
 

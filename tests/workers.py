@@ -133,9 +133,9 @@ class Program:
 
     def destroy(self) -> None:
         """Kill everything that is left."""
-        for stray in self.tree():
+        for orphan in self.tree():
             with suppress(psutil.NoSuchProcess):  # it went by itself in this moment
-                stray.kill()
+                orphan.kill()
         self._process.kill()
         self._process.wait(LINGER)
         self._reader.join(LINGER)

@@ -28,7 +28,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
 
 
 async def primes(request: Request) -> JSONResponse:
-    """Count primes in a child, while this process goes on answering."""
+    """Count primes in a child, while this process goes on tracker."""
     below = int(request.path_params["below"])
     return JSONResponse({"below": below, "primes": await request.state.pool.run(work.primes, below, timeout=LIMIT)})
 

@@ -1,6 +1,6 @@
-"""Facts: frozen values that say what happened, and the Bus on which the faces hear them.
+"""Events: frozen values that say what happened, and the Bus on which the faces hear them.
 
-The pipeline emits facts and does not know who listens; the log, the demo's display and later the metrics and Celery
+The pipeline emits observed and does not know who listens; the log, the demo's display and later the metrics and Celery
 events are listeners. A listener is a plain function, called at once, in the order of subscription; one that raises is
 logged and kept.
 """
@@ -15,15 +15,15 @@ from hybridpool.events.broker import (
     QueueDiffers,
     TaskOutlastsBroker,
 )
-from hybridpool.events.bus import Bus, Fact, Listener
+from hybridpool.events.bus import Bus, Event, Listener
 from hybridpool.events.children import (
-    BirthFailed,
-    ChildDeaf,
     ChildGone,
+    ChildLogged,
     ChildReady,
     ChildRetired,
-    ChildSaid,
     ChildSpawned,
+    ChildStartFailed,
+    ChildUnresponsive,
     DrainTimedOut,
     PoolHeld,
     PoolScaled,
@@ -32,13 +32,13 @@ from hybridpool.events.children import (
 from hybridpool.events.tasks import (
     SettleDelayed,
     SettleFailed,
-    TaskCameBack,
     TaskExpired,
     TaskFailed,
     TaskIgnored,
     TaskLost,
     TaskPostponed,
     TaskReceived,
+    TaskRedelivered,
     TaskRefused,
     TaskRejected,
     TaskRetried,
@@ -50,19 +50,19 @@ from hybridpool.events.tasks import (
 )
 
 __all__ = [
-    "BirthFailed",
     "BrokerConnected",
     "BrokerLost",
     "Bus",
-    "ChildDeaf",
     "ChildGone",
+    "ChildLogged",
     "ChildReady",
     "ChildRetired",
-    "ChildSaid",
     "ChildSpawned",
+    "ChildStartFailed",
+    "ChildUnresponsive",
     "ConsumingStarted",
     "DrainTimedOut",
-    "Fact",
+    "Event",
     "Listener",
     "PoolHeld",
     "PoolScaled",
@@ -72,7 +72,6 @@ __all__ = [
     "QueueDiffers",
     "SettleDelayed",
     "SettleFailed",
-    "TaskCameBack",
     "TaskExpired",
     "TaskFailed",
     "TaskIgnored",
@@ -80,6 +79,7 @@ __all__ = [
     "TaskOutlastsBroker",
     "TaskPostponed",
     "TaskReceived",
+    "TaskRedelivered",
     "TaskRefused",
     "TaskRejected",
     "TaskRetried",

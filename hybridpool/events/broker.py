@@ -1,4 +1,4 @@
-"""Facts about the connection to the broker, and what is consumed."""
+"""Events about the connection to the broker, and what is consumed."""
 
 import attrs
 
@@ -66,7 +66,7 @@ class TaskOutlastsBroker:
     timeout: float
 
 
-BrokerFact = (
+BrokerEvent = (
     TaskOutlastsBroker
     | BrokerConnected
     | BrokerLost

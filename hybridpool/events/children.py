@@ -1,4 +1,4 @@
-"""Facts about children, the zygote and the pool."""
+"""Events about children, the zygote and the pool."""
 
 from typing import Final
 
@@ -42,7 +42,7 @@ POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen
-class ChildDeaf:
+class ChildUnresponsive:
     """A child does not take what it is given, though it has nothing else to do; another one gets it."""
 
     child: str
@@ -50,7 +50,7 @@ class ChildDeaf:
 
 
 @attrs.frozen
-class BirthFailed:
+class ChildStartFailed:
     child: str
     cause: str
     #: seconds until the next attempt
@@ -89,23 +89,23 @@ class PoolHeld:
 
 
 @attrs.frozen
-class ChildSaid:
+class ChildLogged:
     """Whole lines, already formatted, that user code in a child logged or printed."""
 
     child: str
     text: str
 
 
-ChildFact = (
+ChildEvent = (
     ChildSpawned
     | ChildReady
     | ChildRetired
     | ChildGone
-    | ChildDeaf
-    | BirthFailed
+    | ChildUnresponsive
+    | ChildStartFailed
     | ZygoteLost
     | DrainTimedOut
     | PoolScaled
     | PoolHeld
-    | ChildSaid
+    | ChildLogged
 )

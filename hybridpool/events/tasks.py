@@ -1,4 +1,4 @@
-"""Facts about messages and the tasks they ask for."""
+"""Events about messages and the tasks they ask for."""
 
 import attrs
 
@@ -139,7 +139,7 @@ class TaskExpired:
 
 
 @attrs.frozen
-class TaskCameBack:
+class TaskRedelivered:
     """The broker delivered a message again that was run here already, or still is; it is not run a second time."""
 
     name: str
@@ -178,7 +178,7 @@ class TooManyHeld:
     held: int
 
 
-TaskFact = (
+TaskEvent = (
     TaskReceived
     | TaskSucceeded
     | TaskFailed
@@ -192,7 +192,7 @@ TaskFact = (
     | TaskTimedOut
     | TaskRefused
     | TaskExpired
-    | TaskCameBack
+    | TaskRedelivered
     | SettleDelayed
     | SettleFailed
     | TooManyHeld

@@ -11,7 +11,7 @@ world, checks   the truth, and what must hold
 """
 
 from hybridpool.testing.inline import InlinePool
-from hybridpool.testing.sweep import Report, simulate
-from hybridpool.testing.world import PromiseBroken
+from tests.simulation.sweep import Report, simulate
+from tests.simulation.world import PromiseBroken
 
 __all__ = ["InlinePool", "PromiseBroken", "Report", "simulate"]

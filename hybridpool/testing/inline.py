@@ -14,18 +14,19 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, Self, cast
 
-from hybridpool.child import context, functions
-from hybridpool.child.bulk import Bulk
-from hybridpool.child.frames import Call, ChildOutcome, Returned
-from hybridpool.crew import Crew
-from hybridpool.errors import BrokerError, ChildBirthFailed, PoolError
-from hybridpool.lanes.bell import Bell
-from hybridpool.lanes.freight import Freight, Parcel
-from hybridpool.lanes.job import Job
-from hybridpool.lanes.link import Link
-from hybridpool.outcome import Cancelled, Lost
-from hybridpool.pool import Pool
-from hybridpool.pool.options import check_count
+from hybridpool import _task_context
+from hybridpool._child import functions
+from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
+from hybridpool._ipc.frames import ChildOutcome, Returned, RunCall
+from hybridpool._ipc.large_objects import LargeObject
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.prefork.supervised import SupervisedLane
+from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._outcome import Cancelled, Lost
+from hybridpool._pool import Pool
+from hybridpool._pool.options import check_count
+from hybridpool.errors import BrokerError, ChildStartFailed, PoolError
 
 #: where calls run, in place of a child's name
 HERE: Final = "InlinePool"
@@ -44,7 +45,7 @@ class InlinePool(Pool):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        before, crew = context.resource(), _InlineCrew(self._config.size)
+        before, supervised = _task_context.resource(), _InlineLane(self._config.size)
         self._enter()
         self._names.opened()
         try:
@@ -52,47 +53,47 @@ class InlinePool(Pool):
         except BaseException:
             self._loop = None
             raise
-        # It has those parts of a crew that a pool without children comes to use.
-        self._crew = cast("Crew", crew)
+        # It has those parts of a supervised that a pool without children comes to use.
+        self._supervised = cast("SupervisedLane", supervised)
         try:
             yield self
-            await crew.finish()
+            await supervised.finish()
         finally:
-            self._crew = self._loop = None
-            crew.abandon()
+            self._supervised = self._loop = None
+            supervised.abandon()
             try:
                 _tear_down(made)
             finally:
-                context.set_resource(before)
+                _task_context.set_resource(before)
 
     async def resize(self, size: int) -> None:
         """Check a size, and remember it.
 
         :raises ConfigError: if it is not a whole number of at least 1.
         """
-        cast("_InlineCrew", self._entered()).size = check_count("resize(…)", size)
+        cast("_InlineLane", self._entered()).size = check_count("resize(…)", size)
 
     async def recycle(self, child: str) -> None:
         """:raises PoolError: always, as there is no child."""
         raise PoolError(f"there is no child {child!r}: {HERE} has none")
 
 
-class _InlineCrew:
-    """Runs jobs, one in each turn of the loop. It is crew, lane and nursery in one."""
+class _InlineLane:
+    """Runs jobs, one in each turn of the loop. It is supervised, lane and registry in one."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.links: dict[str, Link] = {}
+        self.children: dict[str, ChildHandle] = {}
         self._waiting: deque[Job] = deque()
         self._running = False
-        self._at_rest = Bell()
+        self._at_rest = Wakeup()
 
     @property
     def lane(self) -> Self:
         return self
 
     @property
-    def nursery(self) -> Self:
+    def registry(self) -> Self:
         return self
 
     def submit(self, job: Job) -> None:
@@ -120,19 +121,19 @@ class _InlineCrew:
             job = self._waiting.popleft()
             self._running = True
             job.handed_at = time.monotonic()
-            if isinstance(job.body, Freight):
+            if isinstance(job.body, OutgoingBlob):
                 # It is written by then: in a thread, if it is very large.
                 job.body.prepare(partial(self._run, job))
             else:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        context.set_current_task(context.Running(job.id, job.task, job.retries, job.root_id, HERE, _refuse))
+        _task_context.set_current_task(_task_context.Running(job.id, job.task, job.retries, job.root_id, HERE, _refuse))
         began = time.perf_counter()
         try:
             outcome = _outcome(job)
         finally:
-            context.set_current_task(None)
+            _task_context.set_current_task(None)
             self._running = False
         job.on_done(job, outcome, HERE, time.perf_counter() - began)
         self._look()
@@ -144,17 +145,17 @@ class _InlineCrew:
 
 
 def _outcome(job: Job) -> ChildOutcome:
-    """Run a call; a large value becomes the job's parcel."""
+    """Run a call; a large value becomes the job's blob."""
     file = None
-    call = Call(0, job.task, job.id, job.content_type, b"", job.retries, job.root_id)
-    if isinstance(job.body, Freight):
+    call = RunCall(0, job.task, job.id, job.content_type, b"", job.retries, job.root_id)
+    if isinstance(job.body, OutgoingBlob):
         file, call.parts = job.body.file, job.body.sizes
     else:
         call.body = job.body
     with _main_at_hand():
         outcome = functions.run(call, file)
-    if isinstance(outcome, Bulk):
-        job.parcel = Parcel(outcome.write(), outcome.sizes)
+    if isinstance(outcome, LargeObject):
+        job.blob = IncomingBlob(outcome.write(), outcome.sizes)
         return Returned(b"", "", outcome.sizes)
     return outcome
 
@@ -177,15 +178,15 @@ def _refuse(_message: bytes) -> None:
 
 def _initialize(pickled: bytes) -> Generator[object] | None:
     """Make the resource; returns what gives it back."""
-    context.set_resource(None)
+    _task_context.set_resource(None)
     if not pickled:
         return None
     try:
         made = pickle.loads(pickled)()
         resource = next(made, None) if isinstance(made, Generator) else made
     except (Exception, SystemExit) as error:
-        raise ChildBirthFailed(f"the initializer failed: {error!r}") from error
-    context.set_resource(resource)
+        raise ChildStartFailed(f"the initializer failed: {error!r}") from error
+    _task_context.set_resource(resource)
     return made if isinstance(made, Generator) else None
 
 

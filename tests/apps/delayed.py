@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from hybridpool import App
-from hybridpool.child.context import Running
+from hybridpool._task_context import Running
 
 app = App("delayed", result_backend="rpc://")
 

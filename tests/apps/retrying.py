@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridpool import App, current_task
-from hybridpool.child.context import Running
+from hybridpool._task_context import Running
 from hybridpool.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 app = App("retrying", result_backend="rpc://")
@@ -133,13 +133,13 @@ def ignored(journal: str) -> None:
 @app.task
 def wrongly(what: str) -> None:
     """Ask for what cannot be."""
-    wishes: dict[str, dict[str, Any]] = {
+    declarations: dict[str, dict[str, Any]] = {
         "countdown": {"countdown": "soon"},
         "infinity": {"countdown": float("inf")},
         "object": {"args": [object()]},
         "far": {"countdown": 1e14},
     }
-    raise Retry(**wishes[what])
+    raise Retry(**declarations[what])
 
 
 @app.task

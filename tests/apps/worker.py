@@ -249,7 +249,7 @@ def leave(code: int) -> None:
 
 
 @app.task
-def last_words(code: int) -> None:
+def drain_outcomes(code: int) -> None:
     """Say something and leave at once."""
     print("these are my last words")
     os._exit(code)

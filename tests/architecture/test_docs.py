@@ -17,11 +17,11 @@ import click
 import pytest
 
 from hybridpool import errors
-from hybridpool.cli.main import cli
-from hybridpool.client.call_options import CALL_OPTIONS
-from hybridpool.config import APP_VARIABLE, KINDS, SETTINGS
-from hybridpool.policy.lifecycle import TABLE, State
-from hybridpool.protocol import dead
+from hybridpool._cli.main import cli
+from hybridpool._client.call_options import CALL_OPTIONS
+from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS
+from hybridpool._policy.lifecycle import TABLE, State
+from hybridpool._protocol import dead_letter
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -121,13 +121,13 @@ def test_everything_generated_is_shown() -> None:
 
 def test_links_lead_somewhere(page: Path) -> None:
     """A reader would click into the void."""
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    inner = [link for link in links if not re.match(r"\w+:", link)]
-    assert [link for link in inner if not _leads(page, link)] == []
+    children = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    inner = [child for child in children if not re.match(r"\w+:", child)]
+    assert [child for child in inner if not _leads(page, child)] == []
 
 
-def _leads(page: Path, link: str) -> bool:
-    place, _, anchor = link.partition("#")
+def _leads(page: Path, child: str) -> bool:
+    place, _, anchor = child.partition("#")
     target = (page.parent / place).resolve() if place else page
     if not target.exists() or not target.is_relative_to(ROOT):
         return False
@@ -143,9 +143,9 @@ def _slug(title: str) -> str:
 def test_every_page_is_linked() -> None:
     """A page would be written and never found."""
     linked = {
-        (path.parent / link.partition("#")[0]).resolve()
+        (path.parent / child.partition("#")[0]).resolve()
         for path in PAGES
-        for link in re.findall(r"\]\(([^)\s]+\.md[^)\s]*)\)", path.read_text())
+        for child in re.findall(r"\]\(([^)\s]+\.md[^)\s]*)\)", path.read_text())
     }
     assert [path.name for path in PAGES if path not in linked and path.name != "README.md"] == []
 
@@ -209,7 +209,7 @@ def test_options_exist(page: Path) -> None:
 def test_every_log_line_is_listed() -> None:
     """An operator would search the reference for a line that the worker does print."""
     page = (ROOT / "docs/reference/log-lines.md").read_text()
-    files = (ROOT / "hybridpool/monitor/log.py", *sorted((ROOT / "hybridpool/cli").glob("[!d]*.py")))
+    files = (ROOT / "hybridpool/_observe/log.py", *sorted((ROOT / "hybridpool/cli").glob("[!d]*.py")))
     lines = [line.replace("\n%s", "") for file in files for line in _logged(file)]
     assert [line for line in lines if line not in page] == []
 
@@ -229,9 +229,9 @@ def test_headers_are_listed() -> None:
     """Whoever reads a dead letter would not find what its headers mean."""
     page = (ROOT / "docs/reference/messages.md").read_text()
     ours = [
-        getattr(dead, name)
-        for name in dir(dead)
-        if name.isupper() and str(getattr(dead, name)).startswith(dead.OURS) and name != "OURS"
+        getattr(dead_letter, name)
+        for name in dir(dead_letter)
+        if name.isupper() and str(getattr(dead_letter, name)).startswith(dead_letter.OURS) and name != "OURS"
     ]
     assert [name for name in ours if f"`{name}`" not in page] == []
 

@@ -62,7 +62,7 @@ def test_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["hybridpool", "hybridpool.child"])
+@pytest.mark.parametrize("module", ["hybridpool", "hybridpool._child"])
 def test_import_is_light(module: str) -> None:
     """What is imported before the fork would weigh on every child, and a loop's parts would be forked."""
     done = run("-c", f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))")

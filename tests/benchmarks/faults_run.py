@@ -15,7 +15,7 @@ import psutil
 from tests.benchmarks import faults_send, faults_work
 from tests.benchmarks.faults_peers import Peer
 from tests.faults.ledger import Entry, Journal
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import ROOT, Program, environment
 
@@ -75,8 +75,8 @@ class Run:
         words = [self.peer.app, str(len(self._names)), str(self._dam), str(self._gate)]
         command = [sys.executable, "-m", "tests.benchmarks.faults_send", *words]
         subprocess.run(command, cwd=ROOT, env=environment(self._env), check=True, timeout=PATIENCE)
-        with Desk(self.node.url) as desk:
-            desk.until_depth(self._queue, len(self._names))
+        with BrokerConsole(self.node.url) as console:
+            console.until_depth(self._queue, len(self._names))
         self.start()
 
     def start(self) -> None:
@@ -135,9 +135,9 @@ class Run:
         """Leave no process."""
         self._programs.close()
         # who has set its title shows no environment, and so is in no program's tree
-        for stray in self._trees:
+        for orphan in self._trees:
             with suppress(psutil.NoSuchProcess):
-                stray.kill()
+                orphan.kill()
 
     def _end(self, program: Program) -> None:
         with suppress(psutil.NoSuchProcess):
@@ -153,8 +153,8 @@ class Run:
     def _watched(self, at: float) -> str:
         """Return in which state it was when there was nothing more to be seen."""
         seen, news = 0, time.monotonic()
-        with Desk(self.node.url) as desk:
-            while not self._is_over(at, news, desk):
+        with BrokerConsole(self.node.url) as console:
+            while not self._is_over(at, news, console):
                 now = time.monotonic()
                 if len(self._journal.entries()) > seen:
                     seen, news = len(self._journal.entries()), now
@@ -165,10 +165,10 @@ class Run:
                 time.sleep(0.02)
         return "hangs" if _is_there(psutil.Process(self.worker.pid)) else "the worker ended"
 
-    def _is_over(self, at: float, news: float, desk: Desk) -> bool:
+    def _is_over(self, at: float, news: float, console: BrokerConsole) -> bool:
         counted, quiet = self._count_orphans(at), time.monotonic() - news > QUIET
         all_done = len(self._journal.finished()) == len(self._names)
-        return counted and quiet and all_done and not desk.depth(self._queue)
+        return counted and quiet and all_done and not console.depth(self._queue)
 
     def _count_orphans(self, at: float) -> bool:
         """Count once, when it is time; tells whether there is nothing to be counted any more."""
@@ -179,23 +179,23 @@ class Run:
     def _in_queues(self) -> tuple[set[str], set[str]]:
         """Take out and return what lies in the worker's queue, and in others of its."""
         queue, *others = self.peer.queues(self._queue)
-        with Desk(self.node.url) as desk:
+        with BrokerConsole(self.node.url) as console:
             found: set[str] = set()
             # what a dead consumer held comes back by and by
-            while _take(desk, queue, found):
+            while _take(console, queue, found):
                 pass
             aside: set[str] = set()
             for other in others:
-                _take(desk, other, aside)
+                _take(console, other, aside)
         return found, aside
 
 
-def _take(desk: Desk, queue: str, found: set[str]) -> bool:
+def _take(console: BrokerConsole, queue: str, found: set[str]) -> bool:
     """Take all messages out of a queue, if they come within some time; tells whether there were any."""
-    if not wait_for(lambda: desk.depth(queue) > 0, QUIET):
+    if not wait_for(lambda: console.depth(queue) > 0, QUIET):
         return False
-    for _ in range(desk.depth(queue)):
-        match = faults_send.NAME.search(desk.take(queue).body)
+    for _ in range(console.depth(queue)):
+        match = faults_send.NAME.search(console.take(queue).body)
         if match:
             found.add(match[0].decode())
     return True

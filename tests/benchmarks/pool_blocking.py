@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from hybridpool.child.guard import die_with_parent
+from hybridpool._child.process_isolation import die_with_parent
 from tests.benchmarks.pool_peer import Note, Peer
 
 #: seconds without an answer after which a call counts as lost

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_process
 
-from hybridpool.pool import Pool
+from hybridpool._pool import Pool
 from tests.benchmarks import pool_blocking as blocking
 from tests.benchmarks import pool_work
 from tests.benchmarks.pool_peer import WHOLE, Note, Peer

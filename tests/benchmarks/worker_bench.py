@@ -1,4 +1,4 @@
-"""What every measure of the benchmark of workers stands on: the node, the desk, and a worker that is watched.
+"""What every measure of the benchmark of workers stands on: the node, the console, and a worker that is watched.
 
 A worker is watched from outside: a file of counts that its tasks add to, /proc, and its processes' times. Whatever it
 is told, it must have run every message once, and have left none in its queue, or the measure says so.
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks import worker_work as work
-from tests.benchmarks.worker_desk import Desk, Template, plain_environment
+from tests.benchmarks.worker_console import BrokerConsole, Template, plain_environment
 from tests.benchmarks.worker_systems import System
 from tests.rabbit import Node
 
@@ -34,13 +34,13 @@ class Trouble(Exception):
 
 
 class Bench:
-    """A node, a desk and a folder, for one run."""
+    """A node, a console and a folder, for one run."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.node = node
         self.folder = folder
         self.environment = {**plain_environment(), work.BROKER: node.url, "PYTHONPATH": str(ROOT)}
-        self.desk = Desk(node.url, self.environment)
+        self.console = BrokerConsole(node.url, self.environment)
         self.broker = psutil.Process(node.pid)
 
     def queue(self) -> str:
@@ -63,7 +63,7 @@ class Bench:
         try:
             yield running
         except BaseException as error:
-            error.add_note(running.last_words())
+            error.add_note(running.drain_outcomes())
             raise
         finally:
             running.destroy()
@@ -71,7 +71,7 @@ class Bench:
 
     def close(self) -> None:
         """Leave."""
-        self.desk.__exit__(None, None, None)
+        self.console.__exit__(None, None, None)
 
 
 class Running:
@@ -135,7 +135,7 @@ class Running:
     def put(self, template: Template, count: int) -> None:
         """Give it so many tasks."""
         self.expected += count
-        self._bench.desk.put(template, count)
+        self._bench.console.put(template, count)
 
     # ---- its processes -----------------------------------------------------------------------------------------------
 
@@ -190,12 +190,12 @@ class Running:
         took = time.monotonic() - begun
         if self.done() != self.expected:
             raise Trouble(f"{self.expected} tasks were given, {self.done()} were run")
-        left = self._bench.desk.depth(queue)
+        left = self._bench.console.depth(queue)
         if left > 0:
             raise Trouble(f"{left} messages are still in the queue")
         return took
 
-    def last_words(self) -> str:
+    def drain_outcomes(self) -> str:
         """Return the end of its output."""
         return self._log.read_text(errors="replace")[-1500:]
 

@@ -14,7 +14,7 @@ from tests.benchmarks import worker_work as work
 
 def main(children: int, every: int, tasks: int) -> None:
     """Have so many children at once, each of which runs so many tasks."""
-    for module in ("hybridpool.child.zygote", "tests.benchmarks.worker_app_hybridpool"):
+    for module in ("hybridpool._zygote.server", "tests.benchmarks.worker_app_hybridpool"):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()

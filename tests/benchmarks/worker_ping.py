@@ -27,7 +27,7 @@ def ping(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     Busy: both children have 1 ms tasks waiting. Idle: nothing is done, so that is what the client and the broker take.
     """
     queue = bench.queue()
-    template = bench.desk.template(system, queue, "spin", SPIN)
+    template = bench.console.template(system, queue, "spin", SPIN)
     with Celery("client", broker=bench.node.url) as client, bench.worker(system, queue) as worker:
         worker.put(template, 4)
         worker.until_done()
@@ -72,19 +72,19 @@ def _celery(client: Celery) -> bool:
 @contextmanager
 def _ready_client(client: Celery) -> Generator[Ask]:
     """Make the queue for answers; what is given asks, and waits for the answer."""
-    mailbox = client.control.mailbox
+    transport = client.control.transport
     heard: list[object] = []
     with client.connection_for_write() as connection:
         # Its stubs leave half of it untyped.
         library: Any = kombu
         channel = connection.default_channel
-        consumer = library.Consumer(channel, [mailbox.get_reply_queue()(channel)], accept=["json"], no_ack=True)
+        consumer = library.Consumer(channel, [transport.get_reply_queue()(channel)], accept=["json"], no_ack=True)
         consumer.register_callback(lambda body, _: heard.append(body))
-        producer = library.Producer(channel, mailbox.exchange, serializer="json", auto_declare=False)
+        producer = library.Producer(channel, transport.exchange, serializer="json", auto_declare=False)
 
         def ask() -> bool:
             heard.clear()
-            reply_to = {"exchange": mailbox.reply_exchange.name, "routing_key": mailbox.oid}
+            reply_to = {"exchange": transport.reply_exchange.name, "routing_key": transport.oid}
             order = {
                 "method": "ping",
                 "arguments": {},

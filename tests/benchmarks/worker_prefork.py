@@ -11,7 +11,7 @@ import psutil
 
 from tests.benchmarks import worker_work as work
 from tests.benchmarks.worker_bench import DEADLINE, ROOT, Bench, Running, Trouble
-from tests.benchmarks.worker_desk import SENT
+from tests.benchmarks.worker_console import SENT
 from tests.benchmarks.worker_ping import ping
 from tests.benchmarks.worker_steady import Figures, Sizes
 from tests.benchmarks.worker_systems import OURS, System
@@ -62,8 +62,8 @@ def _forked(bench: Bench, case: Case) -> Figures:
 
 def _recycled(bench: Bench, system: System, case: Case, patience: float) -> Figures:
     queue = bench.queue()
-    template = bench.desk.template(system, queue, "mark", SENT)
-    bench.desk.put(template, case.tasks)
+    template = bench.console.template(system, queue, "mark", SENT)
+    bench.console.put(template, case.tasks)
     more = () if case.every is None else (f"--max-tasks-per-child={case.every}",)
     with bench.worker(system, queue, *more, children=case.children) as worker:
         worker.expected = case.tasks
@@ -95,7 +95,7 @@ def _figures(moments: Sequence[float], case: Case, patience: float) -> Figures:
 def scale(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     """A burst of 20 ms tasks, --autoscale=8,1, idle limit 1 s: s until 8 children work, burst done, back at 1."""
     queue = bench.queue()
-    probe, burst = (bench.desk.template(system, queue, "nap", seconds) for seconds in (0.0, NAP))
+    probe, burst = (bench.console.template(system, queue, "nap", seconds) for seconds in (0.0, NAP))
     more = [f"--autoscale={MOST},{LEAST}", *([f"--autoscale-idle={IDLE}s"] if system.family == OURS else [])]
     environment = {"AUTOSCALE_KEEPALIVE": str(IDLE)}
     with bench.worker(system, queue, *more, children=LEAST, env=environment) as worker:

@@ -165,8 +165,8 @@ def publish(bench: Bench, way: str, sizes: Sizes) -> Figures:
     rate = float(json.loads(done.stdout))
     if rate == ABSENT:
         raise Trouble("none: there is no such call yet")
-    if not wait_for(lambda: bench.desk.depth(queue) >= sizes.calls, 10):
-        raise Trouble(f"{bench.desk.depth(queue)} of {sizes.calls} arrived")
+    if not wait_for(lambda: bench.console.depth(queue) >= sizes.calls, 10):
+        raise Trouble(f"{bench.console.depth(queue)} of {sizes.calls} arrived")
     return {"calls/s": rate}
 
 

@@ -19,8 +19,8 @@ CALM = 0.7
 def startstop(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     """2 children: s from the start to the first task's end; from SIGTERM, when idle, until nothing is left."""
     queue = bench.queue()
-    template = bench.desk.template(system, queue, "noop")
-    bench.desk.put(template, 1)
+    template = bench.console.template(system, queue, "noop")
+    bench.console.put(template, 1)
     with bench.worker(system, queue) as worker:
         worker.expected = 1
         first = worker.until_done() - worker.started
@@ -34,7 +34,7 @@ def memory(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     found = {}
     for app, children in (("bare", 2), ("fat", 2), *([("fat, 4 children", 4)] if system.measures & PREFORK else [])):
         queue, environment = bench.queue(), {work.FAT: "1"} if app.startswith("fat") else {}
-        probe, litter = (bench.desk.template(system, queue, task) for task in ("noop", "litter"))
+        probe, litter = (bench.console.template(system, queue, task) for task in ("noop", "litter"))
         with bench.worker(system, queue, children=children, env=environment) as worker:
             worker.put(probe, PROBES)
             worker.until_done()
@@ -51,7 +51,7 @@ def memory(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
 def idle(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     """Context switches per second of an idle worker, 2 children: first process, busiest other, all; MiB of all."""
     queue = bench.queue()
-    template = bench.desk.template(system, queue, "noop")
+    template = bench.console.template(system, queue, "noop")
     with bench.worker(system, queue) as worker:
         worker.put(template, PROBES)
         worker.until_done()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import attrs
 
 from tests.benchmarks.worker_bench import Bench, Running
-from tests.benchmarks.worker_desk import SENT, Template
+from tests.benchmarks.worker_console import SENT, Template
 from tests.benchmarks.worker_systems import System
 
 Figures = dict[str, float]
@@ -78,7 +78,7 @@ def live(bench: Bench, system: System, measures: Sequence[str], sizes: Sizes) ->
     queue, found = bench.queue(), {}
     templates = _templates(bench, system, queue, measures)
     if "drain" in measures:
-        bench.desk.put(templates["noop"], sizes.backlog)
+        bench.console.put(templates["noop"], sizes.backlog)
     with bench.worker(system, queue) as worker:
         life = Life(bench, system, queue, worker, sizes, templates)
         if "drain" in measures:
@@ -98,11 +98,11 @@ def _templates(bench: Bench, system: System, queue: str, measures: Sequence[str]
         "cpu": ("spin", SPIN),
         "bodies": ("swallow", "x"),
     }
-    templates = {"noop": bench.desk.template(system, queue, "noop")}
+    templates = {"noop": bench.console.template(system, queue, "noop")}
     for measure in measures:
         if measure in wanted:
             task, argument = wanted[measure]
-            templates[task] = bench.desk.template(system, queue, task, argument)
+            templates[task] = bench.console.template(system, queue, task, argument)
     return templates
 
 
@@ -124,7 +124,7 @@ def latency(life: Life) -> Figures:
     count = int(PACE * life.sizes.leisure)
     begun = len(life.worker.marks())
     life.worker.expected += count
-    life.bench.desk.put_paced(life.templates["mark"], _paced(count))
+    life.bench.console.put_paced(life.templates["mark"], _paced(count))
     life.worker.until_done()
     delays = sorted(1000 * (started - sent) for sent, started in life.worker.marks()[begun:])
     return {"p50 ms": statistics.median(delays), "p99 ms": delays[int(len(delays) * 0.99)]}

@@ -1,4 +1,4 @@
-"""What broker tests share: a consumer that collects, facts that can be awaited, a queue's depth."""
+"""What broker tests share: a consumer that collects, observed that can be awaited, a queue's depth."""
 
 import gc
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 import anyio
 import pytest
 
-from hybridpool.brokers.base import Broker
+from hybridpool._brokers.base import Broker
+from hybridpool._message import Delivery
 from hybridpool.errors import BrokerError
-from hybridpool.events import Fact
-from hybridpool.message import Delivery
+from hybridpool.events import Event
 
 #: seconds; a test that waits longer for anything has failed
 PATIENCE = 60.0
@@ -48,15 +48,15 @@ class Collected(Generic[Item]):
 Inbox = Collected[Delivery]
 
 
-class Facts(Collected[Fact]):
+class Events(Collected[Event]):
     """What a broker announced."""
 
     def of(self, kind: type[Kind]) -> list[Kind]:
-        """Return the facts of one kind."""
-        return [fact for fact in self.items if isinstance(fact, kind)]
+        """Return the observed of one kind."""
+        return [event for event in self.items if isinstance(event, kind)]
 
     async def see(self, kind: type[object], number: int = 1, patience: float = PATIENCE) -> None:
-        """Wait until there were this many facts of a kind."""
+        """Wait until there were this many observed of a kind."""
         await self.until(lambda _: len(self.of(kind)) >= number, patience)
 
 

@@ -6,28 +6,28 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
-from hybridpool.brokers.base import Broker
-from hybridpool.brokers.memory import MemoryHub
-from hybridpool.brokers.open import open_broker
+from hybridpool._brokers.base import Broker
+from hybridpool._brokers.factory import open_broker
+from hybridpool._brokers.memory import MemoryServer
+from hybridpool._message import Delivery, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueNotFound
 from hybridpool.events import BrokerConnected, QueueDiffers
-from hybridpool.message import Delivery, Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth, until_missing
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth, until_missing
 
 pytestmark = pytest.mark.anyio
 
-Open = Callable[[Facts], Broker]
+Open = Callable[[Events], Broker]
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def opened(request: pytest.FixtureRequest) -> Open:
     """Return what makes connections to one and the same broker."""
     if request.param == "memory":
-        hub = MemoryHub()
-        return lambda facts: open_broker("memory://", facts, hub=hub)
+        server = MemoryServer()
+        return lambda observed: open_broker("memory://", observed, server=server)
     url = request.getfixturevalue("broker_url")
-    open_broker(url, Facts())  # imports the driver, here and not on the loop
-    return lambda facts: open_broker(url, facts, name=request.node.name)
+    open_broker(url, Events())  # imports the driver, here and not on the loop
+    return lambda observed: open_broker(url, observed, name=request.node.name)
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +38,15 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture
-async def broker(opened: Open, facts: Facts, queue_name: str) -> AsyncIterator[Broker]:
+async def broker(opened: Open, observed: Events, queue_name: str) -> AsyncIterator[Broker]:
     """Connect, with one queue declared; short-lived, should a test fail to drop it."""
-    async with opened(facts) as connection:
+    async with opened(observed) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(spec(queue_name))
         yield connection
@@ -139,9 +139,9 @@ async def test_each_of_many_has_its_own_fate(broker: Broker, queue_name: str) ->
 
 async def test_not_waited_for(broker: Broker, queue_name: str) -> None:
     """What is sent without a confirmation would not be sent at all."""
-    loose = Outgoing(body=b"", routing_key=queue_name, is_confirmed=False)
-    await broker.publish(loose)
-    assert await broker.publish_many([loose, loose]) == [None, None]
+    fire_and_forget = Outgoing(body=b"", routing_key=queue_name, is_confirmed=False)
+    await broker.publish(fire_and_forget)
+    assert await broker.publish_many([fire_and_forget, fire_and_forget]) == [None, None]
     await until_depth(broker, queue_name, 3)
 
 
@@ -170,10 +170,10 @@ async def test_prefetch_is_the_most(broker: Broker, queue_name: str) -> None:
     assert inbox.items == []
 
 
-async def test_acknowledged_is_gone(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_acknowledged_is_gone(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
     """Finished tasks would run again after each restart."""
     await fill(broker, queue_name, 5)
-    async with opened(facts) as other:
+    async with opened(observed) as other:
         inbox = Inbox()
         await other.connected(PATIENCE)
         await other.consume(queue_name, 0, inbox)
@@ -229,11 +229,11 @@ async def test_priority(broker: Broker, queue_name: str) -> None:
         await broker.delete(queue_name)
 
 
-async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
     """What a stopped worker held would be lost."""
     await fill(broker, queue_name, 3)
     inbox = Inbox()
-    async with opened(facts) as other:
+    async with opened(observed) as other:
         await other.connected(PATIENCE)
         await other.consume(queue_name, 2, inbox)
         await inbox.take(2)
@@ -297,10 +297,10 @@ async def test_queues_are_separate(broker: Broker, queue_name: str) -> None:
     assert two.items == []
 
 
-async def test_consumers_take_turns(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_consumers_take_turns(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
     """One of two workers would get all the work."""
     one, two = Inbox(), Inbox()
-    async with opened(facts) as other:
+    async with opened(observed) as other:
         await other.connected(PATIENCE)
         await broker.consume(queue_name, 0, one)
         await other.consume(queue_name, 0, two)
@@ -334,7 +334,7 @@ async def test_unknown_exchange(broker: Broker, queue_name: str) -> None:
 
 
 async def test_missing_queue(broker: Broker, queue_name: str) -> None:
-    """Consuming what does not exist would be silent, or cost the consumers that do exist."""
+    """QueueConsumers what does not exist would be silent, or cost the consumers that do exist."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     with pytest.raises(BrokerError, match="nowhere"):
@@ -380,11 +380,11 @@ async def test_second_answer_is_ignored(broker: Broker, queue_name: str) -> None
     assert (one.body, again.body, again.channel) == (b"1", b"0", 1)
 
 
-async def test_late_answer_is_ignored(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_late_answer_is_ignored(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
     """A task that ends after its connection was left would break, or settle another's message."""
     inbox = Inbox()
     await fill(broker, queue_name, 1)
-    async with opened(facts) as other:
+    async with opened(observed) as other:
         await other.connected(PATIENCE)
         await other.consume(queue_name, 1, inbox)
         [late] = await inbox.take(1)
@@ -403,20 +403,22 @@ async def test_expired_is_not_delivered(broker: Broker, queue_name: str) -> None
     assert seen(await inbox.take(1)) == [b"0"]
 
 
-async def test_private_queue_goes_with_its_owner(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_private_queue_goes_with_its_owner(
+    opened: Open, broker: Broker, observed: Events, queue_name: str
+) -> None:
     """Reply queues of clients that are gone would pile up in the broker."""
     name = f"{queue_name}-reply"
-    async with opened(facts) as other:
+    async with opened(observed) as other:
         await other.connected(PATIENCE)
         await other.declare(QueueSpec(name=name, private=True))
         await other.publish(Outgoing(body=b"", routing_key=name, mandatory=True))
     await until_missing(broker, name)
 
 
-async def test_differing_queue_is_used(opened: Open, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_differing_queue_is_used(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
     """A worker could not start on a queue that Celery declared with other arguments, or nobody would know of it."""
     await fill(broker, queue_name, 1)
-    own, inbox = Facts(), Inbox()
+    own, inbox = Events(), Inbox()
     async with opened(own) as other:
         await other.connected(PATIENCE)
         await other.declare(QueueSpec(name=queue_name, expires=99_000))
@@ -426,7 +428,7 @@ async def test_differing_queue_is_used(opened: Open, broker: Broker, facts: Fact
     [differs] = own.of(QueueDiffers)
     assert differs.queue == queue_name
     assert "expires" in differs.reason
-    assert facts.of(QueueDiffers) == []
+    assert observed.of(QueueDiffers) == []
 
 
 async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
@@ -445,28 +447,28 @@ async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
     assert inbox.items == []
 
 
-async def test_left_is_unavailable(opened: Open, facts: Facts, queue_name: str) -> None:
+async def test_left_is_unavailable(opened: Open, observed: Events, queue_name: str) -> None:
     """Publishing after the end would hang."""
-    async with opened(facts) as broker:
+    async with opened(observed) as broker:
         await broker.connected(PATIENCE)
     with pytest.raises(BrokerUnavailable):
         await broker.publish(Outgoing(body=b"", routing_key=queue_name))
     with pytest.raises(BrokerUnavailable):
         await broker.depth(queue_name)
-    assert len(facts.of(BrokerConnected)) == 1
+    assert len(observed.of(BrokerConnected)) == 1
 
 
-async def test_leaves_at_once(opened: Open, facts: Facts) -> None:
+async def test_leaves_at_once(opened: Open, observed: Events) -> None:
     """A worker that is told to stop before it has connected would stay."""
     async with AsyncExitStack() as stack:
         with anyio.fail_after(PATIENCE):
-            await stack.enter_async_context(opened(facts))
+            await stack.enter_async_context(opened(observed))
     with anyio.fail_after(PATIENCE):
         await stack.aclose()
 
 
-async def test_error_in_the_block_comes_out_bare(opened: Open, facts: Facts) -> None:
+async def test_error_in_the_block_comes_out_bare(opened: Open, observed: Events) -> None:
     """Callers would have to look for their own errors in groups."""
     with pytest.raises(KeyError):
-        async with opened(facts):
+        async with opened(observed):
             raise KeyError

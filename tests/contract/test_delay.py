@@ -7,14 +7,14 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.base import Broker
-from hybridpool.brokers.memory import MemoryHub
-from hybridpool.brokers.open import open_broker
-from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool._brokers.base import Broker
+from hybridpool._brokers.factory import open_broker
+from hybridpool._brokers.memory import MemoryServer
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._message import Delivery, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError
 from hybridpool.events import BrokerConnected
-from hybridpool.message import Delivery, Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet
 from tests.rabbit import Node
 
 pytestmark = pytest.mark.anyio
@@ -26,18 +26,18 @@ BOOT = 120.0
 #: more than RabbitMQ keeps under way from one queue to the next
 MANY = 100
 
-Open = Callable[[Facts], Broker]
+Open = Callable[[Events], Broker]
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def opened(request: pytest.FixtureRequest) -> Open:
     """Return what makes connections to one and the same broker."""
     if request.param == "memory":
-        hub = MemoryHub()
-        return lambda facts: open_broker("memory://", facts, hub=hub)
+        server = MemoryServer()
+        return lambda observed: open_broker("memory://", observed, server=server)
     url = request.getfixturevalue("broker_url")
-    open_broker(url, Facts())  # imports the driver, here and not on the loop
-    return lambda facts: open_broker(url, facts, name=request.node.name)
+    open_broker(url, Events())  # imports the driver, here and not on the loop
+    return lambda observed: open_broker(url, observed, name=request.node.name)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture
 async def broker(opened: Open, queue_name: str) -> AsyncIterator[Broker]:
     """Connect, with one queue declared."""
-    async with opened(Facts()) as connection:
+    async with opened(Events()) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(spec(queue_name))
         yield connection
@@ -113,7 +113,7 @@ async def test_in_the_order_of_their_times(broker: Broker, queue_name: str) -> N
 
 async def test_outlives_its_publisher(opened: Open, broker: Broker, queue_name: str) -> None:
     """A retry would be lost when its worker stops."""
-    async with opened(Facts()) as other:
+    async with opened(Events()) as other:
         await other.connected(PATIENCE)
         await other.publish(delayed(queue_name, 1))
     inbox = Inbox()
@@ -227,8 +227,8 @@ async def test_beyond_the_longest(broker: Broker, queue_name: str) -> None:
 @pytest.mark.parametrize("hard", [False, True], ids=["stopped", "killed"])
 async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bool) -> None:
     """What waits in the broker would be lost when it is restarted: before its time, after it, or while it falls."""
-    facts, inbox = Facts(), Inbox()
-    async with RabbitBroker(own_node.url, facts) as broker:
+    observed, inbox = Events(), Inbox()
+    async with RabbitBroker(own_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name))
         # RabbitMQ 3.10 may forget what lies in a queue that is younger than about a second when it is killed, on a busy
@@ -242,7 +242,7 @@ async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bo
                 group.start_soon(broker.publish, delayed(queue_name, 1 + number % 12, body))
         await until_depth_at_least(broker, queue_name, 4)
         await run_sync(lambda: own_node.restart(hard=hard))
-        await facts.see(BrokerConnected, 2, BOOT)
+        await observed.see(BrokerConnected, 2, BOOT)
         await broker.consume(queue_name, 0, inbox)
         # From one queue to the next messages go at least once (`x-dead-letter-strategy`): a node that goes, in order or
         # not, between the arrival in the next queue and the end in the last hands some over twice.
@@ -251,7 +251,7 @@ async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bo
 
 async def test_dead_ones_are_kept(broker_url: str, queue_name: str) -> None:
     """What was held for a queue that was deleted would be lost without a trace."""
-    async with RabbitBroker(broker_url, Facts()) as broker:
+    async with RabbitBroker(broker_url, Events()) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(spec(queue_name))
         await broker.publish(delayed(queue_name, 1, queue_name.encode()))

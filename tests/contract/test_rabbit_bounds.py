@@ -9,12 +9,12 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.rabbitmq import RabbitBroker, answers
+from hybridpool._brokers.rabbitmq import RabbitBroker, acks
+from hybridpool._message import Outgoing, QueueSpec
+from hybridpool._protocol import dead_letter
 from hybridpool.errors import BrokerError
 from hybridpool.events import BrokerConnected, BrokerLost
-from hybridpool.message import Outgoing, QueueSpec
-from hybridpool.protocol import dead
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.integration.raw import CORRELATION_ID, REPLY_TO, Raw, send, short, table, text
 from tests.rabbit import Node
 
@@ -44,22 +44,22 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture
-async def broker(broker_url: str, facts: Facts, queue_name: str) -> AsyncIterator[RabbitBroker]:
+async def broker(broker_url: str, observed: Events, queue_name: str) -> AsyncIterator[RabbitBroker]:
     """Connect to the shared node, with one queue declared."""
-    async with RabbitBroker(broker_url, facts) as connection:
+    async with RabbitBroker(broker_url, observed) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(QueueSpec(name=queue_name, expires=60_000))
         yield connection
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_queues_of_any_name(broker: RabbitBroker, facts: Facts, name: str) -> None:
+async def test_queues_of_any_name(broker: RabbitBroker, observed: Events, name: str) -> None:
     """A queue of any name is declared, consumed, sent to, delayed for and deleted."""
     queue, inbox = f"{name}-{uuid.uuid4().hex[:8]}", Inbox()
     await broker.declare(QueueSpec(name=queue, expires=60_000))
@@ -68,18 +68,18 @@ async def test_queues_of_any_name(broker: RabbitBroker, facts: Facts, name: str)
     await broker.publish(Outgoing(body=b"later", routing_key=queue, delay=1))
     assert [delivery.body for delivery in await inbox.take(2)] == [b"at once", b"later"]
     await broker.delete(queue)
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
-async def test_a_reason_that_is_cut_off(broker: RabbitBroker, facts: Facts) -> None:
+async def test_a_reason_that_is_cut_off(broker: RabbitBroker, observed: Events) -> None:
     """A queue that is missing is an error of the one who asks, though the broker's reason ends within a character."""
     for length in (115, 116, 117, 118):
         with pytest.raises(BrokerError, match="does not exist"):
             await broker.depth("ü" * length)
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
-async def test_texts_of_any_bytes(broker: RabbitBroker, facts: Facts, broker_url: str, queue_name: str) -> None:
+async def test_texts_of_any_bytes(broker: RabbitBroker, observed: Events, broker_url: str, queue_name: str) -> None:
     """A routing key, properties and header names that are not UTF-8 cost no connection, and go on as they came."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
@@ -91,14 +91,14 @@ async def test_texts_of_any_bytes(broker: RabbitBroker, facts: Facts, broker_url
     )
     await run_sync(send, broker_url, queue_name, [message])
     (came,) = await inbox.take(1)
-    await broker.publish(dead.later(came, 0))
+    await broker.publish(dead_letter.later(came, 0))
     (again,) = await inbox.take(1)
     assert table(message.headers)[4:] in again.properties
     assert (again.reply_to, again.correlation_id, again.content_type) == ("\udcff\udcfe",) * 3
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
-async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """A message for an exchange that does not exist fails alone: those under way beside it are confirmed."""
     failed: list[str] = []
 
@@ -113,10 +113,10 @@ async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, facts:
             group.start_soon(broker.publish, Outgoing(body=b"good", routing_key=queue_name))
     assert len(failed) == 20
     assert await broker.depth(queue_name) == 20
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
-async def test_a_large_message_comes_alone(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_a_large_message_comes_alone(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """Of messages that are too large one is in memory at a time; what is asked meanwhile is answered."""
     inbox = Inbox()
     for number in range(4):
@@ -127,21 +127,21 @@ async def test_a_large_message_comes_alone(broker: RabbitBroker, facts: Facts, q
         assert bytes(large.body) == bytes((number,)) * 5 * MEGABYTE
         # what dead-lettering asks and says
         await broker.declare(QueueSpec(name=f"{queue_name}.dead", expires=60_000))
-        await broker.publish(dead.dead_letter(large, "too large", "w", dt.datetime.now(dt.UTC)))
+        await broker.publish(dead_letter.dead_letter(large, "too large", "w", dt.datetime.now(dt.UTC)))
         assert not inbox.items
         broker.ack(large)
     await broker.publish(Outgoing(body=b"small", routing_key=queue_name))
     assert [delivery.body for delivery in await inbox.take(1)] == [b"small"]
     assert await broker.depth(f"{queue_name}.dead") == 4
     await broker.delete(f"{queue_name}.dead")
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
 async def test_a_large_message_that_cannot_be_settled(
-    broker: RabbitBroker, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch
+    broker: RabbitBroker, observed: Events, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not keep others from coming, nor a consumer from being changed, for longer than a while."""
-    monkeypatch.setattr(answers, "ALONE_S", 0.2)
+    monkeypatch.setattr(acks, "ALONE_S", 0.2)
     inbox = Inbox()
     for size in (5 * MEGABYTE, 1):
         await broker.publish(Outgoing(body=b"x" * size, routing_key=queue_name))
@@ -155,7 +155,7 @@ async def test_a_large_message_that_cannot_be_settled(
     broker.ack(small)
     broker.ack(large)
     await broker.flush()
-    assert not facts.of(BrokerLost)
+    assert not observed.of(BrokerLost)
 
 
 async def test_a_body_that_is_not_kept(broker: RabbitBroker, queue_name: str) -> None:
@@ -168,9 +168,9 @@ async def test_a_body_that_is_not_kept(broker: RabbitBroker, queue_name: str) ->
     assert told == [(MEGABYTE, 0), (0, MEGABYTE + 1), (0, 5 * MEGABYTE), (3, 0)]
 
 
-async def test_queues_that_were_only_sent_to(rabbit_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_queues_that_were_only_sent_to(rabbit_node: Node, observed: Events, queue_name: str) -> None:
     """After a reconnect any number of queues that were sent to are not asked for, and declared when they are needed."""
-    async with RabbitBroker(rabbit_node.url, facts) as broker:
+    async with RabbitBroker(rabbit_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         inbox = Inbox()
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
@@ -179,7 +179,7 @@ async def test_queues_that_were_only_sent_to(rabbit_node: Node, facts: Facts, qu
         for target in targets:
             await broker.declare(QueueSpec(name=target, expires=60_000))
         await run_sync(rabbit_node.ctl, "close_all_connections", "test cuts")
-        await facts.see(BrokerConnected, 2, patience=30)
+        await observed.see(BrokerConnected, 2, patience=30)
         async with await aio_pika.connect(rabbit_node.url) as other:
             channel = await other.channel()
             for target in targets[:2]:

@@ -9,11 +9,11 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._message import Delivery, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, BrokerLost, QueueDiffers
-from hybridpool.message import Delivery, Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.rabbit import Node
 
 pytestmark = pytest.mark.anyio
@@ -40,15 +40,15 @@ def own_node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture
-async def broker(broker_url: str, facts: Facts, queue_name: str) -> AsyncIterator[RabbitBroker]:
+async def broker(broker_url: str, observed: Events, queue_name: str) -> AsyncIterator[RabbitBroker]:
     """Connect to the shared node, with one queue declared."""
-    async with RabbitBroker(broker_url, facts) as connection:
+    async with RabbitBroker(broker_url, observed) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(QueueSpec(name=queue_name, expires=60_000))
         yield connection
@@ -65,7 +65,7 @@ def message(queue: str, body: bytes = b"0") -> Outgoing:
 
 
 async def test_cut_connection_comes_back(
-    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+    rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
     """A worker would stay connected and idle for ever; a late ack would hit another message or end the channel."""
     inbox = Inbox()
@@ -82,16 +82,16 @@ async def test_cut_connection_comes_back(
     broker.ack(again)
     [following] = await inbox.take(1)
     assert (following.body, following.channel) == (b"1", again.channel)
-    [lost] = facts.of(BrokerLost)
+    [lost] = observed.of(BrokerLost)
     assert "guest:guest" not in repr(lost)
     assert "CONNECTION_FORCED" in lost.reason
     assert lost.retry_in < 1
     await broker.connected(0)
-    assert len(facts.of(BrokerConnected)) == 2
+    assert len(observed.of(BrokerConnected)) == 2
 
 
 async def test_prefetch_and_private_queues_come_back(
-    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+    rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
     """After a cut the worker would hoard, or its answers have no queue any more."""
     inbox, replies = Inbox(), Inbox()
@@ -101,7 +101,7 @@ async def test_prefetch_and_private_queues_come_back(
     await broker.consume(queue_name, 5, inbox)
     await broker.consume(queue_name, 2, inbox)
     await cut_all(rabbit_node)
-    await facts.see(BrokerConnected, 2)
+    await observed.see(BrokerConnected, 2)
     await broker.publish(Outgoing(body=b"", routing_key=reply, mandatory=True))
     await replies.take(1)
     for _ in range(4):
@@ -110,11 +110,11 @@ async def test_prefetch_and_private_queues_come_back(
     await inbox.take(2)
 
 
-async def test_wishes_while_disconnected_are_granted(own_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: Events, queue_name: str) -> None:
     """A worker started before its broker would never consume; one that publishes would wait without an end."""
     inbox = Inbox()
-    async with RabbitBroker(own_node.url, facts, connect_timeout=1) as broker:
-        await facts.see(BrokerLost, 2)
+    async with RabbitBroker(own_node.url, observed, connect_timeout=1) as broker:
+        await observed.see(BrokerLost, 2)
         with pytest.raises(BrokerUnavailable, match="no connection to amqp://guest:"):
             await broker.publish(message(queue_name))
         with pytest.raises(BrokerUnavailable):
@@ -125,17 +125,17 @@ async def test_wishes_while_disconnected_are_granted(own_node: Node, facts: Fact
         await broker.connected(BOOT)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-        waits = [lost.retry_in for lost in facts.of(BrokerLost)]
+        waits = [lost.retry_in for lost in observed.of(BrokerLost)]
         assert waits[0] <= 0.2
         assert max(waits) <= 30
 
 
 @pytest.mark.slow
-async def test_restarted_node(own_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_restarted_node(own_node: Node, observed: Events, queue_name: str) -> None:
     """A broker's upgrade would end all workers, or lose what they held."""
     inbox = Inbox()
     await run_sync(own_node.start)
-    async with RabbitBroker(own_node.url, facts) as broker:
+    async with RabbitBroker(own_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name))
         await broker.consume(queue_name, 2, inbox)
@@ -143,7 +143,7 @@ async def test_restarted_node(own_node: Node, facts: Facts, queue_name: str) -> 
             await broker.publish(message(queue_name, b"%d" % number))
         stale = await inbox.take(2)
         await run_sync(own_node.stop)
-        await facts.see(BrokerLost)
+        await observed.see(BrokerLost)
         for delivery in stale:
             broker.ack(delivery)
         await broker.flush()
@@ -156,7 +156,7 @@ async def test_restarted_node(own_node: Node, facts: Facts, queue_name: str) -> 
         await until_depth(broker, queue_name, 0)
 
 
-async def test_waiting_publishes_hear_of_the_loss(own_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_waiting_publishes_hear_of_the_loss(own_node: Node, observed: Events, queue_name: str) -> None:
     """Whoever waits for a confirmation would wait for ever; results would neither be stored nor fail."""
     await run_sync(own_node.start)
     heard: list[str] = []
@@ -167,7 +167,7 @@ async def test_waiting_publishes_hear_of_the_loss(own_node: Node, facts: Facts, 
         except BrokerUnavailable as error:
             heard.append(str(error))
 
-    async with RabbitBroker(own_node.url, facts) as broker:
+    async with RabbitBroker(own_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name))
         own_node.freeze()
@@ -183,47 +183,47 @@ async def test_waiting_publishes_hear_of_the_loss(own_node: Node, facts: Facts, 
 
 
 async def test_deleted_by_us_stays_deleted(
-    rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str
+    rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
     """A queue that was deleted on purpose would come back with the next reconnect."""
     await broker.consume(queue_name, 1, Inbox())
     await broker.delete(queue_name)
     await cut_all(rabbit_node)
-    await facts.see(BrokerConnected, 2)
+    await observed.see(BrokerConnected, 2)
     with pytest.raises(BrokerError, match="does not exist"):
         await broker.depth(queue_name)
 
 
-async def test_wrong_password(broker_url: str, facts: Facts) -> None:
+async def test_wrong_password(broker_url: str, observed: Events) -> None:
     """A typing error in the password would look like a broker that is down, or be printed."""
-    async with RabbitBroker(broker_url.replace("guest:guest", "guest:s3cret"), facts) as broker:
+    async with RabbitBroker(broker_url.replace("guest:guest", "guest:s3cret"), observed) as broker:
         with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="ACCESS_REFUSED") as caught:
             await broker.connected(None)
         assert not isinstance(caught.value, BrokerUnavailable)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
-        assert len(facts.of(BrokerLost)) <= 2
-    assert "s3cret" not in repr(facts.items)
+        assert len(observed.of(BrokerLost)) <= 2
+    assert "s3cret" not in repr(observed.items)
 
 
-async def test_unknown_virtual_host(broker_url: str, facts: Facts) -> None:
+async def test_unknown_virtual_host(broker_url: str, observed: Events) -> None:
     """A typing error in the virtual host would look like a broker that is down."""
-    async with RabbitBroker(broker_url.removesuffix("//") + "/nowhere", facts) as broker:
+    async with RabbitBroker(broker_url.removesuffix("//") + "/nowhere", observed) as broker:
         with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="virtual host 'nowhere'"):
             await broker.connected(None)
 
 
-async def test_queue_of_another_kind(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_queue_of_another_kind(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """A worker could not start on a queue that was declared as a quorum queue."""
     name = f"{queue_name}-quorum"
     await broker.declare(QueueSpec(name=name, kind="quorum", expires=60_000))
     await broker.declare(QueueSpec(name=name, expires=60_000))
-    [differs] = facts.of(QueueDiffers)
+    [differs] = observed.of(QueueDiffers)
     assert differs.queue == name
     assert "inequivalent arg 'x-queue-type'" in differs.reason
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
-async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """After somebody deleted the queue the worker would look healthy and get nothing."""
     inbox, other = Inbox(), Inbox()
     await broker.declare(QueueSpec(name=f"{queue_name}-2", expires=60_000))
@@ -234,10 +234,10 @@ async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, facts: Fac
         while not inbox.items:
             await broker.publish(message(queue_name))
     assert inbox.items[0].channel == 1
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
-async def test_closed_channel_comes_back(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_closed_channel_comes_back(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """A channel closed by the broker (a task longer than its consumer_timeout) would stay closed."""
     inbox = Inbox()
     await broker.publish(message(queue_name))
@@ -250,7 +250,7 @@ async def test_closed_channel_comes_back(broker: RabbitBroker, facts: Facts, que
     broker.ack(forged(first, 77))
     [again] = await inbox.take(1)
     assert again.channel > first.channel
-    [lost] = facts.of(BrokerLost)
+    [lost] = observed.of(BrokerLost)
     assert "unknown delivery tag 77" in lost.reason
 
 
@@ -260,7 +260,7 @@ def forged(delivery: Delivery, tag: int) -> Delivery:
     return delivery
 
 
-async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, facts: Facts, queue_name: str) -> None:
+async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
     """A shutdown in the middle of a prefetch change would close the channel, and running tasks could not be settled."""
     inbox = Inbox()
     await broker.publish(message(queue_name))
@@ -274,14 +274,14 @@ async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, facts: Facts
     broker.ack(held)
     await broker.flush()
     await until_depth(broker, queue_name, 0)
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
 @pytest.mark.parametrize("moment", ["idle", "busy"])
 async def test_frozen_node_is_left_in_time(rabbit_node: Node, broker_url: str, queue_name: str, moment: str) -> None:
     """A worker could not be stopped while its broker hangs."""
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(RabbitBroker(broker_url, Facts()))
+        broker = await stack.enter_async_context(RabbitBroker(broker_url, Events()))
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         inbox = Inbox()
@@ -301,13 +301,13 @@ async def test_frozen_node_is_left_in_time(rabbit_node: Node, broker_url: str, q
             rabbit_node.thaw()
 
 
-async def test_frozen_node_is_not_reached(rabbit_node: Node, broker_url: str, facts: Facts) -> None:
+async def test_frozen_node_is_not_reached(rabbit_node: Node, broker_url: str, observed: Events) -> None:
     """A worker would hang in a connection attempt that nobody answers, or could not be stopped in it."""
     rabbit_node.freeze()
     try:
-        async with RabbitBroker(broker_url, facts, connect_timeout=0.2) as broker:
-            await facts.see(BrokerLost, 2)
-            assert {lost.reason for lost in facts.of(BrokerLost)} == {"no answer in time"}
+        async with RabbitBroker(broker_url, observed, connect_timeout=0.2) as broker:
+            await observed.see(BrokerLost, 2)
+            assert {lost.reason for lost in observed.of(BrokerLost)} == {"no answer in time"}
             began = time.monotonic()
     finally:
         rabbit_node.thaw()

@@ -8,15 +8,15 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.rabbitmq import RabbitBroker
-from hybridpool.brokers.rabbitmq.session import Session
-from hybridpool.brokers.rabbitmq.wishes import Wishes
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._brokers.rabbitmq.declarations import Declarations
+from hybridpool._brokers.rabbitmq.session import Session
+from hybridpool._message import Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
-from hybridpool.message import Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.proxy import Proxy
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, free_ports
 from tests.workers import Worker
 
@@ -41,9 +41,9 @@ def own_node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ async def publish_in_vain(broker: RabbitBroker, sent: Outgoing) -> None:
 
 
 @pytest.fixture
-async def alarmed(own_node: Node, facts: Facts, queue_name: str) -> AsyncIterator[tuple[RabbitBroker, Inbox]]:
+async def alarmed(own_node: Node, observed: Events, queue_name: str) -> AsyncIterator[tuple[RabbitBroker, Inbox]]:
     """Consume one at a time from a queue of five, and have the node block publishing meanwhile."""
     inbox = Inbox()
-    async with RabbitBroker(own_node.url, facts) as broker:
+    async with RabbitBroker(own_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         for number in range(5):
@@ -92,7 +92,7 @@ async def alarmed(own_node: Node, facts: Facts, queue_name: str) -> AsyncIterato
             async with anyio.create_task_group() as group:
                 # the broker takes the first one, and blocks whoever sends it
                 group.start_soon(publish_in_vain, broker, message(f"{queue_name}-2"))
-                await facts.see(PublishingBlocked)
+                await observed.see(PublishingBlocked)
                 yield broker, inbox
                 group.cancel_scope.cancel()
         finally:
@@ -100,7 +100,7 @@ async def alarmed(own_node: Node, facts: Facts, queue_name: str) -> AsyncIterato
 
 
 async def test_acks_go_on_while_publishing_waits(
-    own_node: Node, alarmed: tuple[RabbitBroker, Inbox], facts: Facts, queue_name: str
+    own_node: Node, alarmed: tuple[RabbitBroker, Inbox], observed: Events, queue_name: str
 ) -> None:
     """The queues that fill the broker's memory would never drain, because nobody acknowledges."""
     broker, inbox = alarmed
@@ -124,9 +124,9 @@ async def test_acks_go_on_while_publishing_waits(
             [delivery] = await inbox.take(1)
             broker.ack(delivery)
     await until_depth(broker, queue_name, 0)
-    assert [fact.reason for fact in facts.of(PublishingBlocked)] == ["low on memory"]
-    assert facts.of(PublishingResumed) == [PublishingResumed(shown(own_node.port))]
-    assert facts.of(BrokerLost) == []
+    assert [event.reason for event in observed.of(PublishingBlocked)] == ["low on memory"]
+    assert observed.of(PublishingResumed) == [PublishingResumed(shown(own_node.port))]
+    assert observed.of(BrokerLost) == []
 
 
 async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitBroker, Inbox], queue_name: str) -> None:
@@ -136,142 +136,142 @@ async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitB
     broker.ack(delivery)
     with anyio.fail_after(PATIENCE):
         await broker.__aexit__(None, None, None)
-    async with RabbitBroker(own_node.url, Facts()) as other:
+    async with RabbitBroker(own_node.url, Events()) as other:
         await other.connected(PATIENCE)
         await until_depth(other, queue_name, 4)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-async def test_either_connection_ends_both(proxy: Proxy, facts: Facts, queue_name: str, which: int) -> None:
+async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue_name: str, which: int) -> None:
     """A worker would consume and publish nothing, or the other way round, and look healthy."""
     inbox = Inbox()
-    async with RabbitBroker(address(proxy.port), facts) as broker:
+    async with RabbitBroker(address(proxy.port), observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
-        assert len(proxy.links) == 2
-        proxy.links[which].cut()
-        await facts.see(BrokerConnected, 2)
+        assert len(proxy.children) == 2
+        proxy.children[which].cut()
+        await observed.see(BrokerConnected, 2)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-        assert len(proxy.links) == 4
-        [lost] = facts.of(BrokerLost)
+        assert len(proxy.children) == 4
+        [lost] = observed.of(BrokerLost)
         assert lost.reason == "the connection was cut"
 
 
 # ---- several brokers -----------------------------------------------------------------------------------------
 
 
-async def test_next_broker_is_tried_at_once(rabbit_node: Node, facts: Facts) -> None:
+async def test_next_broker_is_tried_at_once(rabbit_node: Node, observed: Events) -> None:
     """One node of a cluster would be missing, and workers would wait for just that one."""
     [nobody] = free_ports(1)
-    async with RabbitBroker(f"{address(nobody)};{address(rabbit_node.port)}", facts) as broker:
+    async with RabbitBroker(f"{address(nobody)};{address(rabbit_node.port)}", observed) as broker:
         await broker.connected(PATIENCE)
-    lost, connected = facts.items
+    lost, connected = observed.items
     assert isinstance(lost, BrokerLost)
     assert (lost.url, lost.next_url) == (shown(nobody), shown(rabbit_node.port))
     assert connected == BrokerConnected(shown(rabbit_node.port))
 
 
-async def test_failover(rabbit_node: Node, proxy: Proxy, facts: Facts, queue_name: str) -> None:
+async def test_failover(rabbit_node: Node, proxy: Proxy, observed: Events, queue_name: str) -> None:
     """When the node in use goes, nobody would go to the other one, with the queues and consumers that there were."""
     inbox = Inbox()
-    async with RabbitBroker(f"{address(proxy.port)};{address(rabbit_node.port)}", facts) as broker:
+    async with RabbitBroker(f"{address(proxy.port)};{address(rabbit_node.port)}", observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
         proxy.refuse()
         proxy.cut()
-        await facts.see(BrokerConnected, 2)
+        await observed.see(BrokerConnected, 2)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-    assert [fact.url for fact in facts.of(BrokerConnected)] == [shown(proxy.port), shown(rabbit_node.port)]
+    assert [event.url for event in observed.of(BrokerConnected)] == [shown(proxy.port), shown(rabbit_node.port)]
 
 
-async def test_back_off_after_a_whole_round(facts: Facts) -> None:
+async def test_back_off_after_a_whole_round(observed: Events) -> None:
     """With all brokers down a worker would hammer on them; or wait after each, and find the live one late."""
     ports = free_ports(3)
-    async with RabbitBroker(";".join(map(address, ports)), facts) as broker:
-        await facts.see(BrokerLost, 6)
+    async with RabbitBroker(";".join(map(address, ports)), observed) as broker:
+        await observed.see(BrokerLost, 6)
         with pytest.raises(BrokerUnavailable) as caught:
             await broker.connected(0)
-    rounds = facts.of(BrokerLost)[:6]
-    assert [fact.url for fact in rounds] == [shown(port) for port in (*ports, *ports)]
-    assert [bool(fact.next_url) for fact in rounds] == [True, True, False] * 2
-    assert [fact.retry_in > 0 for fact in rounds] == [False, False, True] * 2
+    rounds = observed.of(BrokerLost)[:6]
+    assert [event.url for event in rounds] == [shown(port) for port in (*ports, *ports)]
+    assert [bool(event.next_url) for event in rounds] == [True, True, False] * 2
+    assert [event.retry_in > 0 for event in rounds] == [False, False, True] * 2
     assert all(shown(port) in str(caught.value) for port in ports)
 
 
-async def test_refused_by_one(rabbit_node: Node, facts: Facts) -> None:
+async def test_refused_by_one(rabbit_node: Node, observed: Events) -> None:
     """A wrong password for one broker would keep us from the others."""
     port = rabbit_node.port
-    async with RabbitBroker(f"{address(port, 'guest:s3cret')};{address(port)}", facts) as broker:
+    async with RabbitBroker(f"{address(port, 'guest:s3cret')};{address(port)}", observed) as broker:
         await broker.connected(PATIENCE)
-    assert "s3cret" not in repr(facts.items)
+    assert "s3cret" not in repr(observed.items)
 
 
-async def test_refused_by_all(rabbit_node: Node, facts: Facts) -> None:
+async def test_refused_by_all(rabbit_node: Node, observed: Events) -> None:
     """Nobody would be told that none of the passwords is right; or everybody would be told the passwords."""
     wrong = address(rabbit_node.port, "guest:s3cret")
-    async with RabbitBroker(f"{wrong};{wrong}", facts) as broker:
+    async with RabbitBroker(f"{wrong};{wrong}", observed) as broker:
         with (
             anyio.fail_after(PATIENCE),
             pytest.raises(BrokerError, match=r"ACCESS_REFUSED.*; .*ACCESS_REFUSED") as caught,
         ):
             await broker.connected(None)
-    assert "s3cret" not in str(caught.value) + repr(facts.items)
+    assert "s3cret" not in str(caught.value) + repr(observed.items)
 
 
 # ---- silence -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-async def test_half_open_connection(proxy: Proxy, facts: Facts, queue_name: str) -> None:
+async def test_half_open_connection(proxy: Proxy, observed: Events, queue_name: str) -> None:
     """A firewall that forgets a connection would leave the worker connected to nobody for ever."""
     inbox = Inbox()
-    async with RabbitBroker(address(proxy.port), facts, heartbeat=1, connect_timeout=5) as broker:
+    async with RabbitBroker(address(proxy.port), observed, heartbeat=1, connect_timeout=5) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.publish(message(queue_name))
         await broker.consume(queue_name, 1, inbox)
         [held] = await inbox.take(1)
         proxy.stall()
-        await facts.see(BrokerLost, 2, SILENCE)
+        await observed.see(BrokerLost, 2, SILENCE)
         proxy.resume()
         [again] = await inbox.take(1, SILENCE)
         assert (again.body, again.redelivered) == (b"0", True)
         broker.ack(held)
         broker.ack(again)
         await until_depth(broker, queue_name, 0)
-    silent, unanswered, *_ = facts.of(BrokerLost)
+    silent, unanswered, *_ = observed.of(BrokerLost)
     assert silent.reason == "nothing heard for 6 s, no heartbeat either"
     assert unanswered.reason == "no answer in time"
 
 
-async def test_slow_network(proxy: Proxy, facts: Facts, queue_name: str) -> None:
+async def test_slow_network(proxy: Proxy, observed: Events, queue_name: str) -> None:
     """A broker far away would be taken for one that does not answer."""
     proxy.delay = 0.05
     inbox = Inbox()
-    async with RabbitBroker(address(proxy.port), facts, connect_timeout=PATIENCE) as broker:
+    async with RabbitBroker(address(proxy.port), observed, connect_timeout=PATIENCE) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
         await broker.publish(message(queue_name))
         [delivery] = await inbox.take(1)
         broker.ack(delivery)
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
 # ---- what the broker ends ------------------------------------------------------------------------------------
 
 
-async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_message_held_too_long(own_node: Node, observed: Events, queue_name: str) -> None:
     """After a task longer than the broker's consumer_timeout the worker would get nothing any more."""
     inbox = Inbox()
     change = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]]."
     await run_sync(own_node.ctl, "eval", change % (300, 200))
     try:
-        async with RabbitBroker(own_node.url, facts) as broker:
+        async with RabbitBroker(own_node.url, observed) as broker:
             await broker.connected(PATIENCE)
             # RabbitMQ 4.3 looks at quorum queues only
             await broker.declare(QueueSpec(name=queue_name, kind="quorum", expires=60_000))
@@ -284,16 +284,16 @@ async def test_message_held_too_long(own_node: Node, facts: Facts, queue_name: s
             await until_depth(broker, queue_name, 0)
     finally:
         await run_sync(own_node.ctl, "eval", change % (1_800_000, 60_000))
-    for lost in facts.of(BrokerLost):  # 4.3 ends the consumer alone
+    for lost in observed.of(BrokerLost):  # 4.3 ends the consumer alone
         assert "PRECONDITION_FAILED - delivery acknowledgement on channel" in lost.reason
 
 
-async def test_a_full_queue(rabbit_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_a_full_queue(rabbit_node: Node, observed: Events, queue_name: str) -> None:
     """A queue that takes nothing now would be an error for good, or spoil the channel for all others."""
     full = f"{queue_name}-full"
-    with Desk(rabbit_node.url) as desk:
-        desk.declare(full, {"x-max-length": 1, "x-overflow": "reject-publish"})
-        async with RabbitBroker(rabbit_node.url, facts) as broker:
+    with BrokerConsole(rabbit_node.url) as console:
+        console.declare(full, {"x-max-length": 1, "x-overflow": "reject-publish"})
+        async with RabbitBroker(rabbit_node.url, observed) as broker:
             await broker.connected(PATIENCE)
             await broker.declare(QueueSpec(name=queue_name, expires=60_000))
             mixed = [message(full), message(queue_name), message(full), message(full), message(queue_name)]
@@ -303,7 +303,7 @@ async def test_a_full_queue(rabbit_node: Node, facts: Facts, queue_name: str) ->
             assert "did not take" in str(told[3])
             await broker.publish(message(queue_name))
             await until_depth(broker, queue_name, 3)
-        desk.delete(full)
+        console.delete(full)
 
 
 async def cancelled_by_another(session: Session) -> None:
@@ -316,9 +316,9 @@ async def cancelled_by_another(session: Session) -> None:
             raise asyncio.CancelledError("the library's") from None
 
 
-async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, facts: Facts) -> None:
+async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, observed: Events) -> None:
     """A cancellation of the client library's own would pass for the caller's, and end a worker without a word."""
-    async with RabbitBroker(address(proxy.port), facts) as broker:
+    async with RabbitBroker(address(proxy.port), observed) as broker:
         await broker.connected(PATIENCE)
         session = broker._supervisor.current
         assert session is not None
@@ -326,10 +326,10 @@ async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, facts: Facts
             await cancelled_by_another(session)
 
 
-async def test_a_private_queue_is_another_each_time(rabbit_node: Node, facts: Facts, queue_name: str) -> None:
+async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed: Events, queue_name: str) -> None:
     """A node that keeps the old one locked for a connection that is gone would keep the worker away for good."""
     inbox = Inbox()
-    async with RabbitBroker(rabbit_node.url, facts) as broker, RabbitBroker(rabbit_node.url, facts) as thief:
+    async with RabbitBroker(rabbit_node.url, observed) as broker, RabbitBroker(rabbit_node.url, observed) as thief:
         for one in (broker, thief):
             await one.connected(PATIENCE)
         spread = Outgoing(body=b"to all", exchange=queue_name, routing_key="", broadcast=True)
@@ -364,7 +364,11 @@ def test_worker_exits_at_once(rabbit_node: Node, queue_name: str, login: str, vh
 
 
 async def test_an_error_of_our_own(
-    rabbit_node: Node, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rabbit_node: Node,
+    observed: Events,
+    queue_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An error that nobody foresaw costs a connection, and not the worker's last one."""
 
@@ -372,13 +376,13 @@ async def test_an_error_of_our_own(
         raise LookupError("unforeseen")
 
     inbox = Inbox()
-    async with RabbitBroker(rabbit_node.url, facts) as broker:
+    async with RabbitBroker(rabbit_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name))
         await broker.consume(queue_name, 1, inbox)
-        monkeypatch.setattr(Wishes, "renew", fail)
+        monkeypatch.setattr(Declarations, "renew", fail)
         await run_sync(rabbit_node.ctl, "delete_queue", queue_name)
-        await facts.see(BrokerConnected, 2)
+        await observed.see(BrokerConnected, 2)
         await broker.publish(Outgoing(body=b"after", routing_key=queue_name, mandatory=True))
         assert [delivery.body for delivery in await inbox.take(1)] == [b"after"]
         await broker.delete(queue_name)

@@ -8,9 +8,10 @@ import attrs
 import pytest
 from anyio.to_thread import run_sync
 
-from hybridpool.brokers.base import Broker
-from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.brokers.rabbitmq import RabbitBroker, supervisor
+from hybridpool._brokers.base import Broker
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
+from hybridpool._brokers.rabbitmq import RabbitBroker, supervisor
+from hybridpool._message import Outgoing, QueueSpec
 from hybridpool.errors import (
     AccessRefused,
     BrokerError,
@@ -21,8 +22,7 @@ from hybridpool.errors import (
     QueueNotFound,
 )
 from hybridpool.events import BrokerConnected, BrokerLost
-from hybridpool.message import Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet, until_depth
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.rabbit import Node
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ MANY = 60
 class Strict:
     """A broker that refuses, and how to take a right from its user."""
 
-    open: Callable[[Facts], Broker]
+    open: Callable[[Events], Broker]
     #: queues that may be made and written; None: all
     permit: Callable[[str, str], None]
 
@@ -56,18 +56,18 @@ def strict_node() -> Iterator[Node]:
 def strict(request: pytest.FixtureRequest) -> Strict:
     """Return what makes connections to one and the same broker, and takes rights away."""
     if request.param == "memory":
-        hub = MemoryHub(max_message_size=MAX_BODY)
+        server = MemoryServer(max_message_size=MAX_BODY)
         known: set[tuple[str, str]] = set()
 
         def permit(configure: str, write: str) -> None:
             for right in known:
-                hub.allow(*right)
+                server.allow(*right)
             known.clear()
             known.update((what, queue) for what, queue in (("configure", configure), ("write", write)) if queue)
             for right in known:
-                hub.forbid(*right)
+                server.forbid(*right)
 
-        return Strict(lambda facts: MemoryBroker(hub, facts), permit)
+        return Strict(lambda observed: MemoryBroker(server, observed), permit)
     node: Node = request.getfixturevalue("strict_node")
     url = node.url.replace("guest:guest", "narrow:pw")
 
@@ -77,7 +77,7 @@ def strict(request: pytest.FixtureRequest) -> Strict:
         node.ctl("set_permissions", "narrow", f"^(?!{configure}$).*" if configure else ".*", writable, ".*")
 
     allow("", "")
-    return Strict(lambda facts: RabbitBroker(url, facts), allow)
+    return Strict(lambda observed: RabbitBroker(url, observed), allow)
 
 
 @pytest.fixture(autouse=True)
@@ -88,15 +88,15 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture
-async def broker(strict: Strict, facts: Facts, queue_name: str) -> AsyncIterator[Broker]:
+async def broker(strict: Strict, observed: Events, queue_name: str) -> AsyncIterator[Broker]:
     """Connect, with one queue declared."""
-    async with strict.open(facts) as connection:
+    async with strict.open(observed) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(spec(queue_name))
         yield connection
@@ -107,7 +107,7 @@ def spec(name: str, max_length: int | None = None) -> QueueSpec:
     return QueueSpec(name=name, expires=60_000, max_length=max_length)
 
 
-async def test_a_body_that_is_too_large(broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_a_body_that_is_too_large(broker: Broker, observed: Events, queue_name: str) -> None:
     """A body over max_message_size is refused as such, each time, and the connection stays."""
     await broker.publish(Outgoing(body=b"x" * MAX_BODY, routing_key=queue_name))
     for _ in range(2):
@@ -115,7 +115,7 @@ async def test_a_body_that_is_too_large(broker: Broker, facts: Facts, queue_name
             await broker.publish(Outgoing(body=b"x" * (MAX_BODY + 1), routing_key=queue_name))
     await broker.publish(Outgoing(body=b"x", routing_key=queue_name))
     await until_depth(broker, queue_name, 2)
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
 async def test_others_under_way_are_not_affected(broker: Broker, queue_name: str) -> None:
@@ -165,11 +165,11 @@ async def test_each_of_many(broker: Broker, queue_name: str) -> None:
     ],
     ids=["routing key", "reply_to", "correlation_id", "header", "number"],
 )
-async def test_what_has_no_form(broker: Broker, facts: Facts, message: Outgoing) -> None:
+async def test_what_has_no_form(broker: Broker, observed: Events, message: Outgoing) -> None:
     """A message that AMQP cannot carry is refused before anything is sent."""
     with pytest.raises(CannotEncode):
         await broker.publish(message)
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
 async def test_a_queue_that_is_full(broker: Broker, queue_name: str) -> None:
@@ -223,19 +223,19 @@ async def refused(broker: Broker, message: Outgoing) -> bool:
     return False
 
 
-async def test_no_right_to_declare(strict: Strict, broker: Broker, facts: Facts, queue_name: str) -> None:
+async def test_no_right_to_declare(strict: Strict, broker: Broker, observed: Events, queue_name: str) -> None:
     """A user that may not make a queue uses one that is there, and hears it if there is none."""
     missing = f"{queue_name}-missing"
     await run_sync(strict.permit, missing, "")
     with pytest.raises(AccessRefused):
         await broker.declare(spec(missing))
     await run_sync(strict.permit, queue_name, "")
-    async with strict.open(Facts()) as other:
+    async with strict.open(Events()) as other:
         await other.connected(PATIENCE)
         await other.declare(spec(queue_name))
         await other.publish(Outgoing(body=b"x", routing_key=queue_name, mandatory=True))
     await run_sync(strict.permit, "", "")
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
 
 
 async def test_answers_are_read(broker: Broker, queue_name: str) -> None:
@@ -253,7 +253,7 @@ async def test_answers_are_read(broker: Broker, queue_name: str) -> None:
 async def test_a_full_queue_stops_no_other_delay(broker_url: str, queue_name: str) -> None:
     """Messages that are due for a full queue wait beside it; those for other queues come in their time."""
     full, other = f"{queue_name}-full", f"{queue_name}-other"
-    async with RabbitBroker(broker_url, Facts()) as broker:
+    async with RabbitBroker(broker_url, Events()) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=full, max_length=1))
         await broker.declare(QueueSpec(name=other))
@@ -274,7 +274,7 @@ async def test_a_full_queue_stops_no_other_delay(broker_url: str, queue_name: st
 
 
 async def test_a_queue_that_is_refused_at_a_reconnect(
-    strict_node: Node, facts: Facts, queue_name: str, monkeypatch: pytest.MonkeyPatch
+    strict_node: Node, observed: Events, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not keep the other queues from being consumed, and is consumed once the right is there again."""
     monkeypatch.setattr(supervisor, "REFUSED_AGAIN_S", 0.2)
@@ -284,7 +284,7 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
         strict_node.ctl("set_permissions", "narrow", pattern, ".*", ".*")
 
     await run_sync(permit, ".*")
-    async with RabbitBroker(strict_node.url.replace("guest:guest", "narrow:pw"), facts) as broker:
+    async with RabbitBroker(strict_node.url.replace("guest:guest", "narrow:pw"), observed) as broker:
         await broker.connected(PATIENCE)
         for queue in (refused, other):
             await broker.declare(QueueSpec(name=queue))
@@ -292,7 +292,7 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
         await run_sync(permit, f"^(?!{refused}$).*")
         await run_sync(strict_node.ctl, "delete_queue", refused)
         await run_sync(strict_node.ctl, "close_all_connections", "a test")
-        await facts.see(BrokerConnected, 2)
+        await observed.see(BrokerConnected, 2)
         await broker.publish(Outgoing(body=b"there", routing_key=other))
         [delivery] = await inbox.take(1)
         assert delivery.body == b"there"

@@ -7,11 +7,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from hybridpool.brokers.rabbitmq import RabbitBroker
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._message import Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerLost
-from hybridpool.message import Outgoing, QueueSpec
-from tests.contract.inbox import PATIENCE, Facts, Inbox, assert_quiet
+from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet
 from tests.rabbit import Node, Papers
 from tests.workers import Worker
 
@@ -26,9 +26,9 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def facts() -> Facts:
+def observed() -> Events:
     """Collect what the broker under test announces."""
-    return Facts()
+    return Events()
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +66,23 @@ def address(port: int, papers: Path, host: str = "127.0.0.1", **files: str) -> s
     return f"amqps://guest:guest@{host}:{port}//?{query}"
 
 
-async def refusal(url: str, facts: Facts) -> str:
+async def refusal(url: str, observed: Events) -> str:
     """Return why a broker cannot be connected to, for good."""
-    async with RabbitBroker(url, facts) as broker:
+    async with RabbitBroker(url, observed) as broker:
         with anyio.fail_after(PATIENCE), pytest.raises(BrokerError) as caught:
             await broker.connected(None)
     assert not isinstance(caught.value, BrokerUnavailable)
-    assert facts.of(BrokerLost) == []
+    assert observed.of(BrokerLost) == []
     text = str(caught.value)
     assert "\n" not in text
     assert "?" not in text
     return text
 
 
-async def test_round_trip(tls_node: Node, papers: Path, facts: Facts, queue_name: str) -> None:
+async def test_round_trip(tls_node: Node, papers: Path, observed: Events, queue_name: str) -> None:
     """Nobody with a broker of his own authority could use it."""
     inbox = Inbox()
-    async with RabbitBroker(address(tls_node.tls_port, papers), facts) as broker:
+    async with RabbitBroker(address(tls_node.tls_port, papers), observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
@@ -92,37 +92,37 @@ async def test_round_trip(tls_node: Node, papers: Path, facts: Facts, queue_name
     assert len(delivery.body) == 100_000
 
 
-async def test_foreign_authority(tls_node: Node, papers: Path, facts: Facts) -> None:
+async def test_foreign_authority(tls_node: Node, papers: Path, observed: Events) -> None:
     """A man in the middle would be believed, or the reason be hidden in a traceback."""
     for cafile in ("other-ca.pem", ""):
         url = address(tls_node.tls_port, papers, cafile=cafile)
-        assert "the broker's certificate is not trusted: " in await refusal(url, facts)
+        assert "the broker's certificate is not trusted: " in await refusal(url, observed)
 
 
-async def test_other_host(tls_node: Node, papers: Path, facts: Facts) -> None:
+async def test_other_host(tls_node: Node, papers: Path, observed: Events) -> None:
     """A certificate of any other host would be taken."""
-    told = await refusal(address(tls_node.tls_port, papers, host="localhost"), facts)
+    told = await refusal(address(tls_node.tls_port, papers, host="localhost"), observed)
     assert "Hostname mismatch" in told
 
 
-async def test_no_verification(tls_node: Node, papers: Path, facts: Facts) -> None:
+async def test_no_verification(tls_node: Node, papers: Path, observed: Events) -> None:
     """Who asks for it could not try TLS before the certificates are in order."""
     url = address(tls_node.tls_port, papers, cafile="other-ca.pem") + "&no_verify_ssl=1"
-    async with RabbitBroker(url, facts) as broker:
+    async with RabbitBroker(url, observed) as broker:
         await broker.connected(PATIENCE)
 
 
-async def test_no_client_certificate(tls_node: Node, papers: Path, facts: Facts) -> None:
+async def test_no_client_certificate(tls_node: Node, papers: Path, observed: Events) -> None:
     """Who forgot the certificate would see a connection that breaks for no reason."""
     said: list[str] = []
 
     async def hear() -> None:
-        await facts.see(BrokerLost)
-        said.append(facts.of(BrokerLost)[0].reason)
+        await observed.see(BrokerLost)
+        said.append(observed.of(BrokerLost)[0].reason)
         group.cancel_scope.cancel()
 
     url = address(tls_node.tls_port, papers, certfile="", keyfile="")
-    async with RabbitBroker(url, facts) as broker, anyio.create_task_group() as group:
+    async with RabbitBroker(url, observed) as broker, anyio.create_task_group() as group:
         group.start_soon(hear)
         try:
             await broker.connected(None)
@@ -133,9 +133,9 @@ async def test_no_client_certificate(tls_node: Node, papers: Path, facts: Facts)
     assert said[0].endswith(("certificate required", "does the broker want a client certificate (certfile)?"))
 
 
-async def test_no_tls_there(tls_node: Node, papers: Path, facts: Facts) -> None:
+async def test_no_tls_there(tls_node: Node, papers: Path, observed: Events) -> None:
     """Who has the wrong port would wait for ever."""
-    assert "TLS failed: " in await refusal(address(tls_node.port, papers), facts)
+    assert "TLS failed: " in await refusal(address(tls_node.port, papers), observed)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ async def test_no_tls_there(tls_node: Node, papers: Path, facts: Facts) -> None:
         ({"keyfile": ""}, "client.pem cannot be used as client certificate: "),
     ],
 )
-async def test_unusable_files(papers: Path, facts: Facts, files: dict[str, str], told: str) -> None:
+async def test_unusable_files(papers: Path, observed: Events, files: dict[str, str], told: str) -> None:
     """A typing error in a file's name would show no name, ask the terminal for a passphrase, or be retried for ever."""
-    assert told in await refusal(address(1, papers, **files), facts)
+    assert told in await refusal(address(1, papers, **files), observed)
 
 
 def test_worker_says_it_and_exits(tls_node: Node, papers: Path, queue_name: str) -> None:

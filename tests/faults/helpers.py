@@ -10,11 +10,11 @@ import attrs
 import psutil
 
 from hybridpool import App
-from hybridpool.brokers.rabbitmq import RabbitBroker
-from hybridpool.protocol.request import Request, to_message
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._protocol.task_message import Request, to_message
 from tests.faults.apps import JOURNAL
 from tests.faults.ledger import Journal
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.workers import PATIENCE, Gate, Worker
 
 APP = "tests.faults.apps"
@@ -149,5 +149,5 @@ def run_out(broker: str, queue: str, journal: Journal) -> list[str]:
 
 def settled(broker: str, queue: str) -> int:
     """Return the depth of a queue that nobody consumes any more; 0 if all was well."""
-    with Desk(broker) as desk:
-        return desk.depth(queue)
+    with BrokerConsole(broker) as console:
+        return console.depth(queue)

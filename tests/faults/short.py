@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
-from hybridpool.child import zygote
+from hybridpool._zygote import server
 
 #: environment variables: what shall be short, and the file
 WHAT: Final = "FAULTS_SHORT_OF"
@@ -34,7 +34,7 @@ def _fork_if_possible() -> int:
 
 if WHAT in os.environ:
     # the zygote keeps the real one, so that an app which replaces os.fork does no harm
-    setattr(zygote, "_fork", _fork_if_possible)  # noqa: B010  # it is private
+    setattr(server, "_fork", _fork_if_possible)  # noqa: B010  # it is private
     if os.environ[WHAT] == "processes" and not os.getuid():
         # root has no such limit; and of this user there is nobody else
         user = 60_000 + os.getpid() % 5_000

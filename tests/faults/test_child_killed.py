@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hybridpool._protocol.dead_letter import REASON, dead_queue
 from hybridpool.errors import ChildLost
-from hybridpool.protocol.dead import REASON, dead_queue
 from tests.faults.apps import BORN, FATE, FATES
 from tests.faults.helpers import (
     APP,
@@ -27,10 +27,10 @@ from tests.faults.helpers import (
     worker,
 )
 from tests.faults.ledger import Journal, account, tell
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.workers import PATIENCE, Gate, client_of
 
-#: seconds that eight births with their back-off may take
+#: seconds that eight spawn_failures with their back-off may take
 GIVING_UP = 200.0
 
 
@@ -107,9 +107,12 @@ def test_dies_by_its_own_task(
     assert set(drawn.repeated) == {"bad"}
 
 
-def test_deadly_task_is_buried(broker_url: str, queue_name: str, journal: Journal) -> None:
+def test_deadly_task_is_dead_lettered(broker_url: str, queue_name: str, journal: Journal) -> None:
     """A task that kills every child would go round for ever, vanish without a word, or leave its sender waiting."""
-    with Desk(broker_url) as desk, worker(broker_url, queue_name, journal, "--result-backend", "rpc://") as at_work:
+    with (
+        BrokerConsole(broker_url) as console,
+        worker(broker_url, queue_name, journal, "--result-backend", "rpc://") as at_work,
+    ):
         with client_of(broker_url, queue_name) as client:
             handle = client.send_task(f"{APP}.fatal", ["is killed"], task_id="bad")
             ids = publish(broker_url, queue_name, numbers(200))
@@ -117,8 +120,8 @@ def test_deadly_task_is_buried(broker_url: str, queue_name: str, journal: Journa
                 handle.get(timeout=PATIENCE)
         finished(journal, ids)
         at_work.see(rf"\[bad\] lost its child .* \(delivery 3\); dead-lettered to {dead_queue(queue_name)}")
-        desk.until_depth(dead_queue(queue_name), 1)
-        letter = desk.take(dead_queue(queue_name))
+        console.until_depth(dead_queue(queue_name), 1)
+        letter = console.take(dead_queue(queue_name))
         assert letter.headers["id"] == "bad"
         assert "its child died 3 times (task_max_deliveries)" in letter.headers[REASON]
         assert "signal 9 (SIGKILL)" in letter.headers[REASON]
@@ -131,11 +134,11 @@ def test_deadly_task_is_buried(broker_url: str, queue_name: str, journal: Journa
 def test_deadly_task_is_told_to_celery(broker_url: str, queue_name: str, journal: Journal) -> None:
     """A Celery client would not learn, in its own words, that its task's child died."""
     reply_queue = f"{queue_name}-reply"
-    with Desk(broker_url) as desk, worker(broker_url, queue_name, journal, "--result-backend", "rpc://"):
-        desk.declare(reply_queue, {"x-expires": 60_000})
+    with BrokerConsole(broker_url) as console, worker(broker_url, queue_name, journal, "--result-backend", "rpc://"):
+        console.declare(reply_queue, {"x-expires": 60_000})
         publish_for_reply(broker_url, queue_name, Call("bad", "fatal", ("exits",)), reply_queue)
-        desk.until_depth(reply_queue, 1)
-        meta = json.loads(desk.take(reply_queue).body)
+        console.until_depth(reply_queue, 1)
+        meta = json.loads(console.take(reply_queue).body)
     assert (meta["status"], meta["task_id"]) == ("FAILURE", "bad")
     assert meta["result"]["exc_type"] == "WorkerLostError"
     assert meta["result"]["exc_module"] == "billiard.exceptions"
@@ -221,10 +224,13 @@ def test_birth_that_always_dies(broker_url: str, queue_name: str, journal: Journ
         begun = time.monotonic()
         assert at_work.wait(GIVING_UP) == 1
         took = time.monotonic() - begun
-        births = [entry.at for entry in journal.entries(BORN)]
-        pauses = [after - before for before, after in pairwise(births)]
-        tell(f"  {len(births)} births in {took:.1f} s; pauses: {' '.join(f'{pause:.2f}' for pause in pauses)}")
-        assert len(births) <= 10
+        spawn_failures = [entry.at for entry in journal.entries(BORN)]
+        pauses = [after - before for before, after in pairwise(spawn_failures)]
+        tell(
+            f"  {len(spawn_failures)} failed starts in {took:.1f} s; "
+            f"pauses: {' '.join(f'{pause:.2f}' for pause in pauses)}"
+        )
+        assert len(spawn_failures) <= 10
         assert pauses[-1] > pauses[-3] > pauses[-5]
         assert at_work.seen(r": exit code 7; the next .* in [\d.]+ s")
         [last] = at_work.seen(r"^hybridpool: (.*)")
@@ -262,7 +268,7 @@ def test_births_that_fail_together(
 
 
 def fates_in(folder: Path, count: int) -> str:
-    """Make a folder of so many bad births."""
+    """Make a folder of so many bad spawn_failures."""
     fates = folder / "fates"
     fates.mkdir()
     for number in range(count):

@@ -12,7 +12,7 @@ from tests.cluster import Cluster
 from tests.conftest import SHARED_PIDS
 from tests.faults.helpers import Call, deliveries, finished, numbers, reached, run_out, send_with, worker
 from tests.faults.ledger import Journal, account, tell
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import Worker
 
@@ -46,8 +46,8 @@ def cluster(running: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluste
 
 def led_by(node: Node, queue: str) -> None:
     """Make a quorum queue whose leader is this node."""
-    with Desk(node.url) as desk:
-        desk.declare(queue, {"x-queue-type": "quorum"})
+    with BrokerConsole(node.url) as console:
+        console.declare(queue, {"x-queue-type": "quorum"})
 
 
 def sender(brokers: str, queue: str) -> App:
@@ -100,8 +100,8 @@ def test_node_of_the_worker_is_killed(leads: bool, cluster: Cluster, queue_name:
         ids = publish_through(cluster.url(0, 2) if leads else cluster.url(2, 0), queue_name, numbers(2000), harm)
         finished(journal, ids)
         failed_over(at_work, one, two)
-    with Desk(two.url) as desk:
-        desk.until_depth(queue_name, 0)
+    with BrokerConsole(two.url) as console:
+        console.until_depth(queue_name, 0)
     account(ids, journal, depth=0, redelivered=deliveries(at_work))
 
 
@@ -122,8 +122,8 @@ def test_node_is_cut_off(cluster: Cluster, queue_name: str, journal: Journal) ->
         cluster.heal()
         ids += publish_through(three.url, queue_name, numbers(50, first=2000), lambda: None)
         finished(journal, ids)
-    with Desk(three.url) as desk:
-        desk.until_depth(queue_name, 0)
+    with BrokerConsole(three.url) as console:
+        console.until_depth(queue_name, 0)
     account(ids, journal, depth=0, redelivered=deliveries(at_work))
 
 
@@ -163,6 +163,6 @@ def test_majority_is_lost(cluster: Cluster, queue_name: str, journal: Journal) -
         confirmed += run_out(cluster.url(0, 1, 2), queue_name, journal)
     # what was not confirmed may have been taken after all
     ids = {*confirmed, *journal.finished() & {call.id for call in vain}}
-    with Desk(one.url) as desk:
-        desk.until_depth(queue_name, 0)
+    with BrokerConsole(one.url) as console:
+        console.until_depth(queue_name, 0)
     account(ids, journal, depth=0, redelivered=deliveries(at_work))

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from hybridpool import events
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from hybridpool.errors import ChildLost
 from tests.faults.apps import JOURNAL, app, fatal
 from tests.faults.helpers import APP, Call, numbers, send_with, until
@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 async def test_killed_in_the_middle_of_a_run(journal: Journal, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """An embedded pool would lose more than one attempt with a child, as `ProcessPoolExecutor` loses everything."""
     monkeypatch.setenv(JOURNAL, str(journal.path))
-    facts: list[events.Fact] = []
+    observed: list[events.Event] = []
     bus = events.Bus()
-    bus.subscribe(facts.append)
+    bus.subscribe(observed.append)
     calls = numbers(2000, gate=gate, gated=[600])
     async with embedded(app, f"{APP}:app", bus=bus, worker_concurrency=2):
         await send_with(app, calls)
@@ -33,7 +33,7 @@ async def test_killed_in_the_middle_of_a_run(journal: Journal, gate: Gate, monke
         gate.entered()
         gate.release()
         await until(lambda: len(journal.finished()) == len(calls))
-    [lost] = [fact for fact in facts if isinstance(fact, events.TaskLost)]
+    [lost] = [event for event in observed if isinstance(event, events.TaskLost)]
     assert (lost.id, lost.child, lost.cause) == ("n0600", victim.child, "signal 9 (SIGKILL)")
     ids = [call.id for call in calls]
     drawn = account(ids, journal, depth=0, killed={victim.pid: "child killed"})

@@ -17,7 +17,7 @@ from tests.faults.helpers import (
     worker,
 )
 from tests.faults.ledger import Journal, account, tell
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.workers import Gate, Worker
 
 #: of a worker of two children
@@ -37,10 +37,10 @@ def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal
         first.wait()
     killed = {one.pid: "parent killed" for one in standing}
     done = len(journal.finished())
-    with Desk(broker_url) as desk:
+    with BrokerConsole(broker_url) as console:
         # what was done may have been killed before its acknowledgement left
-        wait_until(lambda: desk.depth(queue_name) >= len(ids) - done, what="the return of the unsettled")
-        back = desk.depth(queue_name)
+        wait_until(lambda: console.depth(queue_name) >= len(ids) - done, what="the return of the unsettled")
+        back = console.depth(queue_name)
     assert back <= len(ids) - done + PREFETCH
     with worker(broker_url, queue_name, journal) as second:
         gate.entered(2)

@@ -13,12 +13,12 @@ import anyio
 import attrs
 import pytest
 
-from hybridpool.brokers.rabbitmq import RabbitBroker
-from hybridpool.protocol.request import Request, to_message
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._protocol.task_message import Request, to_message
 from tests.faults.apps import JOURNAL
 from tests.faults.helpers import deliveries, finished
 from tests.faults.ledger import Journal, account
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.traps import Step, trapped
 from tests.workers import PATIENCE, Worker
@@ -86,7 +86,7 @@ class Scene:
     broker: str
     queue: str
     journal: Journal
-    desk: Desk
+    console: BrokerConsole
 
     @property
     def answers(self) -> str:
@@ -128,21 +128,21 @@ class Scene:
 
     def at_broker(self, seam: Seam) -> None:
         """See that the broker has what it must have at this seam, the message itself included, and no more."""
-        self.desk.until_depth(self.queue, 1 + (RETRY in seam.arrived))
-        assert self.desk.depth(self.answers) == (RESULT in seam.arrived)
-        assert max(0, self.desk.depth(self.dead)) == (LETTER in seam.arrived)
+        self.console.until_depth(self.queue, 1 + (RETRY in seam.arrived))
+        assert self.console.depth(self.answers) == (RESULT in seam.arrived)
+        assert max(0, self.console.depth(self.dead)) == (LETTER in seam.arrived)
 
 
 @pytest.fixture
 def scene(broker_url: str, queue_name: str, journal: Journal) -> Iterator[Scene]:
     """Everything is new."""
-    with Desk(broker_url) as desk:
-        made = Scene(broker_url, queue_name, journal, desk)
+    with BrokerConsole(broker_url) as console:
+        made = Scene(broker_url, queue_name, journal, console)
         for queue in (made.queue, made.answers):
-            desk.declare(queue)
+            console.declare(queue)
         yield made
         for queue in (made.queue, made.answers, made.dead):
-            desk.delete(queue)
+            console.delete(queue)
 
 
 def attempts(ending: Ending) -> list[str]:
@@ -152,7 +152,7 @@ def attempts(ending: Ending) -> list[str]:
 
 def audit(scene: Scene, ending: Ending, *workers: Worker) -> None:
     """Assert that nothing is lost, and nothing was done more than once too often."""
-    scene.desk.until_depth(scene.queue, 0)
+    scene.console.until_depth(scene.queue, 0)
     names = attempts(ending)
     starts = {name: scene.journal.started(name) for name in names}
     # each attempt is a message of its own; deliveries beyond these are repetitions by the broker
@@ -168,14 +168,14 @@ def audit(scene: Scene, ending: Ending, *workers: Worker) -> None:
     states = [state for task_id, state in told(scene) if task_id == "it"]
     assert set(states) == set(ending.states)
     assert all(states.count(state) <= 2 for state in states), states
-    buried = max(0, scene.desk.depth(scene.dead))
-    assert buried in ((1, 2) if ending.task == "rejected" else (0,))
-    assert all(scene.desk.take(scene.dead).headers["id"] == "it" for _ in range(buried))
+    dead_lettered = max(0, scene.console.depth(scene.dead))
+    assert dead_lettered in ((1, 2) if ending.task == "rejected" else (0,))
+    assert all(scene.console.take(scene.dead).headers["id"] == "it" for _ in range(dead_lettered))
 
 
 def told(scene: Scene) -> list[tuple[str, str]]:
     """Return what clients have been told: ids and states."""
-    metas = [json.loads(scene.desk.take(scene.answers).body) for _ in range(scene.desk.depth(scene.answers))]
+    metas = [json.loads(scene.console.take(scene.answers).body) for _ in range(scene.console.depth(scene.answers))]
     return [(meta["task_id"], meta["status"]) for meta in metas]
 
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from hybridpool import Pool, errors, events
-from hybridpool.pool.call import Call
-from hybridpool.supervisors import staff
-from tests.contract.inbox import Facts
+from hybridpool._lanes.prefork import reconciler
+from hybridpool._pool.call import Call
+from tests.contract.inbox import Events
 from tests.faults import short, stormy
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, idle, open_pool, outcomes
@@ -57,10 +57,10 @@ def limited(pid: int, limit: int, soft: int) -> Iterator[None]:
         resource.prlimit(pid, limit, (old, hard))
 
 
-async def failed(facts: Facts, number: int) -> str:
-    """Wait for so many births that failed; return why the last did."""
-    await facts.see(events.BirthFailed, number, PATIENCE)
-    return facts.of(events.BirthFailed)[-1].cause
+async def failed(observed: Events, number: int) -> str:
+    """Wait for so many failed starts that failed; return why the last did."""
+    await observed.see(events.ChildStartFailed, number, PATIENCE)
+    return observed.of(events.ChildStartFailed)[-1].cause
 
 
 async def experienced(pool: Pool, number: int) -> None:
@@ -98,14 +98,14 @@ def limit_for(pid: int, free: int) -> int:
 @pytest.mark.parametrize("free", [0, 1])
 async def test_zygote_out_of_descriptors(free: int, troubles: object) -> None:
     """A zygote to which the kernel cannot pass a child's descriptors would die, or keep those that came through."""
-    facts = Facts()
-    async with open_pool(2, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, on_event=observed) as pool:
         await experienced(pool, 2)
         zygote = zygote_of(pool)
         before = descriptors(zygote.pid)
         with limited(zygote.pid, resource.RLIMIT_NOFILE, limit_for(zygote.pid, free)):
             kill_children(pool, 1)
-            cause = await failed(facts, 2)
+            cause = await failed(observed, 2)
             assert re.search(r"no file descriptor is left in the zygote, which may have \d+ \(`ulimit -n`\)", cause)
             assert await pool.run(abs, -1) == 1, "the other one"
             assert descriptors(zygote.pid) == before
@@ -165,16 +165,16 @@ def shortage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_no_fork_for_a_while(shortage: Shortage, troubles: object) -> None:
     """A machine that is full for a moment would end the pool, be forked at without a pause, or keep callers waiting."""
-    facts = Facts()
-    async with open_pool(2, preload=[short.__name__], on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, preload=[short.__name__], on_event=observed) as pool:
         await experienced(pool, 2)
         zygote = zygote_of(pool)
         with shortage.now():
             kill_children(pool, 2)
             calls = [pool.submit(abs, -number) for number in range(100)]
-            cause = await failed(facts, 3)
+            cause = await failed(observed, 3)
             assert re.search(shortage.reason, cause)
-            waits = [fact.retry_in for fact in facts.of(events.BirthFailed)]
+            waits = [event.retry_in for event in observed.of(events.ChildStartFailed)]
             assert waits[-1] > waits[0], "no longer wait each time"
             assert {call.state for call in calls} == {"waiting"}
         assert await outcomes(calls) == list(range(100))
@@ -184,7 +184,7 @@ async def test_no_fork_for_a_while(shortage: Shortage, troubles: object) -> None
 
 async def test_no_fork_any_more(shortage: Shortage, monkeypatch: pytest.MonkeyPatch, troubles: object) -> None:
     """Who waits for a call would wait for ever, and nobody learn why."""
-    monkeypatch.setattr(staff, "_BIRTHS_TO_GIVE_UP", 3)
+    monkeypatch.setattr(reconciler, "FAILED_STARTS_TO_GIVE_UP", 3)
     waiting: list[Call[int]] = []
 
     async def use() -> None:
@@ -195,7 +195,7 @@ async def test_no_fork_any_more(shortage: Shortage, monkeypatch: pytest.MonkeyPa
                 waiting.append(pool.submit(abs, -1))
                 await pool.run(abs, -2)
 
-    with pytest.raises(errors.ChildBirthFailed, match=shortage.reason):
+    with pytest.raises(errors.ChildStartFailed, match=shortage.reason):
         await use()
     [found] = await outcomes(waiting)
     assert isinstance(found, errors.PoolError)
@@ -235,15 +235,15 @@ def rain(zygote: int) -> Iterator[None]:
 
 async def test_signals_all_the_time(troubles: object) -> None:
     """A system call that a signal interrupts would lose a call, a result or a birth."""
-    facts = Facts()
+    observed = Events()
     orders = {"preload": [stormy.__name__], "initializer": stormy.alarmed, "max_tasks_per_child": 250}
-    async with open_pool(2, **orders, on_event=facts) as pool:
+    async with open_pool(2, **orders, on_event=observed) as pool:
         await idle(pool, 3)
         with rain(zygote_of(pool).pid):
             sizes = [len(value) async for value in pool.map(stormy.at_most, range(5000))]
     assert sizes == [number if number % 500 else 2**20 for number in range(5000)]
-    assert not [fact for fact in facts.of(events.ChildGone) if not fact.expected]
-    assert len(facts.of(events.ChildGone)) >= 5000 // 250
+    assert not [event for event in observed.of(events.ChildGone) if not event.expected]
+    assert len(observed.of(events.ChildGone)) >= 5000 // 250
 
 
 # ---- torn frames -----------------------------------------------------------------------------------------------------
@@ -258,8 +258,8 @@ def children_lost(found: Sequence[object]) -> list[str]:
 
 async def test_child_killed_while_it_sends(troubles: object) -> None:
     """Half a result would be taken for a whole one, or a child's death in it cost more than the one call."""
-    facts = Facts()
-    async with open_pool(2, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, on_event=observed) as pool:
         calls: list[Call[bytes] | Call[int]] = []
         for number in range(48):
             size = SIZES[number % len(SIZES)] * 2**20
@@ -271,7 +271,7 @@ async def test_child_killed_while_it_sends(troubles: object) -> None:
         lost = children_lost(found)
         assert lost
         assert len(lost) == len(set(lost)), "a child took two calls with it"
-        dead = [fact.child for fact in facts.of(events.ChildGone) if not fact.expected]
+        dead = [event.child for event in observed.of(events.ChildGone) if not event.expected]
         assert set(lost) <= set(dead)
         assert await pool.run(abs, -1) == 1
 

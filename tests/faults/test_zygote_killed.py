@@ -9,7 +9,7 @@ import pytest
 from tests.faults.apps import ZYGOTE, ZYGOTE_LASTS
 from tests.faults.helpers import Call, finished, numbers, pid_of, publish, reached, settled, wait_gone, worker
 from tests.faults.ledger import Journal, account, tell
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import wait_for
 from tests.workers import Gate
 
@@ -55,9 +55,9 @@ def test_neighbours_are_not_blamed(broker_url: str, queue_name: str, journal: Jo
         [last] = gate.entered()
         at_work.zygote.kill()
         at_work.see(rf"\[{alone[0]}\] lost its child {last.child}: its zygote died: .*; dead-lettered to")
-    with Desk(broker_url) as desk:
-        assert (desk.depth(queue_name), desk.depth(f"{queue_name}.dead")) == (0, 1)
-        desk.delete(f"{queue_name}.dead")
+    with BrokerConsole(broker_url) as console:
+        assert (console.depth(queue_name), console.depth(f"{queue_name}.dead")) == (0, 1)
+        console.delete(f"{queue_name}.dead")
 
 
 def test_killed_again_and_again_in_a_run(broker_url: str, queue_name: str, journal: Journal) -> None:
@@ -84,7 +84,7 @@ def test_killed_again_and_again_in_a_run(broker_url: str, queue_name: str, journ
 
 @pytest.mark.parametrize("size", [2, 9])
 def test_killed_idle(size: int, broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A zygote that dies while its children have not worked yet would be taken for many failed births."""
+    """A zygote that dies while its children have not worked yet would be taken for many failed spawn_failures."""
     options = (f"--concurrency={size}",)
     with worker(broker_url, queue_name, journal, *options, ready=size) as at_work:
         os.kill(at_work.zygote.pid, signal.SIGKILL)

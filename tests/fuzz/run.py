@@ -22,18 +22,19 @@ from pamqp import decode
 atheris = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["hybridpool"]):
-    from hybridpool.child import codec, frames, payload
+    from hybridpool._child import execute
+    from hybridpool._ipc import codec, frames
+    from hybridpool._message import Delivery
+    from hybridpool._policy.admission import AdmissionRules, admit
+    from hybridpool._protocol import dead_letter, dead_letter_view, remote_control
+    from hybridpool._protocol.task_headers import read_head
     from hybridpool.errors import ProtocolError
-    from hybridpool.message import Delivery
-    from hybridpool.policy.admission import Gate, admit
-    from hybridpool.protocol import control, dead, letter
-    from hybridpool.protocol.head import read_head
 
 #: what was found stays here, and the next run begins with it
 FOUND = Path(__file__).parents[2] / ".hypothesis" / "fuzz"
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 TASK = "t"
-GATE = Gate(tasks=[TASK], accepts=[codec.JSON], max_size=4096)
+GATE = AdmissionRules(tasks=[TASK], accepts=[codec.JSON], max_size=4096)
 #: bytes: too few to be nested beyond the recursion limit, which has tests of its own (tests/unit/protocol/test_fuzz.py)
 LONGEST = 900
 #: such as readers look for, so that they need not be guessed
@@ -72,21 +73,21 @@ def head(data: bytes) -> None:
     )
     with suppress(ProtocolError):
         admit(GATE, read_head(came), came, NOON)
-    dead.dead_letter(came, "reason", "w", NOON)
-    dead.revived(came, "q", NOON)
-    letter.read_letter(came)
+    dead_letter.dead_letter(came, "reason", "w", NOON)
+    dead_letter.revived(came, "q", NOON)
+    dead_letter_view.read_letter(came)
 
 
 def order(data: bytes) -> None:
     """Read an order to workers."""
     with suppress(ProtocolError):
-        control.ids_of(control.read_order(data))
+        remote_control.ids_of(remote_control.read_order(data))
 
 
 def body(data: bytes) -> None:
     """Run a call as a child does."""
-    call = frames.Call(seq=1, task=TASK, id="i", content_type=codec.JSON, body=data)
-    outcome = payload.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
+    call = frames.RunCall(seq=1, task=TASK, id="i", content_type=codec.JSON, body=data)
+    outcome = execute.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
     frames.read_from_child(frames.pack([frames.Done(1, outcome, 0.0, 0)]))
 
 

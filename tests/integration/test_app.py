@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 # the first call over a connection would import the driver otherwise, on the loop
-import hybridpool.brokers.rabbitmq  # noqa: F401
+import hybridpool._brokers.rabbitmq  # noqa: F401
 from hybridpool import App, events
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from hybridpool.errors import (
     BrokerUnavailable,
     ChildLost,
@@ -24,7 +24,7 @@ from hybridpool.errors import (
     TaskFailed,
 )
 from tests.apps import second, worker
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, free_ports
 from tests.workers import PATIENCE, Worker, client_of, gate_in
 
@@ -108,9 +108,9 @@ def test_without_confirmation(configured: App, queue_name: str, broker_url: str)
     with pytest.raises(ResultsDisabled, match="without confirmation"):
         handles[0].get(RESULT)
     configured.close()
-    with Desk(broker_url) as desk:
-        desk.until_depth(queue_name, 3000)
-        desk.delete(queue_name)
+    with BrokerConsole(broker_url) as console:
+        console.until_depth(queue_name, 3000)
+        console.delete(queue_name)
 
 
 @pytest.mark.anyio
@@ -121,9 +121,9 @@ async def test_enqueued_without_confirmation(ours: App, queue_name: str, broker_
         await call.enqueue()
     await call.enqueue_many([()] * 1000)
     await ours.aclose()
-    with Desk(broker_url) as desk:
-        desk.until_depth(queue_name, 2000)
-        desk.delete(queue_name)
+    with BrokerConsole(broker_url) as console:
+        console.until_depth(queue_name, 2000)
+        console.delete(queue_name)
 
 
 @pytest.mark.anyio
@@ -137,8 +137,8 @@ async def test_one_of_many_is_wrong(ours: App, queue_name: str, broker_url: str)
     """Half of the calls would be sent before the other half turns out to be wrong."""
     with pytest.raises(TypeError, match="argument 1 cannot be sent"):
         await worker.add.options(queue=queue_name).enqueue_many([(1, 2), (object(), 2)])
-    with Desk(broker_url) as desk:
-        assert desk.depth(queue_name) == -1
+    with BrokerConsole(broker_url) as console:
+        assert console.depth(queue_name) == -1
 
 
 @pytest.mark.anyio
@@ -158,8 +158,8 @@ async def test_options(ours: App, queue: str, queue_name: str, broker_url: str) 
     )
     handle = await call.enqueue(2, 3)
     assert handle.id == "mine"
-    with Desk(broker_url) as desk:
-        message = desk.take(queue_name)
+    with BrokerConsole(broker_url) as console:
+        message = console.take(queue_name)
     assert message.body == b'[[2,3],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
     expected = {"task": f"{APP}.add", "id": "mine", "root_id": "mine", "tenant": "blue", "ignore_result": True}
     assert message.headers.items() >= {**expected, "expires": expires.isoformat(), "retries": 0}.items()
@@ -321,8 +321,8 @@ def test_chain_keeps_its_root(configured: App, running: Worker, queue_name: str,
     """Nobody could tell which request a task deep down belongs to."""
     first = worker.enqueue_to.delay(queue_name)
     inner = first.get(RESULT)
-    with Desk(broker_url) as desk:
-        headers = desk.take(queue_name).headers
+    with BrokerConsole(broker_url) as console:
+        headers = console.take(queue_name).headers
     assert (headers["id"], headers["root_id"], headers["parent_id"]) == (inner, first.id, first.id)
 
 
@@ -341,7 +341,7 @@ def test_task_must_not_wait(configured: App) -> None:
 @pytest.mark.anyio
 async def test_embedded() -> None:
     """A test of user code would need a broker."""
-    heard: list[events.Fact] = []
+    heard: list[events.Event] = []
     bus = events.Bus()
     bus.subscribe(heard.append)
     async with embedded(worker.app, bus=bus, worker_concurrency=2) as inside:
@@ -352,7 +352,7 @@ async def test_embedded() -> None:
             await (await worker.leave.enqueue(3)).get(RESULT)
         assert await (await worker.task1.enqueue()).get(RESULT) in [f"ForkPoolWorker-{number}" for number in range(6)]
         assert inside.ready.is_set()
-    assert {type(fact) for fact in heard} >= {events.TaskReceived, events.TaskSucceeded, events.ChildGone}
+    assert {type(event) for event in heard} >= {events.TaskReceived, events.TaskSucceeded, events.ChildGone}
 
 
 @pytest.mark.may_block

@@ -10,7 +10,7 @@ import pytest
 
 from hybridpool import App
 from hybridpool.errors import ChildLost
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import wait_for
 from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
 
@@ -109,7 +109,7 @@ def test_four_ways(
 def test_settings_of_the_app_reach_the_broker(broker_url: str, queue_name: str) -> None:
     """A setting given to `App(...)` would be lost between the zygote, which has the app, and the parent."""
     with Worker(broker_url, queue_name, app="chosen:app", ready=2) as worker:
-        worker.see(rf"Consuming from {queue_name}, prefetch 14$")
+        worker.see(rf"QueueConsumers from {queue_name}, prefetch 14$")
 
 
 def test_quorum_queue(broker_url: str, queue_name: str) -> None:
@@ -117,15 +117,15 @@ def test_quorum_queue(broker_url: str, queue_name: str) -> None:
     with (
         Worker(broker_url, queue_name, "-c1", "--default-queue-type=quorum") as worker,
         client_of(broker_url, queue_name) as us,
-        Desk(broker_url) as desk,
+        BrokerConsole(broker_url) as console,
     ):
         # the same declaration again is allowed, another one is not
-        desk.declare(queue_name, {"x-queue-type": "quorum"})
+        console.declare(queue_name, {"x-queue-type": "quorum"})
         us.conf.task_default_queue_type = "quorum"
         assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
         us.send_task("worker.nothing")
-        desk.until_depth(f"{queue_name}.dead", 1)
-        desk.declare(f"{queue_name}.dead", {"x-queue-type": "quorum"})
+        console.until_depth(f"{queue_name}.dead", 1)
+        console.declare(f"{queue_name}.dead", {"x-queue-type": "quorum"})
         assert not worker.seen("exists with other arguments")
 
 
@@ -270,7 +270,7 @@ def test_death_costs_one_task(
         Worker(broker_url, queue_name, "-c2", ready=2) as worker,
         client_of(broker_url, queue_name) as us,
         gate_in(tmp_path) as gate,
-        Desk(broker_url) as desk,
+        BrokerConsole(broker_url) as console,
     ):
         beside = us.send_task("worker.hold", (gate.path,))
         gate.entered()
@@ -284,8 +284,8 @@ def test_death_costs_one_task(
         lost = rf"Task {task}\[{deadly.id}\] lost its child ForkPoolWorker-\d+: {re.escape(cause)} \(delivery (\d)\)"
         assert [match[1] for match in worker.see(lost, 3)] == ["1", "2", "3"]
         worker.see(rf"ERROR/MainProcess\] Process 'ForkPoolWorker-\d+' pid:\d+ exited with '{re.escape(cause)}'$", 3)
-        desk.until_depth(f"{queue_name}.dead", 1)
-        letter = desk.take(f"{queue_name}.dead")
+        console.until_depth(f"{queue_name}.dead", 1)
+        letter = console.take(f"{queue_name}.dead")
         assert letter.headers["id"] == deadly.id
         assert cause in letter.headers["x-hybridpool-reason"]
         until(lambda: len(worker.children()) == 2)
@@ -380,11 +380,11 @@ def test_prefetch_follows_the_pool(broker_url: str, queue_name: str, tmp_path: P
         client_of(broker_url, queue_name) as us,
         gate_in(tmp_path) as gate,
     ):
-        worker.see(rf"Consuming from {queue_name}, prefetch 2$")
+        worker.see(rf"QueueConsumers from {queue_name}, prefetch 2$")
         fill(us, gate, 3)
-        worker.see(rf"Consuming from {queue_name}, prefetch 6$")
+        worker.see(rf"QueueConsumers from {queue_name}, prefetch 6$")
         gate.release(3)
-        worker.see(rf"Consuming from {queue_name}, prefetch 2$", 2)
+        worker.see(rf"QueueConsumers from {queue_name}, prefetch 2$", 2)
 
 
 def test_a_child_killed_from_outside(broker_url: str, queue_name: str) -> None:

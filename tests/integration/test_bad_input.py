@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from hybridpool.errors import NotRegistered, TaskRevoked
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import APPS, PATIENCE, Worker, client_of, command, environment, gate_in
 
@@ -86,9 +86,9 @@ def worker(rabbit_node: Node, queue: str) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def desk(broker_url: str) -> Iterator[Desk]:
+def console(broker_url: str) -> Iterator[BrokerConsole]:
     """Another client's view of the queues."""
-    with Desk(broker_url) as opened:
+    with BrokerConsole(broker_url) as opened:
         yield opened
 
 
@@ -96,13 +96,13 @@ def desk(broker_url: str) -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_bad_message(bad: Bad, worker: Worker, queue: str, desk: Desk) -> None:
+def test_bad_message(bad: Bad, worker: Worker, queue: str, console: BrokerConsole) -> None:
     """A bad message would crash the worker, go round for ever, vanish, or fill the log."""
     before, children = len(worker.lines), worker.children()
-    desk.put(queue, bad.body, bad.headers, bad.content_type)
-    desk.until_depth(f"{queue}.dead", 1)
-    letter = desk.take(f"{queue}.dead")
-    good = desk.call(queue, "worker.add", 2, 3)
+    console.put(queue, bad.body, bad.headers, bad.content_type)
+    console.until_depth(f"{queue}.dead", 1)
+    letter = console.take(f"{queue}.dead")
+    good = console.call(queue, "worker.add", 2, 3)
     worker.see(rf"Task worker\.add\[{good}\] succeeded in \S+: 5$")
     # the letter is the message, with its story
     assert letter.body == bad.body
@@ -119,28 +119,28 @@ def test_bad_message(bad: Bad, worker: Worker, queue: str, desk: Desk) -> None:
     assert bad.reason in line[4]
     assert (line[3], line[5]) == (queue, f"{queue}.dead")
     # settled: nothing waits, nothing comes back, and no child had to die for it
-    assert desk.depth(queue) == desk.depth(f"{queue}.dead") == 0
+    assert console.depth(queue) == console.depth(f"{queue}.dead") == 0
     assert worker.children() == children
 
 
-def test_expired(worker: Worker, queue: str, desk: Desk) -> None:
+def test_expired(worker: Worker, queue: str, console: BrokerConsole) -> None:
     """A task would run although nobody wants it any more, or be kept as if it were broken."""
-    late = desk.call(queue, "worker.add", 2, 3, expires=YESTERDAY)
+    late = console.call(queue, "worker.add", 2, 3, expires=YESTERDAY)
     worker.see(rf"INFO/MainProcess\] Discarding expired task: worker\.add\[{late}\]$")
-    good = desk.call(queue, "worker.add", 2, 3, expires=TOMORROW)
+    good = console.call(queue, "worker.add", 2, 3, expires=TOMORROW)
     worker.see(rf"Task worker\.add\[{good}\] succeeded")
     assert not worker.seen(rf"{late}\] (received|succeeded)")
-    assert desk.depth(queue) == 0
-    assert desk.depth(f"{queue}.dead") <= 0
+    assert console.depth(queue) == 0
+    assert console.depth(f"{queue}.dead") <= 0
 
 
-def test_expires_while_it_waits(worker: Worker, queue: str, desk: Desk, tmp_path: Path) -> None:
+def test_expires_while_it_waits(worker: Worker, queue: str, console: BrokerConsole, tmp_path: Path) -> None:
     """A task would run after its time because it was in time when it came to the worker."""
     with gate_in(tmp_path) as gate:
-        desk.call(queue, "worker.hold", gate.path)
+        console.call(queue, "worker.hold", gate.path)
         gate.entered()
         moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5)
-        late = desk.call(queue, "worker.add", 2, 3, expires=moment.isoformat())
+        late = console.call(queue, "worker.add", 2, 3, expires=moment.isoformat())
         worker.see(rf"Task worker\.add\[{late}\] received$")
         assert wait_for(lambda: dt.datetime.now(dt.UTC) > moment, PATIENCE)
         gate.release()
@@ -148,7 +148,7 @@ def test_expires_while_it_waits(worker: Worker, queue: str, desk: Desk, tmp_path
     assert not worker.seen(rf"{late}\] succeeded")
 
 
-def test_the_sender_is_told(worker: Worker, queue: str, broker_url: str, desk: Desk) -> None:
+def test_the_sender_is_told(worker: Worker, queue: str, broker_url: str, console: BrokerConsole) -> None:
     """Whoever waits for a task that is refused would wait for ever."""
     with client_of(broker_url, queue) as us:
         with pytest.raises(NotRegistered, match=r"worker\.ad"):
@@ -159,19 +159,19 @@ def test_the_sender_is_told(worker: Worker, queue: str, broker_url: str, desk: D
             us.send_task("worker.add", ("x" * 120_000,)).get(PATIENCE)
         with pytest.raises(TaskRevoked, match="expired"):
             us.send_task("worker.add", (2, 3), expires=-1).get(PATIENCE)
-    desk.until_depth(f"{queue}.dead", 3)
+    console.until_depth(f"{queue}.dead", 3)
     for _ in range(3):
-        desk.take(f"{queue}.dead")
+        console.take(f"{queue}.dead")
 
 
-def test_a_type_error_inside_a_task(worker: Worker, queue: str, broker_url: str, desk: Desk) -> None:
+def test_a_type_error_inside_a_task(worker: Worker, queue: str, broker_url: str, console: BrokerConsole) -> None:
     """A task's own TypeError would be taken for arguments that do not fit, and dead-lettered."""
     with client_of(broker_url, queue) as us:
         failed = us.send_task("worker.add", ("two", 3))
         with pytest.raises(TypeError, match="can only concatenate str"):
             failed.get(PATIENCE)
         worker.see(rf"ERROR/ForkPoolWorker-1\] Task worker\.add\[{failed.id}\] raised unexpected: TypeError\(")
-    assert desk.depth(f"{queue}.dead") <= 0
+    assert console.depth(f"{queue}.dead") <= 0
 
 
 # ---- command lines ---------------------------------------------------------------------------------------------------

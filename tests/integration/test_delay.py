@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from hybridpool import App
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from hybridpool.errors import TaskRevoked
 from tests.apps import delayed
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Worker, client_of
 
@@ -76,9 +76,9 @@ def test_held_with_no_worker_at_all(broker_url: str, queue_name: str, stamps: Pa
     with client_of(broker_url, queue_name) as other:
         began = time.monotonic()
         other.send_task(STAMP, (str(stamps),), countdown=2)
-    with Desk(broker_url) as desk:
-        assert desk.depth(queue_name) == 0
-        desk.until_depth(queue_name, 1)
+    with BrokerConsole(broker_url) as console:
+        assert console.depth(queue_name) == 0
+        console.until_depth(queue_name, 1)
     with Worker(broker_url, queue_name, "-c1", app="delayed.app") as worker:
         worker.see(r"Task delayed\.stamp\[.*\] succeeded")
     (ran,) = times(stamps)

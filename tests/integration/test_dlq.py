@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool.cli import main
-from hybridpool.cli.dlq_view import as_json
-from tests.queues import Desk
+from hybridpool._cli import main
+from hybridpool._cli.dlq_view import as_json
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, ROOT, Worker
 
@@ -32,29 +32,29 @@ def drink(cure: str) -> str:
 
 
 @pytest.fixture
-def desk(broker_url: str) -> Iterator[Desk]:
+def console(broker_url: str) -> Iterator[BrokerConsole]:
     """Another client's view of the queues."""
-    with Desk(broker_url) as opened:
+    with BrokerConsole(broker_url) as opened:
         yield opened
 
 
 @pytest.fixture
-def buried(desk: Desk, queue_name: str) -> Iterator[str]:
+def dead_lettered(console: BrokerConsole, queue_name: str) -> Iterator[str]:
     """A queue with three dead letters."""
-    desk.declare(queue_name)
-    bury(desk, queue_name)
+    console.declare(queue_name)
+    close(console, queue_name)
     yield queue_name
-    desk.delete(queue_name)
-    desk.delete(f"{queue_name}.dead")
+    console.delete(queue_name)
+    console.delete(f"{queue_name}.dead")
 
 
-def bury(desk: Desk, queue: str, kind: str = "classic") -> None:
+def close(console: BrokerConsole, queue: str, kind: str = "classic") -> None:
     """Put three dead letters there."""
-    desk.declare(f"{queue}.dead", {"x-queue-type": kind})
+    console.declare(f"{queue}.dead", {"x-queue-type": kind})
     for number in range(3):
         headers = {"task": "shop.add", "id": f"id-{number}", "x-hybridpool-queue": queue, "x-hybridpool-lost": 2}
-        desk.put(f"{queue}.dead", b"[[1], {}, {}]", headers)
-    desk.until_depth(f"{queue}.dead", 3)
+        console.put(f"{queue}.dead", b"[[1], {}, {}]", headers)
+    console.until_depth(f"{queue}.dead", 3)
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ class Dlq:
         return [letter["id"] for letter in json.loads(self("ls", "-Q", queue, "--json"))]
 
 
-def test_from_death_to_life(dlq: Dlq, desk: Desk, broker_url: str, queue_name: str, tmp_path: Path) -> None:
+def test_from_death_to_life(dlq: Dlq, console: BrokerConsole, broker_url: str, queue_name: str, tmp_path: Path) -> None:
     """A task that killed its children could not be looked into, nor run once it is mended."""
     (tmp_path / "poison.py").write_text(POISON)
     cure = tmp_path / "cure"
     path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with Worker(broker_url, queue_name, "-c1", "-n", "first@h", app="poison", env=path) as worker:
-        task_id = desk.call(queue_name, "poison.drink", str(cure), argsrepr=f"({str(cure)!r},)")
-        desk.until_depth(f"{queue_name}.dead", 1)
+        task_id = console.call(queue_name, "poison.drink", str(cure), argsrepr=f"({str(cure)!r},)")
+        console.until_depth(f"{queue_name}.dead", 1)
         # the list, for people and for programs
         assert task_id in dlq("ls", "-Q", queue_name)
         [letter] = json.loads(dlq("ls", "-Q", queue_name, "--json"))
@@ -109,68 +109,68 @@ def test_from_death_to_life(dlq: Dlq, desk: Desk, broker_url: str, queue_name: s
         assert dlq("replay", task_id, "-Q", queue_name) == f"poison.drink[{task_id}] sent to {queue_name}\n"
         worker.see(rf"Task poison\.drink\[{task_id}\] succeeded in \S+: 'well'$")
         assert dlq("ls", "-Q", queue_name) == "no dead letters\n"
-        desk.until_depth(f"{queue_name}.dead", 0)
-    desk.delete(queue_name)
-    desk.delete(f"{queue_name}.dead")
+        console.until_depth(f"{queue_name}.dead", 0)
+    console.delete(queue_name)
+    console.delete(f"{queue_name}.dead")
 
 
-def test_looking_leaves_all_as_it_is(dlq: Dlq, desk: Desk, buried: str) -> None:
+def test_looking_leaves_all_as_it_is(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
     """Whoever looks would change what is there, or its order."""
-    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
-    dlq("show", "id-1", "-Q", buried)
-    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
-    desk.until_depth(f"{buried}.dead", 3)
+    assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
+    dlq("show", "id-1", "-Q", dead_lettered)
+    assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
+    console.until_depth(f"{dead_lettered}.dead", 3)
 
 
-def test_looking_often(dlq: Dlq, desk: Desk, queue_name: str) -> None:
+def test_looking_often(dlq: Dlq, console: BrokerConsole, queue_name: str) -> None:
     """A quorum queue counts deliveries, and drops what it has delivered too often."""
-    bury(desk, queue_name, "quorum")
+    close(console, queue_name, "quorum")
     for _ in range(25):
         assert dlq.ids(queue_name) == ["id-0", "id-1", "id-2"]
         # a quorum queue has what is given back only when its log has it
-        desk.until_depth(f"{queue_name}.dead", 3)
-    letter = desk.take(f"{queue_name}.dead")
+        console.until_depth(f"{queue_name}.dead", 3)
+    letter = console.take(f"{queue_name}.dead")
     # RabbitMQ 4 counts in another header what is given back, and gives up for neither
     assert letter.headers.get("x-delivery-count", 0) < 20
     assert (letter.body, letter.headers["x-hybridpool-lost"]) == (b"[[1], {}, {}]", 2)
-    desk.delete(f"{queue_name}.dead")
+    console.delete(f"{queue_name}.dead")
 
 
-def test_replay(dlq: Dlq, desk: Desk, buried: str) -> None:
+def test_replay(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
     """A letter would come back changed, go elsewhere, or take others with it."""
-    dlq("replay", "id-1", "-Q", buried)
-    desk.until_depth(buried, 1)
-    message = desk.take(buried)
+    dlq("replay", "id-1", "-Q", dead_lettered)
+    console.until_depth(dead_lettered, 1)
+    message = console.take(dead_lettered)
     assert (message.body, message.headers) == (b"[[1], {}, {}]", {"task": "shop.add", "id": "id-1"})
     assert message.properties["delivery_mode"] == 2
-    assert dlq.ids(buried) == ["id-0", "id-2"]
-    dlq("replay", "--all", "-Q", buried)
-    desk.until_depth(buried, 2)
-    assert dlq("replay", "--all", "-Q", buried) == "no dead letters\n"
+    assert dlq.ids(dead_lettered) == ["id-0", "id-2"]
+    dlq("replay", "--all", "-Q", dead_lettered)
+    console.until_depth(dead_lettered, 2)
+    assert dlq("replay", "--all", "-Q", dead_lettered) == "no dead letters\n"
 
 
-def test_replay_to_no_queue(dlq: Dlq, buried: str) -> None:
+def test_replay_to_no_queue(dlq: Dlq, dead_lettered: str) -> None:
     """Letters would be lost, because there is no queue to take them."""
-    dlq("replay", "--all", "--to", f"{buried}.nosuch", "-Q", buried, code=1)
+    dlq("replay", "--all", "--to", f"{dead_lettered}.nosuch", "-Q", dead_lettered, code=1)
     assert dlq.err.count("stays in") == 3
-    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+    assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
 
 
-def test_purge(dlq: Dlq, desk: Desk, buried: str) -> None:
+def test_purge(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
     """Another letter would be deleted than the one that was named."""
-    assert dlq("purge", "id-1", "--yes", "-Q", buried) == f"shop.add[id-1] deleted from {buried}.dead\n"
-    assert dlq.ids(buried) == ["id-0", "id-2"]
-    dlq("purge", "--all", "--yes", "-Q", buried)
-    desk.until_depth(f"{buried}.dead", 0)
+    assert dlq("purge", "id-1", "--yes", "-Q", dead_lettered) == f"shop.add[id-1] deleted from {dead_lettered}.dead\n"
+    assert dlq.ids(dead_lettered) == ["id-0", "id-2"]
+    dlq("purge", "--all", "--yes", "-Q", dead_lettered)
+    console.until_depth(f"{dead_lettered}.dead", 0)
 
 
-def test_wrong_ids(dlq: Dlq, buried: str) -> None:
+def test_wrong_ids(dlq: Dlq, dead_lettered: str) -> None:
     """A mistyped ID would be ignored, and one that is too short mean several letters."""
-    dlq("replay", "id-0", "nosuch", "-Q", buried, code=1)
+    dlq("replay", "id-0", "nosuch", "-Q", dead_lettered, code=1)
     assert dlq.err == "hybridpool: there is no dead letter nosuch\n"
-    dlq("purge", "id-", "--yes", "-Q", buried, code=1)
+    dlq("purge", "id-", "--yes", "-Q", dead_lettered, code=1)
     assert dlq.err == "hybridpool: id- may be id-0 or id-1 or id-2\n"
-    assert dlq.ids(buried) == ["id-0", "id-1", "id-2"]
+    assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
 
 
 def test_no_queue(dlq: Dlq, queue_name: str) -> None:
@@ -181,33 +181,35 @@ def test_no_queue(dlq: Dlq, queue_name: str) -> None:
     assert dlq.err == "hybridpool: there is no dead letter x\n"
 
 
-def test_the_app_says_where(dlq: Dlq, buried: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_says_where(dlq: Dlq, dead_lettered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app's own settings would not hold for looking at its dead letters."""
     name = f"looked{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(
-        f"from hybridpool import App\napp = App('looked', task_default_queue='{buried}')\n"
+        f"from hybridpool import App\napp = App('looked', task_default_queue='{dead_lettered}')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "id-2" in dlq("ls", "-A", name)
 
 
-def test_a_queue_that_grows(dlq: Dlq, buried: str, broker_url: str) -> None:
+def test_a_queue_that_grows(dlq: Dlq, dead_lettered: str, broker_url: str) -> None:
     """While letters come in faster than they are read, looking would not end."""
     enough = threading.Event()
 
     def grow() -> None:
-        with Desk(broker_url) as writer:
+        with BrokerConsole(broker_url) as writer:
             for number in range(3, 3000):
                 if enough.is_set():
                     return
-                writer.put(f"{buried}.dead", b"[]", {"task": "shop.add", "id": f"id-{number}"})
-                writer.depth(buried)  # a round trip, or the broker would stop reading from a writer that is so quick
+                writer.put(f"{dead_lettered}.dead", b"[]", {"task": "shop.add", "id": f"id-{number}"})
+                writer.depth(
+                    dead_lettered
+                )  # a round trip, or the broker would stop reading from a writer that is so quick
 
     writing = threading.Thread(target=grow)
     writing.start()
     try:
         for _ in range(3):
-            assert dlq.ids(buried)[:3] == ["id-0", "id-1", "id-2"]
+            assert dlq.ids(dead_lettered)[:3] == ["id-0", "id-1", "id-2"]
     finally:
         enough.set()
         writing.join(PATIENCE)

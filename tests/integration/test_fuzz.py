@@ -22,7 +22,7 @@ from tests.integration.raw import (
     table,
     text,
 )
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Worker
 
@@ -185,14 +185,14 @@ def test_odd_messages(seed: int, worker: Worker, queue: str, broker_url: str) ->
     """A message nobody thought of would end a child or the worker, be lost, or go round for ever."""
     chance = random.Random(seed)
     before, children = len(worker.seen(DONE)), worker.children()
-    with Desk(broker_url) as desk:
+    with BrokerConsole(broker_url) as console:
         send(broker_url, queue, [odd_message(chance) for _ in range(MESSAGES)])
-        good = desk.call(queue, "worker.add", 2, 3)
+        good = console.call(queue, "worker.add", 2, 3)
         worker.see(rf"Task worker\.add\[{good}\] succeeded in \S+: 5$")
         worker.see(DONE, before + MESSAGES + 1)
         assert len(worker.seen(DONE)) == before + MESSAGES + 1
-        desk.until_depth(f"{queue}.dead", len(worker.seen(r"refused: .*; dead-lettered to")))
-        assert desk.depth(queue) == 0
+        console.until_depth(f"{queue}.dead", len(worker.seen(r"refused: .*; dead-lettered to")))
+        assert console.depth(queue) == 0
     assert worker.children() == children
     assert not worker.seen(ALARM)
 
@@ -226,10 +226,10 @@ POISON = {
 def test_poison(message: Raw, broker_url: str, queue_name: str) -> None:
     """One message would end every worker that it comes to, one after the other, or keep it from all others for ever."""
     dead = f"{queue_name}.dead"
-    with Desk(broker_url) as desk, Worker(broker_url, queue_name, "--concurrency=1") as worker:
+    with BrokerConsole(broker_url) as console, Worker(broker_url, queue_name, "--concurrency=1") as worker:
         send(broker_url, queue_name, [message])
-        assert wait_for(lambda: bool(desk.depth(dead) == 1 or worker.seen(ALARM)), PATIENCE)
+        assert wait_for(lambda: bool(console.depth(dead) == 1 or worker.seen(ALARM)), PATIENCE)
         assert not worker.seen(ALARM)
-        good = desk.call(queue_name, "worker.add", 2, 3)
+        good = console.call(queue_name, "worker.add", 2, 3)
         worker.see(rf"Task worker\.add\[{good}\] succeeded in \S+: 5$")
-        desk.delete(dead)
+        console.delete(dead)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hybridpool import events
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from tests.apps import second, worker
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -61,7 +61,7 @@ def test_beside_sniffio(tmp_path: Path) -> None:
         tmp_path,
         """
         import asyncio, sniffio
-        from hybridpool.embed import embedded
+        from hybridpool._embed import embedded
         from tests.apps import worker
         async def main():
             async with embedded(worker.app, worker_concurrency=1):
@@ -77,7 +77,7 @@ def test_beside_sniffio(tmp_path: Path) -> None:
 
 async def test_two_workers_on_one_bus() -> None:
     """Two embedded workers tell one bus what happens, and neither acts on what happens to the other."""
-    bus, heard = events.Bus(), list[events.Fact]()
+    bus, heard = events.Bus(), list[events.Event]()
     bus.subscribe(heard.append)
     async with embedded(worker.app, bus=bus, worker_concurrency=1):
         async with embedded(second.app, bus=bus, worker_concurrency=2):
@@ -85,7 +85,7 @@ async def test_two_workers_on_one_bus() -> None:
             bus.emit(events.BrokerLost("amqp://", "a stranger's", 1.0))
             assert [await handle.get(timeout=PATIENCE) for handle in handles] == [1, 2, 3, 4, 5]
         assert await (await worker.add.enqueue(2, 3)).get(timeout=PATIENCE) == 5
-    assert len([fact for fact in heard if isinstance(fact, events.TaskSucceeded)]) == 6
+    assert len([event for event in heard if isinstance(event, events.TaskSucceeded)]) == 6
 
 
 async def test_two_workers_that_overlap() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hybridpool import App
 from hybridpool.errors import BrokerError
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, free_ports
 from tests.workers import APPS, PATIENCE, Worker, client_of, command, environment, gate_in
 
@@ -167,10 +167,10 @@ def test_lines_stay_whole(length: int, lines: int, broker_url: str, queue_name: 
 
 def test_what_was_said_before_a_death(broker_url: str, queue_name: str) -> None:
     """The last words of a task, which tell why its child died, would die with it."""
-    with Worker(broker_url, queue_name, "-c1", "--max-deliveries=1") as worker, Desk(broker_url) as desk:
-        desk.call(queue_name, "worker.last_words", 13)
+    with Worker(broker_url, queue_name, "-c1", "--max-deliveries=1") as worker, BrokerConsole(broker_url) as console:
+        console.call(queue_name, "worker.drain_outcomes", 13)
         worker.see(r"WARNING/ForkPoolWorker-1\] these are my last words$")
-        worker.see(r"Task worker\.last_words\[\S+\] lost its child ForkPoolWorker-1: exit code 13 \(delivery 1\)")
+        worker.see(r"Task worker\.drain_outcomes\[\S+\] lost its child ForkPoolWorker-1: exit code 13 \(delivery 1\)")
 
 
 def test_logfile(broker_url: str, queue_name: str, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from hybridpool import events
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from tests.apps import worker as worker_app
-from tests.contract.inbox import Facts
-from tests.queues import Desk
+from tests.contract.inbox import Events
+from tests.queues import BrokerConsole
 from tests.rabbit import wait_for
 from tests.workers import PATIENCE, Gate, Worker, client_of, gate_in
 
@@ -40,7 +40,7 @@ def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weight
     """A long queue would keep all children from a short one, or an operator's ratio count for nothing."""
     other = f"{queue_name}-other"
     options = [f"-Q{queue_name},{other}", *([f"--queue-weights={weights.format(queue_name)}"] if weights else [])]
-    with Desk(broker_url) as desk:
+    with BrokerConsole(broker_url) as console:
         try:
             with client_of(broker_url, queue_name) as client:
                 # until both are consumed: whichever is first would be far ahead
@@ -50,11 +50,11 @@ def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weight
                         client.send_task("worker.note", (str(order), queue), queue=queue, ignore_result=True)
             with Worker(broker_url, queue_name, "-c1", *options) as worker:
                 gate.entered()
-                worker.see(f"Consuming from {other}")
+                worker.see(f"QueueConsumers from {other}")
                 gate.release()
                 assert wait_for(lambda: len(tags(order)) == 2 * COUNT, PATIENCE)
         finally:
-            desk.delete(other)
+            console.delete(other)
     # as long as there is something in both
     first = tags(order)[: int(COUNT / share)]
     assert abs(first.count(queue_name) - len(first) * share) <= 20
@@ -80,10 +80,10 @@ def test_urgent_first(broker_url: str, queue_name: str, order: Path, gate: Gate)
 @pytest.mark.anyio
 async def test_told_of_what_outlasts_the_broker() -> None:
     """The broker would take a task back in the middle of it, and nobody have been told that it will."""
-    facts, bus = Facts(), events.Bus()
-    bus.subscribe(facts)
+    observed, bus = Events(), events.Bus()
+    bus.subscribe(observed)
     async with embedded(worker_app.app, bus=bus, task_time_limit=7200, worker_concurrency=1):
         pass
-    told = facts.of(events.TaskOutlastsBroker)
-    assert {(fact.limit, fact.timeout) for fact in told} == {(7200.0, 1800.0)}
-    assert len({fact.name for fact in told}) == len(told) > 0
+    told = observed.of(events.TaskOutlastsBroker)
+    assert {(event.limit, event.timeout) for event in told} == {(7200.0, 1800.0)}
+    assert len({event.name for event in told}) == len(told) > 0

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hybridpool import App, events
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
+from hybridpool._protocol.dead_letter import REASON
 from hybridpool.errors import ResultTimeout, RetriesExhausted, TaskFailed
-from hybridpool.protocol.dead import REASON
 from tests.apps import retrying
 from tests.apps.retrying import Away, Gone
-from tests.contract.inbox import Facts
-from tests.queues import Desk
+from tests.contract.inbox import Events
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import Worker, client_of
 
@@ -39,9 +39,9 @@ def attempts(journal: str) -> list[list[str]]:
 
 
 @pytest.fixture
-async def facts() -> AsyncIterator[Facts]:
+async def observed() -> AsyncIterator[Events]:
     """A worker in this process."""
-    bus, found = events.Bus(), Facts()
+    bus, found = events.Bus(), Events()
     bus.subscribe(found)
     async with embedded(retrying.app, f"{APP}:app", bus=bus, worker_concurrency=1):
         yield found
@@ -49,38 +49,38 @@ async def facts() -> AsyncIterator[Facts]:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_autoretry(facts: Facts, journal: str) -> None:
+async def test_autoretry(observed: Events, journal: str) -> None:
     """A task would not be run until it succeeds, or each attempt be another task to whoever waits."""
     handle = await retrying.succeed_at.enqueue(journal, 4)
     assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(4)]
-    told = facts.of(events.TaskRetried)
-    assert [(fact.id, fact.wait, fact.text) for fact in told] == [
+    told = observed.of(events.TaskRetried)
+    assert [(event.id, event.wait, event.text) for event in told] == [
         (handle.id, 0, f"Away('attempt {number}')") for number in (1, 2, 3)
     ]
-    assert not facts.of(events.TaskFailed)
+    assert not observed.of(events.TaskFailed)
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_the_end_of_retries(facts: Facts, journal: str) -> None:
+async def test_the_end_of_retries(observed: Events, journal: str) -> None:
     """Whoever waits would wait for ever, or not hear what was wrong."""
     handle = await retrying.succeed_at.enqueue(journal, 10)
     with pytest.raises(Away, match="attempt 5"):
         await handle.get(RESULT)
     assert len(attempts(journal)) == 5
-    assert len(facts.of(events.TaskFailed)) == 1
+    assert len(observed.of(events.TaskFailed)) == 1
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_no_end(facts: Facts, journal: str) -> None:
+async def test_no_end(observed: Events, journal: str) -> None:
     """`max_retries=None` would be some number."""
     assert await (await retrying.for_ever.enqueue(journal, 9)).get(RESULT) == 9
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_what_is_not_retried(facts: Facts, journal: str) -> None:
+async def test_what_is_not_retried(observed: Events, journal: str) -> None:
     """`dont_autoretry_for` would be retried all the same."""
     with pytest.raises(Gone, match="for good"):
         await (await retrying.gone.enqueue(journal)).get(RESULT)
@@ -89,7 +89,7 @@ async def test_what_is_not_retried(facts: Facts, journal: str) -> None:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_at_most_once(facts: Facts, journal: str) -> None:
+async def test_at_most_once(observed: Events, journal: str) -> None:
     """A task that is acknowledged before its start would have no retries."""
     handle = await retrying.at_most_once.enqueue(journal, 3)
     assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
@@ -97,17 +97,17 @@ async def test_at_most_once(facts: Facts, journal: str) -> None:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_the_task_asks(facts: Facts, journal: str) -> None:
+async def test_the_task_asks(observed: Events, journal: str) -> None:
     """`self.retry` would lose what it was told: arguments, countdown, reason."""
     handle = await retrying.bound.enqueue(journal, 7)
     assert await handle.get(RESULT) == ["bound", 2, 8, "two"]
-    assert [(fact.wait, fact.text) for fact in facts.of(events.TaskRetried)] == [(0, ""), (0.2, "Away('again')")]
+    assert [(event.wait, event.text) for event in observed.of(events.TaskRetried)] == [(0, ""), (0.2, "Away('again')")]
     assert {attempt[0] for attempt in attempts(journal)} == {handle.id}
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_without_bind(facts: Facts, journal: str) -> None:
+async def test_without_bind(observed: Events, journal: str) -> None:
     """Code below a task could not ask for a retry, or `except Exception` around it would swallow it."""
     with pytest.raises(Away, match="that was all"):
         await (await retrying.unbound.enqueue(journal)).get(RESULT)
@@ -116,7 +116,7 @@ async def test_without_bind(facts: Facts, journal: str) -> None:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_raised_by_hand(facts: Facts, journal: str) -> None:
+async def test_raised_by_hand(observed: Events, journal: str) -> None:
     """`raise Retry` would go round for ever."""
     with pytest.raises(Away, match="by hand"):
         await (await retrying.by_hand.enqueue(journal)).get(RESULT)
@@ -125,7 +125,7 @@ async def test_raised_by_hand(facts: Facts, journal: str) -> None:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_a_soft_limit_is_retried(facts: Facts, journal: str, tmp_path: Path) -> None:
+async def test_a_soft_limit_is_retried(observed: Events, journal: str, tmp_path: Path) -> None:
     """A task that was slow once could not be tried again."""
     gate = str(tmp_path / "gate")
     os.mkfifo(gate)
@@ -135,19 +135,19 @@ async def test_a_soft_limit_is_retried(facts: Facts, journal: str, tmp_path: Pat
         assert await (await retrying.too_slow.enqueue(journal, gate)).get(RESULT) == "in time"
     finally:
         os.close(fd)
-    [fact] = facts.of(events.TaskRetried)
-    assert fact.text.startswith("SoftTimeLimitExceeded(")
+    [event] = observed.of(events.TaskRetried)
+    assert event.text.startswith("SoftTimeLimitExceeded(")
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_verdicts(facts: Facts, journal: str) -> None:
+async def test_verdicts(observed: Events, journal: str) -> None:
     """A rejected task would be run again, one that is given back not, one that is ignored have a result."""
     with pytest.raises(TaskFailed, match=r"Reject\('no stock', False\)"):
         await (await retrying.rejected.enqueue("no stock")).get(RESULT)
     assert await (await retrying.given_back.enqueue(journal)).get(RESULT) == 2
     ignored = await retrying.ignored.enqueue(journal)
-    await facts.see(events.TaskIgnored)
+    await observed.see(events.TaskIgnored)
     assert await (await retrying.add.enqueue(2, 3)).get(RESULT) == 5
     with pytest.raises(ResultTimeout):
         await ignored.get(0)
@@ -157,15 +157,15 @@ async def test_verdicts(facts: Facts, journal: str) -> None:
 
 @pytest.mark.may_block
 @pytest.mark.anyio
-async def test_slips(facts: Facts) -> None:
+async def test_slips(observed: Events) -> None:
     """A slip in one task would end its child, or the worker with all other tasks."""
     for slip, complaint in (("countdown", "not 'soon'"), ("infinity", "not inf"), ("object", "as JSON")):
         with pytest.raises(TypeError, match=complaint):
             await (await retrying.wrongly.enqueue(slip)).get(RESULT)
     await retrying.wrongly.enqueue("far")
-    await facts.see(events.TaskRetried)
+    await observed.see(events.TaskRetried)
     assert await (await retrying.add.enqueue(2, 3)).get(RESULT) == 5
-    assert len(facts.of(events.ChildReady)) == 1
+    assert len(observed.of(events.ChildReady)) == 1
 
 
 # ---- RabbitMQ --------------------------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ def test_autoretry_over_rabbit(client: App, worker: Worker, queue: str, broker_u
         "INFO succeeded",
     ]
     assert worker.seen(rf"{handle.id}\] retry: Retry in 0s: Away\('attempt 1'\)")
-    with Desk(broker_url) as desk:
-        assert (desk.depth(queue), desk.depth(f"{queue}.dead")) == (0, -1)
+    with BrokerConsole(broker_url) as console:
+        assert (console.depth(queue), console.depth(f"{queue}.dead")) == (0, -1)
 
 
 def test_the_broker_holds_a_retry(client: App, worker: Worker, journal: str) -> None:
@@ -258,11 +258,11 @@ def test_verdicts_over_rabbit(client: App, worker: Worker, queue: str, broker_ur
     worker.see(rf"INFO/ForkPoolWorker-\d\] Task {APP}\.ignored\[{ignored.id}\] ignored")
     worker.see(rf"WARNING/\S+\] Task {APP}\.given_back\[{back.id}\] Reject\(not here\); it goes back to its queue")
     worker.see(rf"{rejected.id}\] Reject\(no stock\); dead-lettered to {queue}\.dead")
-    with Desk(broker_url) as desk:
-        desk.until_depth(f"{queue}.dead", 1)
-        letter = desk.take(f"{queue}.dead")
-        desk.delete(f"{queue}.dead")
-        desk.until_depth(queue, 0)
+    with BrokerConsole(broker_url) as console:
+        console.until_depth(f"{queue}.dead", 1)
+        letter = console.take(f"{queue}.dead")
+        console.delete(f"{queue}.dead")
+        console.until_depth(queue, 0)
     assert (letter.headers["id"], letter.headers[REASON]) == (rejected.id, "the task rejected it: no stock")
 
 

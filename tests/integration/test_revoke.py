@@ -10,7 +10,7 @@ import pytest
 
 from hybridpool import App
 from hybridpool.errors import TaskRevoked
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, ROOT, Gate, Worker, client_of, gate_in
 
@@ -63,8 +63,8 @@ def test_at_work(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
         gate.release()
         assert wanted.get(PATIENCE)
         assert worker.stop() == 0
-    with Desk(rabbit_node.url) as desk:
-        assert desk.depth(queue_name) == 0
+    with BrokerConsole(rabbit_node.url) as console:
+        assert console.depth(queue_name) == 0
 
 
 def test_every_worker_knows(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
@@ -125,7 +125,11 @@ def test_a_state_file_that_takes_long_to_read(rabbit_node: Node, queue_name: str
     """A task that was revoked would run, because its delivery was there before the worker had read its state file."""
     state, share = tmp_path / "state.json", tmp_path / "share"
     share.mkdir()
-    with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate, Desk(rabbit_node.url) as desk:
+    with (
+        client_of(rabbit_node.url, queue_name) as client,
+        gate_in(tmp_path) as gate,
+        BrokerConsole(rabbit_node.url) as console,
+    ):
         unwanted = client.send_task("worker.task1", ())
         state.write_text(json.dumps({unwanted.id: time.time()}))
         (share / "sitecustomize.py").write_text(SLOW_SHARE.format(gate=gate.path, patience=PATIENCE))
@@ -134,7 +138,7 @@ def test_a_state_file_that_takes_long_to_read(rabbit_node: Node, queue_name: str
             gate.entered()
             worker.see("Connected to")
             # what would come before the file is read would be on its way now
-            assert {desk.depth(queue_name) for _ in range(200)} == {1}
+            assert {console.depth(queue_name) for _ in range(200)} == {1}
             gate.release()
             worker.see(f"Discarding revoked task: .*{unwanted.id}")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 # the first call over a connection would import the driver otherwise, on the loop
-import hybridpool.brokers.rabbitmq  # noqa: F401
+import hybridpool._brokers.rabbitmq  # noqa: F401
 from hybridpool import App
 from hybridpool.errors import BrokerUnavailable
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, free_ports
 from tests.workers import PATIENCE, Program, Worker, command
 
@@ -84,17 +84,17 @@ async def test_traceback_of_a_client() -> None:
 
 def test_strangers_cannot_write_our_log(rabbit_node: Node, queue_name: str) -> None:
     """Ids, names, errors, results, prints, log calls and orders with control characters in them forge nothing."""
-    with Worker(rabbit_node.url, queue_name, "-c1") as worker, Desk(rabbit_node.url) as desk:
+    with Worker(rabbit_node.url, queue_name, "-c1") as worker, BrokerConsole(rabbit_node.url) as console:
         for task in ("worker.add", f"no.such{EVIL}", "worker.fail", "worker.talk", "worker.echo"):
             arguments = (1, 2) if task == "worker.add" else (EVIL,)
-            desk.call(queue_name, task, *arguments, id=f"evil{EVIL}")
-        desk.order({"method": "revoke", "arguments": {"task_id": f"revoked{EVIL}"}})
-        desk.order({"method": f"steer{EVIL}", "arguments": {}})
+            console.call(queue_name, task, *arguments, id=f"evil{EVIL}")
+        console.order({"method": "revoke", "arguments": {"task_id": f"revoked{EVIL}"}})
+        console.order({"method": f"steer{EVIL}", "arguments": {}})
         worker.see("Tasks flagged as revoked: revoked")
-        last = desk.call(queue_name, "worker.add", 2, 3)
+        last = console.call(queue_name, "worker.add", 2, 3)
         worker.see(rf"\[{last}\] succeeded")
         worker.see("refused")
-        desk.delete(f"{queue_name}.dead")
+        console.delete(f"{queue_name}.dead")
     for line in worker.lines:
         assert line.isprintable(), line
         assert not line.startswith(FORGED), line

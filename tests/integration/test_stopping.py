@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.ledger import tell
 from tests.proxy import Proxy
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
 
@@ -34,34 +34,36 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def desk(broker_url: str, queue_name: str) -> Iterator[Desk]:
+def console(broker_url: str, queue_name: str) -> Iterator[BrokerConsole]:
     """Another client's view of the queues; the test's own exists already."""
-    with Desk(broker_url) as opened:
+    with BrokerConsole(broker_url) as opened:
         opened.declare(queue_name)
         yield opened
 
 
-def load(worker: Worker, gate: Gate, desk: Desk, queue: str) -> Entered:
+def load(worker: Worker, gate: Gate, console: BrokerConsole, queue: str) -> Entered:
     """Have one task running, and three received that have not begun; returns the running one."""
-    desk.call(queue, "worker.hold", gate.path)
+    console.call(queue, "worker.hold", gate.path)
     (held,) = gate.entered()
     for number in range(3):
-        desk.call(queue, "worker.add", number, 1)
+        console.call(queue, "worker.add", number, 1)
     worker.see(r"Task worker\.add\[\S+\] received$", 3)
-    assert desk.depth(queue) == 0
+    assert console.depth(queue) == 0
     return held
 
 
 @pytest.mark.parametrize("options", [[], ["--no-acks-late"]], ids=["late", "early"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_warm(signum: int, options: list[str], broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+def test_warm(
+    signum: int, options: list[str], broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole
+) -> None:
     """A deployment would kill running tasks, or keep others waiting for the one that is long."""
     with Worker(broker_url, queue_name, "-c1", *options) as worker:
-        held = load(worker, gate, desk, queue_name)
+        held = load(worker, gate, console, queue_name)
         began = time.monotonic()
         worker.send(signum)
         # at once: the running task has not ended yet
-        desk.until_depth(queue_name, 3)
+        console.until_depth(queue_name, 3)
         tell(f"what had not begun was back {(time.monotonic() - began) * 1000:.0f} ms after the signal")
         worker.see(WARM)
         assert psutil.pid_exists(held.pid)
@@ -70,8 +72,8 @@ def test_warm(signum: int, options: list[str], broker_url: str, queue_name: str,
         worker.see(r"Task worker\.hold\[\S+\] succeeded")
         assert len(worker.seen(r"Ctrl\+C again")) == (signum == signal.SIGINT)
         assert not worker.seen(r"Task worker\.add\[\S+\] succeeded|ERROR/|Traceback")
-    assert desk.depth(queue_name) == 3
-    assert desk.depth(f"{queue_name}.dead") == -1
+    assert console.depth(queue_name) == 3
+    assert console.depth(f"{queue_name}.dead") == -1
 
 
 def test_warm_delivers_the_last_result(broker_url: str, queue_name: str, gate: Gate) -> None:
@@ -86,26 +88,26 @@ def test_warm_delivers_the_last_result(broker_url: str, queue_name: str, gate: G
         assert handle.get(PATIENCE) == "ForkPoolWorker-1"
 
 
-def test_warm_stop_lets_a_task_enqueue(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+def test_warm_stop_lets_a_task_enqueue(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
     """A task that enqueues another one during the shutdown would lose it, or fail."""
     with Worker(broker_url, queue_name, "-c1") as worker:
-        desk.call(queue_name, "worker.enqueue_at_last", gate.path, queue_name)
+        console.call(queue_name, "worker.enqueue_at_last", gate.path, queue_name)
         gate.entered()
         worker.send(signal.SIGTERM)
         worker.see(WARM)
         gate.release()
         assert worker.wait() == 0
         worker.see(r"Task worker\.enqueue_at_last\[\S+\] succeeded")
-    assert desk.take(queue_name).headers["task"] == "worker.add"
+    assert console.take(queue_name).headers["task"] == "worker.add"
 
 
-def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
     """A task that never ends would keep the worker for ever, or be lost when the worker loses patience."""
     with Worker(broker_url, queue_name, "-c1", "--shutdown-timeout=500ms") as worker:
-        held = load(worker, gate, desk, queue_name)
+        held = load(worker, gate, console, queue_name)
         assert worker.stop() == 1
         assert not psutil.pid_exists(held.pid)
-    assert_all_back(desk, queue_name)
+    assert_all_back(console, queue_name)
 
 
 @pytest.mark.parametrize(
@@ -117,36 +119,36 @@ def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, d
     ],
     ids=lambda signals: "+".join(signum.name for signum in signals),
 )
-def test_cold(signals: tuple[int, ...], broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+def test_cold(signals: tuple[int, ...], broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
     """An impatient operator would wait, or lose the tasks that are killed."""
     with Worker(broker_url, queue_name, "-c2", ready=2) as worker:
-        desk.call(queue_name, "worker.hold", gate.path)
+        console.call(queue_name, "worker.hold", gate.path)
         gate.entered()
-        load(worker, gate, desk, queue_name)
+        load(worker, gate, console, queue_name)
         for number, signum in enumerate(signals, 1):
             worker.send(signum)
             worker.see(f"{WARM}|{COLD}", number)
         worker.see(COLD)
         assert worker.wait() == 1
-    assert_all_back(desk, queue_name, 5)
+    assert_all_back(console, queue_name, 5)
 
 
-def assert_all_back(desk: Desk, queue: str, count: int = 4) -> None:
+def assert_all_back(console: BrokerConsole, queue: str, count: int = 4) -> None:
     """Check that each message is in its queue, redelivered, and none counted as having killed its child."""
-    desk.until_depth(queue, count)
-    letters = [desk.take(queue) for _ in range(count)]
+    console.until_depth(queue, count)
+    letters = [console.take(queue) for _ in range(count)]
     assert all(letter.redelivered for letter in letters)
     assert not any("x-hybridpool-lost" in letter.headers for letter in letters)
-    assert desk.depth(f"{queue}.dead") == -1
+    assert console.depth(f"{queue}.dead") == -1
 
 
-def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, desk: Desk) -> None:
+def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
     """With task_acks_late off, a task that was killed would run a second time."""
     with Worker(broker_url, queue_name, "-c1", "--no-acks-late") as worker:
-        load(worker, gate, desk, queue_name)
+        load(worker, gate, console, queue_name)
         assert worker.stop(signal.SIGQUIT) == 1
-    desk.until_depth(queue_name, 3)
-    assert {desk.take(queue_name).headers["task"] for _ in range(3)} == {"worker.add"}
+    console.until_depth(queue_name, 3)
+    assert {console.take(queue_name).headers["task"] for _ in range(3)} == {"worker.add"}
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
@@ -259,22 +261,28 @@ def namespace() -> tuple[str, ...]:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
 def test_stop_as_pid_1(
-    signum: int, code: int, namespace: tuple[str, ...], broker_url: str, queue_name: str, gate: Gate, desk: Desk
+    signum: int,
+    code: int,
+    namespace: tuple[str, ...],
+    broker_url: str,
+    queue_name: str,
+    gate: Gate,
+    console: BrokerConsole,
 ) -> None:
     """In a container without an init the worker would ignore SIGTERM, as the kernel does for PID 1 by default."""
     with Worker(broker_url, queue_name, "-c1", prefix=namespace) as worker:
-        desk.call(queue_name, "worker.hold", gate.path)
+        console.call(queue_name, "worker.hold", gate.path)
         gate.entered()
         worker.main.send_signal(signum)
         worker.see(WARM if code == 0 else COLD)
         if code == 0:
             gate.release()
         assert worker.wait() == code
-    assert desk.depth(queue_name) == code
+    assert console.depth(queue_name) == code
 
 
 @pytest.mark.slow
-def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: str, desk: Desk) -> None:
+def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: str, console: BrokerConsole) -> None:
     """In a container without an init, children of a dead zygote would stay as zombies."""
     with Worker(broker_url, queue_name, "-c2", prefix=namespace, ready=2) as worker:
         orphans = [child.pid for child in worker.children()]
@@ -282,7 +290,7 @@ def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: 
         worker.see(r"The zygote died \(signal 9 \(SIGKILL\)\)")
         worker.see(r"ForkPoolWorker-[34] \(pid \d+\) ready$", 2)
         assert wait_for(lambda: not any(map(psutil.pid_exists, orphans)), PATIENCE)
-        desk.call(queue_name, "worker.add", 2, 3)
+        console.call(queue_name, "worker.add", 2, 3)
         worker.see(r"Task worker\.add\[\S+\] succeeded in \S+: 5$")
         # the new zygote's end is waited for by the parent, not taken away by whoever reaps
         worker.zygote.send_signal(signal.SIGKILL)

@@ -19,7 +19,7 @@ from kombu.entity import Queue
 
 from hybridpool import App
 from hybridpool.errors import NotRegistered as OurNotRegistered
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, Program, Worker, client_of
 
@@ -114,9 +114,9 @@ def test_a_thousand_tasks(client: Celery, queue: str, broker_url: str) -> None:
         else:
             assert value == expected, (name, str(args)[:80])
             assert result.state == "SUCCESS"
-    with Desk(broker_url) as desk:
-        assert desk.depth(queue) == 0
-        assert desk.depth(f"{queue}.dead") == -1
+    with BrokerConsole(broker_url) as console:
+        assert console.depth(queue) == 0
+        assert console.depth(f"{queue}.dead") == -1
 
 
 def test_values(client: Celery) -> None:
@@ -150,11 +150,11 @@ def test_refusals(client: Celery, queue: str, broker_url: str) -> None:
     with pytest.raises(TaskRevokedError, match="expired"):
         late.get(timeout=PATIENCE)
     assert late.state == "REVOKED"
-    with Desk(broker_url) as desk:
-        desk.until_depth(f"{queue}.dead", 2)
-        desk.take(f"{queue}.dead")
-        desk.take(f"{queue}.dead")
-        desk.delete(f"{queue}.dead")
+    with BrokerConsole(broker_url) as console:
+        console.until_depth(f"{queue}.dead", 2)
+        console.take(f"{queue}.dead")
+        console.take(f"{queue}.dead")
+        console.delete(f"{queue}.dead")
 
 
 def test_child_lost(broker_url: str, queue_name: str) -> None:

@@ -20,7 +20,7 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from tests.interop.test_celery_client import celery_client
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Worker, client_of
 
@@ -94,9 +94,9 @@ def test_not_before_its_time(client: Celery, stamps: Path, queue: str, broker_ur
     assert ran - began >= seconds - ROUNDING
     assert client.send_task("delayed.stamp", (str(stamps),)).get(timeout=PATIENCE) > ran
     assert len(times(stamps)) == 2
-    with Desk(broker_url) as desk:
-        assert desk.depth(queue) == 0
-        assert desk.depth(f"{queue}.dead") == -1
+    with BrokerConsole(broker_url) as console:
+        assert console.depth(queue) == 0
+        assert console.depth(f"{queue}.dead") == -1
 
 
 def test_nothing_is_held_in_the_worker(

@@ -12,7 +12,7 @@ from celery.exceptions import MaxRetriesExceededError, Reject
 from celery.result import AsyncResult
 
 from tests.interop.test_celery_client import celery_client
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, Program, Worker, client_of
 
@@ -84,9 +84,9 @@ def test_reject_and_ignore(client: Celery, worker: Worker, queue: str, broker_ur
     worker.see(rf"{ignored.id}\] ignored")
     assert client.send_task(f"{APP}.add", (2, 3)).get(timeout=PATIENCE) == 5
     assert ignored.state == "PENDING"
-    with Desk(broker_url) as desk:
-        desk.until_depth(f"{queue}.dead", 1)
-        desk.delete(f"{queue}.dead")
+    with BrokerConsole(broker_url) as console:
+        console.until_depth(f"{queue}.dead", 1)
+        console.delete(f"{queue}.dead")
 
 
 # ---- with Celery's worker --------------------------------------------------------------------------------------------

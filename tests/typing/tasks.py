@@ -4,9 +4,9 @@ import datetime as dt
 from typing import assert_type
 
 from hybridpool import App, current_task
-from hybridpool.child.context import Running
-from hybridpool.client.calls import Call, Task
-from hybridpool.client.handle import Handle, SyncHandle
+from hybridpool._client.result_handle import Handle, SyncHandle
+from hybridpool._client.tasks import Task, TaskCall
+from hybridpool._task_context import Running
 
 app = App("shop", worker_concurrency=2)
 
@@ -129,7 +129,7 @@ def handles_are_covariant(handle: Handle[bool]) -> Handle[int]:
     return handle
 
 
-def passed_on(task: Task[[str, int], bytes], call: Call[[str, int], bytes]) -> bytes:
+def passed_on(task: Task[[str, int], bytes], call: TaskCall[[str, int], bytes]) -> bytes:
     """Tasks can be written down as types."""
     task.delay("u", 5)
     call.delay("u", 5)

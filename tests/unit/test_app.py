@@ -12,12 +12,12 @@ import pytest
 
 import hybridpool
 from hybridpool import App
-from hybridpool.child.codec import decode
-from hybridpool.child.context import Running, set_current_task, set_stand_in
-from hybridpool.client.calls import Task
-from hybridpool.embed import import_name
+from hybridpool._client.tasks import Task
+from hybridpool._embed import import_name
+from hybridpool._ipc.codec import decode
+from hybridpool._message import Outgoing, unpack
+from hybridpool._task_context import Running, set_current_task, set_stand_in
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
-from hybridpool.message import Outgoing, unpack
 
 
 @pytest.fixture

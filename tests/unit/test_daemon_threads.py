@@ -5,7 +5,7 @@ import threading
 import anyio
 import pytest
 
-from hybridpool.daemon_threads import run_in_daemon_thread
+from hybridpool._daemon_threads import run_in_daemon_thread
 
 
 async def test_a_value_and_an_error_come_back() -> None:

@@ -1,4 +1,4 @@
-"""The Bus, and the facts on it."""
+"""The Bus, and the observed on it."""
 
 import logging
 import typing
@@ -8,16 +8,16 @@ import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool.events import Bus, ChildReady, Fact
+from hybridpool.events import Bus, ChildReady, Event
 
 FACT = ChildReady("ForkPoolWorker-1", 77)
 
 
 def test_everyone_hears_in_order() -> None:
-    """A face would miss facts, or the log show them in another order than they happened."""
-    bus, heard = Bus(), list[tuple[int, Fact]]()
-    bus.subscribe(lambda fact: heard.append((1, fact)))
-    bus.subscribe(lambda fact: heard.append((2, fact)))
+    """A face would miss observed, or the log show them in another order than they happened."""
+    bus, heard = Bus(), list[tuple[int, Event]]()
+    bus.subscribe(lambda event: heard.append((1, event)))
+    bus.subscribe(lambda event: heard.append((2, event)))
     bus.emit(FACT)
     assert heard == [(1, FACT), (2, FACT)]
 
@@ -29,7 +29,7 @@ def test_nobody_listens() -> None:
 
 def test_one_who_left_hears_no_more() -> None:
     """A face that is gone would be called for ever."""
-    bus, heard = Bus(), list[Fact]()
+    bus, heard = Bus(), list[Event]()
     bus.subscribe(heard.append)
     bus.unsubscribe(heard.append)
     bus.unsubscribe(heard.append)
@@ -39,9 +39,9 @@ def test_one_who_left_hears_no_more() -> None:
 
 def test_one_who_leaves_while_it_hears() -> None:
     """A face that leaves would take its neighbour's turn."""
-    bus, heard = Bus(), list[Fact]()
+    bus, heard = Bus(), list[Event]()
 
-    def once(fact: Fact) -> None:
+    def once(event: Event) -> None:
         bus.unsubscribe(once)
 
     bus.subscribe(once)
@@ -53,9 +53,9 @@ def test_one_who_leaves_while_it_hears() -> None:
 
 def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     """A fault in a face would stop the pipeline, or pass unseen."""
-    bus, heard = Bus(), list[Fact]()
+    bus, heard = Bus(), list[Event]()
 
-    def faulty(fact: Fact) -> None:
+    def faulty(event: Event) -> None:
         raise RuntimeError("no")
 
     bus.subscribe(faulty)
@@ -72,23 +72,23 @@ def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_buses_do_not_know_each_other() -> None:
     """Two workers in one process would hear each other."""
-    one, other, heard = Bus(), Bus(), list[Fact]()
+    one, other, heard = Bus(), Bus(), list[Event]()
     one.subscribe(heard.append)
     other.emit(FACT)
     assert heard == []
 
 
 def test_every_fact_is_in_the_union() -> None:
-    """A fact could be emitted that no checker makes the faces think of."""
+    """An event could be emitted that no checker makes the faces think of."""
     kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and attrs.has(kind)}
-    assert kinds == set(typing.get_args(Fact))
+    assert kinds == set(typing.get_args(Event))
 
 
-@pytest.mark.parametrize("kind", typing.get_args(Fact))
+@pytest.mark.parametrize("kind", typing.get_args(Event))
 def test_facts_are_values(kind: Any) -> None:
     """A listener could change what the next one hears."""
     fields = [None] * len(attrs.fields(kind))
-    fact = kind(*fields)
-    assert fact == kind(*fields)
+    event = kind(*fields)
+    assert event == kind(*fields)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        setattr(fact, next((field.name for field in attrs.fields(kind)), "anything"), 1)
+        setattr(event, next((field.name for field in attrs.fields(kind)), "anything"), 1)

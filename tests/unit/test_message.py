@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridpool._message import Outgoing, pack, unpack
 from hybridpool.errors import ProtocolError
-from hybridpool.message import Outgoing, pack, unpack
 from tests.strategies import names
 
 words = st.none() | st.text(max_size=8)

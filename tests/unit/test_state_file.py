@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hybridpool.state_file import StateFile, write
+from hybridpool._worker.state_file import StateFile, write
 
 KNOWN = {"id-1": 1.5, "id-2": 2.5}
 
@@ -85,7 +85,7 @@ def test_file_of_something_else(path: Path, state: StateFile, data: bytes, caplo
 
 def test_file_that_is_too_large(path: Path, state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file larger than any that is written here is not taken into memory."""
-    monkeypatch.setattr("hybridpool.state_file.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("hybridpool._worker.state_file.MAX_FILE_BYTES", 1000)
     path.write_text(json.dumps({"x" * 2000: 1.0}))
     assert state.load() == {}
     assert path.with_name("state.bad").exists()
@@ -129,7 +129,7 @@ def test_folder_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_link(tmp_path: Path, path: Path, state: StateFile) -> None:
-    """A link of the file's name is read and then replaced; what it leads to is never written."""
+    """A child of the file's name is read and then replaced; what it leads to is never written."""
     other = tmp_path / "other"
     other.write_text('{"id": 1.0}')
     path.symlink_to(other)

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.task import TaskOptions, tasks_from, tasks_to_plain
+from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
 from tests.strategies import names
 
 options = st.builds(

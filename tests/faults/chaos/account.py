@@ -38,7 +38,7 @@ class Seen:
     queued: Mapping[str, int] = attrs.field(factory=dict)
     answers: Mapping[str, Sequence[Answer]] = attrs.field(factory=dict)
     #: calls whose task has forked a copy that went on
-    strays: Collection[str] = ()
+    orphans: Collection[str] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +89,7 @@ def draw_up(plan: Plan, seen: Seen, causes: Causes) -> Account:
     calls.update(_calls_of_tasks(plan, seen))
     strangers = (seen.attempts.keys() | seen.dead.keys() | seen.answers.keys()) - calls.keys()
     unlawful = [f"{task_id}: nobody published it" for task_id in sorted(strangers)]
-    unlawful += [f"{task_id}: the copy of a child went on" for task_id in seen.strays]
+    unlawful += [f"{task_id}: the copy of a child went on" for task_id in seen.orphans]
     lost, queued, unanswered = [], [], []
     for task_id, call in sorted(calls.items()):
         made = seen.attempts.get(task_id, [])
@@ -214,7 +214,7 @@ class _Repetitions:
         until = made[at].start
         ways = [way for earlier in reversed(range(at)) for way in self._ways(made[earlier], earlier, until)]
         if at >= DEATHS:
-            # a worker would have buried it by now, if it had not come again
+            # a worker would have dead_lettered it by now, if it had not come again
             ways.sort(key=lambda way: way[0][1] != AGAIN)
         for way, cause in ways:
             if way not in used:

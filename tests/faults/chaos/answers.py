@@ -8,7 +8,7 @@ import attrs
 import msgspec
 
 from tests.faults.chaos.calls import ANSWERS, FAILURE, SUCCESS
-from tests.queues import Desk
+from tests.queues import BrokerConsole
 
 #: words that end the waiting; the others say that there will be another attempt
 FINAL: Final = frozenset((SUCCESS, FAILURE, "REJECTED", "REVOKED"))
@@ -29,9 +29,9 @@ def take_answers(broker: str, names: Collection[str]) -> Mapping[str, list[Answe
     :param names: of calls; an answer whose result is one of them belongs to that, else to its id.
     """
     found: dict[str, list[Answer]] = defaultdict(list)
-    with Desk(broker) as desk:
-        for _ in range(desk.depth(ANSWERS)):
-            meta = msgspec.json.decode(desk.take(ANSWERS).body)
+    with BrokerConsole(broker) as console:
+        for _ in range(console.depth(ANSWERS)):
+            meta = msgspec.json.decode(console.take(ANSWERS).body)
             if meta["status"] in FINAL:
                 result = meta["result"]
                 name = result if isinstance(result, str) and result in names else meta["task_id"]

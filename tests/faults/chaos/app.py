@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hybridpool import current_task
-from hybridpool.child.context import Running
+from hybridpool._task_context import Running
 from hybridpool.errors import BrokerError, Reject
 from tests.faults.apps import app, journalled, number, write
 from tests.faults.ledger import tell as say
@@ -35,7 +35,7 @@ REJECTED: Final = "rejected"
 #: of a call that a task sends: another try
 SENT: Final = "sent"
 #: the copy that a task forked did not end
-STRAY: Final = "stray"
+STRAY: Final = "orphan"
 #: what a copy returns, raises and prints
 COPY: Final = "of the forked copy"
 CHILD_OF: Final = "child-of-"

@@ -30,8 +30,8 @@ from tests.faults.chaos.letters import take_all
 from tests.faults.chaos.plan import WORKERS, Kind
 from tests.faults.chaos.sender import HEARTBEAT
 from tests.faults.ledger import Journal
-from tests.proxy import Link, Proxy
-from tests.queues import Desk
+from tests.proxy import ChildHandle, Proxy
+from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, Worker
 
@@ -54,9 +54,9 @@ class Way(Proxy):
         """Return the broker's address for a user, whose password is the name, who goes this way."""
         return f"amqp://{user}:{user}@127.0.0.1:{self.port}//"
 
-    def live(self) -> list[Link]:
+    def live(self) -> list[ChildHandle]:
         """Return the connections that work."""
-        return [link for link in self.links if not link.is_dead and not link.ends[0].transport.is_closing()]
+        return [child for child in self.children if not child.is_dead and not child.ends[0].transport.is_closing()]
 
     async def _accept(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         try:
@@ -67,7 +67,7 @@ class Way(Proxy):
 
 @attrs.frozen(kw_only=True)
 class Hit:
-    """What happened in fact, and to whom. Times are the machine's monotonic seconds."""
+    """What happened in event, and to whom. Times are the machine's monotonic seconds."""
 
     kind: Kind
     begin: float
@@ -153,13 +153,13 @@ class Estate:
         self._permit(f"^(?!{FORBIDDEN}.dead$)".replace(".", r"\."))
         kind = {} if self._queue_type == "classic" else {"x-queue-type": self._queue_type}
         narrow, full = ({**kind, "x-max-length": most, "x-overflow": "reject-publish"} for most in (LETTERS, ROOM))
-        with Desk(self.node.url) as desk:
+        with BrokerConsole(self.node.url) as console:
             for queue in (MAIN, dead(MAIN), FORBIDDEN, NARROW, dead(FULL)):
-                desk.declare(queue, kind)
-            desk.declare(dead(NARROW), narrow)
-            desk.declare(FULL, full)
+                console.declare(queue, kind)
+            console.declare(dead(NARROW), narrow)
+            console.declare(FULL, full)
             # quorum whatever the others are, for answers must outlive the node
-            desk.declare(ANSWERS, {"x-queue-type": "quorum"})
+            console.declare(ANSWERS, {"x-queue-type": "quorum"})
 
     def permit_all(self) -> None:
         """Give the workers the right that they lack."""

@@ -151,9 +151,9 @@ async def _worker_stalled(estate: Estate, seat: Seat, chance: float) -> None:
 
 def _cut(way: Way, chance: float) -> None:
     """Cut all connections, or one of the two that each client has."""
-    links = way.live()
-    for link in links if chance < 0.5 else links[int((chance - 0.5) * 2 * len(links)) :][:1]:
-        link.cut()
+    children = way.live()
+    for child in children if chance < 0.5 else children[int((chance - 0.5) * 2 * len(children)) :][:1]:
+        child.cut()
 
 
 async def _stall(way: Way, chance: float) -> None:

@@ -25,8 +25,8 @@ PATIENCE: Final = 20.0
 
 def take_all(port: int, queue: str) -> Sequence[str]:
     """Take everything out of a queue, and return the names of the calls; none if there is no such queue."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as link:
-        client = _Client(link)
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as child:
+        client = _Client(child)
         names = []
         while (name := client.take(queue)) is not None:
             names.append(name)
@@ -36,10 +36,10 @@ def take_all(port: int, queue: str) -> Sequence[str]:
 class _Client:
     """A connection with one channel, of which just enough is read."""
 
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
+    def __init__(self, child: socket.socket) -> None:
+        self._link = child
         self._read = b""
-        link.sendall(b"AMQP\x00\x00\x09\x01")
+        child.sendall(b"AMQP\x00\x00\x09\x01")
         self._expect(START)
         self._send(0, START_OK, table({}) + short(b"PLAIN") + long(b"\0guest\0guest") + short(b"en_US"))
         self._expect(TUNE)

@@ -247,7 +247,7 @@ class _Run:
             replayed=Counter(estate.replayed),
             queued=Counter(name for queue in QUEUES for name in take_all(port, queue)),
             answers=take_answers(estate.node.url, self._plan.ids()),
-            strays=[entry.id for entry in entries if entry.what == STRAY],
+            orphans=[entry.id for entry in entries if entry.what == STRAY],
         )
 
     def report(self) -> Report:
@@ -255,13 +255,13 @@ class _Run:
         plan, estate = self._plan, self._estate
         assert self._sender is not None
         # only a sender that was stopped leaves some
-        unsent = {call.id for call in plan.calls if not call.oddity} - self._sender.confirmed
-        unsent |= {call.id for call in estate.odd}
-        if unsent:
-            self._troubles.append(f"{len(unsent)} calls were not sent, or never confirmed")
+        pending_outcomes = {call.id for call in plan.calls if not call.oddity} - self._sender.confirmed
+        pending_outcomes |= {call.id for call in estate.odd}
+        if pending_outcomes:
+            self._troubles.append(f"{len(pending_outcomes)} calls were not sent, or never confirmed")
         seen = self._see()
-        unsent -= seen.attempts.keys() | seen.dead.keys() | seen.queued.keys() | seen.answers.keys()
-        plan = attrs.evolve(plan, calls=[call for call in plan.calls if call.id not in unsent])
+        pending_outcomes -= seen.attempts.keys() | seen.dead.keys() | seen.queued.keys() | seen.answers.keys()
+        plan = attrs.evolve(plan, calls=[call for call in plan.calls if call.id not in pending_outcomes])
         oversized = [attempt for task_id in plan.ids(*OVERSIZED) for attempt in seen.attempts.get(task_id, [])]
         causes = Causes(estate.hits, plan.ids(*DEADLY), plan.queue_type == "classic", oversized)
         account = draw_up(plan, seen, causes)

@@ -8,11 +8,11 @@ import anyio
 import attrs
 
 from hybridpool import App
-from hybridpool.brokers.rabbitmq import RabbitBroker
-from hybridpool.config import resolve
+from hybridpool._brokers.rabbitmq import RabbitBroker
+from hybridpool._config import resolve
+from hybridpool._message import Outgoing
 from hybridpool.errors import BrokerError
-from hybridpool.events import Fact
-from hybridpool.message import Outgoing
+from hybridpool.events import Event
 from tests.faults.chaos.calls import ANSWERS, FULL, NAME, ChaosCall
 from tests.faults.helpers import AT_ONCE
 
@@ -24,7 +24,7 @@ PAUSE = 0.05
 class CountingBroker(RabbitBroker):
     """Counts how often each call was handed over: a client repeats by itself what was not confirmed."""
 
-    def __init__(self, url: str, announce: Callable[[Fact], None], tries: Counter[str]) -> None:
+    def __init__(self, url: str, announce: Callable[[Event], None], tries: Counter[str]) -> None:
         super().__init__(url, announce, heartbeat=HEARTBEAT)
         self._tries = tries
 

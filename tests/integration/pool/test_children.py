@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from hybridpool import Pool, errors, events
-from tests.contract.inbox import Facts
+from tests.contract.inbox import Events
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 
@@ -121,17 +121,17 @@ async def test_a_hundred_children(gate: Gate) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 50])
 async def test_max_tasks_per_child(limit: int) -> None:
     """A child would run more or fewer calls than it may, however many lie in its channel."""
-    facts = Facts()
-    async with open_pool(2, max_tasks_per_child=limit, recycle_jitter=0, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, max_tasks_per_child=limit, recycle_jitter=0, on_event=observed) as pool:
         number = 20 * limit if limit > 1 else 40
         counts = Counter([name async for name in pool.map(chores.whose_of, range(number))])
         assert sum(counts.values()) == number
         assert max(counts.values()) <= limit
-        full = [fact.child for fact in facts.of(events.ChildRetired) if "max_tasks_per_child" in fact.reason]
+        full = [event.child for event in observed.of(events.ChildRetired) if "max_tasks_per_child" in event.reason]
         assert sorted(full) == sorted(name for name, had in counts.items() if had == limit)
         await idle(pool, 3)
-    for fact in facts.of(events.ChildGone):
-        assert (fact.cause, fact.expected) == ("exit code 0", True)
+    for event in observed.of(events.ChildGone):
+        assert (event.cause, event.expected) == ("exit code 0", True)
 
 
 async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> None:
@@ -215,12 +215,12 @@ async def test_giving_up_a_recycle(second_gate: Gate, tmp_path: Path) -> None:
 
 async def test_memory_limit() -> None:
     """A child that grows would never be replaced, or one that does not grow be replaced as well."""
-    facts = Facts()
-    async with open_pool(1, max_memory_per_child="64MB", on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(1, max_memory_per_child="64MB", on_event=observed) as pool:
         first = await pool.run(chores.keep, 1_000_000)
         assert await pool.run(chores.keep, 90_000_000) == first
         assert await pool.run(chores.keep, 1_000_000) != first
-        [retired] = facts.of(events.ChildRetired)
+        [retired] = observed.of(events.ChildRetired)
         assert retired.child == first
         assert retired.reason.startswith("max_memory_per_child: ")
 
@@ -269,12 +269,12 @@ async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> 
     waiting: list[Awaitable[int]] = []
 
     async def use() -> None:
-        async with open_pool(1, initializer=initializer, birth_timeout=PATIENCE if fails else 0.3) as pool:
+        async with open_pool(1, initializer=initializer, start_timeout=PATIENCE if fails else 0.3) as pool:
             waiting.append(pool.submit(chores.add, 1))
             await pool.run(chores.add, 2)
 
     with anyio.fail_after(PATIENCE):
-        with pytest.raises(errors.ChildBirthFailed, match=why):
+        with pytest.raises(errors.ChildStartFailed, match=why):
             await use()
     [found] = await outcomes(waiting)
     assert isinstance(found, errors.PoolError)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hybridpool import errors
-from hybridpool.child import guard
+from hybridpool._child import process_isolation
 from tests.faults.helpers import wait_gone
 from tests.integration.pool import chores, has_helper, offspring
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool
@@ -182,20 +182,20 @@ def test_whose_they_are(can_list: bool, tmp_path: Path) -> None:
     # a name that looks like what follows it
     odd = tmp_path / ") R 1 ("
     odd.symlink_to("/bin/sleep")
-    strays = guard.Strays()
+    orphans = process_isolation.OrphanReaper()
     if not can_list:
-        strays.close()
-        strays._kin = -1
-    marked = [subprocess.Popen([odd, "3600"], preexec_fn=guard.mark_family) for _ in range(2)]  # noqa: PLW1509
+        orphans.close()
+        orphans._kin = -1
+    marked = [subprocess.Popen([odd, "3600"], preexec_fn=process_isolation.tag_descendants) for _ in range(2)]  # noqa: PLW1509
     own = subprocess.Popen([odd, "3600"])
-    stray, others = (process.pid for process in marked)
+    orphan, others = (process.pid for process in marked)
     try:
-        assert strays.kill({others}) == [stray]
+        assert orphans.kill({others}) == [orphan]
         assert marked[0].wait(PATIENCE) == -signal.SIGKILL
-        assert strays.kill({others}) == []
+        assert orphans.kill({others}) == []
         assert own.poll() is marked[1].poll() is None
     finally:
         for process in (*marked, own):
             process.kill()
             process.wait()
-        strays.close()
+        orphans.close()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hybridpool import App, Pool
-from hybridpool.embed import embedded
+from hybridpool._embed import embedded
 from hybridpool.errors import CannotSend, ConfigError, PoolError
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, open_pool
@@ -179,7 +179,7 @@ async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
         ({"zzz": 1}, "'zzz' is not an option of Pool"),
         *[({"time_limit": wrong}, "Pool(time_limit=…) must be seconds, not") for wrong in WRONG_SECONDS],
         ({"grace": None}, "Pool(grace=…) must be seconds, not None"),
-        ({"birth_timeout": math.nan}, "Pool(birth_timeout=…) must be seconds, not nan"),
+        ({"start_timeout": math.nan}, "Pool(start_timeout=…) must be seconds, not nan"),
         ({"size": math.nan}, "Pool(size=…) must be a whole number of at least 1, not nan"),
         ({"max_tasks_per_child": True}, "Pool(max_tasks_per_child=…) must be a whole number of at least 1, not True"),
         ({"preload": "numpy"}, "Pool(preload=…) must be a list of module names, not 'numpy'"),

@@ -12,7 +12,7 @@ import pytest
 from hybridpool import Pool
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, Gate, idle, open_pool, outcomes
-from tests.integration.test_crew import bench
+from tests.integration.test_supervised import bench
 
 # starting a zygote reads the pipe on which exec would tell its failure
 pytestmark = pytest.mark.may_block
@@ -86,8 +86,8 @@ async def test_a_crew() -> None:
                 at_work.submit("add", 1, 2)
             ended = await at_work.ended.take(CALLS, PATIENCE)
         assert {one.value for one in ended} == {3}
-        at_work.crew.stop_taking()
-        assert await at_work.crew.drain(PATIENCE)
+        at_work.supervised.stop_taking()
+        assert await at_work.supervised.drain(PATIENCE)
 
 
 def limited(size: int, soft: int, hard: int) -> list[str]:

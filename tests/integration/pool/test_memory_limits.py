@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from hybridpool import Pool, errors, events
-from tests.contract.inbox import Facts
+from tests.contract.inbox import Events
 from tests.integration.pool import chores
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 
@@ -43,12 +43,12 @@ async def test_calls_within_the_limit(gate: Gate) -> None:
 
 async def test_growth_within_a_budget(gate: Gate) -> None:
     """An autoscaled pool would grow until the kernel kills somebody."""
-    facts = Facts()
+    observed = Events()
     with anyio.fail_after(3 * PATIENCE):
-        async with Pool(autoscale=(1, 12), memory_budget="300MB", on_event=facts) as pool:
+        async with Pool(autoscale=(1, 12), memory_budget="300MB", on_event=observed) as pool:
             calls = [pool.submit(chores.weigh, 60, gate.path) for _ in range(12)]
-            await facts.see(events.PoolHeld)
-            [held] = facts.of(events.PoolHeld)
+            await observed.see(events.PoolHeld)
+            [held] = observed.of(events.PoolHeld)
             assert held.wanted == 12
             assert held.size <= 5
             assert "left of the memory budget" in held.reason
@@ -58,29 +58,31 @@ async def test_growth_within_a_budget(gate: Gate) -> None:
 
 async def test_growing_old() -> None:
     """A child that is never at its count would live for ever; one that is too old would leave before its successor."""
-    facts = Facts()
-    async with open_pool(2, max_age_per_child=0.2, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, max_age_per_child=0.2, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
             while "ForkPoolWorker-6" not in {child.name for child in pool.stats()}:
                 assert await pool.run(chores.add, 1) == 2
-    seen = [fact for fact in facts.items if isinstance(fact, events.ChildReady | events.ChildRetired)]
+    seen = [event for event in observed.items if isinstance(event, events.ChildReady | events.ChildRetired)]
     ready = 0
-    for fact in seen:
-        if isinstance(fact, events.ChildReady):
+    for event in seen:
+        if isinstance(event, events.ChildReady):
             ready += 1
-        elif fact.reason.startswith("max_age_per_child"):
+        elif event.reason.startswith("max_age_per_child"):
             ready -= 1
             assert ready >= 2, "its replacement was not ready"
 
 
 async def test_jitter_spreads_retirements() -> None:
     """Children born together would all leave at the same count."""
-    facts = Facts()
-    async with open_pool(4, max_tasks_per_child=200, recycle_jitter=0.5, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(4, max_tasks_per_child=200, recycle_jitter=0.5, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
             async for _ in pool.map(chores.add, range(4000)):
                 pass
-    counts = {fact.reason for fact in facts.items if isinstance(fact, events.ChildRetired) and "tasks" in fact.reason}
+    counts = {
+        event.reason for event in observed.items if isinstance(event, events.ChildRetired) and "tasks" in event.reason
+    }
     assert len(counts) > 2
     assert all(100 <= int(reason.split()[1]) <= 200 for reason in counts)
 

@@ -57,7 +57,7 @@ async def test_a_pool_that_breaks() -> None:
     pool = await Pool(1, initializer=chores.no_database).open()
     [failed] = await outcomes([pool.submit(chores.add, 1)])
     assert isinstance(failed, errors.PoolError)
-    with pytest.raises(errors.ChildBirthFailed, match="no database"):
+    with pytest.raises(errors.ChildStartFailed, match="no database"):
         await pool.close()
 
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from hybridpool import errors, events
-from tests.contract.inbox import Facts
+from tests.contract.inbox import Events
 from tests.integration.pool import chores, pg_chores
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 from tests.pgbouncer import PAGE, documented, pgbouncer
@@ -71,17 +71,17 @@ async def test_a_spare_holds_one(database: Database) -> None:
 
 async def test_recycled_children_give_theirs_back(database: Database) -> None:
     """Connections would grow with the calls that have been made, until the server refuses more."""
-    facts = Facts()
-    async with open_pool(2, initializer=opener(database), max_tasks_per_child=5, on_event=facts) as pool:
+    observed = Events()
+    async with open_pool(2, initializer=opener(database), max_tasks_per_child=5, on_event=observed) as pool:
         await idle(pool, 3)
         for _ in range(4):
-            retired_before = len(facts.of(events.ChildRetired))
+            retired_before = len(observed.of(events.ChildRetired))
             seen = await outcomes([pool.submit(pg_chores.crowd, number) for number in range(10)])
             await idle(pool, 3)
-            retired = len(facts.of(events.ChildRetired)) - retired_before
+            retired = len(observed.of(events.ChildRetired)) - retired_before
             assert max(int(str(number)) for number in seen) <= 2 + 1 + retired
             await database.settles(3)
-        assert len(facts.of(events.ChildRetired)) >= 6
+        assert len(observed.of(events.ChildRetired)) >= 6
     await database.settles(0)
 
 
@@ -217,20 +217,20 @@ async def test_the_server_restarts() -> None:
 
 async def test_born_while_the_server_is_away() -> None:
     """A pool would give up when a child cannot connect at its birth, or not say why."""
-    facts = Facts()
+    observed = Events()
     with Postgres() as server:
         initializer = partial(pg_chores.open_database, server.dsn("postgres"))
-        async with open_pool(1, initializer=initializer, on_event=facts) as pool:
+        async with open_pool(1, initializer=initializer, on_event=observed) as pool:
             await pool.run(pg_chores.backend)
             server.stop()
             [child] = pool.stats()
             os.kill(child.pid, signal.SIGKILL)
-            await facts.see(events.BirthFailed, patience=PATIENCE)
+            await observed.see(events.ChildStartFailed, patience=PATIENCE)
             call = pool.submit(pg_chores.backend)
             server.start()
             with anyio.fail_after(PATIENCE):
                 assert await call
-    assert "Is the server running" in facts.of(events.BirthFailed)[0].cause
+    assert "Is the server running" in observed.of(events.ChildStartFailed)[0].cause
 
 
 async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,8 +279,8 @@ def test_a_copy_of_the_program_that_uses_and_leaves_the_pool(tmp_path: Path) -> 
                         pool.submit(double, 2)
                     except Exception as error:
                         print("COPY", error, flush=True)
-                    crew = pool._crew
-                    await crew._zygote.close()
+                    supervised = pool._supervised
+                    await supervised._zygote.close()
                     os._exit(0)
                 assert os.wait()[1] == 0
                 print("after", [await pool.run(double, n) for n in range(3)])
@@ -391,9 +391,9 @@ def test_app_that_forks_while_it_is_imported(tmp_path: Path) -> None:
     )
     text = """
         async def main():
-            async with Pool(1, preload=["forks"], on_event=lambda fact: print(fact, flush=True)) as pool:
+            async with Pool(1, preload=["forks"], on_event=lambda event: print(event, flush=True)) as pool:
                 print("RESULT", await pool.run(pow, 2, 5))
-                os.kill(pool._crew._zygote.pid, signal.SIGKILL)
+                os.kill(pool._supervised._zygote.pid, signal.SIGKILL)
                 print("RESULT", await pool.run(pow, 2, 5))
             print("left", flush=True)
     """
@@ -437,7 +437,7 @@ def test_import_that_changes_signals_and_the_standard_library(tmp_path: Path) ->
 
         async def main():
             async with Pool(1, preload=["hostile"]) as pool:
-                os.kill(pool._crew._zygote.pid, signal.SIGTERM)
+                os.kill(pool._supervised._zygote.pid, signal.SIGTERM)
                 await tell("works", pool.run(pow, 2, 5))
                 await tell("death", pool.run(os._exit, 3))
                 await tell("hard", pool.run(time.sleep, 60, timeout=0.5))

@@ -450,7 +450,7 @@ async def test_local_functions_without_cloudpickle(monkeypatch: pytest.MonkeyPat
 
 def test_functions_are_not_kept() -> None:
     """A pool that is given methods or lambdas would keep them, and all they refer to, for ever."""
-    from hybridpool.pool.call import Names
+    from hybridpool._pool.call import Names
 
     names = Names()
     named = names.name(chores.add)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.brokers.open import open_broker
+from hybridpool._brokers.factory import open_broker
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool.errors import ConfigError
 from hybridpool.events import Bus
 
@@ -15,7 +15,7 @@ def test_memory_needs_its_hub() -> None:
     """Two ends of one memory:// URL would never meet, without a word."""
     with pytest.raises(ConfigError, match="memory://"):
         open_broker("memory://", Bus().emit)
-    assert isinstance(open_broker("memory://", Bus().emit, hub=MemoryHub()), MemoryBroker)
+    assert isinstance(open_broker("memory://", Bus().emit, server=MemoryServer()), MemoryBroker)
 
 
 def test_unknown_scheme() -> None:
@@ -27,5 +27,5 @@ def test_unknown_scheme() -> None:
 @pytest.mark.slow
 def test_driver_is_imported_late() -> None:
     """Whoever uses another broker would carry aio-pika's 27 MB."""
-    code = "import hybridpool.brokers.open, sys; print('aio_pika' in sys.modules or 'aiormq' in sys.modules)"
+    code = "import hybridpool._brokers.factory, sys; print('aio_pika' in sys.modules or 'aiormq' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

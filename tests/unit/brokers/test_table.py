@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import decode, encode
 
-from hybridpool.brokers.rabbitmq.table import BadTable, read_table, write_table
+from hybridpool._brokers.rabbitmq.amqp.table import BadTable, read_table, write_table
 
 NAMES = st.text(max_size=20)
 MOMENTS = st.integers(0, 2**32 - 1).map(lambda seconds: dt.datetime.fromtimestamp(seconds, dt.UTC))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.brokers.url import parse, parse_all
+from hybridpool._brokers.url import parse, parse_all
 from hybridpool.errors import ConfigError
 
 

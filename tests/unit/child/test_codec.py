@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.child.codec import CONTENT_TYPES, JSON, PICKLE, decode, decode_as, encode
+from hybridpool._ipc.codec import CONTENT_TYPES, JSON, PICKLE, decode, decode_as, encode
 from tests import celery_json as kombu
 from tests.strategies import SPECIAL, values
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET, UnsetType, structs
 
 import hybridpool
-from hybridpool.child.context import Running, current_task, set_current_task
+from hybridpool._task_context import Running, current_task, set_current_task
 from hybridpool.errors import RetriesExhausted, Retry
 from tests.strategies import counts
 

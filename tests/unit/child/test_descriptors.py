@@ -7,8 +7,8 @@ import pytest
 
 PROGRAM = """
 import os, sys
-from hybridpool.child.descriptors import open_standard_descriptors
-from hybridpool.child.wire import channel
+from hybridpool._ipc.descriptors import open_standard_descriptors
+from hybridpool._ipc.framing import channel
 ends = channel()
 open_standard_descriptors()
 print("seen", flush=True)

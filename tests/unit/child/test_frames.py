@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.child import frames
-from hybridpool.child.frames import Frame
+from hybridpool._ipc import frames
+from hybridpool._ipc.frames import Frame
 
 #: text as it can cross the wire
 texts = st.text(max_size=8)

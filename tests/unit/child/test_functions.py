@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from hybridpool.child import frames, functions, payload
-from hybridpool.child.bulk import Bulk
-from hybridpool.child.frames import Call, ChildOutcome, Done, Raised, Returned
+from hybridpool._child import execute, functions
+from hybridpool._ipc import frames
+from hybridpool._ipc.frames import ChildOutcome, Done, Raised, Returned, RunCall
+from hybridpool._ipc.large_objects import LargeObject
 from hybridpool.errors import CannotSend, Retry
 from tests.strategies import values
 
@@ -77,21 +78,21 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def call(name: str, *args: object, **kwargs: object) -> ChildOutcome:
     """Run a function as a child would, and see that the outcome can be sent."""
-    message = Call(1, f"{MODULE}:{name}", "", functions.BY_NAME, pickle.dumps((args, kwargs)))
-    outcome = payload.runner({})(message, None)
-    assert not isinstance(outcome, Bulk)
+    message = RunCall(1, f"{MODULE}:{name}", "", functions.BY_NAME, pickle.dumps((args, kwargs)))
+    outcome = execute.runner({})(message, None)
+    assert not isinstance(outcome, LargeObject)
     sent = Done(1, outcome, 0.0, 0)
     assert frames.read_from_child(frames.pack([sent])) == [sent]
     return outcome
 
 
-def returned(outcome: ChildOutcome | Bulk) -> Any:
+def returned(outcome: ChildOutcome | LargeObject) -> Any:
     """Return the value of a call."""
     assert isinstance(outcome, Returned), outcome
     return pickle.loads(outcome.value)
 
 
-def error_of(outcome: ChildOutcome | Bulk) -> BaseException:
+def error_of(outcome: ChildOutcome | LargeObject) -> BaseException:
     """Return what a call raised, as its caller gets it."""
     assert isinstance(outcome, Raised), outcome
     error: BaseException = pickle.loads(outcome.pickled)
@@ -125,7 +126,7 @@ def test_no_such_function(name: str) -> None:
 
 def test_no_such_module() -> None:
     """As above."""
-    message = Call(1, "no.such.module:f", "", functions.BY_NAME, pickle.dumps(((), {})))
+    message = RunCall(1, "no.such.module:f", "", functions.BY_NAME, pickle.dumps(((), {})))
     assert isinstance(error_of(functions.run(message, None)), ModuleNotFoundError)
 
 
@@ -161,7 +162,7 @@ def test_what_would_end_the_caller_goes_as_text(error: BaseException) -> None:
 
 def test_a_body_that_is_no_pickle() -> None:
     """It would end the child."""
-    outcome = functions.run(Call(1, f"{MODULE}:give_back", "", functions.BY_NAME, b"\x80nonsense"), None)
+    outcome = functions.run(RunCall(1, f"{MODULE}:give_back", "", functions.BY_NAME, b"\x80nonsense"), None)
     assert isinstance(outcome, Raised)
 
 
@@ -185,7 +186,7 @@ def test_with_cloudpickle() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     assert returned(call("make_local"))() == 7
     body = cloudpickle.dumps((lambda number: number + 1, (1,), {}))
-    assert returned(functions.run(Call(1, "<lambda>", "", functions.WHOLE, body), None)) == 2
+    assert returned(functions.run(RunCall(1, "<lambda>", "", functions.WHOLE, body), None)) == 2
 
 
 def test_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +210,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_functions_of_a_script(script: Path) -> None:
     """A function of the program itself could not be called, or the program be started again in each child."""
-    message = Call(1, "__main__:double", "", functions.BY_NAME, pickle.dumps(((21,), {})))
+    message = RunCall(1, "__main__:double", "", functions.BY_NAME, pickle.dumps(((21,), {})))
     assert isinstance(error_of(functions.run(message, None)), CannotSend), "nobody has said where it is"
     functions.set_main_path(str(script))
     assert returned(functions.run(message, None)) == 42
@@ -217,5 +218,5 @@ def test_functions_of_a_script(script: Path) -> None:
 
 def test_tasks_of_an_app_still_run() -> None:
     """A worker's children would take its calls for pickled ones."""
-    message = Call(1, "double", "i", "application/json", b"[[4],{},null]")
-    assert payload.runner({"double": lambda x: 2 * x})(message, None) == Returned(b"8", "8")
+    message = RunCall(1, "double", "i", "application/json", b"[[4],{},null]")
+    assert execute.runner({"double": lambda x: 2 * x})(message, None) == Returned(b"8", "8")

@@ -11,44 +11,45 @@ from typing import Any
 
 import pytest
 
-from hybridpool.child import context, frames, wire
-from hybridpool.child.frames import (
-    Back,
-    Call,
+from hybridpool import _task_context
+from hybridpool._child.loop import ATTENTION, Child
+from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.rendering import raised
+from hybridpool._ipc import frames, framing
+from hybridpool._ipc.frames import (
+    CallsGivenBack,
     ChildOutcome,
     Done,
     Enqueue,
+    EnqueueAnswer,
     Frame,
+    Interrupt,
+    LogLines,
     Raised,
     Recall,
     Returned,
-    Said,
-    Sent,
-    Stop,
+    RunCall,
 )
-from hybridpool.child.loop import ATTENTION, Child
-from hybridpool.child.memory import Gauge
-from hybridpool.child.slate import Slate
-from hybridpool.child.words import raised
+from hybridpool._ipc.shared_page import SharedPage
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 
 OK = Returned(b"1", "1")
 
 
-def call(seq: int, task: str = "nothing") -> Call:
+def call(seq: int, task: str = "nothing") -> RunCall:
     """Return a call."""
-    return Call(seq, task, f"id-{seq}", "", b"", 0, None)
+    return RunCall(seq, task, f"id-{seq}", "", b"", 0, None)
 
 
 class Play:
     """A child, and its parent's end of the channel."""
 
     def __init__(self) -> None:
-        self.parent, channel = wire.channel()
+        self.parent, channel = framing.channel()
         self.parent.setblocking(False)
         self.channel = channel
-        self.slate, self._descriptor = Slate.make()
-        self.child = Child("ForkPoolWorker-1", channel, self.slate)
+        self.shared_page, self._descriptor = SharedPage.make()
+        self.child = Child("ForkPoolWorker-1", channel, self.shared_page)
         #: what the child ran, in order
         self.ran: list[int] = []
         #: what a call of that name does
@@ -56,11 +57,11 @@ class Play:
 
     def tell(self, *said: frames.ToChild, alert: bool = False) -> None:
         """Be the parent: put frames into the channel as one message."""
-        wire.send(self.parent, frames.pack(said))
+        framing.send(self.parent, frames.pack(said))
         if alert:
             signal.raise_signal(ATTENTION)
 
-    def run(self, message: Call, _file: int | None) -> ChildOutcome:
+    def run(self, message: RunCall, _file: int | None) -> ChildOutcome:
         """Run a call."""
         self.ran.append(message.seq)
         try:
@@ -71,7 +72,7 @@ class Play:
 
     def work(self) -> list[list[Any]]:
         """Have the child serve what was said, and what its tasks say, to the end; return its messages."""
-        self.child.work(self.run, Gauge(0), self.end_if_all_is_said)
+        self.child.work(self.run, MemoryGauge(0), self.end_if_all_is_said)
         return self.heard()
 
     def end_if_all_is_said(self) -> None:
@@ -84,7 +85,7 @@ class Play:
         found: list[list[Any]] = []
         while True:
             try:
-                message = wire.receive(self.parent)
+                message = framing.receive(self.parent)
             except BlockingIOError:
                 return found
             found.append(frames.read_from_child(message))
@@ -94,7 +95,7 @@ class Play:
         self.child.close()
         self.parent.close()
         self.channel.close()
-        self.slate.close()
+        self.shared_page.close()
         os.close(self._descriptor)
 
 
@@ -105,7 +106,7 @@ def play() -> Iterator[Play]:
     made = Play()
     yield made
     signal.signal(ATTENTION, before)
-    context.set_current_task(None)
+    _task_context.set_current_task(None)
     made.close()
 
 
@@ -128,7 +129,7 @@ def test_serves_in_order_to_the_end(play: Play) -> None:
     play.tell(call(3))
     assert seqs(play.work()) == [[1, 2], [3]]
     assert play.ran == [1, 2, 3]
-    assert play.slate.read() == (3, [])
+    assert play.shared_page.read() == (3, [])
 
 
 def test_brief_ones_leave_together(play: Play) -> None:
@@ -162,7 +163,7 @@ def test_stands_on_the_slate_meanwhile(play: Play) -> None:
     seen: list[tuple[int, list[int]]] = []
 
     def look() -> None:
-        began, left = play.slate.read()
+        began, left = play.shared_page.read()
         heard = [seq for message in seqs(play.heard()) for seq in message]
         seen.append((began, heard + [frame.seq for frame in left if isinstance(frame, Done)]))
 
@@ -173,14 +174,14 @@ def test_stands_on_the_slate_meanwhile(play: Play) -> None:
 
 
 def test_a_large_outcome_keeps_its_place(play: Play) -> None:
-    """What does not fit on the slate would overtake what stands there."""
+    """What does not fit on the shared page would overtake what stands there."""
     large = Returned(b"x" * 50_000, "")
 
-    def run(message: Call, _file: int | None) -> ChildOutcome:
+    def run(message: RunCall, _file: int | None) -> ChildOutcome:
         return large if message.seq == 2 else OK
 
     play.tell(*(call(seq) for seq in (1, 2, 3)))
-    play.child.work(run, Gauge(0), play.end_if_all_is_said)
+    play.child.work(run, MemoryGauge(0), play.end_if_all_is_said)
     assert [seq for message in seqs(play.heard()) for seq in message] == [1, 2, 3]
 
 
@@ -200,7 +201,7 @@ def test_gives_back_what_has_not_begun(play: Play) -> None:
     play.tell(call(5))
     last = play.work()
     assert seqs(seen) == [[1], []], "what was done leaves in the middle of the long one"
-    assert seen[1] == [Back([3, 4, 5])]
+    assert seen[1] == [CallsGivenBack([3, 4, 5])]
     assert seqs(last) == [[2]]
     assert play.ran == [1, 2]
 
@@ -212,7 +213,7 @@ def test_a_recall_that_comes_late(play: Play) -> None:
     play.tell(call(2))
     messages = play.work()
     assert outcomes(messages) == {1: OK, 2: OK}
-    assert [Back([])] in messages
+    assert [CallsGivenBack([])] in messages
 
 
 # ---- a call is stopped -----------------------------------------------------------------------------------------------
@@ -220,9 +221,9 @@ def test_a_recall_that_comes_late(play: Play) -> None:
 
 @pytest.mark.parametrize(
     ("stop", "error"),
-    [(Stop(2, "soft time limit", 1.5), SoftTimeLimitExceeded), (Stop(2, "cancelled"), TaskCancelled)],
+    [(Interrupt(2, "soft time limit", 1.5), SoftTimeLimitExceeded), (Interrupt(2, "cancelled"), TaskCancelled)],
 )
-def test_stops_the_one_that_is_meant(play: Play, stop: Stop, error: type[BaseException]) -> None:
+def test_stops_the_one_that_is_meant(play: Play, stop: Interrupt, error: type[BaseException]) -> None:
     """A task would run on after its time, or the next one pay for it."""
     play.tasks["long"] = lambda: play.tell(stop, alert=True)
     play.tell(call(1), call(2, "long"), call(3))
@@ -234,9 +235,9 @@ def test_stops_the_one_that_is_meant(play: Play, stop: Stop, error: type[BaseExc
 
 def test_never_stops_another(play: Play) -> None:
     """A stop that comes late would hit the next task."""
-    play.tasks["late"] = lambda: play.tell(Stop(1, "cancelled"), alert=True)
+    play.tasks["late"] = lambda: play.tell(Interrupt(1, "cancelled"), alert=True)
     play.tell(call(1), call(2, "late"))
-    play.tell(Stop(1, "cancelled"))
+    play.tell(Interrupt(1, "cancelled"))
     play.tell(call(3))
     assert outcomes(play.work()) == {1: OK, 2: OK, 3: OK}
 
@@ -246,9 +247,9 @@ def test_stops_once(play: Play) -> None:
 
     def clean_up() -> None:
         try:
-            play.tell(Stop(1, "cancelled"), alert=True)
+            play.tell(Interrupt(1, "cancelled"), alert=True)
         except TaskCancelled:
-            play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+            play.tell(Interrupt(1, "soft time limit", 1.0), alert=True)
 
     play.tasks["clean_up"] = clean_up
     play.tell(call(1, "clean_up"))
@@ -260,9 +261,9 @@ def test_cancels_what_goes_on_after_its_soft_limit(play: Play) -> None:
 
     def go_on() -> None:
         try:
-            play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+            play.tell(Interrupt(1, "soft time limit", 1.0), alert=True)
         except SoftTimeLimitExceeded:
-            play.tell(Stop(1, "cancelled"), alert=True)
+            play.tell(Interrupt(1, "cancelled"), alert=True)
 
     play.tasks["go_on"] = go_on
     play.tell(call(1, "go_on"))
@@ -274,7 +275,7 @@ def test_cancels_what_goes_on_after_its_soft_limit(play: Play) -> None:
 def test_a_stop_that_came_just_before_the_start(play: Play) -> None:
     """A call that is given up at once would run on to its end: its stop came when no call was at work."""
     play.tell(call(1))
-    play.tell(Stop(1, "cancelled"))
+    play.tell(Interrupt(1, "cancelled"))
     signal.raise_signal(ATTENTION)
     done = outcomes(play.work())
     assert isinstance(done[1], Raised)
@@ -302,7 +303,7 @@ def test_a_call_that_comes_with_the_alert_is_kept(play: Play) -> None:
 
 def ask() -> None:
     """Have the parent publish something."""
-    running = context.current_task()
+    running = _task_context.current_task()
     assert running is not None
     running.enqueue(b"message")
 
@@ -312,7 +313,7 @@ def test_asks_and_goes_on(play: Play) -> None:
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"), call(2))
     play.tell(call(3))
-    play.tell(Sent(1, None))
+    play.tell(EnqueueAnswer(1, None))
     messages = play.work()
     assert messages[0] == [Enqueue(1, b"message")]
     assert outcomes(messages) == {1: OK, 2: OK, 3: OK}
@@ -323,7 +324,7 @@ def test_asks_in_vain(play: Play) -> None:
     """A task would believe that its message is sent."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
-    play.tell(Sent(1, "no broker", "BrokerUnavailable"))
+    play.tell(EnqueueAnswer(1, "no broker", "BrokerUnavailable"))
     [done] = outcomes(play.work()).values()
     assert isinstance(done, Raised)
     assert done.text == "BrokerUnavailable('no broker')"
@@ -333,10 +334,10 @@ def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
     """A task that waits for a broker that is gone could not be stopped."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
-    play.tell(Stop(1, "cancelled"))
-    play.tell(Sent(1, None))
+    play.tell(Interrupt(1, "cancelled"))
+    play.tell(EnqueueAnswer(1, None))
     play.tell(call(2, "ask"))
-    play.tell(Sent(2, None))
+    play.tell(EnqueueAnswer(2, None))
     done = outcomes(play.work())
     assert isinstance(done[1], Raised)
     assert (done[1].kind, done[2]) == ("TaskCancelled", OK)
@@ -344,19 +345,19 @@ def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
 
 def test_a_stop_that_comes_with_the_answer(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop would be overlooked, because the signal came while the task was reading the answer before it."""
-    receive = wire.receive_with_fds
+    receive = framing.receive_with_fds
 
     def alerted(*args: Any) -> tuple[frames.Message, list[int]]:
         message, fds = receive(*args)
-        if frames.pack((Sent(1, None),)) == message:
+        if frames.pack((EnqueueAnswer(1, None),)) == message:
             signal.raise_signal(ATTENTION)
         return message, fds
 
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
-    play.tell(Sent(1, None))
-    play.tell(Stop(1, "cancelled"))
-    monkeypatch.setattr(wire, "receive_with_fds", alerted)
+    play.tell(EnqueueAnswer(1, None))
+    play.tell(Interrupt(1, "cancelled"))
+    monkeypatch.setattr(framing, "receive_with_fds", alerted)
     [done] = outcomes(play.work()).values()
     assert isinstance(done, Raised)
     assert done.kind == "TaskCancelled"
@@ -367,9 +368,9 @@ def test_gives_back_while_it_waits_for_an_answer(play: Play) -> None:
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"), call(2))
     play.tell(Recall())
-    play.tell(Sent(1, None))
+    play.tell(EnqueueAnswer(1, None))
     messages = play.work()
-    assert [Back([2])] in messages
+    assert [CallsGivenBack([2])] in messages
     assert play.ran == [1]
 
 
@@ -378,7 +379,7 @@ def test_says_things_in_order(play: Play) -> None:
     play.tasks["speak"] = lambda: play.child.say("here\n")
     play.tell(call(1), call(2, "speak"))
     flat = [frame for message in play.work() for frame in message]
-    assert [type(frame) for frame in flat] == [Done, Said, Done]
+    assert [type(frame) for frame in flat] == [Done, LogLines, Done]
 
 
 def test_knows_the_task_at_work(play: Play) -> None:
@@ -386,7 +387,7 @@ def test_knows_the_task_at_work(play: Play) -> None:
     seen: list[object] = []
 
     def look() -> None:
-        running = context.current_task()
+        running = _task_context.current_task()
         assert running is not None
         seen.append((running.id, running.name, running.child))
 
@@ -394,4 +395,4 @@ def test_knows_the_task_at_work(play: Play) -> None:
     play.tell(call(1, "look"))
     play.work()
     assert seen == [("id-1", "look", "ForkPoolWorker-1")]
-    assert context.current_task() is None
+    assert _task_context.current_task() is None

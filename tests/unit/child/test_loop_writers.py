@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from hybridpool.child import context, frames, wire
-from hybridpool.child.frames import ChildOutcome, Done, Enqueue, Raised, Returned, Said, Sent, Stop
-from hybridpool.child.loop import ATTENTION
-from hybridpool.child.memory import Gauge
-from hybridpool.child.slate import Slate
+from hybridpool import _task_context
+from hybridpool._child.loop import ATTENTION
+from hybridpool._child.memory import MemoryGauge
+from hybridpool._ipc import frames, framing
+from hybridpool._ipc.frames import ChildOutcome, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Raised, Returned
+from hybridpool._ipc.shared_page import SharedPage
 from hybridpool.errors import BrokerError, SoftTimeLimitExceeded
 from tests.unit.child.test_loop import OK, Play, ask, call, outcomes, seqs
 
@@ -34,7 +35,7 @@ def play() -> Iterator[Play]:
     made = Play()
     yield made
     signal.signal(ATTENTION, before)
-    context.set_current_task(None)
+    _task_context.set_current_task(None)
     made.close()
 
 
@@ -48,21 +49,21 @@ def in_a_thread(act: Callable[[], object]) -> None:
 
 def interfere(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something happen each time outcomes were sent, and the page not yet cleared."""
-    message, clear = Slate.message, Slate.clear
+    message, clear = SharedPage.message, SharedPage.clear
     waiting: list[None] = []
 
-    def note(slate: Slate) -> bytes:
+    def note(shared_page: SharedPage) -> bytes:
         waiting.append(None)
-        return message(slate)
+        return message(shared_page)
 
-    def late(slate: Slate) -> None:
+    def late(shared_page: SharedPage) -> None:
         if len(waiting) == 1:
             act()
         waiting.clear()
-        clear(slate)
+        clear(shared_page)
 
-    patch.setattr(Slate, "message", note)
-    patch.setattr(Slate, "clear", late)
+    patch.setattr(SharedPage, "message", note)
+    patch.setattr(SharedPage, "clear", late)
 
 
 # ---- who writes ------------------------------------------------------------------------------------------------------
@@ -74,11 +75,11 @@ def test_a_thread_that_logs_sends_nothing_but_its_line(play: Play, monkeypatch: 
     play.tell(*(call(seq) for seq in range(1, 6)))
     messages = play.work()
     assert [seq for message in seqs(messages) for seq in message] == [1, 2, 3, 4, 5]
-    assert [Said("a line\n")] in messages
+    assert [LogLines("a line\n")] in messages
 
 
 def test_a_thread_that_logs_in_a_task_sends_nothing_but_its_line(play: Play) -> None:
-    """What waits on the slate stays there when another thread logs in the middle of the next task."""
+    """What waits on the shared page stays there when another thread logs in the middle of the next task."""
     seen: list[list[Any]] = []
 
     def look() -> None:
@@ -88,7 +89,7 @@ def test_a_thread_that_logs_in_a_task_sends_nothing_but_its_line(play: Play) -> 
     play.tasks["look"] = look
     play.tell(call(1), call(2, "look"), call(3))
     messages = play.work()
-    assert seen == [[Said("a line\n")]]
+    assert seen == [[LogLines("a line\n")]]
     assert sorted(outcomes(messages)) == [1, 2, 3]
 
 
@@ -99,14 +100,14 @@ def test_a_handler_that_logs_while_outcomes_are_sent(play: Play, monkeypatch: py
     play.tell(call(1), call(2, "speak"), call(3))
     messages = play.work()
     assert [seq for message in seqs(messages) for seq in message] == [1, 2, 3]
-    assert [Said("of the handler\n")] in messages
+    assert [LogLines("of the handler\n")] in messages
 
 
 def test_each_thread_gets_its_own_answer(play: Play) -> None:
     """Calls that several threads send at once are answered each to its own thread."""
     ends: list[BaseException | None] = []
 
-    def send(running: context.Running, body: bytes) -> None:
+    def send(running: _task_context.Running, body: bytes) -> None:
         try:
             running.enqueue(body)
         except BrokerError as error:
@@ -115,7 +116,7 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
             ends.append(None)
 
     def be_many() -> None:
-        running = context.current_task()
+        running = _task_context.current_task()
         assert running is not None
         threads = [threading.Thread(target=send, args=(running, b"%d" % n)) for n in range(5)]
         for thread in threads:
@@ -123,7 +124,7 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
         play.parent.setblocking(True)
         asked = []
         for _ in threads:
-            message, [answer] = wire.receive_with_fds(play.parent)
+            message, [answer] = framing.receive_with_fds(play.parent)
             [frame] = frames.read_from_child(message)
             assert isinstance(frame, Enqueue)
             assert frame.ticket == 0
@@ -131,7 +132,7 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
         play.parent.setblocking(False)
         for body, descriptor in reversed(asked):
             with socket.socket(fileno=descriptor) as there:
-                wire.send(there, frames.pack((Sent(0, body.decode() if body in b"13" else None),)))
+                framing.send(there, frames.pack((EnqueueAnswer(0, body.decode() if body in b"13" else None),)))
         for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
@@ -148,12 +149,12 @@ def test_a_thread_whose_answer_cannot_come(play: Play) -> None:
 
     def drop() -> None:
         play.parent.setblocking(True)
-        _, [answer] = wire.receive_with_fds(play.parent)
+        _, [answer] = framing.receive_with_fds(play.parent)
         play.parent.setblocking(False)
         os.close(answer)
 
     def send() -> None:
-        running = context.current_task()
+        running = _task_context.current_task()
         assert running is not None
 
         def enqueue() -> None:
@@ -207,7 +208,7 @@ def test_a_fork_logs_its_own_lines(play: Play) -> None:
     play.tell(call(1), call(2, "fork"))
     messages = play.work()
     assert [seq for message in seqs(messages) for seq in message] == [1, 2]
-    assert [Said("of the fork\n")] in messages
+    assert [LogLines("of the fork\n")] in messages
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -237,7 +238,7 @@ def test_a_fork_has_default_handlers(play: Play) -> None:
 
 
 def test_a_task_that_closes_the_channel(play: Play, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its outcome stands on the slate, the child ends, and what lay behind it was not begun."""
+    """Its outcome stands on the shared page, the child ends, and what lay behind it was not begun."""
     copy = play.channel.dup()
 
     def close() -> None:
@@ -249,7 +250,7 @@ def test_a_task_that_closes_the_channel(play: Play, capfd: pytest.CaptureFixture
     play.work()
     os.dup2(copy.fileno(), play.channel.fileno())
     copy.close()
-    began, left = play.slate.read()
+    began, left = play.shared_page.read()
     assert began == 2
     assert [frame.seq for frame in left if isinstance(frame, Done)] == [1, 2]
     assert "closed the descriptor" in capfd.readouterr().err
@@ -266,7 +267,7 @@ def test_another_socket_in_the_channels_place(play: Play) -> None:
     near.setblocking(False)
     with near, far, copy, pytest.raises(BlockingIOError):
         near.recv(1)
-    assert [frame.seq for frame in play.slate.read()[1] if isinstance(frame, Done)] == [1]
+    assert [frame.seq for frame in play.shared_page.read()[1] if isinstance(frame, Done)] == [1]
 
 
 def test_a_large_outcome_without_descriptors(play: Play) -> None:
@@ -275,7 +276,7 @@ def test_a_large_outcome_without_descriptors(play: Play) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
 
-    def run(message: frames.Call, _file: int | None) -> ChildOutcome:
+    def run(message: frames.RunCall, _file: int | None) -> ChildOutcome:
         if message.seq == 1:
             resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
             while True:
@@ -291,7 +292,7 @@ def test_a_large_outcome_without_descriptors(play: Play) -> None:
 
     play.tell(call(1))
     play.parent.shutdown(socket.SHUT_WR)
-    play.child.work(run, Gauge(0), lambda: None)
+    play.child.work(run, MemoryGauge(0), lambda: None)
     free()
     for descriptor in held:
         os.close(descriptor)
@@ -309,7 +310,7 @@ def test_a_socket_that_was_set_not_to_wait(play: Play) -> None:
 
     thread = threading.Timer(0.2, tell)
     thread.start()
-    play.child.work(play.run, Gauge(0), lambda: None)
+    play.child.work(play.run, MemoryGauge(0), lambda: None)
     thread.join()
     assert outcomes(play.heard()) == {1: OK, 2: OK}
 
@@ -321,7 +322,7 @@ def test_a_socket_that_was_set_not_to_wait(play: Play) -> None:
 def test_attention_is_taken_back(play: Play, handler: Any) -> None:
     """A task that takes our signal does not keep it from the next, in the same message or in another."""
     play.tasks["take"] = lambda: signal.signal(ATTENTION, handler)
-    play.tasks["long"] = lambda: play.tell(Stop(2, "cancelled"), alert=True)
+    play.tasks["long"] = lambda: play.tell(Interrupt(2, "cancelled"), alert=True)
     play.tell(call(1, "take"), call(2, "long"))
     done = outcomes(play.work())
     assert isinstance(done[2], Raised)
@@ -400,16 +401,16 @@ def test_closed_standard_descriptors_are_filled(play: Play) -> None:
 
 def test_an_exception_between_two_tasks_is_not_theirs(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a handler raises that a task has left, just after its end, loses no outcome and ends no child."""
-    add, struck = Slate.add, [True]
+    add, struck = SharedPage.add, [True]
 
-    def add_and_strike(slate: Slate, outcome: bytes) -> bool:
-        done = add(slate, outcome)
+    def add_and_strike(shared_page: SharedPage, outcome: bytes) -> bool:
+        done = add(shared_page, outcome)
         if struck:
             struck.clear()
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(Slate, "add", add_and_strike)
+    monkeypatch.setattr(SharedPage, "add", add_and_strike)
     play.tell(call(1), call(2))
     assert outcomes(play.work()) == {1: OK, 2: OK}
 
@@ -422,7 +423,7 @@ def test_a_stop_thrown_away_is_raised_again(play: Play) -> None:
 
     class Deaf:
         def __del__(self) -> None:
-            play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+            play.tell(Interrupt(1, "soft time limit", 1.0), alert=True)
 
     def run() -> None:
         deaf = Deaf()
@@ -441,7 +442,7 @@ def test_a_stop_in_an_event_loop_ends_it(play: Play, where: str) -> None:
     """A stop that comes in another coroutine than the task's, or in a callback, reaches whoever runs the loop."""
 
     def be_stopped() -> None:
-        play.tell(Stop(1, "soft time limit", 1.0), alert=True)
+        play.tell(Interrupt(1, "soft time limit", 1.0), alert=True)
 
     async def beside() -> None:
         be_stopped()
@@ -473,13 +474,13 @@ def test_asks_from_a_handler_while_it_asks(play: Play) -> None:
         def answer() -> None:
             play.parent.setblocking(True)
             while True:
-                message, fds = wire.receive_with_fds(play.parent)
+                message, fds = framing.receive_with_fds(play.parent)
                 [frame] = frames.read_from_child(message)
                 if isinstance(frame, Enqueue) and not frame.ticket:
                     with socket.socket(fileno=fds[0]) as there:
-                        wire.send(there, frames.pack((Sent(0, None),)))
+                        framing.send(there, frames.pack((EnqueueAnswer(0, None),)))
                     play.parent.setblocking(False)
-                    play.tell(Sent(1, None))
+                    play.tell(EnqueueAnswer(1, None))
                     return
 
         thread = threading.Thread(target=answer)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hybridpool.child import memory
-from hybridpool.child.memory import Gauge, private_bytes
+from hybridpool._child import memory
+from hybridpool._child.memory import MemoryGauge, private_bytes
 
 MIB = 1024 * 1024
 
@@ -16,7 +16,7 @@ def test_own_memory_grows_with_what_is_kept() -> None:
     """A leak would not be seen."""
     # In a process of its own: in this one other tests' memory comes and goes meanwhile.
     program = (
-        "from hybridpool.child.memory import private_bytes\n"
+        "from hybridpool._child.memory import private_bytes\n"
         "before = private_bytes()\n"
         f"kept = bytearray(b'x') * {32 * MIB}\n"
         "print(private_bytes() - before)\n"
@@ -36,19 +36,19 @@ def test_own_memory_shrinks_again() -> None:
 
 def test_own_is_less_than_resident() -> None:
     """What is shared with others would count."""
-    gauge = Gauge(1)
+    gauge = MemoryGauge(1)
     assert 0 < gauge.owned() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_nobody_wants_to_know() -> None:
     """Every task would pay for a figure that nobody reads."""
-    assert Gauge(0).owned() == 0
+    assert MemoryGauge(0).owned() == 0
 
 
 def test_far_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dear reading would be made after every task, though it cannot exceed the cheap one."""
     monkeypatch.setattr(memory, "private_bytes", lambda: pytest.fail("nobody should look"))
-    assert Gauge(10**15).owned() == 0
+    assert MemoryGauge(10**15).owned() == 0
 
 
 def test_does_not_look_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_does_not_look_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("os.pread", lambda *_: b"0 100000 0")
-    gauge = Gauge(1000 * MIB // 4)
+    gauge = MemoryGauge(1000 * MIB // 4)
     assert [gauge.owned() for _ in range(5)] == [5, 0, 0, 0, 0]
     clock[0] += 1.0
     assert [gauge.owned() for _ in range(5)] == [5, 0, 0, 0, 0]
@@ -75,7 +75,7 @@ def test_looks_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "private_bytes", lambda: 5)
     resident = [100_000]
     monkeypatch.setattr("os.pread", lambda *_: b"0 %d 0" % resident[0])
-    gauge = Gauge(1000 * MIB // 4)
+    gauge = MemoryGauge(1000 * MIB // 4)
     assert [gauge.owned(), gauge.owned()] == [5, 0]
     resident[0] += 100_000
     assert gauge.owned() == 5
@@ -83,6 +83,6 @@ def test_looks_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keeps_looking_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child over its limit would be taken for one under it, because it was looked at a moment ago."""
-    gauge = Gauge(1000)
+    gauge = MemoryGauge(1000)
     monkeypatch.setattr(memory, "private_bytes", lambda: 2000)
     assert [gauge.owned() for _ in range(3)] == [2000, 2000, 2000]

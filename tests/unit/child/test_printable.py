@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.child.printable import lines, one_line, record
+from hybridpool._child.printable import lines, one_line, record
 
 FORGED = "[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay.all[1] succeeded in 0.1s: 'ok'"
 #: what steers a terminal, ends a line for some reader, or turns text round

@@ -3,10 +3,10 @@
 import pytest
 
 from hybridpool import events
-from hybridpool.cli import main
-from hybridpool.cli.demo_tally import Tally, percentiles
+from hybridpool._cli import main
+from hybridpool._cli.demo_tally import Tally, percentiles
 
-STORY: list[events.Fact] = [
+STORY: list[events.Event] = [
     events.ChildSpawned("ForkPoolWorker-1", 11),
     events.TaskSucceeded("demo.quick", "a", "ForkPoolWorker-1", 0.1, "1"),
     events.PoolScaled(1, 2),
@@ -18,7 +18,7 @@ STORY: list[events.Fact] = [
     events.PoolScaled(2, 1),
     events.ChildRetired("ForkPoolWorker-4", 14, "more children than needed"),
 ]
-#: without the fact of this place, the tally says so
+#: without the event of this place, the tally says so
 TOLD = {
     2: "the pool did not grow",
     3: "no child was recycled",
@@ -28,11 +28,11 @@ TOLD = {
 }
 
 
-def tally(facts: list[events.Fact]) -> Tally:
-    """Return a tally of two tasks, that has heard these facts."""
+def tally(observed: list[events.Event]) -> Tally:
+    """Return a tally of two tasks, that has heard these observed."""
     heard = Tally(2)
-    for fact in facts:
-        heard(fact)
+    for event in observed:
+        heard(event)
     heard.answered(0.2, None)
     heard.answered(0.4, ValueError())
     return heard
@@ -52,7 +52,7 @@ def test_as_expected() -> None:
 @pytest.mark.parametrize(("place", "told"), TOLD.items())
 def test_surprises(place: int, told: str) -> None:
     """A demo in which something did not happen would end with exit code 0."""
-    assert tally([fact for index, fact in enumerate(STORY) if index != place]).surprises() == [told]
+    assert tally([event for index, event in enumerate(STORY) if index != place]).surprises() == [told]
 
 
 def test_wrong_results() -> None:

@@ -8,11 +8,11 @@ import sys
 import attrs
 import pytest
 
-from hybridpool.cli import main
-from hybridpool.cli.dlq_view import as_json, body, story, table
-from hybridpool.protocol.letter import Letter
+from hybridpool._cli import main
+from hybridpool._cli.dlq_view import as_json, body, story, table
+from hybridpool._protocol.dead_letter_view import StoredDeadLetter
 
-LETTER = Letter(
+LETTER = StoredDeadLetter(
     id="6c1b-1",
     task="shop.add",
     dead="mails.dead",

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys
-from hybridpool.cli.early import OUTLIVED, prepare_for_signals
+from hybridpool._cli.early_setup import OUTLIVED, prepare_for_signals
 # a job in the background of a script inherits QUIT ignored
 signal.signal(getattr(signal, sys.argv[1]), signal.SIG_DFL)
 prepare_for_signals()

@@ -18,7 +18,7 @@ def test_a_thread_that_hangs_does_not_hold_the_exit() -> None:
     """The process ends with its code though a thread that Python joins never ends, and tells what it was told to."""
     done = ended("""
         import threading
-        from hybridpool.cli.forced_exit import exit_within
+        from hybridpool._cli.forced_exit import exit_within
         threading.Thread(target=threading.Event().wait).start()
         exit_within(0.1, 3, "said \\udce9")
     """)
@@ -29,7 +29,7 @@ def test_an_ordinary_end_is_left_alone() -> None:
     """A process that ends by itself has its own code, at once, and says nothing."""
     done = ended("""
         import sys
-        from hybridpool.cli.forced_exit import exit_within
+        from hybridpool._cli.forced_exit import exit_within
         exit_within(600, 3, "said")
         sys.exit(0)
     """)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool.cli import main
-from hybridpool.cli.options import layer_of
-from hybridpool.cli.worker import worker
-from hybridpool.config import KINDS, SETTINGS
+from hybridpool._cli import main
+from hybridpool._cli.options import layer_of
+from hybridpool._cli.worker import worker
+from hybridpool._config import KINDS, SETTINGS
 
 MISTYPED = [
     ("workr", "no such command workr; did you mean worker?"),

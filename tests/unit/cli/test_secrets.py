@@ -2,9 +2,9 @@
 
 import pytest
 
-from hybridpool.cli import main
-from hybridpool.cli.title import masked_words
-from hybridpool.config import environment_layer
+from hybridpool._cli import main
+from hybridpool._cli.title import masked_words
+from hybridpool._config import environment_layer
 from hybridpool.errors import ConfigError
 
 #: in each of them both halves are secret

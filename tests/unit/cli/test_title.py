@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from hybridpool.cli.title import hide_passwords, masked_words
+from hybridpool._cli.title import hide_passwords, masked_words
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 
 from hybridpool import App
-from hybridpool.child.rules import DEFAULT, Rules
-from hybridpool.client.arguments import TaskArguments, read_arguments
+from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._client.task_arguments import TaskArguments, read_arguments
+from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
 from hybridpool.errors import ConfigError, SoftTimeLimitExceeded
-from hybridpool.task import TaskOptions, tasks_from, tasks_to_plain
 
 
 def read(*, bind: Any = False, **options: Any) -> tuple[TaskOptions, Rules]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hybridpool.client.call_options import CALL_OPTIONS, CallArguments
-from hybridpool.client.calls import Task
-from hybridpool.client.handle import Handle, SyncHandle
-from hybridpool.task import TaskOptions
+from hybridpool._client.call_options import CALL_OPTIONS, CallArguments
+from hybridpool._client.result_handle import Handle, SyncHandle
+from hybridpool._client.tasks import Task
+from hybridpool._task import TaskOptions
 
 
 class Letterbox:

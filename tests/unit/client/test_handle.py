@@ -12,18 +12,18 @@ import pytest
 from celery import Celery
 from celery.backends.base import Backend
 
-import hybridpool.client.sender  # noqa: F401  # what the first call imports, here and not on the loop
+import hybridpool._client.connection  # noqa: F401  # what the first call imports, here and not on the loop
 from hybridpool import App
-from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.child.codec import encode
-from hybridpool.client.handle import Handle, SyncHandle
-from hybridpool.client.portal import Portal
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
+from hybridpool._client.result_handle import Handle, SyncHandle
+from hybridpool._client.sync_portal import Portal
+from hybridpool._ipc.codec import encode
+from hybridpool._message import Delivery, QueueSpec
+from hybridpool._outcome import Lost, Outcome, Raised, Returned
+from hybridpool._protocol.result_message import write_meta
+from hybridpool._protocol.task_headers import read_head
+from hybridpool._results.rpc import RpcStore
 from hybridpool.errors import CannotSend, ChildLost, ResultError, ResultsDisabled, ResultTimeout, TaskFailed
-from hybridpool.message import Delivery, QueueSpec
-from hybridpool.outcome import Lost, Outcome, Raised, Returned
-from hybridpool.protocol.head import read_head
-from hybridpool.protocol.reply import write_meta
-from hybridpool.results.rpc import RpcStore
 from tests.contract.inbox import Inbox
 from tests.strategies import NOON
 
@@ -33,7 +33,7 @@ QUEUE = "celery"
 
 
 class Worker:
-    """Answers tasks as a worker would."""
+    """AckBatcher tasks as a worker would."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
@@ -56,15 +56,15 @@ class Worker:
 
 
 @pytest.fixture
-def hub() -> MemoryHub:
+def server() -> MemoryServer:
     """Make a broker."""
-    return MemoryHub()
+    return MemoryServer()
 
 
 @pytest.fixture
-async def worker(hub: MemoryHub) -> AsyncIterator[Worker]:
+async def worker(server: MemoryServer) -> AsyncIterator[Worker]:
     """Consume what the app sends."""
-    async with MemoryBroker(hub, lambda fact: None) as broker:
+    async with MemoryBroker(server, lambda event: None) as broker:
         await broker.declare(QueueSpec(name=QUEUE))
         made = Worker(broker)
         await broker.consume(QUEUE, 0, made.inbox)
@@ -72,10 +72,10 @@ async def worker(hub: MemoryHub) -> AsyncIterator[Worker]:
 
 
 @pytest.fixture
-async def app(hub: MemoryHub) -> AsyncIterator[App]:
+async def app(server: MemoryServer) -> AsyncIterator[App]:
     """Make an app that sends over the memory broker."""
     made = App("shop", result_backend="rpc://", task_default_queue=QUEUE, worker_concurrency=1)
-    made.send_over((partial(MemoryBroker, hub), made.conf.settings()))
+    made.send_over((partial(MemoryBroker, server), made.conf.settings()))
     async with made:
         yield made
 
@@ -90,7 +90,7 @@ async def test_a_result(app: App, worker: Worker) -> None:
 
 
 async def test_results_find_their_own_handle(app: App, worker: Worker) -> None:
-    """Answers that come in another order would be mixed up."""
+    """AckBatcher that come in another order would be mixed up."""
     handles = [await app.send("shop.add", (number,)) for number in range(3)]
     deliveries = await worker.inbox.take(3)
     for number, delivery in reversed(list(enumerate(deliveries))):
@@ -140,10 +140,10 @@ async def test_a_cancelled_wait_harms_nobody(app: App, worker: Worker) -> None:
     assert await handle.get(PATIENCE) == 5
 
 
-async def test_no_backend(hub: MemoryHub, worker: Worker) -> None:
+async def test_no_backend(server: MemoryServer, worker: Worker) -> None:
     """Whoever waits without a backend would wait for ever."""
     app = App("shop", task_default_queue=QUEUE, worker_concurrency=1)
-    app.send_over((partial(MemoryBroker, hub), app.conf.settings()))
+    app.send_over((partial(MemoryBroker, server), app.conf.settings()))
     async with app:
         handle = await app.send("shop.add")
         with pytest.raises(ResultsDisabled, match="result_backend is not set"):

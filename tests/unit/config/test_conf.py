@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.config import Conf
+from hybridpool._config import Conf
 from hybridpool.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.config.cpus import quota_of, usable, usable_cpus
+from hybridpool._config.cpus import quota_of, usable, usable_cpus
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.config import Conf, environment_layer
+from hybridpool._config import Conf, environment_layer
 from hybridpool.errors import ConfigError
 from tests.unit.config.ways import WAYS
 

@@ -7,13 +7,13 @@ from celery.app.defaults import NAMESPACES, flatten
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.cli.main import cli
-from hybridpool.client.arguments import TaskArguments
-from hybridpool.client.call_options import CALL_OPTIONS
-from hybridpool.config import SETTINGS, celery_names, masked, names, nearest, node_name
-from hybridpool.config.names import module_name, node_pattern, queue_name
-from hybridpool.config.units import BadValue
-from hybridpool.config.urls import broker, without_logins
+from hybridpool._cli.main import cli
+from hybridpool._client.call_options import CALL_OPTIONS
+from hybridpool._client.task_arguments import TaskArguments
+from hybridpool._config import SETTINGS, celery_names, masked, names, nearest, node_name
+from hybridpool._config.names import module_name, node_pattern, queue_name
+from hybridpool._config.units import BadValue
+from hybridpool._config.urls import broker, without_logins
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import get_type_hints
 import attrs
 import pytest
 
-from hybridpool.config import SETTINGS, Conf, Layer, Settings, environment_layer, layers_from, resolve
+from hybridpool._config import SETTINGS, Conf, Layer, Settings, environment_layer, layers_from, resolve
 from tests.unit.config.ways import SAMPLES, WAYS, value_of
 
 settings = pytest.mark.parametrize("name", SETTINGS)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.config.settings import SETTINGS
-from hybridpool.config.shapes import Range, autoscale, optional
-from hybridpool.config.units import BadValue, Parser, boolean, heartbeat, seconds, size, some_seconds, whole
+from hybridpool._config.parsers import Range, autoscale, optional
+from hybridpool._config.settings import SETTINGS
+from hybridpool._config.units import BadValue, Parser, boolean, heartbeat, seconds, size, some_seconds, whole
 from tests.unit.config.ways import SAMPLES
 
 KIB, BYTES = size("KiB"), size("B")

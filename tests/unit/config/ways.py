@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hybridpool.cli.options import layer_of
-from hybridpool.cli.worker import worker
-from hybridpool.config import SETTINGS, Conf, Layer, Range, Settings, environment_layer
+from hybridpool._cli.options import layer_of
+from hybridpool._cli.worker import worker
+from hybridpool._config import SETTINGS, Conf, Layer, Range, Settings, environment_layer
 
 
 class Way(NamedTuple):

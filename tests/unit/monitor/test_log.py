@@ -1,4 +1,4 @@
-"""Facts in words."""
+"""Events in words."""
 
 import datetime as dt
 import logging
@@ -11,19 +11,19 @@ import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool.child.voice import FORMAT
-from hybridpool.events import Fact
-from hybridpool.monitor import log
-from hybridpool.monitor.log import LogFace
-from hybridpool.monitor.sink import Sink
+from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._observe import log
+from hybridpool._observe.log import LogListener
+from hybridpool._observe.log_sink import Sink
+from hybridpool.events import Event
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 TRACEBACK = "Traceback (most recent call last):\n  …\nValueError: x"
 CHILD = "ForkPoolWorker-3"
 ID = "2b1c"
 
-#: each kind of fact, and what is to be read of it; what Celery says too is said in its words (operators grep for them)
-LINES: list[tuple[Fact, int, str]] = [
+#: each kind of event, and what is to be read of it; what Celery says too is said in its words (operators grep for them)
+LINES: list[tuple[Event, int, str]] = [
     (events.TaskReceived("proj.add", ID), INFO, "Task proj.add[2b1c] received"),
     (
         events.TaskSucceeded("proj.add", ID, CHILD, 0.0123, "3"),
@@ -88,17 +88,17 @@ LINES: list[tuple[Fact, int, str]] = [
         ),
     ),
     (
-        events.TaskCameBack("proj.add", ID, is_done=True),
+        events.TaskRedelivered("proj.add", ID, is_done=True),
         INFO,
         "Task proj.add[2b1c] was delivered again: it is done, and acknowledged now",
     ),
     (
-        events.TaskCameBack("proj.add", ID, is_done=False),
+        events.TaskRedelivered("proj.add", ID, is_done=False),
         INFO,
         "Task proj.add[2b1c] was delivered again: it is still at work here, and not begun again",
     ),
     (
-        events.ChildDeaf("ForkPoolWorker-3", 7),
+        events.ChildUnresponsive("ForkPoolWorker-3", 7),
         WARNING,
         "ForkPoolWorker-3 (pid 7) does not take its calls: was it stopped? Others get them first",
     ),
@@ -124,7 +124,7 @@ LINES: list[tuple[Fact, int, str]] = [
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",
     ),
-    (events.ConsumingStarted("celery", 8), DEBUG, "Consuming from celery, prefetch 8"),
+    (events.ConsumingStarted("celery", 8), DEBUG, "QueueConsumers from celery, prefetch 8"),
     (events.ChildSpawned(CHILD, 77), DEBUG, "ForkPoolWorker-3 forked, pid 77"),
     (events.ChildReady(CHILD, 77), DEBUG, "ForkPoolWorker-3 (pid 77) ready"),
     (
@@ -148,7 +148,7 @@ LINES: list[tuple[Fact, int, str]] = [
         "Process 'ForkPoolWorker-3' pid:77 exited with 'exit code 1'",
     ),
     (
-        events.BirthFailed(CHILD, "it hung", 0.5),
+        events.ChildStartFailed(CHILD, "it hung", 0.5),
         ERROR,
         "Children fail early: it hung; the next one is tried in 0.5 s",
     ),
@@ -195,7 +195,7 @@ LINES: list[tuple[Fact, int, str]] = [
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
 ]
-#: facts that hold words of others: of who sends messages, of tasks, of the broker
+#: observed that hold words of others: of who sends messages, of tasks, of the broker
 FOREIGN = (
     events.TaskReceived
     | events.TaskSucceeded
@@ -207,7 +207,7 @@ FOREIGN = (
     | events.SettleFailed
     | events.SettleDelayed
     | events.TooManyHeld
-    | events.TaskCameBack
+    | events.TaskRedelivered
     | events.BrokerLost
     | events.PublishingBlocked
     | events.QueueDiffers
@@ -225,88 +225,88 @@ IN_A_CHILD = (
 )
 
 
-def logged(fact: Fact, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Have a face log a fact."""
+def logged(event: Event, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Have a face log an event."""
     with caplog.at_level(DEBUG):
-        LogFace(lambda text: pytest.fail(f"not by this way: {text}"))(fact)
+        LogListener(lambda text: pytest.fail(f"not by this way: {text}"))(event)
     return caplog.records
 
 
-@pytest.mark.parametrize(("fact", "level", "line"), LINES, ids=lambda value: type(value).__name__)
-def test_lines(fact: Fact, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("event", "level", "line"), LINES, ids=lambda value: type(value).__name__)
+def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
     """What operators grep for would not be found, or found at another level."""
-    if isinstance(fact, QUICK):
-        [text] = written(fact)
+    if isinstance(event, QUICK):
+        [text] = written(event)
         assert re.fullmatch(rf"\[{STAMP}: INFO/(ForkPoolWorker-3|MainProcess)\] {re.escape(line)}\n", text)
         return
-    [record] = logged(fact, caplog)
+    [record] = logged(event, caplog)
     assert (record.levelno, record.getMessage()) == (level, line)
-    assert record.name == "hybridpool.worker"
-    child = getattr(fact, "child", None) if isinstance(fact, IN_A_CHILD) else None
+    assert record.name == "hybridpool._worker.runtime"
+    child = getattr(event, "child", None) if isinstance(event, IN_A_CHILD) else None
     assert getattr(record, "child", None) == (child or None)
 
 
 def test_every_fact_has_a_line() -> None:
     """Something would happen in silence, because nobody thought of its line."""
-    assert {type(fact) for fact, _, _ in LINES} | {events.ChildSaid} == set(typing.get_args(Fact))
+    assert {type(event) for event, _, _ in LINES} | {events.ChildLogged} == set(typing.get_args(Event))
 
 
 def test_what_children_said_is_passed_on() -> None:
     """Lines of children would be formatted twice."""
     written: list[str] = []
-    LogFace(written.append)(events.ChildSaid(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
+    LogListener(written.append)(events.ChildLogged(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
     assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
 
 
 @pytest.mark.parametrize(
-    "fact", [fact for fact, _, _ in LINES if isinstance(fact, QUICK)], ids=lambda fact: type(fact).__name__
+    "event", [event for event, _, _ in LINES if isinstance(event, QUICK)], ids=lambda event: type(event).__name__
 )
-def test_quick_lines_look_like_others(fact: Fact) -> None:
+def test_quick_lines_look_like_others(event: Event) -> None:
     """The commonest lines would look otherwise than the rest, be an hour off, or be written at any level."""
-    text = written(fact)[0].rstrip("\n")
+    text = written(event)[0].rstrip("\n")
     moment = re.match(rf"\[({STAMP})", text)
     assert moment is not None
     seconds = dt.datetime.strptime(moment[1] + "000", "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007  local, as in the log
-    record = logging.LogRecord("hybridpool.worker", INFO, "", 0, text.partition("] ")[2], None, None)
+    record = logging.LogRecord("hybridpool._worker.runtime", INFO, "", 0, text.partition("] ")[2], None, None)
     record.created, record.msecs = seconds, round(seconds % 1 * 1000)
     record.processName = text.partition("INFO/")[2].partition("]")[0]
     assert logging.Formatter(FORMAT).format(record) == text
     assert abs(seconds - dt.datetime.now().timestamp()) < 60  # noqa: DTZ005
-    assert written(fact, WARNING) == []
+    assert written(event, WARNING) == []
 
 
-def written(fact: Fact, level: int = INFO) -> list[str]:
+def written(event: Event, level: int = INFO) -> list[str]:
     """Return what a face writes by itself."""
     lines: list[str] = []
     before = log.log.level
     log.log.setLevel(level)
     try:
-        LogFace(lines.append)(fact)
+        LogListener(lines.append)(event)
     finally:
         log.log.setLevel(before)
     return lines
 
 
-def spoiled(fact: Any) -> Fact:
-    """Put line breaks and controls into every text of a fact, but for tracebacks, which have theirs, and our names."""
+def spoiled(event: Any) -> Event:
+    """Put line breaks and controls into every text of an event, except tracebacks, which have theirs, and our names."""
     texts = {
         field.name: "a\nb\r\nc\x1b[2J\x9b\u202e"
-        for field in attrs.fields(type(fact))
-        if isinstance(getattr(fact, field.name), str) and field.name not in ("traceback", "child")
+        for field in attrs.fields(type(event))
+        if isinstance(getattr(event, field.name), str) and field.name not in ("traceback", "child")
     }
-    changed: Fact = attrs.evolve(fact, **texts)
+    changed: Event = attrs.evolve(event, **texts)
     return changed
 
 
 @pytest.mark.parametrize(
-    "fact", [fact for fact, _, _ in LINES if isinstance(fact, FOREIGN)], ids=lambda fact: type(fact).__name__
+    "event", [event for event, _, _ in LINES if isinstance(event, FOREIGN)], ids=lambda event: type(event).__name__
 )
-def test_one_fact_one_line(fact: Fact, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
     """Who sends a message could write lines of his own into the log: names, ids and reprs are the sender's."""
-    if isinstance(fact, QUICK):
-        [line] = written(spoiled(fact))
+    if isinstance(event, QUICK):
+        [line] = written(spoiled(event))
     else:
-        [record] = logged(spoiled(fact), caplog)
+        [record] = logged(spoiled(event), caplog)
         line = record.getMessage().removesuffix(f"\n{TRACEBACK}")
     assert line.rstrip("\n").isprintable()
 
@@ -320,7 +320,7 @@ def test_a_traceback_stays_in_its_record() -> None:
     try:
         sink = Sink(writable)
         log.set_up(sink, INFO)
-        LogFace(sink.write)(
+        LogListener(sink.write)(
             events.TaskFailed("t", ID, CHILD, 0.1, f"E('\n{forged}')", f"Traceback\nE: \x1b[2J\r{forged}\n{forged}")
         )
         log.log.error("by another way\n%s", forged)
@@ -344,7 +344,7 @@ def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
     try:
         sink = Sink(writable)
         log.set_up(sink, INFO)
-        face = LogFace(sink.write)
+        face = LogListener(sink.write)
         face(events.TaskSucceeded("proj.add", ID, CHILD, 1.0, "3"))
         face(events.BrokerConnected("amqp://h//"))
         face(events.ChildReady(CHILD, 77))

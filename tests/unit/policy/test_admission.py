@@ -7,12 +7,12 @@ import attrs
 import pytest
 from hypothesis import given
 
-from hybridpool.child.codec import JSON, PICKLE
-from hybridpool.message import Delivery, Head
-from hybridpool.policy.admission import Admitted, Denied, Gate, TooEarly, TooLate, admit, is_expired
+from hybridpool._ipc.codec import JSON, PICKLE
+from hybridpool._message import Delivery, Head
+from hybridpool._policy.admission import AdmissionRules, Admitted, Denied, TooEarly, TooLate, admit, is_expired
 from tests.strategies import NOON, deliveries, heads, moments
 
-GATE = Gate(tasks={"shop.add"}, accepts={JSON}, max_size=10)
+GATE = AdmissionRules(tasks={"shop.add"}, accepts={JSON}, max_size=10)
 HOUR = dt.timedelta(hours=1)
 
 
@@ -104,7 +104,7 @@ def test_expired_before_early() -> None:
 @given(head=heads, delivery=deliveries, now=moments)
 def test_what_is_run_may_be_run(head: Head, delivery: Delivery, now: dt.datetime) -> None:
     """Some mixture of faults would slip past the gate."""
-    gate = Gate(tasks={head.name} if head.retries else {"other"}, accepts={JSON}, max_size=32)
+    gate = AdmissionRules(tasks={head.name} if head.retries else {"other"}, accepts={JSON}, max_size=32)
     admission = admit(gate, head, delivery, now)
     faults = [
         len(delivery.body) > 32,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.allowance import Allowance
+from hybridpool._policy.allowance import Allowance
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 3)), max_size=40), st.integers(1, 20), st.integers(0, 5))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.autoscale import ScaleLimits, ScaleMemory, ScalePlan, decide
+from hybridpool._policy.autoscale import ScaleLimits, ScaleMemory, ScalePlan, decide
 from tests.strategies import loads, quarters, scale_limits
 
 #: seconds since the look before, and the load then
@@ -98,7 +98,7 @@ def test_shrinks_only_after_a_lasting_surplus(limits: ScaleLimits, history: list
 def test_nothing_is_missed(
     limits: ScaleLimits, history: list[tuple[float, int]], passed: float, data: st.DataObject
 ) -> None:
-    """A load that asks for another size would ring no bell, and the pool stay as it is."""
+    """A load that asks for another size would ring no wakeup, and the pool stay as it is."""
     *_, last = looks(limits, history)
     decided = last.decided
     least, most = decided.watch

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.backoff import ceiling, delay, next_attempt
+from hybridpool._policy.backoff import ceiling, delay, next_attempt
 
 attempts = st.integers(1, 10_000)
 chances = st.floats(0, 1)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.child.codec import JSON, PICKLE
-from hybridpool.policy.content import Unreadable, reading
+from hybridpool._ipc.codec import JSON, PICKLE
+from hybridpool._policy.content import Unreadable, reading
 
 
 @pytest.mark.parametrize(

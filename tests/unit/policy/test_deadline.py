@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.deadline import STALL, UNREAD, AtWork, Due, due
+from hybridpool._policy.deadline import STALL, UNREAD, AtWork, Due, due
 
 #: what floats lose by adding up
 BLINK = 1e-9

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridpool import errors
-from hybridpool.policy.fallback import (
+from hybridpool._policy.fallback import (
     ATTEMPT_GIVEN_UP_S,
     KEEPS_PLACE_S,
     MAX_REFUSED_PAUSE_S,
@@ -23,12 +23,12 @@ from hybridpool.policy.fallback import (
     remedy,
     trouble_of,
 )
-from hybridpool.policy.settlement import (
+from hybridpool._policy.settlement import (
     Acknowledge,
-    Bury,
+    DeadLetter,
+    Delay,
+    Republish,
     Road,
-    RunAgain,
-    RunLater,
     Step,
     Store,
     StoreFailure,
@@ -39,9 +39,9 @@ roads = st.sampled_from(Road)
 steps: st.SearchStrategy[Step] = (
     st.builds(Store, st.booleans())
     | st.builds(StoreFailure, st.just("why"), st.just("TaskError"))
-    | st.builds(RunAgain, st.integers(0, 5), roads)
-    | st.builds(RunLater, roads)
-    | st.builds(Bury, st.just("why"), st.booleans())
+    | st.builds(Republish, st.integers(0, 5), roads)
+    | st.builds(Delay, roads)
+    | st.builds(DeadLetter, st.just("why"), st.booleans())
 )
 failed_attempts = st.builds(
     Attempt,
@@ -134,7 +134,7 @@ def test_refused_for_good_comes_to_rest(step: Step, trouble: Trouble, delay: flo
         if isinstance(found, Instead):
             left.extendleft(reversed(found.steps))
         elif isinstance(found, Again):
-            assert isinstance(this, Bury)
+            assert isinstance(this, DeadLetter)
             return
 
 
@@ -159,30 +159,30 @@ def test_the_word_that_a_task_is_retried() -> None:
 
 def test_a_delay_that_the_broker_does_not_hold() -> None:
     """The message waits here, and is then published without a delay."""
-    found = remedy(attempt(RunLater(), Trouble.DENIED, delay=20.0))
-    assert _steps(found) == (WaitHere(20.0), RunLater(Road.AT_ONCE))
-    assert _steps(remedy(attempt(RunLater(), Trouble.UNWRITABLE, delay=1e6)))[0] == WaitHere(MAX_WAIT_HERE_S)
+    found = remedy(attempt(Delay(), Trouble.DENIED, delay=20.0))
+    assert _steps(found) == (WaitHere(20.0), Delay(Road.AT_ONCE))
+    assert _steps(remedy(attempt(Delay(), Trouble.UNWRITABLE, delay=1e6)))[0] == WaitHere(MAX_WAIT_HERE_S)
 
 
 def test_an_attempt_that_cannot_be_published() -> None:
     """The client is told, and the message dead-lettered: the task is not run again uncounted."""
     story = "its next attempt cannot be published: the broker's words"
-    for step in (RunLater(Road.AT_ONCE), RunAgain(1)):
-        assert _steps(remedy(attempt(step, Trouble.DENIED))) == (StoreFailure(story, "TaskError"), Bury(story))
+    for step in (Delay(Road.AT_ONCE), Republish(1)):
+        assert _steps(remedy(attempt(step, Trouble.DENIED))) == (StoreFailure(story, "TaskError"), DeadLetter(story))
 
 
 def test_a_queue_that_is_full() -> None:
     """It is tried for some seconds, then the broker holds the message, or the message waits here, and not for ever."""
-    assert isinstance(remedy(attempt(RunLater(), Trouble.FULL, waited=1.0)), Again)
-    assert _steps(remedy(attempt(RunLater(), Trouble.FULL, waited=5.0))) == (RunLater(Road.DETOUR),)
-    assert _steps(remedy(attempt(RunLater(Road.DETOUR), Trouble.DENIED))) == (RunLater(Road.NO_DETOUR),)
-    assert remedy(attempt(RunLater(Road.NO_DETOUR), Trouble.FULL, failures=20, waited=60.0)) == Again(5.0, is_held=True)
-    given_up = _steps(remedy(attempt(RunLater(Road.NO_DETOUR), Trouble.FULL, waited=ATTEMPT_GIVEN_UP_S)))
-    assert isinstance(given_up[-1], Bury)
+    assert isinstance(remedy(attempt(Delay(), Trouble.FULL, waited=1.0)), Again)
+    assert _steps(remedy(attempt(Delay(), Trouble.FULL, waited=5.0))) == (Delay(Road.DETOUR),)
+    assert _steps(remedy(attempt(Delay(Road.DETOUR), Trouble.DENIED))) == (Delay(Road.NO_DETOUR),)
+    assert remedy(attempt(Delay(Road.NO_DETOUR), Trouble.FULL, failures=20, waited=60.0)) == Again(5.0, is_held=True)
+    given_up = _steps(remedy(attempt(Delay(Road.NO_DETOUR), Trouble.FULL, waited=ATTEMPT_GIVEN_UP_S)))
+    assert isinstance(given_up[-1], DeadLetter)
 
 
 def test_what_is_not_known_counts_as_refused_in_the_end() -> None:
     """An error without a known kind is tried some times, and then taken for a refusal."""
     for failures in range(1, MAX_UNKNOWN):
-        assert isinstance(remedy(attempt(RunAgain(1), Trouble.UNKNOWN, failures=failures)), Again)
-    assert isinstance(remedy(attempt(RunAgain(1), Trouble.UNKNOWN, failures=MAX_UNKNOWN)), Instead)
+        assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=failures)), Again)
+    assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=MAX_UNKNOWN)), Instead)

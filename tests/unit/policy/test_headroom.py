@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.headroom import MIB, Bound, Fit, fit
+from hybridpool._policy.headroom import MIB, Bound, Fit, fit
 
 sizes = st.integers(0, 64)
 memory = st.integers(0, 10_000).map(lambda mib: mib * MIB)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool.policy.ledger import MAX_SETTLED, Answer, Ledger, WireAnswer
+from hybridpool._policy.ledger import MAX_SETTLED, Answer, Ledger, WireAnswer
 
 ACK, REQUEUE = Answer.ACK, Answer.REQUEUE
 

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hybridpool.policy.ledger import Answer, Ledger
+from hybridpool._policy.ledger import Answer, Ledger
 
 
 class LedgerMachine(RuleBasedStateMachine):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hybridpool.policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
+from hybridpool._policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
 
 STEPS = [(state, happening) for state in State for happening in Happening]
 
@@ -16,12 +16,12 @@ def test_every_state_has_a_row() -> None:
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
 def test_death_is_always_possible(state: State) -> None:
-    """A child killed in this state would raise in the parent in place of being buried."""
+    """A child killed in this state would raise in the parent in place of being dead_lettered."""
     assert step(state, Happening.EXIT) is State.GONE
 
 
 def test_nothing_happens_to_the_dead() -> None:
-    """A child that was reaped could be given a call, or be buried twice."""
+    """A child that was reaped could be given a call, or be dead_lettered twice."""
     assert not TABLE[State.GONE]
 
 

@@ -1,11 +1,11 @@
-"""The life of a child against a model that keeps four plain facts in place of a state."""
+"""The life of a child against a model that keeps four plain observed in place of a state."""
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hybridpool.policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
+from hybridpool._policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
 
 
 class LifeMachine(RuleBasedStateMachine):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.prefetch import prefetch
+from hybridpool._policy.prefetch import prefetch
 
 sizes = st.integers(1, 50)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.recycle import RecycleLimits, allot, is_last, too_old, verdict
+from hybridpool._policy.recycle import RecycleLimits, allot, is_last, too_old, verdict
 
 MIB = 1024 * 1024
 limits = st.builds(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.retry import DELAY, MOST, RetryPace, wait
+from hybridpool._policy.retry import DELAY, MOST, RetryPace, wait
 from tests.strategies import NOON
 
 chances = st.floats(0, 1)

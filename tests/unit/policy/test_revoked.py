@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.policy.revoked import KEEP, Revoked
+from hybridpool._policy.revoked import KEEP, Revoked
 
 ids = st.text(alphabet="abc", min_size=1, max_size=2)
 #: what happens: an id is revoked, and so many seconds pass

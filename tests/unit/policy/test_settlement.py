@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool.outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned
-from hybridpool.policy.settlement import Acknowledge, Bury, GiveBack, RunAgain, RunLater, Step, Store, Terms, settle
+from hybridpool._outcome import Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned
+from hybridpool._policy.settlement import (
+    Acknowledge,
+    DeadLetter,
+    Delay,
+    DeliveryOptions,
+    Republish,
+    Requeue,
+    Step,
+    Store,
+    settle,
+)
 from tests.strategies import outcomes as other_outcomes
 from tests.strategies import terms
 
@@ -17,15 +27,15 @@ REFUSED = Refused("arguments do not fit", "TypeError", "builtins", b"[]")
 LOST = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")
 RETRYING = Retrying("OSError", "builtins", b'["away"]', "OSError('away')", "Traceback …", None, None)
 REJECTED, RETURNED_TO_SENDER = Rejected("no", False), Rejected("not now", True)
-WANTED = Terms(wants_result=True, acks_late=True, max_deliveries=3)
-IGNORED = Terms(wants_result=False, acks_late=True, max_deliveries=3)
+WANTED = DeliveryOptions(wants_result=True, acks_late=True, max_deliveries=3)
+IGNORED = DeliveryOptions(wants_result=False, acks_late=True, max_deliveries=3)
 truths = st.booleans()
 attempts = st.integers(0, 6)
 verdicts: st.SearchStrategy[Outcome] = st.sampled_from([RETRYING, REJECTED, RETURNED_TO_SENDER, Ignored()])
 outcomes = other_outcomes | verdicts
 
 
-def steps(outcome: Outcome, terms: Terms, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
+def steps(outcome: Outcome, terms: DeliveryOptions, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
     """Settle in an ordinary moment."""
     return settle(outcome, terms, lost_before=lost_before, acknowledged=early, stopping=False)
 
@@ -41,38 +51,38 @@ def test_a_task_that_ended(outcome: Outcome) -> None:
 
 def test_a_task_that_was_refused() -> None:
     """A message that can never run would vanish, or come back for ever."""
-    assert steps(REFUSED, WANTED) == (Store(), Bury("arguments do not fit"), Acknowledge())
-    assert steps(REFUSED, IGNORED, early=True) == (Bury("arguments do not fit"),)
+    assert steps(REFUSED, WANTED) == (Store(), DeadLetter("arguments do not fit"), Acknowledge())
+    assert steps(REFUSED, IGNORED, early=True) == (DeadLetter("arguments do not fit"),)
 
 
 def test_a_task_whose_child_died() -> None:
     """It would not be run again, or without end."""
-    assert steps(LOST, WANTED, 0) == (RunAgain(1), Acknowledge())
-    assert steps(LOST, WANTED, 1) == (RunAgain(2), Acknowledge())
+    assert steps(LOST, WANTED, 0) == (Republish(1), Acknowledge())
+    assert steps(LOST, WANTED, 1) == (Republish(2), Acknowledge())
     story = "its child died 3 times (task_max_deliveries); the last time: signal 9 (SIGKILL)"
-    assert steps(LOST, WANTED, 2) == (Store(), Bury(story), Acknowledge())
-    assert steps(LOST, IGNORED, 2) == (Bury(story), Acknowledge())
+    assert steps(LOST, WANTED, 2) == (Store(), DeadLetter(story), Acknowledge())
+    assert steps(LOST, IGNORED, 2) == (DeadLetter(story), Acknowledge())
 
 
 def test_a_task_that_is_not_to_blame() -> None:
     """A death for which a call is not blamed is not counted, however many there were before."""
     let_off = Lost("its zygote died: signal 9 (SIGKILL)", "ForkPoolWorker-1", blamed=False)
     for lost_before in (0, 2, 9):
-        assert steps(let_off, WANTED, lost_before) == (RunAgain(lost_before), Acknowledge())
+        assert steps(let_off, WANTED, lost_before) == (Republish(lost_before), Acknowledge())
     assert steps(let_off, WANTED, early=True) == (Store(),)
 
 
 def test_a_task_that_is_retried() -> None:
     """A crash before the next attempt is published would lose the task; after it, at worst, repeats it."""
-    assert steps(RETRYING, WANTED) == (Store(is_final=False), RunLater(), Acknowledge())
-    assert steps(RETRYING, IGNORED) == (RunLater(), Acknowledge())
-    assert steps(RETRYING, WANTED, early=True) == (Store(is_final=False), RunLater())
-    assert steps(RETRYING, IGNORED, early=True) == (RunLater(),)
+    assert steps(RETRYING, WANTED) == (Store(is_final=False), Delay(), Acknowledge())
+    assert steps(RETRYING, IGNORED) == (Delay(), Acknowledge())
+    assert steps(RETRYING, WANTED, early=True) == (Store(is_final=False), Delay())
+    assert steps(RETRYING, IGNORED, early=True) == (Delay(),)
 
 
 def test_a_task_that_is_rejected() -> None:
     """What a task rejects would vanish, or whoever waits not hear of it."""
-    letter = Bury("the task rejected it: no")
+    letter = DeadLetter("the task rejected it: no")
     assert steps(REJECTED, WANTED) == (Store(), letter, Acknowledge())
     assert steps(REJECTED, IGNORED) == (letter, Acknowledge())
     assert steps(REJECTED, WANTED, early=True) == (Store(), letter)
@@ -80,8 +90,8 @@ def test_a_task_that_is_rejected() -> None:
 
 def test_a_task_that_is_given_back() -> None:
     """Whoever waits would be told of an end, or a message that the broker has forgotten be lost."""
-    assert steps(RETURNED_TO_SENDER, WANTED) == (GiveBack(),)
-    assert steps(RETURNED_TO_SENDER, WANTED, 1, early=True) == (RunAgain(1),)
+    assert steps(RETURNED_TO_SENDER, WANTED) == (Requeue(),)
+    assert steps(RETURNED_TO_SENDER, WANTED, 1, early=True) == (Republish(1),)
 
 
 def test_a_task_that_is_ignored() -> None:
@@ -98,7 +108,7 @@ def test_at_most_once_means_it() -> None:
 
 def test_a_stop_is_not_the_tasks_fault() -> None:
     """Each restart of a worker would bring long tasks nearer to the dead-letter queue."""
-    assert settle(LOST, WANTED, lost_before=2, acknowledged=False, stopping=True) == (GiveBack(),)
+    assert settle(LOST, WANTED, lost_before=2, acknowledged=False, stopping=True) == (Requeue(),)
 
 
 def places(found: Sequence[Step], kind: type[object]) -> list[int]:
@@ -108,58 +118,58 @@ def places(found: Sequence[Step], kind: type[object]) -> list[int]:
 
 @given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_the_answer_comes_last_and_once(
-    outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+    outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """A crash between two steps would lose the message, or the broker close the channel on a second answer."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
-    answers = places(found, Acknowledge) + places(found, GiveBack)
+    answers = places(found, Acknowledge) + places(found, Requeue)
     assert answers == ([] if acknowledged else [len(found) - 1])
 
 
 @given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_results_are_stored_first_and_only_if_wanted(
-    outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+    outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """Whoever waits would see nothing after a crash, or the worker send answers that nobody asked for."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     stores = places(found, Store)
     assert stores in ([], [0])
     assert terms.wants_result or not stores
-    is_final = not places(found, RunAgain) and not places(found, GiveBack)
+    is_final = not places(found, Republish) and not places(found, Requeue)
     assert not (terms.wants_result and is_final) or stores == ([] if isinstance(outcome, Ignored) else [0])
 
 
 @given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_a_lost_task_is_never_just_acknowledged(
-    terms: Terms, lost_before: int, acknowledged: bool, stopping: bool
+    terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """A task whose child died would be gone without a trace."""
     found = settle(LOST, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     if places(found, Acknowledge):
-        assert places(found, RunAgain) or places(found, Bury)
+        assert places(found, Republish) or places(found, DeadLetter)
     if not acknowledged and stopping:
-        assert found == (GiveBack(),)
+        assert found == (Requeue(),)
 
 
 @given(terms=terms, lost_before=attempts)
-def test_the_attempts_are_counted(terms: Terms, lost_before: int) -> None:
+def test_the_attempts_are_counted(terms: DeliveryOptions, lost_before: int) -> None:
     """A task that kills its children would do so for ever."""
     found = settle(LOST, terms, lost_before=lost_before, acknowledged=False, stopping=False)
-    again = [step.lost for step in found if isinstance(step, RunAgain)]
+    again = [step.lost for step in found if isinstance(step, Republish)]
     assert again == ([lost_before + 1] if lost_before + 1 < terms.max_deliveries else [])
-    assert len(places(found, Bury)) == 1 - len(again)
+    assert len(places(found, DeadLetter)) == 1 - len(again)
 
 
 @given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths)
-def test_only_the_lost_go_back(outcome: Outcome, terms: Terms, lost_before: int, acknowledged: bool) -> None:
+def test_only_the_lost_go_back(outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool) -> None:
     """A task that has run to its end would run again after a stop."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
-    assert not places(found, GiveBack) or isinstance(outcome, Lost) or outcome == RETURNED_TO_SENDER
+    assert not places(found, Requeue) or isinstance(outcome, Lost) or outcome == RETURNED_TO_SENDER
 
 
 @given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
-def test_retries_are_no_deaths(terms: Terms, lost_before: int, acknowledged: bool, stopping: bool) -> None:
+def test_retries_are_no_deaths(terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool) -> None:
     """A retry would be dropped because the worker stops, or after as many attempts as children may die."""
     found = settle(RETRYING, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
-    assert len(places(found, RunLater)) == 1
-    assert not places(found, Bury)
+    assert len(places(found, Delay)) == 1
+    assert not places(found, DeadLetter)

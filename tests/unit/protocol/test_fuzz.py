@@ -12,28 +12,29 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybridpool import events
-from hybridpool.brokers.memory import MemoryBroker, MemoryHub
-from hybridpool.brokers.rabbitmq.frames import write_publish
-from hybridpool.child import frames, payload
-from hybridpool.child.codec import JSON
-from hybridpool.config import init_layer, resolve
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
+from hybridpool._brokers.rabbitmq.amqp.codec import write_publish
+from hybridpool._child import execute
+from hybridpool._config import init_layer, resolve
+from hybridpool._ipc import frames
+from hybridpool._ipc.codec import JSON
+from hybridpool._lanes.base import Job
+from hybridpool._message import Delivery, Head, Outgoing, QueueSpec, unpack
+from hybridpool._outcome import Lost
+from hybridpool._policy.admission import Admission, AdmissionRules, admit
+from hybridpool._protocol import dead_letter, remote_control, result_message
+from hybridpool._protocol.dead_letter_view import read_letter
+from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
+from hybridpool._results.rpc import RpcStore
+from hybridpool._task import TaskOptions
+from hybridpool._worker.intake import Intake
+from hybridpool._worker.settlement import Settler
 from hybridpool.errors import CannotEncode, ProtocolError
-from hybridpool.intake import Intake
-from hybridpool.lanes.job import Job
-from hybridpool.message import Delivery, Head, Outgoing, QueueSpec, unpack
-from hybridpool.outcome import Lost
-from hybridpool.policy.admission import Admission, Gate, admit
-from hybridpool.protocol import control, dead, reply
-from hybridpool.protocol.head import LOST_BEFORE, read_head
-from hybridpool.protocol.letter import read_letter
-from hybridpool.results.rpc import RpcStore
-from hybridpool.settle import Settler
-from hybridpool.task import TaskOptions
-from tests.contract.inbox import Facts
+from tests.contract.inbox import Events
 from tests.strategies import NOON, deliveries, offsets
 
 TASK = "shop.add"
-GATE = Gate(tasks=[TASK], accepts=[JSON], max_size=200)
+GATE = AdmissionRules(tasks=[TASK], accepts=[JSON], max_size=200)
 SETTINGS = resolve([init_layer({"worker_concurrency": 1, "worker_max_message_size": 1024})]).settings
 DEEP = 100_000
 #: of the loop; more than settling takes
@@ -74,8 +75,8 @@ known: dict[str, st.SearchStrategy[object]] = {
     "ignore_result": fields,
     LOST_BEFORE: st.integers() | fields,
     "x-delivery-count": st.integers() | fields,
-    dead.HISTORY: st.lists(fields, max_size=3) | fields,
-    dead.MOMENT: fields,
+    dead_letter.HISTORY: st.lists(fields, max_size=3) | fields,
+    dead_letter.MOMENT: fields,
     "x-death": fields,
 }
 #: a good head but for one field, so that readers of the later ones have their turn too
@@ -146,11 +147,11 @@ def test_intake_settles_once(found: list[tuple[dict[str, object], bytes, str]]) 
 
 async def taken_in(messages: list[Outgoing]) -> None:
     """Let an intake take the messages, and assert that each went one way."""
-    hub, facts, bus = MemoryHub(), Facts(), events.Bus()
+    server, observed, bus = MemoryServer(), Events(), events.Bus()
     jobs: list[Job] = []
-    bus.subscribe(facts)
-    async with MemoryBroker(hub, lambda _: None) as broker, anyio.create_task_group() as tasks:
-        for queue in ("celery", dead.dead_queue("celery")):
+    bus.subscribe(observed)
+    async with MemoryBroker(server, lambda _: None) as broker, anyio.create_task_group() as tasks:
+        for queue in ("celery", dead_letter.dead_queue("celery")):
             await broker.declare(QueueSpec(name=queue))
         settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
         intake = Intake(broker, settler, jobs.append, {TASK: TaskOptions(name=TASK)}, SETTINGS, bus)
@@ -158,20 +159,20 @@ async def taken_in(messages: list[Outgoing]) -> None:
         sent = 0
         for message in messages:
             with suppress(CannotEncode):  # what no broker has taken comes to no worker
-                hub.put(message)
+                server.put(message)
                 sent += 1
         for _ in range(TURNS):  # what follows sleeps for long if it finds anything at work
             await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
         held = len(intake.drop_held())
-        assert not facts.of(events.SettleFailed)
-        ended = [len(facts.of(kind)) for kind in REFUSALS]
-        assert len(jobs) == len(facts.of(events.TaskReceived))
+        assert not observed.of(events.SettleFailed)
+        ended = [len(observed.of(kind)) for kind in REFUSALS]
+        assert len(jobs) == len(observed.of(events.TaskReceived))
         assert len(jobs) + held + sum(ended) == sent
-        assert await broker.depth(dead.dead_queue("celery")) == ended[0]
+        assert await broker.depth(dead_letter.dead_queue("celery")) == ended[0]
         # only what is at work, or about to be, is still the broker's
         await broker.__aexit__(None, None, None)
-        async with MemoryBroker(hub, lambda _: None) as other:
+        async with MemoryBroker(server, lambda _: None) as other:
             assert await other.depth("celery") == len(jobs) + held
 
 
@@ -182,27 +183,27 @@ async def taken_in(messages: list[Outgoing]) -> None:
 def test_written_again(
     found: dict[str, object], came: Delivery, times: int, exitcode: int | None, cause: str, wait: float
 ) -> None:
-    """A message whose headers are odd could not be retried, buried, shown or revived, and go round for ever."""
+    """A message whose headers are odd could not be retried, dead_lettered, shown or revived, and go round for ever."""
     came = attrs.evolve(came, headers=found)
     lost = Lost(cause, "ForkPoolWorker-1", exitcode=exitcode)
     for message in (
-        dead.dead_letter(came, cause, "w", NOON, lost, times),
-        dead.once_more(came, times, lost, "w", NOON),
-        dead.next_attempt(came, times, wait, NOON, None),
-        dead.later(came, wait),
-        dead.again(came, "other"),
-        dead.revived(came, "other", NOON),
+        dead_letter.dead_letter(came, cause, "w", NOON, lost, times),
+        dead_letter.once_more(came, times, lost, "w", NOON),
+        dead_letter.next_attempt(came, times, wait, NOON, None),
+        dead_letter.later(came, wait),
+        dead_letter.again(came, "other"),
+        dead_letter.revived(came, "other", NOON),
     ):
         assert message.body == came.body
         assert message.headers.keys() >= found.keys() & {"task", "id"}
-    assert len(dead.notes(dead.once_more(came, times, lost, "w", NOON).headers)) <= 10
+    assert len(dead_letter.notes(dead_letter.once_more(came, times, lost, "w", NOON).headers)) <= 10
     assert read_letter(came).size == len(came.body)
 
 
 @given(st.dictionaries(st.text(max_size=10), tame, max_size=5))
 def test_tame_headers_go_out(found: dict[str, object]) -> None:
     """A message of an ordinary client could not be sent on."""
-    assert written(dead.later(delivery(found), 0))
+    assert written(dead_letter.later(delivery(found), 0))
 
 
 def written(message: Outgoing) -> bytes:
@@ -214,21 +215,21 @@ def written(message: Outgoing) -> bytes:
     "value", [1e300, b"\xff", 2**63 - 1], ids=["a double", "text that is no UTF-8", "a large number"]
 )
 def test_what_came_goes_out(value: object) -> None:
-    """Such a message could be neither buried nor retried: an error, for ever."""
-    assert written(dead.later(delivery({"x": value}), 0))
+    """Such a message could be neither dead_lettered nor retried: an error, for ever."""
+    assert written(dead_letter.later(delivery({"x": value}), 0))
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        dead.next_attempt(delivery({}), 1_000_000_001, 0, NOON, None),
-        dead.once_more(delivery({}), 1_000_000_001),
-        dead.dead_letter(delivery({}), "", "w", NOON, Lost("exit code 3", "ForkPoolWorker-1"), 1_000_000_001),
+        dead_letter.next_attempt(delivery({}), 1_000_000_001, 0, NOON, None),
+        dead_letter.once_more(delivery({}), 1_000_000_001),
+        dead_letter.dead_letter(delivery({}), "", "w", NOON, Lost("exit code 3", "ForkPoolWorker-1"), 1_000_000_001),
     ],
     ids=["one more retry", "one more death", "too many deaths"],
 )
 def test_largest_counts(message: Outgoing) -> None:
-    """Such a message could be neither buried nor retried: an error, for ever."""
+    """Such a message could be neither dead_lettered nor retried: an error, for ever."""
     assert written(message)
 
 
@@ -251,8 +252,8 @@ def test_no_count(header: str, count: int) -> None:
 @example(b'[[],{"\\ud800":1},{}]', JSON)
 def test_payload(body: bytes, content_type: str) -> None:
     """A body would end the child that opens it."""
-    call = frames.Call(seq=1, task=TASK, id="i", content_type=content_type, body=body)
-    outcome = payload.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
+    call = frames.RunCall(seq=1, task=TASK, id="i", content_type=content_type, body=body)
+    outcome = execute.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
     done = frames.Done(1, outcome, 0.0, 0)
     assert frames.read_from_child(frames.pack([done])) == [done]
     assert isinstance(outcome, frames.Returned | frames.Refused | frames.Raised)
@@ -273,7 +274,7 @@ orders = bodies | st.fixed_dictionaries(
 def test_order(body: bytes) -> None:
     """A strange order would end a worker: all of them, since orders go to all."""
     try:
-        control.ids_of(control.read_order(body))
+        remote_control.ids_of(remote_control.read_order(body))
     except ProtocolError:
         return
 
@@ -281,14 +282,14 @@ def test_order(body: bytes) -> None:
 @given(bodies)
 def test_answer(body: bytes) -> None:
     """A strange answer would end whoever waits for another one."""
-    assert isinstance(reply.is_final(body), bool)
+    assert isinstance(result_message.is_final(body), bool)
 
 
 @pytest.mark.parametrize(
     ("read", "data"),
     [
-        (control.read_order, b'{"x":' + b"[" * DEEP),
-        (control.read_order, b'{"method":"x","arguments":{"\xff":1}}'),
+        (remote_control.read_order, b'{"x":' + b"[" * DEEP),
+        (remote_control.read_order, b'{"method":"x","arguments":{"\xff":1}}'),
         (unpack, b"\x91" * DEEP),
         (unpack, b"\xa1\xff"),
     ],
@@ -302,4 +303,4 @@ def test_errors_nobody_expects(read: Callable[[bytes], object], data: bytes) -> 
 
 def test_a_deep_answer() -> None:
     """Whoever waits for an answer that is nested too deeply would wait for ever."""
-    assert reply.is_final(b'{"status":"SUCCESS","result":' + b"[" * DEEP)
+    assert result_message.is_final(b'{"status":"SUCCESS","result":' + b"[" * DEEP)

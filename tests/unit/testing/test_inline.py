@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hybridpool import current_task, errors, resource
-from hybridpool.pool import Pool
+from hybridpool._pool import Pool
 from hybridpool.testing import InlinePool
 
 pytestmark = pytest.mark.anyio
@@ -126,7 +126,7 @@ async def test_inside_of_a_call() -> None:
 
 async def test_an_initializer_that_fails_ends_the_pool() -> None:
     """A broken initializer would go unnoticed until there are children."""
-    with pytest.raises(errors.ChildBirthFailed, match="no database"):
+    with pytest.raises(errors.ChildStartFailed, match="no database"):
         async with InlinePool(initializer=broken):
             raise AssertionError("it was entered")
     assert resource() is None

@@ -13,19 +13,19 @@ from pathlib import Path
 import attrs
 import pytest
 
-from hybridpool.child import slate
-from hybridpool.child.frames import Said
-from hybridpool.lanes import warden
-from hybridpool.lanes.desk import Desk
-from hybridpool.lanes.job import Job
-from hybridpool.lanes.link import Link
-from hybridpool.lanes.mailbox import Mailbox
-from hybridpool.lanes.process import ProcessLane
-from hybridpool.policy import deadline, staff
-from hybridpool.supervisors import staff as keeper
+from hybridpool._ipc import shared_page
+from hybridpool._ipc.frames import LogLines
+from hybridpool._ipc.transport import SeqpacketTransport
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.prefork import reconciler as keeper
+from hybridpool._lanes.prefork import watchdog
+from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.prefork.dispatcher import Dispatcher
+from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._policy import deadline, reconcile
 from hybridpool.testing import PromiseBroken, simulate
-from hybridpool.testing.life import Life
-from hybridpool.testing.sweep import run_one
+from tests.simulation.life import Life
+from tests.simulation.sweep import run_one
 
 ROOT = Path(__file__).parents[3]
 #: enough for each of the faults that are put in here to show
@@ -48,7 +48,16 @@ def dice_untouched() -> Iterator[None]:
 def test_promises_are_kept() -> None:
     """A call would be lost, run twice, killed for another, or something left over, in some order of events."""
     report = simulate(seed=1, schedules=500)
-    for name in ("crashes", "recycles", "failed births", "zygotes lost", "Lost", "TimedOut", "Cancelled", "scalings"):
+    for name in (
+        "crashes",
+        "recycles",
+        "failed spawn_failures",
+        "zygotes lost",
+        "Lost",
+        "TimedOut",
+        "Cancelled",
+        "scalings",
+    ):
         assert report.counts[name] > 20, name
 
 
@@ -73,7 +82,7 @@ def test_a_seed_is_a_schedule() -> None:
 
 def test_a_seed_means_the_same_in_every_process() -> None:
     """A fault found on one machine could not be run again on another: addresses and hashes differ there."""
-    code = "import sys; from hybridpool.testing.sweep import run_one; print(*(run_one(n).trace() for n in range(30)))"
+    code = "import sys; from tests.simulation.sweep import run_one; print(*(run_one(n).trace() for n in range(30)))"
     told = set()
     for hashes in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hashes}
@@ -92,7 +101,7 @@ def test_a_seed_means_the_same_in_every_process() -> None:
 
 def test_the_command_prints_one_line() -> None:
     """Whoever runs the command would not see what it did."""
-    command = [sys.executable, "-m", "hybridpool.testing.simulation", "--seed", "7", "--schedules", "20"]
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "7", "--schedules", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220, check=True)
     assert re.fullmatch(r"seed 7: 20 schedules, \d+ calls, .* real seconds\n", done.stdout)
     assert not done.stderr
@@ -101,94 +110,94 @@ def test_the_command_prints_one_line() -> None:
 # ---- faults that are put in, and must be found ---------------------------------------------------------------
 
 
-def bury_one_too_many(patch: Patch) -> None:
+def count_one_too_many(patch: Patch) -> None:
     """The call that died with its child is taken for one that it had not begun."""
-    right = Link.bury
+    right = ChildHandle.close
 
-    def bury(link: Link) -> tuple[list[Job], list[Job]]:
-        back, lost = right(link)
+    def close(child: ChildHandle) -> tuple[list[Job], list[Job]]:
+        back, lost = right(child)
         return [*lost, *back], []
 
-    patch.setattr(Link, "bury", bury)
+    patch.setattr(ChildHandle, "close", close)
 
 
-def bury_one_too_few(patch: Patch) -> None:
+def count_one_too_few(patch: Patch) -> None:
     """A call that its child had not begun is taken for lost."""
-    right = Link.bury
+    right = ChildHandle.close
 
-    def bury(link: Link) -> tuple[list[Job], list[Job]]:
-        back, lost = right(link)
+    def close(child: ChildHandle) -> tuple[list[Job], list[Job]]:
+        back, lost = right(child)
         return back[1:], [*lost, *back[:1]]
 
-    patch.setattr(Link, "bury", bury)
+    patch.setattr(ChildHandle, "close", close)
 
 
 def put_back_without_counting(patch: Patch) -> None:
     """Calls that come back still count as running."""
-    right = Desk.put_back
+    right = Dispatcher.put_back
 
-    def put_back(desk: Desk, jobs: Sequence[Job]) -> None:
-        right(desk, jobs)
-        desk.running += len(jobs)
+    def put_back(dispatcher: Dispatcher, jobs: Sequence[Job]) -> None:
+        right(dispatcher, jobs)
+        dispatcher.running += len(jobs)
 
-    patch.setattr(Desk, "put_back", put_back)
+    patch.setattr(Dispatcher, "put_back", put_back)
 
 
 def put_back_nothing(patch: Patch) -> None:
     """Calls that come back are dropped."""
 
-    def put_back(desk: Desk, jobs: Sequence[Job]) -> None:
-        desk.running -= len(jobs)
+    def put_back(dispatcher: Dispatcher, jobs: Sequence[Job]) -> None:
+        dispatcher.running -= len(jobs)
 
-    patch.setattr(Desk, "put_back", put_back)
+    patch.setattr(Dispatcher, "put_back", put_back)
 
 
 def keep_the_dead_on_the_list(patch: Patch) -> None:
     """A child that is gone stays on the list of idle ones."""
-    patch.setattr(Desk, "forget", lambda desk, link: desk.busy.discard(link))
+    patch.setattr(Dispatcher, "forget", lambda dispatcher, child: dispatcher.busy.discard(child))
 
 
 def forget_the_slate(patch: Patch) -> None:
     """Outcomes that a dead child had noted and not sent are not read."""
-    patch.setattr(slate.Slate, "read", lambda page: (_started(page), []))
+    patch.setattr(shared_page.SharedPage, "read", lambda page: (_started(page), []))
 
 
-def _started(page: slate.Slate) -> int:
-    started: int = slate._WORD.unpack_from(page._page, 0)[0]
+def _started(page: shared_page.SharedPage) -> int:
+    started: int = shared_page._WORD.unpack_from(page._page, 0)[0]
     return started
 
 
 def kill_without_a_doom(patch: Patch) -> None:
     """A kill does not ask whether its call is still at work."""
-    patch.setattr(Link, "doom", lambda _: True)
+    patch.setattr(ChildHandle, "mark_for_kill", lambda _: True)
 
 
 def never_kill(patch: Patch) -> None:
     """Limits and graces are not kept."""
-    patch.setattr(warden, "due", lambda call: attrs.evolve(deadline.due(call), kill=False))
+    patch.setattr(watchdog, "due", lambda call: attrs.evolve(deadline.due(call), kill=False))
 
 
 def work_beyond_the_size(patch: Patch) -> None:
     """Spares are given calls."""
 
-    def dispatch(desk: Desk) -> None:
-        desk._due = False
-        while desk.waiting and desk.idle:
-            desk._give(desk.idle.popleft(), desk._nursery.clock())
-        desk._warden.look_in(desk.busy)
+    def dispatch(dispatcher: Dispatcher) -> None:
+        dispatcher._due = False
+        while dispatcher.waiting and dispatcher.idle:
+            dispatcher._give(dispatcher.idle.popleft(), dispatcher._registry.clock())
+        dispatcher._watchdog.arm(dispatcher.busy)
 
-    patch.setattr(Desk, "dispatch", dispatch)
+    patch.setattr(Dispatcher, "dispatch", dispatch)
 
 
 def forget_to_dispatch(patch: Patch) -> None:
     """A child that becomes free is not given what waits."""
     right = ProcessLane._hear
 
-    def hear(lane: ProcessLane, link: Link, said: Sequence[object]) -> None:
-        waiting, lane.desk.waiting = lane.desk.waiting, type(lane.desk.waiting)()
-        right(lane, link, said)  # type: ignore[arg-type]  # frames, unseen
-        waiting.extend(lane.desk.waiting)
-        lane.desk.waiting = waiting
+    def hear(lane: ProcessLane, child: ChildHandle, said: Sequence[object]) -> None:
+        waiting, lane.dispatcher.waiting = lane.dispatcher.waiting, type(lane.dispatcher.waiting)()
+        right(lane, child, said)  # type: ignore[arg-type]  # frames, unseen
+        waiting.extend(lane.dispatcher.waiting)
+        lane.dispatcher.waiting = waiting
 
     patch.setattr(ProcessLane, "_hear", hear)
 
@@ -196,93 +205,93 @@ def forget_to_dispatch(patch: Patch) -> None:
 def replace_nobody(patch: Patch) -> None:
     """A child that leaves is not replaced before it is gone."""
 
-    def plan(view: staff.StaffView) -> staff.StaffPlan:
-        decided = staff.plan(view)
-        return staff.StaffPlan(retire=decided.retire, look_again_in=1.0) if view.busy else decided
+    def plan(view: reconcile.LaneView) -> reconcile.ReconcilePlan:
+        decided = reconcile.plan(view)
+        return reconcile.ReconcilePlan(retire=decided.retire, look_again_in=1.0) if view.busy else decided
 
     patch.setattr(keeper, "plan", plan)
 
 
 def leave_the_channel_open(patch: Patch) -> None:
     """The channel of a child that is gone is not closed."""
-    patch.setattr(Mailbox, "close", lambda box: box._loop.remove_reader(box._sock.fileno()))
+    patch.setattr(SeqpacketTransport, "close", lambda box: box._loop.remove_reader(box._sock.fileno()))
 
 
 def tell_twice(patch: Patch) -> None:
     """A call's end is told twice."""
     right = ProcessLane._done
 
-    def done(lane: ProcessLane, link: Link, frame: object, now: float) -> None:
-        job = link.in_hand[0][1] if link.in_hand else None
-        right(lane, link, frame, now)  # type: ignore[arg-type]  # a Done, unseen
+    def done(lane: ProcessLane, child: ChildHandle, frame: object, now: float) -> None:
+        job = child.in_hand[0][1] if child.in_hand else None
+        right(lane, child, frame, now)  # type: ignore[arg-type]  # a Done, unseen
         if job is not None:
-            job.on_done(job, frame.outcome, link.name, 0.0)  # type: ignore[attr-defined]
+            job.on_done(job, frame.outcome, child.name, 0.0)  # type: ignore[attr-defined]
 
     patch.setattr(ProcessLane, "_done", done)
 
 
 def take_back_what_is_at_work(patch: Patch) -> None:
     """A recall takes the call at work too."""
-    right = Link.take_unread
+    right = ChildHandle.take_unread
 
-    def take_unread(link: Link, now: float) -> list[Job]:
-        right(link, now)
-        return link.remove({seq for seq, _ in link.in_hand}, now)
+    def take_unread(child: ChildHandle, now: float) -> list[Job]:
+        right(child, now)
+        return child.remove({seq for seq, _ in child.in_hand}, now)
 
-    patch.setattr(Link, "take_unread", take_unread)
+    patch.setattr(ChildHandle, "take_unread", take_unread)
 
 
 def never_scale(patch: Patch) -> None:
     """Whoever scales is not told of the load."""
 
-    def add(desk: Desk, job: Job) -> None:
-        desk.waiting.append(job)
-        desk.dispatch_soon()
+    def add(dispatcher: Dispatcher, job: Job) -> None:
+        dispatcher.waiting.append(job)
+        dispatcher.dispatch_soon()
 
-    patch.setattr(Desk, "add", add)
-    patch.setattr(Desk, "weigh", lambda desk: None if desk.load else desk.at_rest.ring())
+    patch.setattr(Dispatcher, "add", add)
+    patch.setattr(Dispatcher, "weigh", lambda dispatcher: None if dispatcher.load else dispatcher.at_rest.ring())
 
 
 def retire_nobody(patch: Patch) -> None:
     """Children that are too many, or too old, stay."""
-    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), retire=()))
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), retire=()))
 
 
 def retire_the_idle_with_the_old(patch: Patch) -> None:
     """With a child that is replaced go others, who are replaced only then."""
 
-    def plan(view: staff.StaffView) -> staff.StaffPlan:
-        decided = staff.plan(view)
+    def plan(view: reconcile.LaneView) -> reconcile.ReconcilePlan:
+        decided = reconcile.plan(view)
         if not decided.retire:
             return decided
         missing = view.target + view.spares - view.busy - len(view.starting)
-        return attrs.evolve(decided, retire=(*view.outworn, *view.idle), fork=max(0, missing))
+        return attrs.evolve(decided, retire=(*view.replaceable, *view.idle), fork=max(0, missing))
 
     patch.setattr(keeper, "plan", plan)
 
 
 def wait_for_the_unborn(patch: Patch) -> None:
     """A child that hangs in its birth is waited for."""
-    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), kill_unborn=()))
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), kill_unborn=()))
 
 
 def look_all_the_time(patch: Patch) -> None:
     """A supervisor looks again and again without a pause."""
-    patch.setattr(keeper, "plan", lambda view: attrs.evolve(staff.plan(view), look_again_in=0.0))
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), look_again_in=0.0))
 
 
 def leave_a_timer(patch: Patch) -> None:
     """A timer of a call is never taken back."""
 
-    def alert(keeper: warden.Warden, link: Link, seq: int) -> None:
-        asyncio.get_running_loop().call_later(1e6, keeper._alert_again, link, seq)
+    def alert(keeper: watchdog.Watchdog, child: ChildHandle, seq: int) -> None:
+        asyncio.get_running_loop().call_later(1e6, keeper._alert_again, child, seq)
 
-    patch.setattr(warden.Warden, "_alert", alert)
+    patch.setattr(watchdog.Watchdog, "_alert", alert)
 
 
 def stop_anything(patch: Patch) -> None:
     """A call is stopped that nobody gave up."""
-    patch.setattr(warden, "due", lambda call: attrs.evolve(deadline.due(call), stop=not call.stopped))
+    patch.setattr(watchdog, "due", lambda call: attrs.evolve(deadline.due(call), stop=not call.stopped))
 
 
 def threads_send_what_waits(patch: Patch) -> None:
@@ -290,20 +299,20 @@ def threads_send_what_waits(patch: Patch) -> None:
 
     def say(life: Life) -> Generator[float, None, None]:
         yield from life._flush()
-        life._send(Said(""))
+        life._send(LogLines(""))
 
     patch.setattr(Life, "_say_apart", say)
 
 
 def no_answer_apart(patch: Patch) -> None:
     """A thread that sends a call is not answered on its own socket."""
-    patch.setattr(Link, "_answer_apart", lambda *_: None)
+    patch.setattr(ChildHandle, "_answer_apart", lambda *_: None)
 
 
 FAULTS: list[tuple[Callable[[Patch], None], str]] = [
-    (bury_one_too_many, "is run twice"),
-    (bury_one_too_few, "had not begun it|had been noted"),
-    (put_back_without_counting, "the desk counts"),
+    (count_one_too_many, "is run twice"),
+    (count_one_too_few, "had not begun it|had been noted"),
+    (put_back_without_counting, "the dispatcher counts"),
     (put_back_nothing, "is in 0 places"),
     (keep_the_dead_on_the_list, "idle children are not all on the list"),
     (forget_the_slate, "is run twice|had been noted"),

@@ -1,0 +1,208 @@
+"""App: the tasks of a program, its settings, and the way to send calls to its workers.
+
+Importing this loads neither asyncio nor a broker's library; what sends is imported by the first call that does.
+"""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
+
+import attrs
+
+from hybridpool._client.app_manifest import AppManifest
+from hybridpool._client.function_identity import Origin, is_same, origin_of
+from hybridpool._client.publisher import CallPublisher, Road
+from hybridpool._client.task_arguments import TaskArguments, read_arguments
+from hybridpool._client.tasks import Task
+from hybridpool._config import Conf
+from hybridpool._task_context import Running
+from hybridpool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hybridpool._client.result_handle import Handle, SyncHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Hook = TypeVar("Hook", bound=Callable[[], object])
+
+
+class App:
+    """The tasks of a program and their settings.
+
+    :param name: shown in the banner, and the module name of tasks defined in a script.
+    :param broker: short for the setting broker_url.
+    :param settings: as `conf` takes them; see docs/reference/settings.md.
+    :raises ConfigError: if a setting is unknown or has a wrong value.
+    """
+
+    def __init__(self, name: str, *, broker: str | None = None, **settings: object) -> None:
+        self.name = name
+        self.conf = Conf(settings if broker is None else {"broker_url": broker, **settings})
+        #: tasks by name
+        self.tasks: dict[str, Task[..., Any]] = {}
+        #: where each of them was declared
+        self._origins: dict[str, Origin] = {}
+        self._hooks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
+        self._outbox = CallPublisher(name, self.conf, self.tasks)
+
+    # ---- declaring ---------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[True], **options: Unpack[TaskArguments]
+    ) -> Callable[[Callable[Concatenate[Running, P], R]], Task[P, R]]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[False] = False, **options: Unpack[TaskArguments]
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[TaskArguments]
+    ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
+        """Register a function as a task; it stays callable.
+
+        :param bind: give it the task at work (`current_task()`) as its first argument.
+        :param options: see `TaskArguments`.
+        A module that is reloaded and a cell that is run again declare the same tasks, which take the old ones' place.
+
+        :raises ConfigError: if it is a coroutine function, an option is wrong, or another function has the name.
+        """
+        declared, rules = read_arguments(options, bind=bind)
+
+        def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
+            if not callable(wrapped):
+                raise ConfigError(f"a task is made of a function, not of {wrapped!r}")
+            task_name = declared.name or _name_of(wrapped, self.name)
+            if _is_async(wrapped):
+                raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
+            if inspect.isgeneratorfunction(wrapped):
+                raise ConfigError(f"task {task_name}: a task returns its value; it cannot be a generator function")
+            origin = origin_of(_plain(wrapped), _caller())
+            known = self.tasks.get(task_name)
+            if known is not None and not is_same(_plain(known), self._origins[task_name], _plain(wrapped), origin):
+                raise ConfigError(_two_of_one_name(task_name, self._origins[task_name], origin, wrapped))
+            made = Task(self, wrapped, attrs.evolve(declared, name=task_name), rules)
+            self.tasks[task_name], self._origins[task_name] = made, origin
+            return made
+
+        return register if function is None else register(function)
+
+    def worker_init(self, hook: Hook) -> Hook:
+        """Call this once, in the process that imports the app, before any child is forked."""
+        self._hooks["worker_init"].append(hook)
+        return hook
+
+    def worker_process_init(self, hook: Hook) -> Hook:
+        """Call this in each child, before its first task."""
+        self._hooks["worker_process_init"].append(hook)
+        return hook
+
+    def worker_process_shutdown(self, hook: Hook) -> Hook:
+        """Call this in each child that leaves in order, after its last task."""
+        self._hooks["worker_process_shutdown"].append(hook)
+        return hook
+
+    # ---- sending -----------------------------------------------------------------------------------------
+
+    async def send(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "Handle[Any]":
+        """Send a call by name, and wait until the broker has confirmed it. The task need not be known here.
+
+        :param options: as `Task.options` takes them.
+        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
+        :raises CannotSend: if an argument has no JSON form or does not fit a task that is known here, or an option
+            is unknown or cannot be obeyed.
+        """
+        return await self._outbox.send(name, args, kwargs, options)
+
+    async def send_many(self, name: str, calls: Iterable[Sequence[object]], **options: Any) -> "list[Handle[Any]]":
+        """Send many calls by name, and wait until the broker has confirmed them all; see `Task.enqueue_many`."""
+        return await self._outbox.send_many(name, calls, options)
+
+    def send_task(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "SyncHandle[Any]":
+        """Send a call by name from sync code; as `send` in all else."""
+        return self._outbox.send_from_sync(name, args, kwargs, options)
+
+    def send_over(self, road: Road | None) -> Road | None:
+        """Send another way from now on, under the settings that hold there; None: as conf and environment say.
+
+        :returns: what held before.
+        """
+        before, self._outbox.road = self._outbox.road, road
+        return before
+
+    def sending_over(self, road: Road) -> AbstractContextManager[None]:
+        """Send another way while a block lasts, under the settings that hold there."""
+        return self._outbox.sending_over(road)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection that this event loop sends over; the next call opens another."""
+        await self._outbox.close_here()
+
+    def close(self) -> None:
+        """Close the background connection of the sync calls; the next one opens another."""
+        self._outbox.close_background()
+
+    def program(self) -> AppManifest:
+        """What the zygote and the children need of this app (child.load.Program)."""
+        return AppManifest(self.name, self.conf, self.tasks, self._hooks)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled: import it where it is needed")
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}>"
+
+
+def _name_of(function: Callable[..., object], script: str) -> str:
+    """Return a task's default name; what a script defines has the app's name for its module.
+
+    :raises ConfigError: if the callable has no name, as a partial has none.
+    """
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        raise ConfigError(f"{function!r} has no name of its own; give the task name=")
+    # In a process that was spawned by multiprocessing, the script has the second name.
+    return f"{script if module in ('__main__', '__mp_main__') else module}.{qualname}"
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # an object whose call is async def
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a task that is declared once more."""
+    while isinstance(function, Task):
+        function = function.function
+    return function
+
+
+def _caller() -> FrameType | None:
+    """Return the frame of the code that declares a task."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame
+
+
+def _two_of_one_name(name: str, first: Origin, second: Origin, function: Callable[..., Any]) -> str:
+    said = (
+        f"there are two tasks named {name!r}, declared at {first.place} and at {second.place}; give one of them name="
+    )
+    if "<locals>" in name and not hasattr(function, "__wrapped__"):
+        said += " (or, if a decorator returns this function, put functools.wraps into the decorator)"
+    return said

@@ -1,0 +1,145 @@
+"""From fork to READY, and from the last call to the exit."""
+
+import os
+import pickle
+import random
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from typing import NoReturn
+
+from hybridpool import _task_context
+from hybridpool._child import execute, process_isolation
+from hybridpool._child.log_forwarding import LogForwarder
+from hybridpool._child.loop import Child
+from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.program import Program
+from hybridpool._child.rendering import plain
+from hybridpool._ipc.frames import Fork, Ready, StartFailed
+from hybridpool._ipc.shared_page import SharedPage
+
+_START_FAILED = 1
+
+
+def prepare() -> None:
+    """Do once in the zygote, before the first fork, what every child would do again."""
+    try:
+        import setproctitle
+    except ImportError:
+        return
+    # The first call looks for the command line in memory.
+    setproctitle.getproctitle()
+
+
+def live(order: Fork, channel: socket.socket, shared_page: int, zygote: int, program: Program | None) -> NoReturn:
+    """Be a child, from just after the fork to the exit; never returns to the zygote's code.
+
+    :param shared_page: descriptor of the page shared with the parent.
+    :param zygote: pid of the zygote, which this child must not outlive.
+    """
+    status = _START_FAILED
+    try:
+        _leave_home(zygote)
+        child = Child(order.name, channel, SharedPage(shared_page))
+        os.close(shared_page)
+        status = _work(child, order, program, zygote)
+    except BaseException:
+        # The interpreter would run the zygote's exit handlers here; a traceback is all that is wanted.
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _leave_home(zygote: int) -> None:
+    """Cut what is shared with the zygote and the siblings."""
+    os.setsid()
+    process_isolation.die_with_parent(zygote)
+    process_isolation.tag_descendants()
+    process_isolation.reset_signals()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4)))
+
+
+def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> int:
+    _take_name(order.name)
+    forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
+    after_each = forwarder.finish if forwarder else _nothing
+    gauge = MemoryGauge(order.orders.memory_watch)
+    try:
+        for hook in program.child_hooks("worker_process_init") if program else ():
+            hook()
+        if program:
+            child.rules = program.child_rules()
+        run = execute.runner(program.child_tasks() if program else {}, child.rules)
+        finish = _initialize(order.orders.initializer)
+    except (Exception, SystemExit) as error:
+        own = error.__traceback__
+        text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
+        child.send(StartFailed(plain(f"its initializer failed:\n{text}")))
+        return _START_FAILED
+    if forwarder:
+        forwarder.keep()
+    # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
+    process_isolation.die_with_parent(zygote)
+    child.send(Ready(os.getpid()))
+    if program:
+        _task_context.set_stand_in(_task_context.Running("", "", 0, None, order.name, child.enqueue))
+    try:
+        child.work(run, gauge, after_each)
+    finally:
+        _task_context.set_stand_in(None)
+        finish()
+        for hook in program.child_hooks("worker_process_shutdown") if program else ():
+            hook()
+        after_each()
+    return 0
+
+
+def _initialize(pickled: bytes) -> Callable[[], None]:
+    """Make this child's resource; returns what gives it back at retirement."""
+    if not pickled:
+        return _nothing
+    made = pickle.loads(pickled)()
+    if not isinstance(made, Generator):
+        _task_context.set_resource(made)
+        return _nothing
+    _task_context.set_resource(next(made, None))
+    return lambda: _tear_down(made)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
+
+
+def _tear_down(made: Generator[object]) -> None:
+    for _ in made:
+        raise RuntimeError("the initializer yielded twice; it should yield once, and then give back")
+
+
+def _take_name(name: str) -> None:
+    """Be known by the child's name: to multiprocessing's users and, if setproctitle is there, to `ps`."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        multiprocessing.current_process().name = name
+    titles = sys.modules.get("setproctitle")
+    if titles is not None:
+        titles.setproctitle(f"[hybridpool: {name}]")
+
+
+def _flush() -> None:
+    # A second signal while the last words are written must not replace the exit status.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            continue

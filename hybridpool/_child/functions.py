@@ -1,0 +1,284 @@
+"""Calls of plain functions, for a pool without a broker: pickled arguments in, pickled results out.
+
+A function travels as ``module:qualname`` and is looked up here, once. What has no such name (a lambda, a local
+function) travels whole, by cloudpickle, if that is installed.
+"""
+
+import functools
+import importlib
+import os
+import pickle
+import runpy
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from hybridpool._child.rendering import described, raised
+from hybridpool._ipc import large_objects
+from hybridpool._ipc.frames import ChildOutcome, Raised, Returned, RunCall
+from hybridpool._ipc.large_objects import LargeObject
+from hybridpool._ipc.shared_folders import SharedFolders
+from hybridpool.errors import CannotSend, TaskSignal, TaskVerdict
+
+#: with which the content type of each call of a plain function begins; behind it may stand a mark of the function
+PREFIX: Final = "application/x-hybridpool-"
+#: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
+BY_NAME: Final = PREFIX + "call"
+#: the body is ``cloudpickle.dumps((function, args, kwargs))``
+WHOLE: Final = PREFIX + "function"
+
+#: types of values that are never large
+_SMALL: Final = frozenset({type(None), bool, int, float, complex})
+#: functions by their marked content type, or by their name if they have no mark
+_known: dict[str, Callable[..., Any]] = {}
+
+
+def run(call: RunCall, file: int | None) -> ChildOutcome | LargeObject:
+    """Run the call; whatever it raises becomes an outcome, `SystemExit` and `KeyboardInterrupt` as well.
+
+    :param file: what its body came along in, if it did.
+    :returns: `LargeObject` is a large value, to be sent along in a file.
+    """
+    try:
+        body = call.body if file is None else functools.partial(large_objects.load, file, call.parts)
+        if call.content_type.startswith(BY_NAME):
+            function = _known.get(call.content_type) or _known.get(call.task) or find(call.task, call.content_type)
+            args, kwargs = loads(body)
+        else:
+            function, args, kwargs = loads(body)
+            _check(call.task, function, call.content_type.removeprefix(WHOLE))
+        del body
+        value = function(*args, **kwargs)
+        del args, kwargs
+    except BaseException as error:
+        if issubclass(type(error), TaskVerdict):
+            said = type(error).__name__
+            why = f"{call.task} raised {said}, which is for tasks of an app: there is no broker here"
+            return _raised(CannotSend(why))
+        return _raised(error)
+    try:
+        dumped = _dump(value)
+        return dumped if isinstance(dumped, LargeObject) else Returned(dumped, "")
+    except TaskSignal:
+        raise
+    except BaseException as error:
+        return _unsendable(call.task, value, error)
+
+
+def dumps(value: object) -> bytes:
+    """Pickle, by cloudpickle if it takes that and it is installed."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        try:
+            import cloudpickle
+        except ImportError:
+            pass
+        else:
+            return cloudpickle.dumps(value)  # type: ignore[no-any-return]  # untyped
+        raise
+
+
+def _dump(value: object) -> bytes | LargeObject:
+    """Pickle a result, which may be large."""
+    if type(value) in _SMALL:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    try:
+        return large_objects.dump(value)
+    except Exception:
+        return dumps(value)
+
+
+def loads(data: bytes | Callable[[], Any]) -> Any:
+    """Unpickle what the parent sent; classes and functions of its ``__main__`` are found in its script.
+
+    :param data: a pickle, or what reads a large one.
+    """
+    load = data if callable(data) else functools.partial(pickle.loads, data)
+    try:
+        return _with_new_folders(load)
+    except (AttributeError, ModuleNotFoundError) as error:
+        # ``__main__``, or ``__mp_main__`` where the parent itself was started by multiprocessing
+        if "_main__" not in str(error) or main_path() is None or _known_main() is not None:
+            raise
+    _main()
+    return load()
+
+
+def call_pickled(function: bytes) -> object:
+    """Unpickle a function and call it."""
+    return loads(function)()
+
+
+def innermost(function: Any) -> Any:
+    """Return the function in partials and bound methods."""
+    while True:
+        match function:
+            case functools.partial():
+                function = function.func
+            case types.MethodType():
+                function = function.__func__
+            case _:
+                return function
+
+
+def mark(name: str, function: Any) -> str:
+    """Return a mark that two different functions of one name do not share; empty if it has no Python code to go by.
+
+    A module may give a name to another function when it is imported here than where it was imported before: under a
+    condition, by a decorator or a patch. File, name and, in a script, line of the code tell them apart. In modules the
+    line does not count, since a file may be edited beneath a running program.
+    """
+    function = innermost(function)
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return ""
+    line = code.co_firstlineno if getattr(function, "__module__", None) in ("__main__", "__mp_main__") else 0
+    place = f"{os.path.basename(code.co_filename)}:{code.co_qualname}:{line}"
+    return f"+{zlib.crc32(name.encode(errors='replace')):08x}{zlib.crc32(place.encode(errors='replace')):08x}"
+
+
+def _check(name: str, function: Any, expected: str) -> None:
+    """:raises CannotSend: if it is not the function that the caller has."""
+    if expected and mark(name, function) != expected:
+        raise CannotSend(
+            f"{name} is another function in the child than in the program: the name was given to another one, by a "
+            f"condition, a decorator or a patch, that only one of the two runs"
+        )
+
+
+def find(name: str, content_type: str = BY_NAME) -> Callable[..., Any]:
+    """Look a function up by ``module:qualname`` and remember it.
+
+    :param content_type: with the mark of the function that the caller has, if it has one.
+    :raises CannotSend: if it is not there, or another one is.
+    """
+    module_name, _, qualname = name.partition(":")
+    if module_name in ("__main__", "__mp_main__"):
+        found: Any = _main()
+    else:
+        found = _with_new_folders(functools.partial(importlib.import_module, module_name))
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise CannotSend(f"there is no function {qualname!r} in module {module_name!r} of the child")
+    expected = content_type.removeprefix(BY_NAME)
+    _check(name, found, expected)
+    _known[content_type if expected else name] = found
+    return found  # type: ignore[no-any-return]  # callable, as just asked
+
+
+def _with_new_folders(load: Callable[[], Any]) -> Any:
+    """Import or unpickle; if a module is not there, once more with the folders that the parent has by now."""
+    try:
+        return load()
+    except ModuleNotFoundError:
+        for shared in _shared_folders:
+            folders = shared.read()
+            if folders is not None:
+                sys.path[:] = [*folders, *(entry for entry in sys.path if entry not in folders)]
+        # A file that is new in a folder which was looked through lately is not seen either.
+        importlib.invalidate_caches()
+    return load()
+
+
+def follow_folders(shared: SharedFolders) -> None:
+    """Look there for the parent's folders of modules when a module is not found."""
+    _shared_folders[:] = [shared]
+
+
+def _main() -> Any:
+    """Run the parent's script once, under another name, so that its ``if __name__ == "__main__"`` does not start it."""
+    known = _known_main()
+    if known is not None:
+        return known
+    path = main_path()
+    if path is None:
+        raise CannotSend("a function of __main__ was called, and the parent's script is not a file")
+    _running_main.append(path)
+    try:
+        module = types.ModuleType("__mp_main__")
+        if path.startswith("-m "):
+            defined = runpy.run_module(path.removeprefix("-m "), run_name="__mp_main__", alter_sys=True)
+        else:
+            defined = runpy.run_path(path, run_name="__mp_main__")
+        module.__dict__.update(defined)
+    finally:
+        _running_main.clear()
+    # What the script defines is pickled as __main__'s on the way back.
+    sys.modules["__mp_main__"] = sys.modules["__main__"] = module
+    return module
+
+
+def _known_main() -> types.ModuleType | None:
+    """Return the parent's script if it has been run here.
+
+    When multiprocessing is imported, it puts whatever is ``__main__`` there: the empty module of `hide_own_main`.
+    """
+    known = sys.modules.get("__mp_main__")
+    return None if known in _empty_main else known
+
+
+_shared_folders: list[SharedFolders] = []
+_main_path: list[str] = []
+_running_main: list[str] = []
+#: kept, because its code is still at work
+_own_main: list[types.ModuleType] = []
+_empty_main: list[types.ModuleType] = []
+
+
+def is_running_main() -> bool:
+    """Tell whether the parent's script is being run here, to find a function in it."""
+    return bool(_running_main)
+
+
+def main_path() -> str | None:
+    """Return where the parent's script is: a path, or ``-m module``."""
+    return _main_path[0] if _main_path else None
+
+
+def set_main_path(path: str | None) -> None:
+    """Say where the parent's script is."""
+    _main_path[:] = [path] if path else []
+
+
+def hide_own_main() -> None:
+    """Put an empty module in place of the zygote's main script.
+
+    A class of the parent's script that is called like something in the zygote's would be taken for it.
+    """
+    _own_main.append(sys.modules["__main__"])
+    _empty_main[:] = [types.ModuleType("__main__")]
+    sys.modules["__main__"] = _empty_main[0]
+
+
+def _raised(error: BaseException) -> Raised:
+    said = raised(error)
+    if _steers_its_caller(type(error)):
+        # Its type, arguments and traceback still travel as text.
+        return said
+    try:
+        said.pickled = dumps(error)
+    except BaseException:
+        # As above.
+        said.pickled = b""
+    return said
+
+
+def _steers_its_caller(kind: type[BaseException]) -> bool:
+    """Tell whether such an exception, raised again where the call was made, would end or misguide the program there.
+
+    It says something to the process, the coroutine or the loop in which it is raised; here that is the child's.
+    """
+    cancelled = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
+    steering = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
+    if issubclass(kind, TaskSignal):
+        return False
+    return issubclass(kind, steering) or (cancelled is not None and issubclass(kind, cancelled))
+
+
+def _unsendable(name: str, value: object, error: BaseException) -> ChildOutcome:
+    kind = type(value).__qualname__
+    return _raised(CannotSend(f"{name} returned a {kind} that cannot be sent back: {described(error)}"))

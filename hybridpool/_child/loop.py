@@ -1,0 +1,614 @@
+"""The life of a child: take a call, run it, answer; until the channel ends.
+
+The parent ends the channel to retire a child; a channel that breaks means that the parent is gone. Both end the loop.
+
+The parent may put several calls into the channel. Outcomes of short ones wait some milliseconds and leave together;
+until then they stand on the shared page, where they survive the child.
+When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
+of the task, sends what waits, and gives back the calls behind it. `Interrupt` comes by the same way and raises in the
+task, only if it is the very call that was meant.
+
+Who may touch what
+------------------
+The page of outcomes, the inbox, and reading from the channel belong to the main thread, and there to one piece of code
+at a time. Python code of others can run at nearly every point of the main thread's: handlers of signals, `__del__`
+methods, callbacks of the collector; and while it sends or receives, other threads run. All of these log and print, and
+a log line is a message. If such a one sent the waiting outcomes along, as the loop does, this could happen:
+
+    main thread, in `_flush`            another thread, in `say`
+    takes outcomes 1 and 2 for sending
+                                        takes outcomes 1 and 2, and sends them
+    sends them, clears the page
+    runs call 3, notes its outcome
+                                        clears the page: outcome 3 is gone
+
+The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks
+(`_at_work` is 0, and then `say` leaves them alone), or by the main thread in the middle of a task while `_occupied` is
+set, which keeps everybody else out. Whoever is kept out writes its own message and nothing else: the kernel takes each
+message whole, and no such message has a place in an order with outcomes.
+
+An answer to `enqueue` comes through the channel only for the main thread, which reads it. Any other thread, a handler
+that comes while the main thread waits for an answer, and a process that the task has forked, send along a socket of
+their own, on which the parent answers.
+
+A process that a task forks and that comes back from the task ends there, without a word (`_end_copy`).
+"""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+# Here and now: an app may replace it.
+from select import POLLIN, poll
+from threading import get_ident
+from typing import Any, Final, NoReturn
+
+from hybridpool import _task_context
+from hybridpool._child.channel import PARENT_GONE, Channel, ChannelClosed, ForkMark
+from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.process_state import ProcessState, get_handler, set_handler
+from hybridpool._child.rendering import raised
+from hybridpool._ipc import frames
+from hybridpool._ipc.frames import CallsGivenBack, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, RunCall
+from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.large_objects import Files, LargeObject
+from hybridpool._ipc.shared_page import SharedPage
+from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+
+#: "look at your channel, even in the middle of a task"
+ATTENTION: Final = signal.SIGUSR1
+#: how long an outcome may wait for company, in seconds, and how many may wait
+_WAIT, _CROWD = 0.004, 64
+#: seconds after which the process is put in order: between two calls, or when no other has come
+_RESTORE_EVERY_S: Final = 0.01
+#: exceptions between two tasks, raised by what a task has left, after which the child gives up
+_MOST_INTERRUPTIONS: Final = 100
+#: characters of a piece of text that certainly fits into a message without a file
+_PIECE_CHARACTERS: Final = INLINE // 4 - 64
+#: the call, and the file in which its body came along, if it did
+Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
+
+
+class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
+    """The soft limit, for a task that runs an event loop.
+
+    asyncio and uvloop take any other exception for a callback's or a background task's own affair and go on; this
+    one goes through them, as Ctrl-C does, to whoever runs the loop. `except SoftTimeLimitExceeded` catches it.
+    """
+
+    __module__, __qualname__ = SoftTimeLimitExceeded.__module__, SoftTimeLimitExceeded.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SoftTimeLimitExceeded, self.args
+
+
+class _TaskCancelledInLoop(TaskCancelled, KeyboardInterrupt):
+    """The same for a task that is given up."""
+
+    __module__, __qualname__ = TaskCancelled.__module__, TaskCancelled.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskCancelled, self.args
+
+
+class Child:
+    """One child's end of its channel."""
+
+    def __init__(self, name: str, channel: socket.socket, shared_page: SharedPage) -> None:
+        self.name = name
+        #: of the tasks whose failures are not dealt with in the default way
+        self.rules: Mapping[str, Rules] = {}
+        self._channel = Channel(channel)
+        self._shared_page = shared_page
+        self._inbox: deque[frames.ToChild] = deque()
+        self._files = Files()
+        #: since when the first of the outcomes on the shared page waits
+        self._waiting_since = 0.0
+        self._tickets = 0
+        #: number of the call at work; 0: the loop's own code runs
+        self._at_work = 0
+        #: the number of the last call that was stopped, and of the last that was cancelled
+        self._stopped = self._cancelled = 0
+        #: the stop that was raised last
+        self._last_stop: Interrupt | None = None
+        #: the main thread is at the channel in the middle of a task; handlers must leave channel and shared page to it
+        self._occupied = False
+        #: ATTENTION came when its handler could not act
+        self._missed = False
+        #: a message was lost for want of a descriptor: no more are read
+        self._is_deaf = False
+        self._main_thread = get_ident()
+        mark = ForkMark()
+        #: index 0 is 1 here, and 0 in every process that a task forks
+        self._own = mark.page
+        self._mark = mark
+        # One object, to be compared by identity.
+        self._handler = self._attend
+        signal.signal(ATTENTION, self._handler)
+        #: as the guard has set them
+        mark.handlers.update({number: get_handler(number) for number in (signal.SIGTERM, signal.SIGINT)})
+        mark.handlers[ATTENTION] = self._handler
+        # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
+        self._clock = time.perf_counter
+        waiting = poll()
+        waiting.register(channel, POLLIN)
+        self._wait_for_more = partial(waiting.poll, 1000 * _RESTORE_EVERY_S)
+        #: a call has run since the process was put in order; and when that is due between two calls
+        self._is_used = True
+        self._restore_at = 0.0
+        #: tasks after whose first run the process was as before
+        self._tidy: set[str] = set()
+
+    def close(self) -> None:
+        """Let go of what it has beside the channel, where the process goes on without it."""
+        self._channel.close()
+
+    # ---- writing -----------------------------------------------------------------------------------------
+
+    def send(self, *said: frames.FromChild) -> None:
+        """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
+
+        A parent that is gone ends the process, and so does this in a process that was forked.
+        """
+        if not self._own[0]:
+            os._exit(0)
+        self._flush()
+        self._channel.write(frames.pack(said))
+
+    def say(self, text: str) -> None:
+        """Pass whole lines to the parent's log; from any thread, handler, or process that a task has forked."""
+        try:
+            self._write_apart(LogLines(text))
+        except ChannelClosed:
+            _write_to_stderr(text)
+        except OSError as error:
+            if error.errno is None or len(text) <= _PIECE_CHARACTERS:
+                raise
+            # It is large, and there can be no file.
+            for start in range(0, len(text), _PIECE_CHARACTERS):
+                self.say(text[start : start + _PIECE_CHARACTERS])
+
+    def enqueue(self, message: bytes) -> None:
+        """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
+
+        :raises HybridpoolError: if the parent could not publish it: what a client's call would raise.
+        """
+        try:
+            if self._may_use_channel():
+                answer = self._ask(message)
+            else:
+                answer = self._ask_apart(message)
+        except (ChannelClosed, OSError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
+        if answer.error is not None:
+            raise _task_context.not_published(answer.kind, answer.error)
+
+    def _may_use_channel(self) -> bool:
+        """Tell whether this is the main thread in the middle of a task, and nobody is at channel and shared page."""
+        return bool(self._at_work and not self._occupied and get_ident() == self._main_thread and self._own[0])
+
+    def _flush(self) -> None:
+        """Send the outcomes that wait. For the loop between two tasks, or while `_occupied` is set."""
+        if self._shared_page.count:
+            self._channel.write(self._shared_page.message())
+            self._shared_page.clear()
+
+    def _write_apart(self, frame: LogLines | Enqueue, fds: Sequence[int] = ()) -> None:
+        """Write a message of its own, after the outcomes that wait if they may be sent here."""
+        if self._shared_page.count and self._may_use_channel():
+            self._occupied = True
+            try:
+                self._flush()
+            finally:
+                self._occupied = False
+            self._make_good()
+        self._channel.write(frames.pack((frame,)), fds)
+
+    def _ask(self, message: bytes) -> EnqueueAnswer:
+        self._tickets += 1
+        ticket = self._tickets
+        self._occupied = True
+        try:
+            self._flush()
+            self._channel.write(frames.pack((Enqueue(ticket, message),)))
+            return self._answer_to(ticket)
+        finally:
+            self._occupied = False
+            self._make_good()
+
+    def _ask_apart(self, message: bytes) -> EnqueueAnswer:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with near:
+            # A task may have set a default timeout for sockets.
+            near.settimeout(None)
+            with far:
+                self._channel.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
+            answer = near.recv(INLINE)
+        if not answer:
+            return EnqueueAnswer(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")
+        [sent] = frames.read_to_child(answer)
+        assert isinstance(sent, EnqueueAnswer)
+        return sent
+
+    # ---- the loop ----------------------------------------------------------------------------------------
+
+    def work(self, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None]) -> None:
+        """Serve calls until the channel ends.
+
+        :param run: turns a call into its outcome.
+        :param after_each: called after each task, before its outcome is sent.
+        """
+        state = ProcessState(ATTENTION, self._mark.handlers)
+        hook_before = sys.unraisablehook
+        sys.unraisablehook = lambda what: self._unraisable(what) or hook_before(what)
+        try:
+            self._serve_all(run, gauge, after_each, state)
+        except ChannelClosed as closed:
+            # What has ended stands on the shared page, where the parent finds it; the rest was not begun.
+            _write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
+        finally:
+            sys.unraisablehook = hook_before
+
+    def _serve_all(self, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState) -> None:
+        while True:
+            if not self._inbox:
+                self._flush()
+                if self._is_deaf or not self._next_message(state):
+                    return
+                continue
+            match self._inbox.popleft():
+                case RunCall() as call:
+                    self._serve(call, run, gauge, after_each, state)
+                case Recall():
+                    self._give_back()
+                case _:
+                    # The answer to an enqueue that was broken off, or a stop for a call that is done.
+                    continue
+
+    def _next_message(self, state: ProcessState) -> bool:
+        """Wait for a message, and put the process in order when none comes at once; False at the end.
+
+        Under load that is left to `_serve`: waits of a millisecond are as many as calls, and each would cost more than
+        a short call does.
+        """
+        if self._is_used and not self._wait_for_more():
+            self._restore_all(state)
+            self._is_used = False
+        return self._read()
+
+    def _restore_all(self, state: ProcessState) -> bool:
+        changed = state.restore_all()
+        self._restore_at = self._clock() + _RESTORE_EVERY_S
+        return changed
+
+    def _serve(
+        self, call: RunCall, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState
+    ) -> None:
+        most = self.rules.get(call.task, DEFAULT).max_retries
+        running = _task_context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most)
+        if get_handler(ATTENTION) is not self._handler:
+            # Taken by the call just before: else a signal that is meant for this one would kill it.
+            set_handler(ATTENTION, self._handler)
+        _task_context.set_current_task(running)
+        self._shared_page.start(call.seq)
+        started = self._clock()
+        self._is_used, self._occupied = True, False
+        self._at_work = call.seq
+        try:
+            if self._missed:
+                self._make_good()
+            outcome = run(call, self._files.of(call.seq) if call.parts else None)
+            self._at_work = 0
+        except BaseException as late:
+            # A stop, or the exception of a handler that the task has left, came outside of the function.
+            self._at_work = 0
+            outcome = raised(late)
+            if isinstance(late, TaskSignal):
+                outcome.pickled = pickle.dumps(late)
+        if not self._own[0]:
+            _end_copy(outcome)
+        ended = self._clock()
+        runtime = ended - started
+        try:
+            # Once in the open, as this is run for each call; `_conclude` is the same again, with every care.
+            _task_context.set_current_task(None)
+            after_each()
+            if call.parts:
+                self._files.drop(call.seq)
+            if isinstance(outcome, LargeObject):
+                self._answer_in_file(call, outcome, runtime, gauge)
+            else:
+                self._answer(call, Done(call.seq, outcome, runtime, gauge.owned()), ended)
+        except ChannelClosed:
+            raise
+        except BaseException:
+            self._note_interruption(state)
+            self._conclude(call, outcome, runtime, ended, gauge, after_each, state)
+        if call.task not in self._tidy:
+            # Its first run here, or it has left something before: then no other runs before all is put back.
+            if not self._restore_all(state):
+                self._tidy.add(call.task)
+        elif ended > self._restore_at:
+            self._restore_all(state)
+
+    def _conclude(
+        self,
+        call: RunCall,
+        outcome: frames.ChildOutcome | LargeObject,
+        runtime: float,
+        ended: float,
+        gauge: MemoryGauge,
+        after_each: Callable[[], None],
+        state: ProcessState,
+    ) -> None:
+        """Answer, once more: an exception that is no business of this call has broken it off. See `shared_page`."""
+        for _ in range(_MOST_INTERRUPTIONS):
+            try:
+                _task_context.set_current_task(None)
+                _finish_output(after_each)
+                self._files.drop(call.seq)
+                if isinstance(outcome, LargeObject):
+                    self._answer_in_file(call, outcome, runtime, gauge)
+                else:
+                    self._answer(call, Done(call.seq, outcome, runtime, gauge.owned()), ended)
+                return
+            except ChannelClosed:
+                raise
+            except BaseException:
+                self._note_interruption(state)
+        raise RuntimeError(f"{call.task} has left something that interrupts its child again and again")
+
+    def _note_interruption(self, state: ProcessState) -> None:
+        """An exception came between two tasks, raised by a handler that a task has left, say of a timer."""
+        _write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
+        state.restore_all()
+
+    def _answer_in_file(self, call: RunCall, value: LargeObject, runtime: float, gauge: MemoryGauge) -> None:
+        done = Done(call.seq, frames.Returned(b"", "", value.sizes), runtime, gauge.owned())
+        try:
+            file = self._channel.with_reserve(value.write)
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            self._note_instead(call, done, value.total, error)
+            self._flush()
+            return
+        try:
+            self._flush()
+            self._channel.write(frames.pack((done,)), (file,))
+        except ChannelClosed as closed:
+            self._note_instead(call, done, value.total, closed)
+            raise
+        finally:
+            os.close(file)
+            self._channel.keep_reserve()
+
+    def _answer(self, call: RunCall, done: Done, now: float) -> None:
+        """Note the outcome, and send what is noted unless company may come soon."""
+        shared_page = self._shared_page
+        if not shared_page.count:
+            self._waiting_since = now
+        if not shared_page.add(frames.pack(done)):
+            self._answer_alone(call, done)
+        elif is_time_to_send(shared_page.count, len(self._inbox), now - self._waiting_since):
+            self._flush()
+
+    def _answer_alone(self, call: RunCall, done: Done) -> None:
+        """Send an outcome for which there is no room on the shared page."""
+        packed = frames.pack((done,))
+        try:
+            self._flush()
+            self._channel.write(packed)
+        except ChannelClosed as closed:
+            self._note_instead(call, done, len(packed), closed)
+            raise
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            self._note_instead(call, done, len(packed), error)
+            self._flush()
+
+    def _note_instead(self, call: RunCall, done: Done, size: int, why: Exception) -> None:
+        """Note a failure in place of an outcome that cannot be sent, so that whoever waits is told the cause."""
+        text = f"{call.task} ended with {size} bytes of outcome, for which there is no room: {why}"
+        self._shared_page.add(frames.pack(Done(done.seq, raised(CannotSend(text)), done.runtime, done.owned)))
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def _read(self, flags: int = 0) -> bool:
+        """Put one message's frames into the inbox; False at the channel's end.
+
+        :raises BlockingIOError: if none is there, and `flags` say not to wait.
+        """
+        try:
+            message, fds = self._channel.read(flags)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            # Calls came in a file for which no descriptor is left. The parent knows that they have not begun.
+            self._is_deaf = True
+            return True
+        if not len(message):
+            return False
+        said: Sequence[frames.ToChild] = frames.read_to_child(message)
+        first = said[0]
+        if isinstance(first, RunCall) and first.parts:
+            # Such a call is alone in its message. The kernel drops a file for which there is no descriptor.
+            if not fds:
+                self._is_deaf = True
+                return True
+            self._files.keep(first.seq, *fds)
+        if self._is_deaf:
+            # It ends before it would come to any call behind the one that was lost.
+            said = [frame for frame in said if not isinstance(frame, RunCall)]
+        self._inbox.extend(said)
+        return True
+
+    def _answer_to(self, ticket: int) -> EnqueueAnswer:
+        while True:
+            for frame in list(self._inbox):
+                if isinstance(frame, EnqueueAnswer):
+                    self._inbox.remove(frame)
+                    if frame.ticket == ticket:
+                        return frame
+            self._obey()
+            if not self._read():
+                os._exit(PARENT_GONE)
+
+    def _attend(self, *_: object) -> None:
+        """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
+        if not self._at_work or self._occupied or not self._own[0]:
+            # It is made good when a call is at work, and nobody else is at the channel.
+            self._missed = True
+            return
+        # One handler at a time: two that read in turns would mix up the order of calls.
+        self._occupied = True
+        try:
+            self._look()
+        except ChannelClosed:
+            # What the parent wants cannot be learnt any more. It kills this child in the end, if it must.
+            pass
+        finally:
+            self._occupied = False
+        self._make_good()
+
+    def _look(self) -> None:
+        """Read what is there now, and do what the parent wants.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        try:
+            while self._read(socket.MSG_DONTWAIT):
+                continue
+        except BlockingIOError:
+            pass
+        self._obey()
+
+    def _make_good(self) -> None:
+        """Look at the channel if ATTENTION was missed: what it announced may be about this very call."""
+        if self._missed:
+            self._missed = False
+            self._attend()
+
+    def _obey(self) -> None:
+        """Do what the parent wants in the middle of a task.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        for frame in list(self._inbox):
+            if isinstance(frame, Recall):
+                self._inbox.remove(frame)
+                self._give_back()
+        for frame in list(self._inbox):
+            if isinstance(frame, Interrupt):
+                self._inbox.remove(frame)
+                # One that goes on after its soft limit can still be cancelled; what cleans up is left alone.
+                done = self._stopped if frame.limit else self._cancelled
+                if frame.seq == self._at_work and frame.seq != done:
+                    self._stopped = frame.seq
+                    if not frame.limit:
+                        self._cancelled = frame.seq
+                    self._last_stop = frame
+                    raise _signal_of(frame)
+
+    def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
+        """Hear of an exception that Python has thrown away; True if it was a stop, which is to be raised again.
+
+        In a `__del__` method or a callback of the collector nobody can catch it. It is raised again with the
+        parent's next alert, which comes until the call has ended.
+        """
+        stop = self._last_stop
+        if not isinstance(what.exc_value, TaskSignal) or stop is None or stop.seq != self._at_work:
+            return False
+        self._stopped = 0
+        if not stop.limit:
+            self._cancelled = 0
+        self._inbox.append(stop)
+        return True
+
+    def _give_back(self) -> None:
+        calls = [frame for frame in self._inbox if isinstance(frame, RunCall)]
+        for call in calls:
+            self._inbox.remove(call)
+            self._files.drop(call.seq)
+        self._flush()
+        self._channel.write(frames.pack((CallsGivenBack([call.seq for call in calls]),)))
+
+
+def _signal_of(stop: Interrupt) -> TaskSignal:
+    """Return what to raise in the task.
+
+    A loop that runs in this thread is asked for by name, since the child does not import asyncio.
+    """
+    events = sys.modules.get("asyncio.events")
+    if events is not None and events._get_running_loop() is not None:
+        return _SoftTimeLimitInLoop(stop.limit) if stop.limit else _TaskCancelledInLoop(stop.why)
+    return SoftTimeLimitExceeded(stop.limit) if stop.limit else TaskCancelled(stop.why)
+
+
+def _finish_output(after_each: Callable[[], None]) -> None:
+    try:
+        after_each()
+    except Exception:
+        # What a task has made of its streams is no business of its outcome.
+        _write_to_stderr(traceback.format_exc())
+
+
+def _end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
+    """End a process that the task has forked and that has come back from it, as Python ends a program.
+
+    Its parent's outcome is not its to send. What it raised is shown where a program shows it.
+    """
+    status = 0
+    if isinstance(outcome, frames.Raised):
+        status, text = 1, f"{outcome.traceback}\n"
+        if (outcome.module, outcome.kind) == ("builtins", "SystemExit"):
+            status, text = _exit_status(json.loads(outcome.arguments))
+        _write_to_stderr(text)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+def _exit_status(arguments: Sequence[object]) -> tuple[int, str]:
+    """Return status and text of `sys.exit`, as Python has them."""
+    match arguments:
+        case [] | [None]:
+            return 0, ""
+        case [int() as status]:
+            return status & 0xFF, ""
+        case [other]:
+            return 1, f"{other}\n"
+        case _:
+            return 1, f"{arguments}\n"
+
+
+def _write_to_stderr(text: str) -> None:
+    """Write to the real standard error, if there is one."""
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))
+
+
+def is_time_to_send(waiting: int, ahead: int, waited: float) -> bool:
+    """Tell whether outcomes that wait for company should go now.
+
+    :param waiting: how many outcomes there are.
+    :param ahead: how many calls lie here.
+    :param waited: seconds since the first of them.
+    """
+    return not ahead or waiting >= _CROWD or waited > _WAIT

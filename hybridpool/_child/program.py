@@ -1,0 +1,38 @@
+"""What the zygote and the children need of an app."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from hybridpool._child.failure_rules import Rules
+
+
+class Program(Protocol):
+    """What the zygote and the children need of an app."""
+
+    def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
+        """The functions by task name."""
+        ...
+
+    def child_rules(self) -> Mapping[str, Rules]:
+        """What the options of tasks say about their failures, by task name."""
+        ...
+
+    def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
+        """What to call at "worker_init", "worker_process_init", "worker_process_shutdown"."""
+        ...
+
+    def further_imports(self) -> Sequence[str]:
+        """Modules that hold more tasks, by the app's own settings."""
+        ...
+
+    def manifest(self) -> bytes:
+        """Settings and tasks, as JSON, for the parent."""
+        ...
+
+
+class HasProgram(Protocol):
+    """An app: `hybridpool._app.App` is one."""
+
+    def program(self) -> Program:
+        """What is needed of it here."""
+        ...

@@ -1,0 +1,8 @@
+"""The command line. Only this room reads argv and the environment.
+
+Importing it is quick: what a command needs to run is imported when it runs.
+"""
+
+from hybridpool._cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,167 @@
+"""What the commands of `hybridpool dlq` do.
+
+Nothing is printed while letters are held only to be read: a pager would hold them for as long as it is open.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import attrs
+import click
+import msgspec
+
+from hybridpool._brokers.factory import open_broker
+from hybridpool._cli import dlq_view as view
+from hybridpool._cli.early_setup import import_from_here
+from hybridpool._client.sync_portal import has_uvloop
+from hybridpool._config import Layer, Settings, environment_layer, layers_from, resolve
+from hybridpool._dead_letters import DeadLetters, Found, WantsBody, dead_letters
+from hybridpool._protocol.dead_letter import dead_queue
+from hybridpool._zygote.loader import load
+from hybridpool.errors import BrokerError, BrokerUnavailable, HybridpoolError, plain_error
+from hybridpool.events import Event
+
+NONE = "no dead letters"
+Act = Callable[[DeadLetters], Awaitable[int]]
+
+
+@attrs.frozen
+class Place:
+    """Where to look, as the command line says."""
+
+    #: empty: none
+    app: str
+    layer: Layer
+
+    def settings(self) -> Settings:
+        """Give the settings that hold, the app's own among them if one is named.
+
+        :raises ConfigError: if a value does not fit.
+        :raises AppLoadError: if the app cannot be imported.
+        """
+        layers = [self.layer, environment_layer(os.environ)]
+        if self.app:
+            import_from_here()
+            layers += layers_from(msgspec.json.decode(load(self.app).manifest())["settings"])
+        return resolve(layers, cpus=lambda: 1).settings
+
+
+def ls(place: Place, *, as_json: bool) -> int:
+    """List the letters; exit code 0, however many there are."""
+    texts: list[str] = []
+
+    async def look(letters: DeadLetters) -> int:
+        found = [one.letter for one in letters.found]
+        texts.append(view.as_json(found) if as_json else view.table(found) if found else NONE)
+        return 0
+
+    code = _work(place, look, lambda _: False)
+    click.echo("\n".join(texts))
+    return code
+
+
+def show(place: Place, ids: Sequence[str], *, with_body: bool) -> int:
+    """Show letters."""
+    texts: list[str] = []
+
+    async def look(letters: DeadLetters) -> int:
+        for one in _chosen(letters.found, ids):
+            texts.append(view.story(one.letter))
+            if with_body:
+                texts.append(view.body(one.letter, one.delivery.body))
+        return 0
+
+    code = _work(place, look, lambda letter: with_body and _is_meant(letter.id, ids))
+    click.echo("\n\n".join(texts))
+    return code
+
+
+def replay(place: Place, ids: Sequence[str], to: str | None) -> int:
+    """Send letters back; exit code 1 if one could not be."""
+
+    async def send(letters: DeadLetters) -> int:
+        chosen, failed = _chosen(letters.found, ids), 0
+        for one in chosen:
+            try:
+                queue = await letters.send_back(one, to)
+            except BrokerUnavailable:
+                raise
+            except BrokerError as error:
+                failed += 1
+                click.echo(f"{view.name(one.letter)} stays in {one.letter.dead}: {view.plain(str(error))}", err=True)
+            else:
+                click.echo(f"{view.name(one.letter)} sent to {view.plain(queue)}")
+        if not chosen:
+            click.echo(NONE)
+        return 1 if failed else 0
+
+    return _work(place, send, lambda letter: not ids or _is_meant(letter.id, ids))
+
+
+def purge(place: Place, ids: Sequence[str]) -> int:
+    """Delete letters."""
+
+    async def delete(letters: DeadLetters) -> int:
+        chosen = _chosen(letters.found, ids)
+        for one in chosen:
+            letters.drop(one)
+            click.echo(f"{view.name(one.letter)} deleted from {one.letter.dead}")
+        if not chosen:
+            click.echo(NONE)
+        return 0
+
+    return _work(place, delete, lambda _: False)
+
+
+def _chosen(found: Sequence[Found], ids: Sequence[str]) -> list[Found]:
+    """Return the letters that are meant; without IDs all.
+
+    :raises HybridpoolError: if there is none of an ID, or it is the beginning of several.
+    """
+    for wanted in ids:
+        known = {one.letter.id for one in found if _is_meant(one.letter.id, [wanted])}
+        if not known:
+            raise HybridpoolError(f"there is no dead letter {wanted}")
+        if len(known) > 1 and wanted not in known:
+            raise HybridpoolError(f"{wanted} may be {' or '.join(sorted(known))}")
+    exact = {one.letter.id for one in found} & set(ids)
+    cut = [wanted for wanted in ids if wanted not in exact]
+    return [one for one in found if not ids or one.letter.id in exact or _is_meant(one.letter.id, cut)]
+
+
+def _is_meant(letter_id: str, ids: Sequence[str]) -> bool:
+    return any(letter_id.startswith(wanted) for wanted in ids)
+
+
+def _work(place: Place, act: Act, wants_body: WantsBody) -> int:
+    """Do something with the letters at hand; returns the exit code.
+
+    :raises HybridpoolError: if there is no broker, or what the work raises.
+    """
+    settings = place.settings()
+    try:
+        return anyio.run(_main, settings, act, wants_body, backend_options={"use_uvloop": has_uvloop()})
+    except BaseExceptionGroup as group:
+        raise plain_error(group) from None
+
+
+async def _main(settings: Settings, act: Act, wants_body: WantsBody) -> int:
+    broker = open_broker(
+        settings.broker_url,
+        _unheard,
+        heartbeat=settings.broker_heartbeat,
+        connect_timeout=settings.broker_connection_timeout,
+        name="hybridpool dlq",
+    )
+    async with broker:
+        await broker.connected(settings.broker_connection_timeout)
+        async with dead_letters(broker, settings.queues, wants_body) as letters:
+            if letters.missed:
+                where = ", ".join(map(dead_queue, settings.queues))
+                click.echo(f"{letters.missed} more in {where} could not be read: somebody else has them", err=True)
+            return await act(letters)
+
+
+def _unheard(event: Event) -> None:
+    """What the connection goes through is told by what fails."""

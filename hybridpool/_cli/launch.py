@@ -1,0 +1,138 @@
+"""Start a worker from the command line: app, settings, log, banner, signals, exit code."""
+
+import asyncio
+import errno
+import importlib
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+import anyio
+
+from hybridpool import events
+from hybridpool._brokers.factory import open_broker
+from hybridpool._cli.banner import banner as draw_banner
+from hybridpool._cli.early_setup import import_from_here
+from hybridpool._cli.forced_exit import TEARDOWN_S, exit_within
+from hybridpool._cli.signals import Signals, reap_orphans
+from hybridpool._cli.title import hide_passwords
+from hybridpool._client.sync_portal import has_uvloop
+from hybridpool._config import Layer, environment_layer
+from hybridpool._observe import log
+from hybridpool._observe.log_file import LogFile
+from hybridpool._observe.log_sink import Sink
+from hybridpool._worker.runtime import Prepared, StopMode, Worker, prepare
+from hybridpool.errors import ConfigError, plain_error
+
+
+def launch(app: str, layer: Layer, *, banner: bool) -> int:
+    """Run a worker until it is told to stop; returns the exit code: 0 after a warm stop, 1 after a cold one.
+
+    :param layer: the command line's settings.
+    :raises HybridpoolError: if it cannot start or go on; one line says why.
+    """
+    if sys.platform != "linux":
+        raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
+    import_from_here()
+    try:
+        return anyio.run(_run, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
+    except BaseExceptionGroup as group:
+        raise plain_error(group) from None
+
+
+async def _run(app: str, layer: Layer, show_banner: bool) -> int:
+    """Work; once that has ended, however it did, the process ends soon, whatever its threads do."""
+    try:
+        code = await _main(app, layer, show_banner)
+    except BaseException as error:
+        shown = plain_error(error) if isinstance(error, BaseExceptionGroup) else error
+        exit_within(TEARDOWN_S, 1, f"hybridpool: {shown}")
+        raise
+    exit_within(TEARDOWN_S, code)
+    return code
+
+
+async def _main(app: str, layer: Layer, show_banner: bool) -> int:
+    bus = events.Bus()
+    ended = StopMode.WARM
+    with Signals() as signals:
+        # The broker's library takes a while to import: let that be while the zygote imports the app.
+        asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool._brokers.rabbitmq")
+        prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        settings = prepared.resolved.settings
+        sink = _open_log(settings.worker_logfile)
+        log.set_up(sink, log.level_number(settings.worker_loglevel))
+        logging.captureWarnings(capture=True)
+        signals.log_to(sink)
+        bus.subscribe(log.LogListener(sink.write))
+        broker = open_broker(
+            settings.broker_url,
+            bus.emit,
+            heartbeat=settings.broker_heartbeat,
+            connect_timeout=settings.broker_connection_timeout,
+            name=prepared.node,
+        )
+        worker = Worker(prepared, broker, bus)
+        is_hidden = hide_passwords(sys.orig_argv)
+        if show_banner:
+            sink.write(draw_banner(prepared, settings.queues))
+        _warn(prepared, is_hidden=is_hidden)
+        try:
+            with signals.meant_for(worker):
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(_say_ready, worker, prepared.node)
+                    if os.getpid() == 1:
+                        beside.start_soon(reap_orphans, worker)
+                    ended = await worker.run()
+                    beside.cancel_scope.cancel()
+        finally:
+            sink.flush()
+    return 0 if ended is StopMode.WARM else 1
+
+
+async def _say_ready(worker: Worker, node: str) -> None:
+    await worker.ready.wait()
+    log.log.info("%s ready.", node)
+
+
+def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
+    if not is_hidden:
+        log.log.warning(
+            "a password stands on the command line, where ps shows it: install setproctitle, or use the environment "
+            "(HYBRIDPOOL_BROKER_URL)"
+        )
+    if prepared.threads:
+        names = ", ".join(prepared.threads)
+        log.log.warning("importing the app left threads running, which no child will have: %s", names)
+    if os.geteuid() == 0:
+        if "pickle" in prepared.resolved.settings.accept_content:
+            risk = "accept_content allows pickle: a message can run any code as root"
+        else:
+            risk = "whatever a task is made to do, it does as root; give it a user of its own"
+        log.log.warning("the worker runs as root, and %s", risk)
+
+
+def _open_log(path: str | None) -> Sink:
+    """:raises ConfigError: if the log file cannot be opened."""
+    if path is None:
+        return Sink(2)
+    try:
+        file = LogFile(path)
+    except OSError as error:
+        raise ConfigError(f"worker_logfile {path!r} cannot be opened: {_why_not(path, error)}") from None
+    return Sink(file.descriptor, file)
+
+
+def _why_not(path: str, error: OSError) -> str:
+    match error.errno:
+        case errno.ENXIO if Path(path).is_socket():
+            # as /dev/stdout of a systemd service is
+            return "it is a socket; leave --logfile out, and the log goes to stderr"
+        case errno.ENXIO:
+            return "it is a FIFO that nobody reads; start its reader first"
+        case errno.ENOENT:
+            return f"there is no folder {os.path.dirname(path) or '.'}"  # noqa: PTH120  # as it was given
+        case _:
+            return error.strerror or str(error)

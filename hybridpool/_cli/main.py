@@ -1,0 +1,150 @@
+"""The commands, and how their failures look: one line on stderr, and an exit code.
+
+Exit codes: 0 all is well; 1 the command failed; 2 the command line is wrong; 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from hybridpool._child import printable
+from hybridpool._cli.demo import demo
+from hybridpool._cli.dlq import dlq
+from hybridpool._cli.options import setting_options
+from hybridpool._cli.title import hide_passwords
+from hybridpool._cli.worker import APP_HELP, worker
+from hybridpool._config import APP_VARIABLE, celery_names
+from hybridpool._config.suggestions import hint
+from hybridpool._config.urls import without_logins
+from hybridpool._ipc.descriptors import open_standard_descriptors
+from hybridpool.errors import AppLoadError, BrokerError, ConfigError, HybridpoolError
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command.
+
+        :raises click.UsageError: if there is none of that name.
+        """
+        name = args[0]
+        if name not in self.commands:
+            raise click.UsageError(
+                f"no such command {name}{_meant(name, self.commands, celery_names.COMMANDS, ctx)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.Context) -> str:
+    return hint(name, known, celerys) or f"; see {ctx.command_path} --help"
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted and not ctx.resilient_parsing:
+        from importlib import metadata  # half of the start-up time of `--help`, were it above
+
+        try:
+            version = metadata.version("hybridpool")
+        except metadata.PackageNotFoundError:
+            version = "(not installed: run from its source)"
+        click.echo(f"hybridpool {version}")
+        ctx.exit()
+
+
+def _common(workdir: str | None, **params: object) -> None:
+    """Keep what was said before the command, for the command."""
+    if workdir is not None:
+        os.chdir(workdir)
+    click.get_current_context().obj = params
+
+
+PROGRAM = "hybridpool"
+cli = Commands(
+    PROGRAM,
+    callback=_common,
+    help="Run tasks from RabbitMQ in a pool of forked processes.",
+    commands=[worker, dlq, demo],
+    no_args_is_help=True,
+    context_settings={"max_content_width": 110},
+    params=[
+        click.Option(["-A", "--app"], metavar="APP", envvar=APP_VARIABLE, help=f"{APP_HELP} [env: {APP_VARIABLE}]"),
+        *setting_options(["broker_url", "result_backend"]),
+        click.Option(
+            ["--workdir"],
+            metavar="FOLDER",
+            type=click.Path(exists=True, file_okay=False),
+            help="Change to this folder first.",
+        ),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
+        ),
+    ],
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code.
+
+    :param argv: without the program's name; by default this process's own.
+    """
+    open_standard_descriptors()
+    if argv is None:
+        # At once: what is imported for a command takes a while.
+        hide_passwords(sys.orig_argv)
+    try:
+        code = cli.main(None if argv is None else list(argv), PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as empty:
+        click.echo(empty.format_message(), err=True)
+        return 2
+    except click.UsageError as wrong:
+        _complain(_usage_line(wrong))
+        return 2
+    except click.Abort:
+        return 130
+    except AppLoadError as broken:
+        if broken.details:
+            click.echo(printable.lines(broken.details.rstrip()), err=True)
+        _complain(without_logins(str(broken)))
+        return 1
+    except (ConfigError, BrokerError) as failed:
+        # they show URLs, masked
+        _complain(str(failed))
+        return 1
+    except HybridpoolError as failed:
+        _complain(without_logins(str(failed)))
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _complain(text: str) -> None:
+    click.echo(printable.one_line(f"{PROGRAM}: {text}"), err=True)
+
+
+def _usage_line(wrong: click.UsageError) -> str:
+    """What is wrong with the command line, on one line, with what was probably meant; no password that it quotes."""
+    return without_logins(_usage_fault(wrong))
+
+
+def _usage_fault(wrong: click.UsageError) -> str:
+    if not isinstance(wrong, click.NoSuchOption) or wrong.ctx is None:
+        return " ".join(wrong.format_message().split())
+    name = wrong.option_name
+    if isinstance(wrong.ctx.command, click.Group):
+        owners = [owner for owner, command in wrong.ctx.command.commands.items() if name in _options(command)]
+        if owners:
+            return f"{name} is an option of the command {owners[0]}; write it after {owners[0]}"
+    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), celery_names.COMMAND_OPTIONS, wrong.ctx)}"
+
+
+def _options(command: click.Command) -> list[str]:
+    return ["--help", *(option for param in command.params for option in (*param.opts, *param.secondary_opts))]

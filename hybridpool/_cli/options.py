@@ -1,0 +1,73 @@
+"""Command-line options made from the table of settings, and help that shows them by kind.
+
+Click only splits the line; values are parsed and refused by `hybridpool._config`, so a wrong one reads the same whether
+it came from the command line, the environment or the app.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import click
+
+from hybridpool._config import KINDS, SETTINGS, Layer, Setting, command_line_layer
+
+
+class SettingOption(click.Option):
+    """The one option of a setting; None if it was not given.
+
+    :param setting: the row of the table.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        *short, long = setting.options
+        is_switch = not setting.metavar
+        default = setting.default_text
+        if is_switch:
+            negative = f"--no-{long.removeprefix('--')}"
+            default = long if setting.default else negative
+            long = f"{long}/{negative}"
+        super().__init__(
+            # the last one, without dashes, is the name under which click files the value
+            [*short, long, setting.name],
+            default=None,
+            is_flag=is_switch,
+            type=bool if is_switch else str,
+            metavar=setting.metavar or None,
+            help=f"{setting.help} [default: {default}]",
+        )
+        self.kind = setting.kind
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists its own options first and the settings after them, by kind."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        for title in ("Options", *KINDS):
+            records = [
+                record
+                for param in self.get_params(ctx)
+                if (param.kind if isinstance(param, SettingOption) else "Options") == title
+                and (record := param.get_help_record(ctx)) is not None
+            ]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def setting_options(names: Iterable[str] = tuple(SETTINGS)) -> list[click.Parameter]:
+    """Make the options of some settings, by default of all."""
+    return [SettingOption(SETTINGS[name]) for name in names]
+
+
+def layer_of(*given: Mapping[str, object]) -> Layer:
+    """Make the command line's layer from what click parsed.
+
+    :param given: parameters of the command and of the groups above it; the strongest first.
+    :raises ConfigError: if a value does not fit.
+    """
+    values: dict[str, object] = {}
+    for params in given:
+        for name, value in params.items():
+            if name in SETTINGS and value is not None:
+                values.setdefault(name, value)
+    return command_line_layer(values)

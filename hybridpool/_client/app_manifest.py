@@ -1,0 +1,48 @@
+"""What an app is on the other side of the fork: functions, hooks, and a manifest for the parent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._client.tasks import Task
+from hybridpool._config import Conf
+from hybridpool._task import tasks_to_plain
+
+
+class AppManifest:
+    """An app, as `child.load.Program` wants it."""
+
+    def __init__(
+        self,
+        name: str,
+        conf: Conf,
+        tasks: Mapping[str, Task[..., Any]],
+        hooks: Mapping[str, Sequence[Callable[[], object]]],
+    ) -> None:
+        self._name = name
+        self._conf = conf
+        self._tasks = tasks
+        self._hooks = hooks
+
+    def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
+        """The functions by task name."""
+        return {name: task.function for name, task in self._tasks.items()}
+
+    def child_rules(self) -> Mapping[str, Rules]:
+        """What the options of tasks say about their failures."""
+        return {name: task.rules for name, task in self._tasks.items() if task.rules != DEFAULT}
+
+    def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
+        """The hooks of one moment, in the order of their registration."""
+        return self._hooks.get(moment, ())
+
+    def further_imports(self) -> Sequence[str]:
+        """The setting `imports`."""
+        return self._conf.settings().imports
+
+    def manifest(self) -> bytes:
+        """Settings and tasks, as JSON, for the parent."""
+        tasks = tasks_to_plain({name: task.declared for name, task in self._tasks.items()})
+        return msgspec.json.encode({"app": self._name, "settings": self._conf.export(), "tasks": tasks})

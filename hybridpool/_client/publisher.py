@@ -1,0 +1,256 @@
+"""Where an app's calls leave: over this loop's connection, over the background one, or through a child's parent.
+
+Imports asyncio and the broker's side only when something is sent, so that defining tasks stays light.
+"""
+
+# Not used here. Imported first when a program ends, it raises an error, and what is sent then needs it.
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import datetime as dt
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hybridpool._client.call_checks import check_arguments, check_target, read_call_options
+from hybridpool._client.call_options import CallOptions
+from hybridpool._client.tasks import Task
+from hybridpool._config import Conf, Settings, environment_layer, resolve
+from hybridpool._protocol.task_message import Request, to_message
+from hybridpool._task import TaskOptions
+from hybridpool._task_context import Running, current_sender
+from hybridpool.errors import CannotSend, HybridpoolError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hybridpool._brokers.base import Broker
+    from hybridpool._client.connection import ClientConnection
+    from hybridpool._client.fire_and_forget import FireAndForget
+    from hybridpool._client.result_handle import Handle, SyncHandle
+    from hybridpool._client.sync_portal import Portal
+    from hybridpool._message import Outgoing
+    from hybridpool.events import Listener
+
+#: opens a broker connection, given who hears of its state
+Opener: TypeAlias = "Callable[[Listener], Broker]"
+#: another way out than broker_url, and the settings that hold on it
+Road: TypeAlias = tuple[Opener, Settings]
+_NO_OPTIONS = CallOptions()
+
+
+class CallPublisher:
+    """Sends the calls of one app."""
+
+    def __init__(self, app: str, conf: Conf, tasks: Mapping[str, Task[..., Any]]) -> None:
+        self._app = app
+        self._conf = conf
+        self._tasks = tasks
+        #: other ways out, the last one first; none: broker_url, conf and environment say the way
+        self._roads: list[Road] = []
+        #: by loop: the way that a sender was made for, and the sender
+        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Road | None, ClientConnection]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._portal: Portal | None = None
+        self._portal_lock = threading.Lock()
+        #: the process that the lock is of
+        self._lock_pid = os.getpid()
+        #: the line of calls that nobody waits for, and the portal that it belongs to
+        self._fire_and_forget: tuple[Portal, FireAndForget] | None = None
+        #: the state of conf they follow from, and the settings
+        self._settings: tuple[int, Settings] | None = None
+
+    async def send(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
+    ) -> "Handle[Any]":
+        """Send over this loop's connection; see `App.send`."""
+        request, running = self._request(name, args, kwargs, options), current_sender()
+        if running is not None:
+            return _through_parent(request, running)
+        return await self._sender().send(request)
+
+    async def send_many(
+        self, name: str, calls: Iterable[Sequence[object]], options: dict[str, Any]
+    ) -> "list[Handle[Any]]":
+        """Send calls over this loop's connection; see `App.send_many`."""
+        requests, running = [self._request(name, args, None, options) for args in calls], current_sender()
+        if len(requests) > 1 and options.get("task_id") is not None:
+            raise CannotSend(f"{name}: task_id={options['task_id']!r} is the id of one call, not of {len(requests)}")
+        if running is not None:
+            return [_through_parent(request, running) for request in requests]
+        return await self._sender().send_many(requests)
+
+    def send_from_sync(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
+    ) -> "SyncHandle[Any]":
+        """Send over the background connection; see `App.send_task`."""
+        from hybridpool._client.result_handle import Handle, SyncHandle
+
+        request, running = self._request(name, args, kwargs, options), current_sender()
+        if running is not None:
+            return SyncHandle(_through_parent(request, running), None)
+
+        if not request.is_confirmed:
+            self._in_the_background(request)
+            why = "it was sent without confirmation, and its result is not kept"
+            return SyncHandle(Handle(name, request.id, None, why), self._background)
+
+        async def on_portal() -> "Handle[Any]":
+            return await self._sender().send(request)
+
+        return SyncHandle(self._background().call(on_portal), self._background)
+
+    @property
+    def road(self) -> Road | None:
+        """What connections are opened with, and the settings that hold there; None: as conf and environment say."""
+        return self._roads[-1] if self._roads else None
+
+    @road.setter
+    def road(self, road: Road | None) -> None:
+        self._roads = [] if road is None else [road]
+
+    @contextmanager
+    def sending_over(self, road: Road) -> Generator[None]:
+        """Send another way while the block lasts; blocks may overlap, and end in any order."""
+        self._roads.append(road)
+        try:
+            yield
+        finally:
+            self._roads = [other for other in self._roads if other is not road]
+
+    async def close_here(self) -> None:
+        """Close this loop's connection."""
+        import asyncio
+
+        _, sender = self._senders.pop(asyncio.get_running_loop(), (None, None))
+        if sender is not None:
+            await sender.close()
+
+    def close_background(self) -> None:
+        """Close the background connection and its loop."""
+        portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.close()
+
+    def settings(self) -> Settings:
+        """Give the settings that hold for sending: the environment over `conf`.
+
+        :raises ConfigError: if the environment holds a wrong value.
+        """
+        if self._roads:
+            return self._roads[-1][1]
+        revision = self._conf.revision()
+        if self._settings is None or self._settings[0] != revision:
+            layers = [environment_layer(os.environ), *self._conf.layers()]
+            # Who sends needs no count of CPUs, and counting reads files.
+            self._settings = revision, resolve(layers, cpus=lambda: 1).settings
+        return self._settings[1]
+
+    def _in_the_background(self, request: Request) -> None:
+        """Send a call that nobody waits for."""
+        from hybridpool._client.fire_and_forget import FireAndForget
+
+        portal = self._background()
+        if self._fire_and_forget is None or self._fire_and_forget[0] is not portal:
+
+            async def post(messages: "Sequence[Outgoing]") -> None:
+                await self._sender().post(messages)
+
+            fire_and_forget = FireAndForget(portal, post, self.settings().broker_connection_timeout)
+            portal.at_close(fire_and_forget.finish, first=True)
+            self._fire_and_forget = portal, fire_and_forget
+        self._fire_and_forget[1].put(to_message(request, dt.datetime.now(dt.UTC)))
+
+    def _sender(self) -> "ClientConnection":
+        from hybridpool._client.asynclib import running_loop
+        from hybridpool._client.connection import ClientConnection
+
+        loop, road = running_loop("an App's async calls", HybridpoolError), self.road
+        before, sender = self._senders.get(loop, (None, None))
+        if sender is not None and before is road:
+            return sender
+        if sender is not None:
+            sender.leave()
+        sender = ClientConnection(self.settings(), road[0] if road else self._open_broker)
+        self._senders[loop] = road, sender
+        return sender
+
+    def _background(self) -> "Portal":
+        from hybridpool._client.sync_portal import Portal
+
+        if self._lock_pid != os.getpid():
+            # A thread that held it at the moment of the fork is not in this process, and will not let it go.
+            self._portal_lock, self._lock_pid = threading.Lock(), os.getpid()
+        with self._portal_lock:
+            # A fork does not carry threads over, so what another process made is of no use here. One that was closed at
+            # exit is replaced for what is sent later still.
+            if self._portal is None or not self._portal.is_open:
+                self._portal = Portal()
+                self._portal.at_close(self.close_here)
+            return self._portal
+
+    def _open_broker(self, announce: "Listener") -> "Broker":
+        from hybridpool._brokers.factory import open_broker
+
+        settings = self.settings()
+        return open_broker(
+            settings.broker_url,
+            announce,
+            heartbeat=settings.broker_heartbeat,
+            connect_timeout=settings.broker_connection_timeout,
+            name=f"{self._app} (sender)",
+        )
+
+    def _request(
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, plain: dict[str, Any]
+    ) -> Request:
+        options, settings = read_call_options(plain) if plain else _NO_OPTIONS, self.settings()
+        check_arguments(name, args, kwargs)
+        known, running = self._tasks.get(name), current_sender()
+        if known is not None:
+            known.signature.check(name, args, kwargs or {})
+        declared = known.declared if known else TaskOptions(name=name)
+        declarations = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
+        ignores = next(wish for wish in declarations if wish is not None)
+        confirm = settings.broker_confirm_publish if options.confirm is None else options.confirm
+        # Inside a task the parent knows the default: it may have been told another on its command line.
+        queue = options.queue or declared.queue or ("" if running else settings.task_default_queue)
+        eta = _eta(options)
+        check_target(name, queue, is_delayed=eta is not None)
+        return Request(
+            task=name,
+            id=options.task_id or str(uuid.uuid4()),
+            queue=queue,
+            args=args,
+            kwargs=kwargs or {},
+            expires=options.expires,
+            eta=eta,
+            priority=options.priority,
+            headers=options.headers,
+            time_limit=options.time_limit,
+            soft_time_limit=options.soft_time_limit,
+            ignore_result=ignores,
+            # one whose result is kept waits for the broker anyway; inside a task the parent confirms
+            is_confirmed=running is not None or confirm or (not ignores and settings.result_backend is not None),
+            root_id=(running.root_id or running.id or None) if running else None,
+            parent_id=(running.id or None) if running else None,
+        )
+
+
+def _eta(options: CallOptions) -> dt.datetime | None:
+    """Return the moment before which a call must not start."""
+    if options.eta is not None:
+        return options.eta if options.eta.tzinfo else options.eta.replace(tzinfo=dt.UTC)
+    return None if not options.countdown else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=options.countdown)
+
+
+def _through_parent(request: Request, running: Running) -> "Handle[Any]":
+    """Inside a task: the parent publishes; nobody here can wait for the result."""
+    from hybridpool._client.result_handle import Handle
+    from hybridpool._message import pack
+
+    running.enqueue(pack(to_message(request, dt.datetime.now(dt.UTC))))
+    return Handle(request.task, request.id, None, "it was sent from inside a task")

@@ -1,0 +1,123 @@
+"""What may be said about a task when it is declared."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypedDict, TypeVar
+
+from hybridpool._child.failure_rules import Rules
+from hybridpool._client.call_checks import check_queue
+from hybridpool._config import celery_names
+from hybridpool._config.suggestions import hint
+from hybridpool._config.units import BadValue, boolean, seconds, some_seconds, whole
+from hybridpool._task import TaskOptions
+from hybridpool.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class TaskArguments(TypedDict, total=False):
+    """The options of ``@app.task``. What is left out, or None, is as the worker's settings say."""
+
+    #: default: module and qualified name
+    name: str | None
+    queue: str | None
+    acks_late: bool | None
+    ignore_result: bool | None
+    max_deliveries: int | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    #: exceptions after which the task is run again
+    autoretry_for: Sequence[type[BaseException]]
+    #: exceptions out of these after which it is not
+    dont_autoretry_for: Sequence[type[BaseException]]
+    #: exceptions that are no surprise: logged in one line
+    throws: Sequence[type[BaseException]]
+    #: retries it may have (3); None: no end
+    max_retries: int | None
+    #: seconds until a retry (180)
+    default_retry_delay: float
+    #: True, or the seconds before the first retry; each further one waits twice as long
+    retry_backoff: bool | float
+    #: seconds that a backoff does not pass (600)
+    retry_backoff_max: float
+    #: spread a backoff between nothing and itself (True)
+    retry_jitter: bool
+
+
+_NAMES: Final = tuple(TaskArguments.__annotations__)
+
+
+def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Rules]:
+    """Check what was said; returns what the parent needs of it, with an empty name for none, and what children need.
+
+    :raises ConfigError: if an option is unknown or has a wrong value.
+    """
+    options: dict[str, Any] = dict(given)
+    for name in options:
+        if name not in _NAMES:
+            meant = hint(name, _NAMES, celery_names.TASK_OPTIONS, quoted=True)
+            raise ConfigError(f"{name!r} is no option of a task{meant}")
+    hard, soft = (_checked(options, name, some_seconds) for name in ("time_limit", "soft_time_limit"))
+    if hard is not None and soft is not None and soft > hard:
+        raise ConfigError(f"task(soft_time_limit=…) must not be above time_limit: {soft:g} s and {hard:g} s")
+    return _for_parent(options), _for_children(options, bind=bind)
+
+
+def _for_parent(options: dict[str, Any]) -> TaskOptions:
+    backoff = options.get("retry_backoff") or None
+    return TaskOptions(
+        name=_checked(options, "name", _word) or "",
+        queue=_checked(options, "queue", _queue),
+        acks_late=_checked(options, "acks_late", boolean),
+        ignore_result=_checked(options, "ignore_result", boolean),
+        max_deliveries=_checked(options, "max_deliveries", whole(1)),
+        time_limit=_checked(options, "time_limit", some_seconds),
+        soft_time_limit=_checked(options, "soft_time_limit", some_seconds),
+        retry_delay=_checked(options, "default_retry_delay", seconds),
+        retry_backoff=1.0 if backoff is True else _checked({"retry_backoff": backoff}, "retry_backoff", seconds),
+        retry_backoff_max=_checked(options, "retry_backoff_max", seconds),
+        retry_jitter=_checked(options, "retry_jitter", boolean),
+    )
+
+
+def _for_children(options: dict[str, Any], *, bind: bool) -> Rules:
+    return Rules(
+        autoretry_for=_kinds(options, "autoretry_for"),
+        dont_autoretry_for=_kinds(options, "dont_autoretry_for"),
+        throws=_kinds(options, "throws"),
+        max_retries=_checked(options, "max_retries", whole(0)) if "max_retries" in options else 3,
+        bind=_checked({"bind": bind}, "bind", boolean) or False,
+    )
+
+
+def _checked(options: dict[str, Any], name: str, parse: Callable[[object], T]) -> T | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    try:
+        return parse(value)
+    except BadValue as bad:
+        raise ConfigError(f"task({name}=…) must be {bad.expected}, not {value!r}") from None
+
+
+def _kinds(options: dict[str, Any], name: str) -> tuple[type[BaseException], ...]:
+    given = options.get(name)
+    kinds = () if given is None else (given,) if isinstance(given, type) else given
+    if isinstance(kinds, Collection) and not isinstance(kinds, str):
+        wrong = [kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, BaseException))]
+        if not wrong:
+            return tuple(kinds)
+        given = wrong[0]
+    raise ConfigError(f"task({name}=…) must be exception classes, not {given!r}")
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue("a name")
+    return value
+
+
+def _queue(value: object) -> str:
+    expected = check_queue(value)
+    if expected:
+        raise BadValue(expected)
+    return str(value)

@@ -1,0 +1,141 @@
+"""`Task`: what @app.task makes. It stays the function it was, and can be called from afar, typed."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+
+import attrs
+
+from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._client.call_checks import Signature
+from hybridpool._client.call_options import CallArguments, CallOptions
+from hybridpool._task import TaskOptions
+
+if TYPE_CHECKING:
+    from hybridpool._client.result_handle import Handle, SyncHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+_DEFAULT = CallOptions()
+
+
+class Sends(Protocol):
+    """What a task needs of its app."""
+
+    async def send(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "Handle[Any]": ...
+
+    async def send_many(self, name: str, calls: Iterable[Sequence[object]], **options: Any) -> "list[Handle[Any]]": ...
+
+    def send_task(
+        self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "SyncHandle[Any]": ...
+
+
+class Task(Generic[P, R]):
+    """A registered task.
+
+    Calling it calls the function, here and now; `enqueue` and `delay` have a worker do it.
+    """
+
+    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT) -> None:
+        functools.update_wrapper(self, function)
+        self._app = app
+        self.function = function
+        #: name, queue and the other options it was declared with
+        self.declared = options
+        #: what its children need to know of them
+        self.rules = rules
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        return self.declared.name
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """What arguments it takes."""
+        return Signature(self.function, bind=self.rules.bind)
+
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as functions are; unpickling imports its module.
+
+        :raises PicklingError: by pickle, if that name leads to something else.
+        """
+        return str(getattr(self, "__qualname__", self.name))
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+        """Send a call, and wait until the broker has confirmed it.
+
+        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
+        :raises CannotSend: if an argument has no JSON form, or the arguments do not fit the function.
+        """
+        return await TaskCall(self._app, self, _DEFAULT).enqueue(*args, **kwargs)
+
+    async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
+        """Send a call for each tuple of arguments, and wait until the broker has confirmed them all.
+
+        Much faster than one after the other: no call waits for the confirmation of the one before.
+
+        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout; a note says how many calls
+            were confirmed.
+        :raises CannotSend: if an argument has no JSON form, or does not fit the function; nothing is sent then.
+        """
+        return await TaskCall(self._app, self, _DEFAULT).enqueue_many(calls)
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+        """Send a call from sync code; as `enqueue` in all else."""
+        return TaskCall(self._app, self, _DEFAULT).delay(*args, **kwargs)
+
+    def apply_async(
+        self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
+    ) -> "SyncHandle[R]":
+        """Send a call from sync code with options, in Celery's form.
+
+        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        """
+        return self._app.send_task(self.name, args, kwargs, **options)
+
+    def options(self, **options: Unpack[CallArguments]) -> "TaskCall[P, R]":
+        """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
+
+        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        """
+        from hybridpool._client.call_checks import read_call_options
+
+        return TaskCall(self._app, self, read_call_options(options))
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class TaskCall(Generic[P, R]):
+    """A task with the options of its next calls."""
+
+    def __init__(self, app: Sends, task: Task[P, R], options: CallOptions) -> None:
+        self._app = app
+        self._task = task
+        self._options = options
+
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
+        """As `Task.enqueue`, with these options."""
+        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._plain()))
+
+    async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
+        """As `Task.enqueue_many`, with these options."""
+        return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._plain()))
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
+        """As `Task.delay`, with these options."""
+        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        if self._options is _DEFAULT:
+            return {}
+        return attrs.asdict(self._options, recurse=False, filter=lambda _, value: value not in (None, {}))

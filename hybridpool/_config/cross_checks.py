@@ -1,0 +1,24 @@
+"""Settings that are right each by itself and wrong together."""
+
+from hybridpool._config.sources import Resolved
+from hybridpool.errors import ConfigError
+
+
+def check_queues(resolved: Resolved) -> None:
+    """Check what is said of queues.
+
+    :raises ConfigError: if a queue that is not consumed has a weight, or a quorum queue is to have priorities.
+    """
+    settings = resolved.settings
+    strangers = [name for name, _ in settings.worker_queue_weights or () if name not in settings.queues]
+    if strangers:
+        raise ConfigError(
+            f"worker_queue_weights (from {resolved.source_of('worker_queue_weights')}) names {', '.join(strangers)}; "
+            f"this worker consumes {', '.join(settings.queues)}"
+        )
+    if settings.task_queue_max_priority is not None and settings.task_default_queue_type == "quorum":
+        raise ConfigError(
+            f"task_queue_max_priority (from {resolved.source_of('task_queue_max_priority')}) is for classic queues; "
+            "quorum queues have two priorities of their own (RabbitMQ 4.0), or none: unset one of "
+            "task_queue_max_priority and task_default_queue_type"
+        )

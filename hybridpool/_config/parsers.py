@@ -1,0 +1,106 @@
+"""What is put together from single values: lists, choices, ranges, and "or none". Pure, as `units` is."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+from hybridpool._config.suggestions import nearest
+from hybridpool._config.units import BadValue, Parser, whole
+
+T = TypeVar("T")
+
+
+class Range(NamedTuple):
+    """Two sizes of a pool, both included."""
+
+    minimum: int
+    maximum: int
+
+    def __str__(self) -> str:
+        return f"{self.minimum},{self.maximum}"
+
+
+def words(parse_one: Parser[str], expected: str, *, may_be_empty: bool = False) -> Parser[tuple[str, ...]]:
+    """Make a parser for a list: text with commas, or an iterable of text. Doubles and empty places are dropped."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = [part for part in (piece.strip() for piece in value.split(",")) if part]
+        if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+            raise BadValue(expected)
+        found = tuple(dict.fromkeys(parse_one(part) for part in value))
+        if not found and not may_be_empty:
+            raise BadValue(expected)
+        return found
+
+    return parse
+
+
+def weights(parse_name: Parser[str]) -> Parser[tuple[tuple[str, int], ...]]:
+    """Make a parser for names with a weight each: `mails=3,images=1`, a mapping, or pairs."""
+    expected = "names with whole weights of at least 1 such as mails=3,images=1"
+    weight = whole(1)
+
+    def parse(value: object) -> tuple[tuple[str, int], ...]:
+        if isinstance(value, str):
+            value = [piece.rpartition("=")[::2] for piece in value.split(",") if piece.strip()]
+        pairs = list(value.items()) if isinstance(value, Mapping) else value
+        if not isinstance(pairs, list | tuple) or not pairs:
+            raise BadValue(expected)
+        try:
+            return tuple({parse_name(name): weight(number) for name, number in pairs}.items())
+        except (BadValue, TypeError, ValueError):
+            raise BadValue(expected) from None
+
+    return parse
+
+
+def choice(*allowed: str, aliases: Mapping[str, str] = MappingProxyType({})) -> Parser[str]:
+    """Make a parser for one of some words, in any case.
+
+    :param aliases: lower-case words, or numbers as text, that stand for an allowed one.
+    """
+    meant = {word.lower(): word for word in allowed} | dict(aliases)
+    also = [alias for alias in aliases if alias.isalpha()]
+    expected = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
+    expected += f" (also written {', '.join(also)})" if also else ""
+
+    def parse(value: object) -> str:
+        word = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(value).strip().lower()
+        if word not in meant:
+            near = nearest(word, [name for name in meant if name.isalpha()])
+            raise BadValue(expected, meant[near] if near else "")
+        return meant[word]
+
+    return parse
+
+
+def autoscale(value: object) -> Range:
+    """Parse the two sizes between which a pool moves, in either order: `1,3`, `(3, 1)`.
+
+    The minimum is at least 1: a pool without a child has nothing to hand a message to, and a prefetch of pool size
+    times multiplier would be 0, which to the broker means "no limit".
+
+    :raises BadValue: if it is not two whole numbers of at least 1.
+    """
+    expected = "two whole numbers of at least 1 such as 1,3 (the larger is the maximum)"
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or len(parts) != 2:
+        raise BadValue(expected)
+    try:
+        first, second = map(whole(1), parts)
+    except BadValue:
+        raise BadValue(expected) from None
+    return Range(min(first, second), max(first, second))
+
+
+def optional(parse_some: Parser[T], *words_for_none: str) -> Parser[T | None]:
+    """Make a parser that also takes None, written `none` (or one of the other words given) where only text can be."""
+    nothing = {"none", *words_for_none}
+
+    def parse(value: object) -> T | None:
+        if value is None or (isinstance(value, str) and value.strip().lower() in nothing):
+            return None
+        return parse_some(value)
+
+    return parse

@@ -1,0 +1,192 @@
+"""THE table of settings: what an operator may choose, once each.
+
+`Settings` is both: a frozen value with one typed attribute per setting, and, through `setting(...)`, the table row with
+the setting's parser, default, help and command-line option. The environment variable, the command line's help and the
+messages are made from the same row, so a new setting is one entry here.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from hybridpool._config import names, parsers, units, urls
+from hybridpool._config.cpus import usable_cpus
+from hybridpool._config.setting import Setting, setting
+
+POOL, MESSAGES, BROKER, NODE = "Pool", "Queues and messages", "Broker and results", "Node and log"
+#: in the order in which help shows them
+KINDS = (POOL, MESSAGES, BROKER, NODE)
+
+_PICKLE = "application/x-python-serialize"
+_CONTENT = parsers.choice("json", "pickle", aliases={"application/json": "json", _PICKLE: "pickle"})
+#: by `logging`'s numbers too
+_NUMBERED = {"10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ERROR", "50": "CRITICAL"}
+_LEVELS = {"warn": "WARNING", "fatal": "CRITICAL", **_NUMBERED}
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The effective settings, parsed and checked. Times are in seconds; sizes are in bytes unless they say KiB.
+
+    `resolve` makes one from all sources; `Settings()` holds the defaults. Arguments given here are taken as they are.
+    """
+
+    # one line per argument would make this table four pages long
+    # fmt: off
+    worker_concurrency: int = setting(  # type: ignore[assignment]  # None, for "auto", lasts until `resolve` counts
+        parsers.optional(units.whole(1), "auto"), None, "Children that run tasks.",
+        kind=POOL, opts="-c --concurrency", metavar="N|auto", default_text="auto, the CPUs this process may use",
+        factory=usable_cpus)
+    worker_pool: str = setting(
+        parsers.choice("prefork", aliases={"processes": "prefork"}), "prefork", "Where tasks run: in forked children.",
+        kind=POOL, opts="-P --pool", metavar="NAME")
+    worker_autoscale: parsers.Range | None = setting(
+        parsers.optional(parsers.autoscale), None,
+        "Let the pool move between two sizes; an explicit --concurrency is the floor.",
+        kind=POOL, opts="--autoscale", metavar="N,N", default_text="fixed size")
+    worker_autoscale_idle: float = setting(
+        units.seconds, "30s", "How long a surplus child stays idle before it goes.",
+        kind=POOL, opts="--autoscale-idle", metavar="DURATION")
+    worker_max_tasks_per_child: int | None = setting(
+        parsers.optional(units.whole(1)), None, "Replace a child after so many tasks.",
+        kind=POOL, opts="--max-tasks-per-child", metavar="N", default_text="never")
+    #: KiB
+    worker_max_memory_per_child: int | None = setting(
+        parsers.optional(units.size("KiB")), None,
+        "Replace a child whose own memory passes this: 200MB, or a number of KiB.",
+        kind=POOL, opts="--max-memory-per-child", metavar="SIZE", default_text="no limit")
+    worker_max_age_per_child: float | None = setting(
+        parsers.optional(units.some_seconds), None, "Replace a child that is so old.",
+        kind=POOL, opts="--max-age-per-child", metavar="DURATION", default_text="never")
+    worker_recycle_jitter: float = setting(
+        units.share, 0.05, "Lower each child's limits of tasks and age by up to this share, so that they differ.",
+        kind=POOL, opts="--recycle-jitter", metavar="SHARE")
+    #: bytes
+    task_memory_limit: int | None = setting(
+        parsers.optional(units.size("B")), None,
+        "Kill a task's child when it owns more than this in the middle of the task: 1GB, or a number of bytes.",
+        kind=POOL, opts="--memory-limit", metavar="SIZE", default_text="no limit")
+    #: bytes
+    worker_memory_budget: int | None = setting(
+        parsers.optional(units.size("B")), None,
+        "With --autoscale: grow only while children own less than this together.",
+        kind=POOL, opts="--memory-budget", metavar="SIZE", default_text="what the cgroup and the host leave")
+    worker_proc_alive_timeout: float = setting(
+        units.some_seconds, "30s", "How long a new child may take until it is ready.",
+        kind=POOL, opts="--proc-alive-timeout", metavar="DURATION")
+    task_time_limit: float | None = setting(
+        parsers.optional(units.some_seconds), None, "Kill a task's child when it has run so long.",
+        kind=POOL, opts="--time-limit", metavar="DURATION", default_text="no limit")
+    task_soft_time_limit: float | None = setting(
+        parsers.optional(units.some_seconds), None, "Raise SoftTimeLimitExceeded in a task that has run so long.",
+        kind=POOL, opts="--soft-time-limit", metavar="DURATION", default_text="no limit")
+    worker_shutdown_timeout: float = setting(
+        units.seconds, "30s", "How long a warm shutdown waits for running tasks.",
+        kind=POOL, opts="--shutdown-timeout", metavar="DURATION")
+    #: None: the default queue alone; see `queues`
+    worker_queues: tuple[str, ...] | None = setting(
+        parsers.optional(parsers.words(names.queue_name, "queue names such as mails,images")), None,
+        "Queues to consume: mails,images.",
+        kind=MESSAGES, opts="-Q --queues", metavar="NAMES", default_text="the default queue")
+    worker_queue_weights: tuple[tuple[str, int], ...] | None = setting(
+        parsers.optional(parsers.weights(names.queue_name)), None,
+        "How much more of one queue than of another is taken, while both are full: mails=3,images=1.",
+        kind=MESSAGES, opts="--queue-weights", metavar="NAME=N", default_text="1 for each")
+    task_default_queue: str = setting(
+        names.queue_name, "celery", "Queue of tasks that name none.",
+        kind=MESSAGES, opts="--default-queue", metavar="NAME")
+    task_default_queue_type: str = setting(
+        parsers.choice("classic", "quorum"), "classic", "Kind of a queue we declare: classic or quorum.",
+        kind=MESSAGES, opts="--default-queue-type", metavar="KIND")
+    task_queue_max_priority: int | None = setting(
+        parsers.optional(units.priority), None,
+        "Declare classic queues with priorities from 0 to this (RabbitMQ's x-max-priority; up to 10 is cheap).",
+        kind=MESSAGES, opts="--queue-max-priority", metavar="N", default_text="no priorities")
+    #: 0: no limit
+    worker_prefetch_multiplier: int = setting(
+        units.whole(0), 4, "Messages to hold per child; 0: no limit.",
+        kind=MESSAGES, opts="--prefetch-multiplier", metavar="N")
+    worker_disable_prefetch: bool = setting(
+        units.boolean, False, "Hold only messages that can start now, whatever the multiplier.",
+        kind=MESSAGES, opts="--disable-prefetch")
+    task_acks_late: bool = setting(
+        units.boolean, True, "Acknowledge after the task (at least once), or early: just before it.",
+        kind=MESSAGES, opts="--acks-late")
+    task_max_deliveries: int = setting(
+        units.whole(1), 3, "Give up on a message whose child died so many times.",
+        kind=MESSAGES, opts="--max-deliveries", metavar="N")
+    accept_content: tuple[str, ...] = setting(
+        parsers.words(_CONTENT, "json, pickle or both"), ("json",),
+        "Serializers a message may use: json, pickle. Pickle runs code from the message.",
+        kind=MESSAGES, opts="--accept-content", metavar="NAMES", default_text="json")
+    #: bytes
+    worker_max_message_size: int = setting(
+        units.size("B"), "64MiB", "Refuse larger messages: 64MiB, or a number of bytes.",
+        kind=MESSAGES, opts="--max-message-size", metavar="SIZE")
+    broker_url: str = setting(
+        urls.broker, "amqp://guest:guest@localhost:5672//", "Where RabbitMQ is; URL;URL: one helps out for the other.",
+        kind=BROKER, opts="-b --broker", metavar="URL", default_text="amqp://guest:**@localhost:5672//", secret=True)
+    broker_confirm_publish: bool = setting(
+        units.boolean, True,
+        "Wait until the broker has each call that is sent. Without: faster, and a call may be lost without a word.",
+        kind=BROKER, opts="--confirm-publish")
+    #: None: for ever
+    broker_consumer_timeout: float | None = setting(
+        parsers.optional(units.some_seconds), "30m",
+        "How long the broker leaves a message unacknowledged: its consumer_timeout, of which we warn.",
+        kind=BROKER, opts="--consumer-timeout", metavar="DURATION")
+    broker_connection_timeout: float = setting(
+        units.some_seconds, "4s", "How long one attempt to connect may take.",
+        kind=BROKER, opts="--connection-timeout", metavar="DURATION")
+    #: 0: none
+    broker_heartbeat: int = setting(
+        units.heartbeat, "60s", "Interval of AMQP heartbeats; 0: none.",
+        kind=BROKER, opts="--broker-heartbeat", metavar="DURATION")
+    #: None: results are not kept
+    result_backend: str | None = setting(
+        parsers.optional(urls.backend, "disabled", "disabled://", ""), None, "Where results go: rpc:// or disabled.",
+        kind=BROKER, opts="--result-backend", metavar="URL", default_text="disabled", secret=True)
+    #: None: never
+    result_expires: float | None = setting(
+        parsers.optional(units.some_seconds), "1d", "When a result that nobody fetched is dropped; none: never.",
+        kind=BROKER, opts="--result-expires", metavar="DURATION")
+    task_ignore_result: bool = setting(
+        units.boolean, False, "Keep no results, whatever the backend.",
+        kind=BROKER, opts="--ignore-result")
+    #: to be expanded by `names.node_name`
+    worker_hostname: str = setting(
+        names.node_pattern, "celery@%h", "This worker's name; %h: host, %n: its first part, %d: its domain.",
+        kind=NODE, opts="-n --hostname", metavar="NAME")
+    #: modules to import after the app's own
+    imports: tuple[str, ...] = setting(
+        parsers.words(names.module_name, "module names such as proj.tasks,proj.reports", may_be_empty=True), (),
+        "More modules to import.",
+        kind=NODE, opts="-I --include", metavar="MODULES", default_text="none")
+    worker_loglevel: str = setting(
+        parsers.choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", aliases=_LEVELS), "INFO",
+        "Least level that is logged.",
+        kind=NODE, opts="-l --loglevel", metavar="LEVEL")
+    #: None: it is forgotten when the worker stops
+    worker_state_db: str | None = setting(
+        parsers.optional(names.text), None, "File that remembers which tasks are revoked.",
+        kind=NODE, opts="-S --statedb", metavar="FILE", default_text="none")
+    #: None: stderr
+    worker_logfile: str | None = setting(
+        parsers.optional(names.text), None, "File to append the log to.",
+        kind=NODE, opts="-f --logfile", metavar="FILE", default_text="stderr")
+    # fmt: on
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues to consume."""
+        return self.worker_queues or (self.task_default_queue,)
+
+
+def _rows() -> Mapping[str, Setting]:
+    fields = attrs.fields(Settings)
+    return MappingProxyType({field.name: Setting(name=field.name, **field.metadata) for field in fields})
+
+
+#: name → row, in the order of `Settings`
+SETTINGS: Mapping[str, Setting] = _rows()

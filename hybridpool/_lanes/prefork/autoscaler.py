@@ -1,0 +1,76 @@
+"""Brings the lane's size to what `policy.autoscale` wants, as far as `policy.headroom` finds memory for it."""
+
+import sys
+from functools import partial
+from typing import Final
+
+from hybridpool import events
+from hybridpool._daemon_threads import run_in_daemon_thread
+from hybridpool._lanes.prefork import memory_readings
+from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._policy.autoscale import ScaleLimits, ScaleMemory, decide
+from hybridpool._policy.headroom import Bound, Fit, fit
+
+#: seconds until newcomers have shown what they weigh, or memory may have been freed
+_LOOK_AGAIN: Final = 0.5
+
+
+class Autoscaler:
+    """The loop and what it remembers."""
+
+    def __init__(self, lane: ProcessLane, limits: ScaleLimits, bus: events.Bus, budget: int | None) -> None:
+        """:param budget: bytes that children may own together; None: what cgroup and host leave."""
+        self._lane = lane
+        self._limits = limits
+        self._bus = bus
+        self._budget = budget
+        self._memory = ScaleMemory()
+        #: bytes that the heaviest child owned so far
+        self._heaviest = 0
+        self._held_by: str | None = None
+
+    async def run(self) -> None:
+        """Scale for ever."""
+        lane, dispatcher = self._lane, self._lane.dispatcher
+        while True:
+            decided = decide(
+                load=dispatcher.load,
+                size=lane.size,
+                limits=self._limits,
+                memory=self._memory,
+                now=lane.registry.clock(),
+            )
+            self._memory, dispatcher.watch, look_again_in = decided.memory, decided.watch, decided.look_again_in
+            size = decided.size
+            if size > lane.size:
+                fitting = await self._fit(size)
+                size = fitting.size
+                if fitting.is_short:
+                    dispatcher.watch, look_again_in = (0, sys.maxsize), _LOOK_AGAIN
+            if size != lane.size and lane.takes_calls:
+                before = lane.size
+                lane.resize(size)
+                self._bus.emit(events.PoolScaled(before, size))
+            least, most = dispatcher.watch
+            if least <= dispatcher.load <= most:
+                # Else it has changed while memory was looked at.
+                await dispatcher.load_changed.wait(look_again_in)
+
+    async def _fit(self, wanted: int) -> Fit:
+        """Find out how much of a growth memory allows."""
+        pids = [child.pid for child in self._lane.registry.children.values() if child.pid]
+        owned, bounds = await run_in_daemon_thread(partial(_look, pids))
+        self._heaviest = max(self._heaviest, *owned.values(), 0)
+        if self._budget is not None:
+            bounds.append(
+                Bound(name="the memory budget", limit=self._budget, used=sum(owned.values()), reserve=0),
+            )
+        fitting = fit(size=self._lane.size, wanted=wanted, heaviest=self._heaviest, bounds=bounds)
+        if fitting.held_by and not self._held_by:
+            self._bus.emit(events.PoolHeld(fitting.size, wanted, fitting.held_by))
+        self._held_by = fitting.held_by
+        return fitting
+
+
+def _look(pids: list[int]) -> tuple[dict[int, int], list[Bound]]:
+    return memory_readings.owned(pids), memory_readings.bounds()

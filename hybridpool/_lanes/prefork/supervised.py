@@ -1,0 +1,173 @@
+"""SupervisedLane: a lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
+
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final, Self
+
+import anyio
+import attrs
+
+from hybridpool import events
+from hybridpool._ipc.frames import ChildOrders
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.prefork.autoscaler import Autoscaler
+from hybridpool._lanes.prefork.fd_limit import check_memory_is_readable, ensure_fd_limit
+from hybridpool._lanes.prefork.lane import ProcessLane, Publishes
+from hybridpool._lanes.prefork.memory_watch import watch_memory
+from hybridpool._lanes.prefork.reconciler import Reconciler
+from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
+from hybridpool._policy.autoscale import ScaleLimits
+from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._zygote.interpreter import module_folders
+from hybridpool.errors import PoolClosed
+from hybridpool.events.children import POOL_ENDED
+
+#: seconds for killing all children; the zygote has one second before the parent does it itself
+_KILL_S: Final = 2.5
+
+
+#: the forks between the program's start and this process; a look at it is cheaper than asking the kernel for the pid
+_forks_before: Final[list[None]] = []
+os.register_at_fork(after_in_child=lambda: _forks_before.append(None))
+
+
+@attrs.frozen(kw_only=True)
+class LaneConfig:
+    """What a supervised is told at its start."""
+
+    #: children at the start
+    size: int
+    #: None: the size stays
+    scale: ScaleLimits | None
+    recycle: RecycleLimits
+    orders: ChildOrders
+    #: seconds a child may take from the order to fork it to READY
+    start_timeout: float
+    #: READY children beyond the size, so that one that retires is replaced at once
+    spares: int
+    #: starts that may fail in a row while no child was ever READY; None: as many as later
+    first_starts: int | None = None
+    #: bytes a child may own in the middle of a call; None: no limit
+    memory_limit: int | None = None
+    #: bytes that children may own together, if their number is to follow the load; None: what cgroup and host leave
+    memory_budget: int | None = None
+
+
+class SupervisedLane(anyio.AsyncContextManagerMixin):
+    """Forked children under supervision. Enter it to have them; leaving kills those that are left."""
+
+    def __init__(self, zygote: ZygoteKeeper, config: LaneConfig, bus: events.Bus, publishes: Publishes) -> None:
+        """:param zygote: started already."""
+        self._zygote = zygote
+        self._config = config
+        self._bus = bus
+        self.lane = ProcessLane(bus, config.recycle, config.orders, publishes)
+        self._scaling = anyio.CancelScope()
+        self._runs_functions = not zygote.has_app
+        #: the process whose children these are
+        self._owner = os.getpid()
+        self._forks_before = len(_forks_before)
+        #: where modules are found, as children know it
+        self._folders: list[object] = list(sys.path)
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        config = self._config
+        headcount = Reconciler(self.lane, self._bus, config.start_timeout, config.spares, config.first_starts)
+        try:
+            check_memory_is_readable(config.orders.memory_watch or config.memory_limit or 0)
+            self.ensure_fd_limit(config.size if config.scale is None else config.scale.ceiling)
+            self.lane.resize(config.size)
+            async with anyio.create_task_group() as supervisors:
+                supervisors.start_soon(self._zygote.keep, self.lane.registry)
+                supervisors.start_soon(headcount.run)
+                supervisors.start_soon(self._scale)
+                if config.memory_limit is not None:
+                    supervisors.start_soon(watch_memory, self.lane, config.memory_limit)
+                yield self
+                supervisors.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._zygote.close()
+            # Whatever ended the supervised, nobody who waits for a call may wait for ever.
+            self.lane.abandon(POOL_ENDED)
+
+    def ensure_fd_limit(self, size: int) -> None:
+        """See to it that there are descriptors for so many children.
+
+        :raises ConfigError: if this process may not have them.
+        """
+        ensure_fd_limit(size + self._config.spares - len(self.lane.registry.children))
+
+    def submit(self, job: Job) -> None:
+        """Run a call in a child as soon as one is free.
+
+        :raises PoolClosed: if the pool is stopping, or is another process's.
+        """
+        if self._runs_functions:
+            if len(_forks_before) != self._forks_before:
+                self.check_process()
+            if sys.path != self._folders:
+                self._folders = list(sys.path)
+                self._zygote.share_folders(module_folders())
+        self.lane.submit(job)
+
+    def check_process(self) -> None:
+        """Refuse a copy of the program: the children are not its own.
+
+        :raises PoolClosed: if this process was forked from the one that has them.
+        """
+        if len(_forks_before) != self._forks_before:
+            raise PoolClosed(
+                f"this pool belongs to process {self._owner}, from which this one was forked: open a pool here"
+            )
+
+    def stop_taking(self) -> list[Job]:
+        """Take no more calls; returns those that no child has begun."""
+        self._scaling.cancel()
+        return self.lane.take_back()
+
+    async def finish(self) -> None:
+        """Wait until no call waits or runs."""
+        while self.lane.dispatcher.load:
+            await self.lane.dispatcher.at_rest.wait()
+
+    async def drain(self, timeout: float | None) -> bool:
+        """Let running calls end and every child go. Call `stop_taking` first.
+
+        :param timeout: seconds; None waits for ever.
+        :returns: whether all went in time; if not, children are still at work.
+        """
+        registry = self.lane.registry
+        self.lane.resize(0)
+        for child in list(registry.children.values()):
+            self.lane.retire(child, "shutdown")
+        deadline = None if timeout is None else registry.clock() + timeout
+        while registry.children:
+            left = None if deadline is None else deadline - registry.clock()
+            if left is not None and left <= 0:
+                return False
+            await registry.changed.wait(left)
+        return True
+
+    async def kill(self) -> None:
+        """Kill every child with all it started; each call in hand ends as `Lost`.
+
+        It takes a few seconds at most: what is left then (a zygote that does not answer has orders to fork) goes with
+        the zygote, when the supervised is left.
+        """
+        registry = self.lane.registry
+        self.lane.resize(0)
+        for child in list(registry.children.values()):
+            self.lane.retire(child, "shutdown")
+            registry.kill(child)
+        with anyio.move_on_after(_KILL_S):
+            while registry.children:
+                await registry.changed.wait()
+
+    async def _scale(self) -> None:
+        with self._scaling:
+            if self._config.scale is not None:
+                await Autoscaler(self.lane, self._config.scale, self._bus, self._config.memory_budget).run()

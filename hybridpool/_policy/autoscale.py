@@ -1,0 +1,60 @@
+"""How large the pool should be.
+
+It grows at once by as many children as calls wait for, up to the ceiling; it shrinks to what the load needs when that
+has been too little for `idle` seconds on end, down to the floor. Which child leaves is `headcount`'s matter; a busy one
+never does.
+"""
+
+import sys
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class ScaleLimits:
+    floor: int
+    ceiling: int
+    #: seconds a surplus must last before it is given up
+    idle: float
+
+
+@attrs.frozen
+class ScaleMemory:
+    """What the policy remembers between looks."""
+
+    #: since when the load has needed fewer children than there are; None: it needs them all
+    surplus_since: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ScalePlan:
+    size: int
+    memory: ScaleMemory
+    #: a look is due when the load leaves these bounds, both included
+    watch: tuple[int, int]
+    #: seconds until a look is due although the load stays within them; None: none
+    look_again_in: float | None = None
+
+
+def decide(*, load: int, size: int, limits: ScaleLimits, memory: ScaleMemory, now: float) -> ScalePlan:
+    """Decide on a size.
+
+    :param load: calls that run or wait.
+    :param size: children the pool has, or is about to have.
+    :param now: seconds of a monotonic clock.
+    """
+    wanted = min(max(load, limits.floor), limits.ceiling)
+    if wanted >= size:
+        return _settled(wanted, limits)
+    since = memory.surplus_since if memory.surplus_since is not None else now
+    left = limits.idle - (now - since)
+    if left > 0:
+        return ScalePlan(size=size, memory=ScaleMemory(since), watch=(0, size - 1), look_again_in=left)
+    return _settled(wanted, limits)
+
+
+def _settled(size: int, limits: ScaleLimits) -> ScalePlan:
+    """The size is right for now: look again when the load asks for more, or needs less."""
+    least = size if size > limits.floor else 0
+    most = size if size < limits.ceiling else sys.maxsize
+    return ScalePlan(size=size, memory=ScaleMemory(), watch=(least, most))

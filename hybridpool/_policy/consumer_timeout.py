@@ -1,0 +1,27 @@
+"""Tasks that may run longer than the broker waits for their acknowledgement (RabbitMQ's consumer_timeout)."""
+
+from collections.abc import Iterable
+
+from hybridpool._task import TaskOptions
+
+
+def outlasting(
+    tasks: Iterable[TaskOptions], *, patience: float | None, limit: float | None, acks_late: bool
+) -> list[tuple[str, float]]:
+    """Return names and time limits of tasks that the broker would take back while they run.
+
+    A task without a limit is not among them: nobody knows how long it takes. One that is acknowledged before it starts
+    may take as long as it likes.
+
+    :param patience: seconds; None: the broker waits for ever.
+    :param limit: seconds, of tasks that have none of their own; None: no limit.
+    :param acks_late: of tasks that do not say.
+    """
+    if patience is None:
+        return []
+    limits = [
+        (task.name, limit if task.time_limit is None else task.time_limit)
+        for task in tasks
+        if (acks_late if task.acks_late is None else task.acks_late)
+    ]
+    return [(name, longest) for name, longest in limits if longest is not None and longest >= patience]

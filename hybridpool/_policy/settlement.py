@@ -1,0 +1,138 @@
+"""What follows from an outcome, in order; the acknowledgement comes last.
+
+So a crash between two steps may repeat a task, and never loses one.
+"""
+
+import enum
+
+import attrs
+
+from hybridpool._outcome import Ignored, Lost, Outcome, Refused, Rejected, Retrying
+from hybridpool._policy.retry import RetryPace
+
+
+@attrs.frozen
+class Store:
+    """Make the outcome known as the task's result."""
+
+    #: False: another result follows
+    is_final: bool = True
+
+
+@attrs.frozen
+class StoreFailure:
+    """Make known in place of the outcome that it cannot be told, or what became of the task instead."""
+
+    reason: str
+    #: the exception that the client gets, of `hybridpool.errors`
+    kind: str
+
+
+@attrs.frozen
+class WaitHere:
+    """Keep the message for a while, because the broker does not hold it back."""
+
+    seconds: float
+
+
+class Road(enum.Enum):
+    """How a message that is published again reaches its queue."""
+
+    #: with the delay that it has, if any
+    USUAL = "usual"
+    #: without a delay
+    AT_ONCE = "at once"
+    #: held by the broker for some seconds, because the queue is full
+    DETOUR = "detour"
+    #: without a delay, and the broker does not hold it either if the queue is full
+    NO_DETOUR = "no detour"
+
+
+@attrs.frozen
+class Republish:
+    """Publish the message again, counting a child that died."""
+
+    lost: int
+    road: Road = Road.USUAL
+
+
+@attrs.frozen
+class Delay:
+    """Publish the message for its next attempt."""
+
+    road: Road = Road.USUAL
+
+
+@attrs.frozen
+class DeadLetter:
+    """Publish the message to the dead-letter queue."""
+
+    reason: str
+    #: without the headers that only its sender needs
+    is_bare: bool = False
+
+
+@attrs.frozen
+class Acknowledge:
+    """Tell the broker that the message is done with."""
+
+
+@attrs.frozen
+class Requeue:
+    """Let the broker deliver the message again, as if it had never been here."""
+
+
+Step = Store | StoreFailure | WaitHere | Republish | Delay | DeadLetter | Acknowledge | Requeue
+_STORE, _ACK, _BACK = Store(), Acknowledge(), Requeue()
+_JUST_ACK: tuple[Step, ...] = (_ACK,)
+_STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
+
+
+@attrs.frozen(kw_only=True)
+class DeliveryOptions:
+    """On which terms a task runs."""
+
+    #: somebody waits for its result
+    wants_result: bool
+    #: False: acknowledge before the start, so that it runs at most once
+    acks_late: bool
+    max_deliveries: int
+    pace: RetryPace = RetryPace()
+
+
+def settle(
+    outcome: Outcome, terms: DeliveryOptions, *, lost_before: int, acknowledged: bool, stopping: bool
+) -> tuple[Step, ...]:
+    """Return the steps.
+
+    :param lost_before: earlier deliveries of this message whose child died.
+    :param acknowledged: it was acknowledged before it started, so the broker has forgotten it.
+    :param stopping: children are being killed because the worker stops; that is not the task's fault.
+    """
+    store: tuple[Step, ...] = (_STORE,) if terms.wants_result else ()
+    ack = () if acknowledged else _JUST_ACK
+    match outcome:
+        case Lost() if acknowledged:
+            return store
+        case Lost() if stopping:
+            return (_BACK,)
+        case Lost(blamed=False):
+            return (Republish(lost_before), _ACK)
+        case Lost(cause=cause):
+            attempt = lost_before + 1
+            if attempt < terms.max_deliveries:
+                return (Republish(attempt), _ACK)
+            story = f"its child died {attempt} times (task_max_deliveries); the last time: {cause}"
+            return (*store, DeadLetter(story), _ACK)
+        case Refused(reason=reason):
+            return (*store, DeadLetter(reason), *ack)
+        case Retrying():
+            return (*(Store(is_final=False) for _ in store), Delay(), *ack)
+        case Rejected(requeue=True):
+            return (Republish(lost_before),) if acknowledged else (_BACK,)
+        case Rejected(reason=reason):
+            return (*store, DeadLetter(f"the task rejected it: {reason}"), *ack)
+        case Ignored():
+            return ack
+        case _:  # returned, raised, over its time
+            return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)

@@ -1,0 +1,429 @@
+"""A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
+
+import asyncio
+import inspect
+import pickle
+import sys
+import types
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, cast
+
+from hybridpool import errors
+from hybridpool._child import functions
+from hybridpool._child.rendering import annotate
+from hybridpool._client.function_identity import is_alike
+from hybridpool._ipc import codec, large_objects
+from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
+from hybridpool._ipc.large_objects import LargeObject
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+
+R = TypeVar("R")
+_HINT: Final = "; with cloudpickle installed it may work"
+_MAIN: Final = b"__main__"
+#: types of arguments that are never large
+_SMALL: Final = frozenset({type(None), bool, int, float, complex})
+#: where a call is in its life
+CallState = Literal["waiting", "running", "done", "cancelled"]
+
+
+class Named(NamedTuple):
+    """A function that children find by its name."""
+
+    name: str
+    #: says also by what a child knows that it has found this very function
+    content_type: str
+    #: its code when it was looked up; a program that is changed at run time may give it another
+    code: object
+
+
+class Names:
+    """How functions are named to children; found once for each function that has a name.
+
+    A name is good only if it leads to the very function that the caller has in hand, here and in the children. Here
+    that is looked up, as pickle does. The children import the same modules for themselves, so what this process changes
+    later (a module that is reloaded, a function that a test patches) they do not see. Such a function is refused: under
+    its name a child would run the one before.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Callable[..., object], Named] = {}
+        #: the function that a name led to at first
+        self._first: dict[str, Callable[..., object]] = {}
+        #: modules by name, as their specs: a reload makes another one
+        self._specs: dict[str, object] = {}
+        #: functions that have a parameter of that name
+        self._parameters: dict[tuple[Callable[..., object], str], bool] = {}
+        self.has_script = has_script()
+
+    def opened(self) -> None:
+        """Note the modules that are loaded when children begin to import theirs."""
+        self._known.clear()
+        self._first.clear()
+        self._specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+        if self.has_script:
+            # What comes back of the script's own classes has that name for it; so has multiprocessing, if loaded.
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+
+    def name(self, function: Callable[..., object]) -> Named | None:
+        """Return how children find a function, or None if its name does not lead to this very function.
+
+        :raises CannotSend: if a child cannot run it, or was defined again since the pool was opened.
+        """
+        try:
+            known = self._known[function]
+        except (KeyError, TypeError):  # not known, or not hashable
+            pass
+        else:
+            if known.code is getattr(function, "__code__", None):
+                return known
+            raise _redefined(known.name)
+        _check_function(function)
+        found = self._find(function)
+        if found is not None:
+            self._known[function] = found
+        return found
+
+    def mark(self, name: str, function: Callable[..., object]) -> str:
+        """Return by what a child knows a function that travels whole, if it holds one that is found by its name.
+
+        :raises CannotSend: if that one was defined again since the pool was opened.
+        """
+        inner = functions.innermost(function)
+        return "" if inner is function or self._find(inner) is None else functions.mark(name, inner)
+
+    def has_parameter(self, function: Callable[..., object], name: str) -> bool:
+        """Tell whether a function has a parameter that can be given by that name."""
+        try:
+            return self._parameters[function, name]
+        except (KeyError, TypeError):  # not known, or not hashable
+            pass
+        try:
+            parameter = inspect.signature(function).parameters.get(name)
+        except (ValueError, TypeError):  # some functions in C tell nothing
+            return False
+        found = parameter is not None and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        with suppress(TypeError):
+            # What has no name may be made for each call, and is not to be kept.
+            if function in self._known:
+                self._parameters[function, name] = found
+        return found
+
+    def _find(self, function: Callable[..., object]) -> Named | None:
+        module_name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+        if not isinstance(module_name, str) or not isinstance(qualname, str):
+            return None
+        if module_name == "__main__" and not self.has_script:
+            return None
+        module = sys.modules.get(module_name)
+        found: object = module
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        if found is not function:
+            return None
+        name = f"{module_name}:{qualname}"
+        spec = getattr(module, "__spec__", None)
+        if self._specs.setdefault(module_name, spec) is not spec:
+            raise _redefined(name)
+        if not is_alike(self._first.setdefault(name, function), function):
+            raise _redefined(name)
+        mark = functions.mark(name, function)
+        return Named(name, functions.BY_NAME + mark, getattr(function, "__code__", None))
+
+
+def _redefined(name: str) -> errors.CannotSend:
+    return errors.CannotSend(
+        f"{name} was defined again after the pool was opened (a reload, a patch), and its children have the one "
+        f"before; open another pool for the new one"
+    )
+
+
+def _check_function(function: Callable[..., object]) -> None:
+    """:raises CannotSend: if calling it in a child gives no value that could come back."""
+    shown = getattr(function, "__qualname__", None) or repr(function)
+    if not callable(function):
+        raise errors.CannotSend(f"a pool runs functions, and {shown} cannot be called")
+    inner = functions.innermost(function)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
+    code = getattr(inner, "__code__", None) or getattr(call, "__code__", None)
+    flags = code.co_flags if isinstance(code, types.CodeType) else 0
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise errors.CannotSend(f"{shown} is async: a child runs plain functions; call asyncio.run in one of them")
+    if flags & inspect.CO_GENERATOR:
+        raise errors.CannotSend(f"{shown} is a generator function, whose values stay in the child; return a list")
+
+
+def has_script() -> bool:
+    """Tell whether a child can find what ``__main__`` defines: not in a notebook, nor at a prompt."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return path is not None and Path(path).is_file()
+
+
+def write(
+    names: Names, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[str, str, bytes | OutgoingBlob]:
+    """Return name, content type and body of a call.
+
+    :raises CannotSend: if the function or an argument cannot be sent; the message names it.
+    """
+    named = names.name(function)
+    if named is not None:
+        try:
+            body = _dump_arguments(args, kwargs)
+        except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+            return _write_whole(names, named.name, function, args, kwargs, error)
+        if names.has_script or not _mentions_main(body):
+            return named.name, named.content_type, body
+    shown = getattr(function, "__qualname__", repr(function))
+    reason = errors.CannotSend(f"{shown} has no name by which a child could import it")
+    return _write_whole(names, shown, function, args, kwargs, reason)
+
+
+def _write_whole(
+    names: Names,
+    name: str,
+    function: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    why: Exception,
+) -> tuple[str, str, bytes | OutgoingBlob]:
+    def dump(value: object) -> bytes | LargeObject:
+        return dump_whole(value, has_script=names.has_script)
+
+    try:
+        return name, functions.WHOLE + names.mark(name, function), _packed(dump((function, args, kwargs)))
+    except ImportError:
+        raise _unsendable(name, args, kwargs, why, pickle.dumps, _HINT) from None
+    except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+        raise _unsendable(name, args, kwargs, error, dump, "") from None
+
+
+def _dump_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes | OutgoingBlob:
+    # Gathering a large value's pieces has its price, which a small one need not pay.
+    if not kwargs and _SMALL.issuperset(map(type, args)):
+        return pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
+    return _packed(large_objects.dump((args, kwargs)))
+
+
+def _packed(dumped: bytes | LargeObject) -> bytes | OutgoingBlob:
+    return OutgoingBlob(dumped) if isinstance(dumped, LargeObject) else dumped
+
+
+def _mentions_main(body: bytes | OutgoingBlob) -> bool:
+    return body.mentions(_MAIN) if isinstance(body, OutgoingBlob) else _MAIN in body
+
+
+def dump_whole(value: object, *, has_script: bool) -> bytes | LargeObject:
+    """Pickle a value that holds functions: methods and partials as they are, the rest by cloudpickle.
+
+    :raises ImportError: if it takes cloudpickle, and that is not installed.
+    """
+    if has_script:
+        try:
+            return large_objects.dump(value)
+        except Exception:  # noqa: BLE001  # whatever pickling user values raises; there is another way
+            pass
+    import cloudpickle
+
+    return large_objects.dump(value, cloudpickle.Pickler)
+
+
+def _unsendable(
+    name: str,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    why: Exception,
+    dumps: Callable[[object], object],
+    hint: str,
+) -> errors.CannotSend:
+    named = [*((f"argument {n}", value) for n, value in enumerate(args, 1)), *kwargs.items()]
+    for argument, value in named:
+        try:
+            dumps(value)
+        except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
+            return errors.CannotSend(f"{name}: {argument}, a {type(value).__qualname__}, cannot be sent: {error}{hint}")
+    return errors.CannotSend(f"{name} cannot be sent to a child: {why}{hint}")
+
+
+def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None) -> object:
+    """Return the value of a call.
+
+    :param value: gives a large one, which came in a blob.
+
+    :raises ChildLost: if its child died.
+    :raises PoolClosed: if it was not run, because the pool ended.
+    :raises TimeLimitExceeded: if it was killed for its time, or ended by its soft limit.
+    :raises TaskCancelled: if it was given up.
+    :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
+    """
+    match outcome:
+        case Returned():
+            try:
+                return pickle.loads(outcome.value) if value is None else value()
+            except (SystemExit, GeneratorExit) as error:
+                # A value's own code may raise anything; this would end whoever waits.
+                raise errors.TaskFailed(name, (f"its value cannot be unpickled: {error!r}",)) from error
+        case Raised():
+            raise _rebuilt(name, outcome)
+        case Lost(cause=cause, child=child):
+            if not child:
+                raise errors.PoolClosed(f"{name} was not run: {cause}")
+            why = f"{cause}, {outcome.hint}" if outcome.hint else cause
+            raise errors.ChildLost(f"{child} died in {name}: {why}", name, child, outcome.exitcode, outcome.peak)
+        case TimedOut(limit=limit, child=child):
+            raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
+        case Cancelled():
+            raise errors.TaskCancelled(f"{name} was cancelled")
+        case Refused(reason=reason):
+            raise errors.TaskFailed(name, (reason,))
+        case _:
+            raise errors.TaskFailed(
+                name, ("it asked for a retry, or to be rejected or ignored: there is no broker here",)
+            )
+
+
+def clear(job: Job) -> IncomingBlob | None:
+    """Let a call that has ended go of what it held, and return the large value, if that is what came of it.
+
+    Job and handle know each other: only the collector would free them, and the body with them.
+    """
+    job.body, job.on_done = b"", _already_ended
+    blob, job.blob = job.blob, None
+    return blob
+
+
+def _already_ended(*_: object) -> None:
+    """Nobody is to be told any more."""
+
+
+_SIGNALS: Final = {kind.__name__: kind for kind in (errors.SoftTimeLimitExceeded, errors.TaskCancelled)}
+
+
+def _is_cancelled(outcome: Outcome) -> bool:
+    """Tell whether a call ended because it was given up: before it began, by the signal inside, or with its child."""
+    match outcome:
+        case Cancelled():
+            return True
+        case Raised(module=errors.__name__, kind=errors.TaskCancelled.__name__):
+            return True
+        case _:
+            return False
+
+
+def _rebuilt(name: str, raised: Raised) -> BaseException:
+    error: object = None
+    if raised.pickled:
+        try:
+            error = pickle.loads(raised.pickled)
+        except Exception:  # noqa: BLE001  # whatever unpickling user values raises; the text still tells the story
+            error = None
+    elif raised.module == errors.__name__ and raised.kind in _SIGNALS:
+        # It came between the function's end and its answer, so it was not pickled.
+        error = _SIGNALS[raised.kind](*codec.decode(raised.arguments))
+    if isinstance(error, errors.SoftTimeLimitExceeded):
+        # Inside the task it is no Exception, so that it is not swallowed; here it is an error like others.
+        error = errors.TimeLimitExceeded(f"{name} ran over its soft time limit of {error.args[0]:g} s")
+    if not isinstance(error, BaseException):
+        error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
+    if not annotate(error, f"\nIn the child:\n{raised.traceback}"):
+        error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
+        error.add_note(f"\nIn the child:\n{raised.traceback}")
+    return error
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse another event loop than the pool's, and a thread without one: nothing there would be woken.
+
+    :raises PoolError: if this is another one.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is not loop:
+        raise errors.PoolError(
+            "this pool belongs to another event loop; from a thread use "
+            "`asyncio.run_coroutine_threadsafe(pool.run(…), loop)` with the loop that opened it"
+        )
+
+
+class Call(Generic[R]):
+    """A submitted call. Await it for its value; any number of times, by any number of tasks of its loop."""
+
+    __slots__ = ("__weakref__", "_cancel", "_child", "_loop", "_outcome", "_value", "_wakeup", "job", "name", "runtime")
+
+    def __init__(self, name: str, cancel: Callable[[Job], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        self._cancel = cancel
+        self._loop = loop
+        #: what the lane knows it as
+        self.job: Job | None = None
+        self._outcome: Outcome | None = None
+        #: gives a large value
+        self._value: Callable[[], object] | None = None
+        # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
+        self._wakeup: Wakeup | None = None
+        self._child = ""
+        #: seconds it ran
+        self.runtime = 0.0
+
+    def ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+        """Hear how it ended; the job's `on_done`."""
+        self._child, self.runtime = child, runtime
+        blob = clear(job)
+        if blob is None:
+            self._end(outcome)
+        else:
+            blob.open(lambda value: self._end(outcome, value))
+
+    def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
+        self._value, self._outcome = value, outcome
+        if self._wakeup is not None:
+            self._wakeup.ring()
+
+    @property
+    def state(self) -> CallState:
+        """Where it is in its life."""
+        if self._outcome is None:
+            return "running" if self.started_at is not None else "waiting"
+        return "cancelled" if _is_cancelled(self._outcome) else "done"
+
+    @property
+    def child(self) -> str:
+        """Name of the child that runs it, or ran it; empty before."""
+        return self._child or (self.job.child if self.job else "")
+
+    @property
+    def started_at(self) -> float | None:
+        """Monotonic seconds of when a child had it in hand; None before."""
+        return self.job.handed_at if self.job else None
+
+    def cancel(self) -> None:
+        """Give it up: if it has not begun it never will; else it is stopped, and after a grace its child is killed."""
+        if self.job is not None and self._outcome is None:
+            check_loop(self._loop)
+            self._cancel(self.job)
+
+    async def wait(self) -> None:
+        """Wait until it has ended, however."""
+        while self._outcome is None:
+            await self._sleeper()
+
+    def _sleeper(self) -> "asyncio.Future[None]":
+        check_loop(self._loop)
+        if self._wakeup is None:
+            self._wakeup = Wakeup()
+        return self._wakeup.sleeper()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"the call of {self.name} belongs to its pool and cannot be pickled; await it and send its value"
+        )
+
+    def __await__(self) -> Generator[Any, None, R]:
+        while self._outcome is None:
+            yield from self._sleeper()
+        return cast("R", read(self.name, self._outcome, self._value))

@@ -1,0 +1,196 @@
+"""What a pool may be told."""
+
+import inspect
+import logging
+import pickle
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from numbers import Real
+from typing import Any, Final, TypeVar, cast
+
+import attrs
+
+from hybridpool import events
+from hybridpool._child import functions
+from hybridpool._config import usable_cpus
+from hybridpool._config.parsers import autoscale
+from hybridpool._config.suggestions import hint
+from hybridpool._config.units import BadValue, share, size
+from hybridpool._ipc.frames import ChildOrders
+from hybridpool._lanes.prefork.supervised import LaneConfig
+from hybridpool._policy.autoscale import ScaleLimits
+from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._pool.call import has_script
+from hybridpool.errors import CannotSend, ConfigError
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class PoolOptions:
+    """The options of a `Pool`, checked when it is made. Times are in seconds."""
+
+    #: children that work at once; None: one per CPU this process may use
+    size: int | None = None
+    #: replace a child after so many calls
+    max_tasks_per_child: int | None = None
+    #: replace a child that owns more than this, itself, unshared: bytes, or "200MB"
+    max_memory_per_child: int | str | None = None
+    #: replace a child that is so old
+    max_age_per_child: float | None = None
+    #: a child's limits of calls and age may fall short by up to this share, so that not all go at once
+    recycle_jitter: float = 0.05
+    #: kill a child that owns more than this in the middle of a call, which ends as `ChildLost`: bytes, or "1GB"
+    memory_limit: int | str | None = None
+    #: with `autoscale`: grow only while the children own less than this together; None: what cgroup and host leave
+    memory_budget: int | str | None = None
+    #: two sizes between which the pool moves with its load
+    autoscale: tuple[int, int] | None = None
+    #: how long a surplus child stays
+    autoscale_idle: float = 30.0
+    #: called in each child at its birth; a generator function's first value is kept (`hybridpool.resource`), and what
+    #: stands after its `yield` runs when the child retires
+    initializer: Callable[[], object] | None = None
+    #: modules to import before the children are forked, so that they share them
+    preload: Sequence[str] = ()
+    #: how long a call may run before its child is killed
+    time_limit: float | None = None
+    #: how long a call may run before `SoftTimeLimitExceeded` is raised in it
+    soft_time_limit: float | None = None
+    #: how long a cancelled call may take to stop before its child is killed
+    grace: float = 1.0
+    #: how long a child may take to be born
+    start_timeout: float = 30.0
+    #: hears what happens in the pool; see `hybridpool.events`
+    on_event: events.Listener | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("size", "max_tasks_per_child"):
+            value = getattr(self, name)
+            if value is not None:
+                check_count(f"Pool({name}=…)", value)
+        for name in ("max_age_per_child", "time_limit", "soft_time_limit"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, check_seconds(f"Pool({name}=…)", value))
+        for name in ("autoscale_idle", "grace", "start_timeout"):
+            object.__setattr__(self, name, check_seconds(f"Pool({name}=…)", getattr(self, name)))
+        for name in ("initializer", "on_event"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ConfigError(f"Pool({name}=…) must be a function, not {value!r}")
+        if inspect.iscoroutinefunction(self.initializer) or inspect.isasyncgenfunction(self.initializer):
+            raise ConfigError(f"Pool(initializer=…) must not be async, as {self.initializer!r} is: children are sync")
+        if inspect.iscoroutinefunction(self.on_event):
+            raise ConfigError(f"Pool(on_event=…) must not be async, as {self.on_event!r} is: nobody would await it")
+        _check_names(self.preload)
+
+
+def _check_names(names: object) -> None:
+    if isinstance(names, str | bytes) or not isinstance(names, Collection):
+        raise ConfigError(f"Pool(preload=…) must be a list of module names, not {names!r}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
+
+
+#: seconds; a limit beyond it is none, and timers need not cope with it
+_LONGEST_S: Final = 1e9
+
+
+def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
+    """Check the options of a pool.
+
+    :raises ConfigError: if one is unknown or has a wrong value.
+    """
+    known = [field.name for field in attrs.fields(PoolOptions)]
+    for name in given:
+        if name not in known:
+            meant = hint(name, known, quoted=True)
+            raise ConfigError(f"{name!r} is not an option of Pool{meant}")
+    return PoolOptions(size=size, **given)
+
+
+def check_seconds(what: str, value: object) -> float:
+    """Return a duration.
+
+    :raises ConfigError: if it is not a finite number of seconds, or is negative.
+    """
+    # Compared before it is made a float: a number may be too large for one.
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _LONGEST_S:
+        # As a plain number: it travels to children, where numpy's kind could not be read.
+        return float(value)
+    raise ConfigError(f"{what} must be seconds, not {value!r}")
+
+
+def check_count(what: str, value: object) -> int:
+    """Return a count.
+
+    :raises ConfigError: if it is not a whole number of at least 1.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ConfigError(f"{what} must be a whole number of at least 1, not {value!r}")
+
+
+def lane_config(options: PoolOptions) -> LaneConfig:
+    """Put options into a supervised's words.
+
+    :raises ConfigError: if one has a wrong value.
+    :raises CannotSend: if the initializer cannot be sent.
+    """
+    memory = _parsed("max_memory_per_child", size("B"), options.max_memory_per_child)
+    jitter = _parsed("recycle_jitter", share, options.recycle_jitter) or 0.0
+    scale = _parsed("autoscale", autoscale, options.autoscale)
+    start = options.size if options.size is not None else usable_cpus()
+    if scale is not None:
+        start = max(scale.minimum, min(start, scale.maximum)) if options.size is not None else scale.minimum
+    recycle = RecycleLimits(
+        tasks=options.max_tasks_per_child, memory=memory, age=options.max_age_per_child, jitter=jitter
+    )
+    return LaneConfig(
+        size=start,
+        scale=None
+        if scale is None
+        else ScaleLimits(floor=scale.minimum, ceiling=scale.maximum, idle=options.autoscale_idle),
+        recycle=recycle,
+        orders=ChildOrders(
+            log_level=logging.NOTSET,
+            log_format="",
+            redirect_stdouts=False,
+            memory_watch=memory or 0,
+            initializer=_pickled(options.initializer),
+        ),
+        start_timeout=options.start_timeout,
+        spares=recycle.spares,
+        # What fails at the very start is no passing trouble, and somebody waits in `async with`.
+        first_starts=3,
+        memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
+        memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
+    )
+
+
+def _parsed(name: str, parse: Callable[[object], T], value: object) -> T | None:
+    if value is None:
+        return None
+    try:
+        return parse(value)
+    except BadValue as bad:
+        raise ConfigError(f"Pool({name}=…) must be {bad.expected}, not {value!r}") from None
+
+
+def _pickled(initializer: Callable[[], object] | None) -> bytes:
+    if initializer is None:
+        return b""
+    try:
+        whole = functions.dumps(initializer) if has_script() else _by_cloudpickle(initializer)
+        return pickle.dumps(partial(functions.call_pickled, whole), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error
+
+
+def _by_cloudpickle(initializer: Callable[[], object]) -> bytes:
+    """Pickle what is defined where no child could import it: in a notebook, at a prompt."""
+    import cloudpickle
+
+    return cloudpickle.dumps(initializer)  # type: ignore[no-any-return]  # untyped

@@ -1,0 +1,221 @@
+"""What is written on a message that goes round again, at once or later, or to a dead-letter queue."""
+
+import datetime as dt
+from collections.abc import Mapping
+
+import attrs
+
+from hybridpool._ipc.codec import JSON
+from hybridpool._message import Delivery, Outgoing, whole_seconds
+from hybridpool._outcome import Lost
+from hybridpool._protocol.task_headers import LOST_BEFORE
+
+#: why a message is in a dead-letter queue
+REASON = "x-hybridpool-reason"
+#: the queue it came from
+ORIGIN = "x-hybridpool-queue"
+#: the worker that refused it
+WORKER = "x-hybridpool-worker"
+#: when, ISO 8601, UTC
+MOMENT = "x-hybridpool-time"
+#: how many times a child died in it
+DELIVERIES = "x-hybridpool-deliveries"
+#: how its last child ended, as subprocess gives it: negative for a signal
+EXIT = "x-hybridpool-exitcode"
+#: bytes of memory that its last child had resident at most
+PEAK = "x-hybridpool-peak"
+#: the last deaths of its children, one text each; it goes round with the message
+HISTORY = "x-hybridpool-history"
+#: how the names of our headers begin
+OURS = "x-hybridpool-"
+#: how the names of dead-letter queues end
+DEAD = ".dead"
+
+#: what RabbitMQ notes on its own dead-lettering: kept, it would stop the next one for a loop, and grow for ever
+_OF_THE_BROKER = frozenset(
+    {
+        "x-death",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
+        # of quorum queues: how often it was delivered
+        "x-delivery-count",
+        "x-acquired-count",
+        # ours: by which a message is known that no queue takes
+        "x-hybridpool-return",
+    }
+)
+#: headers that tell RabbitMQ to copy a message to further queues: it has done so, and would again. Kept by other names
+_COPIES = {"CC": "x-hybridpool-cc", "BCC": "x-hybridpool-bcc"}
+#: how the body is compressed (Celery)
+COMPRESSION = "compression"
+#: headers that say nothing but what the body says; a message may be run without them
+_EXPENDABLE = frozenset({"argsrepr", "kwargsrepr", HISTORY})
+
+#: what a dead letter is known by, run by when it is sent back, and judged by
+_NEEDED = frozenset(
+    {
+        *("task", "id", "root_id", "parent_id", "group", "retries", "eta", "expires", "timelimit", "lang"),
+        *("ignore_result", REASON, ORIGIN, WORKER, MOMENT, DELIVERIES, EXIT, PEAK, HISTORY, LOST_BEFORE),
+    }
+)
+
+#: characters. The headers of a message must fit into one frame of the broker's, which sees to it: see `expendable`
+_REASON_LIMIT = 2000
+_NOTE_LIMIT = 200
+_NOTES = 10
+
+
+def dead_queue(queue: str) -> str:
+    """Return the name of a queue's dead-letter queue."""
+    return f"{queue}{DEAD}"
+
+
+def dead_letter(
+    delivery: Delivery, reason: str, worker: str, now: dt.datetime, lost: Lost | None = None, deliveries: int = 1
+) -> Outgoing:
+    """Write the message again for the dead-letter queue, body untouched, with its story in the headers.
+
+    :param lost: how its last child ended, if that is why.
+    :param deliveries: how many times its child died, the last time included.
+    """
+    story: dict[str, object] = {
+        REASON: reason[:_REASON_LIMIT],
+        ORIGIN: delivery.queue,
+        WORKER: worker,
+        MOMENT: now.isoformat(),
+    }
+    if lost is not None:
+        story |= {DELIVERIES: deliveries, **_history(delivery, lost, worker, now)}
+        if lost.exitcode is not None:
+            story[EXIT] = lost.exitcode
+        if lost.peak:
+            story[PEAK] = lost.peak
+    letter = _again(delivery, dead_queue(delivery.queue), story)
+    return attrs.evolve(letter, expendable=frozenset(letter.headers))
+
+
+def once_more(
+    delivery: Delivery, times: int, lost: Lost | None = None, worker: str = "", now: dt.datetime | None = None
+) -> Outgoing:
+    """Write the message again for its own queue, with the number of times its child has died.
+
+    :param lost: the last of these deaths; None: it was not that which sends it round.
+    """
+    more = {} if lost is None or now is None else _history(delivery, lost, worker, now)
+    return _again(delivery, delivery.queue, {LOST_BEFORE: times, **more})
+
+
+def _history(delivery: Delivery, lost: Lost, worker: str, now: dt.datetime) -> Mapping[str, object]:
+    """Write one more death below the earlier ones, which other workers may have noted."""
+    note = f"{now.isoformat()} {worker} {lost.child or '-'}: {lost.cause}"
+    return {HISTORY: [*notes(delivery.headers), note[:_NOTE_LIMIT]][-_NOTES:]}
+
+
+def notes(headers: Mapping[str, object]) -> list[str]:
+    """Read the history; a sender may have written anything there."""
+    found = headers.get(HISTORY)
+    return [note[:_NOTE_LIMIT] for note in found if isinstance(note, str)] if isinstance(found, list) else []
+
+
+def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime, body: bytes | None) -> Outgoing:
+    """Write the message again for its next attempt: the same id, one more retry.
+
+    :param retries: attempts before that one.
+    :param wait: seconds until then.
+    :param body: another body; None: the same.
+    """
+    eta = (now + dt.timedelta(seconds=wait)).isoformat() if wait else None
+    message = _again(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
+    if body is not None:
+        headers = {name: value for name, value in message.headers.items() if name != COMPRESSION}
+        message = attrs.evolve(
+            message, body=body, headers=headers, content_type=JSON, content_encoding="utf-8", has_new_body=True
+        )
+    return attrs.evolve(message, delay=whole_seconds(wait))
+
+
+def later(delivery: Delivery, wait: float) -> Outgoing:
+    """Write the message again for its own queue, to be there when its time has come."""
+    return attrs.evolve(_again(delivery, delivery.queue, {}), delay=whole_seconds(wait))
+
+
+def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
+    """Write the message again, with these headers besides its own; what its sender wrote goes on byte for byte."""
+    theirs = {name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}
+    copies = {ours: theirs.pop(name) for name, ours in _COPIES.items() if name in theirs}
+    return Outgoing(
+        body=delivery.body,
+        routing_key=queue,
+        headers={**theirs, **copies, **more},
+        content_type=delivery.content_type or "application/octet-stream",
+        content_encoding=delivery.content_encoding or "binary",
+        correlation_id=delivery.correlation_id,
+        reply_to=delivery.reply_to,
+        priority=delivery.priority,
+        mandatory=True,
+        original=delivery.properties,
+        kept=frozenset(theirs.keys() - more.keys()),
+        expendable=_EXPENDABLE,
+    )
+
+
+def bare(letter: Outgoing) -> Outgoing:
+    """Keep of a dead letter's headers those by which it is known, run and judged, each of them short.
+
+    How many are left out is said in the reason.
+    """
+    kept = {name: value for name, value in letter.headers.items() if name in _NEEDED and _is_short(value)}
+    told = f" [left out: {len(letter.headers) - len(kept)} headers that cannot be written again]"
+    reason = str(letter.headers.get(REASON, ""))[: _REASON_LIMIT - len(told)]
+    return attrs.evolve(letter, headers={**kept, REASON: reason + told})
+
+
+def _is_short(value: object) -> bool:
+    match value:
+        case None | bool() | float():
+            return True
+        case int():
+            return abs(value) < 2**63
+        case str():
+            return len(value) <= _REASON_LIMIT
+        case [*items]:
+            return len(items) <= _NOTES and all(isinstance(item, str | int | float | None) for item in items)
+        case _:
+            return False
+
+
+def again(delivery: Delivery, queue: str) -> Outgoing:
+    """Write the message again as it is."""
+    return _again(delivery, queue, {})
+
+
+def revived(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
+    """Write a dead letter again as the message that it was, with all its retries and deliveries before it.
+
+    A time by which it should have run, and has not, is left out: a worker would drop it for that without a word.
+    """
+    message = again(delivery, queue)
+    headers = {name: value for name, value in message.headers.items() if not is_story(name)}
+    changed: dict[str, object] = {}
+    if "retries" in headers:
+        changed["retries"] = 0
+    if _is_past(headers.get("expires"), now):
+        changed["expires"] = None
+    return attrs.evolve(message, headers={**headers, **changed}, kept=message.kept - changed.keys())
+
+
+def is_story(name: str) -> bool:
+    """Tell whether a header was written by a worker or the broker, and not by the sender."""
+    return name.startswith(OURS) or name in _OF_THE_BROKER
+
+
+def _is_past(value: object, now: dt.datetime) -> bool:
+    try:
+        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return False
+    return isinstance(moment, dt.datetime) and (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)) < now

@@ -1,0 +1,108 @@
+"""The head of a task message: Celery message protocol 2, `application_headers`.
+
+Only what the parent decides on is read. A header ``task`` makes a message protocol 2; protocol 1 kept everything in the
+body, which nobody opens here, so it is refused with that reason.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Final
+
+from hybridpool._message import Delivery, Head
+from hybridpool.errors import ProtocolError
+
+#: ours: how many times this task was handed to a child that died in it
+LOST_BEFORE = "x-hybridpool-lost"
+
+#: RabbitMQ's, on messages of quorum queues: how many times it came back
+_RETURNED = "x-delivery-count"
+
+#: a count beyond this is no count; a sender may have written anything
+_MOST: Final = 1_000_000_000
+
+
+def read_head(delivery: Delivery) -> Head:
+    """Read the head of a delivery.
+
+    :raises ProtocolError: if it is no task message of protocol 2, or a field has the wrong type.
+    """
+    headers = delivery.headers
+    name, task_id = headers.get("task"), headers.get("id")
+    if not isinstance(name, str) or not name:
+        raise ProtocolError("header 'task' is missing or no text: not Celery message protocol 2")
+    if not isinstance(task_id, str) or not task_id:
+        raise ProtocolError("header 'id' is missing or no text")
+    return Head(
+        name,
+        task_id,
+        _text(headers, "root_id"),
+        _text(headers, "parent_id"),
+        _text(headers, "group"),
+        _count(headers, "retries"),
+        *_limits(headers),
+        _moment(headers, "eta"),
+        _moment(headers, "expires"),
+        headers.get("ignore_result") is True,
+        _count(headers, LOST_BEFORE),
+        _count(headers, _RETURNED),
+    )
+
+
+def read_sender(delivery: Delivery) -> Head | None:
+    """Read of a head that is wrong somewhere what it takes to tell its sender so; None: not even that can be read."""
+    headers = delivery.headers
+    name, task_id = headers.get("task"), headers.get("id")
+    if not isinstance(name, str) or not name or not isinstance(task_id, str) or not task_id:
+        return None
+    ignores = headers.get("ignore_result") is True
+    return Head(name, task_id, None, None, None, 0, None, None, None, None, ignores, 0)
+
+
+def _text(headers: Mapping[str, object], field: str) -> str | None:
+    value = headers.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    raise ProtocolError(f"header {field!r} is no text")
+
+
+def _count(headers: Mapping[str, object], field: str) -> int:
+    value = headers.get(field)
+    if value is None:
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
+        return value
+    raise ProtocolError(f"header {field!r} is no count")
+
+
+def _limits(headers: Mapping[str, object]) -> tuple[float | None, float | None]:
+    """Read ``timelimit``: hard and soft, in seconds."""
+    match headers.get("timelimit"):
+        case None:
+            return None, None
+        case [hard, soft]:
+            return _limit(hard), _limit(soft)
+        case _:
+            raise ProtocolError("header 'timelimit' is no pair")
+
+
+def _limit(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ProtocolError("header 'timelimit' holds something else than seconds")
+
+
+def _moment(headers: Mapping[str, object], field: str) -> dt.datetime | None:
+    value = headers.get(field)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise ProtocolError(f"header {field!r} is no ISO 8601 time") from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    if isinstance(value, dt.datetime):
+        return value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    raise ProtocolError(f"header {field!r} is no time")

@@ -1,0 +1,1 @@
+"""The worker: consumers, intake, settlement, and what starts and stops them (`runtime`)."""

@@ -1,0 +1,398 @@
+"""Outcome → result stored, what follows published, message acknowledged; in that order.
+
+The thinking is `policy.settlement`'s. The commonest case, nothing but an acknowledgement, is done at once; everything
+else waits for confirmations in a task of its own. When the connection is lost meanwhile, that task waits for the next
+one. The broker has the message back then, and delivers it again: to us, and it is known again; to another worker, and
+it is run a second time. At least once, never lost.
+
+What follows when the broker does not take something is `policy.fallback`'s to say. A message that waits for long here
+is held: another one is taken in its place (`RedeliveryTracker.hold`).
+"""
+
+import datetime as dt
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from hybridpool import errors, events
+from hybridpool._brokers.base import Broker
+from hybridpool._child.execute import refuse
+from hybridpool._message import Delivery, Head, Outgoing, QueueSpec
+from hybridpool._outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
+from hybridpool._policy import retry
+from hybridpool._policy.admission import Denied
+from hybridpool._policy.fallback import Again, Attempt, Instead, Remedy, Skip, Trouble, remedy, trouble_of
+from hybridpool._policy.settlement import (
+    Acknowledge,
+    DeadLetter,
+    Delay,
+    DeliveryOptions,
+    Republish,
+    Requeue,
+    Road,
+    Step,
+    Store,
+    StoreFailure,
+    WaitHere,
+    settle,
+)
+from hybridpool._protocol import dead_letter, result_message
+from hybridpool._protocol.task_headers import read_sender
+from hybridpool._results.base import ResultStore
+from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool.errors import BrokerError, TaskCancelled
+
+#: seconds, whole ones, that the broker holds a message for a queue that is full
+DETOUR_S: Final = 4
+#: how a task ends that was stopped in the middle, and let that happen
+_STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
+#: None: it was not run, and will be
+Settled = Outcome | result_message.Expired | result_message.Revoked | None
+
+
+class Settler:
+    """Carries out what follows from outcomes."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        results: ResultStore | None,
+        bus: events.Bus,
+        tasks: TaskGroup,
+        worker: str,
+        kind: str,
+        ensure_fd_limit: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Carry out what follows.
+
+        :param kind: of dead-letter queues: "classic" or "quorum".
+        :param ensure_fd_limit: called with a queue of which one more message is held for long, and keeps a place.
+        """
+        self._broker = broker
+        self._results = results
+        self._bus = bus
+        self._tasks = tasks
+        self._worker = worker
+        self._kind = kind
+        #: children are being killed because the worker stops
+        self.stopping = False
+        self._leaving = anyio.Event()
+        self.tracker = RedeliveryTracker(broker, bus, ensure_fd_limit)
+
+    def leave(self) -> None:
+        """Wait no longer for what may take long: the worker ends."""
+        self._leaving.set()
+        self.tracker.close()
+
+    def wants_result(self, delivery: Delivery) -> bool:
+        """Tell whether anybody can be told this message's result."""
+        return self._results is not None and self._results.wanted(delivery)
+
+    def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
+        """Settle a message that was run, or died being run."""
+        if isinstance(outcome, Raised) and (outcome.module, outcome.kind) == _STOPPED:
+            outcome = Cancelled(child)
+        steps = settle(
+            outcome,
+            received.terms,
+            lost_before=received.head.lost_before,
+            acknowledged=received.acknowledged,
+            stopping=self.stopping,
+        )
+        if isinstance(outcome, Retrying):
+            received.wait = retry.wait(
+                received.terms.pace,
+                retries=received.head.retries,
+                countdown=outcome.countdown,
+                chance=random.random(),
+            )
+        self._bus.emit(_fact(received, outcome, child, runtime, steps))
+        self._begin(received, outcome, steps)
+
+    def denied(self, received: Received, denied: Denied) -> None:
+        """Settle a message that is not run."""
+        outcome = refuse(denied.reason, denied.kind, denied.module, [denied.argument])
+        self.done(received, outcome, "", 0.0)
+
+    def postponed(self, received: Received, wait: float) -> None:
+        """Settle a message that came before its time: the broker holds it until then."""
+        received.wait = wait
+        self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
+        self._begin(received, None, (Delay(), Acknowledge()))
+
+    def renewed(self, received: Received) -> None:
+        """Settle a message that came back often through no fault of its own: the broker has it again, uncounted."""
+        self._begin(received, None, (Republish(received.head.lost_before), Acknowledge()))
+
+    def revoked(self, received: Received) -> None:
+        """Settle a message that somebody does not want run any more."""
+        self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))
+        self._unwanted(received, result_message.Revoked())
+
+    def expired(self, received: Received) -> None:
+        """Settle a message whose time has passed."""
+        self._bus.emit(events.TaskExpired(received.head.name, received.head.id))
+        self._unwanted(received, result_message.Expired())
+
+    def _unwanted(self, received: Received, why: result_message.Expired | result_message.Revoked) -> None:
+        store: tuple[Step, ...] = (Store(),) if received.terms.wants_result else ()
+        ack: tuple[Step, ...] = () if received.acknowledged else (Acknowledge(),)
+        self._begin(received, why, (*store, *ack))
+
+    def unreadable(self, delivery: Delivery, reason: str) -> None:
+        """Settle a message whose head cannot be read; whoever waits is told if its task and id can be."""
+        head = read_sender(delivery)
+        is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
+        terms = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
+        if head is None:
+            head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
+        self.done(Received(delivery, head, terms), refuse(reason, "ValueError", "builtins", [reason]), "", 0.0)
+
+    def _begin(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
+        match steps:
+            case ():
+                return
+            case (Acknowledge(),):
+                self.tracker.acknowledge(received)
+            case (Requeue(),):
+                self.tracker.give_back(received)
+            case _:
+                self.tracker.unsettled.add(received)
+                self._tasks.start_soon(self._carry_out, received, outcome, steps)
+
+    async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
+        left, comes_again = deque(steps), False
+        try:
+            while left:
+                step = left.popleft()
+                if isinstance(step, Acknowledge):
+                    self.tracker.acknowledge(received, comes_again=comes_again)
+                    continue
+                follows = await self._surely(step, received, outcome)
+                if follows is None:
+                    return
+                if follows:
+                    left.extendleft(reversed(follows))
+                else:
+                    comes_again = comes_again or _comes_as_it_was(received, outcome, step)
+        finally:
+            self.tracker.release(received)
+            self.tracker.unsettled.discard(received)
+
+    async def _surely(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
+        """Take a step, however often that must be tried.
+
+        :returns: the steps to take in its place; None: the worker ends, and the message goes back.
+        """
+        failures, began = 0, 0.0
+        said: Trouble | None = None
+        while True:
+            is_last = self._leaving.is_set()
+            try:
+                await self._do(step, received, outcome)
+            except BrokerError as error:
+                failures += 1
+                began = began or anyio.current_time()
+                failed = Attempt(
+                    step=step,
+                    trouble=trouble_of(error),
+                    failures=failures,
+                    waited=anyio.current_time() - began,
+                    reason=str(error),
+                    wants_result=received.terms.wants_result,
+                    is_acknowledged=received.acknowledged,
+                    delay=received.wait,
+                )
+                found = remedy(failed)
+                if failed.trouble is not said or not isinstance(found, Again):
+                    said = failed.trouble
+                    self._tell(failed, found, received)
+                match found:
+                    case Skip():
+                        return ()
+                    case Instead(steps=steps):
+                        return steps
+                    case Again(pause=pause, is_held=is_held):
+                        if is_held:
+                            if is_last:
+                                return None
+                            self.tracker.hold(received)
+                        await self._sleep(pause)
+                        if failed.trouble is Trouble.AWAY:
+                            await self._broker.connected(None)
+            else:
+                self.tracker.release(received)
+                return ()
+
+    async def _sleep(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._leaving.wait()
+            # what is tried now is tried for the last time
+            await anyio.sleep(min(seconds, 0.05))
+
+    def _tell(self, failed: Attempt, found: Remedy, received: Received) -> None:
+        """Tell the operator, in one line, that something goes another way, or waits."""
+        head, queue = received.head, received.delivery.queue
+        match found:
+            case Again() if failed.trouble is Trouble.AWAY:
+                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason))
+            case Again() if failed.trouble in (Trouble.FULL, Trouble.MISSING, Trouble.UNKNOWN):
+                waits_for = {Trouble.FULL: "room", Trouble.MISSING: "the queue"}.get(failed.trouble, "another attempt")
+                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason, waits_for))
+            case Skip() if isinstance(failed.step, Store) and not failed.step.is_final:
+                pass  # that another attempt follows is no result
+            case _:
+                self._bus.emit(events.SettleFailed(head.name, head.id, failed.reason, _instead(failed, found, queue)))
+
+    async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
+        delivery, now = received.delivery, dt.datetime.now(dt.UTC)
+        match step:
+            case Store():
+                if self._results is not None and outcome is not None:
+                    meta = result_message.write_meta(received.head, outcome, now)
+                    await self._results.store(delivery, received.head.id, meta)
+            case StoreFailure(reason=reason, kind=kind):
+                if self._results is not None:
+                    failure = refuse(reason, kind, errors.__name__, [_story(outcome, kind, reason)])
+                    await self._results.store(
+                        delivery, received.head.id, result_message.write_meta(received.head, failure, now)
+                    )
+            case WaitHere(seconds=seconds):
+                began = anyio.current_time()
+                self.tracker.hold(received)
+                with anyio.move_on_after(seconds):
+                    await self._leaving.wait()
+                received.wait = max(0.0, received.wait - (anyio.current_time() - began))
+            case Republish(lost=times, road=road):
+                died = outcome if isinstance(outcome, Lost) else None
+                message = dead_letter.once_more(delivery, times, died, self._worker, now)
+                await self._broker.publish(_by(road, message))
+            case Delay(road=road):
+                await self._broker.publish(_by(road, _next(received, outcome, now)))
+            case DeadLetter(reason=reason, is_bare=is_bare):
+                await self._broker.declare(QueueSpec(name=dead_letter.dead_queue(delivery.queue), kind=self._kind))
+                died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
+                letter = dead_letter.dead_letter(delivery, reason, self._worker, now, died, times)
+                await self._broker.publish(dead_letter.bare(letter) if is_bare else letter)
+            case Acknowledge():
+                self.tracker.acknowledge(received)
+            case Requeue():
+                self.tracker.give_back(received)
+
+
+def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
+    """Write the message for its next attempt, or for its first one in its time."""
+    if not isinstance(outcome, Retrying):
+        return dead_letter.later(received.delivery, received.wait)
+    return dead_letter.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
+
+
+def _by(road: Road, message: Outgoing) -> Outgoing:
+    match road:
+        case Road.USUAL:
+            return message
+        case Road.DETOUR:
+            return attrs.evolve(message, delay=DETOUR_S)
+        case Road.AT_ONCE | Road.NO_DETOUR:
+            return attrs.evolve(message, delay=0)
+
+
+def _story(outcome: Settled, kind: str, reason: str) -> str:
+    """Say what became of a task whose outcome cannot be told."""
+    if kind != errors.ResultError.__name__:
+        return reason
+    match outcome:
+        case Returned():
+            return f"the task has run, but its result cannot be sent: {reason}"
+        case Raised(kind=raised):
+            return f"the task raised {raised}, but that cannot be sent: {reason}"
+        case _:
+            return f"what became of the task cannot be sent: {reason}"
+
+
+def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
+    """Say what is done in place of a step that the broker refuses."""
+    dead_queue = dead_letter.dead_queue(queue)
+    match failed.step, found:
+        case DeadLetter(), Instead():
+            return f"it is dead-lettered to {dead_queue} without its large headers"
+        case DeadLetter(), Again():
+            return f"it cannot be dead-lettered to {dead_queue}, stays unacknowledged, and is tried again"
+        case DeadLetter(), _:
+            return f"it cannot be dead-lettered to {dead_queue}, was acknowledged before, and is given up"
+        case Store(), Instead():
+            return "the client is told so in place of the result"
+        case _, Instead(steps=(*_, DeadLetter())):
+            return f"it is not run again, and dead-lettered to {dead_queue}"
+        case _, Instead(steps=(WaitHere(seconds=seconds), *_)):
+            return f"it waits here for {seconds:g} s, and not in the broker"
+        case _, Instead(steps=(Republish(road=Road.DETOUR) | Delay(road=Road.DETOUR),)):
+            return f"the broker holds its next attempt for {DETOUR_S} s"
+        case _, Instead():
+            return "it waits here for room"
+        case _:
+            return "the client is not told"
+
+
+def _comes_as_it_was(received: Received, outcome: Settled, step: Step) -> bool:
+    """Tell whether the step publishes the message with the counts it has: an earlier one would pass for it."""
+    match step:
+        case Delay():
+            return not isinstance(outcome, Retrying)
+        case Republish(lost=times):
+            return times == received.head.lost_before
+        case _:
+            return False
+
+
+def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Event:
+    head, queue = received.head, received.delivery.queue
+    match outcome:
+        case Returned(text=text):
+            return events.TaskSucceeded(head.name, head.id, child, runtime, text)
+        case Raised(text=text, traceback=traceback, expected=expected):
+            return events.TaskFailed(head.name, head.id, child, runtime, text, traceback, expected)
+        case Refused(reason=reason):
+            return events.TaskRefused(queue, head.name, head.id, reason, dead_letter.dead_queue(queue))
+        case TimedOut(limit=limit):
+            return events.TaskTimedOut(head.name, head.id, child, limit)
+        case Cancelled():
+            return events.TaskRevoked(head.name, head.id, child)
+        case Retrying(text=text):
+            return events.TaskRetried(head.name, head.id, child, received.wait, text)
+        case Rejected(reason=reason):
+            return events.TaskRejected(head.name, head.id, child, reason, _next_step(queue, steps))
+        case Ignored():
+            return events.TaskIgnored(head.name, head.id, child)
+        case Lost(cause=cause):
+            return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
+
+
+def _next_step(queue: str, steps: tuple[Step, ...]) -> str:
+    for step in steps:
+        match step:
+            case Republish():
+                return "it is queued again"
+            case Requeue():
+                return "it goes back to its queue"
+            case DeadLetter():
+                return f"dead-lettered to {dead_letter.dead_queue(queue)}"
+            case _:
+                continue
+    return "it was acknowledged before it started (task_acks_late is off)"

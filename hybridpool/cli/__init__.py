@@ -1,8 +1,0 @@
-"""The command line. Only this room reads argv and the environment.
-
-Importing it is quick: what a command needs to run is imported when it runs.
-"""
-
-from hybridpool.cli.main import main
-
-__all__ = ["main"]

@@ -1,0 +1,149 @@
+"""What must hold at every moment, by the lane's own books and by the truth."""
+
+from collections import Counter, deque
+from typing import Final
+
+from hybridpool import events
+from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._policy.lifecycle import State
+from tests.simulation.world import World
+
+#: seconds within which a child of a calm schedule is READY after it was ordered, with all that may delay the order
+_BIRTH: Final = 0.05
+#: seconds that the pool may take to grow
+_GROWTH: Final = 0.1
+#: seconds
+_ROUNDING: Final = 1e-5
+
+
+class Checks:
+    """The promises about the pool as a whole."""
+
+    def __init__(self, world: World, lane: ProcessLane) -> None:
+        self._world = world
+        self._lane = lane
+        #: at the last turn
+        self._busy_before = self._size_before = 0
+        #: moments at which children were recycled, of late
+        self._recycled: deque[float] = deque()
+        self._was_full = False
+        #: spawn_failures have failed, and the headcount has not been complete since
+        self._has_failed = False
+        #: since when the size has been less than the load asks for
+        self._short_since: float | None = None
+
+    def hear(self, event: object) -> None:
+        """Count what the lane tells."""
+        world = self._world
+        match event:
+            case events.ChildRetired(child=name, reason=reason):
+                world.note("retires", name, reason)
+                if reason.startswith("max_"):
+                    world.counts["recycles"] += 1
+                if reason.startswith("max_tasks"):
+                    self._recycled.append(world.loop.time())
+            case events.ChildGone(child=name, cause=cause):
+                world.note("dead_lettered", name, cause)
+            case events.ChildReady(child=name):
+                world.note("ready", name)
+            case events.PoolScaled(before=before, after=after):
+                world.note("scales", f"{before} to {after}")
+                self.resized(after)
+                world.counts["scalings"] += 1
+            case events.ChildStartFailed(cause=reason):
+                world.note("birth failed", reason)
+                world.counts["failed spawn_failures"] += 1
+            case _:
+                pass
+
+    def resized(self, size: int) -> None:
+        """Hear of a size that may hold for less than a turn."""
+        self._size_before = max(self._size_before, size)
+
+    def each_turn(self) -> None:
+        """Between two turns of the loop, the books agree with one another.
+
+        :raises PromiseBroken: if they do not.
+        """
+        world, dispatcher, children = self._world, self._lane.dispatcher, self._lane.registry.children.values()
+        if world.failure is not None:
+            raise world.failure
+        in_hand = [job for child in children for _, job in child.in_hand]
+        world.require(
+            dispatcher.running == len(in_hand),
+            "the dispatcher counts",
+            dispatcher.running,
+            "calls at work of",
+            len(in_hand),
+        )
+        places = Counter(job.id for job in (*in_hand, *dispatcher.waiting))
+        for fate in world.fates.values():
+            count = places[fate.job.id]
+            world.require(count == (fate.ended is None), fate.job.id, "is in", count, "places; ended:", fate.ended)
+        idle = [child for child in children if child.state is State.IDLE]
+        world.require(
+            len(idle) == len(dispatcher.idle) and set(idle) == set(dispatcher.idle),
+            "idle children are not all on the list",
+        )
+        busy = {child for child in children if child.in_hand}
+        world.require(busy == set(dispatcher.busy), "busy children are not all on the list")
+        is_growing = len(busy) > self._busy_before
+        size = max(dispatcher.size, self._size_before)
+        world.require(len(busy) <= size or not is_growing, len(busy), "children are busy, size", size)
+        self._busy_before, self._size_before = len(busy), dispatcher.size
+
+    def each_leap(self) -> None:
+        """Before time passes, everything that can be done has been done.
+
+        :raises PromiseBroken: if something has not.
+        """
+        world, dispatcher = self._world, self._lane.dispatcher
+        if world.is_ending:
+            return
+        is_idle = dispatcher.waiting and dispatcher.idle and len(dispatcher.busy) < dispatcher.size
+        world.require(not is_idle, "a call waits although a child is free")
+        self._check_scale()
+        self._check_staff()
+        self._check_recycling()
+
+    def _check_scale(self) -> None:
+        world, dispatcher, scale = self._world, self._lane.dispatcher, self._world.plan.scale
+        if scale is None or dispatcher.size >= min(dispatcher.load, scale.ceiling):
+            self._short_since = None
+            return
+        now = world.loop.time()
+        if self._short_since is None:
+            self._short_since = now
+        is_late = now - self._short_since > _GROWTH + world.lateness
+        world.require(not is_late, "the size stays", dispatcher.size, "at a load of", dispatcher.load)
+
+    def _check_staff(self) -> None:
+        world, registry, now = self._world, self._lane.registry, self._world.loop.time()
+        need = self._lane.size + world.plan.spares
+        self._has_failed = self._has_failed or bool(registry.spawn_failures.failed)
+        if registry.zygote is None:
+            return
+        children = registry.children.values()
+        staying = [child for child in children if child.state in (State.IDLE, State.BUSY) and not child.is_going]
+        ages = [now - child.ordered_at for child in children if child.state is State.STARTING]
+        have = len(staying) + sum(age < world.plan.start_timeout + _ROUNDING for age in ages)
+        if self._has_failed:
+            # Nobody is in haste while spawn_failures fail.
+            self._has_failed = bool(registry.spawn_failures.failed)
+            return
+        world.require(have >= need, "there are", have, "children and nobody makes more; needed:", need)
+        is_surplus = len(staying) > need and any(child.state is State.IDLE for child in staying)
+        world.require(not is_surplus, "there are", have, "children and none retires; needed:", need)
+        replaceable = [child.name for child in children if child.leaving and child.state in (State.IDLE, State.BUSY)]
+        world.require(not replaceable or len(staying) < need, "a replacement is there, and does not go:", *replaceable)
+
+    def _check_recycling(self) -> None:
+        """In a calm schedule, recycling leaves a gap only where more children go at once than there are spares."""
+        world, size = self._world, self._lane.size
+        serving = sum(child.state in (State.IDLE, State.BUSY) for child in self._lane.registry.children.values())
+        self._was_full = self._was_full or serving >= size + world.plan.spares
+        while self._recycled and self._recycled[0] < world.loop.time() - _BIRTH:
+            self._recycled.popleft()
+        if world.plan.is_calm and world.plan.spares and self._was_full:
+            least = size - max(0, len(self._recycled) - world.plan.spares)
+            world.require(serving >= least, "recycling left", serving, "children of", size)

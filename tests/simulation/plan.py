@@ -1,0 +1,215 @@
+"""What a seed decides: the pool, its calls, and everything that goes wrong.
+
+All of it is drawn from one `random.Random`; nothing else in a simulation is left to chance.
+"""
+
+import enum
+import math
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+import attrs
+
+from hybridpool._policy.autoscale import ScaleLimits
+from hybridpool._policy.recycle import RecycleLimits
+
+T = TypeVar("T")
+#: bytes; such a body or value travels outside the socket
+BULK: Final = 100_000
+
+
+class Step(enum.Enum):
+    """Where in a call a child may die."""
+
+    READ = "after it read the call"
+    NEXT = "as it announced the call"
+    START = "as it began the call"
+    MIDDLE = "in the middle of the call"
+    ENDED = "at the end of the call"
+    NOTED = "with the outcome noted and not sent"
+    SENT = "with the outcome sent"
+    ANSWERED = "after it answered"
+
+
+class Ending(enum.Enum):
+    """How a schedule ends."""
+
+    ORDERLY = "all calls end, then the children go"
+    WARM = "what has not begun is taken back, the rest may end"
+    COLD = "the children are killed"
+    ABANDONED = "the pool is left by an exception"
+
+
+@attrs.define(kw_only=True, eq=False)
+class CallPlan:
+    """One call: when it is made, how it goes, within which limits. Times are in virtual seconds."""
+
+    number: int
+    at: float
+    task: str
+    #: how long its body runs
+    seconds: float
+    raises: bool
+    #: where its child dies, the first time; None: nowhere
+    crash: Step | None
+    soft: float | None
+    hard: float | None
+    #: when it is given up; None: never
+    cancel_at: float | None
+    grace: float
+    is_alone: bool
+    #: bytes of the body, and of the value
+    bulk: tuple[int, int]
+    #: it has the parent publish something
+    enqueues: bool
+    #: how long it takes to stop when it is told to; None: it does not listen
+    stops_in: float | None
+    #: by the time a child is free it must not run any more
+    is_void: bool
+
+
+@attrs.frozen(kw_only=True)
+class ChildPlan:
+    """One child's fate outside of its calls."""
+
+    #: seconds to READY; infinite: never
+    birth: float
+    #: None: it is born; else how it is not
+    start_failure: str | None
+    #: seconds from its fork to a sudden death, whatever it is doing then
+    dies_after: float | None
+    #: seconds between the end of its channel and its exit
+    farewell: float
+    dies_retiring: bool
+    #: the chance of a pause between two of its steps
+    dawdles: float
+    #: one of its threads logs and sends calls, beside whatever it does
+    chatters: bool
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """One schedule."""
+
+    size: int
+    spares: int
+    recycle: RecycleLimits
+    scale: ScaleLimits | None
+    start_timeout: float
+    calls: Sequence[CallPlan]
+    #: moments, and what then
+    resizes: Sequence[tuple[float, int]]
+    jumps: Sequence[tuple[float, float]]
+    zygote_deaths: Sequence[float]
+    ending: Ending
+    #: when it ends, unless that is orderly
+    ends_at: float
+    #: nothing goes wrong, so promises are kept to the letter
+    is_calm: bool
+    #: the chance that a child, or a fork, has a fault
+    fault: float
+
+
+class Dice:
+    """Draws plans."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def plan(self) -> Plan:
+        """Draw a schedule."""
+        chance = self._chance
+        is_calm = chance.random() < 0.2
+        recycle = RecycleLimits(
+            tasks=chance.choice((None, 1, 2, 3, 5)), age=chance.choice((None, None, 0.3, 5.0)), jitter=0.05
+        )
+        size = chance.randint(1, 4)
+        ceiling = size + chance.randint(1, 3)
+        is_scaled = not is_calm and chance.random() < 0.3
+        ending = Ending.ORDERLY if is_calm else chance.choice((Ending.ORDERLY, *Ending))
+        faults = () if is_calm else range(chance.choice((0, 0, 1, 2)))
+        span = chance.choice((0.02, 0.3, 3.0))
+        return Plan(
+            size=size,
+            spares=recycle.spares and chance.choice((0, 1, 1)),
+            recycle=recycle,
+            scale=ScaleLimits(floor=size, ceiling=ceiling, idle=chance.choice((0.05, 1.0))) if is_scaled else None,
+            start_timeout=chance.choice((0.5, 3.0)),
+            calls=self._burst(span, is_calm=is_calm)
+            if chance.random() < 0.08
+            else [self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))],
+            resizes=[] if is_calm or is_scaled else self._moments(span, partial(chance.randint, 1, 4)),
+            jumps=[] if is_calm else self._moments(span, partial(chance.choice, (0.01, 0.7, 60.0))),
+            zygote_deaths=[chance.uniform(0, span) for _ in faults if chance.random() < 0.6],
+            ending=ending,
+            ends_at=chance.uniform(0, 1.5 * span),
+            is_calm=is_calm,
+            fault=0.0 if is_calm else chance.choice((0.02, 0.1, 0.3)),
+        )
+
+    def child(self, fault: float) -> ChildPlan:
+        """Draw a child."""
+        chance = self._chance
+        start_failure, birth = None, chance.choice((0.0, 0.002, 0.01))
+        if self.is_struck(fault):
+            start_failure = chance.choice((None, None, "it dies", "its initializer failed"))
+            birth = chance.choice((0.05, 1.0, math.inf))
+        return ChildPlan(
+            birth=birth,
+            start_failure=start_failure,
+            dies_after=chance.expovariate(10) if self.is_struck(fault) else None,
+            farewell=chance.choice((0.0, 0.002, 2.0 if self.is_struck(fault) else 0.0)),
+            dies_retiring=self.is_struck(fault),
+            dawdles=chance.choice((0.0, 0.05, 0.3)),
+            chatters=chance.random() < 0.3,
+        )
+
+    def is_struck(self, fault: float) -> bool:
+        """Tell whether a fault of this chance comes true."""
+        return self._chance.random() < fault
+
+    def among(self, *values: float) -> float:
+        """Return one of the values, and about it a hair's breadth before or after, so that nothing is simultaneous."""
+        return max(0.0, self._chance.choice(values) + self._chance.uniform(-1e-7, 1e-7))
+
+    def _moments(self, span: float, draw: Callable[[], T]) -> list[tuple[float, T]]:
+        count = self._chance.choice((0, 0, 0, 1, 2))
+        return [(self._chance.uniform(0, span), draw()) for _ in range(count)]
+
+    def _burst(self, span: float, *, is_calm: bool) -> list[CallPlan]:
+        """Many calls so short that they lie in a channel together: outcomes wait for company, and threads interfere."""
+        calls = [self._call(number, span, is_calm=is_calm) for number in range(self._chance.randint(30, 60))]
+        for call in calls:
+            if call.number % 20:
+                call.task, call.seconds, call.is_alone = "brief-1", self._chance.uniform(0, 0.0005), False
+                call.bulk, call.enqueues = (10, 10), False
+        return calls
+
+    def _call(self, number: int, span: float, *, is_calm: bool) -> CallPlan:
+        chance = self._chance
+        is_brief = chance.random() < 0.6
+        task = f"{'brief' if is_brief else 'long'}-{chance.randint(1, 2)}"
+        seconds = chance.uniform(0, 0.0003) if is_brief else chance.choice((0.02, 0.2, 1.5))
+        if is_brief and chance.random() < 0.1:
+            seconds = chance.choice((0.01, 0.5))  # taken for brief, and is not
+        at = chance.choice((0.0, span / 2, chance.uniform(0, span)))
+        is_limited, is_cancelled = chance.random() < 0.2, chance.random() < 0.2
+        return CallPlan(
+            number=number,
+            at=at,
+            task=task,
+            seconds=seconds,
+            raises=chance.random() < 0.1,
+            crash=None if is_calm or chance.random() > 0.12 else chance.choice(list(Step)),
+            soft=chance.choice((0.005, 0.1)) if chance.random() < 0.15 else None,
+            hard=None if is_calm or not is_limited else chance.choice((0.01, 0.1, 1.0)),
+            cancel_at=at + chance.choice((0.0, 0.001, 0.005, 0.3)) if not is_calm and is_cancelled else None,
+            grace=chance.choice((0.0, 0.05, 1.0)),
+            is_alone=chance.random() < 0.1,
+            bulk=(chance.choice((10,) * 30 + (BULK,)), chance.choice((10,) * 30 + (BULK,))),
+            enqueues=chance.random() < 0.1,
+            stops_in=chance.choice((0.0, 0.01, None)),
+            is_void=chance.random() < 0.03,
+        )

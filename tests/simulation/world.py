@@ -1,0 +1,159 @@
+"""What is true in a simulation, whatever the lane believes: who began which call, who noted its outcome, who died.
+
+The promises about single calls are checked here, at the moment when they would be broken.
+"""
+
+import random
+from collections import Counter, deque
+from typing import Final
+
+import attrs
+
+from hybridpool._lanes.base import Job
+from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
+from tests.simulation.plan import CallPlan, Dice, Plan, Step
+from tests.simulation.virtual import VirtualLoop
+
+#: seconds beyond a limit that the way to the child and back may take: the watchdog's last alert, and some
+TOLERANCE: Final = 1.5
+_TRACED: Final = 400
+
+
+class PromiseBroken(AssertionError):
+    """The simulation has found a fault: which promise, the seed, and what happened before."""
+
+
+@attrs.define(eq=False)
+class Fate:
+    """What became of one call."""
+
+    plan: CallPlan
+    job: Job
+    begun_by: str = ""
+    begun_at: float = 0.0
+    #: its outcome stands on the shared page or is sent, so nothing may lose it
+    is_noted: bool = False
+    #: outcome, or why it will have none
+    ended: Outcome | str | None = None
+
+    def end(self, how: Outcome | str) -> None:
+        """Keep how it ended, and let go of files: as whoever submits a call has to."""
+        self.ended, self.job.body, self.job.blob = how, b"", None
+
+
+class World:
+    """One schedule's truth."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.dice = Dice(self.chance)
+        self.plan: Plan = self.dice.plan()
+        self.loop = VirtualLoop(self.chance)
+        self.fates: dict[str, Fate] = {}
+        #: things that happened, by name
+        self.counts: Counter[str] = Counter()
+        #: nothing goes wrong from now on
+        self.is_quiet = False
+        #: the pool is being left, so calls may be lost for it
+        self.is_ending = False
+        #: seconds by which things may be late, because the machine or the zygote slept
+        self.lateness = 0.0
+        #: whether a child was given up before it was born
+        self.failure: BaseException | None = None
+        self._trace: deque[tuple[float, str, tuple[object, ...]]] = deque(maxlen=_TRACED)
+
+    def note(self, what: str, *values: object) -> None:
+        """Put a line into the trace."""
+        self._trace.append((self.loop.time(), what, values))
+
+    def trace(self) -> str:
+        """Return what happened last."""
+        return "\n".join(f"{at:12.6f}  {what} {' '.join(map(str, values))}" for at, what, values in self._trace)
+
+    def require(self, promise: object, *what: object) -> None:
+        """:raises PromiseBroken: if the promise is not kept."""
+        if not promise:
+            raise PromiseBroken(" ".join(map(str, what)))
+
+    def strikes(self) -> bool:
+        """Tell whether a fault comes true now."""
+        return not self.is_quiet and self.dice.is_struck(self.plan.fault)
+
+    def exit_status(self) -> int:
+        """Return how a child dies: two signals, an error, and an exit that looks like a farewell."""
+        return self.chance.choice((9, 11, 1 << 8, 0))
+
+    def crash_due(self, fate: Fate, step: Step) -> bool:
+        """Tell whether the child dies at this step of the call; it does so for each call once."""
+        if self.is_quiet or fate.plan.crash is not step:
+            return False
+        fate.plan.crash = None
+        return True
+
+    def failed(self, _loop: object, context: dict[str, object]) -> None:
+        """Keep what a callback raised; the loop's exception handler."""
+        error = context.get("exception")
+        if self.failure is None:
+            self.failure = error if isinstance(error, BaseException) else PromiseBroken(str(context["message"]))
+
+    # ---- calls -------------------------------------------------------------------------------------------
+
+    def begins(self, fate: Fate, child: str) -> None:
+        """A child begins a call."""
+        self.note("begins", fate.job.id, child)
+        self.require(not fate.begun_by, fate.job.id, "is run twice: by", fate.begun_by, "and", child)
+        self.require(fate.ended is None, fate.job.id, "is run although it has ended:", fate.ended)
+        fate.begun_by, fate.begun_at = child, self.loop.time()
+
+    def killed(self, fate: Fate, child: str) -> None:
+        """A child is killed by the lane while a call is at work."""
+        job, now = fate.job, self.loop.time()
+        is_over = job.hard_limit is not None and now - (job.handed_at or 0.0) >= job.hard_limit - 1e-6
+        is_given_up = job.cancelled_at is not None and now - job.cancelled_at >= job.grace - 1e-6
+        self.require(self.is_ending or is_over or is_given_up, "a kill hit", job.id, "in", child, "which was not due")
+
+    def ended(self, job: Job, outcome: Outcome, child: str, _runtime: float) -> None:
+        """A call's submitter hears how it ended."""
+        fate = self.fates[job.id]
+        shown = type(outcome).__name__
+        self.note("ended", job.id, shown, child)
+        self.require(fate.ended is None, job.id, "ended twice:", fate.ended, "and then", shown)
+        fate.end(outcome)
+        self.counts[shown] += 1
+        match outcome:
+            case Returned() | Raised() | Refused():
+                self.require(fate.is_noted and child == fate.begun_by, job.id, "has an outcome that no child noted")
+                self._check_signal(job, outcome)
+            case Lost():
+                self.require(not fate.is_noted, job.id, "is lost, but its outcome had been noted")
+                is_its = fate.begun_by and fate.begun_by == child
+                self.require(
+                    is_its or (self.is_ending and not child), job.id, "is lost, but", child, "had not begun it"
+                )
+            case TimedOut():
+                self.require(fate.begun_by == child and not fate.is_noted, job.id, "timed out, but did not run")
+                self.require(job.hard_limit is not None, job.id, "timed out without a limit")
+            case Cancelled():
+                self.require(job.cancelled_at is not None, job.id, "is cancelled, and nobody gave it up")
+                self.require(fate.begun_by == child and not fate.is_noted, job.id, "is cancelled, but had begun")
+            case _:
+                self.require(False, job.id, "ended as no fake child ends it:", shown)  # always broken
+        if not self.is_ending:
+            self._check_times(fate)
+
+    def _check_signal(self, job: Job, outcome: Outcome) -> None:
+        if isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
+            self.require(job.cancelled_at is not None, job.id, "was stopped, and nobody gave it up")
+        if isinstance(outcome, Raised) and outcome.kind == SoftTimeLimitExceeded.__name__:
+            self.require(job.soft_limit is not None, job.id, "was stopped for a limit that it does not have")
+
+    def _check_times(self, fate: Fate) -> None:
+        job, now, late = fate.job, self.loop.time(), TOLERANCE + self.lateness
+        if job.hard_limit is not None and fate.begun_by:
+            ran = now - fate.begun_at
+            self.require(ran <= job.hard_limit + late, job.id, "ran", ran, "s, limit", job.hard_limit)
+        if job.cancelled_at is not None:
+            took = now - job.cancelled_at
+            self.require(took <= job.grace + late, job.id, "took", took, "s to stop, grace", job.grace)

@@ -1,0 +1,182 @@
+"""A zygote that is no process, and its keeper, which is the real one but for where zygotes come from."""
+
+import os
+from asyncio import AbstractEventLoop, Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, cast
+
+import anyio
+
+from hybridpool import events
+from hybridpool._ipc.frames import ChildOrders, Exited, Forked, ForkFailed, Imported
+from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
+from hybridpool._zygote.client import News, Zygote
+from hybridpool.errors import AppLoadError
+from tests.simulation.child import FakeChild
+from tests.simulation.world import World
+
+#: above Linux's highest possible pid, since the keeper signals the process groups of children that are lost
+_FIRST_PID: Final = 2**22 + 1
+
+
+class _Line:
+    """One direction of the zygote's socket: things take time on it and keep their order."""
+
+    def __init__(self, loop: AbstractEventLoop, delay: Callable[[], float]) -> None:
+        self._loop = loop
+        self._delay = delay
+        self._last = 0.0
+        self.acts: deque[Callable[[], None]] = deque()
+        #: nothing comes through any more
+        self.is_blocked = False
+
+    def put(self, act: Callable[[], None]) -> None:
+        self._last = max(self._last, self._loop.time() + self._delay())
+        self.acts.append(act)
+        self._loop.call_at(self._last, self._next)
+
+    def _next(self) -> None:
+        if self.acts and not self.is_blocked:
+            self.acts.popleft()()
+
+
+class FakeZygote:
+    """Forks fake children; keeps `lanes.registry.Forks`."""
+
+    def __init__(self, world: World, on_news: Callable[[News], None], on_lost: Callable[[str], None]) -> None:
+        self._world = world
+        self._on_news = on_news
+        self._on_lost = on_lost
+        self._children: dict[int, FakeChild] = {}
+        self._orders = _Line(world.loop, self._delay)
+        self._news = _Line(world.loop, self._delay)
+        #: descriptors that orders under way carry
+        self._carried: list[int] = []
+        self._is_dead = False
+
+    def fork(self, name: str, orders: ChildOrders, fds: Sequence[int]) -> None:  # the port's names
+        """Make a child, sooner or later, or fail to."""
+        self._world.note("order", name)
+        if self._is_dead:
+            _close(fds)
+            return
+        self._carried.extend(fds)
+        channel, shared_page = fds
+        self._orders.put(partial(self._fork, name, (channel, shared_page)))
+
+    def kill(self, pid: int) -> None:
+        """Kill a child, if it is still there by then."""
+        self._world.note("kill", pid)
+        if not self._is_dead:
+            self._orders.put(partial(self._do, pid, FakeChild.kill))
+
+    def alert(self, pid: int) -> None:
+        """Send a child ATTENTION, if it is still there by then."""
+        if not self._is_dead:
+            self._orders.put(partial(self._do, pid, FakeChild.alert))
+
+    def die(self) -> None:
+        """Die, with all children; what was said before is heard first."""
+        if not self._is_dead:
+            self._world.note("the zygote dies")
+            self._world.counts["zygotes lost"] += 1
+            self._end()
+            self._news.put(partial(self._on_lost, "signal 9 (SIGKILL)"))
+
+    async def close(self) -> None:
+        """End, with all children; nothing is heard of it."""
+        self._news.is_blocked = True
+        if not self._is_dead:
+            self._end()
+
+    @property
+    def hangs(self) -> bool:
+        """It carries out no orders any more."""
+        return self._orders.is_blocked
+
+    def _end(self) -> None:
+        self._is_dead = True
+        self._orders.acts.clear()
+        _close(self._carried)
+        for child in list(self._children.values()):
+            child.die(9)
+
+    def _delay(self) -> float:
+        dice = self._world.dice
+        return dice.among(0.0, 0.0, 0.0002, 0.003) + (0.05 if self._world.strikes() else 0.0)
+
+    def _fork(self, name: str, fds: tuple[int, int]) -> None:
+        world = self._world
+        if world.strikes() and world.dice.is_struck(0.1):
+            # fork(2) does not return; whoever keeps the headcount notices, by and by.
+            world.note("the zygote hangs")
+            world.lateness += world.plan.start_timeout
+            self._orders.is_blocked = True
+            return
+        for fd in fds:
+            self._carried.remove(fd)
+        if world.strikes():
+            world.note("fork fails", name)
+            world.counts["failed forks"] += 1
+            _close(fds)
+            self._news.put(partial(self._on_news, ForkFailed(name, "OSError: [Errno 12] Cannot allocate memory")))
+            return
+        world.counts["children"] += 1
+        pid = _FIRST_PID + world.counts["children"]
+        world.note("forks", name, pid)
+        self._news.put(partial(self._on_news, Forked(name, pid)))
+        self._children[pid] = FakeChild(world, name, pid, fds, self._exited)
+
+    def _do(self, pid: int, what: Callable[[FakeChild], None]) -> None:
+        child = self._children.get(pid)
+        if child is not None:
+            what(child)
+
+    def _exited(self, child: FakeChild, status: int) -> None:
+        del self._children[child.pid]
+        if not self._is_dead:
+            self._news.put(partial(self._on_news, Exited(child.pid, status, 0)))
+
+
+class FakeKeeper(ZygoteKeeper):
+    """The keeper of fake zygotes."""
+
+    def __init__(self, world: World, bus: events.Bus) -> None:
+        super().__init__("", (), bus)
+        self._world = world
+        self.fake: FakeZygote | None = None
+
+    async def close(self) -> None:
+        """End the zygote: the pool is being left, in whatever way."""
+        self._world.is_ending = True
+        await super().close()
+
+    async def start(self) -> Imported:
+        """Start a zygote; any but the first may fail to.
+
+        :raises AppLoadError: if it does.
+        """
+        world = self._world
+        if self.fake is not None:
+            await anyio.sleep(world.dice.among(0.0, 0.05))
+            if world.strikes():
+                raise AppLoadError("the zygote could not be started")
+        lost: Future[str] = world.loop.create_future()
+
+        def on_lost(cause: str) -> None:
+            # The keeper may have been cancelled a moment ago, and its future with it.
+            if not lost.done():
+                lost.set_result(cause)
+
+        self._lost = lost
+        self.fake = FakeZygote(world, self._news, on_lost)
+        # It keeps the part of a zygote's interface that is used once it is there.
+        self._zygote = cast("Zygote", self.fake)
+        return Imported(b"")
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,166 @@
+"""Whole messages over real sockets."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridpool._ipc import framing
+from hybridpool._ipc.framing import INLINE
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Make both ends of a channel."""
+    near, far = framing.channel()
+    with near, far:
+        yield near, far
+
+
+def fill(near: socket.socket) -> int:
+    """Send until there is no room; return how many messages went out."""
+    for sent in range(1000):
+        try:
+            framing.send(near, bytes([sent]) * INLINE)
+        except BlockingIOError:
+            return sent
+    raise AssertionError("a socket without end")
+
+
+def open_fds() -> int:
+    """Count what this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000, INLINE - 1, INLINE, INLINE + 1, 1_000_000, 20_000_000])
+def test_any_size_arrives_whole(ends: Ends, size: int) -> None:
+    """A message of this size would be cut, changed or refused."""
+    near, far = ends
+    message = os.urandom(min(size, 1000)) * -(-size // 1000)
+    framing.send(near, message[:size])
+    assert bytes(framing.receive(far)) == message[:size]
+
+
+def test_messages_do_not_run_together(ends: Ends) -> None:
+    """Two messages would be read as one, or in another order."""
+    near, far = ends
+    sent = [b"a", b"bb" * INLINE, b"", b"ccc", b"d" * INLINE]
+    for message in sent:
+        framing.send(near, message)
+    assert [bytes(framing.receive(far)) for _ in sent] == sent
+
+
+def test_a_large_message_does_not_fill_the_socket(ends: Ends) -> None:
+    """A 20 MB argument would block the parent until the child reads it."""
+    near, far = ends
+    near.setblocking(False)
+    for _ in range(5):
+        framing.send(near, b"x" * 5_000_000)
+    assert sum(len(framing.receive(far)) for _ in range(5)) == 25_000_000
+
+
+def test_nothing_is_torn_when_the_socket_is_full(ends: Ends) -> None:
+    """A message would be cut where the buffer ended."""
+    near, far = ends
+    near.setblocking(False)
+    sent = fill(near)
+    assert sent >= 2, "two messages must always fit"
+    received = [framing.receive(far) for _ in range(sent)]
+    assert received == [bytes([number]) * INLINE for number in range(sent)]
+    with pytest.raises(BlockingIOError):
+        framing.receive(far, socket.MSG_DONTWAIT)
+
+
+def test_a_message_survives_its_sender(ends: Ends) -> None:
+    """The last words of a child that died would be lost with it."""
+    near, far = ends
+    framing.send(near, b"small")
+    framing.send(near, b"x" * (INLINE + 1))
+    near.close()
+    assert framing.receive(far) == b"small"
+    assert len(framing.receive(far)) == INLINE + 1
+    assert framing.receive(far) == b""
+
+
+def test_the_end_is_an_empty_message(ends: Ends) -> None:
+    """A process would not see that the other one is gone."""
+    near, far = ends
+    near.close()
+    assert framing.receive(far) == b""
+    assert framing.receive(far) == b""
+
+
+def test_sending_to_nobody(ends: Ends) -> None:
+    """A child would go on working for a parent that is gone."""
+    near, far = ends
+    far.close()
+    for message in (b"small", b"x" * (INLINE + 1)):
+        with pytest.raises(BrokenPipeError):
+            framing.send(near, message)
+
+
+def test_not_waiting(ends: Ends) -> None:
+    """Taking back what a dead child had not read would wait for ever."""
+    with pytest.raises(BlockingIOError):
+        framing.receive(ends[1], socket.MSG_DONTWAIT)
+
+
+def test_descriptors_come_along(ends: Ends) -> None:
+    """A child would be forked without its end of the channel."""
+    near, far = ends
+    readable, writable = os.pipe()
+    framing.send(near, b"take this", [writable])
+    os.close(writable)
+    message, fds = framing.receive_with_fds(far)
+    assert message == b"take this"
+    os.write(fds[0], b"through it")
+    assert os.read(readable, 100) == b"through it"
+    assert not os.get_inheritable(fds[0])
+    for fd in (*fds, readable):
+        os.close(fd)
+
+
+def test_unwanted_descriptors_are_closed(ends: Ends) -> None:
+    """Each message with a descriptor that nobody asked for would leak one."""
+    near, far = ends
+    readable, writable = os.pipe()
+    framing.send(near, b"take this", [writable])
+    os.close(writable)
+    assert framing.receive(far) == b"take this"
+    assert os.read(readable, 1) == b"", "somebody still holds the other end"
+    os.close(readable)
+
+
+def test_large_messages_leave_no_descriptor(ends: Ends) -> None:
+    """A worker would run out of descriptors after some thousand large messages."""
+    near, far = ends
+    before = open_fds()
+    for _ in range(20):
+        framing.send(near, b"x" * (INLINE + 1))
+        received = framing.receive(far)
+        assert len(received) == INLINE + 1
+        del received
+    assert open_fds() == before
+
+
+def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
+    """A descriptor would be taken for the message, or be lost."""
+    here, there = os.pipe()
+    framing.send(ends[0], b"x" * (INLINE + 1), [here, there])
+    message, fds = framing.receive_with_fds(ends[1])
+    assert bytes(message) == b"x" * (INLINE + 1)
+    os.write(fds[1], b"through")
+    assert os.read(here, 10) == b"through"
+    for fd in (here, there, *fds):
+        os.close(fd)
+
+
+def test_the_mark_without_its_file(ends: Ends) -> None:
+    """A message that the kernel dropped, because there was no descriptor for it, would be taken for another."""
+    framing.send(ends[0], b"\xc1")
+    with pytest.raises(OSError, match="Too many open files"):
+        framing.receive(ends[1])

@@ -1,0 +1,226 @@
+"""Finding the app by its name, and saying what is wrong when it is not there."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridpool._zygote.loader import failed, load
+from hybridpool.errors import AppLoadError
+
+Write = Callable[[str, str], None]
+
+APP = "from hybridpool._app import App\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Give what writes modules to a folder on the path, and forget them in the end."""
+    known = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def write_one(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    yield write_one
+    for name in set(sys.modules) - known:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def loaded(name: str, *imports: str) -> str:
+    """Return the name of the app that was found."""
+    found: str = json.loads(load(name, imports).manifest())["app"]
+    return found
+
+
+def refusal(name: str, *imports: str) -> AppLoadError:
+    """Load what cannot be loaded; the words are one line."""
+    with pytest.raises(AppLoadError) as caught:
+        load(name, imports)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["zproj:app", "zproj.app", "zproj", "zproj:other", "zproj.other"])
+def test_forms_of_the_name(write: Write, name: str) -> None:
+    """A form of --app that Celery's users know would not be understood."""
+    write("zproj.py", APP + "app = App('one')\nother = App('two')\n")
+    assert loaded(name) == ("two" if name.endswith("other") else "one")
+
+
+@pytest.mark.parametrize("name", ["zpack.sub:app", "zpack.sub.app", "zpack.sub", "zpack:sub"])
+def test_packages(write: Write, name: str) -> None:
+    """An app inside a package would not be found."""
+    write("zpack/__init__.py", "from . import sub\n")
+    write("zpack/sub.py", APP + "app = App('deep')\n")
+    assert loaded(name) == "deep"
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("celery = App('c')\nzzz = App('z')\n", "c"),
+        ("celery = App('c')\napp = App('a')\n", "a"),
+        ("anything = App('only')\n", "only"),
+        ("one = App('same')\ntwo = one\n", "same"),
+        ("app = 5\nreal = App('r')\n", "r"),
+    ],
+)
+def test_module_alone(write: Write, text: str, chosen: str) -> None:
+    """`--app=module` would take another app than Celery does, or none."""
+    write("zalone.py", APP + text)
+    assert loaded("zalone") == chosen
+
+
+def test_objects_that_resist(write: Write) -> None:
+    """A module that imports Flask's `current_app` would fail, as that raises at any look outside of a request."""
+    write(
+        "zproxy.py",
+        APP
+        + """class Proxy:
+    def __getattr__(self, name):
+        raise RuntimeError("working outside of a request")
+
+current = Proxy()
+shop = App("shop")
+""",
+    )
+    assert loaded("zproxy") == "shop"
+
+
+def test_further_modules(write: Write) -> None:
+    """Tasks in modules named by --include or by the app's own setting would not be registered."""
+    write("zmain.py", APP + "app = App('m', imports=['zmore'])\n")
+    write("zmore.py", "from zmain import app\n@app.task(name='more')\ndef more(): ...\n")
+    write("zextra.py", "from zmain import app\n@app.task(name='extra')\ndef extra(): ...\n")
+    assert set(load("zmain:app", ["zextra"]).child_tasks()) == {"more", "extra"}
+
+
+def test_missing_module(write: Write) -> None:
+    """An operator would get a traceback of ours for a typing mistake, and no hint."""
+    write("zshop.py", "")
+    error = refusal("zshp")
+    assert str(error) == "there is no module 'zshp' here or on PYTHONPATH; did you mean 'zshop'?"
+    assert error.details == ""
+
+
+def test_missing_module_in_a_package(write: Write) -> None:
+    """The hint would name a module that is somewhere else."""
+    write("zpkg/__init__.py", "")
+    write("zpkg/tasks.py", "")
+    assert "no module 'zpkg.tasksy'" in str(refusal("zpkg.tasksy:app"))
+    assert str(refusal("zpkg.tasksy:app")).endswith("did you mean 'zpkg.tasks'?")
+
+
+def test_nothing_near(write: Write) -> None:
+    """The hint would be far-fetched."""
+    assert str(refusal("zqwvxqwvx")) == "there is no module 'zqwvxqwvx' here or on PYTHONPATH"
+
+
+@pytest.mark.parametrize("name", ["zattr:ap", "zattr.ap"])
+def test_missing_attribute(write: Write, name: str) -> None:
+    """The hint would be missing where a letter is."""
+    write("zattr.py", APP + "app = App('a')\n")
+    assert str(refusal(name)) == "module 'zattr' has no attribute 'ap'; did you mean zattr:app?"
+
+
+def test_missing_further_module(write: Write) -> None:
+    """A worker would start without some of its tasks."""
+    write("zmain2.py", APP + "app = App('m')\n")
+    assert "no module 'zgone'" in str(refusal("zmain2", "zgone"))
+
+
+def test_not_an_app(write: Write) -> None:
+    """Something else would be taken for the app, and fail later in some other place."""
+    write("znot.py", APP + "app = dict()\nkind = App\n")
+    assert str(refusal("znot:app")) == "znot:app is not a hybridpool App, but of type dict"
+    assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App, but of type type"
+
+
+def test_no_app(write: Write) -> None:
+    """A newcomer would not learn what a module needs."""
+    write("znone.py", "")
+    assert str(refusal("znone")) == "module 'znone' has no hybridpool App; define app = App('znone') or name it"
+
+
+def test_several_apps(write: Write) -> None:
+    """One of them would be chosen by chance."""
+    write("zsev.py", APP + "b = App('b')\na = App('a')\n")
+    assert str(refusal("zsev")) == "module 'zsev' has several apps; say which: zsev:a, zsev:b"
+
+
+def test_failing_module(write: Write) -> None:
+    """The user's own fault would be dead_lettered under frames of ours and of the import machinery."""
+    write("zfail.py", "import zfail2\n")
+    write("zfail2.py", "def deep():\n    return {}['database']\n\ndeep()\n")
+    error = refusal("zfail:app")
+    assert str(error) == "'zfail' failed: KeyError: 'database'"
+    assert error.details.startswith('Traceback (most recent call last):\n  File "')
+    assert error.details.splitlines()[1].split('"')[1].endswith("/zfail.py")
+    assert error.details.endswith("KeyError: 'database'")
+    for foreign in ("load.py", "importlib", "<frozen"):
+        assert foreign not in error.details
+
+
+def test_failing_import_inside(write: Write) -> None:
+    """A package that the user's module lacks would look like a wrong --app."""
+    write("zlacks.py", "import zlacking\n")
+    error = refusal("zlacks")
+    assert str(error) == "'zlacks' failed: ModuleNotFoundError: No module named 'zlacking'"
+    assert 'zlacks.py", line 1' in error.details
+
+
+def test_failing_import_of_its_own_part(write: Write) -> None:
+    """A missing part of the user's package, imported by the package, would look like a wrong --app."""
+    write("zowner/__init__.py", "import zowner.gone\n")
+    error = refusal("zowner:app")
+    assert "failed: ModuleNotFoundError" in str(error)
+    assert "zowner/__init__.py" in error.details
+
+
+def test_syntax_error(write: Write) -> None:
+    """The line with the mistake would not be shown."""
+    write("zsyntax.py", "x = = 1\n")
+    error = refusal("zsyntax")
+    assert str(error) == "'zsyntax' failed: SyntaxError: invalid syntax (zsyntax.py, line 1)"
+    assert "x = = 1" in error.details
+
+
+def test_exit_while_importing(write: Write) -> None:
+    """A module that calls sys.exit() would end the worker without a word."""
+    write("zexit.py", "import sys\nsys.exit('no configuration')\n")
+    assert str(refusal("zexit")) == "'zexit' failed: SystemExit: no configuration"
+
+
+def test_interrupt_while_importing(write: Write) -> None:
+    """^C during a long import would be called a fault of the app."""
+    write("zintr.py", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load("zintr")
+
+
+@pytest.mark.parametrize("message", ["first\nsecond", "first\n\nthird\n"])
+def test_a_message_of_several_lines(message: str) -> None:
+    """The one line for the operator would be the last of a long message, without the kind of error."""
+    told = str(failed("proj", ValueError(message)))
+    assert told.startswith("'proj' failed: ValueError: first")
+    assert "\n" not in told
+
+
+def test_a_message_with_notes() -> None:
+    """The one line for the operator would be a note, without the error itself."""
+    error = ValueError("boom")
+    error.add_note("see the manual")
+    assert str(failed("proj", error)).startswith("'proj' failed: ValueError: boom")
+
+
+@pytest.mark.parametrize("name", ["", ":app", ".app", "a b:app", "..", "zproj:"])
+def test_nonsense(name: str, write: Write) -> None:
+    """A mistyped name would end in a traceback of ours."""
+    refusal(name)

@@ -1,0 +1,155 @@
+"""What the parent knows of a child's call at work, by what it hears and by what stands on the shared page."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from hybridpool._ipc import frames, framing
+from hybridpool._ipc.frames import Done, Returned
+from hybridpool._ipc.shared_page import SharedPage
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._policy.deadline import STALL
+from hybridpool._policy.lifecycle import Happening
+from hybridpool._policy.recycle import RecycleLimits
+
+
+def job() -> Job:
+    """Return a call."""
+    return Job(task="t", id="", content_type="", body=b"", on_done=lambda *_: None)
+
+
+def done(seq: int) -> Done:
+    """Return an outcome."""
+    return Done(seq, Returned(b"", ""), 0.0, 0)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[ChildHandle, SharedPage]]:
+    """Make the parent's view of an idle child, and the child's view of the page they share."""
+    child = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, shared_page = child.open(lambda *_: None, lambda *_: None, lambda *_: None)
+    child.happens(Happening.READY)
+    page = SharedPage(shared_page)
+    os.close(shared_page)
+    with socket.socket(fileno=channel):
+        yield child, page
+    child.happens(Happening.RETIRE)
+    child.close()
+    page.close()
+
+
+async def test_time_of_a_call_behind_others(pair: tuple[ChildHandle, SharedPage]) -> None:
+    """The limit of a call would begin anew when the outcome of the one before it is heard, hours later."""
+    child, page = pair
+    child.give([job(), job()], 0.0)
+    page.start(1)
+    page.add(frames.pack(done(1)))
+    page.start(2)
+    assert child.look(1.0) == [], "it goes on, and may send it at any moment"
+    assert child.look(1.0 + 2 * STALL) == [done(1)]
+    assert child.take(1, 50.0) is not None
+    assert (child.head_since, child.still_since) == (1.0, 1.0)
+    assert child.look(60.0) == [], "it was heard of"
+
+
+async def test_time_of_a_call_that_came_later(pair: tuple[ChildHandle, SharedPage]) -> None:
+    """A child that was paused just before it sent would be killed for a call that it has not seen yet."""
+    child, page = pair
+    child.give([job()], 0.0)
+    page.start(1)
+    page.add(frames.pack(done(1)))
+    assert child.look(1.0) == []
+    assert child.look(50.0) == [done(1)]
+    assert child.take(1, 50.0) is not None
+    child.happens(Happening.DONE)
+    child.give([job()], 50.0)
+    assert (child.head_since, child.still_since) == (50.0, 50.0)
+
+
+# ---- a child whose word cannot be relied on ----------------------------------------------------------------------
+
+
+async def test_an_answer_that_is_heard_again(pair: tuple[ChildHandle, SharedPage]) -> None:
+    """An outcome that was read from the shared page, and then comes as well, is passed over without a fault."""
+    child, _ = pair
+    child.give([job(), job()], 0.0)
+    assert child.take(1, 0.0) is not None
+    assert (child.take(1, 0.0), child.take_out_of_turn(1, 0.0), child.fault) == (None, None, None)
+    assert child.take(2, 0.0) is not None
+    assert (child.take_out_of_turn(2, 0.0), child.fault) == (None, None)
+    child.happens(Happening.DONE)
+
+
+async def test_an_answer_before_which_another_is_missing(pair: tuple[ChildHandle, SharedPage]) -> None:
+    """A later answer is taken, and the child's word is not relied on any more."""
+    child, _ = pair
+    first, second = job(), job()
+    child.give([first, second], 0.0)
+    assert child.take_out_of_turn(2, 0.0) is second
+    assert child.fault == "it answered out of turn: the answer to t before it is missing"
+    assert [one for _, one in child.in_hand] == [first]
+
+
+async def test_an_answer_to_no_call(pair: tuple[ChildHandle, SharedPage]) -> None:
+    """An answer to a call that the child was never given is a fault."""
+    child, _ = pair
+    assert child.take_out_of_turn(7, 0.0) is None
+    assert child.fault == "it answered out of turn: it was not given that"
+
+
+@pytest.mark.parametrize("message", [b"garbage", b"\xc1", b"\x90", b"\x91\xff", b"\x91" * 9999])
+async def test_a_message_that_cannot_be_read(message: bytes) -> None:
+    """It is told as the child's fault, with the descriptors that came along closed; what follows is heard."""
+    child, heard, faults = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits()), [], []
+    channel, shared_page = child.open(
+        lambda _, said: heard.append(said), lambda _, why: faults.append(why), lambda *_: None
+    )
+    os.close(shared_page)
+    read, write = os.pipe()
+    with socket.socket(fileno=channel) as far:
+        socket.send_fds(far, [message], [write])
+        os.close(write)
+        far.send(frames.pack((done(1),)))
+        child.drain_outcomes()
+    assert os.read(read, 1) == b"", "nobody holds the other end"
+    os.close(read)
+    assert len(faults) == 1
+    # The second looks as if the message were in the file that came along.
+    assert faults[0].startswith(("it sent what is not a message of a child", "its answer could not be taken"))
+    assert heard == [[done(1)]]
+    child.happens(Happening.READY)
+    child.happens(Happening.RETIRE)
+    child.close()
+
+
+async def test_an_answer_to_a_thread_names_the_error() -> None:
+    """What a thread of a task is told of a failed publication is as exact as what its main thread is told."""
+    heard: list[frames.FromChild] = []
+    child = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, shared_page = child.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
+    os.close(shared_page)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, socket.socket(fileno=channel) as waiter:
+        waiter.setblocking(False)
+        near.setblocking(False)
+        with far:
+            framing.send(waiter, frames.pack([frames.Enqueue(0, b"")]), (far.fileno(),))
+        with anyio.fail_after(60):
+            while not heard:
+                await anyio.lowlevel.checkpoint()
+        [asked] = heard
+        assert isinstance(asked, frames.Enqueue)
+        # It does not wait, but its socket could: in the loop's thread the suite forbids that.
+        await anyio.to_thread.run_sync(
+            child.tell, frames.EnqueueAnswer(asked.ticket, "no connection", "BrokerUnavailable")
+        )
+        assert frames.read_to_child(near.recv(1024)) == [frames.EnqueueAnswer(0, "no connection", "BrokerUnavailable")]
+    child.happens(Happening.READY)
+    child.happens(Happening.RETIRE)
+    child.close()

@@ -1,0 +1,243 @@
+"""One end of a socket on the loop, over real socket pairs."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+
+import anyio
+import pytest
+
+from hybridpool._ipc import framing
+from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.transport import SeqpacketTransport
+from tests.contract.inbox import Collected
+
+#: seconds; a test that waits longer for anything has failed
+PATIENCE = 60.0
+
+
+class Post:
+    """A transport, what came into it, and the other end."""
+
+    def __init__(self) -> None:
+        near, self.far = framing.channel()
+        self.far.setblocking(False)
+        self.inbox: Collected[bytes] = Collected()
+        self.ended: Collected[None] = Collected()
+        self.transport = SeqpacketTransport(
+            near, lambda message, _fds: self.inbox(bytes(message)), lambda _: self.ended(None)
+        )
+
+    async def read(self) -> bytes:
+        """Read one message at the other end, as soon as it is there."""
+        with anyio.fail_after(PATIENCE):
+            while True:
+                try:
+                    return bytes(framing.receive(self.far))
+                except BlockingIOError:
+                    await anyio.wait_readable(self.far)
+
+    def fill(self) -> list[bytes]:
+        """Send until nothing goes out any more, and a little more; return all that was sent."""
+        sent = [b"%03d" % number + b"x" * (INLINE - 3) for number in range(12)]
+        for message in sent:
+            self.transport.send(message)
+        return sent
+
+
+@pytest.fixture
+async def post() -> AsyncIterator[Post]:
+    """Make a transport."""
+    made = Post()
+    yield made
+    made.transport.close()
+    made.far.close()
+
+
+async def test_sends_at_once(post: Post) -> None:
+    """Each call would wait for a turn of the loop."""
+    post.transport.send(b"now")
+    assert framing.receive(post.far) == b"now"
+
+
+@pytest.mark.may_block  # as below
+async def test_receives(post: Post) -> None:
+    """Nothing a child says would be heard."""
+    framing.send(post.far, b"one")
+    framing.send(post.far, b"two" * INLINE)
+    assert await post.inbox.take(2) == [b"one", b"two" * INLINE]
+
+
+@pytest.mark.may_block  # the copy of a large message into memory looks like a write to a file
+async def test_a_reader_that_does_not_read(post: Post) -> None:
+    """The loop would stand still, or messages be lost or change their order."""
+    sent = post.fill()
+    post.transport.send(b"large" * INLINE)
+    post.transport.send(b"last")
+    assert [await post.read() for _ in range(14)] == [*sent, b"large" * INLINE, b"last"]
+
+
+async def test_nobody_overtakes(post: Post) -> None:
+    """A call sent just when there is room again would overtake those that wait for it."""
+    sent = post.fill()
+    read = [bytes(framing.receive(post.far))]
+    post.transport.send(b"late")
+    read += [await post.read() for _ in sent]
+    assert read == [*sent, b"late"]
+
+
+async def test_goes_on_after_a_full_socket(post: Post) -> None:
+    """A transport that was full once would never write again, or spin."""
+    for _ in range(3):
+        sent = post.fill()
+        assert [await post.read() for _ in sent] == sent
+    post.transport.send(b"now")
+    assert framing.receive(post.far) == b"now"
+
+
+async def test_descriptors_keep_their_place(post: Post) -> None:
+    """A child would be given another child's channel, or none, when the zygote is slow."""
+    sent = post.fill()
+    readable, writable = os.pipe()
+    post.transport.send(b"take this", [writable])
+    assert [await post.read() for _ in sent] == sent
+    await anyio.wait_readable(post.far)
+    message, fds = framing.receive_with_fds(post.far)
+    assert message == b"take this"
+    os.write(fds[0], b"x")
+    os.close(fds[0])
+    assert os.read(readable, 2) == b"x"
+    assert os.read(readable, 1) == b"", "the transport still holds its copy"
+    os.close(readable)
+
+
+async def test_descriptors_are_closed_with_the_transport(post: Post) -> None:
+    """A zygote that dies while it is behind would leak the channels of the children that it never forked."""
+    post.fill()
+    readable, writable = os.pipe()
+    post.transport.send(b"take this", [writable])
+    post.transport.close()
+    assert os.read(readable, 1) == b""
+    os.close(readable)
+
+
+@pytest.mark.may_block  # as above
+async def test_the_other_end_is_gone(post: Post) -> None:
+    """The parent would not see that its zygote died, or see it many times."""
+    post.far.close()
+    await post.ended.until(lambda seen: len(seen) == 1)
+    post.transport.send(b"to nobody")
+    post.transport.send(b"to nobody" * INLINE)
+    await anyio.wait_all_tasks_blocked()
+    assert len(post.ended.items) == 1
+
+
+async def test_last_words_come_before_the_end(post: Post) -> None:
+    """What a process said just before it died would be lost."""
+    framing.send(post.far, b"last words")
+    post.far.close()
+    await post.ended.until(lambda seen: len(seen) == 1)
+    assert post.inbox.items == [b"last words"]
+
+
+async def test_a_descriptor_for_nobody(post: Post) -> None:
+    """Each order to a dead zygote would leak a descriptor."""
+    post.far.close()
+    await post.ended.until(lambda seen: len(seen) == 1)
+    readable, writable = os.pipe()
+    post.transport.send(b"take this", [writable])
+    assert os.read(readable, 1) == b""
+    os.close(readable)
+
+
+async def test_end(post: Post) -> None:
+    """A child that is to go would not see it, or its last words not be heard."""
+    post.transport.send(b"before")
+    post.transport.end()
+    assert await post.read() == b"before"
+    assert await post.read() == b""
+    framing.send(post.far, b"goodbye")
+    assert await post.inbox.take(1) == [b"goodbye"]
+
+
+async def test_end_waits_for_what_is_unsent(post: Post) -> None:
+    """A child that is to go would lose the calls it was given before."""
+    sent = post.fill()
+    post.transport.end()
+    assert [await post.read() for _ in range(13)] == [*sent, b""]
+
+
+async def test_end_when_the_other_is_gone(post: Post) -> None:
+    """Retiring a child that just died would raise."""
+    post.far.close()
+    post.transport.end()
+
+
+async def test_close_ends_the_channel(post: Post) -> None:
+    """What lies in the channel of a closed transport would be lost, or followed by more."""
+    sent = post.fill()
+    post.transport.close()
+    read = []
+    while message := await post.read():
+        read.append(message)
+    assert 0 < len(read) < len(sent)
+    assert read == sent[: len(read)]
+
+
+async def test_close_twice(post: Post) -> None:
+    """A zygote that dies while it is being closed would raise."""
+    post.transport.close()
+    post.transport.close()
+
+
+async def test_drain_reads_what_is_there_now(post: Post) -> None:
+    """Results that a child wrote just before it died would be lost, and their tasks run again."""
+    for number in range(3):
+        framing.send(post.far, b"%d" % number)
+    post.transport.drain()
+    assert post.inbox.items == [b"0", b"1", b"2"]
+    post.transport.drain()
+    assert len(post.inbox.items) == 3
+
+
+async def test_drain_to_the_end(post: Post) -> None:
+    """Draining the channel of a process that is gone would never end, or tell of the end twice."""
+    framing.send(post.far, b"last")
+    post.far.close()
+    post.transport.drain()
+    assert (post.inbox.items, len(post.ended.items)) == ([b"last"], 1)
+    await anyio.wait_all_tasks_blocked()
+    assert len(post.ended.items) == 1
+
+
+@pytest.fixture
+def no_more_descriptors() -> Iterator[None]:
+    """Let nothing be opened any more."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    yield
+    setrlimit(RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.may_block  # as above
+async def test_no_descriptor_left_for_a_large_message(post: Post, no_more_descriptors: None) -> None:
+    """A large call would vanish in silence when this process is out of descriptors, and its caller wait for ever."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (1, hard))
+    try:
+        post.transport.send(b"x" * (INLINE + 1))
+        post.transport.send(b"behind")
+    finally:
+        setrlimit(RLIMIT_NOFILE, (soft, hard))
+    assert await post.read() == b"x" * (INLINE + 1)
+    assert await post.read() == b"behind"
+
+
+async def test_what_comes_after_a_close_is_not_read(post: Post) -> None:
+    """A callback would run for a child that is dead_lettered."""
+    framing.send(post.far, b"late")
+    post.transport.close()
+    await anyio.wait_all_tasks_blocked()
+    assert post.inbox.items == []
+    with pytest.raises(ConnectionError):
+        framing.send(post.far, b"later", flags=socket.MSG_DONTWAIT)

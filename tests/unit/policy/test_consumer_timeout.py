@@ -1,0 +1,29 @@
+"""Tasks that may run longer than the broker waits."""
+
+import pytest
+
+from hybridpool._policy.consumer_timeout import outlasting
+from hybridpool._task import TaskOptions
+
+
+@pytest.mark.parametrize(
+    ("own", "late", "limit", "acks_late", "patience", "is_named"),
+    [
+        (None, None, None, True, 1800.0, False),
+        (1800.0, None, None, True, 1800.0, True),
+        (1799.0, None, None, True, 1800.0, False),
+        (None, None, 3600.0, True, 1800.0, True),
+        (60.0, None, 3600.0, True, 1800.0, False),
+        (3600.0, None, None, True, None, False),
+        (3600.0, None, None, False, 1800.0, False),
+        (3600.0, False, None, True, 1800.0, False),
+        (3600.0, True, None, False, 1800.0, True),
+    ],
+)
+def test_named(
+    own: float | None, late: bool | None, limit: float | None, acks_late: bool, patience: float | None, is_named: bool
+) -> None:
+    """That the broker will take a task back in its middle would be told when it happens; or each start would warn."""
+    task = TaskOptions(name="shop.film", time_limit=own, acks_late=late)
+    named = outlasting([task], patience=patience, limit=limit, acks_late=acks_late)
+    assert named == ([("shop.film", own or limit)] if is_named else [])

@@ -1,0 +1,52 @@
+"""Who answers for a zygote's death."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool._policy.death_blame import MAX_LET_OFF, MAX_REMEMBERED, DeathBlame
+
+ids = st.sampled_from("abcdef")
+crowds = st.lists(ids, unique=True, max_size=6)
+
+
+def test_a_call_alone_is_to_blame() -> None:
+    """A task that kills the zygote is found at once where no other task was at work."""
+    assert DeathBlame().blamed(["a"], killed_by_us=False) == {"a"}
+
+
+def test_a_neighbour_is_let_off() -> None:
+    """A task is not blamed for deaths that its changing neighbours may have caused."""
+    let_off = DeathBlame()
+    for neighbour in range(MAX_LET_OFF):
+        assert let_off.blamed(["long", f"killer-{neighbour}"], killed_by_us=False) == frozenset()
+
+
+@given(st.lists(st.tuples(crowds, st.booleans()), max_size=40))
+def test_a_call_that_is_always_there_is_blamed_in_the_end(deaths: list[tuple[list[str], bool]]) -> None:
+    """Whoever is beside it, and whoever killed the zygote, a call is let off a bounded number of times."""
+    let_off, spared = DeathBlame(), 0
+    for neighbours, is_ours in deaths:
+        at_work = ["killer", *neighbours]
+        spared += "killer" not in let_off.blamed(at_work, killed_by_us=is_ours)
+    assert spared <= MAX_LET_OFF
+
+
+@given(st.lists(st.tuples(crowds, st.booleans()), max_size=40))
+def test_only_those_at_work_are_blamed(deaths: list[tuple[list[str], bool]]) -> None:
+    """Nobody is blamed for a death at which it was not there, or the first times that others were there too."""
+    let_off, seen = DeathBlame(), dict.fromkeys("abcdef", 0)
+    for at_work, is_ours in deaths:
+        blamed = let_off.blamed(at_work, killed_by_us=is_ours)
+        assert blamed <= set(at_work)
+        if len(at_work) > 1 or is_ours:
+            assert all(seen[one] >= MAX_LET_OFF for one in blamed)
+            for one in set(at_work) - blamed:
+                seen[one] += 1
+
+
+def test_memory_is_bounded() -> None:
+    """A worker that lives long remembers a bounded number of calls."""
+    let_off = DeathBlame()
+    for number in range(2 * MAX_REMEMBERED):
+        let_off.blamed([f"{number}", f"{number}'"], killed_by_us=False)
+    assert len(let_off._times) <= MAX_REMEMBERED

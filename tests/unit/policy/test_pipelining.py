@@ -1,0 +1,86 @@
+"""How many calls may be in a child's channel at once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridpool._policy.deadline import STALL
+from hybridpool._policy.pipelining import MOST, SHORT, DurationEstimate
+
+runtimes = st.floats(0.0, 10.0)
+BRIEFLY = 0.000_1
+
+
+def after(*seconds: float) -> DurationEstimate:
+    """Return a memory of calls that took so long, in this order."""
+    pace = DurationEstimate()
+    for runtime in seconds:
+        pace.note("a", runtime)
+    return pace
+
+
+def test_the_unknown_goes_alone() -> None:
+    """A first call that takes an hour would have others wait behind it."""
+    assert DurationEstimate().depth("a") == 1
+    assert after(BRIEFLY).depth("b") == 1
+
+
+@pytest.mark.parametrize(
+    ("runtime", "depth"),
+    [
+        (0.0, MOST),
+        (0.000_01, MOST),
+        (0.000_4, 40),
+        (0.001, 16),
+        (SHORT / 2, 8),
+        (SHORT * 0.99, 4),
+        (SHORT, 1),
+        (60.0, 1),
+    ],
+)
+def test_about_sixteen_milliseconds_of_work(runtime: float, depth: int) -> None:
+    """Short calls would have the child wait for its parent between them, or long ones wait for each other."""
+    assert after(runtime).depth("a") == depth
+
+
+def test_bad_news_counts_at_once() -> None:
+    """Call after call would be put behind a function that has become slow."""
+    assert after(*[BRIEFLY] * 100, 0.5).depth("a") == 1
+
+
+def test_good_news_counts_in_time() -> None:
+    """One slow call would have its name go alone for ever, or be forgotten with the next."""
+    pace = after(0.01, BRIEFLY)
+    assert pace.depth("a") == 1
+    for _ in range(20):
+        pace.note("a", BRIEFLY)
+    assert pace.depth("a") > 10
+
+
+@given(seconds=st.lists(runtimes, min_size=1, max_size=20))
+def test_depth_stays_within_its_bounds(seconds: list[float]) -> None:
+    """A channel would be filled without end, or never get a call."""
+    assert 1 <= after(*seconds).depth("a") <= MOST
+
+
+@given(seconds=st.lists(runtimes, max_size=20), last=st.floats(SHORT, 10.0))
+def test_nothing_is_put_behind_what_was_long_just_now(seconds: list[float], last: float) -> None:
+    """A call would wait behind one that is known to be long."""
+    assert after(*seconds, last).depth("a") == 1
+
+
+@given(seconds=st.lists(runtimes, min_size=1, max_size=20))
+def test_the_work_ahead_is_bounded_by_what_was_seen(seconds: list[float]) -> None:
+    """The last of those in a channel would wait much longer than sixteen milliseconds, by all that is known."""
+    depth = after(*seconds).depth("a")
+    assert depth == 1 or depth * min(seconds) <= 0.016
+    assert depth == 1 or min(seconds) < SHORT < STALL, "one that is surely called back would not be put there"
+
+
+def test_names_do_not_pile_up() -> None:
+    """A program that makes up names would have the pool grow for ever."""
+    pace = DurationEstimate()
+    for number in range(10_000):
+        pace.note(f"name {number}", BRIEFLY)
+    assert len(pace._recent) <= 4096
+    assert pace.depth("name 9999") > 1
