@@ -72,6 +72,30 @@ async def test_time_of_a_call_that_came_later(pair: tuple[ChildHandle, SharedPag
     assert (child.head_since, child.still_since) == (50.0, 50.0)
 
 
+async def test_what_a_child_has_sent_is_heard_before_what_it_has_noted() -> None:
+    """An outcome on the page does not overtake one that lies in the channel behind log lines."""
+    heard: list[frames.FromChild] = []
+    child = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, shared_page = child.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
+    child.happens(Happening.READY)
+    page = SharedPage(shared_page)
+    os.close(shared_page)
+    with socket.socket(fileno=channel) as far:
+        far.setblocking(False)
+        child.give([job(), job(), job()], 0.0)
+        lines = [frames.LogLines(f"line {number}\n") for number in range(5)]
+        for frame in (*lines, done(1)):
+            framing.send(far, frames.pack((frame,)))
+        page.add(frames.pack(done(2)))
+        page.start(3)
+        assert child.look(1.0) == []
+        assert child.look(1.0 + 2 * STALL) == [done(2)]
+        assert heard == [*lines, done(1)]
+    child.happens(Happening.RETIRE)
+    child.close()
+    page.close()
+
+
 # ---- a child whose word cannot be relied on ----------------------------------------------------------------------
 
 
