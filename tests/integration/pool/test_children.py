@@ -44,7 +44,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def test_resize(two: Pool, gate: Gate) -> None:
-    """A pool could not grow or shrink, or a running call be lost when it shrinks."""
+    """A resize grows or shrinks the pool, and a running call ends although the pool has become smaller."""
     await two.resize(4)
     calls = [two.submit(chores.hold, gate.path, number) for number in range(5)]
     assert len(set(await gate.came(4))) == 4
@@ -60,7 +60,7 @@ async def test_resize(two: Pool, gate: Gate) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True])
 async def test_sizes_that_are_none(two: Pool, size: Any) -> None:
-    """A pool of no children would let every call wait for ever."""
+    """A size that is not a whole number of at least 1 is refused, and the pool keeps its size."""
     with pytest.raises(errors.ConfigError, match="at least 1"):
         await two.resize(size)
     with pytest.raises(errors.ConfigError, match="at least 1"):
@@ -69,7 +69,7 @@ async def test_sizes_that_are_none(two: Pool, size: Any) -> None:
 
 
 async def test_resizing_twice_at_once(two: Pool) -> None:
-    """A resize that is overtaken by another would wait for ever."""
+    """Two resizes at the same time both return, and the later one decides the size."""
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(two.resize, 5)
@@ -78,7 +78,7 @@ async def test_resizing_twice_at_once(two: Pool) -> None:
 
 
 async def test_stats(two: Pool, gate: Gate) -> None:
-    """Nobody could see what the children are doing."""
+    """`stats` shows of each child its state, its pid, the call it runs, since when, and how many it has run."""
     await idle(two, 2)
     call = two.submit(chores.hold, gate.path)
     [pid] = await gate.came()
@@ -93,7 +93,7 @@ async def test_stats(two: Pool, gate: Gate) -> None:
 
 
 async def test_autoscale(gate: Gate) -> None:
-    """The pool would not grow with its load, or not shrink without."""
+    """An autoscaled pool grows to its maximum under load and shrinks to its minimum without load."""
     async with Pool(autoscale=(1, 3), autoscale_idle=0.05) as pool:
         calls = [pool.submit(chores.hold, gate.path) for _ in range(4)]
         assert len(set(await gate.came(3))) == 3
@@ -104,7 +104,7 @@ async def test_autoscale(gate: Gate) -> None:
 
 
 async def test_a_hundred_children(gate: Gate) -> None:
-    """A large pool would not come up, not work all at once, or not end."""
+    """A hundred children start, run a hundred calls at the same time, and are gone when the pool is left."""
     async with open_pool(100) as pool:
         calls = [pool.submit(chores.hold, gate.path) for _ in range(100)]
         assert len(set(await gate.came(100))) == 100
@@ -120,7 +120,7 @@ async def test_a_hundred_children(gate: Gate) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 50])
 async def test_max_tasks_per_child(limit: int) -> None:
-    """A child would run more or fewer calls than it may, however many lie in its channel."""
+    """A child retires after exactly `max_tasks_per_child` calls, however many more were in its channel."""
     observed = Events()
     async with open_pool(2, max_tasks_per_child=limit, recycle_jitter=0, on_event=observed) as pool:
         number = 20 * limit if limit > 1 else 40
@@ -135,7 +135,7 @@ async def test_max_tasks_per_child(limit: int) -> None:
 
 
 async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> None:
-    """While one child takes its time to go, fewer calls would run at once."""
+    """As many calls as the pool has children run at once while children that retire are still closing down."""
     initializer = partial(chores.kept_until_let_go, second_gate.path)
     async with open_pool(2, max_tasks_per_child=1, initializer=initializer, grace=PATIENCE) as pool:
         calls = []
@@ -150,7 +150,7 @@ async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> 
 
 
 async def test_recycle(two: Pool, gate: Gate) -> None:
-    """A child could not be replaced by hand; or a call in its hand be lost; or another one go."""
+    """`recycle` replaces the named child after its running call has ended, and leaves the other children alone."""
     held = two.submit(chores.hold, gate.path, "done")
     [pid] = await gate.came()
     [busy] = [name for name, found in pids(two).items() if found == pid]
@@ -166,7 +166,7 @@ async def test_recycle(two: Pool, gate: Gate) -> None:
 
 
 async def test_recycling_all_at_once(two: Pool) -> None:
-    """Replacing all children would take more of them than asked, or never end."""
+    """Recycling all children at once replaces each of them exactly once, and calls go on meanwhile."""
     before = pids(two)
     await until(lambda: len(pids(two)) == 2)
     before = pids(two)
@@ -181,7 +181,7 @@ async def test_recycling_all_at_once(two: Pool) -> None:
 
 
 async def test_capacity_while_a_replacement_is_born(gate: Gate, second_gate: Gate, tmp_path: Path) -> None:
-    """A child that is recycled by hand would be gone before another one can work."""
+    """A child that is recycled by hand works until its replacement is ready."""
     flag = tmp_path / "flag"
     initializer = partial(chores.held_birth, second_gate.path, str(flag))
     async with open_pool(2, initializer=initializer) as pool:
@@ -200,7 +200,7 @@ async def test_capacity_while_a_replacement_is_born(gate: Gate, second_gate: Gat
 
 
 async def test_giving_up_a_recycle(second_gate: Gate, tmp_path: Path) -> None:
-    """A recycling that is cancelled before its replacement is there would leave the pool one child too large."""
+    """A recycling that is cancelled before the replacement is ready leaves the pool at its size."""
     flag = tmp_path / "flag"
     async with open_pool(2, initializer=partial(chores.held_birth, second_gate.path, str(flag))) as pool:
         await idle(pool, 2)
@@ -214,7 +214,7 @@ async def test_giving_up_a_recycle(second_gate: Gate, tmp_path: Path) -> None:
 
 
 async def test_memory_limit() -> None:
-    """A child that grows would never be replaced, or one that does not grow be replaced as well."""
+    """A child whose memory exceeds `max_memory_per_child` is replaced, and one below the limit is not."""
     observed = Events()
     async with open_pool(1, max_memory_per_child="64MB", on_event=observed) as pool:
         first = await pool.run(chores.keep, 1_000_000)
@@ -229,7 +229,7 @@ async def test_memory_limit() -> None:
 
 
 async def test_plain_initializer() -> None:
-    """What a plain initializer returns could not be had in a call, or be shared between children."""
+    """A call finds what the plain initializer returned in its own child; without an initializer it finds None."""
     async with open_pool(2, initializer=chores.plain_resource) as pool:
         found = await outcomes([pool.submit(chores.resource) for _ in range(20)])
         assert {one[0] for one in found} <= set(pids(pool).values())  # type: ignore[index]
@@ -238,7 +238,7 @@ async def test_plain_initializer() -> None:
 
 
 async def test_generator_initializer(journal: Journal) -> None:
-    """What a child holds would not be given back when it retires, after a call has failed, or when the pool ends."""
+    """A generator initializer is closed once per child, at its retirement or the pool's end, not when a call fails."""
     async with open_pool(2, initializer=partial(chores.kept, journal.path), grace=PATIENCE) as pool:
         await idle(pool, 2)
         first, second = pids(pool).items()
@@ -256,14 +256,14 @@ async def test_generator_initializer(journal: Journal) -> None:
 
 
 async def test_an_initializer_by_cloudpickle() -> None:
-    """A local function could be called in a child, but not make its resource."""
+    """A local function works as an initializer with cloudpickle."""
     async with open_pool(1, initializer=lambda: "local") as pool:
         assert await pool.run(chores.resource) == "local"
 
 
 @pytest.mark.parametrize("initializer", [chores.no_database, chores.never_born], ids=["fails", "hangs"])
 async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> None:
-    """A pool whose initializer fails would spin, keep its callers waiting, or not say why."""
+    """A pool whose initializer fails or hangs ends with `ChildStartFailed`, says why, and fails the calls that wait."""
     fails = initializer is chores.no_database
     why = "no database" if fails else "not ready within"
     waiting: list[Awaitable[int]] = []
@@ -281,7 +281,7 @@ async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> 
 
 
 async def test_preload() -> None:
-    """What is preloaded would be imported by each child again, which costs time and memory."""
+    """A preloaded module is imported once, by the zygote; a name that does not exist is refused with a suggestion."""
     async with open_pool(2, preload=[chores.__name__]) as pool:
         importers = set(await outcomes([pool.submit(chores.imported_by) for _ in range(20)]))
         assert len(importers) == 1
@@ -295,7 +295,7 @@ async def test_preload() -> None:
 
 
 async def test_children_may_have_children(two: Pool) -> None:
-    """Libraries that start processes could not be used in a call."""
+    """A call may start processes by multiprocessing, subprocess, and executors that fork or spawn."""
     assert await two.run(chores.by_processes) == [0, 0]
     assert await two.run(chores.by_subprocess) == "42\n"
     for method in ("fork", "spawn"):
@@ -304,7 +304,7 @@ async def test_children_may_have_children(two: Pool) -> None:
 
 @pytest.mark.parametrize("how", ["recycled", "timed out", "pool left"])
 async def test_what_calls_leave_goes_with_the_child(how: str) -> None:
-    """Processes that a call leaves would stay for ever after its child."""
+    """A process that a call left behind ends with its child: recycled, killed at a time limit, or at the pool's end."""
     async with open_pool(1) as pool:
         process = psutil.Process(await pool.run(chores.leave_process))
         assert process.is_running()
@@ -322,7 +322,7 @@ async def test_what_calls_leave_goes_with_the_child(how: str) -> None:
 
 
 async def test_in_a_process_full_of_threads() -> None:
-    """A process with threads, which cannot be forked safely, could have no pool."""
+    """A pool works in a process that has many threads."""
     end = threading.Event()
     threads = [threading.Thread(target=end.wait) for _ in range(50)]
     for thread in threads:
@@ -337,7 +337,7 @@ async def test_in_a_process_full_of_threads() -> None:
 
 
 async def test_two_pools_at_once(gate: Gate) -> None:
-    """Two pools in one process would have a part in common."""
+    """Two pools in one process have their own children and initializers, and neither waits for the other."""
     async with open_pool(1, initializer=lambda: "a") as one, open_pool(1, initializer=lambda: "b") as other:
         held = one.submit(chores.hold, gate.path)
         await gate.came()
@@ -350,7 +350,7 @@ async def test_two_pools_at_once(gate: Gate) -> None:
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_pool_in_a_thread(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """A program whose loop is not in its main thread could have no pool."""
+    """Pools work in threads other than the main one, on asyncio's loop and on uvloop."""
     found: list[object] = []
 
     async def use() -> None:
@@ -373,7 +373,7 @@ def test_a_pool_in_a_thread(make_loop: Callable[[], asyncio.AbstractEventLoop]) 
 
 
 async def test_leaving_by_an_exception(gate: Gate) -> None:
-    """A block that fails would wait for what it started, or leave it running."""
+    """An exception that leaves the block kills the running calls, and fails those that run and those that wait."""
     found: list[int] = []
     waiting: list[Any] = []
 
@@ -393,7 +393,7 @@ async def test_leaving_by_an_exception(gate: Gate) -> None:
 
 
 async def test_leaving_by_cancellation(gate: Gate) -> None:
-    """A scope around the block that is cancelled would wait for its calls."""
+    """A cancelled scope around the block ends the pool without waiting for its calls."""
     found: list[int] = []
     with anyio.fail_after(PATIENCE), anyio.CancelScope() as scope:
         async with open_pool(1) as pool, anyio.create_task_group() as tasks:
@@ -410,7 +410,7 @@ def open_fds() -> int:
 
 
 async def test_nothing_is_left() -> None:
-    """A program that makes many pools would run out of descriptors or processes."""
+    """A pool that was left leaves no open descriptor and no process."""
     async with open_pool(1):
         # the first opens what is opened once
         pass
@@ -425,7 +425,7 @@ async def test_nothing_is_left() -> None:
 
 
 async def test_the_zygote_dies(two: Pool, gate: Gate) -> None:
-    """A pool without its zygote would stand still for ever."""
+    """When the zygote is killed, the running call is lost and the pool goes on with a new zygote."""
     await idle(two, 2)
     zygote = psutil.Process(two.stats()[0].pid).parent()
     assert zygote is not None

@@ -49,7 +49,7 @@ async def gone(left: list[psutil.Process]) -> None:
 @pytest.mark.parametrize("kind", offspring.KINDS)
 @pytest.mark.parametrize("how", ["timed out", "cancelled", "killed", "crashed"])
 async def test_killed(kind: str, how: str, gate: Gate, journal: Journal) -> None:
-    """What a killed child's tasks had started would stay, or what the tasks of others had started go with it."""
+    """What the tasks of a killed child started is killed with it, and what other children's tasks started is not."""
     words = kind, journal.path, gate.path
     stays: list[psutil.Process] = []
     # long enough for the call to come to the gate on a busy machine
@@ -90,7 +90,7 @@ async def in_scope(scope: anyio.CancelScope, call: Callable[[], Awaitable[object
 @pytest.mark.parametrize("kind", offspring.KINDS)
 @pytest.mark.parametrize("how", ["recycled", "over its memory", "pool left"])
 async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> None:
-    """A child that goes in order would leave what its tasks had started."""
+    """A child that retires in order takes with it what its tasks started."""
     own = 2 * LIMIT if how == "over its memory" else 0
     memory = LIMIT if own else None
     async with open_pool(1, max_memory_per_child=memory) as pool:
@@ -108,7 +108,7 @@ async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> Non
 
 @pytest.mark.parametrize("kind", offspring.KINDS)
 def test_parent_killed(kind: str) -> None:
-    """What tasks had started would stay after a pool that is killed, with nobody to look after it."""
+    """When the pool's process is killed, what its tasks started is killed too."""
     words = [sys.executable, "-m", offspring.__name__, kind]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -119,7 +119,7 @@ def test_parent_killed(kind: str) -> None:
 
 
 def test_parent_killed_before_it_has_heard_all() -> None:
-    """A zygote whose last words nobody has read would end at once, and leave what tasks had started."""
+    """A zygote that cannot report to its stopped parent still kills what tasks started, once the parent is dead."""
     words = [sys.executable, "-m", offspring.__name__, "own session"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -140,7 +140,7 @@ def test_parent_killed_before_it_has_heard_all() -> None:
 
 @pytest.mark.parametrize("kind", offspring.KINDS)
 async def test_zygote_killed(kind: str) -> None:
-    """What tasks had started would stay after a zygote that is killed, as it does not come to anybody."""
+    """When the zygote is killed, what tasks started is killed too."""
     async with open_pool(1) as pool:
         started = [psutil.Process(pid) for pid in await pool.run(offspring.start, kind)]
         zygote = psutil.Process(pool.stats()[0].pid).parent()
@@ -150,7 +150,7 @@ async def test_zygote_killed(kind: str) -> None:
 
 
 async def test_what_the_app_itself_started_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper process that a preloaded module starts would be taken for something that a child left."""
+    """A helper process that a preloaded module started is not killed when children are recycled."""
     monkeypatch.setenv(has_helper.WANTED, "1")
     async with open_pool(1, preload=[has_helper.__name__]) as pool:
         helper = psutil.Process(await pool.run(has_helper.pid))
@@ -161,7 +161,7 @@ async def test_what_the_app_itself_started_stays(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_nobody_else_is_hurt(gate: Gate, journal: Journal) -> None:
-    """A pool within a task, whose zygote and children are processes of a session of their own, would be broken."""
+    """A pool within a task works, and deaths of other children do not kill the processes of a running task."""
     async with open_pool(2) as pool:
         held = pool.submit(offspring.start_and_stay, "daemon", journal.path, gate.path)
         await gate.came()
@@ -178,7 +178,7 @@ async def test_nobody_else_is_hurt(gate: Gate, journal: Journal) -> None:
 
 @pytest.mark.parametrize("can_list", [True, False])
 def test_whose_they_are(can_list: bool, tmp_path: Path) -> None:
-    """On a kernel that does not list a process's children nothing would be found, or what is not ours be killed."""
+    """The reaper kills orphans that carry the tag and no others, with and without the kernel's list of children."""
     # a name that looks like what follows it
     odd = tmp_path / ") R 1 ("
     odd.symlink_to("/bin/sleep")

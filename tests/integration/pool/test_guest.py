@@ -123,7 +123,7 @@ async def test_another_loop(one: Pool) -> None:
 
 
 def test_no_loop_of_asyncio() -> None:
-    """Where asyncio does not run, as under trio, pools and embedded workers say so."""
+    """Pools and embedded workers raise an error that names asyncio where asyncio does not run, as under trio."""
     with pytest.raises(PoolError, match="needs asyncio"):
         Pool(1).__aenter__().send(None)
     with pytest.raises(ConfigError, match="needs asyncio"):
@@ -150,7 +150,7 @@ WRONG_SECONDS = [
 
 @pytest.mark.parametrize("wrong", WRONG_SECONDS, ids=repr)
 async def test_limits_that_are_no_seconds(one: Pool, wrong: Any) -> None:
-    """A limit that is not seconds is refused where it is written, and costs no child."""
+    """A limit that is not a number of seconds is refused where it is written, and costs no child."""
     child = await one.run(chores.who)
     with pytest.raises(ConfigError, match=r"^run\(timeout=…\) must be seconds, not "):
         await one.run(chores.add, 1, timeout=wrong)
@@ -163,7 +163,7 @@ async def test_limits_that_are_no_seconds(one: Pool, wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, 1.5, True, "2", None], ids=repr)
 async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
-    """A number of children or of items under way that is no count is refused where it is written."""
+    """A number of children or of items under way that is not a whole number of at least 1 is refused at once."""
     with pytest.raises(ConfigError, match=r"^resize\(…\) must be a whole number of at least 1, not "):
         await one.resize(wrong)
     if wrong is not None:
@@ -192,7 +192,7 @@ async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
     ids=without_addresses,
 )
 def test_options(options: dict[str, Any], complaint: str) -> None:
-    """A wrong option of a pool is refused in our own words, with what was probably meant."""
+    """A wrong option of a pool is refused with our own message, which suggests the right name."""
     with pytest.raises(ConfigError) as raised:
         Pool(**options)
     assert str(raised.value).startswith(complaint)
@@ -202,7 +202,7 @@ def test_options(options: dict[str, Any], complaint: str) -> None:
 
 
 async def test_parameters_named_like_limits(one: Pool) -> None:
-    """A function with a parameter `timeout` or `soft_timeout` gets what is given by that name."""
+    """A function with a parameter `timeout` or `soft_timeout` gets the argument given by that name."""
     assert await one.run(chores.fetch, "u", timeout=5, soft_timeout=4) == ["u", 5, 4]
     assert await one.run(chores.fetch, "u", timeout=None) == ["u", None, 20.0]
     assert await one.run(functools.partial(chores.fetch, timeout=5), "u", soft_timeout=-1) == ["u", 5, -1]
@@ -228,7 +228,7 @@ class AsyncCall:
     ids=without_addresses,
 )
 async def test_what_no_child_runs(one: Pool, function: Any, complaint: str) -> None:
-    """What a child could not run to a value is refused where the call is written."""
+    """A function that a child cannot run to a value is refused where the call is written."""
     with pytest.raises(CannotSend, match=complaint):
         one.submit(function, 1)
     with pytest.raises(CannotSend, match=complaint):
@@ -241,7 +241,7 @@ async def test_what_no_child_runs(one: Pool, function: Any, complaint: str) -> N
 
 
 async def test_pickling(one: Pool) -> None:
-    """A pool and a call say why they cannot be pickled."""
+    """A pool and a call refuse to be pickled, and say why."""
     with pytest.raises(TypeError, match="a Pool cannot be pickled"):
         pickle.dumps(one)
     with pytest.raises(TypeError, match="belongs to its pool"):

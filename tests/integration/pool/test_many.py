@@ -35,7 +35,7 @@ def zygote_of(pool: Pool) -> int:
 
 
 async def test_all_at_once(gate: Gate) -> None:
-    """Many children would not all come up, not all work, or not all end."""
+    """Two hundred children start, work at the same time, and end with the pool."""
     async with open_pool(MANY, preload=[chores.__name__]) as pool:
         calls = [pool.submit(chores.hold, gate.path, number) for number in range(CALLS)]
         found = set(await gate.came(MANY))
@@ -46,7 +46,7 @@ async def test_all_at_once(gate: Gate) -> None:
 
 
 async def test_what_they_take(gate: Gate) -> None:
-    """Each child that comes and goes would leave a descriptor in this process or in the zygote."""
+    """Children that come and go leave no descriptor in the parent or in the zygote, and each takes the same number."""
     async with open_pool(1):
         # the first opens what is opened once
         pass
@@ -73,13 +73,13 @@ async def test_what_they_take(gate: Gate) -> None:
 
 @pytest.mark.slow
 async def test_recycled_all_the_time() -> None:
-    """Many children that are replaced after few calls would hold the calls up, or lose some."""
+    """Many children that are replaced every five calls run all calls, in order."""
     async with open_pool(MANY, max_tasks_per_child=5) as pool:
         assert [value async for value in pool.map(abs, range(CALLS))] == list(range(CALLS))
 
 
 async def test_a_crew() -> None:
-    """A worker of many children would not come up, or not end in order."""
+    """A worker's lane with many children starts, runs all calls, and drains."""
     async with bench(MANY) as at_work:
         with anyio.fail_after(PATIENCE):
             for _ in range(CALLS):
@@ -99,12 +99,12 @@ def limited(size: int, soft: int, hard: int) -> list[str]:
 
 
 def test_more_than_the_soft_limit_allows() -> None:
-    """A default of 256 or 1024 descriptors would break a pool that the machine could well have."""
+    """A pool that needs more descriptors than the soft limit raises that limit and works."""
     assert limited(MANY, 256, 4096)[0] == f"{MANY} children"
 
 
 def test_more_than_the_hard_limit_allows() -> None:
-    """A pool that cannot be would end in some OSError, somewhere; or not say how many children there can be."""
+    """A pool beyond the hard limit of descriptors is refused, with the number of children that fit; that many do."""
     [error, after] = limited(MANY, 256, 256)
     assert error.startswith(
         "ConfigError: 200 children take 600 file descriptors, and this process may have 256 (RLIMIT_"

@@ -52,7 +52,7 @@ class Counted:
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": use}) for use in (False, True)], ids=str)
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 async def test_values(two: Pool, ordered: bool) -> None:
-    """Values would be lost, doubled, or in the wrong order."""
+    """A map returns each value once, and in the order of the items if asked to."""
     for items in (range(500), later(500)):
         values = [value async for value in two.map(chores.add, items, ordered=ordered)]
         assert (values if ordered else sorted(values)) == [number + 1 for number in range(500)]
@@ -60,7 +60,7 @@ async def test_values(two: Pool, ordered: bool) -> None:
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 async def test_many_items(two: Pool, ordered: bool) -> None:
-    """A large input would take ever longer, or overflow something on the way."""
+    """A map of twenty thousand items returns all of their values."""
     with anyio.fail_after(PATIENCE):
         values = [value async for value in two.map(chores.add, range(20_000), ordered=ordered)]
     assert len(values) == 20_000
@@ -68,13 +68,13 @@ async def test_many_items(two: Pool, ordered: bool) -> None:
 
 
 async def test_no_items(two: Pool) -> None:
-    """Empty input would wait for ever."""
+    """A map of no items ends at once."""
     assert [value async for value in two.map(chores.add, [])] == []
     assert [value async for value in two.map(chores.add, later(0), ordered=False)] == []
 
 
 async def test_endless_input(two: Pool) -> None:
-    """Input would be read to its end before the first value, or without bounds."""
+    """A map reads at most `limit` items of its input ahead of the values that were taken."""
     items = Counted()
     taken = 0
     async for value in two.map(chores.add, items, limit=10):
@@ -89,7 +89,7 @@ async def test_endless_input(two: Pool) -> None:
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 @pytest.mark.parametrize("limit", [1, 2, 3])
 async def test_limit(limit: int, ordered: bool, gate: Gate) -> None:
-    """More would be under way than allowed, or fewer than possible."""
+    """Exactly `limit` calls of a map are under way at a time, as long as there are items."""
     async with open_pool(4) as pool:
         values: list[int] = []
 
@@ -113,14 +113,14 @@ async def test_limit(limit: int, ordered: bool, gate: Gate) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_no_limit_at_all(two: Pool, limit: int) -> None:
-    """A limit of nothing would pass for an empty input."""
+    """A limit below 1 is refused, also for an empty input."""
     with pytest.raises(errors.ConfigError, match="limit"):
         two.map(chores.add, [1], limit=limit)
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 async def test_values_come_while_the_input_waits(two: Pool, ordered: bool) -> None:
-    """Where the next item depends on the last value, or comes late, both sides would wait for each other."""
+    """Values arrive while the input waits for its next item."""
     given = anyio.Event()
 
     async def one_by_one() -> AsyncIterator[int]:
@@ -139,7 +139,7 @@ async def test_values_come_while_the_input_waits(two: Pool, ordered: bool) -> No
 
 
 async def test_a_slow_consumer(two: Pool) -> None:
-    """Values that nobody takes would pile up."""
+    """The input is not read on while the consumer takes no values."""
     items = Counted()
     stream = two.map(chores.add, items, limit=8)
     assert await anext(stream) == 1
@@ -149,7 +149,7 @@ async def test_a_slow_consumer(two: Pool) -> None:
 
 
 async def test_a_long_one_among_brief_ones(two: Pool, gate: Gate) -> None:
-    """One long call would hold up the brief ones that lie behind it in its child's channel."""
+    """The brief calls of a map end while one long call runs, and none runs twice."""
     work = partial(chores.hold_if, gate.path)
     assert len([value async for value in two.map(work, range(1, 500))]) == 499
     others = []
@@ -165,7 +165,7 @@ async def test_a_long_one_among_brief_ones(two: Pool, gate: Gate) -> None:
 
 
 async def test_mixed_durations(two: Pool, journal: Journal) -> None:
-    """Calls taken back from behind longer ones would be lost or run twice."""
+    """Calls of mixed durations are spread over both children and run exactly once each."""
     with anyio.fail_after(PATIENCE):
         durations = [0.02 if number % 97 == 0 else 0.0002 if number % 5 == 0 else 0.0 for number in range(2000)]
         pids = [pid async for pid in two.map(chores.spin, durations)]
@@ -177,7 +177,7 @@ async def test_mixed_durations(two: Pool, journal: Journal) -> None:
 
 @pytest.mark.parametrize("items", [range(100), later(100)], ids=["now", "later"])
 async def test_an_exception_comes_in_its_turn(two: Pool, items: Iterable[int]) -> None:
-    """What came before the failure would be lost, or the failure be passed over."""
+    """An exception is raised at its item's place, after all earlier values, and the rest is given up."""
     values: list[int] = []
 
     async def collect() -> None:
@@ -192,7 +192,7 @@ async def test_an_exception_comes_in_its_turn(two: Pool, items: Iterable[int]) -
 
 
 async def test_input_that_fails(two: Pool) -> None:
-    """An exception of the input would be swallowed, or leave calls running."""
+    """An exception of the input is raised to the consumer and leaves no call running."""
 
     async def broken() -> AsyncIterator[int]:
         yield 1
@@ -209,13 +209,13 @@ async def test_input_that_fails(two: Pool) -> None:
 
 
 async def test_items_that_cannot_be_sent(two: Pool) -> None:
-    """An item that cannot be sent would hang the iteration."""
+    """An item that cannot be sent raises `CannotSend` in the iteration."""
     with pytest.raises(errors.CannotSend, match="argument 1, a lock"):
         await take_all(two.map(chores.square, [threading.Lock()]))  # type: ignore[arg-type]
 
 
 async def test_dying_and_late_calls(two: Pool) -> None:
-    """A call of a map that is lost, or over its time, would hang the iteration."""
+    """A call of a map that loses its child or exceeds its time limit raises its error in the iteration."""
     with pytest.raises(errors.ChildLost, match="note_or_die"):
         await take_all(two.map(partial(chores.note_or_die, os.devnull, deadly=5), range(10)))
     with pytest.raises(errors.TimeLimitExceeded):
@@ -224,7 +224,7 @@ async def test_dying_and_late_calls(two: Pool) -> None:
 
 @pytest.mark.parametrize("later_on", [False, True], ids=["now", "later"])
 async def test_break_leaves_nothing_running(two: Pool, gate: Gate, later_on: bool) -> None:
-    """Who has seen enough would leave calls running, which hold children, or an input that is still read."""
+    """Leaving an iteration early ends its calls and the reading of its input."""
     work = partial(chores.hold_if, gate.path)
     items = Counted()
     async for value in two.map(work, items.later() if later_on else items, ordered=False, limit=50):
@@ -237,7 +237,7 @@ async def test_break_leaves_nothing_running(two: Pool, gate: Gate, later_on: boo
 
 
 async def test_cancelling_an_iteration(two: Pool, gate: Gate) -> None:
-    """A scope that is cancelled would leave the calls of its iteration running."""
+    """Cancelling the scope around an iteration cancels the calls that run and those that wait."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take_all, two.map(partial(chores.hold, gate.path), range(4)))
         await gate.came(2)
@@ -247,7 +247,7 @@ async def test_cancelling_an_iteration(two: Pool, gate: Gate) -> None:
 
 
 async def test_an_iteration_that_outlives_its_pool(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
-    """An iteration whose pool is gone would wait for ever, or fail out of nowhere."""
+    """An iteration whose pool ends raises `ChildLost` or `PoolClosed`, and logs nothing."""
     waiting: list[asyncio.Future[None]] = []
 
     async def leave_early() -> None:
@@ -264,7 +264,7 @@ async def test_an_iteration_that_outlives_its_pool(gate: Gate, caplog: pytest.Lo
 
 
 async def test_several_at_once(two: Pool) -> None:
-    """Iterations would take each other's values."""
+    """Iterations at the same time each get their own values."""
     sums: dict[int, int] = {}
 
     async def collect(y: int) -> None:

@@ -50,7 +50,7 @@ def opener(database: Database) -> Callable[[], object]:
 
 @pytest.mark.parametrize("initializer", [pg_chores.connect, pg_chores.open_database])
 async def test_each_child_holds_one(database: Database, initializer: Callable[[str], object]) -> None:
-    """A pool would hold more connections than it has children, or its parent one of its own."""
+    """A pool holds exactly one connection per child, and none in the parent, as it grows and shrinks."""
     async with open_pool(4, initializer=partial(initializer, database.dsn)) as pool:
         await idle(pool, 4)
         await database.settles(4)
@@ -62,7 +62,7 @@ async def test_each_child_holds_one(database: Database, initializer: Callable[[s
 
 
 async def test_a_spare_holds_one(database: Database) -> None:
-    """The budget would be wrong where children are recycled."""
+    """A spare child holds a connection as well."""
     async with open_pool(4, initializer=opener(database), max_tasks_per_child=1000) as pool:
         await idle(pool, 5)
         await database.settles(5)
@@ -70,7 +70,7 @@ async def test_a_spare_holds_one(database: Database) -> None:
 
 
 async def test_recycled_children_give_theirs_back(database: Database) -> None:
-    """Connections would grow with the calls that have been made, until the server refuses more."""
+    """Recycled children close their connections, so their number stays at children and spares."""
     observed = Events()
     async with open_pool(2, initializer=opener(database), max_tasks_per_child=5, on_event=observed) as pool:
         await idle(pool, 3)
@@ -86,7 +86,7 @@ async def test_recycled_children_give_theirs_back(database: Database) -> None:
 
 
 async def test_those_retiring_still_hold_theirs(database: Database, gate: Gate, second_gate: Gate) -> None:
-    """A budget of size and spares would be exceeded while children give back slowly."""
+    """A child that retires holds its connection until its initializer has closed it."""
     initializer = partial(pg_chores.held, database.dsn, gate.path)
     async with open_pool(2, initializer=initializer, max_tasks_per_child=1, grace=PATIENCE) as pool:
         await idle(pool, 3)
@@ -109,7 +109,7 @@ async def test_those_retiring_still_hold_theirs(database: Database, gate: Gate, 
 
 
 async def test_given_back_in_order(accounts: Database, journal: Journal) -> None:
-    """A connection would be dropped, not closed: after a call that failed, at retirement, or at the pool's end."""
+    """Connections are closed in order when a child retires and at the pool's end, and stay open when a call fails."""
     initializer = partial(pg_chores.told, accounts.dsn, journal.path)
     async with open_pool(2, initializer=initializer, grace=PATIENCE) as pool:
         await idle(pool, 2)
@@ -126,7 +126,7 @@ async def test_given_back_in_order(accounts: Database, journal: Journal) -> None
 
 
 async def test_a_killed_child(database: Database, journal: Journal) -> None:
-    """The connection of a child that is killed would stay at the server."""
+    """The server closes the connection of a killed child, and the new child opens its own."""
     async with open_pool(1, initializer=partial(pg_chores.told, database.dsn, journal.path), grace=PATIENCE) as pool:
         killed = await pool.run(pg_chores.backend)
         [child] = pool.stats()
@@ -139,7 +139,7 @@ async def test_a_killed_child(database: Database, journal: Journal) -> None:
 
 @pytest.mark.parametrize("looks", [True, False])
 async def test_a_child_killed_in_a_query(database: Database, gate: Gate, looks: bool) -> None:
-    """The server would go on with the query of a child that was killed, for hours; it does, unless told to look."""
+    """The query of a killed child goes on at the server unless `client_connection_check_interval` is set."""
     if looks:
         database.check_clients("'100ms'")
     async with open_pool(1, initializer=opener(database)) as pool:
@@ -159,7 +159,7 @@ async def test_a_child_killed_in_a_query(database: Database, gate: Gate, looks: 
 
 
 async def test_a_failed_call_leaves_no_transaction(accounts: Database) -> None:
-    """The next call would find a transaction that is none of its own, and commit it or fail by it."""
+    """The next call of a child finds no transaction that a failed call has left open."""
     async with open_pool(1, initializer=opener(accounts)) as pool:
         with pytest.raises(psycopg.errors.CheckViolation):
             await pool.run(pg_chores.transfer, 1, 2, 60)
@@ -176,7 +176,7 @@ async def test_a_failed_call_leaves_no_transaction(accounts: Database) -> None:
 
 @pytest.mark.parametrize("how", ["soft limit", "cancelled"])
 async def test_a_query_that_is_left(database: Database, gate: Gate, how: str) -> None:
-    """A soft limit or a cancellation in a query would make all further calls of that child fail."""
+    """A query left by a soft limit or a cancellation does not spoil the next call of the same child."""
     database.check_clients("'100ms'")
     async with open_pool(1, initializer=opener(database), grace=PATIENCE) as pool:
         await idle(pool, 1)
@@ -196,7 +196,7 @@ async def test_a_query_that_is_left(database: Database, gate: Gate, how: str) ->
 
 
 async def test_the_server_restarts() -> None:
-    """A call would not say what is wrong with its connection, or the child never have another one."""
+    """After the server restarts, one call fails with the reason, and a checked connection is opened anew."""
     with Postgres() as server:
         dsn = server.dsn("postgres")
         async with (
@@ -216,7 +216,7 @@ async def test_the_server_restarts() -> None:
 
 
 async def test_born_while_the_server_is_away() -> None:
-    """A pool would give up when a child cannot connect at its birth, or not say why."""
+    """A child that cannot connect when it starts is tried again until the server is back, and its event says why."""
     observed = Events()
     with Postgres() as server:
         initializer = partial(pg_chores.open_database, server.dsn("postgres"))
@@ -234,7 +234,7 @@ async def test_born_while_the_server_is_away() -> None:
 
 
 async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The documentation would warn of nothing: what is opened before the fork is one connection for all children."""
+    """A connection opened at import, before the fork, is one connection for all children, as documented."""
     monkeypatch.setenv("PG_IMPORTED_DSN", database.dsn)
     module = "tests.integration.pool.pg_imported"
     async with open_pool(2, preload=[module]) as pool:
@@ -247,7 +247,7 @@ async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPa
 
 
 async def test_pgbouncer_keeps_them_few(postgres: Postgres, database: Database, gate: Gate) -> None:
-    """As many connections as children would reach the server, or answers the wrong child."""
+    """With pgbouncer the server has at most `default_pool_size` connections, and each child gets its own answers."""
     most = int(documented()["pgbouncer"]["default_pool_size"])
     children = 4 * most
     with pgbouncer(postgres, database) as dsn:
@@ -264,7 +264,7 @@ async def test_pgbouncer_keeps_them_few(postgres: Postgres, database: Database, 
 
 
 async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database: Database, gate: Gate) -> None:
-    """A call that is stopped in a query would take a connection away from all, or leave it to them half used."""
+    """With pgbouncer a query that a cancelled call left is ended, and its connection serves the next call."""
     database.check_clients("'100ms'")
     with pgbouncer(postgres, database) as dsn:
         async with open_pool(1, initializer=partial(pg_chores.open_database, dsn), grace=PATIENCE) as pool:
@@ -282,7 +282,7 @@ async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database
 
 
 def test_the_page_shows_what_is_tested() -> None:
-    """A reader would copy what nobody has run."""
+    """The page's code blocks are the code that these tests run."""
     source = Path(pg_chores.__file__).read_text()
     shown = re.findall(r"```python\n# database.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(shown) == 3

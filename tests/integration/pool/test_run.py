@@ -41,7 +41,7 @@ SOON = PATIENCE / 2
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": use}) for use in (False, True)], ids=str)
 async def test_values(one: Pool) -> None:
-    """The pool would do nothing at all, or only on one kind of loop."""
+    """`run` returns the function's value, computed in another process, on asyncio's loop and on uvloop."""
     assert await one.run(chores.add, 1) == 2
     assert await one.run(chores.add, 1, y=5) == 6
     assert await one.run(chores.who) not in (0, os.getpid())
@@ -62,7 +62,7 @@ async def test_values(one: Pool) -> None:
     ids=lambda value: repr(value).partition(" at 0x")[0][:40],
 )
 async def test_whatever_pickles_is_called(one: Pool, function: Any, arguments: tuple[Any, ...], value: object) -> None:
-    """Methods, classes, partials and builtins, which any executor takes, would be refused."""
+    """Methods, classes, partials and builtins can be called."""
     if value is None:
         with pytest.raises(NotImplementedError):
             await one.run(function, *arguments)
@@ -71,7 +71,7 @@ async def test_whatever_pickles_is_called(one: Pool, function: Any, arguments: t
 
 
 async def test_large_values(two: Pool) -> None:
-    """Large arguments or results would be cut, or stop everything."""
+    """Arguments and results of megabytes arrive complete, many at a time."""
     assert await outcomes([two.submit(chores.length, bytes(5_000_000)) for _ in range(10)]) == [5_000_000] * 10
     assert {len(found) for found in await outcomes([two.submit(chores.zeros, 5_000_000) for _ in range(10)])} == {  # type: ignore[arg-type]
         5_000_000
@@ -79,7 +79,7 @@ async def test_large_values(two: Pool) -> None:
 
 
 async def test_a_pool_that_is_not_there() -> None:
-    """A call to a pool that is not entered, or is left, would wait for ever."""
+    """A call to a pool that is not entered, or was left, raises `PoolClosed`; a pool can be entered again."""
     pool = Pool(1)
     with pytest.raises(errors.PoolClosed, match="async with"):
         await pool.run(chores.add, 1)
@@ -95,7 +95,7 @@ async def test_a_pool_that_is_not_there() -> None:
 
 
 async def test_exceptions(one: Pool) -> None:
-    """An exception would lose its type or arguments, or not tell where in the child it came from."""
+    """An exception keeps its type and arguments, has the child's traceback as a note, and its child lives on."""
     child = await one.run(chores.who)
     with pytest.raises(ValueError, match="wrong") as caught:
         await one.run(chores.fail, "wrong", 3)
@@ -108,7 +108,7 @@ async def test_exceptions(one: Pool) -> None:
 
 
 async def test_exceptions_that_do_not_travel(one: Pool) -> None:
-    """An exception that cannot be unpickled would break the caller, or hide what happened."""
+    """An exception that cannot be unpickled is raised as `TaskFailed`, with its type's name and the traceback."""
     with pytest.raises(errors.TaskFailed, match="Odd") as caught:
         await one.run(chores.fail_oddly)
     assert caught.value.kind == f"{chores.__name__}.Odd"
@@ -117,7 +117,7 @@ async def test_exceptions_that_do_not_travel(one: Pool) -> None:
 
 
 async def test_leaving_the_interpreter(one: Pool) -> None:
-    """A function that calls sys.exit fails by that; neither its child nor the caller's program ends."""
+    """A function that calls sys.exit fails its call; neither its child nor the caller's program ends."""
     child = await one.run(chores.who)
     with pytest.raises(errors.TaskFailed, match="SystemExit"):
         await one.run(chores.leave, 3)
@@ -125,7 +125,7 @@ async def test_leaving_the_interpreter(one: Pool) -> None:
 
 
 async def test_an_exception_leaves_the_block_as_it_is() -> None:
-    """Who writes `except ValueError` around the block would not catch it, as it came in a group of the pool's."""
+    """An exception leaves the pool's block as it was raised, not wrapped in a group."""
     with pytest.raises(ValueError, match="wrong") as caught:
         async with open_pool(1) as pool:
             await pool.run(chores.fail, "wrong")
@@ -153,7 +153,7 @@ async def test_an_exception_leaves_the_block_as_it_is() -> None:
     ids=["sleep", "python", "sum", "regex", "catches everything", "unpickling"],
 )
 async def test_time_limit(one: Pool, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    """Code stuck where no signal reaches it would run for ever, or much longer than allowed."""
+    """A hard time limit ends a call soon after its time, also where no signal reaches its code."""
     late = []
     for _ in range(ATTEMPTS):
         await idle(one, 1)
@@ -169,7 +169,7 @@ async def test_time_limit(one: Pool, function: Callable[..., object], arguments:
 
 
 async def test_time_limit_of_the_pool() -> None:
-    """The pool's own limit would not hold where a call has none, or win over the call's."""
+    """The pool's time limit holds for calls that have none, and a call's own limit goes before it."""
     async with open_pool(1, time_limit=0.1) as pool:
         with pytest.raises(TimeoutError):
             await pool.run(chores.nap, 60)
@@ -177,7 +177,7 @@ async def test_time_limit_of_the_pool() -> None:
 
 
 async def test_time_begins_with_the_work(one: Pool, gate: Gate) -> None:
-    """A call that waits in line would be killed for the time others take."""
+    """A time limit starts when the call begins, not while it waits."""
     # enough for a busy machine to run a call that takes no time
     limit = 3.0
     held = one.submit(chores.hold, gate.path)
@@ -195,7 +195,7 @@ async def test_time_begins_with_the_work(one: Pool, gate: Gate) -> None:
 
 
 async def test_soft_time_limit(one: Pool, gate: Gate, journal: Journal) -> None:
-    """The limit would not be raised inside, be swallowed by `except Exception`, or not leave time to clean up."""
+    """A soft limit is raised in the task, passes `except Exception`, and leaves the child alive after the clean-up."""
     child = await one.run(chores.who)
     with pytest.raises(errors.TimeLimitExceeded, match=r"careless ran over its soft time limit of 0\.1 s"):
         await one.run(chores.careless, gate.path, timeout=None, soft_timeout=0.1)
@@ -207,7 +207,7 @@ async def test_soft_time_limit(one: Pool, gate: Gate, journal: Journal) -> None:
 
 
 async def test_soft_time_limit_of_the_pool(gate: Gate) -> None:
-    """The pool's soft limit would not hold, or one that is ignored keep the hard one from coming."""
+    """The pool's soft limit holds for each call, and the hard limit follows if the task ignores it."""
     async with open_pool(1, soft_time_limit=0.1, time_limit=3) as pool:
         with pytest.raises(errors.TimeLimitExceeded, match="soft"):
             await pool.run(chores.nap, 60)
@@ -216,7 +216,7 @@ async def test_soft_time_limit_of_the_pool(gate: Gate) -> None:
 
 
 async def test_a_time_limit_hits_no_other_call() -> None:
-    """A call that ends just at its limit would leave its child to be killed in the next one."""
+    """A time limit that ends together with its call does not hit the child's next call."""
     rng = random.Random(1)
     hit = 0
     async with open_pool(1) as pool:
@@ -241,7 +241,7 @@ async def test_a_time_limit_hits_no_other_call() -> None:
 
 
 async def test_cancelling_a_call_that_waits(one: Pool, gate: Gate, journal: Journal) -> None:
-    """A call nobody wants any more would still be run."""
+    """A cancelled call that waits ends at once and never runs."""
     held = one.submit(chores.hold, gate.path)
     await gate.came()
     before = time.monotonic()
@@ -256,7 +256,7 @@ async def test_cancelling_a_call_that_waits(one: Pool, gate: Gate, journal: Jour
 
 
 async def test_cancelling_a_call_that_runs(one: Pool, gate: Gate, journal: Journal) -> None:
-    """The work would go on after its caller has left, or its child be killed although it stops."""
+    """A cancelled call that runs gets `TaskCancelled`, and its child lives on if the call stops."""
     child = await one.run(chores.who)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run, chores.careful, gate.path, journal.path)
@@ -269,7 +269,7 @@ async def test_cancelling_a_call_that_runs(one: Pool, gate: Gate, journal: Journ
 
 
 async def test_cancelling_by_asyncio(one: Pool, gate: Gate, journal: Journal) -> None:
-    """Only anyio's users could cancel."""
+    """Timeouts and cancellations of asyncio cancel a call as anyio's scopes do."""
     child = await one.run(chores.who)
     task = asyncio.ensure_future(one.run(chores.careful, gate.path, journal.path))
     await gate.came()
@@ -285,7 +285,7 @@ async def test_cancelling_by_asyncio(one: Pool, gate: Gate, journal: Journal) ->
 
 
 async def test_a_call_that_does_not_want_to_stop(gate: Gate) -> None:
-    """A cancelled call that ignores it would hold its child, and its caller, for ever; or be given no grace."""
+    """A cancelled call that ignores it is killed after the grace."""
     async with open_pool(1, grace=0.2) as pool:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pool.run, chores.wait_deaf, gate.path)
@@ -298,7 +298,7 @@ async def test_a_call_that_does_not_want_to_stop(gate: Gate) -> None:
 
 
 async def test_cancelling_before_the_child_has_looked(gate: Gate) -> None:
-    """The signal would come before the child has read the call, and be lost: its child killed after the grace."""
+    """A cancellation that reaches the child before it has read the call cancels that call when it is read."""
     async with open_pool(1, grace=PATIENCE) as pool:
         child = psutil.Process(await pool.run(chores.who))
         child.suspend()
@@ -325,7 +325,7 @@ def pending(pid: int, signum: int) -> bool:
 
 
 async def test_cancelling_behind_a_call_that_runs(gate: Gate, journal: Journal) -> None:
-    """A call that lies in a child's channel behind another would be run although nobody wants it."""
+    """A cancelled call in a child's channel, behind one that runs, never runs; the calls around it do."""
     async with open_pool(1, grace=PATIENCE) as pool:
         for _ in range(50):
             await pool.run(chores.hold_if, gate.path, 1)
@@ -348,7 +348,7 @@ async def test_cancelling_behind_a_call_that_runs(gate: Gate, journal: Journal) 
 @pytest.mark.parametrize("grace", [0, 1])
 @pytest.mark.parametrize("seconds", [0.0003, 0.002])
 async def test_cancelling_hits_no_other_call(grace: float, seconds: float) -> None:
-    """A signal or a kill that comes late would hit the call after the one it was meant for."""
+    """A cancellation hits the call it is meant for and none of the calls around it."""
     rng = random.Random(grace)
     others: list[BaseException] = []
     hits = 0
@@ -375,7 +375,7 @@ async def test_cancelling_hits_no_other_call(grace: float, seconds: float) -> No
 
 
 async def test_a_crash_costs_one_call(two: Pool, journal: Journal) -> None:
-    """The death of a child would cost more than the call it was in, or have others run twice."""
+    """A child's death loses the one call it ran; all others run exactly once."""
     calls = [two.submit(chores.note_or_die, journal.path, number, 2500) for number in range(5000)]
     found = await outcomes(calls)
     lost = [(number, one) for number, one in enumerate(found) if isinstance(one, BaseException)]
@@ -387,7 +387,7 @@ async def test_a_crash_costs_one_call(two: Pool, journal: Journal) -> None:
 
 
 async def test_crashes_again_and_again(two: Pool) -> None:
-    """After some crashes the pool would stand still, or be weaker than before."""
+    """Ten deaths in a row leave the pool at its full size."""
     found = await outcomes([two.submit(chores.die) for _ in range(10)])
     assert [type(one) for one in found] == [errors.ChildLost] * 10
     assert await two.run(chores.add, 1) == 2
@@ -398,7 +398,7 @@ async def test_crashes_again_and_again(two: Pool) -> None:
 
 
 async def test_local_functions(one: Pool) -> None:
-    """With cloudpickle, a lambda or a function in a function could not be called, or not be returned."""
+    """With cloudpickle a lambda or a local function can be called, mapped and returned."""
     offset = 40
     assert await one.run(lambda x: x + offset, 2) == 42
     assert (await one.run(chores.local_function))() == 42
@@ -408,7 +408,7 @@ async def test_local_functions(one: Pool) -> None:
 
 @pytest.mark.parametrize("installed", [True, False], ids=["cloudpickle", "no cloudpickle"])
 async def test_what_cannot_be_sent(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be sent would hang, or fail without saying what it was."""
+    """An argument or result that cannot be sent raises an error that names it, and the child lives on."""
     lock = threading.Lock()
     if not installed:
         monkeypatch.setitem(sys.modules, "cloudpickle", None)
@@ -425,13 +425,13 @@ async def test_what_cannot_be_sent(installed: bool, monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_argument_that_cannot_be_sent_is_named_with_cloudpickle(one: Pool) -> None:
-    """An argument that cloudpickle can send would be blamed for one that it cannot."""
+    """The error names the argument that cannot be sent, not the one that cloudpickle could send."""
     with pytest.raises(errors.CannotSend, match="argument 2, a lock"):
         await one.run(chores.add, lambda: 1, threading.Lock())  # type: ignore[call-overload]
 
 
 async def test_local_functions_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not have cloudpickle would not learn which function it takes it for."""
+    """Without cloudpickle the error names the local function that would need it."""
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
     def local() -> None: ...
@@ -449,7 +449,7 @@ async def test_local_functions_without_cloudpickle(monkeypatch: pytest.MonkeyPat
 
 
 def test_functions_are_not_kept() -> None:
-    """A pool that is given methods or lambdas would keep them, and all they refer to, for ever."""
+    """A pool keeps no reference to methods and lambdas that it has called."""
     from hybridpool._pool.call import Names
 
     names = Names()
@@ -509,7 +509,7 @@ def run_script(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_functions_of_a_script(tmp_path: Path) -> None:
-    """What a script defines itself could not be run, sent, returned, raised or made at a child's birth."""
+    """A script's own functions and classes can be run, sent, returned, raised, and used in an initializer."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(GUARDED))
     done = run_script(str(script))
@@ -517,7 +517,7 @@ def test_functions_of_a_script(tmp_path: Path) -> None:
 
 
 def test_a_script_that_does_not_look_whether_it_is_main(tmp_path: Path) -> None:
-    """A script that forgets `if __name__ == "__main__"` would start pools in its pools without end."""
+    """A script without a main guard gets an error that names the guard, and starts no pools in its children."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(UNGUARDED.replace("Pool(2, initializer=opened)", "Pool(1)")))
     done = run_script(str(script))
@@ -526,14 +526,14 @@ def test_a_script_that_does_not_look_whether_it_is_main(tmp_path: Path) -> None:
 
 
 def test_functions_without_a_script() -> None:
-    """At a prompt or in a notebook, where there is no file to find a function in, nothing could be run."""
+    """Functions defined on standard input or with `-c` can be run."""
     for words in (("-",), ("-c", UNGUARDED)):
         done = run_script(*words, text=UNGUARDED if words == ("-",) else "")
         assert done.stdout.splitlines() == EXPECTED, done.stderr
 
 
 def test_a_script_that_is_part_of_a_package(tmp_path: Path) -> None:
-    """A program started with `python -m`, whose imports are relative, could not run its own functions."""
+    """A program started with `python -m`, with relative imports, runs its own functions."""
     package = tmp_path / "pack"
     package.mkdir()
     (package / "__init__.py").write_text("")
