@@ -181,7 +181,7 @@ def told(scene: Scene) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("seam", EVERY_SEAM, ids=str)
 def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
-    """A crash between two steps of settling would lose a task, a result, a retry or a dead letter."""
+    """A worker killed between any two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
     with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as first:
         way.trap.wait()
@@ -195,7 +195,7 @@ def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
 
 @pytest.mark.parametrize("seam", THOSE_CUT, ids=str)
 def test_connection_cut(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
-    """A worker that loses its connection between two steps of settling would settle only half of it, for good."""
+    """A connection lost between two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
     with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as at_work:
         way.trap.wait()
