@@ -149,12 +149,12 @@ async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
-        assert len(proxy.children) == 2
-        proxy.children[which].cut()
+        assert len(proxy.connections) == 2
+        proxy.connections[which].cut()
         await observed.see(BrokerConnected, 2)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-        assert len(proxy.children) == 4
+        assert len(proxy.connections) == 4
         [lost] = observed.of(BrokerLost)
         assert lost.reason == "the connection was cut"
 

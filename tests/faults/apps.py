@@ -23,7 +23,7 @@ JOURNAL = "FAULTS_JOURNAL"
 FATE, FATES = "FAULTS_BIRTH", "FAULTS_BIRTHS"
 #: in the environment: seconds after which a zygote that has imported this dies
 ZYGOTE_LASTS = "FAULTS_ZYGOTE_LASTS"
-#: the ids under which spawn_failures of children and of zygotes stand in the journal
+#: the ids under which starts of children and of zygotes stand in the journal
 BORN, ZYGOTE = "birth", "zygote"
 #: seconds of work of a number: enough that a run of two thousand can be interrupted
 WORK = 0.001

@@ -10,7 +10,7 @@ from tests.faults.chaos.answers import Answer
 from tests.faults.chaos.attempts import Attempt
 from tests.faults.chaos.calls import KINDS, ChaosCall
 from tests.faults.chaos.causes import Causes
-from tests.faults.chaos.estate import Hit
+from tests.faults.chaos.deployment import Hit
 from tests.faults.chaos.plan import Kind, Plan, make_plan
 from tests.faults.chaos.run import chaos
 from tests.faults.ledger import tell
@@ -47,7 +47,7 @@ def account_of(
 ) -> Account:
     """Draw up the account of one task, n0."""
     call = ChaosCall(id="n0", task=KINDS[kind].task, kind=kind, wants_answer=wants_answer or bool(answers))
-    plan = Plan(seed=0, queue_type="quorum", calls=[call], happenings=[])
+    plan = Plan(seed=0, queue_type="quorum", calls=[call], faults=[])
     deadly = plan.ids("deadly")
     found = Seen(
         attempts={"n0": list(attempts)},

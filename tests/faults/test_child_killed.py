@@ -30,7 +30,7 @@ from tests.faults.ledger import Journal, account, tell
 from tests.queues import BrokerConsole
 from tests.workers import PATIENCE, Gate, client_of
 
-#: seconds that eight spawn_failures with their back-off may take
+#: seconds that eight failed starts with their back-off may take
 GIVING_UP = 200.0
 
 
@@ -224,13 +224,13 @@ def test_birth_that_always_dies(broker_url: str, queue_name: str, journal: Journ
         begun = time.monotonic()
         assert at_work.wait(GIVING_UP) == 1
         took = time.monotonic() - begun
-        spawn_failures = [entry.at for entry in journal.entries(BORN)]
-        pauses = [after - before for before, after in pairwise(spawn_failures)]
+        failed_starts = [entry.at for entry in journal.entries(BORN)]
+        pauses = [after - before for before, after in pairwise(failed_starts)]
         tell(
-            f"  {len(spawn_failures)} failed starts in {took:.1f} s; "
+            f"  {len(failed_starts)} failed starts in {took:.1f} s; "
             f"pauses: {' '.join(f'{pause:.2f}' for pause in pauses)}"
         )
-        assert len(spawn_failures) <= 10
+        assert len(failed_starts) <= 10
         assert pauses[-1] > pauses[-3] > pauses[-5]
         assert at_work.seen(r": exit code 7; the next .* in [\d.]+ s")
         [last] = at_work.seen(r"^hybridpool: (.*)")
@@ -268,7 +268,7 @@ def test_births_that_fail_together(
 
 
 def fates_in(folder: Path, count: int) -> str:
-    """Make a folder of so many bad spawn_failures."""
+    """Make a folder that lets so many starts fail."""
     fates = folder / "fates"
     fates.mkdir()
     for number in range(count):

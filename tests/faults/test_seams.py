@@ -1,8 +1,8 @@
-"""Between any two steps of settling (result, follow-up, acknowledgement) the parent dies, or its connection does.
+"""Between any two steps of settling (result, follow-up, acknowledgement) the parent dies, or its connection is cut.
 
-The worker reaches the broker through a trap (`tests.traps`) that stops it at exactly that step. What the broker has by
-then is counted, so that no test passes because its trap was somewhere else. In the end nothing is lost, and no attempt
-was made more than once too often.
+The worker reaches the broker through a proxy (`tests.frame_breakpoints`) that stops it at exactly that step. What the
+broker has by then is counted, so that no test passes because it stopped somewhere else. In the end nothing is lost, and
+no attempt was made more than once too often.
 """
 
 import datetime as dt
@@ -18,9 +18,9 @@ from hybridpool._protocol.task_message import Request, to_message
 from tests.faults.apps import JOURNAL
 from tests.faults.helpers import deliveries, finished
 from tests.faults.ledger import Journal, account
+from tests.frame_breakpoints import Step, stopped_at
 from tests.queues import BrokerConsole
 from tests.rabbit import Node
-from tests.traps import Step, trapped
 from tests.workers import PATIENCE, Worker
 
 APP = "tests.faults.settling"
@@ -183,8 +183,11 @@ def told(scene: Scene) -> list[tuple[str, str]]:
 def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
     """A worker killed between any two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
-    with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as first:
-        way.trap.wait()
+    with (
+        stopped_at(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as proxy,
+        scene.worker(proxy.url) as first,
+    ):
+        proxy.stop.wait()
         first.main.kill()
         first.wait()
     scene.at_broker(seam)
@@ -197,9 +200,12 @@ def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
 def test_connection_cut(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
     """A connection lost between two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
-    with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as at_work:
-        way.trap.wait()
-        way.cut()
+    with (
+        stopped_at(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as proxy,
+        scene.worker(proxy.url) as at_work,
+    ):
+        proxy.stop.wait()
+        proxy.cut()
         at_work.see("No connection to")
         scene.finish(seam.ending)
     audit(scene, seam.ending, at_work)

@@ -20,7 +20,7 @@ from hybridpool._lanes.prefork import reconciler
 from hybridpool._pool.call import Call
 from tests.contract.inbox import Events
 from tests.faults import short, stormy
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, idle, open_pool, outcomes
 
 # starting a zygote reads the pipe on which exec would tell its failure, and a large message is written into memory
@@ -67,7 +67,7 @@ async def experienced(pool: Pool, number: int) -> None:
     """Have each of the children run a call: one that dies before counts as not born."""
     await idle(pool, number)
     while any(not child.tasks for child in pool.stats()):
-        await outcomes([pool.submit(chores.nap, 0.01) for _ in range(number)])
+        await outcomes([pool.submit(functions.nap, 0.01) for _ in range(number)])
 
 
 def kill_children(pool: Pool, number: int) -> None:
@@ -120,11 +120,11 @@ async def test_parent_out_of_descriptors(free: int, troubles: object) -> None:
     async with open_pool(2) as pool:
         await experienced(pool, 2)
         with limited(os.getpid(), resource.RLIMIT_NOFILE, limit_for(os.getpid(), free)):
-            large = pool.submit(chores.zeros, 2**20)
+            large = pool.submit(functions.zeros, 2**20)
             [found] = await outcomes([large])
             assert found == bytes(2**20) or isinstance(found, errors.HybridpoolError)
             assert await pool.run(abs, -1) == 1
-        assert await pool.run(chores.zeros, 2**20) == bytes(2**20)
+        assert await pool.run(functions.zeros, 2**20) == bytes(2**20)
         await idle(pool, 2)
 
 
@@ -283,7 +283,7 @@ async def test_zygote_killed_while_children_send(troubles: object) -> None:
         for _ in range(3):
             calls: list[Call[bytes] | Call[int]] = []
             for number in range(12):
-                calls.append(pool.submit(chores.zeros, SIZES[number % len(SIZES)] * 2**20))
+                calls.append(pool.submit(functions.zeros, SIZES[number % len(SIZES)] * 2**20))
                 calls += [pool.submit(abs, -small) for small in range(10)]
             await calls[11 * 3]
             zygote_of(pool).kill()
@@ -299,6 +299,6 @@ async def test_zygote_killed_while_children_send(troubles: object) -> None:
 @pytest.mark.parametrize("size", [60_000, 200_000, 3_000_000])
 async def test_large_initializer(size: int, troubles: object) -> None:
     """An initializer of any size reaches the children."""
-    async with open_pool(2, initializer=partial(chores.length, bytes(size)), max_tasks_per_child=3) as pool:
-        found = await outcomes([pool.submit(chores.resource) for _ in range(12)])
+    async with open_pool(2, initializer=partial(functions.length, bytes(size)), max_tasks_per_child=3) as pool:
+        found = await outcomes([pool.submit(functions.resource) for _ in range(12)])
         assert found == [size] * 12

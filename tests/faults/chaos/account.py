@@ -214,7 +214,7 @@ class _Repetitions:
         until = made[at].start
         ways = [way for earlier in reversed(range(at)) for way in self._ways(made[earlier], earlier, until)]
         if at >= DEATHS:
-            # a worker would have dead_lettered it by now, if it had not come again
+            # a worker would have dead-lettered it by now, if it had not come again
             ways.sort(key=lambda way: way[0][1] != AGAIN)
         for way, cause in ways:
             if way not in used:

@@ -1,6 +1,6 @@
 """The tasks of the chaos run, beside those of `tests.faults.apps`; and who runs them, written into the same journal.
 
-A line ``w1.0 pid child-of-zygote time`` says that a child of the first worker's first life was born.
+A line ``w1.0 pid child-of-zygote time`` says that a child was started in the first run of worker 1.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ import uvloop
 
 from hybridpool import Pool, errors, events
 from tests.contract.inbox import Events
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -46,7 +46,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_resize(two: Pool, gate: Gate) -> None:
     """A resize grows or shrinks the pool, and a running call ends although the pool has become smaller."""
     await two.resize(4)
-    calls = [two.submit(chores.hold, gate.path, number) for number in range(5)]
+    calls = [two.submit(functions.hold, gate.path, number) for number in range(5)]
     assert len(set(await gate.came(4))) == 4
     assert gate.nobody(), "more at once than the new size"
     await two.resize(1)
@@ -65,7 +65,7 @@ async def test_sizes_that_are_none(two: Pool, size: Any) -> None:
         await two.resize(size)
     with pytest.raises(errors.ConfigError, match="at least 1"):
         Pool(size)
-    assert await two.run(chores.add, 1) == 2
+    assert await two.run(functions.add, 1) == 2
 
 
 async def test_resizing_twice_at_once(two: Pool) -> None:
@@ -80,11 +80,11 @@ async def test_resizing_twice_at_once(two: Pool) -> None:
 async def test_stats(two: Pool, gate: Gate) -> None:
     """`stats` shows of each child its state, its pid, the call it runs, since when, and how many it has run."""
     await idle(two, 2)
-    call = two.submit(chores.hold, gate.path)
+    call = two.submit(functions.hold, gate.path)
     [pid] = await gate.came()
     busy, free = sorted(two.stats(), key=lambda child: child.state)
     assert (busy.state, busy.pid, busy.in_hand, busy.tasks) == ("busy", pid, 1, 0)
-    assert busy.at_work == f"{chores.__name__}:hold"
+    assert busy.at_work == f"{functions.__name__}:hold"
     assert 0 < busy.working_for < PATIENCE
     assert (free.state, free.in_hand, free.at_work, free.working_for) == ("idle", 0, None, 0)
     gate.let()
@@ -95,7 +95,7 @@ async def test_stats(two: Pool, gate: Gate) -> None:
 async def test_autoscale(gate: Gate) -> None:
     """An autoscaled pool grows to its maximum under load and shrinks to its minimum without load."""
     async with Pool(autoscale=(1, 3), autoscale_idle=0.05) as pool:
-        calls = [pool.submit(chores.hold, gate.path) for _ in range(4)]
+        calls = [pool.submit(functions.hold, gate.path) for _ in range(4)]
         assert len(set(await gate.came(3))) == 3
         assert gate.nobody()
         gate.let(4)
@@ -106,7 +106,7 @@ async def test_autoscale(gate: Gate) -> None:
 async def test_a_hundred_children(gate: Gate) -> None:
     """A hundred children start, run a hundred calls at the same time, and are gone when the pool is left."""
     async with open_pool(100) as pool:
-        calls = [pool.submit(chores.hold, gate.path) for _ in range(100)]
+        calls = [pool.submit(functions.hold, gate.path) for _ in range(100)]
         assert len(set(await gate.came(100))) == 100
         gate.let(100)
         assert await outcomes(calls) == [None] * 100
@@ -124,7 +124,7 @@ async def test_max_tasks_per_child(limit: int) -> None:
     observed = Events()
     async with open_pool(2, max_tasks_per_child=limit, recycle_jitter=0, on_event=observed) as pool:
         number = 20 * limit if limit > 1 else 40
-        counts = Counter([name async for name in pool.map(chores.whose_of, range(number))])
+        counts = Counter([name async for name in pool.map(functions.whose_of, range(number))])
         assert sum(counts.values()) == number
         assert max(counts.values()) <= limit
         full = [event.child for event in observed.of(events.ChildRetired) if "max_tasks_per_child" in event.reason]
@@ -136,11 +136,11 @@ async def test_max_tasks_per_child(limit: int) -> None:
 
 async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> None:
     """As many calls as the pool has children run at once while children that retire are still closing down."""
-    initializer = partial(chores.kept_until_let_go, second_gate.path)
+    initializer = partial(functions.kept_until_let_go, second_gate.path)
     async with open_pool(2, max_tasks_per_child=1, initializer=initializer, grace=PATIENCE) as pool:
         calls = []
         for _ in range(3):
-            calls += [pool.submit(chores.hold, gate.path) for _ in range(2)]
+            calls += [pool.submit(functions.hold, gate.path) for _ in range(2)]
             await gate.came(2)
             gate.let(2)
             # both wait at the second gate before they go, and the next two run meanwhile
@@ -151,7 +151,7 @@ async def test_capacity_while_a_child_retires(gate: Gate, second_gate: Gate) -> 
 
 async def test_recycle(two: Pool, gate: Gate) -> None:
     """`recycle` replaces the named child after its running call has ended, and leaves the other children alone."""
-    held = two.submit(chores.hold, gate.path, "done")
+    held = two.submit(functions.hold, gate.path, "done")
     [pid] = await gate.came()
     [busy] = [name for name, found in pids(two).items() if found == pid]
     async with anyio.create_task_group() as tasks:
@@ -174,7 +174,7 @@ async def test_recycling_all_at_once(two: Pool) -> None:
         async with anyio.create_task_group() as tasks:
             for name in before:
                 tasks.start_soon(two.recycle, name)
-            assert [value async for value in two.map(chores.add, range(2000))] == list(range(1, 2001))
+            assert [value async for value in two.map(functions.add, range(2000))] == list(range(1, 2001))
     assert not before.keys() & pids(two).keys()
     await idle(two, 2)
     assert list(pids(two)) == ["ForkPoolWorker-3", "ForkPoolWorker-4"]
@@ -183,14 +183,14 @@ async def test_recycling_all_at_once(two: Pool) -> None:
 async def test_capacity_while_a_replacement_is_born(gate: Gate, second_gate: Gate, tmp_path: Path) -> None:
     """A child that is recycled by hand works until its replacement is ready."""
     flag = tmp_path / "flag"
-    initializer = partial(chores.held_birth, second_gate.path, str(flag))
+    initializer = partial(functions.held_birth, second_gate.path, str(flag))
     async with open_pool(2, initializer=initializer) as pool:
         await idle(pool, 2)
         flag.touch()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pool.recycle, "ForkPoolWorker-1")
             await second_gate.came()
-            calls = [pool.submit(chores.hold, gate.path) for _ in range(2)]
+            calls = [pool.submit(functions.hold, gate.path) for _ in range(2)]
             assert len(set(await gate.came(2))) == 2
             second_gate.let()
             gate.let(2)
@@ -202,7 +202,7 @@ async def test_capacity_while_a_replacement_is_born(gate: Gate, second_gate: Gat
 async def test_giving_up_a_recycle(second_gate: Gate, tmp_path: Path) -> None:
     """A recycling that is cancelled before the replacement is ready leaves the pool at its size."""
     flag = tmp_path / "flag"
-    async with open_pool(2, initializer=partial(chores.held_birth, second_gate.path, str(flag))) as pool:
+    async with open_pool(2, initializer=partial(functions.held_birth, second_gate.path, str(flag))) as pool:
         await idle(pool, 2)
         flag.touch()
         async with anyio.create_task_group() as tasks:
@@ -217,9 +217,9 @@ async def test_memory_limit() -> None:
     """A child whose memory exceeds `max_memory_per_child` is replaced, and one below the limit is not."""
     observed = Events()
     async with open_pool(1, max_memory_per_child="64MB", on_event=observed) as pool:
-        first = await pool.run(chores.keep, 1_000_000)
-        assert await pool.run(chores.keep, 90_000_000) == first
-        assert await pool.run(chores.keep, 1_000_000) != first
+        first = await pool.run(functions.keep, 1_000_000)
+        assert await pool.run(functions.keep, 90_000_000) == first
+        assert await pool.run(functions.keep, 1_000_000) != first
         [retired] = observed.of(events.ChildRetired)
         assert retired.child == first
         assert retired.reason.startswith("max_memory_per_child: ")
@@ -230,20 +230,20 @@ async def test_memory_limit() -> None:
 
 async def test_plain_initializer() -> None:
     """A call finds what the plain initializer returned in its own child; without an initializer it finds None."""
-    async with open_pool(2, initializer=chores.plain_resource) as pool:
-        found = await outcomes([pool.submit(chores.resource) for _ in range(20)])
+    async with open_pool(2, initializer=functions.plain_resource) as pool:
+        found = await outcomes([pool.submit(functions.resource) for _ in range(20)])
         assert {one[0] for one in found} <= set(pids(pool).values())  # type: ignore[index]
     async with open_pool(1) as pool:
-        assert await pool.run(chores.resource) is None
+        assert await pool.run(functions.resource) is None
 
 
 async def test_generator_initializer(journal: Journal) -> None:
     """A generator initializer is closed once per child, at its retirement or the pool's end, not when a call fails."""
-    async with open_pool(2, initializer=partial(chores.kept, journal.path), grace=PATIENCE) as pool:
+    async with open_pool(2, initializer=partial(functions.kept, journal.path), grace=PATIENCE) as pool:
         await idle(pool, 2)
         first, second = pids(pool).items()
         with pytest.raises(ValueError, match="resource of"):
-            await pool.run(chores.fail_with_resource)
+            await pool.run(functions.fail_with_resource)
         assert Counter(journal.lines()) == Counter([f"open {first[1]}", f"open {second[1]}"])
         await pool.recycle(first[0])
         assert f"close {first[1]}" in journal.lines()
@@ -258,20 +258,20 @@ async def test_generator_initializer(journal: Journal) -> None:
 async def test_an_initializer_by_cloudpickle() -> None:
     """A local function works as an initializer with cloudpickle."""
     async with open_pool(1, initializer=lambda: "local") as pool:
-        assert await pool.run(chores.resource) == "local"
+        assert await pool.run(functions.resource) == "local"
 
 
-@pytest.mark.parametrize("initializer", [chores.no_database, chores.never_born], ids=["fails", "hangs"])
+@pytest.mark.parametrize("initializer", [functions.no_database, functions.never_born], ids=["fails", "hangs"])
 async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> None:
     """A pool whose initializer fails or hangs ends with `ChildStartFailed`, says why, and fails the calls that wait."""
-    fails = initializer is chores.no_database
+    fails = initializer is functions.no_database
     why = "no database" if fails else "not ready within"
     waiting: list[Awaitable[int]] = []
 
     async def use() -> None:
         async with open_pool(1, initializer=initializer, start_timeout=PATIENCE if fails else 0.3) as pool:
-            waiting.append(pool.submit(chores.add, 1))
-            await pool.run(chores.add, 2)
+            waiting.append(pool.submit(functions.add, 1))
+            await pool.run(functions.add, 2)
 
     with anyio.fail_after(PATIENCE):
         with pytest.raises(errors.ChildStartFailed, match=why):
@@ -282,12 +282,12 @@ async def test_children_that_cannot_be_born(initializer: Callable[[], None]) -> 
 
 async def test_preload() -> None:
     """A preloaded module is imported once, by the zygote; a name that does not exist is refused with a suggestion."""
-    async with open_pool(2, preload=[chores.__name__]) as pool:
-        importers = set(await outcomes([pool.submit(chores.imported_by) for _ in range(20)]))
+    async with open_pool(2, preload=[functions.__name__]) as pool:
+        importers = set(await outcomes([pool.submit(functions.imported_by) for _ in range(20)]))
         assert len(importers) == 1
         assert not importers & {*pids(pool).values(), os.getpid()}
-    with pytest.raises(errors.AppLoadError, match=r"no module 'tests\.integration\.pool\.chore'.*chores"):
-        async with open_pool(1, preload=["tests.integration.pool.chore"]):
+    with pytest.raises(errors.AppLoadError, match=r"no module 'tests\.integration\.pool\.function'.*functions"):
+        async with open_pool(1, preload=["tests.integration.pool.function"]):
             raise AssertionError("it was entered")
 
 
@@ -296,23 +296,23 @@ async def test_preload() -> None:
 
 async def test_children_may_have_children(two: Pool) -> None:
     """A call may start processes by multiprocessing, subprocess, and executors that fork or spawn."""
-    assert await two.run(chores.by_processes) == [0, 0]
-    assert await two.run(chores.by_subprocess) == "42\n"
+    assert await two.run(functions.by_processes) == [0, 0]
+    assert await two.run(functions.by_subprocess) == "42\n"
     for method in ("fork", "spawn"):
-        assert await two.run(chores.by_executor, method) == [0, 1, 4, 9, 16]
+        assert await two.run(functions.by_executor, method) == [0, 1, 4, 9, 16]
 
 
 @pytest.mark.parametrize("how", ["recycled", "timed out", "pool left"])
 async def test_what_calls_leave_goes_with_the_child(how: str) -> None:
     """A process that a call left behind ends with its child: recycled, killed at a time limit, or at the pool's end."""
     async with open_pool(1) as pool:
-        process = psutil.Process(await pool.run(chores.leave_process))
+        process = psutil.Process(await pool.run(functions.leave_process))
         assert process.is_running()
         if how == "recycled":
             await pool.recycle("ForkPoolWorker-1")
         elif how == "timed out":
             with pytest.raises(errors.TimeLimitExceeded):
-                await pool.run(chores.nap, 60, timeout=0.1)
+                await pool.run(functions.nap, 60, timeout=0.1)
         if how != "pool left":
             await until(lambda: not process.is_running())
     await until(lambda: not process.is_running())
@@ -329,7 +329,7 @@ async def test_in_a_process_full_of_threads() -> None:
         thread.start()
     try:
         async with open_pool(2) as pool:
-            assert sum([value async for value in pool.map(chores.add, range(500))]) == sum(range(501))
+            assert sum([value async for value in pool.map(functions.add, range(500))]) == sum(range(501))
     finally:
         end.set()
         for thread in threads:
@@ -339,12 +339,12 @@ async def test_in_a_process_full_of_threads() -> None:
 async def test_two_pools_at_once(gate: Gate) -> None:
     """Two pools in one process have their own children and initializers, and neither waits for the other."""
     async with open_pool(1, initializer=lambda: "a") as one, open_pool(1, initializer=lambda: "b") as other:
-        held = one.submit(chores.hold, gate.path)
+        held = one.submit(functions.hold, gate.path)
         await gate.came()
-        assert await other.run(chores.resource) == "b"
+        assert await other.run(functions.resource) == "b"
         gate.let()
         await held
-        assert await one.run(chores.resource) == "a"
+        assert await one.run(functions.resource) == "a"
         assert not set(pids(one).values()) & set(pids(other).values())
 
 
@@ -355,10 +355,10 @@ def test_a_pool_in_a_thread(make_loop: Callable[[], asyncio.AbstractEventLoop]) 
 
     async def use() -> None:
         async with open_pool(2) as pool:
-            found.append(await pool.run(chores.add, 1))
+            found.append(await pool.run(functions.add, 1))
             with pytest.raises(errors.TimeLimitExceeded):
-                await pool.run(chores.nap, 60, timeout=0.1)
-            found.extend([value async for value in pool.map(chores.add, range(3))])
+                await pool.run(functions.nap, 60, timeout=0.1)
+            found.extend([value async for value in pool.map(functions.add, range(3))])
 
     def run() -> None:
         with asyncio.Runner(loop_factory=make_loop) as runner:
@@ -380,7 +380,7 @@ async def test_leaving_by_an_exception(gate: Gate) -> None:
     async def leave() -> None:
         async with open_pool(2) as pool:
             await idle(pool, 2)
-            waiting.extend(pool.submit(chores.hold, gate.path) for _ in range(3))
+            waiting.extend(pool.submit(functions.hold, gate.path) for _ in range(3))
             found.extend(await gate.came(2))
             raise Enough
 
@@ -397,7 +397,7 @@ async def test_leaving_by_cancellation(gate: Gate) -> None:
     found: list[int] = []
     with anyio.fail_after(PATIENCE), anyio.CancelScope() as scope:
         async with open_pool(1) as pool, anyio.create_task_group() as tasks:
-            tasks.start_soon(pool.run, chores.hold, gate.path)
+            tasks.start_soon(pool.run, functions.hold, gate.path)
             found.extend(await gate.came())
             scope.cancel()
     assert scope.cancelled_caught
@@ -418,8 +418,8 @@ async def test_nothing_is_left() -> None:
     family = psutil.Process().children(recursive=True)
     for _ in range(3):
         async with open_pool(2, max_tasks_per_child=3) as pool:
-            assert len([value async for value in pool.map(chores.add, range(20))]) == 20
-            await outcomes([pool.submit(chores.die)])
+            assert len([value async for value in pool.map(functions.add, range(20))]) == 20
+            await outcomes([pool.submit(functions.die)])
     assert open_fds() == before
     assert psutil.Process().children(recursive=True) == family
 
@@ -429,9 +429,9 @@ async def test_the_zygote_dies(two: Pool, gate: Gate) -> None:
     await idle(two, 2)
     zygote = psutil.Process(two.stats()[0].pid).parent()
     assert zygote is not None
-    call = two.submit(chores.wait_forever, gate.path)
+    call = two.submit(functions.wait_forever, gate.path)
     await gate.came()
     os.kill(zygote.pid, signal.SIGKILL)
     assert isinstance(await waited(call), errors.ChildLost)
     with anyio.fail_after(PATIENCE):
-        assert await two.run(chores.add, 1) == 2
+        assert await two.run(functions.add, 1) == 2

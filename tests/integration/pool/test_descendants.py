@@ -16,7 +16,7 @@ import pytest
 from hybridpool import errors
 from hybridpool._child import process_isolation
 from tests.faults.helpers import wait_gone
-from tests.integration.pool import chores, has_helper, offspring
+from tests.integration.pool import functions, has_helper, stray_processes
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -46,7 +46,7 @@ async def gone(left: list[psutil.Process]) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 @pytest.mark.parametrize("how", ["timed out", "cancelled", "killed", "crashed"])
 async def test_killed(kind: str, how: str, gate: Gate, journal: Journal) -> None:
     """What the tasks of a killed child started is killed with it, and what other children's tasks started is not."""
@@ -58,9 +58,9 @@ async def test_killed(kind: str, how: str, gate: Gate, journal: Journal) -> None
     async def use() -> None:
         async with open_pool(2, grace=0.0) as pool, anyio.create_task_group() as tasks:
             await idle(pool, 2)
-            other = pool.submit(offspring.start_and_stay, *words)
+            other = pool.submit(stray_processes.start_and_stay, *words)
             [safe] = await gate.came()
-            call = partial(pool.run, offspring.start_and_stay, *words, timeout=limit)
+            call = partial(pool.run, stray_processes.start_and_stay, *words, timeout=limit)
             cancelled = anyio.CancelScope()
             tasks.start_soon(in_scope, cancelled, call)
             [doomed] = await gate.came()
@@ -87,14 +87,14 @@ async def in_scope(scope: anyio.CancelScope, call: Callable[[], Awaitable[object
         await call()
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 @pytest.mark.parametrize("how", ["recycled", "over its memory", "pool left"])
 async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> None:
     """A child that retires in order takes with it what its tasks started."""
     own = 2 * LIMIT if how == "over its memory" else 0
     memory = LIMIT if own else None
     async with open_pool(1, max_memory_per_child=memory) as pool:
-        call = pool.submit(offspring.start_and_stay, kind, journal.path, gate.path, own)
+        call = pool.submit(stray_processes.start_and_stay, kind, journal.path, gate.path, own)
         await gate.came()
         [started] = families(journal).values()
         gate.let()
@@ -106,10 +106,10 @@ async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> Non
     await gone(started)
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 def test_parent_killed(kind: str) -> None:
     """When the pool's process is killed, what its tasks started is killed too."""
-    words = [sys.executable, "-m", offspring.__name__, kind]
+    words = [sys.executable, "-m", stray_processes.__name__, kind]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         started = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
@@ -120,7 +120,7 @@ def test_parent_killed(kind: str) -> None:
 
 def test_parent_killed_before_it_has_heard_all() -> None:
     """A zygote that cannot report to its stopped parent still kills what tasks started, once the parent is dead."""
-    words = [sys.executable, "-m", offspring.__name__, "own session"]
+    words = [sys.executable, "-m", stray_processes.__name__, "own session"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         left = psutil.Process(int(parent.stdout.readline()))
@@ -138,11 +138,11 @@ def test_parent_killed_before_it_has_heard_all() -> None:
     wait_gone([left], PATIENCE)
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 async def test_zygote_killed(kind: str) -> None:
     """When the zygote is killed, what tasks started is killed too."""
     async with open_pool(1) as pool:
-        started = [psutil.Process(pid) for pid in await pool.run(offspring.start, kind)]
+        started = [psutil.Process(pid) for pid in await pool.run(stray_processes.start, kind)]
         zygote = psutil.Process(pool.stats()[0].pid).parent()
         assert zygote is not None
         zygote.kill()
@@ -163,13 +163,13 @@ async def test_what_the_app_itself_started_stays(monkeypatch: pytest.MonkeyPatch
 async def test_nobody_else_is_hurt(gate: Gate, journal: Journal) -> None:
     """A pool within a task works, and deaths of other children do not kill the processes of a running task."""
     async with open_pool(2) as pool:
-        held = pool.submit(offspring.start_and_stay, "daemon", journal.path, gate.path)
+        held = pool.submit(stray_processes.start_and_stay, "daemon", journal.path, gate.path)
         await gate.came()
         [daemon] = families(journal).values()
         for _ in range(3):
-            assert await pool.run(offspring.by_a_pool, 5) == [0, 1, 4, 9, 16]
+            assert await pool.run(stray_processes.by_a_pool, 5) == [0, 1, 4, 9, 16]
             with pytest.raises(errors.ChildLost):
-                await pool.run(chores.die)
+                await pool.run(functions.die)
         assert all(process.is_running() for process in daemon)
         gate.let()
         await held

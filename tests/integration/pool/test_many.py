@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from hybridpool import Pool
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, idle, open_pool, outcomes
 from tests.integration.test_supervised import bench
 
@@ -36,8 +36,8 @@ def zygote_of(pool: Pool) -> int:
 
 async def test_all_at_once(gate: Gate) -> None:
     """Two hundred children start, work at the same time, and end with the pool."""
-    async with open_pool(MANY, preload=[chores.__name__]) as pool:
-        calls = [pool.submit(chores.hold, gate.path, number) for number in range(CALLS)]
+    async with open_pool(MANY, preload=[functions.__name__]) as pool:
+        calls = [pool.submit(functions.hold, gate.path, number) for number in range(CALLS)]
         found = set(await gate.came(MANY))
         assert len(found) == MANY
         gate.let(CALLS)
@@ -51,7 +51,7 @@ async def test_what_they_take(gate: Gate) -> None:
         # the first opens what is opened once
         pass
     before = descriptors(os.getpid())
-    async with open_pool(FEW, preload=[chores.__name__]) as pool:
+    async with open_pool(FEW, preload=[functions.__name__]) as pool:
         await idle(pool, FEW)
         zygote = zygote_of(pool)
         few, zygotes = descriptors(os.getpid()), descriptors(zygote)
@@ -60,7 +60,7 @@ async def test_what_they_take(gate: Gate) -> None:
         assert (many - few) % (MANY - FEW) == 0, "not the same for each"
         for child in pool.stats()[:20]:
             await pool.recycle(child.name)
-        await outcomes([pool.submit(chores.die) for _ in range(20)])
+        await outcomes([pool.submit(functions.die) for _ in range(20)])
         await idle(pool, MANY)
         assert descriptors(os.getpid()) == many
         assert {descriptors(child.pid) for child in pool.stats()} == {descriptors(pool.stats()[0].pid)}

@@ -8,7 +8,7 @@ import pytest
 
 from hybridpool import Pool, errors, events
 from tests.contract.inbox import Events
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 
 pytestmark = pytest.mark.may_block
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.may_block
 async def test_a_call_that_takes_too_much(gate: Gate, journal: Journal) -> None:
     """A call that exceeds `memory_limit` is killed and told so, with its peak, and other calls run on."""
     async with open_pool(2, memory_limit="100MB") as pool:
-        other = pool.submit(chores.hold, gate.path, "unharmed")
+        other = pool.submit(functions.hold, gate.path, "unharmed")
         await gate.came()
-        lost = await waited(pool.submit(chores.weigh, 150, str(Path(gate.path).parent / "never")))
+        lost = await waited(pool.submit(functions.weigh, 150, str(Path(gate.path).parent / "never")))
         assert isinstance(lost, errors.ChildLost)
         assert "memory: it owned 1" in str(lost)
         assert "over its limit of 100 MiB" in str(lost)
@@ -34,7 +34,7 @@ async def test_calls_within_the_limit(gate: Gate) -> None:
     """Shared pages and the memory of earlier calls do not count against a call."""
     async with open_pool(1, memory_limit="200MB") as pool:
         for _ in range(3):
-            call = pool.submit(chores.weigh, 100, gate.path)
+            call = pool.submit(functions.weigh, 100, gate.path)
             await gate.came()
             gate.let()
             assert await outcomes([call]) == [100]
@@ -46,7 +46,7 @@ async def test_growth_within_a_budget(gate: Gate) -> None:
     observed = Events()
     with anyio.fail_after(3 * PATIENCE):
         async with Pool(autoscale=(1, 12), memory_budget="300MB", on_event=observed) as pool:
-            calls = [pool.submit(chores.weigh, 60, gate.path) for _ in range(12)]
+            calls = [pool.submit(functions.weigh, 60, gate.path) for _ in range(12)]
             await observed.see(events.PoolHeld)
             [held] = observed.of(events.PoolHeld)
             assert held.wanted == 12
@@ -62,7 +62,7 @@ async def test_growing_old() -> None:
     async with open_pool(2, max_age_per_child=0.2, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
             while "ForkPoolWorker-6" not in {child.name for child in pool.stats()}:
-                assert await pool.run(chores.add, 1) == 2
+                assert await pool.run(functions.add, 1) == 2
     seen = [event for event in observed.items if isinstance(event, events.ChildReady | events.ChildRetired)]
     ready = 0
     for event in seen:
@@ -78,7 +78,7 @@ async def test_jitter_spreads_retirements() -> None:
     observed = Events()
     async with open_pool(4, max_tasks_per_child=200, recycle_jitter=0.5, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
-            async for _ in pool.map(chores.add, range(4000)):
+            async for _ in pool.map(functions.add, range(4000)):
                 pass
     counts = {
         event.reason for event in observed.items if isinstance(event, events.ChildRetired) and "tasks" in event.reason

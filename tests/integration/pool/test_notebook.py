@@ -19,7 +19,7 @@ from tests.integration.pool.pages import example
 ROOT = Path(__file__).parents[3]
 FIRST = """
 from hybridpool import Pool
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 
 def f(x):
     return x + 1
@@ -142,7 +142,7 @@ async def test_the_stop_button(notebook: Notebook, gate: Gate) -> None:
 
     async def run_long_cell() -> None:
         try:
-            await notebook.run(f"await pool.run(chores.hold, {gate.path!r})")
+            await notebook.run(f"await pool.run(functions.hold, {gate.path!r})")
         except CellExecutionError as error:
             failed.append(error)
 
@@ -159,8 +159,8 @@ async def test_the_stop_button(notebook: Notebook, gate: Gate) -> None:
 async def test_the_kernel_goes(notebook: Notebook, how: str) -> None:
     """Zygote, children and what calls left are gone after the kernel was killed or restarted."""
     await notebook.run(FIRST + OPEN)
-    await notebook.run("await pool.run(chores.leave_process)")
-    await notebook.run("calls = [pool.submit(chores.nap, 600) for _ in range(2)]")
+    await notebook.run("await pool.run(functions.leave_process)")
+    await notebook.run("calls = [pool.submit(functions.nap, 600) for _ in range(2)]")
     below = await notebook.below()
     assert len(below) == 4, "zygote, children, and what a call has left"
     if how == "killed":

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from hybridpool import Pool, errors
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, outcomes
 
 pytestmark = pytest.mark.may_block
@@ -16,16 +16,16 @@ pytestmark = pytest.mark.may_block
 async def test_by_two_tasks() -> None:
     """A pool can be opened in one task and closed in another."""
     pool = await asyncio.create_task(Pool(2).open())
-    assert await pool.run(chores.add, 1) == 2
+    assert await pool.run(functions.add, 1) == 2
     await asyncio.create_task(pool.close())
     with pytest.raises(errors.PoolClosed):
-        await pool.run(chores.add, 1)
+        await pool.run(functions.add, 1)
 
 
 async def test_closing_waits_for_calls(gate: Gate) -> None:
     """`close` waits for the calls that were submitted."""
     pool = await Pool(1).open()
-    call = pool.submit(chores.hold, gate.path, "held")
+    call = pool.submit(functions.hold, gate.path, "held")
     await gate.came()
     closing = asyncio.create_task(pool.close())
     gate.let()
@@ -41,7 +41,7 @@ async def test_again() -> None:
         await pool.open()
         with pytest.raises(errors.PoolError, match="open already"):
             await pool.open()
-        assert await pool.run(chores.add, 1) == 2
+        assert await pool.run(functions.add, 1) == 2
         await pool.close()
     await pool.close()
 
@@ -54,8 +54,8 @@ async def test_a_pool_that_cannot_be_opened() -> None:
 
 async def test_a_pool_that_breaks() -> None:
     """`close` raises what broke the pool."""
-    pool = await Pool(1, initializer=chores.no_database).open()
-    [failed] = await outcomes([pool.submit(chores.add, 1)])
+    pool = await Pool(1, initializer=functions.no_database).open()
+    [failed] = await outcomes([pool.submit(functions.add, 1)])
     assert isinstance(failed, errors.PoolError)
     with pytest.raises(errors.ChildStartFailed, match="no database"):
         await pool.close()

@@ -13,7 +13,7 @@ import pytest
 
 from hybridpool import Pool
 from hybridpool.errors import CannotSend
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import open_pool
 from tests.integration.pool.test_run import run_script
 
@@ -147,4 +147,4 @@ def test_a_function_defined_again_where_only_the_program_runs(tmp_path: Path, ag
 
 async def test_decorated_functions(one: Pool) -> None:
     """A function decorated where it is defined runs in the child."""
-    assert await one.run(chores.decorated, 4) == 8
+    assert await one.run(functions.decorated, 4) == 8

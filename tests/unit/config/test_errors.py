@@ -4,7 +4,7 @@ import pytest
 
 from hybridpool._config import Conf, environment_layer
 from hybridpool.errors import ConfigError
-from tests.unit.config.ways import WAYS
+from tests.unit.config.setting_sources import SOURCES
 
 WHOLE = "a whole number of at least 1"
 SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
@@ -49,10 +49,10 @@ BAD = [
 def test_bad_value(name: str, value: str, allowed: str, shown: str, meant: str) -> None:
     """The error for a wrong value names the setting, its source, what is allowed, and what was probably meant."""
     hint = f"; did you mean {meant}?" if meant else ""
-    for way in WAYS.values():
+    for source in SOURCES.values():
         with pytest.raises(ConfigError) as caught:
-            way.layer(name, value)
-        assert str(caught.value) == f"{name} must be {allowed}, not {shown} (from {way.label(name)}){hint}"
+            source.layer(name, value)
+        assert str(caught.value) == f"{name} must be {allowed}, not {shown} (from {source.label(name)}){hint}"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_bad_python_value(name: str, value: object, shown: str) -> None:
 def test_bad_value_is_an_error_even_where_a_stronger_one_hides_it(shadowed: str) -> None:
     """A wrong value is refused even if a stronger source hides it."""
     with pytest.raises(ConfigError):
-        WAYS[shadowed].layer("worker_concurrency", "0")
+        SOURCES[shadowed].layer("worker_concurrency", "0")
 
 
 @pytest.mark.parametrize(

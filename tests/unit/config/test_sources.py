@@ -1,4 +1,4 @@
-"""All settings, by all ways: each way works, and the stronger one wins."""
+"""All settings, by all sources: each source works, and the stronger one wins."""
 
 import json
 from itertools import combinations, product
@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from hybridpool._config import SETTINGS, Conf, Layer, Settings, environment_layer, layers_from, resolve
-from tests.unit.config.ways import SAMPLES, WAYS, value_of
+from tests.unit.config.setting_sources import SAMPLES, SOURCES, value_of
 
 settings = pytest.mark.parametrize("name", SETTINGS)
 
@@ -20,12 +20,12 @@ def test_samples_are_complete() -> None:
 
 @settings
 def test_each_way_works(name: str) -> None:
-    """Every setting can be given in every way, and is reported with its source."""
-    for way, (text, meaning) in product(WAYS, SAMPLES[name]):
-        resolved = resolve([WAYS[way].layer(name, text)])
-        assert value_of(resolved.settings, name) == meaning, way
-        assert resolved.source_of(name) == WAYS[way].label(name)
-        assert not resolved.is_default(name), way
+    """Every setting can be given in every source, and is reported with it."""
+    for source, (text, meaning) in product(SOURCES, SAMPLES[name]):
+        resolved = resolve([SOURCES[source].layer(name, text)])
+        assert value_of(resolved.settings, name) == meaning, source
+        assert resolved.source_of(name) == SOURCES[source].label(name)
+        assert not resolved.is_default(name), source
 
 
 @settings
@@ -33,11 +33,11 @@ def test_stronger_way_wins(name: str) -> None:
     """A stronger source wins over a weaker one, in whichever order of values."""
     one, other = SAMPLES[name]
     for (stronger, weaker), ((winner, meaning), (loser, _)) in product(
-        combinations(WAYS, 2), [(one, other), (other, one)]
+        combinations(SOURCES, 2), [(one, other), (other, one)]
     ):
-        resolved = resolve([WAYS[stronger].layer(name, winner), WAYS[weaker].layer(name, loser)])
+        resolved = resolve([SOURCES[stronger].layer(name, winner), SOURCES[weaker].layer(name, loser)])
         assert value_of(resolved.settings, name) == meaning, (stronger, weaker)
-        assert resolved.source_of(name) == WAYS[stronger].label(name)
+        assert resolved.source_of(name) == SOURCES[stronger].label(name)
 
 
 @settings
@@ -115,7 +115,10 @@ def test_each_setting_has_one_option_of_its_own() -> None:
 
 def test_auto_overrides_and_is_no_choice() -> None:
     """`auto` overrides a weaker source and does not count as chosen."""
-    layers = [WAYS["command line"].layer("worker_concurrency", "auto"), WAYS["App(...)"].layer("worker_concurrency", 9)]
+    layers = [
+        SOURCES["command line"].layer("worker_concurrency", "auto"),
+        SOURCES["App(...)"].layer("worker_concurrency", 9),
+    ]
     resolved = resolve(layers, cpus=lambda: 5)
     assert resolved.settings.worker_concurrency == 5
     assert resolved.source_of("worker_concurrency") == "--concurrency"
@@ -141,7 +144,7 @@ def test_queues_default_to_the_default_queue() -> None:
 
 def test_passwords_stay_out_of_representations() -> None:
     """The representations of settings and layers show no password."""
-    layer: Layer = WAYS["environment"].layer("broker_url", "amqp://me:secret@h//")
+    layer: Layer = SOURCES["environment"].layer("broker_url", "amqp://me:secret@h//")
     resolved = resolve([layer])
     assert "secret" not in f"{layer!r} {resolved!r} {resolved.settings}"
     assert resolved.settings.broker_url == "amqp://me:secret@h//"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hybridpool._config.parsers import Range, autoscale, optional
 from hybridpool._config.settings import SETTINGS
 from hybridpool._config.units import BadValue, Parser, boolean, heartbeat, seconds, size, some_seconds, whole
-from tests.unit.config.ways import SAMPLES
+from tests.unit.config.setting_sources import SAMPLES
 
 KIB, BYTES = size("KiB"), size("B")
 COUNTS = st.integers(1, 10**12)

@@ -145,7 +145,7 @@ def wanted(view: LaneView) -> int:
 
 
 def lived(view: LaneView, decided: ReconcilePlan) -> LaneView:
-    """Carry the plan out in a world where spawn_failures succeed, and let the time pass that it asks for."""
+    """Carry out the plan, with all starts succeeding, and let the time pass that it asks for."""
     idle = [name for name in view.idle if name not in decided.retire]
     born = [name for name, _ in view.starting if name not in decided.kill_unborn]
     now = view.now + (decided.look_again_in or 0.0)

@@ -1,4 +1,4 @@
-"""What the pool's tests have children do."""
+"""The functions that the pool's tests run in children."""
 
 import functools
 import os
@@ -71,7 +71,7 @@ def zeros(size: int) -> bytes:
 
 
 def enter(gate: str) -> None:
-    """Tell whoever waits at the gate that this process has come."""
+    """Tell the test that waits at the gate that this process has come."""
     tell(gate + ".entered", f"{os.getpid()}\n")
 
 
