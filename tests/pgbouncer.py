@@ -52,7 +52,7 @@ def pgbouncer(server: Postgres, database: Database) -> Generator[str]:
 
 
 def answers(dsn: str) -> bool:
-    """Tell whether somebody takes connections there."""
+    """Tell whether a server takes connections there."""
     try:
         psycopg.connect(dsn, connect_timeout=2).close()
     except psycopg.OperationalError:

@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 
 class Postgres:
-    """One server, stopped at birth."""
+    """One server; it is not started yet."""
 
     def __init__(self) -> None:
         self._bin = find_postgres()
@@ -112,7 +112,7 @@ class Postgres:
             self.destroy()
             raise
         lines = [
-            # a socket in our folder, and no port that somebody else may want
+            # a socket in our folder, and no port that another server may need
             "listen_addresses = ''",
             f"unix_socket_directories = '{self.base}'",
             # the data need not survive the machine
@@ -155,7 +155,7 @@ class Database:
         return found
 
     def close(self) -> None:
-        """Remove it, and whoever is still connected."""
+        """Remove it, and disconnect its clients."""
         try:
             self._order("DROP DATABASE {} WITH (FORCE)")
         finally:

@@ -90,7 +90,7 @@ async def alarmed(own_node: Node, observed: Events, queue_name: str) -> AsyncIte
         await run_sync(own_node.raise_alarm)
         try:
             async with anyio.create_task_group() as group:
-                # the broker takes the first one, and blocks whoever sends it
+                # the broker takes the first one, and blocks its sender
                 group.start_soon(publish_in_vain, broker, message(f"{queue_name}-2"))
                 await observed.see(PublishingBlocked)
                 yield broker, inbox

@@ -1,4 +1,4 @@
-"""TLS: an own authority, a client certificate, and what is said when they do not fit."""
+"""TLS: an own authority, a client certificate, and the errors when they do not fit."""
 
 import subprocess
 from collections.abc import Iterator

@@ -51,7 +51,7 @@ def test_node_goes_and_comes_back(hard: bool, own_node: Node, queue_name: str, j
         wait_until(lambda: "n0600" in journal.finished())
         assert journal.started("n0600") == [before.pid]
         own_node.start()
-        # nobody could acknowledge it, so the broker delivers it again, and it is known again
+        # it could not be acknowledged, so the broker delivers it again, and it is recognised
         at_work.see(r"\[n0600\] was delivered again: it is done")
         ids += run_out(own_node.url, queue_name, journal)
         reasons = told_well(at_work, 1)

@@ -1,4 +1,4 @@
-"""The parent dies: nobody of its family outlives it, and the broker gives what was not settled to the next worker."""
+"""The parent dies: none of its processes outlives it, and the next worker gets the messages that were not settled."""
 
 import signal
 

@@ -24,7 +24,7 @@ from tests.rabbit import Node
 from tests.workers import PATIENCE, Worker
 
 APP = "tests.faults.settling"
-#: what is published before the acknowledgement: how the queue is named that it goes to
+#: the queue of the message that is published before the acknowledgement
 RESULT, RETRY, LETTER = "{}.answers", "{}", "{}.dead"
 
 
@@ -81,7 +81,7 @@ THOSE_CUT = list({(seam.step, seam.queue, seam.arrived): seam for seam in revers
 
 @attrs.frozen
 class Scene:
-    """A queue, a journal, and what the client hears."""
+    """A queue, a journal, and the answers to the client."""
 
     broker: str
     queue: str

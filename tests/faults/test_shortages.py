@@ -64,7 +64,7 @@ async def failed(observed: Events, number: int) -> str:
 
 
 async def experienced(pool: Pool, number: int) -> None:
-    """Have each of the children run a call: one that dies before counts as not born."""
+    """Have each of the children run a call: one that dies before counts as failed to start."""
     await idle(pool, number)
     while any(not child.tasks for child in pool.stats()):
         await outcomes([pool.submit(functions.nap, 0.01) for _ in range(number)])
@@ -130,7 +130,7 @@ async def test_parent_out_of_descriptors(free: int, troubles: object) -> None:
 
 # ---- processes and memory --------------------------------------------------------------------------------------------
 
-#: what can be short, and what is said about it
+#: the shortages, and the errors about them
 REASONS = {
     "processes": r"fork: Resource temporarily unavailable; this user may have 1 processes \(`ulimit -u`\)",
     "memory": r"fork: Cannot allocate memory",

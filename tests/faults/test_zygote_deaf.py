@@ -1,4 +1,4 @@
-"""A zygote that does not answer: limits hold, stopping ends in time, nobody else loses a call."""
+"""A zygote that does not answer: limits hold, stopping ends in time, and no other call is lost."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ import pytest
 from tests.integration.test_stopping import COLD, WARM
 from tests.workers import Gate, Worker, client_of, gate_in
 
-#: seconds for a stop, on a busy machine; what is promised is half of it
+#: seconds for a stop, on a busy machine; half of it is promised
 IN_TIME = 12.0
 
 

@@ -198,7 +198,7 @@ def test_recycling_by_count(broker_url: str, queue_name: str) -> None:
     ):
         handles = [us.send_task("worker.task1") for _ in range(7)]
         served = [handle.get(PATIENCE) for handle in handles]
-        # who is ready first is chance, as one stands by from the start
+        # which child is ready first is chance, as one stands by from the start
         assert served[0:6:2] == served[1:6:2]
         assert len(set(served)) == 4
         retired = worker.see(RETIRED_BY_COUNT, 3)

@@ -127,10 +127,10 @@ def test_looking_often(dlq: Dlq, console: BrokerConsole, queue_name: str) -> Non
     close(console, queue_name, "quorum")
     for _ in range(25):
         assert dlq.ids(queue_name) == ["id-0", "id-1", "id-2"]
-        # a quorum queue has what is given back only when its log has it
+        # a quorum queue has requeued messages only when its log has them
         console.until_depth(f"{queue_name}.dead", 3)
     letter = console.take(f"{queue_name}.dead")
-    # RabbitMQ 4 counts in another header what is given back, and gives up for neither
+    # RabbitMQ 4 counts requeued messages in another header, and drops none of them
     assert letter.headers.get("x-delivery-count", 0) < 20
     assert (letter.body, letter.headers["x-hybridpool-lost"]) == (b"[[1], {}, {}]", 2)
     console.delete(f"{queue_name}.dead")

@@ -1,4 +1,4 @@
-"""What a worker writes: Celery's lines, whole lines whoever writes beside whom, and never a password."""
+"""A worker's log: Celery's lines, whole lines of all processes, and never a password."""
 
 import re
 import signal

@@ -129,7 +129,7 @@ async def test_a_soft_limit_is_retried(observed: Events, journal: str, tmp_path:
     """A task that exceeds its soft limit can be retried."""
     gate = str(tmp_path / "gate")
     os.mkfifo(gate)
-    # held for writing, so that opening it for reading does not wait for somebody else
+    # held for writing, so that opening it for reading does not wait for a writer
     fd = os.open(gate, os.O_RDWR)
     try:
         assert await (await retrying.too_slow.enqueue(journal, gate)).get(RESULT) == "in time"

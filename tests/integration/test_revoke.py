@@ -1,4 +1,4 @@
-"""Tasks that somebody does not want any more: not begun, at work, known to all workers, remembered by the next one."""
+"""Revoked tasks: not begun, at work, known to all workers, remembered by the next one."""
 
 import json
 import os

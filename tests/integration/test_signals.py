@@ -13,7 +13,7 @@ import pytest
 from tests.rabbit import wait_for
 from tests.workers import APPS, PATIENCE, ROOT, Worker, client_of, environment, gate_in
 
-#: what is said of each
+#: the log line of each
 LINES = {
     signal.SIGHUP: r"SIGHUP: no log file is opened anew: the log goes to stderr",
     signal.SIGUSR1: r"SIGUSR1: where it is$",

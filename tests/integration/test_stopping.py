@@ -21,7 +21,7 @@ from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
 
 WARM, COLD = r"WARNING/MainProcess\] worker: Warm shutdown", r"WARNING/MainProcess\] worker: Cold shutdown"
-#: seconds for a stop, on a busy machine; what is promised is about half of it
+#: seconds for a stop, on a busy machine; about half of it is promised
 IN_TIME = 14.0
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
@@ -292,7 +292,7 @@ def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: 
         assert wait_for(lambda: not any(map(psutil.pid_exists, orphans)), PATIENCE)
         console.call(queue_name, "worker.add", 2, 3)
         worker.see(r"Task worker\.add\[\S+\] succeeded in \S+: 5$")
-        # the new zygote's end is waited for by the parent, not taken away by whoever reaps
+        # the new zygote's end is waited for by the parent, not taken away by the reaper
         worker.zygote.send_signal(signal.SIGKILL)
         worker.see(r"The zygote died \(signal 9 \(SIGKILL\)\)", 2)
         worker.see(r"ForkPoolWorker-[56] \(pid \d+\) ready$", 2)

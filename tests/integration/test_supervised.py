@@ -53,7 +53,7 @@ class Ended:
 
 
 class Bench:
-    """A pool, its observed, what ended, and who waits at the gate."""
+    """A pool, its events, its ended calls, and the processes that wait at the gate."""
 
     def __init__(self, keeper: ZygoteKeeper, config: LaneConfig, bus: events.Bus) -> None:
         self.keeper = keeper
@@ -156,7 +156,7 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = str(path)
-        # for reading and writing, so that nobody waits for the other side to open
+        # for reading and writing, so that opening does not wait for the other side
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def open_up(self) -> None:
@@ -412,7 +412,7 @@ async def test_shrinking_spares_the_busy(two: Bench) -> None:
         two.submit("hold")
     await two.at_the_gate(2)
     two.supervised.lane.resize(1)
-    # so that the headcount has been looked at while nobody was idle
+    # so that the headcount has been checked while no child was idle
     await anyio.wait_all_tasks_blocked()
     two.release()
     await two.at_the_gate(1)
@@ -609,7 +609,7 @@ async def test_within_the_limits(two: Bench) -> None:
         two.submit("outlast", 0.02, soft=3.0, hard=3.5)
     ended = await two.ended.take(20, PATIENCE)
     assert {one.value for one in ended} == {"nothing"}
-    # the last of them is long past its limits, and somebody else is at work
+    # the last of them is long past its limits, and another call runs
     two.submit("outlast", 4.0)
     [last] = await two.ended.take(1, PATIENCE)
     assert last.value == "nothing"

@@ -1,4 +1,4 @@
-"""Delays between Celery and us: its countdowns in our worker, and one ladder for both, whoever declared it."""
+"""Delays between Celery and us: its countdowns in our worker, and shared delay queues, whichever side declared them."""
 
 import datetime as dt
 import re

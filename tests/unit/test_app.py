@@ -245,7 +245,7 @@ class InATask:
         set_current_task(None)
 
     def enqueue(self, message: bytes) -> None:
-        """Take what is to be published."""
+        """Take the messages to publish."""
         self.published.append(unpack(message))
 
 

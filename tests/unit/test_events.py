@@ -1,4 +1,4 @@
-"""The Bus, and the observed on it."""
+"""The bus and its events."""
 
 import logging
 import typing

@@ -1,4 +1,4 @@
-"""Orders, and what is kept of them."""
+"""Remote-control commands, and what a worker keeps of them."""
 
 import threading
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The file that keeps what is revoked."""
+"""The file that keeps the revoked IDs."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """Why a task may lawfully be run once more after an attempt.
 
 An attempt has two ways of leading to another one, each at most once: its worker publishes the message again (the child
-died, the task asks for a retry), or the broker delivers it again, since whoever held it went without an answer that
-arrived. Both may come true, if the connection breaks between the publishing and the acknowledgement.
+died, the task asks for a retry), or the broker delivers it again, since it had no answer from the worker that held it.
+Both may come true, if the connection breaks between the publishing and the acknowledgement.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ WRITTEN: Final = 4.0
 TRACEBACK_LINES: Final = 15
 #: seconds for which all queues must count as empty: RabbitMQ counts what a quorum queue holds anew every five
 COUNTED_WITHIN: Final = 6.0
-#: seconds between looks at what is dear to look at
+#: seconds between expensive checks
 SELDOM: Final = 0.1
 
 
@@ -48,7 +48,7 @@ class Report:
     #: what the run itself could not do
     troubles: Sequence[str]
     seconds: float
-    #: the ends of the logs, and what they say of what is wrong
+    #: the ends of the logs, and their lines about errors
     story: str
 
     @property
@@ -106,7 +106,7 @@ class _Run:
         self._deployment = deployment
         self._sender: Sender | None = None
         self._begun = self._seconds = 0.0
-        #: tasks that must be done before the next fault; None: there is no further one
+        #: tasks that must be done before the next fault; None: it was the last one
         self._waits_for: int | None = 0
         self._to_publisher: Counter[str] = Counter()
         self._troubles: list[str] = []
@@ -228,7 +228,7 @@ class _Run:
         self._troubles.append(f"{held} messages are held, and nothing has moved for {SILENCE:g} s")
 
     def _held(self) -> int:
-        """Count what is in queues, or delivered and unanswered, but for dead letters and answers."""
+        """Count the messages that are in queues, or delivered and unanswered, but for dead letters and answers."""
         told = self._deployment.node.ctl("list_queues", "name", "messages", "--no-table-headers")
         rows = [line.split("\t") for line in told.splitlines()]
         return sum(int(count) for name, count in rows if not name.endswith(".dead") and name != ANSWERS)

@@ -275,18 +275,18 @@ def kept_until_let_go(gate: str) -> Generator[None]:
 
 
 def held_birth(gate: str, flag: str) -> None:
-    """Be born only when let, while the flag is there."""
+    """Start only when let, while the flag is there."""
     if Path(flag).exists():
         pass_through(gate)
 
 
 def never_born() -> None:
-    """Hang in birth."""
+    """Hang at the start."""
     time.sleep(60)
 
 
 def no_database() -> None:
-    """Fail in birth."""
+    """Fail at the start."""
     raise RuntimeError("no database")
 
 

@@ -1,6 +1,6 @@
 """The functions that the pool's tests run in children with PostgreSQL.
 
-The first part stands in docs/how-to/database-connections.md, word for word: what is documented is what is tested.
+The first part stands in docs/how-to/database-connections.md, word for word, so that the documented code is tested.
 """
 
 from collections.abc import Generator

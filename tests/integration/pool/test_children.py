@@ -412,7 +412,7 @@ def open_fds() -> int:
 async def test_nothing_is_left() -> None:
     """A pool that was left leaves no open descriptor and no process."""
     async with open_pool(1):
-        # the first opens what is opened once
+        # the first one opens the files that are opened once
         pass
     before = open_fds()
     family = psutil.Process().children(recursive=True)

@@ -1,4 +1,4 @@
-"""What tasks leave goes with their child, whatever session it has made for itself and whoever its parent is now."""
+"""Processes that tasks leave end with their child, whatever their session and their parent are now."""
 
 import os
 import signal

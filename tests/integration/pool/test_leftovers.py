@@ -50,13 +50,13 @@ def send_garbage(message: bytes) -> str:
 
 
 def close_everything() -> str:
-    """Close what is open, as careless daemons do."""
+    """Close all descriptors, as careless daemons do."""
     os.closerange(3, 4096)
     return "closed"
 
 
 def close_and_open() -> str:
-    """Close what is open, and open other sockets in its place."""
+    """Close all descriptors, and open other sockets in their place."""
     os.closerange(3, 4096)
     globals()["_kept"] = [socket.socketpair() for _ in range(30)]
     return "closed"

@@ -1,4 +1,4 @@
-"""Two hundred children: born, fed, replaced and let go; and what they take of this process."""
+"""Two hundred children: started, used, replaced and retired; and the descriptors that they take."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ async def test_all_at_once(gate: Gate) -> None:
 async def test_what_they_take(gate: Gate) -> None:
     """Children that come and go leave no descriptor in the parent or in the zygote, and each takes the same number."""
     async with open_pool(1):
-        # the first opens what is opened once
+        # the first one opens the files that are opened once
         pass
     before = descriptors(os.getpid())
     async with open_pool(FEW, preload=[functions.__name__]) as pool:

@@ -77,7 +77,7 @@ class Notebook:
 
 @pytest.fixture
 async def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notebook]:
-    """Have an empty notebook; its kernel is this Python, and it leaves nothing in the home of who runs the tests."""
+    """Have an empty notebook; its kernel is this Python, and it leaves nothing in the user's home."""
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.may_block
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
-    """Have a database that nobody else uses."""
+    """Have a database of the test's own."""
     made = Database(postgres)
     yield made
     made.close()

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 LATE = 0.05
 #: the least of so many is looked at: a busy machine may hold up most of them
 ATTEMPTS = 30
-#: seconds that are more than a busy machine takes for what is at once elsewhere, and less than any wait of the pool's
+#: seconds: more than a busy machine takes for an immediate step, and less than any wait of the pool's
 SOON = PATIENCE / 2
 
 

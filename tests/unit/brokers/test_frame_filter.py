@@ -1,4 +1,4 @@
-"""The tap: what is taken out of a connection's bytes, and what goes on to the client library, however they are cut."""
+"""The frame filter: which frames it takes out of a connection's bytes, and which it passes to the library."""
 
 import asyncio
 from itertools import pairwise
@@ -72,7 +72,7 @@ class Heard:
 
 
 def pour(data: bytes, cuts: list[int]) -> tuple[list[tuple[Any, ...]], bytes]:
-    """Send bytes through a tap, in pieces; returns what was heard, and what went on to the library."""
+    """Send bytes through a filter, in pieces; return the frames taken out, and the bytes passed to the library."""
     loop = asyncio.new_event_loop()
     try:
         tap, heard = FrameFilter(loop), Heard()

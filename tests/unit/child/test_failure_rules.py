@@ -18,7 +18,7 @@ from tests.strategies import counts
 
 
 class Odd(Exception):
-    """An exception that nobody can show."""
+    """An exception whose repr raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -177,7 +177,7 @@ def test_verdicts_are_no_errors() -> None:
     assert raising(Ignore(), rules) == Ignored()
 
     class Other(TaskVerdict):
-        """A verdict that nobody knows."""
+        """An unknown verdict."""
 
     assert isinstance(raising(Other(), rules), Raised)
 

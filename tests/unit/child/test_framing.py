@@ -22,7 +22,7 @@ def ends() -> Iterator[Ends]:
 
 
 def fill(near: socket.socket) -> int:
-    """Send until there is no room; return how many messages went out."""
+    """Send until the socket is full; return how many messages went out."""
     for sent in range(1000):
         try:
             framing.send(near, bytes([sent]) * INLINE)

@@ -44,7 +44,7 @@ def give_back(value: object) -> object:
 
 
 def fail(error: BaseException) -> None:
-    """Raise what is given."""
+    """Raise the given exception."""
     raise error
 
 

@@ -1,4 +1,4 @@
-"""Finding the app by its name, and saying what is wrong when it is not there."""
+"""Finding the app by its name, and the errors when it is missing."""
 
 import json
 import sys

@@ -62,7 +62,7 @@ def our_own_voice() -> Iterator[None]:
 
 
 def forwarder(heard: Heard, *, level: int = logging.INFO, redirect: bool = True, layout: str = FORMAT) -> LogForwarder:
-    """Redirect as a child does at birth; pytest hears nothing of it, since it cannot report text that is no UTF-8."""
+    """Redirect as a child does at its start; pytest gets none of it, since it cannot report text that is not UTF-8."""
     log = logging.getLogger(PRINTED)
     log.handlers[:] = [one for one in log.handlers if not type(one).__module__.startswith("_pytest")]
     orders = ChildOrders(log_level=level, log_format=layout, redirect_stdouts=redirect, memory_watch=0)
@@ -235,7 +235,7 @@ def add_one_more() -> None:
 
 
 def silence() -> None:
-    """As whoever wants quiet does."""
+    """Configure logging as an app that wants no output."""
     logging.getLogger().setLevel(logging.CRITICAL)
     logging.disable(logging.CRITICAL)
 

@@ -1,4 +1,4 @@
-"""Who else writes into a child's channel, and what a task leaves to the next: threads, handlers, forks, files."""
+"""Other writers of a child's channel, and what a task leaves to the next: threads, handlers, forks, files."""
 # pyright: reportPrivateUsage=false
 
 import asyncio
@@ -66,7 +66,7 @@ def interfere(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     patch.setattr(SharedPage, "clear", late)
 
 
-# ---- who writes ------------------------------------------------------------------------------------------------------
+# ---- writers ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_thread_that_logs_sends_nothing_but_its_line(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

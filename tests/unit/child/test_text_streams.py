@@ -1,4 +1,4 @@
-"""sys.stdout of a task, and what becomes of what is written there."""
+"""sys.stdout of a task, and what becomes of its text."""
 
 import io
 import os

@@ -29,7 +29,7 @@ TOLD = {
 
 
 def tally(observed: list[events.Event]) -> Tally:
-    """Return a tally of two tasks, that has heard these observed."""
+    """Return a tally of two tasks, that has heard these events."""
     heard = Tally(2)
     for event in observed:
         heard(event)

@@ -1,4 +1,4 @@
-"""`hybridpool dlq`: what may be said, and what is shown."""
+"""`hybridpool dlq`: its command lines and its output."""
 
 import io
 import json

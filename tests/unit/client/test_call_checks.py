@@ -184,7 +184,7 @@ def test_arguments_and_signatures(
 
 
 class InATask:
-    """Plays a child that runs a task; keeps what is sent."""
+    """Plays a child that runs a task; keeps the sent messages."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

@@ -14,7 +14,7 @@ from hybridpool._task import TaskOptions
 
 
 class Letterbox:
-    """An app as far as a task needs one: keeps what is sent."""
+    """An app as far as a task needs one: keeps the sent calls."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[object, ...], dict[str, object], dict[str, Any]]] = []
@@ -42,7 +42,7 @@ def add(x: int, y: int = 1) -> int:
 
 @pytest.fixture
 def app() -> Letterbox:
-    """Give an app that keeps what is sent."""
+    """Give an app that keeps the sent calls."""
     return Letterbox()
 
 

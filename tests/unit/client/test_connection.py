@@ -37,7 +37,7 @@ def calls(count: int) -> list[Request]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nobody wait between attempts."""
+    """Remove the waits between attempts."""
     monkeypatch.setattr(backoff, "_FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr(backoff, "_MAX_PAUSE_S", 0.0)
 

@@ -1,4 +1,4 @@
-"""Calls for which nobody waits."""
+"""Calls that are sent without confirmation."""
 
 import threading
 from collections import deque
@@ -27,7 +27,7 @@ def portal() -> Iterator[Portal]:
 
 
 class Way:
-    """Takes what is sent, as long as it is open."""
+    """Takes messages, as long as it is open."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

@@ -33,7 +33,7 @@ QUEUE = "celery"
 
 
 class Worker:
-    """AckBatcher tasks as a worker would."""
+    """Answers tasks as a worker does."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
@@ -51,7 +51,7 @@ class Worker:
         return delivery
 
     async def say(self, delivery: Delivery, meta: bytes) -> None:
-        """Send a meta to whoever sent the task."""
+        """Send a result message to the client."""
         await RpcStore(self.broker, None).store(delivery, str(delivery.headers["id"]), meta)
 
 

@@ -1,4 +1,4 @@
-"""What a wrong setting looks like to who gave it: one line with the name, the source and what is allowed."""
+"""The error for a wrong setting: one line with its name, its source and the allowed values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Names and URLs: what is taken, and how it is shown."""
+"""Names and URLs: which ones are accepted, and how they are shown."""
 
 from collections.abc import Callable
 

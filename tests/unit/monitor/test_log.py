@@ -195,7 +195,7 @@ LINES: list[tuple[Event, int, str]] = [
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
 ]
-#: observed that hold words of others: of who sends messages, of tasks, of the broker
+#: events with texts of others: of clients, of tasks, of the broker
 FOREIGN = (
     events.TaskReceived
     | events.TaskSucceeded
@@ -226,7 +226,7 @@ IN_A_CHILD = (
 
 
 def logged(event: Event, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Have a face log an event."""
+    """Have the listener log an event."""
     with caplog.at_level(DEBUG):
         LogListener(lambda text: pytest.fail(f"not by this way: {text}"))(event)
     return caplog.records
@@ -276,7 +276,7 @@ def test_quick_lines_look_like_others(event: Event) -> None:
 
 
 def written(event: Event, level: int = INFO) -> list[str]:
-    """Return what a face writes by itself."""
+    """Return the lines that the listener writes by itself."""
     lines: list[str] = []
     before = log.log.level
     log.log.setLevel(level)

@@ -19,7 +19,7 @@ Pipe = tuple[int, int]
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """Make a pipe: what is read, what is written."""
+    """Make a pipe: its reading and its writing end."""
     readable, writable = os.pipe2(os.O_NONBLOCK)
     yield readable, writable
     os.close(readable)

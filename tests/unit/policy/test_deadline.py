@@ -1,4 +1,4 @@
-"""What is due for the call at work in a child."""
+"""The steps that are due for the call that a child runs."""
 
 from typing import Any
 

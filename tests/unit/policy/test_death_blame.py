@@ -1,4 +1,4 @@
-"""Who answers for a zygote's death."""
+"""Which calls are blamed for a zygote's death."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -10,7 +10,7 @@ from tests.strategies import lane_views
 
 
 def headcount(**changes: Any) -> LaneView:
-    """Return a headcount of nobody, with changes."""
+    """Return an empty headcount, with changes."""
     nobody = LaneView(
         target=0, spares=0, now=100.0, idle=(), busy=0, starting=(), failed_starts=0, fork_after=0.0, start_timeout=10.0
     )

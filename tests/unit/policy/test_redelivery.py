@@ -1,4 +1,4 @@
-"""What is known again when it comes a second time."""
+"""Messages that are recognised when they come a second time."""
 
 from hypothesis import given
 from hypothesis import strategies as st

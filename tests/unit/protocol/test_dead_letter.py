@@ -1,4 +1,4 @@
-"""What is written on a message that goes round again or to a dead-letter queue."""
+"""The headers of a message that is published again or dead-lettered."""
 
 import datetime as dt
 

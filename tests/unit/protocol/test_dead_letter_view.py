@@ -1,4 +1,4 @@
-"""A dead letter is read, whoever wrote it."""
+"""Reading dead letters of any origin."""
 
 from collections.abc import Mapping
 

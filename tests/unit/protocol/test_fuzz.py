@@ -62,7 +62,7 @@ tame = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.lists(st.text(max_size=5))
 )
 times = st.sampled_from(["0001-01-01T00:00+23:59", "9999-12-31T23:59:59.999999-23:59", "2030-W01-1", "24:00", "-1"])
-#: what somebody reads, with a chance to be right
+#: header values, some of them valid
 known: dict[str, st.SearchStrategy[object]] = {
     "task": st.sampled_from([TASK, "shop.gone"]) | fields,
     "id": st.just("id-1") | fields,
@@ -170,7 +170,7 @@ async def taken_in(messages: list[Outgoing]) -> None:
         assert len(jobs) == len(observed.of(events.TaskReceived))
         assert len(jobs) + held + sum(ended) == sent
         assert await broker.depth(dead_letter.dead_queue("celery")) == ended[0]
-        # only what is at work, or about to be, is still the broker's
+        # only messages that run, or are about to, are still the broker's
         await broker.__aexit__(None, None, None)
         async with MemoryBroker(server, lambda _: None) as other:
             assert await other.depth("celery") == len(jobs) + held

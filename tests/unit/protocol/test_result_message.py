@@ -68,7 +68,7 @@ def test_keys_are_celerys() -> None:
     """A result message has the keys of Celery's."""
     ours, celerys = json.loads(meta(Returned(b"5", "5"))), json.loads(from_celery(5))
     assert ours.keys() - celerys.keys() <= {"parent_id", "group_id"}
-    # Celery writes null for "nobody knows", and readers take both for none
+    # Celery writes null for unknown values, and readers take both for none
     assert {name: ours[name] for name in celerys} == {**celerys, "date_done": NOON.isoformat(), "children": []}
 
 

@@ -24,7 +24,7 @@ def machine(root: Path, cgroup: str, **files: str) -> Path:
 
 
 def found(root: Path) -> list[tuple[str, int, int]]:
-    """Return what is read there."""
+    """Return the readings of that machine."""
     return [(bound.name, bound.limit, bound.used) for bound in memory_readings.bounds(root)]
 
 
