@@ -18,13 +18,13 @@ WHOLE_LIMIT = 120.0
 
 
 class Cluster:
-    """The nodes, stopped at birth."""
+    """The nodes; they are not started yet."""
 
     def __init__(self, size: int = 3) -> None:
         first = Node("n1")
         self.nodes = [first, *(Node(f"n{number}", kin=first) for number in range(2, size + 1))]
         for node in self.nodes:
-            # who was frozen is restarted by the others when it is back; `pause_minority` is not aware of it
+            # a frozen node is restarted by the others when it is back; `pause_minority` is not aware of it
             node.configure("cluster_partition_handling = autoheal", f"net_ticktime = {SILENCE}")
         for node in self.nodes[1:]:
             # the first one has no such list: it would look for the others, which are not there yet, for five seconds
@@ -46,7 +46,7 @@ class Cluster:
         return self
 
     def heal(self) -> None:
-        """Thaw who is frozen, start who is gone, and wait until they are one cluster again."""
+        """Thaw frozen nodes, start stopped ones, and wait until they are one cluster again."""
         gone = [node for node in self.nodes if not node.is_running()]
         for node in self.nodes:
             if node not in gone:

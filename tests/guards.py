@@ -26,7 +26,7 @@ BLOCKING_CALLS = (
 
 
 def our_processes(shared: set[int]) -> set[psutil.Process]:
-    """Return our children, and all that carries our mark, whoever its parent is now.
+    """Return our children, and all processes with our mark, whatever their parent is now.
 
     :param shared: pids to leave out.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests import servant
+from tests import unprivileged
 from tests.postgres import BOOT_LIMIT, STOP_LIMIT, USER, Database, Postgres
 from tests.postgres_install import find_pgbouncer
 from tests.rabbit import wait_for
@@ -33,16 +33,16 @@ def documented() -> ConfigParser:
 def pgbouncer(server: Postgres, database: Database) -> Generator[str]:
     """Have a pgbouncer before a database; gives how to connect to it."""
     program = find_pgbouncer()
-    base = servant.own_folder("pgbouncer-")
+    base = unprivileged.own_folder("pgbouncer-")
     try:
         _write_files(base, server, database)
-        process = servant.start([program, base / "pgbouncer.ini"], base)
+        process = unprivileged.start([program, base / "pgbouncer.ini"], base)
         try:
             port = documented()["pgbouncer"]["listen_port"]
             dsn = f"host={base} port={port} user={USER} password={server.password} dbname={database.name}"
             ready = wait_for(lambda: answers(dsn) or process.poll() is not None, BOOT_LIMIT)
             if not ready or process.poll() is not None:
-                raise RuntimeError(f"pgbouncer did not become ready: {servant.drain_outcomes(base)}")
+                raise RuntimeError(f"pgbouncer did not become ready: {unprivileged.log_tail(base)}")
             yield dsn
         finally:
             process.kill()
@@ -52,7 +52,7 @@ def pgbouncer(server: Postgres, database: Database) -> Generator[str]:
 
 
 def answers(dsn: str) -> bool:
-    """Tell whether somebody takes connections there."""
+    """Tell whether a server takes connections there."""
     try:
         psycopg.connect(dsn, connect_timeout=2).close()
     except psycopg.OperationalError:
@@ -72,4 +72,4 @@ def _write_files(base: Path, server: Postgres, database: Database) -> None:
         config.write(file)
     (base / "userlist.txt").write_text(f'"{USER}" "{server.password}"\n')
     for name in ("pgbouncer.ini", "userlist.txt"):
-        servant.give_away(base / name)
+        unprivileged.give_away(base / name)

@@ -15,7 +15,7 @@ import anyio
 import psycopg
 from psycopg import sql
 
-from tests import servant
+from tests import unprivileged
 from tests.postgres_install import find_postgres
 from tests.rabbit import LOOK_AGAIN, wait_for
 
@@ -27,11 +27,11 @@ PATIENCE = 60.0
 
 
 class Postgres:
-    """One server, stopped at birth."""
+    """One server; it is not started yet."""
 
     def __init__(self) -> None:
         self._bin = find_postgres()
-        self.base = servant.own_folder("postgres-")
+        self.base = unprivileged.own_folder("postgres-")
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
         self._make_data()
@@ -59,10 +59,10 @@ class Postgres:
 
         :raises RuntimeError: if it dies, or is not ready in time; says what its log says.
         """
-        self._process = servant.start([self._bin / "postgres", "-D", self.base / "data"], self.base)
+        self._process = unprivileged.start([self._bin / "postgres", "-D", self.base / "data"], self.base)
         ready = wait_for(lambda: self._answers() or not self.is_running(), BOOT_LIMIT)
         if not (ready and self.is_running()):
-            raise RuntimeError(f"PostgreSQL did not become ready: {servant.drain_outcomes(self.base)}")
+            raise RuntimeError(f"PostgreSQL did not become ready: {unprivileged.log_tail(self.base)}")
         return self
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -100,19 +100,19 @@ class Postgres:
     def _make_data(self) -> None:
         data, secret = self.base / "data", self.base / "secret"
         secret.write_text(self.password)
-        servant.give_away(secret)
+        unprivileged.give_away(secret)
         words: list[str | Path] = ["-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", secret]
-        self._process = servant.start(
+        self._process = unprivileged.start(
             [self._bin / "initdb", *words, "--locale=C", "--encoding=UTF8", "--no-sync"], self.base
         )
         try:
             if self._process.wait(BOOT_LIMIT):
-                raise RuntimeError(f"initdb failed: {servant.drain_outcomes(self.base)}")
+                raise RuntimeError(f"initdb failed: {unprivileged.log_tail(self.base)}")
         except BaseException:
             self.destroy()
             raise
         lines = [
-            # a socket in our folder, and no port that somebody else may want
+            # a socket in our folder, and no port that another server may need
             "listen_addresses = ''",
             f"unix_socket_directories = '{self.base}'",
             # the data need not survive the machine
@@ -155,7 +155,7 @@ class Database:
         return found
 
     def close(self) -> None:
-        """Remove it, and whoever is still connected."""
+        """Remove it, and disconnect its clients."""
         try:
             self._order("DROP DATABASE {} WITH (FORCE)")
         finally:

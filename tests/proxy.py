@@ -1,7 +1,7 @@
 """A TCP proxy between a client and a broker, which does to connections what networks do to them.
 
-`cut` resets them, `stall` makes their packets vanish while both ends believe in the connection, `delay` makes the way
-long, `refuse` takes nobody any more, `sieve` decides what goes on (`tests.traps`).
+`cut` resets them, `stall` makes their packets vanish while both ends believe in the connection, `delay` makes each
+packet late, `refuse` accepts no more connections, `byte_filter` decides what goes on (`tests.frame_breakpoints`).
 """
 
 import asyncio
@@ -16,12 +16,12 @@ import anyio
 CHUNK = 65536
 
 
-class ChildHandle:
+class Connection:
     """One connection through the proxy."""
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.ends = (near, far)
-        #: its packets vanish, also the one by which an end says goodbye
+        #: its packets vanish, also the one that closes it
         self.is_dead = False
 
     def cut(self) -> None:
@@ -31,20 +31,20 @@ class ChildHandle:
 
 
 #: told the connection, whether the bytes are on their way to the broker, and the bytes; returns those that go on
-Sieve = Callable[[ChildHandle, bool, bytes], bytes]
+ByteFilter = Callable[[Connection, bool, bytes], bytes]
 
 
 class Proxy:
     """Listens on a port of its own while it is entered."""
 
-    def __init__(self, target: int, sieve: Sieve = lambda child, outward, data: data) -> None:
+    def __init__(self, target: int, byte_filter: ByteFilter = lambda connection, outward, data: data) -> None:
         """:param target: the port of 127.0.0.1 that it leads to."""
         self.port = 0
-        self._sieve = sieve
+        self._filter = byte_filter
         #: seconds that each packet takes, either way
         self.delay = 0.0
         #: in the order in which they came, also those that are over
-        self.children: list[ChildHandle] = []
+        self.connections: list[Connection] = []
         self._target = target
         self._is_stalled = False
         self._server: asyncio.Server | None = None
@@ -68,8 +68,8 @@ class Proxy:
     def stall(self) -> None:
         """From now on the packets of every connection vanish, and those of new ones until `resume`."""
         self._is_stalled = True
-        for child in self.children:
-            child.is_dead = True
+        for connection in self.connections:
+            connection.is_dead = True
 
     def resume(self) -> None:
         """Let new connections through; those that were stalled stay dead."""
@@ -77,8 +77,8 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection."""
-        for child in self.children:
-            child.cut()
+        for connection in self.connections:
+            connection.cut()
 
     def refuse(self) -> None:
         """Take no more connections, for good."""
@@ -91,38 +91,40 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         far_in, far_out = await asyncio.open_connection("127.0.0.1", self._target)
-        child = ChildHandle(near_out, far_out)
-        child.is_dead = self._is_stalled
-        self.children.append(child)
+        connection = Connection(near_out, far_out)
+        connection.is_dead = self._is_stalled
+        self.connections.append(connection)
         # asyncio's server prints a traceback for a cancelled connection: the way in which ours end at the latest
         with suppress(asyncio.CancelledError):
-            await self._connect(child, near_in, far_in)
+            await self._connect(connection, near_in, far_in)
 
-    async def _connect(self, child: ChildHandle, near_in: asyncio.StreamReader, far_in: asyncio.StreamReader) -> None:
-        near_out, far_out = child.ends
+    async def _connect(
+        self, connection: Connection, near_in: asyncio.StreamReader, far_in: asyncio.StreamReader
+    ) -> None:
+        near_out, far_out = connection.ends
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._carry, child, near_in, far_out, True)
-                group.start_soon(self._carry, child, far_in, near_out, False)
+                group.start_soon(self._carry, connection, near_in, far_out, True)
+                group.start_soon(self._carry, connection, far_in, near_out, False)
         except* (OSError, RuntimeError):
             pass  # an end is gone; uvloop says the latter
         finally:
-            child.cut()
+            connection.cut()
 
     async def _carry(
-        self, child: ChildHandle, source: asyncio.StreamReader, target: asyncio.StreamWriter, outward: bool
+        self, connection: Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter, outward: bool
     ) -> None:
         try:
             while data := await source.read(CHUNK):
                 if self.delay:
                     await anyio.sleep(self.delay)
-                if not child.is_dead and (kept := self._sieve(child, outward, data)):
+                if not connection.is_dead and (kept := self._filter(connection, outward, data)):
                     target.write(kept)
                     await target.drain()
         except OSError:
-            if not child.is_dead:
+            if not connection.is_dead:
                 raise
-        if child.is_dead:
+        if connection.is_dead:
             # nor does the other end hear that this one is gone
             await anyio.sleep_forever()
         target.write_eof()

@@ -38,7 +38,7 @@ class BrokerConsole:
         self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments or {}))
 
     def delete(self, queue: str) -> None:
-        """Remove a queue with what is in it."""
+        """Remove a queue with its messages."""
         self._channel.queue_delete(queue)
 
     def put(
@@ -62,7 +62,7 @@ class BrokerConsole:
         self._channel.basic_publish(message, exchange="celery.pidbox")
 
     def depth(self, queue: str) -> int:
-        """Tell how many messages are ready; -1 if there is no such queue."""
+        """Tell how many messages are ready; -1 if the queue does not exist."""
         try:
             return int(self._channel.queue_declare(queue, passive=True).message_count)
         except amqp.NotFound:

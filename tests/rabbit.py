@@ -43,7 +43,7 @@ class Papers(NamedTuple):
 
 
 class Node:
-    """One node, stopped at birth.
+    """One node; it is not started yet.
 
     :param name: short name of the Erlang node.
     :param memory: the high watermark of memory, in bytes; a tiny one raises the alarm at once.
@@ -165,7 +165,7 @@ class Node:
         return done.stdout
 
     def raise_alarm(self) -> None:
-        """Make the node believe that it is short of memory: it blocks who publishes."""
+        """Make the node believe that it is short of memory: it blocks publishers."""
         self.ctl("set_vm_memory_high_watermark", "0.0001")
 
     def clear_alarm(self) -> None:
@@ -258,7 +258,7 @@ class Node:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on; all differ."""
+    """Return free ports of 127.0.0.1; all differ."""
     ports: list[int] = []
     with ExitStack() as held:
         while len(ports) < count:
@@ -284,7 +284,7 @@ def speaks_amqp(port: int) -> bool:
 
 
 def is_open(port: int) -> bool:
-    """Tell whether somebody listens."""
+    """Tell whether a server listens."""
     with socket.socket() as child:
         return child.connect_ex(("127.0.0.1", port)) == 0
 

@@ -16,7 +16,7 @@ from tests.rabbit_install import first_real
 
 MIRROR = "http://deb.debian.org/debian"
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-#: trixie has 4.0; sid has what is newest
+#: trixie has 4.0; sid has the newest
 SUITE = "trixie"
 #: what Erlang's programs are linked with
 LIBRARIES = (

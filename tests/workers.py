@@ -1,6 +1,6 @@
 """A real worker as a subprocess: started, followed by its log lines, signalled, and nothing of it left at the end.
 
-Nothing here sleeps: whoever waits, waits for a line of the log, for a word through a FIFO, or for a process's end.
+Nothing here sleeps: each wait is for a line of the log, for a word through a FIFO, or for a process's end.
 """
 
 import os
@@ -30,7 +30,7 @@ APPS = ROOT / "tests" / "apps"
 PATIENCE = 60.0
 #: seconds that the rest of a worker's tree may take to go after the worker itself
 LINGER = 30.0
-#: in the environment of a worker, and so of everything it starts, whoever adopts it
+#: in the environment of a worker, and so of everything it starts, whatever its parent is later
 TREE_MARK = "HPTEST_WORKER"
 #: a fault of the worker's own, unless a task raised
 DEATH_CRY = re.compile(r"Traceback \(most recent call last\)")
@@ -246,7 +246,7 @@ class Gate:
         self._fds = []
         for name in ("entered", "release"):
             os.mkfifo(folder / name)
-            # for reading and writing, so that nobody waits for the other side to open
+            # for reading and writing, so that opening does not wait for the other side
             self._fds.append(os.open(folder / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         self._heard = b""
 
@@ -263,7 +263,7 @@ class Gate:
         return [self._who(line.decode()) for line in lines]
 
     def is_empty(self) -> bool:
-        """Tell whether nobody has entered beyond those waited for."""
+        """Tell whether no process has entered beyond those waited for."""
         ready, _, _ = select.select(self._fds[:1], [], [], 0)
         return not ready and not self._heard
 

@@ -64,7 +64,7 @@ def at_most_once(journal: str, attempt: int) -> list[str]:
 
 @app.task(throws=(KeyError,))
 def expected() -> None:
-    """Raise what is no surprise."""
+    """Raise an expected exception."""
     raise KeyError("no such customer")
 
 
@@ -102,7 +102,7 @@ def by_hand(journal: str) -> None:
 def too_slow(journal: str, gate: str) -> str:
     """Be too slow the first time."""
     if len(attempted(journal)) == 1:
-        # Nobody writes into it: only the limit ends this.
+        # No process writes into it, so only the limit ends this.
         with Path(gate).open("rb", buffering=0) as fifo:
             fifo.read(1)
     return "in time"

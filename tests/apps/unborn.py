@@ -1,4 +1,4 @@
-"""An app whose children hang at their birth, or fail, as the environment says."""
+"""An app whose children hang or fail at their start, as the environment says."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ app = App("unborn")
 
 @app.worker_process_init
 def be_born() -> None:
-    """Do not be born."""
+    """Hang or fail at the start."""
     if os.environ["UNBORN"] == "hangs":
         signal.pause()
     raise RuntimeError("no database")

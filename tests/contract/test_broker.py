@@ -74,7 +74,7 @@ def seen(deliveries: list[Delivery]) -> list[bytes]:
 
 
 async def test_round_trip(broker: Broker, queue_name: str) -> None:
-    """A property of a Celery message would be lost between two workers."""
+    """Body, headers and properties of a message arrive as they were sent."""
     headers = {"task": "shop.resize", "retries": 2, "eta": None, "timelimit": [30, None], "deep": {"a": "ä", "b": True}}
     inbox = Inbox()
     await broker.publish(
@@ -101,7 +101,7 @@ async def test_round_trip(broker: Broker, queue_name: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 200_000, 1_000_000])
 async def test_body_of_any_size(broker: Broker, queue_name: str, size: int) -> None:
-    """An empty body or one of several frames would come in pieces or hang the channel."""
+    """A body of any size, empty or of several frames, arrives whole."""
     inbox = Inbox()
     await broker.publish(Outgoing(body=b"x" * size, routing_key=queue_name))
     await broker.publish(Outgoing(body=b"next", routing_key=queue_name))
@@ -110,13 +110,13 @@ async def test_body_of_any_size(broker: Broker, queue_name: str, size: int) -> N
 
 
 async def test_published_is_stored(broker: Broker, queue_name: str) -> None:
-    """`publish` would return before the broker has the message."""
+    """`publish` returns when the broker has the message."""
     await fill(broker, queue_name, 3)
     assert await broker.depth(queue_name) == 3
 
 
 async def test_many_are_stored(broker: Broker, queue_name: str) -> None:
-    """Of many messages some would be lost without a word, or come in another order."""
+    """`publish_many` stores all messages in their order."""
     inbox = Inbox()
     messages = [Outgoing(body=b"%d" % n, routing_key=queue_name, mandatory=n % 2 == 0) for n in range(3000)]
     assert await broker.publish_many(messages) == [None] * 3000
@@ -128,7 +128,7 @@ async def test_many_are_stored(broker: Broker, queue_name: str) -> None:
 
 
 async def test_each_of_many_has_its_own_fate(broker: Broker, queue_name: str) -> None:
-    """One message that nobody takes would spoil the others, or pass for delivered."""
+    """Each of many messages succeeds or fails by itself."""
     there = Outgoing(body=b"", routing_key=queue_name, mandatory=True)
     nowhere = Outgoing(body=b"", routing_key=f"{queue_name}-nowhere", mandatory=True)
     told = await broker.publish_many([there, nowhere, there, nowhere])
@@ -138,7 +138,7 @@ async def test_each_of_many_has_its_own_fate(broker: Broker, queue_name: str) ->
 
 
 async def test_not_waited_for(broker: Broker, queue_name: str) -> None:
-    """What is sent without a confirmation would not be sent at all."""
+    """A message without confirmation is sent as well."""
     fire_and_forget = Outgoing(body=b"", routing_key=queue_name, is_confirmed=False)
     await broker.publish(fire_and_forget)
     assert await broker.publish_many([fire_and_forget, fire_and_forget]) == [None, None]
@@ -146,7 +146,7 @@ async def test_not_waited_for(broker: Broker, queue_name: str) -> None:
 
 
 async def test_never_inside_publish(broker: Broker, queue_name: str) -> None:
-    """A consumer would run in the middle of the publisher's step."""
+    """A consumer is never called inside `publish` or `requeue`."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     for _ in range(3):
@@ -157,7 +157,7 @@ async def test_never_inside_publish(broker: Broker, queue_name: str) -> None:
 
 
 async def test_prefetch_is_the_most(broker: Broker, queue_name: str) -> None:
-    """A worker would hoard what others could run."""
+    """A consumer holds at most `prefetch` unsettled messages."""
     inbox = Inbox()
     await fill(broker, queue_name, 10)
     await broker.consume(queue_name, 3, inbox)
@@ -171,7 +171,7 @@ async def test_prefetch_is_the_most(broker: Broker, queue_name: str) -> None:
 
 
 async def test_acknowledged_is_gone(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
-    """Finished tasks would run again after each restart."""
+    """An acknowledged message does not come again, and one that is not does, marked as redelivered."""
     await fill(broker, queue_name, 5)
     async with opened(observed) as other:
         inbox = Inbox()
@@ -187,7 +187,7 @@ async def test_acknowledged_is_gone(opened: Open, broker: Broker, observed: Even
 
 
 async def test_flushed_is_settled(broker: Broker, queue_name: str) -> None:
-    """`flush` would return while answers still wait here."""
+    """`flush` returns when all answers have been sent."""
     inbox = Inbox()
     await fill(broker, queue_name, 300)
     await broker.consume(queue_name, 0, inbox)
@@ -199,7 +199,7 @@ async def test_flushed_is_settled(broker: Broker, queue_name: str) -> None:
 
 
 async def test_requeued_comes_again_in_its_place(broker: Broker, queue_name: str) -> None:
-    """A message given back would go to the end of a long queue, or not be known as a second try."""
+    """A requeued message comes again, marked as redelivered, before later ones."""
     inbox = Inbox()
     await fill(broker, queue_name, 4)
     await broker.consume(queue_name, 2, inbox)
@@ -212,7 +212,7 @@ async def test_requeued_comes_again_in_its_place(broker: Broker, queue_name: str
 
 
 async def test_priority(broker: Broker, queue_name: str) -> None:
-    """An urgent task would wait behind all that came before it."""
+    """Messages come in the order of their priority."""
     inbox, queue_name = Inbox(), f"{queue_name}-ranked"
     await broker.declare(QueueSpec(name=queue_name, max_priority=5))
     try:
@@ -230,7 +230,7 @@ async def test_priority(broker: Broker, queue_name: str) -> None:
 
 
 async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
-    """What a stopped worker held would be lost."""
+    """Unsettled messages go back to their places in the queue when the broker is left."""
     await fill(broker, queue_name, 3)
     inbox = Inbox()
     async with opened(observed) as other:
@@ -243,7 +243,7 @@ async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, obser
 
 
 async def test_prefetch_can_change(broker: Broker, queue_name: str) -> None:
-    """The worker could not follow its pool's size, or would lose what it holds when it does."""
+    """The prefetch count can change while messages are held, and no consumer of before stays."""
     inbox = Inbox()
     await fill(broker, queue_name, 10)
     await broker.consume(queue_name, 1, inbox)
@@ -264,7 +264,7 @@ async def test_prefetch_can_change(broker: Broker, queue_name: str) -> None:
 
 
 async def test_cancelled_gets_nothing(broker: Broker, queue_name: str) -> None:
-    """A worker that shuts down would go on taking messages."""
+    """A cancelled consumer gets nothing more, and what it holds can still be acknowledged."""
     inbox = Inbox()
     await fill(broker, queue_name, 2)
     await broker.consume(queue_name, 1, inbox)
@@ -277,12 +277,12 @@ async def test_cancelled_gets_nothing(broker: Broker, queue_name: str) -> None:
 
 
 async def test_cancel_of_nothing(broker: Broker, queue_name: str) -> None:
-    """A shutdown before the start would fail."""
+    """Cancelling a queue that is not consumed does nothing."""
     await broker.cancel(queue_name)
 
 
 async def test_queues_are_separate(broker: Broker, queue_name: str) -> None:
-    """One full queue would keep another from being consumed."""
+    """Queues are consumed independently, each with its own prefetch count."""
     one, two = Inbox(), Inbox()
     other = f"{queue_name}-2"
     await broker.declare(spec(other))
@@ -298,7 +298,7 @@ async def test_queues_are_separate(broker: Broker, queue_name: str) -> None:
 
 
 async def test_consumers_take_turns(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
-    """One of two workers would get all the work."""
+    """Two consumers of one queue share its messages equally."""
     one, two = Inbox(), Inbox()
     async with opened(observed) as other:
         await other.connected(PATIENCE)
@@ -310,7 +310,7 @@ async def test_consumers_take_turns(opened: Open, broker: Broker, observed: Even
 
 
 async def test_unroutable_is_told(broker: Broker, queue_name: str) -> None:
-    """A message for a queue with a typing error in its name would vanish."""
+    """A mandatory message that no queue takes raises an error that names the queue."""
     nowhere = Outgoing(body=b"", routing_key=f"{queue_name}-nowhere", mandatory=True)
     with pytest.raises(BrokerError, match="nowhere"):
         await broker.publish(nowhere)
@@ -318,12 +318,12 @@ async def test_unroutable_is_told(broker: Broker, queue_name: str) -> None:
 
 
 async def test_unroutable_is_dropped_if_not_mandatory(broker: Broker, queue_name: str) -> None:
-    """An answer to a client that is gone would be an error."""
+    """A message that is not mandatory and that no queue takes is dropped without an error."""
     await broker.publish(Outgoing(body=b"", routing_key=f"{queue_name}-nowhere"))
 
 
 async def test_unknown_exchange(broker: Broker, queue_name: str) -> None:
-    """One wrong message would end the consumers, or all publishing."""
+    """An unknown exchange fails the one message, and consumers and publishing go on."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     with pytest.raises(BrokerError):
@@ -334,7 +334,7 @@ async def test_unknown_exchange(broker: Broker, queue_name: str) -> None:
 
 
 async def test_missing_queue(broker: Broker, queue_name: str) -> None:
-    """QueueConsumers what does not exist would be silent, or cost the consumers that do exist."""
+    """Consuming or measuring a missing queue raises an error that names it, and other consumers go on."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     with pytest.raises(BrokerError, match="nowhere"):
@@ -346,7 +346,7 @@ async def test_missing_queue(broker: Broker, queue_name: str) -> None:
 
 
 async def test_order_is_kept(broker: Broker, queue_name: str) -> None:
-    """Messages would overtake each other on their way to the worker."""
+    """Messages reach the consumer in the order in which they were published."""
     inbox = Inbox()
     got: list[bytes] = []
 
@@ -365,7 +365,7 @@ async def test_order_is_kept(broker: Broker, queue_name: str) -> None:
 
 
 async def test_second_answer_is_ignored(broker: Broker, queue_name: str) -> None:
-    """A task settled twice by mistake would cost the channel and all that is on it."""
+    """A second answer for a delivery is ignored, and the channel stays open."""
     inbox = Inbox()
     await fill(broker, queue_name, 2)
     await broker.consume(queue_name, 1, inbox)
@@ -381,7 +381,7 @@ async def test_second_answer_is_ignored(broker: Broker, queue_name: str) -> None
 
 
 async def test_late_answer_is_ignored(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
-    """A task that ends after its connection was left would break, or settle another's message."""
+    """An answer after the broker was left is ignored."""
     inbox = Inbox()
     await fill(broker, queue_name, 1)
     async with opened(observed) as other:
@@ -394,7 +394,7 @@ async def test_late_answer_is_ignored(opened: Open, broker: Broker, observed: Ev
 
 
 async def test_expired_is_not_delivered(broker: Broker, queue_name: str) -> None:
-    """A task with `expires` would run when nobody wants it any more."""
+    """An expired message is not delivered."""
     inbox = Inbox()
     await broker.publish(Outgoing(body=b"old", routing_key=queue_name, expiration=1))
     await until_depth(broker, queue_name, 0)
@@ -406,7 +406,7 @@ async def test_expired_is_not_delivered(broker: Broker, queue_name: str) -> None
 async def test_private_queue_goes_with_its_owner(
     opened: Open, broker: Broker, observed: Events, queue_name: str
 ) -> None:
-    """Reply queues of clients that are gone would pile up in the broker."""
+    """A private queue is deleted when its owner leaves."""
     name = f"{queue_name}-reply"
     async with opened(observed) as other:
         await other.connected(PATIENCE)
@@ -416,7 +416,7 @@ async def test_private_queue_goes_with_its_owner(
 
 
 async def test_differing_queue_is_used(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
-    """A worker could not start on a queue that Celery declared with other arguments, or nobody would know of it."""
+    """A queue that exists with other arguments is used as it is, and reported once."""
     await fill(broker, queue_name, 1)
     own, inbox = Events(), Inbox()
     async with opened(own) as other:
@@ -432,7 +432,7 @@ async def test_differing_queue_is_used(opened: Open, broker: Broker, observed: E
 
 
 async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
-    """A queue that was replaced would stay, or come back with the next reconnect."""
+    """A deleted queue is gone with its messages, and can be declared again."""
     inbox = Inbox()
     await fill(broker, queue_name, 2)
     await broker.consume(queue_name, 1, inbox)
@@ -448,7 +448,7 @@ async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
 
 
 async def test_left_is_unavailable(opened: Open, observed: Events, queue_name: str) -> None:
-    """Publishing after the end would hang."""
+    """Using a broker after it was left raises BrokerUnavailable."""
     async with opened(observed) as broker:
         await broker.connected(PATIENCE)
     with pytest.raises(BrokerUnavailable):
@@ -459,7 +459,7 @@ async def test_left_is_unavailable(opened: Open, observed: Events, queue_name: s
 
 
 async def test_leaves_at_once(opened: Open, observed: Events) -> None:
-    """A worker that is told to stop before it has connected would stay."""
+    """A broker can be left before it has connected."""
     async with AsyncExitStack() as stack:
         with anyio.fail_after(PATIENCE):
             await stack.enter_async_context(opened(observed))
@@ -468,7 +468,7 @@ async def test_leaves_at_once(opened: Open, observed: Events) -> None:
 
 
 async def test_error_in_the_block_comes_out_bare(opened: Open, observed: Events) -> None:
-    """Callers would have to look for their own errors in groups."""
+    """An error in the block comes out as it is, not in a group."""
     with pytest.raises(KeyError):
         async with opened(observed):
             raise KeyError

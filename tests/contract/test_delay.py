@@ -86,7 +86,7 @@ async def assert_empty(broker: Broker, queue: str, inbox: Inbox) -> None:
 
 @pytest.mark.parametrize("delay", [1, 2])
 async def test_not_before_its_time(broker: Broker, queue_name: str, delay: int) -> None:
-    """A countdown would run early, twice, or never."""
+    """A delayed message arrives once, and not before its time."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     began = time.monotonic()
@@ -98,7 +98,7 @@ async def test_not_before_its_time(broker: Broker, queue_name: str, delay: int) 
 
 
 async def test_in_the_order_of_their_times(broker: Broker, queue_name: str) -> None:
-    """What is sent first with a long delay would hold up what is due sooner, or one of many at once would be lost."""
+    """Delayed messages arrive in the order of their times, and none is lost."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     async with anyio.create_task_group() as group:
@@ -112,7 +112,7 @@ async def test_in_the_order_of_their_times(broker: Broker, queue_name: str) -> N
 
 
 async def test_outlives_its_publisher(opened: Open, broker: Broker, queue_name: str) -> None:
-    """A retry would be lost when its worker stops."""
+    """A delayed message arrives after its publisher has gone."""
     async with opened(Events()) as other:
         await other.connected(PATIENCE)
         await other.publish(delayed(queue_name, 1))
@@ -122,13 +122,13 @@ async def test_outlives_its_publisher(opened: Open, broker: Broker, queue_name: 
 
 
 async def test_confirmed_is_held(broker: Broker, queue_name: str) -> None:
-    """`publish` would return only when the delay is over, or before the broker has the message."""
+    """`publish` returns when the broker holds the delayed message, and not at the end of its delay."""
     await broker.publish(delayed(queue_name, 3600))
     assert await broker.depth(queue_name) == 0
 
 
 async def test_names_with_dots(broker: Broker, queue_name: str) -> None:
-    """A queue would get what is meant for another whose name ends alike."""
+    """Delayed messages for queues whose names end alike each reach their own queue."""
     names = [queue_name, f"shop.{queue_name}", f"1.{queue_name}", f"{queue_name}.low"]
     inboxes = [Inbox() for _ in names]
     for name, inbox in zip(names, inboxes, strict=True):
@@ -146,7 +146,7 @@ async def test_names_with_dots(broker: Broker, queue_name: str) -> None:
 
 
 async def test_missing_queue(broker: Broker, queue_name: str) -> None:
-    """A countdown for a queue with a typing error in its name would vanish, or stay in the broker for ever."""
+    """A delayed message for a missing queue is refused, and works once the queue is declared."""
     nowhere = f"{queue_name}-nowhere"
     for delay in (1, 3600):
         with pytest.raises(BrokerError, match=f"no queue takes a message for {nowhere}"):
@@ -159,7 +159,7 @@ async def test_missing_queue(broker: Broker, queue_name: str) -> None:
 
 
 async def test_queue_made_again(broker: Broker, queue_name: str) -> None:
-    """A queue that was deleted and declared again would get nothing that is delayed until the worker is restarted."""
+    """A queue that was deleted and declared again gets delayed messages."""
     inbox = Inbox()
     await broker.publish(delayed(queue_name, 1, b"before"))
     await broker.delete(queue_name)
@@ -172,7 +172,7 @@ async def test_queue_made_again(broker: Broker, queue_name: str) -> None:
 
 
 async def test_deleted_queue_stops_nobody(broker: Broker, queue_name: str) -> None:
-    """Some delayed messages for a queue that is gone would stop all delayed messages of all queues."""
+    """Delayed messages for a deleted queue do not hold up those of other queues."""
     gone, inbox = f"{queue_name}-gone", Inbox()
     await broker.declare(spec(gone))
     async with anyio.create_task_group() as group:
@@ -185,7 +185,7 @@ async def test_deleted_queue_stops_nobody(broker: Broker, queue_name: str) -> No
 
 
 async def test_nothing_else_changes(broker: Broker, queue_name: str) -> None:
-    """A task would lose a property, a header or bytes of its body while it waits."""
+    """Body, headers and properties of a delayed message arrive as they were sent."""
     headers = {"task": "shop.resize", "retries": 2, "eta": None, "timelimit": [30, None], "deep": {"a": "ä", "b": True}}
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
@@ -211,7 +211,7 @@ async def test_nothing_else_changes(broker: Broker, queue_name: str) -> None:
 
 
 async def test_beyond_the_longest(broker: Broker, queue_name: str) -> None:
-    """A delay of a century would be refused, or run at once."""
+    """A delay of a century is accepted, and its message does not arrive early."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
     await broker.publish(delayed(queue_name, 100 * 365 * 24 * 3600))
@@ -226,7 +226,7 @@ async def test_beyond_the_longest(broker: Broker, queue_name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("hard", [False, True], ids=["stopped", "killed"])
 async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bool) -> None:
-    """What waits in the broker would be lost when it is restarted: before its time, after it, or while it falls."""
+    """Delayed messages survive a stop and a kill of the node."""
     observed, inbox = Events(), Inbox()
     async with RabbitBroker(own_node.url, observed) as broker:
         await broker.connected(PATIENCE)
@@ -250,7 +250,7 @@ async def test_node_restarts_meanwhile(own_node: Node, queue_name: str, hard: bo
 
 
 async def test_dead_ones_are_kept(broker_url: str, queue_name: str) -> None:
-    """What was held for a queue that was deleted would be lost without a trace."""
+    """A delayed message whose queue was deleted is kept in the dead-letter queue of the delays."""
     async with RabbitBroker(broker_url, Events()) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(spec(queue_name))

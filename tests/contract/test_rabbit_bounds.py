@@ -72,7 +72,7 @@ async def test_queues_of_any_name(broker: RabbitBroker, observed: Events, name: 
 
 
 async def test_a_reason_that_is_cut_off(broker: RabbitBroker, observed: Events) -> None:
-    """A queue that is missing is an error of the one who asks, though the broker's reason ends within a character."""
+    """A missing queue is an error of the caller, also if the broker's reason is cut off within a character."""
     for length in (115, 116, 117, 118):
         with pytest.raises(BrokerError, match="does not exist"):
             await broker.depth("ü" * length)
@@ -99,7 +99,7 @@ async def test_texts_of_any_bytes(broker: RabbitBroker, observed: Events, broker
 
 
 async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """A message for an exchange that does not exist fails alone: those under way beside it are confirmed."""
+    """A message for an exchange that does not exist fails alone, and those under way beside it are confirmed."""
     failed: list[str] = []
 
     async def nowhere() -> None:
@@ -117,7 +117,7 @@ async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, observ
 
 
 async def test_a_large_message_comes_alone(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """Of messages that are too large one is in memory at a time; what is asked meanwhile is answered."""
+    """Of messages that are too large one is in memory at a time, and requests meanwhile are answered."""
     inbox = Inbox()
     for number in range(4):
         await broker.publish(Outgoing(body=bytes((number,)) * 5 * MEGABYTE, routing_key=queue_name))
@@ -140,7 +140,7 @@ async def test_a_large_message_comes_alone(broker: RabbitBroker, observed: Event
 async def test_a_large_message_that_cannot_be_settled(
     broker: RabbitBroker, observed: Events, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not keep others from coming, nor a consumer from being changed, for longer than a while."""
+    """A large message that cannot be settled holds up deliveries and changes of the consumer only for a short time."""
     monkeypatch.setattr(acks, "ALONE_S", 0.2)
     inbox = Inbox()
     for size in (5 * MEGABYTE, 1):
@@ -159,7 +159,7 @@ async def test_a_large_message_that_cannot_be_settled(
 
 
 async def test_a_body_that_is_not_kept(broker: RabbitBroker, queue_name: str) -> None:
-    """Where large bodies are not wanted they are dropped as they come, and their size is told."""
+    """A body above the size to keep is dropped as it arrives, and its size is reported."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox, keeps=MEGABYTE)
     for size in (MEGABYTE, MEGABYTE + 1, 5 * MEGABYTE, 3):
@@ -169,7 +169,7 @@ async def test_a_body_that_is_not_kept(broker: RabbitBroker, queue_name: str) ->
 
 
 async def test_queues_that_were_only_sent_to(rabbit_node: Node, observed: Events, queue_name: str) -> None:
-    """After a reconnect any number of queues that were sent to are not asked for, and declared when they are needed."""
+    """After a reconnect queues that were only sent to are declared when they are next used, not before."""
     async with RabbitBroker(rabbit_node.url, observed) as broker:
         await broker.connected(PATIENCE)
         inbox = Inbox()

@@ -67,7 +67,7 @@ def message(queue: str, body: bytes = b"0") -> Outgoing:
 async def test_cut_connection_comes_back(
     rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
-    """A worker would stay connected and idle for ever; a late ack would hit another message or end the channel."""
+    """After a cut connection the consumer comes back, and a late answer for an old delivery is ignored."""
     inbox = Inbox()
     await broker.publish(message(queue_name))
     await broker.consume(queue_name, 1, inbox)
@@ -93,7 +93,7 @@ async def test_cut_connection_comes_back(
 async def test_prefetch_and_private_queues_come_back(
     rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
-    """After a cut the worker would hoard, or its answers have no queue any more."""
+    """After a cut connection prefetch counts and private queues are restored."""
     inbox, replies = Inbox(), Inbox()
     reply = f"{queue_name}-reply"
     await broker.declare(QueueSpec(name=reply, private=True))
@@ -111,7 +111,7 @@ async def test_prefetch_and_private_queues_come_back(
 
 
 async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: Events, queue_name: str) -> None:
-    """A worker started before its broker would never consume; one that publishes would wait without an end."""
+    """What is declared and consumed while disconnected holds once connected; publishing meanwhile fails at once."""
     inbox = Inbox()
     async with RabbitBroker(own_node.url, observed, connect_timeout=1) as broker:
         await observed.see(BrokerLost, 2)
@@ -132,7 +132,7 @@ async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: E
 
 @pytest.mark.slow
 async def test_restarted_node(own_node: Node, observed: Events, queue_name: str) -> None:
-    """A broker's upgrade would end all workers, or lose what they held."""
+    """After the node was restarted the consumer gets every message, those it held as redelivered."""
     inbox = Inbox()
     await run_sync(own_node.start)
     async with RabbitBroker(own_node.url, observed) as broker:
@@ -157,7 +157,7 @@ async def test_restarted_node(own_node: Node, observed: Events, queue_name: str)
 
 
 async def test_waiting_publishes_hear_of_the_loss(own_node: Node, observed: Events, queue_name: str) -> None:
-    """Whoever waits for a confirmation would wait for ever; results would neither be stored nor fail."""
+    """Publishers that wait for a confirmation get BrokerUnavailable when the node is killed."""
     await run_sync(own_node.start)
     heard: list[str] = []
 
@@ -185,7 +185,7 @@ async def test_waiting_publishes_hear_of_the_loss(own_node: Node, observed: Even
 async def test_deleted_by_us_stays_deleted(
     rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str
 ) -> None:
-    """A queue that was deleted on purpose would come back with the next reconnect."""
+    """A queue that we deleted is not restored by a reconnect."""
     await broker.consume(queue_name, 1, Inbox())
     await broker.delete(queue_name)
     await cut_all(rabbit_node)
@@ -195,7 +195,7 @@ async def test_deleted_by_us_stays_deleted(
 
 
 async def test_wrong_password(broker_url: str, observed: Events) -> None:
-    """A typing error in the password would look like a broker that is down, or be printed."""
+    """A wrong password raises an error that is not BrokerUnavailable, and is not shown."""
     async with RabbitBroker(broker_url.replace("guest:guest", "guest:s3cret"), observed) as broker:
         with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="ACCESS_REFUSED") as caught:
             await broker.connected(None)
@@ -206,14 +206,14 @@ async def test_wrong_password(broker_url: str, observed: Events) -> None:
 
 
 async def test_unknown_virtual_host(broker_url: str, observed: Events) -> None:
-    """A typing error in the virtual host would look like a broker that is down."""
+    """An unknown virtual host raises an error that names it."""
     async with RabbitBroker(broker_url.removesuffix("//") + "/nowhere", observed) as broker:
         with anyio.fail_after(PATIENCE), pytest.raises(BrokerError, match="virtual host 'nowhere'"):
             await broker.connected(None)
 
 
 async def test_queue_of_another_kind(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """A worker could not start on a queue that was declared as a quorum queue."""
+    """A queue of another type is used as it is, and reported."""
     name = f"{queue_name}-quorum"
     await broker.declare(QueueSpec(name=name, kind="quorum", expires=60_000))
     await broker.declare(QueueSpec(name=name, expires=60_000))
@@ -224,7 +224,7 @@ async def test_queue_of_another_kind(broker: RabbitBroker, observed: Events, que
 
 
 async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """After somebody deleted the queue the worker would look healthy and get nothing."""
+    """A consumed queue that was deleted is declared and consumed again."""
     inbox, other = Inbox(), Inbox()
     await broker.declare(QueueSpec(name=f"{queue_name}-2", expires=60_000))
     await broker.consume(f"{queue_name}-2", 1, other)
@@ -238,7 +238,7 @@ async def test_deleted_queue(rabbit_node: Node, broker: RabbitBroker, observed: 
 
 
 async def test_closed_channel_comes_back(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """A channel closed by the broker (a task longer than its consumer_timeout) would stay closed."""
+    """A channel that the broker closed is opened again, and unsettled messages come again."""
     inbox = Inbox()
     await broker.publish(message(queue_name))
     await broker.consume(queue_name, 1, inbox)
@@ -261,7 +261,7 @@ def forged(delivery: Delivery, tag: int) -> Delivery:
 
 
 async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
-    """A shutdown in the middle of a prefetch change would close the channel, and running tasks could not be settled."""
+    """A cancelled caller of `consume` costs neither the channel nor the held messages."""
     inbox = Inbox()
     await broker.publish(message(queue_name))
     await broker.consume(queue_name, 1, inbox)
@@ -279,7 +279,7 @@ async def test_cancelled_caller_costs_nothing(broker: RabbitBroker, observed: Ev
 
 @pytest.mark.parametrize("moment", ["idle", "busy"])
 async def test_frozen_node_is_left_in_time(rabbit_node: Node, broker_url: str, queue_name: str, moment: str) -> None:
-    """A worker could not be stopped while its broker hangs."""
+    """A broker whose node is frozen can be left in time, idle or with answers to send."""
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(RabbitBroker(broker_url, Events()))
         await broker.connected(PATIENCE)
@@ -302,7 +302,7 @@ async def test_frozen_node_is_left_in_time(rabbit_node: Node, broker_url: str, q
 
 
 async def test_frozen_node_is_not_reached(rabbit_node: Node, broker_url: str, observed: Events) -> None:
-    """A worker would hang in a connection attempt that nobody answers, or could not be stopped in it."""
+    """A connection attempt to a frozen node ends at its timeout, and can be left in it."""
     rabbit_node.freeze()
     try:
         async with RabbitBroker(broker_url, observed, connect_timeout=0.2) as broker:

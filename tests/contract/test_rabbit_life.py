@@ -90,7 +90,7 @@ async def alarmed(own_node: Node, observed: Events, queue_name: str) -> AsyncIte
         await run_sync(own_node.raise_alarm)
         try:
             async with anyio.create_task_group() as group:
-                # the broker takes the first one, and blocks whoever sends it
+                # the broker takes the first one, and blocks its sender
                 group.start_soon(publish_in_vain, broker, message(f"{queue_name}-2"))
                 await observed.see(PublishingBlocked)
                 yield broker, inbox
@@ -102,7 +102,7 @@ async def alarmed(own_node: Node, observed: Events, queue_name: str) -> AsyncIte
 async def test_acks_go_on_while_publishing_waits(
     own_node: Node, alarmed: tuple[RabbitBroker, Inbox], observed: Events, queue_name: str
 ) -> None:
-    """The queues that fill the broker's memory would never drain, because nobody acknowledges."""
+    """Acknowledgements go out and requests are answered while the broker blocks publishing."""
     broker, inbox = alarmed
     published: list[bytes] = []
 
@@ -130,7 +130,7 @@ async def test_acks_go_on_while_publishing_waits(
 
 
 async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitBroker, Inbox], queue_name: str) -> None:
-    """A worker could not be stopped during an alarm, or its last acknowledgements would be lost."""
+    """A broker that blocks publishing can be left, and the last acknowledgements are sent."""
     broker, inbox = alarmed
     [delivery] = await inbox.take(1)
     broker.ack(delivery)
@@ -143,18 +143,18 @@ async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitB
 
 @pytest.mark.parametrize("which", [0, 1])
 async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue_name: str, which: int) -> None:
-    """A worker would consume and publish nothing, or the other way round, and look healthy."""
+    """When either of the two connections is lost, both are opened again."""
     inbox = Inbox()
     async with RabbitBroker(address(proxy.port), observed) as broker:
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
-        assert len(proxy.children) == 2
-        proxy.children[which].cut()
+        assert len(proxy.connections) == 2
+        proxy.connections[which].cut()
         await observed.see(BrokerConnected, 2)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-        assert len(proxy.children) == 4
+        assert len(proxy.connections) == 4
         [lost] = observed.of(BrokerLost)
         assert lost.reason == "the connection was cut"
 
@@ -163,7 +163,7 @@ async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue
 
 
 async def test_next_broker_is_tried_at_once(rabbit_node: Node, observed: Events) -> None:
-    """One node of a cluster would be missing, and workers would wait for just that one."""
+    """The next broker of the URL is tried at once if the first cannot be reached."""
     [nobody] = free_ports(1)
     async with RabbitBroker(f"{address(nobody)};{address(rabbit_node.port)}", observed) as broker:
         await broker.connected(PATIENCE)
@@ -174,7 +174,7 @@ async def test_next_broker_is_tried_at_once(rabbit_node: Node, observed: Events)
 
 
 async def test_failover(rabbit_node: Node, proxy: Proxy, observed: Events, queue_name: str) -> None:
-    """When the node in use goes, nobody would go to the other one, with the queues and consumers that there were."""
+    """When the node in use goes, the next one is used, with queues and consumers restored."""
     inbox = Inbox()
     async with RabbitBroker(f"{address(proxy.port)};{address(rabbit_node.port)}", observed) as broker:
         await broker.connected(PATIENCE)
@@ -189,7 +189,7 @@ async def test_failover(rabbit_node: Node, proxy: Proxy, observed: Events, queue
 
 
 async def test_back_off_after_a_whole_round(observed: Events) -> None:
-    """With all brokers down a worker would hammer on them; or wait after each, and find the live one late."""
+    """The pause grows only after all brokers of the URL have failed."""
     ports = free_ports(3)
     async with RabbitBroker(";".join(map(address, ports)), observed) as broker:
         await observed.see(BrokerLost, 6)
@@ -203,7 +203,7 @@ async def test_back_off_after_a_whole_round(observed: Events) -> None:
 
 
 async def test_refused_by_one(rabbit_node: Node, observed: Events) -> None:
-    """A wrong password for one broker would keep us from the others."""
+    """A login that one broker refuses is tried at the next broker."""
     port = rabbit_node.port
     async with RabbitBroker(f"{address(port, 'guest:s3cret')};{address(port)}", observed) as broker:
         await broker.connected(PATIENCE)
@@ -211,7 +211,7 @@ async def test_refused_by_one(rabbit_node: Node, observed: Events) -> None:
 
 
 async def test_refused_by_all(rabbit_node: Node, observed: Events) -> None:
-    """Nobody would be told that none of the passwords is right; or everybody would be told the passwords."""
+    """When all brokers refuse the login, the error lists each reason and shows no password."""
     wrong = address(rabbit_node.port, "guest:s3cret")
     async with RabbitBroker(f"{wrong};{wrong}", observed) as broker:
         with (
@@ -227,7 +227,7 @@ async def test_refused_by_all(rabbit_node: Node, observed: Events) -> None:
 
 @pytest.mark.slow
 async def test_half_open_connection(proxy: Proxy, observed: Events, queue_name: str) -> None:
-    """A firewall that forgets a connection would leave the worker connected to nobody for ever."""
+    """A connection on which nothing arrives is given up, and the messages come again on a new one."""
     inbox = Inbox()
     async with RabbitBroker(address(proxy.port), observed, heartbeat=1, connect_timeout=5) as broker:
         await broker.connected(PATIENCE)
@@ -249,7 +249,7 @@ async def test_half_open_connection(proxy: Proxy, observed: Events, queue_name: 
 
 
 async def test_slow_network(proxy: Proxy, observed: Events, queue_name: str) -> None:
-    """A broker far away would be taken for one that does not answer."""
+    """A slow network does not count as a lost connection."""
     proxy.delay = 0.05
     inbox = Inbox()
     async with RabbitBroker(address(proxy.port), observed, connect_timeout=PATIENCE) as broker:
@@ -266,7 +266,7 @@ async def test_slow_network(proxy: Proxy, observed: Events, queue_name: str) -> 
 
 
 async def test_message_held_too_long(own_node: Node, observed: Events, queue_name: str) -> None:
-    """After a task longer than the broker's consumer_timeout the worker would get nothing any more."""
+    """After the broker's consumer timeout the message comes again, and the consumer goes on."""
     inbox = Inbox()
     change = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]]."
     await run_sync(own_node.ctl, "eval", change % (300, 200))
@@ -289,7 +289,7 @@ async def test_message_held_too_long(own_node: Node, observed: Events, queue_nam
 
 
 async def test_a_full_queue(rabbit_node: Node, observed: Events, queue_name: str) -> None:
-    """A queue that takes nothing now would be an error for good, or spoil the channel for all others."""
+    """A full queue refuses its own messages with QueueFull, and those for other queues are confirmed."""
     full = f"{queue_name}-full"
     with BrokerConsole(rabbit_node.url) as console:
         console.declare(full, {"x-max-length": 1, "x-overflow": "reject-publish"})
@@ -317,7 +317,7 @@ async def cancelled_by_another(session: Session) -> None:
 
 
 async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, observed: Events) -> None:
-    """A cancellation of the client library's own would pass for the caller's, and end a worker without a word."""
+    """A cancellation raised inside the client library becomes BrokerUnavailable, not a cancellation of the caller."""
     async with RabbitBroker(address(proxy.port), observed) as broker:
         await broker.connected(PATIENCE)
         session = broker._supervisor.current
@@ -327,7 +327,7 @@ async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, observed: Ev
 
 
 async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed: Events, queue_name: str) -> None:
-    """A node that keeps the old one locked for a connection that is gone would keep the worker away for good."""
+    """A private queue has a new name in each session, so an old one that is still locked does no harm."""
     inbox = Inbox()
     async with RabbitBroker(rabbit_node.url, observed) as broker, RabbitBroker(rabbit_node.url, observed) as thief:
         for one in (broker, thief):
@@ -355,7 +355,7 @@ async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed:
     [("guest:s3cret", "/", "ACCESS_REFUSED"), ("guest:guest", "nowhere", "virtual host 'nowhere' does not exist")],
 )
 def test_worker_exits_at_once(rabbit_node: Node, queue_name: str, login: str, vhost: str, why: str) -> None:
-    """A worker with a typing error in its URL would try for ever, and look to an orchestrator like one that starts."""
+    """A worker whose login or virtual host is refused exits with one line that says why."""
     with Worker(f"amqp://{login}@127.0.0.1:{rabbit_node.port}/{vhost}", queue_name, ready=0) as worker:
         assert worker.wait() == 1
         [line] = worker.seen("amqp://guest:.*" + why)
@@ -370,7 +370,7 @@ async def test_an_error_of_our_own(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An error that nobody foresaw costs a connection, and not the worker's last one."""
+    """An unforeseen error of our own costs one connection, is logged, and the broker connects again."""
 
     async def fail(*_: object) -> None:
         raise LookupError("unforeseen")

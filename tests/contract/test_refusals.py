@@ -108,7 +108,7 @@ def spec(name: str, max_length: int | None = None) -> QueueSpec:
 
 
 async def test_a_body_that_is_too_large(broker: Broker, observed: Events, queue_name: str) -> None:
-    """A body over max_message_size is refused as such, each time, and the connection stays."""
+    """A body above max_message_size is refused each time, and the connection stays."""
     await broker.publish(Outgoing(body=b"x" * MAX_BODY, routing_key=queue_name))
     for _ in range(2):
         with pytest.raises(MessageTooLarge, match=f"{MAX_BODY}"):
@@ -119,7 +119,7 @@ async def test_a_body_that_is_too_large(broker: Broker, observed: Events, queue_
 
 
 async def test_others_under_way_are_not_affected(broker: Broker, queue_name: str) -> None:
-    """One message that is refused fails none of those that are under way at the same time."""
+    """A refused message fails none of those that are under way at the same time."""
     told: dict[int, str] = {}
 
     async def send(number: int) -> None:
@@ -137,7 +137,7 @@ async def test_others_under_way_are_not_affected(broker: Broker, queue_name: str
 
 
 async def test_each_of_many(broker: Broker, queue_name: str) -> None:
-    """Of messages that are sent together those are refused that must be, each for its own reason."""
+    """Of messages that are sent together each refused one gets its own reason, and the others are stored."""
     good = Outgoing(body=b"x", routing_key=queue_name)
     sent = [
         good,
@@ -173,7 +173,7 @@ async def test_what_has_no_form(broker: Broker, observed: Events, message: Outgo
 
 
 async def test_a_queue_that_is_full(broker: Broker, queue_name: str) -> None:
-    """A queue that takes no more says so, and takes again when there is room."""
+    """A full queue raises QueueFull, and takes messages again when there is space."""
     full = f"{queue_name}-full"
     await broker.declare(spec(full, max_length=2))
     message = Outgoing(body=b"x", routing_key=full)
@@ -202,7 +202,7 @@ async def until_taken(broker: Broker, message: Outgoing) -> None:
 
 
 async def test_no_right_to_publish(strict: Strict, broker: Broker, queue_name: str) -> None:
-    """A user without the right to publish hears that, and not that the connection is lost; and again with it."""
+    """A user without the right to publish gets AccessRefused, and can publish once the right is granted."""
     message = Outgoing(body=b"x", routing_key=queue_name)
     await run_sync(strict.permit, "", queue_name)
     with pytest.raises(AccessRefused) as caught:
@@ -224,7 +224,7 @@ async def refused(broker: Broker, message: Outgoing) -> bool:
 
 
 async def test_no_right_to_declare(strict: Strict, broker: Broker, observed: Events, queue_name: str) -> None:
-    """A user that may not make a queue uses one that is there, and hears it if there is none."""
+    """A user without the right to declare can use a queue that exists, and gets AccessRefused for a missing one."""
     missing = f"{queue_name}-missing"
     await run_sync(strict.permit, missing, "")
     with pytest.raises(AccessRefused):
@@ -239,7 +239,7 @@ async def test_no_right_to_declare(strict: Strict, broker: Broker, observed: Eve
 
 
 async def test_answers_are_read(broker: Broker, queue_name: str) -> None:
-    """What is acknowledged before the broker says that it has read the answers does not come again."""
+    """What was acknowledged before `answers_read` returns does not come again."""
     inbox = Inbox()
     await broker.publish(Outgoing(body=b"x", routing_key=queue_name))
     await broker.consume(queue_name, 1, inbox)
@@ -251,7 +251,7 @@ async def test_answers_are_read(broker: Broker, queue_name: str) -> None:
 
 
 async def test_a_full_queue_stops_no_other_delay(broker_url: str, queue_name: str) -> None:
-    """Messages that are due for a full queue wait beside it; those for other queues come in their time."""
+    """Messages due for a full queue wait beside it, and those for other queues arrive in their time."""
     full, other = f"{queue_name}-full", f"{queue_name}-other"
     async with RabbitBroker(broker_url, Events()) as broker:
         await broker.connected(PATIENCE)
@@ -276,7 +276,7 @@ async def test_a_full_queue_stops_no_other_delay(broker_url: str, queue_name: st
 async def test_a_queue_that_is_refused_at_a_reconnect(
     strict_node: Node, observed: Events, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not keep the other queues from being consumed, and is consumed once the right is there again."""
+    """A queue that is refused at a reconnect does not hold up others, and is consumed once the right is there again."""
     monkeypatch.setattr(supervisor, "REFUSED_AGAIN_S", 0.2)
     other, refused, inbox = f"{queue_name}-other", f"{queue_name}-refused", Inbox()
 

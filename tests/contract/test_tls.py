@@ -1,4 +1,4 @@
-"""TLS: an own authority, a client certificate, and what is said when they do not fit."""
+"""TLS: an own authority, a client certificate, and the errors when they do not fit."""
 
 import subprocess
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ async def refusal(url: str, observed: Events) -> str:
 
 
 async def test_round_trip(tls_node: Node, papers: Path, observed: Events, queue_name: str) -> None:
-    """Nobody with a broker of his own authority could use it."""
+    """Messages travel over TLS with a certificate authority of one's own."""
     inbox = Inbox()
     async with RabbitBroker(address(tls_node.tls_port, papers), observed) as broker:
         await broker.connected(PATIENCE)
@@ -93,27 +93,27 @@ async def test_round_trip(tls_node: Node, papers: Path, observed: Events, queue_
 
 
 async def test_foreign_authority(tls_node: Node, papers: Path, observed: Events) -> None:
-    """A man in the middle would be believed, or the reason be hidden in a traceback."""
+    """A certificate of an unknown authority is refused, with the reason."""
     for cafile in ("other-ca.pem", ""):
         url = address(tls_node.tls_port, papers, cafile=cafile)
         assert "the broker's certificate is not trusted: " in await refusal(url, observed)
 
 
 async def test_other_host(tls_node: Node, papers: Path, observed: Events) -> None:
-    """A certificate of any other host would be taken."""
+    """A certificate for another host is refused, with the reason."""
     told = await refusal(address(tls_node.tls_port, papers, host="localhost"), observed)
     assert "Hostname mismatch" in told
 
 
 async def test_no_verification(tls_node: Node, papers: Path, observed: Events) -> None:
-    """Who asks for it could not try TLS before the certificates are in order."""
+    """`no_verify_ssl=1` accepts any certificate."""
     url = address(tls_node.tls_port, papers, cafile="other-ca.pem") + "&no_verify_ssl=1"
     async with RabbitBroker(url, observed) as broker:
         await broker.connected(PATIENCE)
 
 
 async def test_no_client_certificate(tls_node: Node, papers: Path, observed: Events) -> None:
-    """Who forgot the certificate would see a connection that breaks for no reason."""
+    """A node that demands a client certificate leads to an error that says so."""
     said: list[str] = []
 
     async def hear() -> None:
@@ -134,7 +134,7 @@ async def test_no_client_certificate(tls_node: Node, papers: Path, observed: Eve
 
 
 async def test_no_tls_there(tls_node: Node, papers: Path, observed: Events) -> None:
-    """Who has the wrong port would wait for ever."""
+    """TLS to a port without TLS ends in an error that says so."""
     assert "TLS failed: " in await refusal(address(tls_node.port, papers), observed)
 
 
@@ -150,12 +150,12 @@ async def test_no_tls_there(tls_node: Node, papers: Path, observed: Events) -> N
     ],
 )
 async def test_unusable_files(papers: Path, observed: Events, files: dict[str, str], told: str) -> None:
-    """A typing error in a file's name would show no name, ask the terminal for a passphrase, or be retried for ever."""
+    """A certificate file that cannot be used ends in an error that names the file."""
     assert told in await refusal(address(1, papers, **files), observed)
 
 
 def test_worker_says_it_and_exits(tls_node: Node, papers: Path, queue_name: str) -> None:
-    """An operator would find a worker that restarts for ever, and a traceback."""
+    """A worker that does not trust the broker's certificate exits with one line."""
     url = address(tls_node.tls_port, papers, cafile="other-ca.pem")
     with Worker(url, queue_name, ready=0) as worker:
         assert worker.wait() == 1

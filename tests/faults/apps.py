@@ -17,13 +17,13 @@ from pathlib import Path
 
 from hybridpool import App, current_task
 
-#: path of the journal, in the environment of whoever runs tasks
+#: path of the journal, in the environment of the process that runs tasks
 JOURNAL = "FAULTS_JOURNAL"
-#: in the environment: what happens at birth, "dies" or "hangs"; and a folder: who finds it empty is spared
+#: in the environment: what a child does at its start, "dies" or "hangs"; and a folder: if it is empty, the child starts
 FATE, FATES = "FAULTS_BIRTH", "FAULTS_BIRTHS"
 #: in the environment: seconds after which a zygote that has imported this dies
 ZYGOTE_LASTS = "FAULTS_ZYGOTE_LASTS"
-#: the ids under which spawn_failures of children and of zygotes stand in the journal
+#: the ids under which starts of children and of zygotes stand in the journal
 BORN, ZYGOTE = "birth", "zygote"
 #: seconds of work of a number: enough that a run of two thousand can be interrupted
 WORK = 0.001
@@ -77,7 +77,7 @@ def conception() -> None:
 
 @app.worker_process_init
 def birth() -> None:
-    """Be born as the test wants it."""
+    """Start, die or hang as the test says."""
     fate, fates = os.environ.get(FATE), os.environ.get(FATES)
     write(BORN, "start")
     if fate is None or (fates is not None and not any(removed(str(path)) for path in Path(fates).iterdir())):
@@ -128,7 +128,7 @@ def with_process(gate: str) -> None:
 
 
 def removed(path: str) -> bool:
-    """Remove a file; False if somebody else was quicker."""
+    """Remove a file; False if another process was quicker."""
     try:
         Path(path).unlink()
     except FileNotFoundError:

@@ -44,7 +44,7 @@ async def until(true: Callable[[], object], limit: float = PATIENCE) -> None:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Tell whether a process has ended, and is no zombie that one of ours has forgotten to reap."""
+    """Tell whether a process has ended, and is not a zombie that one of ours has not reaped."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE and process.ppid() == 1
     except psutil.NoSuchProcess:
@@ -148,6 +148,6 @@ def run_out(broker: str, queue: str, journal: Journal) -> list[str]:
 
 
 def settled(broker: str, queue: str) -> int:
-    """Return the depth of a queue that nobody consumes any more; 0 if all was well."""
+    """Return the depth of a queue that is not consumed any more; 0 if all was well."""
     with BrokerConsole(broker) as console:
         return console.depth(queue)

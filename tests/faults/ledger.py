@@ -75,7 +75,7 @@ class Account:
     #: started more than once, with the causes
     repeated: Mapping[str, tuple[str, ...]]
     dead: Collection[str]
-    #: whoever waits for them was told that they failed
+    #: their callers were told that they failed
     failed: Collection[str]
     #: still in the queue
     queued: int
@@ -173,7 +173,7 @@ def _draw_up(
         dead=dead,
         failed=failed,
         queued=depth,
-        # what is still queued is not lost; which ids these are the broker does not tell without moving them
+        # messages that are still queued are not lost; the broker does not tell their ids without moving them
         lost=tuple(missing[: max(0, len(missing) - depth)]),
         unlawful=tuple(unlawful),
     )

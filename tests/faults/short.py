@@ -36,7 +36,7 @@ if WHAT in os.environ:
     # the zygote keeps the real one, so that an app which replaces os.fork does no harm
     setattr(server, "_fork", _fork_if_possible)  # noqa: B010  # it is private
     if os.environ[WHAT] == "processes" and not os.getuid():
-        # root has no such limit; and of this user there is nobody else
+        # root has no such limit; and this user has no other process
         user = 60_000 + os.getpid() % 5_000
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)

@@ -33,7 +33,7 @@ def big_and_doomed(size: int, after: float) -> bytes:
     """
     doomed = os.getpid()
     if not os.fork():
-        # sleep alone may be too coarse for what is to be hit
+        # sleep alone may be too coarse to hit the moment
         end = time.perf_counter() + after
         while time.perf_counter() < end:
             pass

@@ -10,7 +10,7 @@ from tests.faults.chaos.answers import Answer
 from tests.faults.chaos.attempts import Attempt
 from tests.faults.chaos.calls import KINDS, ChaosCall
 from tests.faults.chaos.causes import Causes
-from tests.faults.chaos.estate import Hit
+from tests.faults.chaos.deployment import Hit
 from tests.faults.chaos.plan import Kind, Plan, make_plan
 from tests.faults.chaos.run import chaos
 from tests.faults.ledger import tell
@@ -24,14 +24,14 @@ LIMIT = 250.0
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT + 50)
 def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
-    """Each fault would be survived alone, and two of them together would cost a task, or run it twice for nothing."""
+    """Under many faults at once no task is lost, and none runs twice without a cause."""
     report = chaos(make_plan(SEED, TASKS, "quorum"), tmp_path, limit=LIMIT)
     tell(f"\n{report}")
     assert report.is_well, f"{report}\n{report.story}"
 
 
 def test_a_plan_can_be_repeated() -> None:
-    """A seed that has found something would find it never again."""
+    """A plan made from the same seed is the same, and one from another seed differs."""
     assert make_plan(SEED, TASKS, "quorum") == make_plan(SEED, TASKS, "quorum")
     assert make_plan(SEED, TASKS, "quorum") != make_plan(SEED + 1, TASKS, "quorum")
 
@@ -47,7 +47,7 @@ def account_of(
 ) -> Account:
     """Draw up the account of one task, n0."""
     call = ChaosCall(id="n0", task=KINDS[kind].task, kind=kind, wants_answer=wants_answer or bool(answers))
-    plan = Plan(seed=0, queue_type="quorum", calls=[call], happenings=[])
+    plan = Plan(seed=0, queue_type="quorum", calls=[call], faults=[])
     deadly = plan.ids("deadly")
     found = Seen(
         attempts={"n0": list(attempts)},
@@ -74,14 +74,14 @@ def hit(kind: Kind, begin: float, end: float, *, pid: int | None = None, worker:
 
 
 def test_the_account_finds_what_is_lost() -> None:
-    """A call without an end is lost, also if its child was killed."""
+    """The account calls a call without an end lost, also if its child was killed."""
     assert account_of(done(1)).is_well
     assert account_of().lost == ("n0 (number)",)
     assert account_of(died(1, 5), hits=(hit(Kind.CHILD_KILLED, 1, 1.1, pid=5),)).lost == ("n0 (number)",)
 
 
 def test_the_account_knows_who_was_told() -> None:
-    """Each call that asks for an answer gets one, of a kind that fits what it did, and no other."""
+    """The account demands one answer per call that asks for it, of the right kind, and no other."""
     good, bad = Answer("SUCCESS", "null"), Answer("FAILURE", "a message is too large")
     assert account_of(done(1), answers=(good,)).is_well
     assert account_of(done(1), answers=(bad,)).unlawful
@@ -93,7 +93,7 @@ def test_the_account_knows_who_was_told() -> None:
 
 
 def test_a_dead_letter_needs_a_reason() -> None:
-    """A task that ran, or could have run, is no dead letter; what nobody knows, or a task rejected, is."""
+    """The account allows a dead letter only for an unknown or a rejected task."""
     assert account_of(done(1), dead={"n0": 1}).unlawful
     assert account_of(kind="unknown", dead={"n0": 1}).is_well
     assert account_of(kind="unknown").lost
@@ -106,19 +106,19 @@ def test_a_dead_letter_needs_a_reason() -> None:
 
 
 def test_a_letter_that_nobody_may_write_stays_in_its_queue() -> None:
-    """Only there: a message that is left in another queue is wrong."""
+    """The account allows a message to stay in the queue only if its dead letter may not be written."""
     assert account_of(kind="forbidden", queued={"n0": 1}).is_well
     assert account_of(kind="unknown", queued={"n0": 1}).queued == 1
     assert account_of(kind="forbidden").lost
 
 
 def test_only_children_run_tasks() -> None:
-    """A copy of a child that goes on as one more child is found by its process."""
+    """The account notices a task that ran in a process that is not a child."""
     assert account_of(Attempt("n0", 5, "", 0, 1, "done", 1.1)).unlawful
 
 
 def test_the_account_wants_a_cause_for_each_repetition() -> None:
-    """A worker that runs tasks twice for nothing would not be noticed among all that is lawful."""
+    """The account demands a matching cause for each repetition, and uses each cause once."""
     cut = hit(Kind.CUT, 1.05, 2.0)
     assert account_of(done(1), done(2)).unlawful
     assert account_of(done(1), done(2), hits=(cut,)).causes == {Kind.CUT: 1}
@@ -136,14 +136,14 @@ def test_the_account_wants_a_cause_for_each_repetition() -> None:
 
 
 def test_a_killed_child_costs_its_last_attempt() -> None:
-    """The death of a child would excuse what the child had done before."""
+    """The account accepts a killed child as the cause of its last attempt alone."""
     killed = hit(Kind.CHILD_KILLED, 1.05, 1.06, pid=5)
     assert account_of(died(1, 5), done(2), hits=(killed,)).causes == {Kind.CHILD_KILLED: 1}
     assert account_of(died(1, 6), done(2), hits=(killed,)).unlawful
 
 
 def test_a_deadly_task_dies_three_times() -> None:
-    """A task that kills each child would go round for ever, or be given up too soon."""
+    """The account demands exactly three attempts of a task that kills its child."""
     three = [died(at, at) for at in (1, 2, 3)]
     assert account_of(*three, kind="deadly").is_well
     assert account_of(*three[:2], kind="deadly").unlawful

@@ -30,12 +30,12 @@ from tests.faults.ledger import Journal, account, tell
 from tests.queues import BrokerConsole
 from tests.workers import PATIENCE, Gate, client_of
 
-#: seconds that eight spawn_failures with their back-off may take
+#: seconds that eight failed starts with their back-off may take
 GIVING_UP = 200.0
 
 
 def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A killed child would take more than its own attempt with it, or stop the whole worker."""
+    """A child killed in a run loses its own attempt alone, and the other child goes on."""
     ids = publish(broker_url, queue_name, numbers(2000, gate=gate, gated=[600]))
     with worker(broker_url, queue_name, journal) as at_work:
         [victim] = gate.entered()
@@ -56,7 +56,7 @@ def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal
 
 
 def test_killed_idle(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A child that dies idle would not be replaced, or the next call be sent into its grave."""
+    """A child killed while idle is replaced, and no call is lost with it."""
     ids = publish(broker_url, queue_name, numbers(20))
     with worker(broker_url, queue_name, journal) as at_work:
         finished(journal, ids)
@@ -71,7 +71,7 @@ def test_killed_idle(broker_url: str, queue_name: str, journal: Journal) -> None
 
 
 def test_unread_call_goes_to_another_child(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A call would wait for a child that was stopped while another is free, be counted as an attempt, or run twice."""
+    """A call that a stopped child has not read runs in another child, once, and the stopped child works again later."""
     with worker(broker_url, queue_name, journal) as at_work:
         stopped = psutil.Process(pid_of(at_work, 1))
         stopped.suspend()
@@ -94,7 +94,7 @@ def test_unread_call_goes_to_another_child(broker_url: str, queue_name: str, jou
 def test_dies_by_its_own_task(
     how: str, cause: str, broker_url: str, queue_name: str, journal: Journal, tmp_path: Path
 ) -> None:
-    """A crash would not be told by its cause, cost other tasks, or not be tried again."""
+    """A task that kills its child is logged with the cause, delivered again, and costs no other task."""
     bomb = tmp_path / "bomb"
     bomb.touch()
     calls = [*numbers(50), Call("bad", "fatal", (how, str(bomb))), *numbers(50, first=50)]
@@ -108,7 +108,7 @@ def test_dies_by_its_own_task(
 
 
 def test_deadly_task_is_dead_lettered(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A task that kills every child would go round for ever, vanish without a word, or leave its sender waiting."""
+    """A task that kills its child three times is dead-lettered with the reason, and its caller is told."""
     with (
         BrokerConsole(broker_url) as console,
         worker(broker_url, queue_name, journal, "--result-backend", "rpc://") as at_work,
@@ -132,7 +132,7 @@ def test_deadly_task_is_dead_lettered(broker_url: str, queue_name: str, journal:
 
 
 def test_deadly_task_is_told_to_celery(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A Celery client would not learn, in its own words, that its task's child died."""
+    """A Celery client gets WorkerLostError for a task that kills its children."""
     reply_queue = f"{queue_name}-reply"
     with BrokerConsole(broker_url) as console, worker(broker_url, queue_name, journal, "--result-backend", "rpc://"):
         console.declare(reply_queue, {"x-expires": 60_000})
@@ -149,7 +149,7 @@ def test_deadly_task_is_told_to_celery(broker_url: str, queue_name: str, journal
 def test_acknowledged_early_is_not_run_again(
     by: str, broker_url: str, queue_name: str, journal: Journal, gate: Gate
 ) -> None:
-    """What must run at most once would run twice; or its sender would never learn that it did not end."""
+    """A task acknowledged early whose child is killed is not run again, and its caller is told."""
     task, options = ("number_once", ()) if by == "task" else ("number", ("--no-acks-late",))
     with (
         worker(broker_url, queue_name, journal, "--result-backend", "rpc://", *options) as at_work,
@@ -169,7 +169,7 @@ def test_acknowledged_early_is_not_run_again(
 
 
 def test_processes_of_a_task_go_with_its_child(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """What a task has started would live on without it, and hold its files, ports and memory."""
+    """A process that a task started is killed with its child."""
     [task] = publish(broker_url, queue_name, [Call("family", "with_process", (gate.path,))])
     with worker(broker_url, queue_name, journal):
         [victim] = gate.entered()
@@ -183,7 +183,7 @@ def test_processes_of_a_task_go_with_its_child(broker_url: str, queue_name: str,
 
 
 def test_killed_while_the_worker_stops(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A child that dies during a warm stop would hold the stop up, or its task be lost with it."""
+    """A child killed during a warm stop does not delay the stop, and its task goes back to the queue."""
     ids = publish(broker_url, queue_name, [*numbers(20), Call("held", args=(gate.path,))])
     with worker(broker_url, queue_name, journal) as at_work:
         [victim] = gate.entered()
@@ -201,7 +201,7 @@ def test_killed_while_the_worker_stops(broker_url: str, queue_name: str, journal
 
 
 def test_killed_in_its_last_task(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A child that is to be recycled after a task and dies in it would be replaced twice, or not at all."""
+    """A child killed in its last task before recycling is replaced once."""
     ids = publish(broker_url, queue_name, numbers(200, gate=gate, gated=[100]))
     with worker(broker_url, queue_name, journal, "--max-tasks-per-child=1") as at_work:
         [victim] = gate.entered()
@@ -219,18 +219,18 @@ def test_killed_in_its_last_task(broker_url: str, queue_name: str, journal: Jour
 @pytest.mark.slow
 @pytest.mark.timeout(GIVING_UP + 60)
 def test_birth_that_always_dies(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A broken worker_process_init would make the worker fork without a pause, or wait without a word."""
+    """A worker whose children all die at their start pauses longer each time, and gives up with the reason."""
     with worker(broker_url, queue_name, journal, env={FATE: "dies"}, ready=0) as at_work:
         begun = time.monotonic()
         assert at_work.wait(GIVING_UP) == 1
         took = time.monotonic() - begun
-        spawn_failures = [entry.at for entry in journal.entries(BORN)]
-        pauses = [after - before for before, after in pairwise(spawn_failures)]
+        failed_starts = [entry.at for entry in journal.entries(BORN)]
+        pauses = [after - before for before, after in pairwise(failed_starts)]
         tell(
-            f"  {len(spawn_failures)} failed starts in {took:.1f} s; "
+            f"  {len(failed_starts)} failed starts in {took:.1f} s; "
             f"pauses: {' '.join(f'{pause:.2f}' for pause in pauses)}"
         )
-        assert len(spawn_failures) <= 10
+        assert len(failed_starts) <= 10
         assert pauses[-1] > pauses[-3] > pauses[-5]
         assert at_work.seen(r": exit code 7; the next .* in [\d.]+ s")
         [last] = at_work.seen(r"^hybridpool: (.*)")
@@ -239,7 +239,7 @@ def test_birth_that_always_dies(broker_url: str, queue_name: str, journal: Journ
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_birth_that_hangs_once(size: int, broker_url: str, queue_name: str, journal: Journal, tmp_path: Path) -> None:
-    """A child that hangs in worker_process_init would hold its place in the pool for ever."""
+    """A child that hangs in worker_process_init is replaced after worker_proc_alive_timeout."""
     fate = {FATE: "hangs", FATES: fates_in(tmp_path, 1)}
     options = (f"--concurrency={size}", "--proc-alive-timeout=5s")
     ids = publish(broker_url, queue_name, numbers(20))
@@ -257,7 +257,7 @@ def test_birth_that_hangs_once(size: int, broker_url: str, queue_name: str, jour
 def test_births_that_fail_together(
     size: int, broker_url: str, queue_name: str, journal: Journal, tmp_path: Path
 ) -> None:
-    """A moment's trouble at the start (a database that is not up yet) would end a large pool, and only a large one."""
+    """First children that all fail to start at once do not end a pool, small or large."""
     fate = {FATE: "dies", FATES: fates_in(tmp_path, size)}
     ids = publish(broker_url, queue_name, numbers(20))
     with worker(broker_url, queue_name, journal, f"--concurrency={size}", env=fate, ready=size) as at_work:
@@ -268,7 +268,7 @@ def test_births_that_fail_together(
 
 
 def fates_in(folder: Path, count: int) -> str:
-    """Make a folder of so many bad spawn_failures."""
+    """Make a folder that lets so many starts fail."""
     fates = folder / "fates"
     fates.mkdir()
     for number in range(count):

@@ -86,7 +86,7 @@ def failed_over(output: Worker, lost: Node, found: Node) -> None:
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
 def test_node_of_the_worker_is_killed(leads: bool, cluster: Cluster, queue_name: str, journal: Journal) -> None:
-    """A worker would stand still though two nodes have all of its messages, or tasks be lost with the one."""
+    """A worker goes on at another node of the cluster when its own is killed, and no task is lost."""
     one, two, _ = cluster.nodes
     led_by(one if leads else two, queue_name)
     assert cluster.leader(queue_name) is (one if leads else two)
@@ -106,7 +106,7 @@ def test_node_of_the_worker_is_killed(leads: bool, cluster: Cluster, queue_name:
 
 
 def test_node_is_cut_off(cluster: Cluster, queue_name: str, journal: Journal) -> None:
-    """A worker would wait for ever at a node that is alone, and that node would not be of use again when it is back."""
+    """A worker leaves a node that is cut off, and that node is of use again when it is back."""
     one, _, three = cluster.nodes
     led_by(three, queue_name)
     patience = ("--broker-heartbeat=1s", "--connection-timeout=1s")
@@ -128,7 +128,7 @@ def test_node_is_cut_off(cluster: Cluster, queue_name: str, journal: Journal) ->
 
 
 def test_majority_is_lost(cluster: Cluster, queue_name: str, journal: Journal) -> None:
-    """A call would be confirmed that no majority holds, and so be lost; or all stand still when it is back."""
+    """Without a majority no call is confirmed, and all confirmed calls run once it is back."""
     one, two, three = cluster.nodes
     led_by(one, queue_name)
     calls = numbers(400)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.may_block]
 
 
 async def test_killed_in_the_middle_of_a_run(journal: Journal, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An embedded pool would lose more than one attempt with a child, as `ProcessPoolExecutor` loses everything."""
+    """A child killed in a run loses its own attempt alone in an embedded worker."""
     monkeypatch.setenv(JOURNAL, str(journal.path))
     observed: list[events.Event] = []
     bus = events.Bus()
@@ -41,7 +41,7 @@ async def test_killed_in_the_middle_of_a_run(journal: Journal, gate: Gate, monke
 
 
 async def test_deadly_task_is_told(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever awaits a task that kills its children would wait for ever."""
+    """The caller of a task that kills its children gets ChildLost from an embedded worker."""
     monkeypatch.setenv(JOURNAL, str(journal.path))
     async with embedded(app, f"{APP}:app", worker_concurrency=2):
         handle = await fatal.options(task_id="bad").enqueue("segfaults")

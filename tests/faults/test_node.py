@@ -36,7 +36,7 @@ def told_well(output: Worker, losses: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("hard", [False, True], ids=["stopped", "killed"])
 def test_node_goes_and_comes_back(hard: bool, own_node: Node, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """Messages would be lost with the node, running tasks be killed for its sake, or the worker never come back."""
+    """When the node goes, running tasks go on; when it is back, the rest runs and no finished task runs again."""
     ids = publish(own_node.url, queue_name, numbers(2000, gate=gate, gated=[600]))
     with worker(own_node.url, queue_name, journal) as at_work:
         [before] = gate.entered()
@@ -51,7 +51,7 @@ def test_node_goes_and_comes_back(hard: bool, own_node: Node, queue_name: str, j
         wait_until(lambda: "n0600" in journal.finished())
         assert journal.started("n0600") == [before.pid]
         own_node.start()
-        # nobody could acknowledge it, so the broker delivers it again, and it is known again
+        # it could not be acknowledged, so the broker delivers it again, and it is recognised
         at_work.see(r"\[n0600\] was delivered again: it is done")
         ids += run_out(own_node.url, queue_name, journal)
         reasons = told_well(at_work, 1)
@@ -65,7 +65,7 @@ def test_node_goes_and_comes_back(hard: bool, own_node: Node, queue_name: str, j
 
 @pytest.mark.slow
 def test_connections_are_closed(own_node: Node, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A worker whose connection an operator closes would stop, hang, or lose what it had in hand."""
+    """A worker whose connections are closed connects again, and no task runs twice."""
     ids: list[str] = []
     losses = 3
     with worker(own_node.url, queue_name, journal) as at_work:
@@ -91,7 +91,7 @@ def test_connections_are_closed(own_node: Node, queue_name: str, journal: Journa
 def test_unstarted_calls_go_with_their_connection(
     rabbit_node: Node, broker_url: str, queue_name: str, journal: Journal, gate: Gate
 ) -> None:
-    """Whatever waits in the worker when a connection is lost would be run twice: here, and when it comes back."""
+    """Calls that wait in the worker when its connection is lost run once, when they are delivered again."""
     ids = publish(broker_url, queue_name, numbers(PREFETCH, gate=gate, gated=[0, 1]))
     with worker(broker_url, queue_name, journal) as at_work:
         gate.entered(2)

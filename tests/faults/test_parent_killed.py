@@ -1,4 +1,4 @@
-"""The parent dies: nobody of its family outlives it, and the broker gives what was not settled to the next worker."""
+"""The parent dies: none of its processes outlives it, and the next worker gets the messages that were not settled."""
 
 import signal
 
@@ -25,7 +25,7 @@ PREFETCH = 8
 
 
 def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """Children would run on as orphans beside the next worker's; or unsettled messages be lost."""
+    """When the parent is killed its processes end, and the next worker runs what was not settled."""
     family = Call("family", "with_process", (gate.path,))
     ids = publish(broker_url, queue_name, [*numbers(600), family, *numbers(1400, first=600, gate=gate, gated=[600])])
     with worker(broker_url, queue_name, journal) as first:
@@ -58,7 +58,7 @@ def test_killed_in_the_middle_of_a_run(broker_url: str, queue_name: str, journal
 
 
 def test_killed_idle(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """An idle worker's children would wait for ever for a parent that is gone."""
+    """When an idle parent is killed, its zygote and children end."""
     with worker(broker_url, queue_name, journal) as at_work:
         below = [at_work.zygote, *at_work.children()]
         at_work.main.kill()
@@ -67,7 +67,7 @@ def test_killed_idle(broker_url: str, queue_name: str, journal: Journal) -> None
 
 
 def test_killed_while_a_child_is_stopped(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A child that cannot hear (stopped, or deep in C) would outlive its parent."""
+    """A stopped child ends when its parent is killed, and the next worker runs its task."""
     [task] = publish(broker_url, queue_name, [Call("held", args=(gate.path,))])
     with worker(broker_url, queue_name, journal) as at_work:
         [one] = gate.entered()

@@ -1,8 +1,8 @@
-"""Between any two steps of settling (result, follow-up, acknowledgement) the parent dies, or its connection does.
+"""Between any two steps of settling (result, follow-up, acknowledgement) the parent dies, or its connection is cut.
 
-The worker reaches the broker through a trap (`tests.traps`) that stops it at exactly that step. What the broker has by
-then is counted, so that no test passes because its trap was somewhere else. In the end nothing is lost, and no attempt
-was made more than once too often.
+The worker reaches the broker through a proxy (`tests.frame_breakpoints`) that stops it at exactly that step. What the
+broker has by then is counted, so that no test passes because it stopped somewhere else. In the end nothing is lost, and
+no attempt was made more than once too often.
 """
 
 import datetime as dt
@@ -18,13 +18,13 @@ from hybridpool._protocol.task_message import Request, to_message
 from tests.faults.apps import JOURNAL
 from tests.faults.helpers import deliveries, finished
 from tests.faults.ledger import Journal, account
+from tests.frame_breakpoints import Step, stopped_at
 from tests.queues import BrokerConsole
 from tests.rabbit import Node
-from tests.traps import Step, trapped
 from tests.workers import PATIENCE, Worker
 
 APP = "tests.faults.settling"
-#: what is published before the acknowledgement: how the queue is named that it goes to
+#: the queue of the message that is published before the acknowledgement
 RESULT, RETRY, LETTER = "{}.answers", "{}", "{}.dead"
 
 
@@ -81,7 +81,7 @@ THOSE_CUT = list({(seam.step, seam.queue, seam.arrived): seam for seam in revers
 
 @attrs.frozen
 class Scene:
-    """A queue, a journal, and what the client hears."""
+    """A queue, a journal, and the answers to the client."""
 
     broker: str
     queue: str
@@ -181,10 +181,13 @@ def told(scene: Scene) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("seam", EVERY_SEAM, ids=str)
 def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
-    """A crash between two steps of settling would lose a task, a result, a retry or a dead letter."""
+    """A worker killed between any two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
-    with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as first:
-        way.trap.wait()
+    with (
+        stopped_at(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as proxy,
+        scene.worker(proxy.url) as first,
+    ):
+        proxy.stop.wait()
         first.main.kill()
         first.wait()
     scene.at_broker(seam)
@@ -195,11 +198,14 @@ def test_parent_killed(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
 
 @pytest.mark.parametrize("seam", THOSE_CUT, ids=str)
 def test_connection_cut(seam: Seam, scene: Scene, rabbit_node: Node) -> None:
-    """A worker that loses its connection between two steps of settling would settle only half of it, for good."""
+    """A connection lost between two steps of settling loses no task, result, retry or dead letter."""
     scene.begin(seam.ending)
-    with trapped(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as way, scene.worker(way.url) as at_work:
-        way.trap.wait()
-        way.cut()
+    with (
+        stopped_at(rabbit_node.port, seam.step, seam.queue.format(scene.queue)) as proxy,
+        scene.worker(proxy.url) as at_work,
+    ):
+        proxy.stop.wait()
+        proxy.cut()
         at_work.see("No connection to")
         scene.finish(seam.ending)
     audit(scene, seam.ending, at_work)

@@ -20,7 +20,7 @@ from hybridpool._lanes.prefork import reconciler
 from hybridpool._pool.call import Call
 from tests.contract.inbox import Events
 from tests.faults import short, stormy
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, idle, open_pool, outcomes
 
 # starting a zygote reads the pipe on which exec would tell its failure, and a large message is written into memory
@@ -64,10 +64,10 @@ async def failed(observed: Events, number: int) -> str:
 
 
 async def experienced(pool: Pool, number: int) -> None:
-    """Have each of the children run a call: one that dies before counts as not born."""
+    """Have each of the children run a call: one that dies before counts as failed to start."""
     await idle(pool, number)
     while any(not child.tasks for child in pool.stats()):
-        await outcomes([pool.submit(chores.nap, 0.01) for _ in range(number)])
+        await outcomes([pool.submit(functions.nap, 0.01) for _ in range(number)])
 
 
 def kill_children(pool: Pool, number: int) -> None:
@@ -97,7 +97,7 @@ def limit_for(pid: int, free: int) -> int:
 
 @pytest.mark.parametrize("free", [0, 1])
 async def test_zygote_out_of_descriptors(free: int, troubles: object) -> None:
-    """A zygote to which the kernel cannot pass a child's descriptors would die, or keep those that came through."""
+    """A zygote without free descriptors says so, lives on, and forks again when it has some."""
     observed = Events()
     async with open_pool(2, on_event=observed) as pool:
         await experienced(pool, 2)
@@ -116,21 +116,21 @@ async def test_zygote_out_of_descriptors(free: int, troubles: object) -> None:
 
 @pytest.mark.parametrize("free", [0, 1, 2])
 async def test_parent_out_of_descriptors(free: int, troubles: object) -> None:
-    """A large result that this process cannot take would never end its call, nor its child ever be replaced."""
+    """A large result that finds no free descriptor fails or arrives, and the pool goes on."""
     async with open_pool(2) as pool:
         await experienced(pool, 2)
         with limited(os.getpid(), resource.RLIMIT_NOFILE, limit_for(os.getpid(), free)):
-            large = pool.submit(chores.zeros, 2**20)
+            large = pool.submit(functions.zeros, 2**20)
             [found] = await outcomes([large])
             assert found == bytes(2**20) or isinstance(found, errors.HybridpoolError)
             assert await pool.run(abs, -1) == 1
-        assert await pool.run(chores.zeros, 2**20) == bytes(2**20)
+        assert await pool.run(functions.zeros, 2**20) == bytes(2**20)
         await idle(pool, 2)
 
 
 # ---- processes and memory --------------------------------------------------------------------------------------------
 
-#: what can be short, and what is said about it
+#: the shortages, and the errors about them
 REASONS = {
     "processes": r"fork: Resource temporarily unavailable; this user may have 1 processes \(`ulimit -u`\)",
     "memory": r"fork: Cannot allocate memory",
@@ -164,7 +164,7 @@ def shortage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_no_fork_for_a_while(shortage: Shortage, troubles: object) -> None:
-    """A machine that is full for a moment would end the pool, be forked at without a pause, or keep callers waiting."""
+    """While no process can be forked, calls wait and attempts pause longer; then all calls run."""
     observed = Events()
     async with open_pool(2, preload=[short.__name__], on_event=observed) as pool:
         await experienced(pool, 2)
@@ -183,7 +183,7 @@ async def test_no_fork_for_a_while(shortage: Shortage, troubles: object) -> None
 
 
 async def test_no_fork_any_more(shortage: Shortage, monkeypatch: pytest.MonkeyPatch, troubles: object) -> None:
-    """Who waits for a call would wait for ever, and nobody learn why."""
+    """If no process can be forked any more, the pool gives up, says why, and fails the calls that wait."""
     monkeypatch.setattr(reconciler, "FAILED_STARTS_TO_GIVE_UP", 3)
     waiting: list[Call[int]] = []
 
@@ -234,7 +234,7 @@ def rain(zygote: int) -> Iterator[None]:
 
 
 async def test_signals_all_the_time(troubles: object) -> None:
-    """A system call that a signal interrupts would lose a call, a result or a birth."""
+    """Signals at any moment lose no call, no result and no child."""
     observed = Events()
     orders = {"preload": [stormy.__name__], "initializer": stormy.alarmed, "max_tasks_per_child": 250}
     async with open_pool(2, **orders, on_event=observed) as pool:
@@ -257,7 +257,7 @@ def children_lost(found: Sequence[object]) -> list[str]:
 
 
 async def test_child_killed_while_it_sends(troubles: object) -> None:
-    """Half a result would be taken for a whole one, or a child's death in it cost more than the one call."""
+    """A child killed while it sends loses one call, and no half of a result is taken for a whole."""
     observed = Events()
     async with open_pool(2, on_event=observed) as pool:
         calls: list[Call[bytes] | Call[int]] = []
@@ -277,13 +277,13 @@ async def test_child_killed_while_it_sends(troubles: object) -> None:
 
 
 async def test_zygote_killed_while_children_send(troubles: object) -> None:
-    """A zygote's death would tear what its children send, or cost calls that they had not begun."""
+    """A zygote killed while its children send costs at most one call per child."""
     async with open_pool(2) as pool:
         await idle(pool, 2)
         for _ in range(3):
             calls: list[Call[bytes] | Call[int]] = []
             for number in range(12):
-                calls.append(pool.submit(chores.zeros, SIZES[number % len(SIZES)] * 2**20))
+                calls.append(pool.submit(functions.zeros, SIZES[number % len(SIZES)] * 2**20))
                 calls += [pool.submit(abs, -small) for small in range(10)]
             await calls[11 * 3]
             zygote_of(pool).kill()
@@ -298,7 +298,7 @@ async def test_zygote_killed_while_children_send(troubles: object) -> None:
 
 @pytest.mark.parametrize("size", [60_000, 200_000, 3_000_000])
 async def test_large_initializer(size: int, troubles: object) -> None:
-    """An initializer that holds a model's weights could not be sent to a child."""
-    async with open_pool(2, initializer=partial(chores.length, bytes(size)), max_tasks_per_child=3) as pool:
-        found = await outcomes([pool.submit(chores.resource) for _ in range(12)])
+    """An initializer of any size reaches the children."""
+    async with open_pool(2, initializer=partial(functions.length, bytes(size)), max_tasks_per_child=3) as pool:
+        found = await outcomes([pool.submit(functions.resource) for _ in range(12)])
         assert found == [size] * 12

@@ -1,4 +1,4 @@
-"""A zygote that does not answer: limits hold, stopping ends in time, nobody else loses a call."""
+"""A zygote that does not answer: limits hold, stopping ends in time, and no other call is lost."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ import pytest
 from tests.integration.test_stopping import COLD, WARM
 from tests.workers import Gate, Worker, client_of, gate_in
 
-#: seconds for a stop, on a busy machine; what is promised is half of it
+#: seconds for a stop, on a busy machine; half of it is promised
 IN_TIME = 12.0
 
 
@@ -23,7 +23,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 def test_limits_hold(broker_url: str, queue_name: str, gate: Gate) -> None:
-    """Soft and hard limits hold while the zygote is stopped; another child's call goes on, and then the pool."""
+    """Soft and hard limits hold while the zygote is stopped, other calls go on, and the pool recovers afterwards."""
     options = ("-c2", "--proc-alive-timeout=60s")
     with Worker(broker_url, queue_name, *options, ready=2) as worker, client_of(broker_url, queue_name) as us:
         innocent = us.send_task("worker.hold", (gate.path,))
@@ -47,7 +47,7 @@ def test_limits_hold(broker_url: str, queue_name: str, gate: Gate) -> None:
 
 @pytest.mark.parametrize(("signum", "shown", "code"), [(signal.SIGTERM, WARM, 0), (signal.SIGQUIT, COLD, 1)])
 def test_stopping_ends(signum: int, shown: str, code: int, broker_url: str, queue_name: str) -> None:
-    """A worker whose zygote is stopped ends in time, without a process left."""
+    """A worker whose zygote is stopped ends in time on a signal."""
     with Worker(broker_url, queue_name, "-c2", "--proc-alive-timeout=2s", ready=2) as worker:
         worker.zygote.suspend()
         began = time.monotonic()
@@ -58,7 +58,7 @@ def test_stopping_ends(signum: int, shown: str, code: int, broker_url: str, queu
 
 
 def test_cold_stop_ends_while_a_child_is_to_be_forked(broker_url: str, queue_name: str, gate: Gate) -> None:
-    """A child that was ordered and never forked does not hold a cold stop."""
+    """A child that was ordered and never forked does not delay a cold stop."""
     options = ("-c1", "--proc-alive-timeout=60s", "--max-tasks-per-child=1")
     with Worker(broker_url, queue_name, *options, ready=1) as worker, client_of(broker_url, queue_name) as us:
         zygote = worker.zygote

@@ -18,7 +18,7 @@ MANY = 9
 
 
 def test_killed_with_running_tasks(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """Without its zygote the worker would sit there childless, or leave children that nobody watches."""
+    """When the zygote is killed its children end, a new one starts, and the running tasks run again."""
     family = Call("family", "with_process", (gate.path,))
     ids = publish(broker_url, queue_name, [family, *numbers(100, gate=gate, gated=[0])])
     with worker(broker_url, queue_name, journal) as at_work:
@@ -42,7 +42,7 @@ def test_killed_with_running_tasks(broker_url: str, queue_name: str, journal: Jo
 
 
 def test_neighbours_are_not_blamed(broker_url: str, queue_name: str, journal: Journal, gate: Gate) -> None:
-    """A zygote's death is counted as a delivery for a call that was alone at work, and for none of several."""
+    """A zygote's death counts as a delivery for a call that ran alone, and for none of several."""
     with worker(broker_url, queue_name, journal, "--max-deliveries=1") as at_work:
         several = publish(broker_url, queue_name, numbers(2, gate=gate, gated=[0, 1]))
         gate.entered(2)
@@ -61,7 +61,7 @@ def test_neighbours_are_not_blamed(broker_url: str, queue_name: str, journal: Jo
 
 
 def test_killed_again_and_again_in_a_run(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """Calls on their way to a zygote's children would be lost or run twice when it dies at any odd moment."""
+    """A zygote killed at many moments of a run loses no call, and no name is used twice."""
     moments = range(200, 2000, 400)
     ids = publish(broker_url, queue_name, numbers(2000))
     killed: dict[int, str] = {}
@@ -84,7 +84,7 @@ def test_killed_again_and_again_in_a_run(broker_url: str, queue_name: str, journ
 
 @pytest.mark.parametrize("size", [2, 9])
 def test_killed_idle(size: int, broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A zygote that dies while its children have not worked yet would be taken for many failed spawn_failures."""
+    """A zygote killed while its children are idle is replaced without a pause."""
     options = (f"--concurrency={size}",)
     with worker(broker_url, queue_name, journal, *options, ready=size) as at_work:
         os.kill(at_work.zygote.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ def test_killed_idle(size: int, broker_url: str, queue_name: str, journal: Journ
 
 
 def test_stopped(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A zygote that does not answer would leave the pool without children, each gone and none replaced."""
+    """A zygote that does not answer is replaced, and no call is lost or run twice."""
     options = ("--max-tasks-per-child=1", "--proc-alive-timeout=5s")
     with worker(broker_url, queue_name, journal, *options) as at_work:
         at_work.zygote.suspend()
@@ -108,7 +108,7 @@ def test_stopped(broker_url: str, queue_name: str, journal: Journal) -> None:
 
 
 def test_dies_again_and_again(broker_url: str, queue_name: str, journal: Journal) -> None:
-    """A zygote that never lasts (no memory left) would be started, and import the app, without a pause."""
+    """A zygote that dies again and again is started with growing pauses."""
     with worker(broker_url, queue_name, journal, env={ZYGOTE_LASTS: "0.15"}, ready=0) as at_work:
         at_work.see(r"The zygote died \(signal 14 \(SIGALRM\)\)", 2)
         assert not wait_for(lambda: len(journal.entries(ZYGOTE)) > MANY, 4.0)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pamqp import decode
 
-#: optional, and not for every Python: so it is no import that type checkers must find
+#: optional, and not for every Python: so it is not an import that type checkers must find
 atheris = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["hybridpool"]):

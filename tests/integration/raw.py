@@ -24,7 +24,7 @@ def short(text: bytes) -> bytes:
 
 
 def long(data: bytes) -> bytes:
-    """Write a length and what is so long."""
+    """Write a length and the bytes of that length."""
     return struct.pack(">I", len(data)) + data
 
 

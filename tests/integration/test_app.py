@@ -72,7 +72,7 @@ async def ours(configured: App) -> AsyncIterator[App]:
 
 @pytest.mark.anyio
 async def test_enqueue(ours: App) -> None:
-    """The three lines that everybody starts with would not work."""
+    """`enqueue` sends a call, its handle returns the result each time, and the task can be called directly."""
     handle = await worker.add.enqueue(2, y=3)
     assert await handle.get(RESULT) == 5
     # asked again, it is still known
@@ -82,7 +82,7 @@ async def test_enqueue(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_many_at_once(ours: App) -> None:
-    """Results would be mixed up, or come one after the other only."""
+    """Three hundred calls that are sent at once each get their own result."""
     handles = []
     async with anyio.create_task_group() as tasks:
 
@@ -96,13 +96,13 @@ async def test_many_at_once(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_enqueue_many(ours: App) -> None:
-    """Many calls with one word would not all run, or their results be mixed up."""
+    """`enqueue_many` sends thousands of calls, and each gets its own result."""
     handles = await worker.add.enqueue_many([(number, 1) for number in range(2500)])
     assert [await handle.get(RESULT) for handle in handles] == [number + 1 for number in range(2500)]
 
 
 def test_without_confirmation(configured: App, queue_name: str, broker_url: str) -> None:
-    """Calls for which nobody waits would be lost in order, or a program that ends would not send them first."""
+    """Calls without confirmation all reach the queue before `close` returns."""
     call = worker.count.options(queue=queue_name, confirm=False, ignore_result=True)
     handles = [call.delay() for _ in range(3000)]
     with pytest.raises(ResultsDisabled, match="without confirmation"):
@@ -115,7 +115,7 @@ def test_without_confirmation(configured: App, queue_name: str, broker_url: str)
 
 @pytest.mark.anyio
 async def test_enqueued_without_confirmation(ours: App, queue_name: str, broker_url: str) -> None:
-    """The loop would never come to write what is sent in one go."""
+    """Calls enqueued without confirmation all reach the queue before `aclose` returns."""
     call = worker.count.options(queue=queue_name, confirm=False, ignore_result=True)
     for _ in range(1000):
         await call.enqueue()
@@ -128,13 +128,13 @@ async def test_enqueued_without_confirmation(ours: App, queue_name: str, broker_
 
 @pytest.mark.anyio
 async def test_a_result_is_confirmed(ours: App) -> None:
-    """Somebody would wait for the result of a call that was lost on its way."""
+    """A call that wants a result is confirmed even with `confirm=False`."""
     assert await (await worker.add.options(confirm=False).enqueue(2, 3)).get(RESULT) == 5
 
 
 @pytest.mark.anyio
 async def test_one_of_many_is_wrong(ours: App, queue_name: str, broker_url: str) -> None:
-    """Half of the calls would be sent before the other half turns out to be wrong."""
+    """`enqueue_many` sends nothing if one of the calls cannot be sent."""
     with pytest.raises(TypeError, match="argument 1 cannot be sent"):
         await worker.add.options(queue=queue_name).enqueue_many([(1, 2), (object(), 2)])
     with BrokerConsole(broker_url) as console:
@@ -143,7 +143,7 @@ async def test_one_of_many_is_wrong(ours: App, queue_name: str, broker_url: str)
 
 @pytest.mark.anyio
 async def test_values(ours: App) -> None:
-    """A value would come back as another one: text, nesting, dates, bytes, a megabyte."""
+    """Text, nested values, dates, bytes and a megabyte come back equal."""
     moment = dt.datetime(2026, 3, 1, 12, 30, tzinfo=dt.UTC)
     sent = ["ümläut ✓ 🐇", {"a": [1, 2.5, None, True]}, moment, b"\x00\xff", "x" * 1_000_000]
     assert await (await worker.echo.enqueue(*sent, key="wört")).get(RESULT) == [sent, {"key": "wört"}]
@@ -151,7 +151,7 @@ async def test_values(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_options(ours: App, queue: str, queue_name: str, broker_url: str) -> None:
-    """An option of a call would not reach the message."""
+    """The options of a call reach the message's headers and properties."""
     expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     call = worker.add.options(
         queue=queue_name, expires=expires, priority=7, ignore_result=True, task_id="mine", headers={"tenant": "blue"}
@@ -174,7 +174,7 @@ async def test_options(ours: App, queue: str, queue_name: str, broker_url: str) 
 
 @pytest.mark.anyio
 async def test_send_by_name(ours: App) -> None:
-    """A program would have to import the code of the tasks that it only sends."""
+    """`send` calls a task by its name alone, and an unknown name raises `NotRegistered`."""
     assert await (await ours.send(f"{APP}.add", (2,), {"y": 3})).get(RESULT) == 5
     with pytest.raises(NotRegistered, match=r"no\.such\.task"):
         await (await ours.send("no.such.task")).get(RESULT)
@@ -182,7 +182,7 @@ async def test_send_by_name(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_result_timeout(ours: App, tmp_path: Path) -> None:
-    """Waiting for too long would lose the result, or raise what nobody catches."""
+    """`get` raises ResultTimeout, a TimeoutError, after its time, and can be called again for the result."""
     with gate_in(tmp_path) as gate:
         handle = await worker.hold.enqueue(gate.path)
         with pytest.raises(ResultTimeout, match=rf"no result of task {handle.id} within 0\.05 s") as caught:
@@ -194,7 +194,7 @@ async def test_result_timeout(ours: App, tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_failures(ours: App) -> None:
-    """What a task raised would arrive as something else, or without where it happened."""
+    """A task's exception arrives with its type, arguments and traceback; SystemExit arrives as `TaskFailed`."""
     with pytest.raises(ValueError, match="no way") as failed:
         await (await worker.fail.enqueue("no way")).get(RESULT)
     assert failed.value.args == ("no way",)
@@ -214,7 +214,7 @@ async def test_failures(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_unsendable_argument(ours: App) -> None:
-    """A mistake in a call would be found out in the worker, or kill the connection."""
+    """An argument without a JSON form is refused where the call is written, and the connection stays open."""
     with pytest.raises(TypeError, match=rf"{APP}\.echo: argument 2 cannot be sent: object has no JSON form"):
         await worker.echo.enqueue(1, object())
     with pytest.raises(TypeError, match=rf"{APP}\.echo: key cannot be sent: set has no JSON form"):
@@ -226,7 +226,7 @@ async def test_unsendable_argument(ours: App) -> None:
 
 @pytest.mark.anyio
 async def test_results_disabled(running: Worker, rabbit_node: Node, queue: str) -> None:
-    """Without a result backend `get` would wait for ever."""
+    """`get` raises ResultsDisabled if no result backend is set."""
     async with App("mute", broker=rabbit_node.url, task_default_queue=queue) as mute:
         handle = await mute.send(f"{APP}.add", (2, 3))
         with pytest.raises(ResultsDisabled, match="result_backend is not set"):
@@ -235,7 +235,7 @@ async def test_results_disabled(running: Worker, rabbit_node: Node, queue: str) 
 
 @pytest.mark.anyio
 async def test_no_broker(queue_name: str) -> None:
-    """A web request that enqueues would hang for as long as the broker is away."""
+    """Sending raises BrokerUnavailable after `broker_connection_timeout` if there is no broker."""
     (port,) = free_ports(1)
     settings = {"broker_connection_timeout": "100ms", "result_backend": "rpc://"}
     async with App("lonely", broker=f"amqp://guest:guest@127.0.0.1:{port}//", **settings) as lonely:
@@ -247,7 +247,7 @@ async def test_no_broker(queue_name: str) -> None:
 
 
 def test_delay(configured: App) -> None:
-    """Those who come from Celery would find their three ways of sending gone."""
+    """`delay`, `apply_async` and `send_task` send calls as they do in Celery."""
     assert worker.add.delay(2, 3).get(timeout=RESULT) == 5
     assert worker.add.apply_async((2,), {"y": 3}).get(RESULT) == 5
     assert configured.send_task(f"{APP}.add", (2, 3)).get(RESULT) == 5
@@ -258,7 +258,7 @@ def test_delay(configured: App) -> None:
 
 
 def test_sync_timeout(configured: App, tmp_path: Path) -> None:
-    """A script would hang on a task that is slow."""
+    """A synchronous `get` raises ResultTimeout after its time, and can be called again."""
     with gate_in(tmp_path) as gate:
         handle = worker.hold.delay(gate.path)
         with pytest.raises(ResultTimeout):
@@ -268,7 +268,7 @@ def test_sync_timeout(configured: App, tmp_path: Path) -> None:
 
 
 def test_close_and_go_on(configured: App) -> None:
-    """An app that was closed could not be used again; a second `close` would fail."""
+    """A closed app works again on its next call, and a second `close` does nothing."""
     assert worker.add.delay(2, 3).get(RESULT) == 5
     configured.close()
     configured.close()
@@ -277,7 +277,7 @@ def test_close_and_go_on(configured: App) -> None:
 
 
 def test_several_threads(configured: App) -> None:
-    """A threaded web server would open a connection per thread, or get another thread's result."""
+    """Threads share one background loop, and each gets its own results."""
     together = threading.Barrier(8)
 
     def ask(number: int) -> int:
@@ -293,7 +293,7 @@ def test_several_threads(configured: App) -> None:
 
 @pytest.mark.anyio
 async def test_sync_from_async(ours: App) -> None:
-    """`delay` called in a coroutine, by mistake or through a library, would deadlock."""
+    """`delay` and `get` called from worker threads of an event loop return."""
     handle = await anyio.to_thread.run_sync(worker.add.delay, 2, 3)
     assert await anyio.to_thread.run_sync(handle.get, RESULT) == 5
 
@@ -302,7 +302,7 @@ async def test_sync_from_async(ours: App) -> None:
 
 
 def test_task_enqueues_a_task(configured: App, running: Worker, tmp_path: Path) -> None:
-    """A task could not start another one, or each child would need a connection of its own for it."""
+    """A task enqueues another task through the parent, and children hold no connection of their own."""
     handle = worker.enqueue_another.delay(str(tmp_path / "note"))
     other = handle.get(RESULT)
     running.see(rf"Task {APP}\.note\[{other}\] succeeded")
@@ -311,14 +311,14 @@ def test_task_enqueues_a_task(configured: App, running: Worker, tmp_path: Path) 
 
 
 def test_task_enqueues_to_the_default_queue(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """`--default-queue` would hold for the worker and not for its children: what tasks enqueue would go elsewhere."""
+    """What a task enqueues goes to the queue that `--default-queue` names."""
     with Worker(broker_url, queue_name, "-c1") as own, client_of(broker_url, queue_name) as us:
         other = us.send_task("worker.enqueue_another", (str(tmp_path / "note"),)).get(RESULT)
         own.see(rf"Task worker\.note\[{other}\] succeeded", within=RESULT)
 
 
 def test_chain_keeps_its_root(configured: App, running: Worker, queue_name: str, broker_url: str) -> None:
-    """Nobody could tell which request a task deep down belongs to."""
+    """A task enqueued by a task carries the root's ID and its parent's ID."""
     first = worker.enqueue_to.delay(queue_name)
     inner = first.get(RESULT)
     with BrokerConsole(broker_url) as console:
@@ -327,7 +327,7 @@ def test_chain_keeps_its_root(configured: App, running: Worker, queue_name: str,
 
 
 def test_task_must_not_wait(configured: App) -> None:
-    """A pool whose children all wait for tasks that no child is left to run would stand still."""
+    """A task that waits for another task's result gets an error instead."""
     with pytest.raises(ResultError, match="a task must not wait for another one"):
         worker.wait_for_another.delay().get(RESULT)
 
@@ -340,7 +340,7 @@ def test_task_must_not_wait(configured: App) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_embedded() -> None:
-    """A test of user code would need a broker."""
+    """An embedded worker runs an app's tasks without a broker, and its events can be listened to."""
     heard: list[events.Event] = []
     bus = events.Bus()
     bus.subscribe(heard.append)
@@ -358,7 +358,7 @@ async def test_embedded() -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_embedded_gives_the_app_back() -> None:
-    """After the block the app would go on sending to a worker that is gone, or keep its settings."""
+    """After the block of `embedded` the app has its own broker and settings again."""
     (port,) = free_ports(1)
     async with App(
         "elsewhere", broker=f"amqp://guest:guest@127.0.0.1:{port}//", broker_connection_timeout="100ms"
@@ -373,7 +373,7 @@ async def test_embedded_gives_the_app_back() -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_two_workers_in_one_process() -> None:
-    """Something global would be shared: settings, children, queues, results."""
+    """Two embedded workers in one process have their own settings, children, queues and results."""
     async with embedded(worker.app, worker_concurrency=1), embedded(second.app, worker_concurrency=2):
         one, two = await worker.identity.enqueue(), await second.whoami.enqueue()
         assert (await one.get(RESULT))["name"] == f"{APP}.identity"
@@ -388,7 +388,7 @@ async def test_two_workers_in_one_process() -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_embedded_leaves_nothing_when_it_fails() -> None:
-    """An exception in the block would hang on the worker, or leave it running."""
+    """An exception in the block of `embedded` stops the worker and is raised as it is."""
 
     async def fail_inside() -> None:
         async with embedded(worker.app, worker_concurrency=1):

@@ -50,7 +50,7 @@ def fill(app: App, gate: Gate, count: int) -> None:
     ],
 )
 def test_command(app: str, options: list[str], broker_url: str, queue_name: str) -> None:
-    """The article's command line would not start a worker, or start another pool."""
+    """The article's command lines start a worker with two children that run its tasks and log its lines."""
     with Worker(broker_url, queue_name, *options, app=app, ready=2) as worker, client_of(broker_url, queue_name) as us:
         assert concurrency(worker) == "2 (prefork): fixed by --concurrency"
         assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
@@ -61,7 +61,7 @@ def test_command(app: str, options: list[str], broker_url: str, queue_name: str)
 
 
 def test_short_options_and_banner(broker_url: str, queue_name: str) -> None:
-    """An operator could not read off the banner what this worker is and what it serves."""
+    """Short options work, and the banner shows name, app, broker, results, queues and tasks."""
     second = f"{queue_name}-b"
     options = ["-Q", f"{queue_name},{second}", "-n", "w1@%h", "-c1", "--result-backend=rpc://"]
     with Worker(broker_url, queue_name, *options) as worker, client_of(broker_url, second) as us:
@@ -78,7 +78,7 @@ def test_short_options_and_banner(broker_url: str, queue_name: str) -> None:
 
 
 def test_without_banner(broker_url: str, queue_name: str) -> None:
-    """A log collector would be fed an ASCII drawing, or the log would lack Celery's line `Connected to`."""
+    """`--without-banner` leaves the banner out, and the log still has the line `Connected to`."""
     with Worker(broker_url, queue_name, "-c1", "--without-banner") as worker:
         worker.see(r"INFO/MainProcess\] Connected to amqp://guest:\*\*@127\.0\.0\.1:\d+//$")
         assert not worker.seen(r"\[config\]|\[queues\]|\[tasks\]")
@@ -99,7 +99,7 @@ def test_without_banner(broker_url: str, queue_name: str) -> None:
 def test_four_ways(
     app: str, env: str, options: list[str], count: int, source: str, broker_url: str, queue_name: str
 ) -> None:
-    """The weaker of two sources would win on the real road: argv, environment, and an app in another process."""
+    """Command line, app and environment set a setting in the documented order of precedence."""
     variables = {"HYBRIDPOOL_WORKER_CONCURRENCY": env}
     with Worker(broker_url, queue_name, *options, app=app, env=variables, ready=count) as worker:
         assert concurrency(worker) == f"{count} (prefork): fixed by {source}"
@@ -107,13 +107,13 @@ def test_four_ways(
 
 
 def test_settings_of_the_app_reach_the_broker(broker_url: str, queue_name: str) -> None:
-    """A setting given to `App(...)` would be lost between the zygote, which has the app, and the parent."""
+    """A setting given to `App(...)` reaches the worker's parent process."""
     with Worker(broker_url, queue_name, app="chosen:app", ready=2) as worker:
         worker.see(rf"QueueConsumers from {queue_name}, prefetch 14$")
 
 
 def test_quorum_queue(broker_url: str, queue_name: str) -> None:
-    """A queue declared as quorum would be a classic one, or not be consumed: global QoS does not work on it."""
+    """A queue declared as quorum is a quorum queue, is consumed, and so is its dead-letter queue."""
     with (
         Worker(broker_url, queue_name, "-c1", "--default-queue-type=quorum") as worker,
         client_of(broker_url, queue_name) as us,
@@ -133,7 +133,7 @@ def test_quorum_queue(broker_url: str, queue_name: str) -> None:
 
 
 def test_children_are_apart_and_stay(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """Children would share state, or be made anew for each task."""
+    """Children share no state and stay the same processes from task to task."""
     with (
         Worker(broker_url, queue_name, "-c2", ready=2) as worker,
         client_of(broker_url, queue_name) as us,
@@ -151,7 +151,7 @@ def test_children_are_apart_and_stay(broker_url: str, queue_name: str, tmp_path:
 
 
 def test_hooks(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """What an app opens in each child would be opened in the wrong process, twice, or never be closed."""
+    """Hooks run in the right process: worker_init in the zygote, the process hooks once in each child."""
     diary = tmp_path / "diary"
     with (
         Worker(broker_url, queue_name, "-c1", app="hooks", env={"DIARY": str(diary)}) as worker,
@@ -164,7 +164,7 @@ def test_hooks(broker_url: str, queue_name: str, tmp_path: Path) -> None:
 
 
 def test_hook_that_fails(broker_url: str, queue_name: str) -> None:
-    """Children that cannot be born would be forked without end, or without a word on why."""
+    """A `worker_init` that fails ends the start with its traceback and one line that names it."""
     with Worker(broker_url, queue_name, "-c1", app="hooks", env={"DIARY": "/no/such/diary"}, ready=0) as worker:
         # worker_init comes first: the worker does not start at all
         assert worker.wait() == 1
@@ -175,7 +175,7 @@ def test_hook_that_fails(broker_url: str, queue_name: str) -> None:
 
 
 def test_tasks_know_themselves(broker_url: str, queue_name: str) -> None:
-    """A task could not say in its own log who it is."""
+    """A task can read its own ID, name, retries, root and process."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         handle = us.send_task("worker.identity")
         told = handle.get(PATIENCE)
@@ -191,14 +191,14 @@ def test_tasks_know_themselves(broker_url: str, queue_name: str) -> None:
 
 
 def test_recycling_by_count(broker_url: str, queue_name: str) -> None:
-    """A child would not be replaced after its tasks, be replaced by the wrong name, or be replaced silently."""
+    """A child retires after `--max-tasks-per-child` tasks, and the log names it."""
     with (
         Worker(broker_url, queue_name, "-c1", "--max-tasks-per-child=2") as worker,
         client_of(broker_url, queue_name) as us,
     ):
         handles = [us.send_task("worker.task1") for _ in range(7)]
         served = [handle.get(PATIENCE) for handle in handles]
-        # who is ready first is chance, as one stands by from the start
+        # which child is ready first is chance, as one stands by from the start
         assert served[0:6:2] == served[1:6:2]
         assert len(set(served)) == 4
         retired = worker.see(RETIRED_BY_COUNT, 3)
@@ -209,7 +209,7 @@ def test_recycling_by_count(broker_url: str, queue_name: str) -> None:
 
 
 def test_recycling_does_not_wait_for_others(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """One long task would keep the other children from being recycled, or be killed by it."""
+    """Children are recycled while a long task runs in another child, and that task ends."""
     with (
         Worker(broker_url, queue_name, "-c2", "--max-tasks-per-child=2", ready=2) as worker,
         client_of(broker_url, queue_name) as us,
@@ -226,7 +226,7 @@ def test_recycling_does_not_wait_for_others(broker_url: str, queue_name: str, tm
 
 
 def test_recycling_by_memory(broker_url: str, queue_name: str) -> None:
-    """A leaking child would grow until the machine is full."""
+    """A child beyond `--max-memory-per-child` is replaced after its task, and the log says how large it was."""
     with (
         Worker(broker_url, queue_name, "-c1", "--max-memory-per-child=100MB", "--prefetch-multiplier=1") as worker,
         client_of(broker_url, queue_name) as us,
@@ -242,7 +242,7 @@ def test_recycling_by_memory(broker_url: str, queue_name: str) -> None:
 
 
 def test_inherited_memory_does_not_count(broker_url: str, queue_name: str) -> None:
-    """With a fat app every child would be replaced after each task, as Celery does it."""
+    """Memory inherited from the zygote does not count against `--max-memory-per-child`."""
     with (
         Worker(broker_url, queue_name, "-c1", "--max-memory-per-child=81920", app="fat") as worker,
         client_of(broker_url, queue_name) as us,
@@ -265,7 +265,7 @@ def test_inherited_memory_does_not_count(broker_url: str, queue_name: str) -> No
 def test_death_costs_one_task(
     task: str, args: tuple[int, ...], cause: str, broker_url: str, queue_name: str, tmp_path: Path
 ) -> None:
-    """A dead child would take other tasks with it, not be replaced, or have its task tried for ever."""
+    """A child's death loses one task, which is delivered three times and then dead-lettered; others are unharmed."""
     with (
         Worker(broker_url, queue_name, "-c2", ready=2) as worker,
         client_of(broker_url, queue_name) as us,
@@ -292,7 +292,7 @@ def test_death_costs_one_task(
 
 
 def test_children_of_a_child_go_with_it(broker_url: str, queue_name: str) -> None:
-    """What a task has started would live on when its child dies, or when the child is retired."""
+    """A process that a task started is gone after its child has retired."""
     with (
         Worker(broker_url, queue_name, "-c1", "--max-tasks-per-child=1"),
         client_of(broker_url, queue_name) as us,
@@ -302,7 +302,7 @@ def test_children_of_a_child_go_with_it(broker_url: str, queue_name: str) -> Non
 
 
 def test_orphans_of_tasks_are_reaped(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """A process that a task left behind would stay a zombie for as long as the worker runs."""
+    """A process that a task left behind becomes the zygote's child, and is reaped when it ends."""
     with (
         Worker(broker_url, queue_name, "-c1") as worker,
         client_of(broker_url, queue_name) as us,
@@ -328,7 +328,7 @@ def test_orphans_of_tasks_are_reaped(broker_url: str, queue_name: str, tmp_path:
 def test_autoscale(
     options: list[str], floor: int, ceiling: int, why: str, broker_url: str, queue_name: str, tmp_path: Path
 ) -> None:
-    """The pool would not follow the load, leave its range, or hide which range it has."""
+    """`--autoscale` grows and shrinks the pool within its range, and the banner shows the range and its source."""
     with (
         Worker(broker_url, queue_name, *options, "--autoscale-idle=1s", ready=floor) as worker,
         client_of(broker_url, queue_name) as us,
@@ -352,7 +352,7 @@ def test_autoscale(
 
 
 def test_autoscale_spares_the_busy(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """Scaling down would kill a child in its task."""
+    """Scaling down retires an idle child, and busy ones finish their tasks."""
     with (
         Worker(broker_url, queue_name, "--autoscale=1,3", "--autoscale-idle=200ms") as worker,
         client_of(broker_url, queue_name) as us,
@@ -372,7 +372,7 @@ def test_autoscale_spares_the_busy(broker_url: str, queue_name: str, tmp_path: P
 
 
 def test_prefetch_follows_the_pool(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """A small pool would hoard the messages of a large one, or a large one starve."""
+    """The prefetch count follows the size of the pool."""
     with (
         Worker(
             broker_url, queue_name, "--autoscale=1,3", "--autoscale-idle=200ms", "--prefetch-multiplier=2"
@@ -388,7 +388,7 @@ def test_prefetch_follows_the_pool(broker_url: str, queue_name: str, tmp_path: P
 
 
 def test_a_child_killed_from_outside(broker_url: str, queue_name: str) -> None:
-    """An idle child that somebody kills would not be replaced."""
+    """An idle child that is killed from outside is replaced."""
     with Worker(broker_url, queue_name, "-c2", ready=2) as worker, client_of(broker_url, queue_name) as us:
         victim = worker.children()[0]
         victim.send_signal(signal.SIGKILL)

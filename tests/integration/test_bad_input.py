@@ -97,7 +97,7 @@ def console(broker_url: str) -> Iterator[BrokerConsole]:
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_bad_message(bad: Bad, worker: Worker, queue: str, console: BrokerConsole) -> None:
-    """A bad message would crash the worker, go round for ever, vanish, or fill the log."""
+    """A bad message is dead-lettered with its reason, logged in one line, and costs no child."""
     before, children = len(worker.lines), worker.children()
     console.put(queue, bad.body, bad.headers, bad.content_type)
     console.until_depth(f"{queue}.dead", 1)
@@ -124,7 +124,7 @@ def test_bad_message(bad: Bad, worker: Worker, queue: str, console: BrokerConsol
 
 
 def test_expired(worker: Worker, queue: str, console: BrokerConsole) -> None:
-    """A task would run although nobody wants it any more, or be kept as if it were broken."""
+    """An expired task is discarded with one line, and is not dead-lettered."""
     late = console.call(queue, "worker.add", 2, 3, expires=YESTERDAY)
     worker.see(rf"INFO/MainProcess\] Discarding expired task: worker\.add\[{late}\]$")
     good = console.call(queue, "worker.add", 2, 3, expires=TOMORROW)
@@ -135,7 +135,7 @@ def test_expired(worker: Worker, queue: str, console: BrokerConsole) -> None:
 
 
 def test_expires_while_it_waits(worker: Worker, queue: str, console: BrokerConsole, tmp_path: Path) -> None:
-    """A task would run after its time because it was in time when it came to the worker."""
+    """A task that expires while it waits in the worker is discarded."""
     with gate_in(tmp_path) as gate:
         console.call(queue, "worker.hold", gate.path)
         gate.entered()
@@ -149,7 +149,7 @@ def test_expires_while_it_waits(worker: Worker, queue: str, console: BrokerConso
 
 
 def test_the_sender_is_told(worker: Worker, queue: str, broker_url: str, console: BrokerConsole) -> None:
-    """Whoever waits for a task that is refused would wait for ever."""
+    """A client that waits for a refused task gets the reason as an exception."""
     with client_of(broker_url, queue) as us:
         with pytest.raises(NotRegistered, match=r"worker\.ad"):
             us.send_task("worker.ad", (2, 3)).get(PATIENCE)
@@ -165,7 +165,7 @@ def test_the_sender_is_told(worker: Worker, queue: str, broker_url: str, console
 
 
 def test_a_type_error_inside_a_task(worker: Worker, queue: str, broker_url: str, console: BrokerConsole) -> None:
-    """A task's own TypeError would be taken for arguments that do not fit, and dead-lettered."""
+    """A TypeError inside a task fails the task, and is not taken for arguments that do not fit."""
     with client_of(broker_url, queue) as us:
         failed = us.send_task("worker.add", ("two", 3))
         with pytest.raises(TypeError, match="can only concatenate str"):
@@ -213,7 +213,7 @@ def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
     ("words", "told"), MISTYPED, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_mistyped(words: list[str], told: str) -> None:
-    """An operator would get a traceback, or a worker that does something else."""
+    """A mistyped name or value of the command line ends in one line that says what is wrong."""
     app, name, *more = words
     done = run(app, name, "worker", *more)
     assert done.stderr == f"hybridpool: {told}\n"
@@ -222,14 +222,14 @@ def test_mistyped(words: list[str], told: str) -> None:
 
 
 def test_mistyped_option() -> None:
-    """A mistyped option would be ignored, or answered with a page of usage."""
+    """A mistyped option ends in one line with a suggestion."""
     done = run("-A", "worker", "worker", "--concurency=2")
     assert done.stderr == "hybridpool: no such option --concurency; did you mean --concurrency?\n"
     assert done.returncode == 2
 
 
 def test_mistyped_variable() -> None:
-    """A setting misspelt in a deployment's environment would silently not hold."""
+    """A misspelt variable of the environment ends the start with a suggestion."""
     done = run("-A", "worker", "worker", env={"HYBRIDPOOL_WORKER_CONCURENCY": "2"})
     assert done.stderr == (
         "hybridpool: HYBRIDPOOL_WORKER_CONCURENCY is not a setting; did you mean HYBRIDPOOL_WORKER_CONCURRENCY?\n"
@@ -238,7 +238,7 @@ def test_mistyped_variable() -> None:
 
 
 def test_an_app_that_fails() -> None:
-    """A user would search their own mistake among the frames of the import machinery and of ours."""
+    """An app that fails on import shows only the app's own frames of the traceback, then one line."""
     done = run("-A", "broken", "worker")
     shown = [line for line in done.stderr.splitlines() if line.strip("^~ ")]
     source = (APPS / "broken.py").read_text().splitlines()
@@ -256,7 +256,7 @@ def test_an_app_that_fails() -> None:
 
 
 def test_an_app_that_lacks_a_package() -> None:
-    """A package missing in the deployment would read as if the app itself were misspelt."""
+    """A package that the app lacks is named as missing, and not taken for a misspelt app."""
     done = run("-A", "needs", "worker")
     *traceback, told = done.stderr.splitlines()
     assert told == "hybridpool: 'needs' failed: ModuleNotFoundError: No module named 'nosuchpackage'"
@@ -266,7 +266,7 @@ def test_an_app_that_lacks_a_package() -> None:
 
 
 def test_an_app_that_is_not_python(tmp_path: Path) -> None:
-    """A syntax error would be shown without its place."""
+    """A syntax error in the app is shown with its file and line."""
     (tmp_path / "torn.py").write_text("app = make(\n")
     done = run("--workdir", str(tmp_path), "-A", "torn", "worker")
     assert f'  File "{tmp_path}/torn.py", line 1' in done.stderr

@@ -56,7 +56,7 @@ def until_idle(node: Node, queue: str) -> None:
 
 
 def test_countdown_and_eta(worker: Worker, client: App, stamps: Path) -> None:
-    """A countdown would run early, twice, or never; one of less than a second would not count at all."""
+    """A task with a countdown or an ETA runs once, and not before its time."""
     began, now = time.monotonic(), dt.datetime.now(dt.UTC)
     sent = [
         (2.0, client.send_task(STAMP, (str(stamps),), countdown=2)),
@@ -72,7 +72,7 @@ def test_countdown_and_eta(worker: Worker, client: App, stamps: Path) -> None:
 
 
 def test_held_with_no_worker_at_all(broker_url: str, queue_name: str, stamps: Path) -> None:
-    """A client's countdown would need a worker to hold it, or be lost when the client goes."""
+    """A countdown waits in the broker, without a worker and without its client."""
     with client_of(broker_url, queue_name) as other:
         began = time.monotonic()
         other.send_task(STAMP, (str(stamps),), countdown=2)
@@ -88,7 +88,7 @@ def test_held_with_no_worker_at_all(broker_url: str, queue_name: str, stamps: Pa
 def test_far_ones_do_not_reach_the_worker(
     worker: Worker, client: App, rabbit_node: Node, queue_name: str, stamps: Path
 ) -> None:
-    """A worker would have to look at each countdown before its time."""
+    """A task with a long countdown does not reach the worker before its time."""
     for countdown in (3600, 10**8):
         client.send_task(STAMP, (str(stamps),), countdown=countdown)
     client.send_task(STAMP, (str(stamps),)).get(PATIENCE)
@@ -98,7 +98,7 @@ def test_far_ones_do_not_reach_the_worker(
 
 
 def test_expires_before_its_time(worker: Worker, client: App, stamps: Path) -> None:
-    """A task that is no longer wanted would run because it had been held back, or its caller would wait for ever."""
+    """A task that expires before its ETA is revoked, does not run, and its caller is told."""
     late = client.send_task(STAMP, (str(stamps),), countdown=2, expires=1)
     with pytest.raises(TaskRevoked):
         late.get(PATIENCE)
@@ -106,7 +106,7 @@ def test_expires_before_its_time(worker: Worker, client: App, stamps: Path) -> N
 
 
 def test_retry(worker: Worker, client: App, stamps: Path) -> None:
-    """The next attempt would come before its time, or twice."""
+    """A retry with a countdown runs once, and not before its time."""
     second = client.send_task("delayed.again", (str(stamps), 2)).get(PATIENCE)
     client.send_task(STAMP, (str(stamps),)).get(PATIENCE)
     first, *others = times(stamps)
@@ -118,7 +118,7 @@ def test_retry(worker: Worker, client: App, stamps: Path) -> None:
 def test_retry_waits_in_the_broker(
     worker: Worker, client: App, rabbit_node: Node, queue_name: str, stamps: Path
 ) -> None:
-    """A task that waits for its next attempt would occupy a child, or stay unacknowledged in the worker."""
+    """A task that waits for its retry occupies no child and no unacknowledged message."""
     handle = client.send_task("delayed.again", (str(stamps), 3600))
     worker.see(rf"Task delayed\.again\[{handle.id}\] retry")
     until_idle(rabbit_node, queue_name)
@@ -127,7 +127,7 @@ def test_retry_waits_in_the_broker(
 
 
 def test_retry_outlives_its_worker(broker_url: str, client: App, queue_name: str, stamps: Path) -> None:
-    """A task whose worker is stopped between two attempts would never have its second one."""
+    """A retry that waits runs in another worker if the first one has stopped."""
     with Worker(broker_url, queue_name, "-c1", app="delayed.app") as first:
         handle = client.send_task("delayed.again", (str(stamps), 4))
         first.see(rf"Task delayed\.again\[{handle.id}\] retry")
@@ -139,7 +139,7 @@ def test_retry_outlives_its_worker(broker_url: str, client: App, queue_name: str
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_embedded(stamps: Path) -> None:
-    """A test of user code with countdowns and retries would need a broker."""
+    """Countdowns and retries work in an embedded worker, without a broker."""
     async with embedded(delayed.app, f"{APP}:app", worker_concurrency=1):
         began = time.monotonic()
         ran = await (await delayed.stamp.options(countdown=1.2).enqueue(str(stamps))).get(PATIENCE)

@@ -62,7 +62,7 @@ def missing(text: str) -> list[str]:
 
 
 def test_without_broker(tmp_path: Path) -> None:
-    """The first thing a newcomer runs would fail, show less than it promises, or leave something behind."""
+    """The demo without a broker ends with code 0, prints what it promises, and leaves no file behind."""
     # settings of a real worker must not reach it
     done = demo(
         FEW, TMPDIR=str(tmp_path), HYBRIDPOOL_TASK_DEFAULT_QUEUE="elsewhere", HYBRIDPOOL_RESULT_BACKEND="disabled"
@@ -74,7 +74,7 @@ def test_without_broker(tmp_path: Path) -> None:
 
 
 def test_through_rabbitmq(rabbit_node: Node, broker_url: str) -> None:
-    """The demo would run only with queues in memory, or leave queues on somebody's broker."""
+    """The demo runs through RabbitMQ and deletes the queues it made."""
     before = rabbit_node.ctl("list_queues", "name").split()
     done = demo(FEW, "--broker", broker_url)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +85,7 @@ def test_through_rabbitmq(rabbit_node: Node, broker_url: str) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(signum: int, rabbit_node: Node, broker_url: str) -> None:
-    """Who has seen enough would leave queues on the broker, or see a traceback."""
+    """A demo that is interrupted ends with code 130, without a traceback, and deletes its queues."""
     before = rabbit_node.ctl("list_queues", "name").split()
     words = [sys.executable, "-m", "hybridpool", "demo", "--broker", broker_url]
     with subprocess.Popen(
@@ -101,14 +101,14 @@ def test_interrupted(signum: int, rabbit_node: Node, broker_url: str) -> None:
 
 
 def test_no_such_broker() -> None:
-    """A wrong address would end in a traceback, or in trying for ever."""
+    """A demo with a wrong broker address ends in one line that shows no password."""
     done = demo("--broker", "amqp://guest:secret@127.0.0.1:1//")
     assert done.returncode == 1
     assert done.stderr == "hybridpool: no connection to amqp://guest:**@127.0.0.1:1//: Connection refused\n"
 
 
 def test_on_a_terminal() -> None:
-    """The picture would be drawn by nobody before the newcomer."""
+    """On a terminal the demo draws its table of children and its progress."""
     ours, theirs = pty.openpty()
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
@@ -157,7 +157,7 @@ def quickstart_worker(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_quickstart(broker_url: str, queue_name: str) -> None:
-    """The example would not do what its README says."""
+    """The quickstart example prints and logs what its README shows."""
     env = environment(HYBRIDPOOL_BROKER_URL=broker_url, HYBRIDPOOL_TASK_DEFAULT_QUEUE=queue_name)
     with quickstart_worker(env) as worker:
         sent = subprocess.run(

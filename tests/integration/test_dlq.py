@@ -85,7 +85,7 @@ class Dlq:
 
 
 def test_from_death_to_life(dlq: Dlq, console: BrokerConsole, broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """A task that killed its children could not be looked into, nor run once it is mended."""
+    """A task that killed its children can be listed, shown, and sent back once it is mended."""
     (tmp_path / "poison.py").write_text(POISON)
     cure = tmp_path / "cure"
     path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -115,7 +115,7 @@ def test_from_death_to_life(dlq: Dlq, console: BrokerConsole, broker_url: str, q
 
 
 def test_looking_leaves_all_as_it_is(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
-    """Whoever looks would change what is there, or its order."""
+    """`ls` and `show` leave the dead letters and their order unchanged."""
     assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
     dlq("show", "id-1", "-Q", dead_lettered)
     assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
@@ -123,21 +123,21 @@ def test_looking_leaves_all_as_it_is(dlq: Dlq, console: BrokerConsole, dead_lett
 
 
 def test_looking_often(dlq: Dlq, console: BrokerConsole, queue_name: str) -> None:
-    """A quorum queue counts deliveries, and drops what it has delivered too often."""
+    """Looking at a quorum queue many times does not use up its deliveries."""
     close(console, queue_name, "quorum")
     for _ in range(25):
         assert dlq.ids(queue_name) == ["id-0", "id-1", "id-2"]
-        # a quorum queue has what is given back only when its log has it
+        # a quorum queue has requeued messages only when its log has them
         console.until_depth(f"{queue_name}.dead", 3)
     letter = console.take(f"{queue_name}.dead")
-    # RabbitMQ 4 counts in another header what is given back, and gives up for neither
+    # RabbitMQ 4 counts requeued messages in another header, and drops none of them
     assert letter.headers.get("x-delivery-count", 0) < 20
     assert (letter.body, letter.headers["x-hybridpool-lost"]) == (b"[[1], {}, {}]", 2)
     console.delete(f"{queue_name}.dead")
 
 
 def test_replay(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
-    """A letter would come back changed, go elsewhere, or take others with it."""
+    """`replay` sends a letter unchanged to its queue, and leaves the other letters."""
     dlq("replay", "id-1", "-Q", dead_lettered)
     console.until_depth(dead_lettered, 1)
     message = console.take(dead_lettered)
@@ -150,14 +150,14 @@ def test_replay(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
 
 
 def test_replay_to_no_queue(dlq: Dlq, dead_lettered: str) -> None:
-    """Letters would be lost, because there is no queue to take them."""
+    """Letters stay where they are if the queue to send them to does not exist."""
     dlq("replay", "--all", "--to", f"{dead_lettered}.nosuch", "-Q", dead_lettered, code=1)
     assert dlq.err.count("stays in") == 3
     assert dlq.ids(dead_lettered) == ["id-0", "id-1", "id-2"]
 
 
 def test_purge(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
-    """Another letter would be deleted than the one that was named."""
+    """`purge` deletes the letter that was named, and with `--all` all of them."""
     assert dlq("purge", "id-1", "--yes", "-Q", dead_lettered) == f"shop.add[id-1] deleted from {dead_lettered}.dead\n"
     assert dlq.ids(dead_lettered) == ["id-0", "id-2"]
     dlq("purge", "--all", "--yes", "-Q", dead_lettered)
@@ -165,7 +165,7 @@ def test_purge(dlq: Dlq, console: BrokerConsole, dead_lettered: str) -> None:
 
 
 def test_wrong_ids(dlq: Dlq, dead_lettered: str) -> None:
-    """A mistyped ID would be ignored, and one that is too short mean several letters."""
+    """An unknown or ambiguous ID ends in one line, and no letter is touched."""
     dlq("replay", "id-0", "nosuch", "-Q", dead_lettered, code=1)
     assert dlq.err == "hybridpool: there is no dead letter nosuch\n"
     dlq("purge", "id-", "--yes", "-Q", dead_lettered, code=1)
@@ -174,7 +174,7 @@ def test_wrong_ids(dlq: Dlq, dead_lettered: str) -> None:
 
 
 def test_no_queue(dlq: Dlq, queue_name: str) -> None:
-    """A system without dead letters would look broken."""
+    """A queue without dead letters is shown as having none."""
     assert dlq("ls", "-Q", queue_name) == "no dead letters\n"
     assert dlq("ls", "-Q", queue_name, "--json") == as_json([]) + "\n"
     dlq("show", "x", "-Q", queue_name, code=1)
@@ -182,7 +182,7 @@ def test_no_queue(dlq: Dlq, queue_name: str) -> None:
 
 
 def test_the_app_says_where(dlq: Dlq, dead_lettered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An app's own settings would not hold for looking at its dead letters."""
+    """The app's settings say which queue's dead letters are shown."""
     name = f"looked{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(
         f"from hybridpool import App\napp = App('looked', task_default_queue='{dead_lettered}')\n"
@@ -192,7 +192,7 @@ def test_the_app_says_where(dlq: Dlq, dead_lettered: str, tmp_path: Path, monkey
 
 
 def test_a_queue_that_grows(dlq: Dlq, dead_lettered: str, broker_url: str) -> None:
-    """While letters come in faster than they are read, looking would not end."""
+    """`ls` ends though letters come in faster than they are read."""
     enough = threading.Event()
 
     def grow() -> None:
@@ -216,7 +216,7 @@ def test_a_queue_that_grows(dlq: Dlq, dead_lettered: str, broker_url: str) -> No
 
 
 def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong address would hang, end in a traceback, or show a password."""
+    """A wrong broker address ends in one line that shows no password."""
     assert main(["dlq", "ls", "-b", "amqp://me:secret@127.0.0.1:1//"]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -226,7 +226,7 @@ def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_password(rabbit_node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    """A password would be shown because it is wrong."""
+    """A refused password ends in one line that does not show it."""
     assert main(["dlq", "ls", "-b", f"amqp://guest:secret@127.0.0.1:{rabbit_node.port}//"]) == 1
     told = capsys.readouterr().err
     assert "refused us" in told

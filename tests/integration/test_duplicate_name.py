@@ -7,7 +7,7 @@ TOLD = r"WARNING.* another worker is named {} too; give each a name of its own w
 
 
 def test_two_workers_of_one_name(rabbit_node: Node, queue_name: str) -> None:
-    """A worker that starts under the name of another one says so in one line, and both work on."""
+    """A worker that starts under another one's name says so in one line, and both work on."""
     with Worker(rabbit_node.url, queue_name, "-c1", "-n", "one@h") as first:
         with Worker(rabbit_node.url, queue_name, "-c1", "-n", "one@h") as second:
             second.see(TOLD.format("one@h"))

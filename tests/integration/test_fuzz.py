@@ -182,7 +182,7 @@ def worker(rabbit_node: Node, queue: str) -> Iterator[Worker]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_odd_messages(seed: int, worker: Worker, queue: str, broker_url: str) -> None:
-    """A message nobody thought of would end a child or the worker, be lost, or go round for ever."""
+    """Random odd messages are each settled once or dead-lettered, and cost no child."""
     chance = random.Random(seed)
     before, children = len(worker.seen(DONE)), worker.children()
     with BrokerConsole(broker_url) as console:
@@ -224,7 +224,7 @@ POISON = {
 
 @pytest.mark.parametrize("message", [pytest.param(raw, id=name) for name, raw in POISON.items()])
 def test_poison(message: Raw, broker_url: str, queue_name: str) -> None:
-    """One message would end every worker that it comes to, one after the other, or keep it from all others for ever."""
+    """A poisonous message is dead-lettered, raises no alarm, and the worker runs the next task."""
     dead = f"{queue_name}.dead"
     with BrokerConsole(broker_url) as console, Worker(broker_url, queue_name, "--concurrency=1") as worker:
         send(broker_url, queue_name, [message])

@@ -55,7 +55,7 @@ def run_program(folder: Path, text: str) -> str:
 
 
 def test_beside_sniffio(tmp_path: Path) -> None:
-    """An embedded worker settles its tasks where sniffio is installed and `asyncio.run` has started the loop."""
+    """An embedded worker settles its tasks where sniffio is installed and `asyncio.run` started the loop."""
     (tmp_path / "sniffio.py").write_text(SNIFFIO)
     printed = run_program(
         tmp_path,
@@ -76,7 +76,7 @@ def test_beside_sniffio(tmp_path: Path) -> None:
 
 
 async def test_two_workers_on_one_bus() -> None:
-    """Two embedded workers tell one bus what happens, and neither acts on what happens to the other."""
+    """Two embedded workers send their events to one bus, and neither acts on the other's events."""
     bus, heard = events.Bus(), list[events.Event]()
     bus.subscribe(heard.append)
     async with embedded(worker.app, bus=bus, worker_concurrency=1):
@@ -114,7 +114,7 @@ async def _entered_and_left(first: object, later: object) -> None:
 
 
 async def test_sync_calls_to_an_embedded_worker() -> None:
-    """`delay` reaches an embedded worker from its own thread and from others, though it leaves by another loop."""
+    """`delay` reaches an embedded worker from its own thread and from others, though it uses another loop."""
     async with embedded(worker.app, worker_concurrency=1):
         handle = worker.add.delay(2, 3)
         assert await asyncio.to_thread(handle.get, PATIENCE) == 5
@@ -175,5 +175,5 @@ call("parent")
     ids=["no descriptor left", "at exit", "at exit, after a call", "forked while another thread sends"],
 )
 def test_sync_calls_end(tmp_path: Path, program: str, printed: list[str]) -> None:
-    """A sync call whose background loop cannot start, or is gone, ends in an error, or by another loop."""
+    """A synchronous call whose background loop cannot start, or is gone, ends in an error or uses a new loop."""
     assert run_program(tmp_path, UNREACHABLE + program).splitlines() == printed

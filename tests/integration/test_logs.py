@@ -1,4 +1,4 @@
-"""What a worker writes: Celery's lines, whole lines whoever writes beside whom, and never a password."""
+"""A worker's log: Celery's lines, whole lines of all processes, and never a password."""
 
 import re
 import signal
@@ -32,7 +32,7 @@ def log_of(worker: Worker) -> list[str]:
 
 
 def test_lines_of_a_task(broker_url: str, queue_name: str) -> None:
-    """Operators' greps, dashboards and alerts that know Celery's lines would find nothing."""
+    """The log lines of a task have Celery's wording, and a traceback follows as indented lines."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         good, bad = us.send_task("worker.add", (2, 3)), us.send_task("worker.fail", ("no\nway",))
         assert good.get(PATIENCE) == 5
@@ -59,7 +59,7 @@ def line_of(text: str) -> int:
 
 
 def test_long_result_is_cut(broker_url: str, queue_name: str) -> None:
-    """A task's large result would fill the log."""
+    """A long result is cut to 1024 characters in the log."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         assert len(us.send_task("worker.big", (300_000,)).get(PATIENCE)) == 300_000
         (found,) = worker.see(r"Task worker\.big\[\S+\] succeeded in \S+: (.*)$")
@@ -67,7 +67,7 @@ def test_long_result_is_cut(broker_url: str, queue_name: str) -> None:
 
 
 def test_nobody_reads(broker_url: str, queue_name: str) -> None:
-    """A terminal that was stopped, or a collector of logs that hangs, would stop the worker."""
+    """A worker whose log is not read goes on working, and loses no line."""
     words = command("-A", "worker", "worker", "--default-queue", queue_name, "-c2")
     env = environment({"HYBRIDPOOL_BROKER_URL": broker_url})
     with subprocess.Popen(words, cwd=APPS, env=env, stderr=subprocess.PIPE, text=True) as worker:
@@ -85,7 +85,7 @@ def test_nobody_reads(broker_url: str, queue_name: str) -> None:
 
 
 def test_level(broker_url: str, queue_name: str) -> None:
-    """`--loglevel` would hold for the parent and not for its children, or the other way round."""
+    """`--loglevel` holds for the parent and for the children."""
     with Worker(broker_url, queue_name, "-c1", "-l", "warning", ready=0) as worker:
         with client_of(broker_url, queue_name) as us:
             us.send_task("worker.speak").get(PATIENCE)
@@ -100,7 +100,7 @@ def test_level(broker_url: str, queue_name: str) -> None:
 
 
 def test_prints_and_logs_of_a_task(broker_url: str, queue_name: str) -> None:
-    """What a task prints or logs would be lost, or not say which child it came from."""
+    """What a task prints and logs is logged under its child's name, one record per print."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         us.send_task("worker.speak").get(PATIENCE)
         worker.see(r"Task worker\.speak\[\S+\] succeeded")
@@ -120,7 +120,7 @@ def test_prints_and_logs_of_a_task(broker_url: str, queue_name: str) -> None:
 
 
 def test_prints_of_processes_and_threads_of_a_task(broker_url: str, queue_name: str) -> None:
-    """What forks and threads of a task print is seen, and hurts no channel."""
+    """What forks and threads of a task print is logged, and harms no channel."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         assert us.send_task("worker.speak_through_others").get(PATIENCE) == 0
         assert us.send_task("worker.add", (2, 3)).get(PATIENCE) == 5
@@ -133,7 +133,7 @@ def test_prints_of_processes_and_threads_of_a_task(broker_url: str, queue_name: 
 
 
 def test_tasks_that_take_logging_and_streams(broker_url: str, queue_name: str) -> None:
-    """What a task does to logging and sys.stdout stays with it: the next one prints and logs as ever."""
+    """A task that takes over logging and sys.stdout does not change what the next task's prints and logs do."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         us.send_task("worker.take_logging_and_streams").get(PATIENCE)
         us.send_task("worker.speak").get(PATIENCE)
@@ -145,7 +145,7 @@ def test_tasks_that_take_logging_and_streams(broker_url: str, queue_name: str) -
 
 @pytest.mark.parametrize(("length", "lines"), [(5_000, 40), (200_000, 4)])
 def test_lines_stay_whole(length: int, lines: int, broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """Long lines of several children would run into each other, as they do when all write to one pipe."""
+    """Long lines of several children stay whole."""
     with (
         Worker(broker_url, queue_name, "-c3", ready=3) as worker,
         client_of(broker_url, queue_name) as us,
@@ -166,7 +166,7 @@ def test_lines_stay_whole(length: int, lines: int, broker_url: str, queue_name: 
 
 
 def test_what_was_said_before_a_death(broker_url: str, queue_name: str) -> None:
-    """The last words of a task, which tell why its child died, would die with it."""
+    """What a task prints before its child dies is logged."""
     with Worker(broker_url, queue_name, "-c1", "--max-deliveries=1") as worker, BrokerConsole(broker_url) as console:
         console.call(queue_name, "worker.drain_outcomes", 13)
         worker.see(r"WARNING/ForkPoolWorker-1\] these are my last words$")
@@ -174,7 +174,7 @@ def test_what_was_said_before_a_death(broker_url: str, queue_name: str) -> None:
 
 
 def test_logfile(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """With `-f` the log would go elsewhere, in part, or over what the file held."""
+    """`-f` appends the whole log to the file, and nothing goes to the terminal."""
     file = tmp_path / "worker.log"
     file.write_text("what was there before\n")
     with (
@@ -211,7 +211,7 @@ def assert_clean(*texts: str) -> None:
 
 
 def test_no_password_when_all_is_well(guarded: str, queue_name: str) -> None:
-    """The banner, the debug log or a log file would give the broker's password away."""
+    """Banner, debug log and log file show no password."""
     with (
         Worker(guarded, queue_name, "-c1", "--without-banner") as quiet,
         Worker(guarded, queue_name, "-c1") as worker,
@@ -225,7 +225,7 @@ def test_no_password_when_all_is_well(guarded: str, queue_name: str) -> None:
 
 
 def test_no_password_when_it_is_wrong(guarded: str, queue_name: str) -> None:
-    """A wrong password would be retried for ever, end in a traceback, or be printed with the complaint."""
+    """A wrong password ends the start in one line that does not show it; a client's error does not show it either."""
     wrong = guarded.replace("s3cr3t", "s3cr3t-not")
     words = command("-A", "worker", "worker", "--default-queue", queue_name)
     env = environment({"HYBRIDPOOL_BROKER_URL": wrong})
@@ -241,7 +241,7 @@ def test_no_password_when_it_is_wrong(guarded: str, queue_name: str) -> None:
 
 
 def test_no_password_when_nobody_listens(queue_name: str) -> None:
-    """The line about a broker that is not there would give the password away."""
+    """The log line and the client's error about an unreachable broker show no password."""
     (port,) = free_ports(1)
     url = f"amqp://tester:{ESCAPED}@127.0.0.1:{port}//"
     with Worker(url, queue_name, ready=0) as worker:
@@ -257,7 +257,7 @@ def test_no_password_when_nobody_listens(queue_name: str) -> None:
 
 @pytest.mark.parametrize("url", [f"amqp:/tester:{ESCAPED}@host", f"http://tester:{ESCAPED}@host", ESCAPED])
 def test_no_password_in_a_complaint(url: str) -> None:
-    """A URL that cannot be used would be quoted whole."""
+    """The complaint about an unusable URL shows no password."""
     done = subprocess.run(
         command("-A", "worker", "worker", "-b", url),
         cwd=APPS,
@@ -273,7 +273,7 @@ def test_no_password_in_a_complaint(url: str) -> None:
 
 
 def test_ps_shows_no_password(broker_url: str, queue_name: str) -> None:
-    """Everybody on the machine could read the broker's password in the list of processes."""
+    """The list of processes shows no password that was given on the command line."""
     with Worker(broker_url, queue_name, f"--broker={broker_url}", "-c1") as worker:
         shown = " ".join(psutil.Process(worker.pid).cmdline())
         assert "guest:guest" not in shown

@@ -37,7 +37,7 @@ def tags(order: Path) -> list[str]:
 
 @pytest.mark.parametrize(("weights", "share"), [("", 0.5), ("{0}=3", 0.75)], ids=["even", "weighed"])
 def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weights: str, share: float) -> None:
-    """A long queue would keep all children from a short one, or an operator's ratio count for nothing."""
+    """Two queues are served in turn, in the proportion of their weights."""
     other = f"{queue_name}-other"
     options = [f"-Q{queue_name},{other}", *([f"--queue-weights={weights.format(queue_name)}"] if weights else [])]
     with BrokerConsole(broker_url) as console:
@@ -61,7 +61,7 @@ def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weight
 
 
 def test_urgent_first(broker_url: str, queue_name: str, order: Path, gate: Gate) -> None:
-    """A priority would count in the broker alone, and not for what the worker holds already."""
+    """What the worker holds already runs in the order of its priority."""
     options = ("-c1", "--queue-max-priority=5", "--prefetch-multiplier=10")
     with Worker(broker_url, queue_name, *options) as worker, client_of(broker_url, queue_name) as client:
         client.conf.task_queue_max_priority = 5
@@ -79,7 +79,7 @@ def test_urgent_first(broker_url: str, queue_name: str, order: Path, gate: Gate)
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_told_of_what_outlasts_the_broker() -> None:
-    """The broker would take a task back in the middle of it, and nobody have been told that it will."""
+    """A worker warns once per task whose time limit is longer than the broker's consumer timeout."""
     observed, bus = Events(), events.Bus()
     bus.subscribe(observed)
     async with embedded(worker_app.app, bus=bus, task_time_limit=7200, worker_concurrency=1):

@@ -50,7 +50,7 @@ async def observed() -> AsyncIterator[Events]:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_autoretry(observed: Events, journal: str) -> None:
-    """A task would not be run until it succeeds, or each attempt be another task to whoever waits."""
+    """A task is retried until it succeeds, under one ID, and its caller gets the value."""
     handle = await retrying.succeed_at.enqueue(journal, 4)
     assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(4)]
     told = observed.of(events.TaskRetried)
@@ -63,7 +63,7 @@ async def test_autoretry(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_the_end_of_retries(observed: Events, journal: str) -> None:
-    """Whoever waits would wait for ever, or not hear what was wrong."""
+    """A task out of retries fails with its last exception."""
     handle = await retrying.succeed_at.enqueue(journal, 10)
     with pytest.raises(Away, match="attempt 5"):
         await handle.get(RESULT)
@@ -74,14 +74,14 @@ async def test_the_end_of_retries(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_no_end(observed: Events, journal: str) -> None:
-    """`max_retries=None` would be some number."""
+    """`max_retries=None` means no limit."""
     assert await (await retrying.for_ever.enqueue(journal, 9)).get(RESULT) == 9
 
 
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_what_is_not_retried(observed: Events, journal: str) -> None:
-    """`dont_autoretry_for` would be retried all the same."""
+    """An exception in `dont_autoretry_for` is not retried."""
     with pytest.raises(Gone, match="for good"):
         await (await retrying.gone.enqueue(journal)).get(RESULT)
     assert len(attempts(journal)) == 1
@@ -90,7 +90,7 @@ async def test_what_is_not_retried(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_at_most_once(observed: Events, journal: str) -> None:
-    """A task that is acknowledged before its start would have no retries."""
+    """A task that is acknowledged early is retried as well."""
     handle = await retrying.at_most_once.enqueue(journal, 3)
     assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
 
@@ -98,7 +98,7 @@ async def test_at_most_once(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_the_task_asks(observed: Events, journal: str) -> None:
-    """`self.retry` would lose what it was told: arguments, countdown, reason."""
+    """`self.retry` keeps the ID, and passes on arguments, countdown and reason."""
     handle = await retrying.bound.enqueue(journal, 7)
     assert await handle.get(RESULT) == ["bound", 2, 8, "two"]
     assert [(event.wait, event.text) for event in observed.of(events.TaskRetried)] == [(0, ""), (0.2, "Away('again')")]
@@ -108,7 +108,7 @@ async def test_the_task_asks(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_without_bind(observed: Events, journal: str) -> None:
-    """Code below a task could not ask for a retry, or `except Exception` around it would swallow it."""
+    """Code without `self` can ask for a retry, and `except Exception` around it does not catch it."""
     with pytest.raises(Away, match="that was all"):
         await (await retrying.unbound.enqueue(journal)).get(RESULT)
     assert [retries for _, retries, _ in attempts(journal)] == ["0", "1"]
@@ -117,7 +117,7 @@ async def test_without_bind(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_raised_by_hand(observed: Events, journal: str) -> None:
-    """`raise Retry` would go round for ever."""
+    """`raise Retry` counts its attempts and ends at `max_retries`."""
     with pytest.raises(Away, match="by hand"):
         await (await retrying.by_hand.enqueue(journal)).get(RESULT)
     assert [retries for _, retries, _ in attempts(journal)] == ["0", "1", "2", "3"]
@@ -126,10 +126,10 @@ async def test_raised_by_hand(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_a_soft_limit_is_retried(observed: Events, journal: str, tmp_path: Path) -> None:
-    """A task that was slow once could not be tried again."""
+    """A task that exceeds its soft limit can be retried."""
     gate = str(tmp_path / "gate")
     os.mkfifo(gate)
-    # held for writing, so that opening it for reading does not wait for somebody else
+    # held for writing, so that opening it for reading does not wait for a writer
     fd = os.open(gate, os.O_RDWR)
     try:
         assert await (await retrying.too_slow.enqueue(journal, gate)).get(RESULT) == "in time"
@@ -142,7 +142,7 @@ async def test_a_soft_limit_is_retried(observed: Events, journal: str, tmp_path:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_verdicts(observed: Events, journal: str) -> None:
-    """A rejected task would be run again, one that is given back not, one that is ignored have a result."""
+    """A rejected task fails, one rejected with requeue runs again, and an ignored one has no result."""
     with pytest.raises(TaskFailed, match=r"Reject\('no stock', False\)"):
         await (await retrying.rejected.enqueue("no stock")).get(RESULT)
     assert await (await retrying.given_back.enqueue(journal)).get(RESULT) == 2
@@ -158,7 +158,7 @@ async def test_verdicts(observed: Events, journal: str) -> None:
 @pytest.mark.may_block
 @pytest.mark.anyio
 async def test_slips(observed: Events) -> None:
-    """A slip in one task would end its child, or the worker with all other tasks."""
+    """A wrong argument to `retry` fails that task alone, and costs no child."""
     for slip, complaint in (("countdown", "not 'soon'"), ("infinity", "not inf"), ("object", "as JSON")):
         with pytest.raises(TypeError, match=complaint):
             await (await retrying.wrongly.enqueue(slip)).get(RESULT)
@@ -198,7 +198,7 @@ def lines_of(worker: Worker, task_id: str) -> list[str]:
 
 
 def test_autoretry_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
-    """A task would not be run until it succeeds; the log would not tell why it comes again."""
+    """Over RabbitMQ a task is retried until it succeeds, and the log shows each attempt."""
     handle = client.send_task(f"{APP}.succeed_at", (journal, 3))
     assert handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
     worker.see(rf"{handle.id}\] succeeded")
@@ -216,7 +216,7 @@ def test_autoretry_over_rabbit(client: App, worker: Worker, queue: str, broker_u
 
 
 def test_the_broker_holds_a_retry(client: App, worker: Worker, journal: str) -> None:
-    """A countdown would be waited for in a child, or be forgotten."""
+    """Over RabbitMQ the log shows each retry's countdown and reason."""
     handle = client.send_task(f"{APP}.bound", (journal, 7))
     assert handle.get(RESULT) == ["bound", 2, 8, "two"]
     worker.see(rf"{handle.id}\] retry: Retry in 0\.2s: Away\('again'\)")
@@ -224,20 +224,20 @@ def test_the_broker_holds_a_retry(client: App, worker: Worker, journal: str) -> 
 
 
 def test_the_end_over_rabbit(client: App, worker: Worker, journal: str) -> None:
-    """Whoever waits would not hear what was wrong."""
+    """Over RabbitMQ a task out of retries fails with its last exception."""
     with pytest.raises(Away, match="attempt 5"):
         client.send_task(f"{APP}.succeed_at", (journal, 10)).get(RESULT)
 
 
 def test_at_most_once_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
-    """A retried task that was acknowledged early would be lost, or acknowledged twice, which closes the channel."""
+    """Over RabbitMQ a retried task that was acknowledged early runs again, and the channel stays open."""
     handle = client.send_task(f"{APP}.at_most_once", (journal, 3))
     assert handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(3)]
     assert not worker.seen("No connection to")
 
 
 def test_expected_is_one_line(client: App, worker: Worker) -> None:
-    """What is no surprise would fill the log with tracebacks."""
+    """An expected exception is logged in one line without a traceback."""
     handle = client.send_task(f"{APP}.expected")
     with pytest.raises(KeyError, match="no such customer"):
         handle.get(RESULT)
@@ -248,7 +248,7 @@ def test_expected_is_one_line(client: App, worker: Worker) -> None:
 
 
 def test_verdicts_over_rabbit(client: App, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
-    """What a task rejects would vanish, or come back for ever; what it gives back would not come back."""
+    """Over RabbitMQ a rejected task is dead-lettered, a requeued one runs again, and an ignored one is acknowledged."""
     rejected = client.send_task(f"{APP}.rejected", ("no stock",))
     with pytest.raises(TaskFailed, match="no stock"):
         rejected.get(RESULT)
@@ -267,13 +267,13 @@ def test_verdicts_over_rabbit(client: App, worker: Worker, queue: str, broker_ur
 
 
 def test_giving_up(client: App) -> None:
-    """A task that asks too often, without an exception, would leave whoever waits without an answer."""
+    """A task that retries once too often without an exception fails with RetriesExhausted."""
     with pytest.raises(RetriesExhausted, match=rf"{APP}\.give_up was retried 0 times"):
         client.send_task(f"{APP}.give_up").get(RESULT)
 
 
 def test_a_worker_dies_after_publishing(rabbit_node: Node, queue_name: str, journal: str) -> None:
-    """What was retried when a worker was killed would be gone with it."""
+    """A retry that a killed worker has published runs in the next worker."""
     with client_of(rabbit_node.url, queue_name) as client:
         with Worker(rabbit_node.url, queue_name, "-c1", app=APP) as first:
             handle = client.send_task(f"{APP}.bound", (journal, 7))

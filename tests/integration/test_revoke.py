@@ -1,4 +1,4 @@
-"""Tasks that somebody does not want any more: not begun, at work, known to all workers, remembered by the next one."""
+"""Revoked tasks: not begun, at work, known to all workers, remembered by the next one."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def hold(client: App, gate: Gate, tag: str) -> object:
 
 
 def test_not_begun(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task that nobody wants would run when its turn comes."""
+    """A task that is revoked before it begins is discarded, and its caller gets TaskRevoked."""
     with (
         client_of(rabbit_node.url, queue_name) as client,
         gate_in(tmp_path) as gate,
@@ -47,7 +47,7 @@ def test_not_begun(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
 
 
 def test_at_work(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task at work could not be stopped; or another one be stopped in its place, or come back."""
+    """`revoke(terminate=True)` stops the running task that it names, and no other one."""
     with (
         client_of(rabbit_node.url, queue_name) as client,
         gate_in(tmp_path) as gate,
@@ -68,7 +68,7 @@ def test_at_work(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
 
 
 def test_every_worker_knows(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task that was given back by one worker would run in another; and one that starts later would not know."""
+    """A revocation reaches all running workers, and is stored in the state file."""
     state = tmp_path / "state.json"
     with client_of(rabbit_node.url, queue_name) as client, gate_in(tmp_path) as gate:
         with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}", "-n", "one@h") as one:
@@ -88,7 +88,7 @@ def test_every_worker_knows(rabbit_node: Node, queue_name: str, tmp_path: Path) 
 
 
 def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task that was revoked would run because the worker was restarted, or the state file would stop its start."""
+    """A restarted worker still discards what was revoked; an unreadable state file is logged and replaced."""
     state = tmp_path / "state.json"
     with client_of(rabbit_node.url, queue_name) as client:
         with Worker(rabbit_node.url, queue_name, "-c1", f"--statedb={state}") as worker:
@@ -122,7 +122,7 @@ state_file.StateFile.load = load_late
 
 
 def test_a_state_file_that_takes_long_to_read(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task that was revoked would run, because its delivery was there before the worker had read its state file."""
+    """A worker takes no delivery before its state file has been read."""
     state, share = tmp_path / "state.json", tmp_path / "share"
     share.mkdir()
     with (
@@ -144,7 +144,7 @@ def test_a_state_file_that_takes_long_to_read(rabbit_node: Node, queue_name: str
 
 
 def test_what_is_revoked_while_a_worker_stops(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A task that was revoked while others finished would run in the worker's next life."""
+    """A revocation that arrives during a warm shutdown is stored in the state file."""
     state = tmp_path / "state.json"
     with (
         client_of(rabbit_node.url, queue_name) as client,
@@ -173,7 +173,7 @@ def test_two_workers_of_one_state_file(rabbit_node: Node, queue_name: str, tmp_p
 
 
 def test_state_file_that_is_a_fifo(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """A state file that is a FIFO is said, and holds up neither work nor stop."""
+    """A state file that is a FIFO is reported, and delays neither work nor the stop."""
     state = tmp_path / "state"
     os.mkfifo(state)
     with (

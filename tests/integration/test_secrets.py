@@ -33,7 +33,7 @@ def command_lines(program: Program) -> str:
 
 @pytest.mark.parametrize("password", ACCEPTED)
 def test_worker_that_finds_no_broker(password: str) -> None:
-    """A worker shows no password: not in its banner or log, whatever is wrong with the connection, and not in `ps`."""
+    """Banner, log and `ps` show no password when a worker finds no broker."""
     url = f"amqp://u:{password}@127.0.0.1:{free_ports(1)[0]}//?password=S3CRET"
     with Program(command("--app=worker.app", "-b", url, "worker", "-c1", "--loglevel=DEBUG")) as worker:
         worker.see("No connection to")
@@ -60,7 +60,7 @@ def test_url_that_cannot_be_used(password: str, door: str) -> None:
 
 @pytest.mark.parametrize("login", ["guest:S3CRET", "nobody:S3CRET"])
 def test_refused_login(login: str, rabbit_node: Node, queue_name: str) -> None:
-    """The worker ends with the broker's reason as its last line, and no other line claims to be the cause."""
+    """A refused login ends the worker with the broker's reason as its last line, and no other line claims a cause."""
     options = ("--app=worker.app", "worker", "-c2", "-Q", queue_name, "--loglevel=INFO")
     url = rabbit_node.url.replace("guest:guest", login)
     with Program(command(*options), env={"HYBRIDPOOL_BROKER_URL": url}) as worker:
@@ -72,7 +72,7 @@ def test_refused_login(login: str, rabbit_node: Node, queue_name: str) -> None:
 
 @pytest.mark.may_block  # it reads its settings on the loop, and with them the number of CPUs
 async def test_traceback_of_a_client() -> None:
-    """What a client raises shows no password, not in the exceptions of the driver behind it either."""
+    """A client's traceback shows no password, also in the driver's chained exceptions."""
     port = free_ports(1)[0]
     app = App("client", broker=f"amqp://u:S3CRET@127.0.0.1:{port}//", broker_connection_timeout=1)
     async with app:
@@ -83,7 +83,7 @@ async def test_traceback_of_a_client() -> None:
 
 
 def test_strangers_cannot_write_our_log(rabbit_node: Node, queue_name: str) -> None:
-    """Ids, names, errors, results, prints, log calls and orders with control characters in them forge nothing."""
+    """Control characters in IDs, names, errors, results, prints and commands cannot forge a log line."""
     with Worker(rabbit_node.url, queue_name, "-c1") as worker, BrokerConsole(rabbit_node.url) as console:
         for task in ("worker.add", f"no.such{EVIL}", "worker.fail", "worker.talk", "worker.echo"):
             arguments = (1, 2) if task == "worker.add" else (EVIL,)

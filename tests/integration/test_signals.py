@@ -13,7 +13,7 @@ import pytest
 from tests.rabbit import wait_for
 from tests.workers import APPS, PATIENCE, ROOT, Worker, client_of, environment, gate_in
 
-#: what is said of each
+#: the log line of each
 LINES = {
     signal.SIGHUP: r"SIGHUP: no log file is opened anew: the log goes to stderr",
     signal.SIGUSR1: r"SIGUSR1: where it is$",
@@ -32,7 +32,7 @@ SILENT = (signal.SIGWINCH, signal.SIGCONT, signal.SIGPIPE, signal.SIGURG, signal
 
 
 def test_signals_that_do_not_stop(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """Each signal but those that stop has its line, and neither the worker nor a running task ends of it."""
+    """Each signal that does not stop the worker has its log line, and neither worker nor task ends."""
     with (
         Worker(broker_url, queue_name, "-c1") as worker,
         client_of(broker_url, queue_name) as us,
@@ -55,7 +55,7 @@ def test_signals_that_do_not_stop(broker_url: str, queue_name: str, tmp_path: Pa
 
 
 def test_flood_of_signals(broker_url: str, queue_name: str) -> None:
-    """A signal that comes again and again gets one line in a while."""
+    """A signal that is repeated quickly is logged at most twice."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         for _ in range(200):
             worker.send(signal.SIGALRM)
@@ -64,7 +64,7 @@ def test_flood_of_signals(broker_url: str, queue_name: str) -> None:
 
 
 def test_signals_to_all_processes(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """HUP and its like, sent to each process of a worker as a service manager does, end no task."""
+    """HUP, USR1 and USR2 sent to each process of a worker end no task."""
     with (
         Worker(broker_url, queue_name, "-c1") as worker,
         client_of(broker_url, queue_name) as us,
@@ -94,7 +94,7 @@ def add(x, y):
 
 
 def test_signals_at_the_start(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """They are heard while the app is imported as well."""
+    """Signals are handled while the app is imported."""
     (tmp_path / "impatient.py").write_text(IMPATIENT)
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     with (
@@ -107,7 +107,7 @@ def test_signals_at_the_start(broker_url: str, queue_name: str, tmp_path: Path) 
 
 
 def test_signals_at_the_stop(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """They are heard while a warm stop waits for a task as well, and do not change how it ends."""
+    """Signals are handled while a warm stop waits for a task, and do not change how it ends."""
     with (
         Worker(broker_url, queue_name, "-c1") as worker,
         client_of(broker_url, queue_name) as us,
@@ -126,7 +126,7 @@ def test_signals_at_the_stop(broker_url: str, queue_name: str, tmp_path: Path) -
 
 
 def test_hangup_opens_the_log_file(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """A log file that was renamed is followed by itself, and opened anew by HUP before anything is logged."""
+    """After its log file was renamed the worker writes to a new one, which it opens by itself or at HUP."""
     file, old = tmp_path / "log", tmp_path / "log.1"
     with (
         Worker(broker_url, queue_name, "-c1", "-f", str(file), ready=0) as worker,
@@ -167,7 +167,7 @@ def test_closed_descriptors(closed: str, broker_url: str, queue_name: str, tmp_p
 
 
 def test_folder_that_is_gone(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """A worker whose current folder was removed starts, if its app is found elsewhere."""
+    """A worker whose current folder was removed starts if its app is found elsewhere."""
     folder = tmp_path / "gone"
     folder.mkdir()
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{APPS}"}
@@ -197,7 +197,7 @@ def bind(path: Path) -> None:
     ids=["fifo", "socket", "folder", "no folder"],
 )
 def test_log_file_that_cannot_be_opened(make: object, why: str, tmp_path: Path) -> None:
-    """A log file that cannot be written ends the start with one line that says why."""
+    """A log file that cannot be opened ends the start in one line that says why."""
     assert callable(make)
     file = tmp_path / "log"
     make(file)

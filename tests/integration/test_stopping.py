@@ -21,7 +21,7 @@ from tests.rabbit import Node, wait_for
 from tests.workers import PATIENCE, Entered, Gate, Worker, client_of, gate_in
 
 WARM, COLD = r"WARNING/MainProcess\] worker: Warm shutdown", r"WARNING/MainProcess\] worker: Cold shutdown"
-#: seconds for a stop, on a busy machine; what is promised is about half of it
+#: seconds for a stop, on a busy machine; about half of it is promised
 IN_TIME = 14.0
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
@@ -57,7 +57,7 @@ def load(worker: Worker, gate: Gate, console: BrokerConsole, queue: str) -> Ente
 def test_warm(
     signum: int, options: list[str], broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole
 ) -> None:
-    """A deployment would kill running tasks, or keep others waiting for the one that is long."""
+    """A warm stop returns at once what has not begun, waits for the running task, and ends with code 0."""
     with Worker(broker_url, queue_name, "-c1", *options) as worker:
         held = load(worker, gate, console, queue_name)
         began = time.monotonic()
@@ -77,7 +77,7 @@ def test_warm(
 
 
 def test_warm_delivers_the_last_result(broker_url: str, queue_name: str, gate: Gate) -> None:
-    """The answer of a task that ends during the shutdown would be lost."""
+    """A result that arrives during a warm stop is delivered."""
     with Worker(broker_url, queue_name, "-c1") as worker, client_of(broker_url, queue_name) as us:
         handle = us.send_task("worker.hold", (gate.path,))
         gate.entered()
@@ -89,7 +89,7 @@ def test_warm_delivers_the_last_result(broker_url: str, queue_name: str, gate: G
 
 
 def test_warm_stop_lets_a_task_enqueue(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
-    """A task that enqueues another one during the shutdown would lose it, or fail."""
+    """A task can enqueue another one during a warm stop."""
     with Worker(broker_url, queue_name, "-c1") as worker:
         console.call(queue_name, "worker.enqueue_at_last", gate.path, queue_name)
         gate.entered()
@@ -102,7 +102,7 @@ def test_warm_stop_lets_a_task_enqueue(broker_url: str, queue_name: str, gate: G
 
 
 def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
-    """A task that never ends would keep the worker for ever, or be lost when the worker loses patience."""
+    """A warm stop becomes cold after `--shutdown-timeout`, and all tasks go back to the queue."""
     with Worker(broker_url, queue_name, "-c1", "--shutdown-timeout=500ms") as worker:
         held = load(worker, gate, console, queue_name)
         assert worker.stop() == 1
@@ -120,7 +120,7 @@ def test_warm_turns_cold_in_time(broker_url: str, queue_name: str, gate: Gate, c
     ids=lambda signals: "+".join(signum.name for signum in signals),
 )
 def test_cold(signals: tuple[int, ...], broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
-    """An impatient operator would wait, or lose the tasks that are killed."""
+    """A cold stop kills the running tasks at once, and all tasks go back to the queue."""
     with Worker(broker_url, queue_name, "-c2", ready=2) as worker:
         console.call(queue_name, "worker.hold", gate.path)
         gate.entered()
@@ -143,7 +143,7 @@ def assert_all_back(console: BrokerConsole, queue: str, count: int = 4) -> None:
 
 
 def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
-    """With task_acks_late off, a task that was killed would run a second time."""
+    """With task_acks_late off, a task that a cold stop killed does not go back to the queue."""
     with Worker(broker_url, queue_name, "-c1", "--no-acks-late") as worker:
         load(worker, gate, console, queue_name)
         assert worker.stop(signal.SIGQUIT) == 1
@@ -153,7 +153,7 @@ def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, console
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_stop_while_the_app_is_imported(signum: int, broker_url: str, queue_name: str, gate: Gate) -> None:
-    """A worker whose import hangs would have to be killed, and leave the hanging process behind."""
+    """A stop during the app's import ends the worker with code 0, and leaves no process."""
     with Worker(broker_url, queue_name, app="slow", env={"GATE": gate.path}, ready=0) as worker:
         (importing,) = gate.entered()
         worker.send(signum)
@@ -163,7 +163,7 @@ def test_stop_while_the_app_is_imported(signum: int, broker_url: str, queue_name
 
 
 def test_stop_before_there_is_a_broker(queue_name: str) -> None:
-    """A worker that waits for its broker would not hear a signal."""
+    """A worker that waits for its broker stops on a signal."""
     node = Node("absent")
     try:
         with Worker(node.url, queue_name, ready=0) as worker:
@@ -177,7 +177,7 @@ def test_stop_before_there_is_a_broker(queue_name: str) -> None:
 def test_stop_while_the_state_file_hangs(
     signum: int, code: int, broker_url: str, queue_name: str, tmp_path: Path
 ) -> None:
-    """A state file that cannot be read to its end (a FIFO, a dead share) holds neither the stop nor the exit."""
+    """A state file that cannot be read to its end delays neither the stop nor the exit."""
     fifo = tmp_path / "state"
     os.mkfifo(fifo)
     with Worker(broker_url, queue_name, "-c1", f"--statedb={fifo}") as worker:
@@ -188,7 +188,7 @@ def test_stop_while_the_state_file_hangs(
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
 def test_stop_while_the_broker_is_silent(signum: int, code: int, queue_name: str) -> None:
-    """A broker that takes connections and never answers, as behind a firewall that drops, does not hold the stop."""
+    """A broker that accepts connections and never answers does not delay the stop."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}//"
         with Worker(url, queue_name, "-c1", "--connection-timeout=60s", ready=0) as worker:
@@ -203,7 +203,7 @@ def test_stop_while_the_broker_is_silent(signum: int, code: int, queue_name: str
 async def test_stop_while_an_established_connection_is_silent(
     signum: int, broker_url: str, queue_name: str, gate: Gate
 ) -> None:
-    """A network that drops every packet in the middle of a run does not hold the stop."""
+    """A network that drops every packet on an open connection does not delay the stop."""
     async with Proxy(urlsplit(broker_url).port or 0) as proxy:
 
         def run() -> float:
@@ -224,7 +224,7 @@ async def test_stop_while_an_established_connection_is_silent(
 
 @pytest.mark.slow
 def test_no_broker_at_the_start(queue_name: str) -> None:
-    """A worker that is started before its broker would give up, say nothing, or fill the log."""
+    """A worker started before its broker tries again at growing intervals, logs that, and connects."""
     node = Node("late")
     try:
         with Worker(node.url, queue_name, ready=0) as worker:
@@ -269,7 +269,7 @@ def test_stop_as_pid_1(
     gate: Gate,
     console: BrokerConsole,
 ) -> None:
-    """In a container without an init the worker would ignore SIGTERM, as the kernel does for PID 1 by default."""
+    """As PID 1 the worker stops on SIGTERM and SIGQUIT."""
     with Worker(broker_url, queue_name, "-c1", prefix=namespace) as worker:
         console.call(queue_name, "worker.hold", gate.path)
         gate.entered()
@@ -283,7 +283,7 @@ def test_stop_as_pid_1(
 
 @pytest.mark.slow
 def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: str, console: BrokerConsole) -> None:
-    """In a container without an init, children of a dead zygote would stay as zombies."""
+    """As PID 1 the worker reaps the children of a dead zygote, and notices a new zygote's death."""
     with Worker(broker_url, queue_name, "-c2", prefix=namespace, ready=2) as worker:
         orphans = [child.pid for child in worker.children()]
         worker.zygote.send_signal(signal.SIGKILL)
@@ -292,7 +292,7 @@ def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: 
         assert wait_for(lambda: not any(map(psutil.pid_exists, orphans)), PATIENCE)
         console.call(queue_name, "worker.add", 2, 3)
         worker.see(r"Task worker\.add\[\S+\] succeeded in \S+: 5$")
-        # the new zygote's end is waited for by the parent, not taken away by whoever reaps
+        # the new zygote's end is waited for by the parent, not taken away by the reaper
         worker.zygote.send_signal(signal.SIGKILL)
         worker.see(r"The zygote died \(signal 9 \(SIGKILL\)\)", 2)
         worker.see(r"ForkPoolWorker-[56] \(pid \d+\) ready$", 2)
@@ -301,7 +301,7 @@ def test_reap_as_pid_1(namespace: tuple[str, ...], broker_url: str, queue_name: 
 def test_stop_as_pid_1_while_the_app_is_imported(
     namespace: tuple[str, ...], broker_url: str, queue_name: str, gate: Gate
 ) -> None:
-    """A container whose app hangs on import would be killed after its grace period."""
+    """As PID 1 the worker stops on SIGTERM while the app is imported."""
     env = {"GATE": gate.path}
     with Worker(broker_url, queue_name, app="slow", env=env, prefix=namespace, ready=0) as worker:
         gate.entered()

@@ -53,7 +53,7 @@ class Ended:
 
 
 class Bench:
-    """A pool, its observed, what ended, and who waits at the gate."""
+    """A pool, its events, its ended calls, and the processes that wait at the gate."""
 
     def __init__(self, keeper: ZygoteKeeper, config: LaneConfig, bus: events.Bus) -> None:
         self.keeper = keeper
@@ -156,7 +156,7 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = str(path)
-        # for reading and writing, so that nobody waits for the other side to open
+        # for reading and writing, so that opening does not wait for the other side
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def open_up(self) -> None:
@@ -191,7 +191,7 @@ async def stopped(pids: Iterable[int]) -> None:
 
 
 async def test_calls_run_and_results_come(two: Bench) -> None:
-    """The pool would do nothing at all."""
+    """A hundred calls run, each returns its own value, and the dispatcher is empty afterwards."""
     jobs = [two.submit("add", number) for number in range(100)]
     ended = await two.ended.take(100, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
@@ -200,7 +200,7 @@ async def test_calls_run_and_results_come(two: Bench) -> None:
 
 
 async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
-    """An exception in a task would end its child."""
+    """A call that fails, is refused, or names an unknown task costs no child."""
     failed, refused, unknown = [await two.run(*words) for words in (("fail",), ("add",), ("gone",))]
     assert isinstance(failed.outcome, Raised)
     assert failed.outcome.text == "ValueError('wrong')"
@@ -211,7 +211,7 @@ async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
 
 
 async def test_calls_run_at_the_same_time(two: Bench) -> None:
-    """Two children would do the work of one."""
+    """Two children run two calls at the same time, and the third call waits."""
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
@@ -227,7 +227,7 @@ async def test_calls_run_at_the_same_time(two: Bench) -> None:
 
 
 async def test_an_exception_with_a_strange_text(two: Bench) -> None:
-    """A task that raises with the name of a file that is no UTF-8 would take its child along."""
+    """An exception with surrogates in its text fails its call and costs no child."""
     assert isinstance((await two.run("echo", "name-\udc80")).outcome, Returned)
     raised = (await two.run("add", 1, "\udc80")).outcome
     assert isinstance(raised, Raised)
@@ -238,21 +238,21 @@ async def test_an_exception_with_a_strange_text(two: Bench) -> None:
 
 @pytest.mark.parametrize("size", [1_000_000, 20_000_000])
 async def test_large_payloads(two: Bench, size: int) -> None:
-    """A large argument or result would be cut, or block the pool."""
+    """Arguments and results of megabytes arrive complete."""
     ended = await two.run("echo", "x" * size)
     assert len(ended.value) == size
     assert len((await two.run("blow_up", size)).value) == size
 
 
 async def test_many_large_payloads_at_once(two: Bench) -> None:
-    """Large calls that wait would fill a socket, and everything stand still."""
+    """Twenty large calls at the same time all end."""
     for _ in range(20):
         two.submit("echo", "x" * 1_000_000)
     assert {len(one.value) for one in await two.ended.take(20, PATIENCE)} == {1_000_000}
 
 
 async def test_fifty_children() -> None:
-    """A large pool would not come up, or not end."""
+    """Fifty children start and run fifty calls at the same time."""
     async with bench(50) as many:
         for _ in range(50):
             many.submit("hold")
@@ -266,7 +266,7 @@ async def test_fifty_children() -> None:
 
 
 async def test_each_child_is_for_itself() -> None:
-    """A child would hold what is another's: a socket that keeps a dead sibling's channel open, a group, a terminal."""
+    """A child has its own channel, session and group, no standard input, and no descriptor of a sibling."""
     async with bench(4) as four:
         for _ in range(4):
             four.submit("self_portrait")
@@ -286,7 +286,7 @@ async def test_each_child_is_for_itself() -> None:
 
 
 async def test_chance_differs(two: Bench) -> None:
-    """Children would draw the same "random" numbers, and so the same passwords and file names."""
+    """Two children draw different random numbers."""
     for _ in range(2):
         two.submit("chance")
     await two.at_the_gate(2)
@@ -296,7 +296,7 @@ async def test_chance_differs(two: Bench) -> None:
 
 
 async def test_what_children_say(two: Bench) -> None:
-    """Lines of children would be lost, or not say whose they are."""
+    """What a child logs arrives under the child's name."""
     two.submit("hold_at", "/dev/null")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     [said] = two.observed.of(events.ChildLogged)
@@ -308,7 +308,7 @@ async def test_what_children_say(two: Bench) -> None:
 
 @pytest.mark.parametrize(("size", "limit"), [(1, 1), (1, 3), (2, 3), (3, 2)])
 async def test_recycling_counts_exactly(size: int, limit: int) -> None:
-    """A child would run a call more or fewer than max_tasks_per_child, or a name be used twice."""
+    """A child runs exactly `max_tasks_per_child` calls, exits with 0, and its name is not used again."""
     async with bench(size, recycle=RecycleLimits(tasks=limit)) as made:
         for _ in range(24):
             made.submit("who")
@@ -335,7 +335,7 @@ async def test_recycling_counts_exactly(size: int, limit: int) -> None:
 
 
 async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
-    """The queue would stand still during each birth; or more calls run at once than are allowed."""
+    """The replacement is ready before a child on its last call goes, and no more calls run at once than allowed."""
     async with bench(2, recycle=RecycleLimits(tasks=1)) as made:
         for _ in range(6):
             made.submit("hold")
@@ -353,7 +353,7 @@ async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
 
 
 async def test_one_stands_by() -> None:
-    """Each recycled child would leave a gap as long as a birth; or the one that stands by work too."""
+    """A spare child stands by without working, and takes over when a child retires."""
     async with bench(2, recycle=RecycleLimits(tasks=2), spares=1) as made:
         for _ in range(12):
             made.submit("hold")
@@ -371,7 +371,7 @@ async def test_one_stands_by() -> None:
 
 
 async def test_recycling_by_memory() -> None:
-    """A child that keeps what it was given would grow for ever, or one that does not be replaced."""
+    """A child above its memory limit is replaced, and one below it is not."""
     orders = attrs_orders(memory_watch=1)
     async with bench(1, recycle=RecycleLimits(memory=10**15), orders=orders) as made:
         await made.run("add", 1)
@@ -392,7 +392,7 @@ def attrs_orders(*, memory_watch: int) -> ChildOrders:
 
 
 async def test_resize(two: Bench) -> None:
-    """A pool could not grow or shrink while it runs."""
+    """A running pool can grow, shrink, and shrink to nothing; a call then waits until there is a child."""
     two.supervised.lane.resize(4)
     await two.idle(4)
     two.supervised.lane.resize(1)
@@ -407,12 +407,12 @@ async def test_resize(two: Bench) -> None:
 
 
 async def test_shrinking_spares_the_busy(two: Bench) -> None:
-    """A running call would be lost because fewer children are wanted."""
+    """Shrinking waits for running calls, and then runs no more calls at once than the new size."""
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
     two.supervised.lane.resize(1)
-    # so that the headcount has been looked at while nobody was idle
+    # so that the headcount has been checked while no child was idle
     await anyio.wait_all_tasks_blocked()
     two.release()
     await two.at_the_gate(1)
@@ -424,7 +424,7 @@ async def test_shrinking_spares_the_busy(two: Bench) -> None:
 
 
 async def test_autoscale() -> None:
-    """The pool would not grow with its load, or not shrink without."""
+    """An autoscaled lane grows with its load and shrinks without load."""
     async with bench(1, scale=ScaleLimits(floor=1, ceiling=3, idle=0.1)) as made:
         for _ in range(5):
             made.submit("hold")
@@ -439,7 +439,7 @@ async def test_autoscale() -> None:
 
 
 async def test_autoscale_after_deaths() -> None:
-    """A pool whose last calls were lost with their children would stay large for ever."""
+    """An autoscaled lane shrinks also after its last calls were lost with their children."""
     async with bench(1, scale=ScaleLimits(floor=1, ceiling=3, idle=0.1)) as made:
         for _ in range(3):
             made.submit("hold")
@@ -452,7 +452,7 @@ async def test_autoscale_after_deaths() -> None:
 
 
 async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
-    """A child that is told to go would leave its call unfinished."""
+    """A busy child that retires finishes its call, exits with 0, and is replaced."""
     job = two.submit("hold_at", fifo.path)
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     [busy] = [child for child in two.supervised.lane.registry.children.values() if child.in_hand]
@@ -468,7 +468,7 @@ async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
 
 
 async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
-    """A task that sends another one during a shutdown would die in the middle, and be run again."""
+    """A task in a child that retires may still send a task."""
     two.submit("hold_at", fifo.path, "publish this")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     [busy] = [child for child in two.supervised.lane.registry.children.values() if child.in_hand]
@@ -481,7 +481,7 @@ async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
 
 
 async def test_nothing_is_imported_in_a_child(two: Bench) -> None:
-    """Every child would spend the time and the memory that the zygote could have spent once for all."""
+    """No module is imported in a child that the zygote could have imported before."""
     assert (await two.run("late_modules")).value == []
 
 
@@ -496,7 +496,7 @@ async def practised(made: Bench, task: str, *args: object) -> None:
 
 
 async def test_brief_calls_run_once_each() -> None:
-    """A call would be lost, run twice or mixed up with its neighbours when many travel together."""
+    """Thousands of brief calls run exactly once each."""
     async with bench(2) as two:
         for _ in range(3):
             jobs = [two.submit("add", number) for number in range(2000)]
@@ -506,7 +506,7 @@ async def test_brief_calls_run_once_each() -> None:
 
 
 async def test_calls_behind_a_long_one_run_elsewhere() -> None:
-    """A call that is long for once would hold up those that were put behind it, while others are idle."""
+    """Calls behind a long one are called back and run in another child."""
     async with bench(2) as two:
         await practised(two, "outlast", 0)
         long = two.submit("outlast", 2 * PATIENCE)
@@ -519,7 +519,7 @@ async def test_calls_behind_a_long_one_run_elsewhere() -> None:
 
 
 async def test_what_is_done_before_one_that_hears_nothing() -> None:
-    """Outcomes that wait for company would wait for hours, and the limit of the one at work never be looked at."""
+    """Outcomes before a call that hears no signal arrive at once, and its hard limit holds."""
     async with bench(1) as one:
         await practised(one, "wander", 1)
         quick = [one.submit("wander", 1) for _ in range(3)]
@@ -532,7 +532,7 @@ async def test_what_is_done_before_one_that_hears_nothing() -> None:
 
 
 async def test_a_death_costs_one_call_of_many() -> None:
-    """All calls that travelled with the one that killed its child would be lost, or run twice."""
+    """A death loses one call of those in the child's channel; the others run."""
     async with bench(1) as one:
         await practised(one, "leave_if", 0)
         jobs = [one.submit("leave_if", int(number % 10 == 5)) for number in range(50)]
@@ -543,7 +543,7 @@ async def test_a_death_costs_one_call_of_many() -> None:
 
 
 async def test_recycling_counts_exactly_with_many_at_once() -> None:
-    """Children would run more calls than they may, because several travel together."""
+    """A child runs exactly `max_tasks_per_child` calls though several travel together."""
     async with bench(2, recycle=RecycleLimits(tasks=7), spares=1) as made:
         counts: Counter[str] = Counter()
         for _ in range(10):
@@ -562,7 +562,7 @@ async def test_recycling_counts_exactly_with_many_at_once() -> None:
 
 
 async def test_leaving_in_the_middle_tells_all_that_travelled_together() -> None:
-    """Calls that a child had in its channel and had not begun would never end, and their callers wait for ever."""
+    """A lane left by an exception ends all calls, also those in a child's channel that had not begun."""
     bus = events.Bus()
     keeper = ZygoteKeeper("tests.apps.pooled:app", (), bus)
     await keeper.start()
@@ -586,7 +586,7 @@ async def test_leaving_in_the_middle_tells_all_that_travelled_together() -> None
 
 
 async def test_over_the_soft_limit(two: Bench) -> None:
-    """A task would run on after its time, or its child be killed although it stops by itself."""
+    """A task over its soft limit gets SoftTimeLimitExceeded, and its child lives on."""
     two.submit("outlast", 60.0, soft=0.1, hard=PATIENCE)
     [ended] = await two.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Raised)
@@ -595,7 +595,7 @@ async def test_over_the_soft_limit(two: Bench) -> None:
 
 
 async def test_over_the_hard_limit(two: Bench) -> None:
-    """A task that swallows its soft limit would run for ever."""
+    """A task that ignores its soft limit is killed at its hard limit, and its child is replaced."""
     two.submit("outlast", 60.0, "go on", soft=1.0, hard=2.0)
     [ended] = await two.ended.take(1, PATIENCE)
     assert ended.outcome == TimedOut(2.0, ended.child)
@@ -604,12 +604,12 @@ async def test_over_the_hard_limit(two: Bench) -> None:
 
 
 async def test_within_the_limits(two: Bench) -> None:
-    """A limit would hit the next task of the same child."""
+    """A limit does not hit the next task of the same child."""
     for _ in range(20):
         two.submit("outlast", 0.02, soft=3.0, hard=3.5)
     ended = await two.ended.take(20, PATIENCE)
     assert {one.value for one in ended} == {"nothing"}
-    # the last of them is long past its limits, and somebody else is at work
+    # the last of them is long past its limits, and another call runs
     two.submit("outlast", 4.0)
     [last] = await two.ended.take(1, PATIENCE)
     assert last.value == "nothing"
@@ -617,7 +617,7 @@ async def test_within_the_limits(two: Bench) -> None:
 
 
 async def test_cancelling_what_waits(two: Bench) -> None:
-    """A call that nobody wants would run."""
+    """A cancelled call that waits ends at once and never runs."""
     for _ in range(2):
         two.submit("hold")
     await two.at_the_gate(2)
@@ -632,7 +632,7 @@ async def test_cancelling_what_waits(two: Bench) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.1])
 async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
-    """A call that nobody wants would go on to its end, or cost its child although it stops when asked."""
+    """A cancelled call that runs stops, costs no child, and ends once."""
     for _ in range(20 if delay < 0.1 else 1):
         job = two.submit("outlast", 60.0)
         await anyio.sleep(delay)
@@ -647,7 +647,7 @@ async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
 
 
 async def test_cancelling_what_does_not_stop(two: Bench) -> None:
-    """A call that swallows its cancellation would hold a child for ever."""
+    """A cancelled call that ignores it is killed after the grace."""
     job = two.submit("outlast", 60.0, "go on")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     two.supervised.lane.cancel(job, 0.1)
@@ -657,7 +657,7 @@ async def test_cancelling_what_does_not_stop(two: Bench) -> None:
 
 
 async def test_cancelling_what_travels_behind_another() -> None:
-    """A call that was given up while it was behind another would run after all, or its canceller wait for ever."""
+    """Cancelled calls behind a running one end soon and never run, and the running one is not hit."""
     async with bench(1) as one:
         await practised(one, "outlast", 0)
         long = one.submit("outlast", 0.3)
@@ -685,7 +685,7 @@ async def test_cancelling_what_travels_behind_another() -> None:
     ],
 )
 async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], cause: str) -> None:
-    """The caller would wait for ever, hear twice, or not learn how it happened."""
+    """A call whose child dies ends once as lost, with the cause, and the child is replaced."""
     ended = await two.run(*words)
     assert isinstance(ended.outcome, Lost)
     assert ended.outcome.cause.startswith(cause)
@@ -699,7 +699,7 @@ async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], c
 
 
 async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
-    """A call would be lost twice, not at all, or one that waits with those that run."""
+    """Killing all children loses each running call once, and those that wait run."""
     running = [two.submit("hold") for _ in range(2)]
     waiting = [two.submit("add", number) for number in range(10)]
     await two.at_the_gate(2)
@@ -713,7 +713,7 @@ async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
 
 
 async def test_a_call_that_was_not_read_runs_elsewhere(two: Bench) -> None:
-    """A call given to a child that is dying would be lost, or run twice."""
+    """A call that a dying child has not read runs in another child, once."""
     pids = two.pids()
     await stopped(pids.values())
     jobs = [two.submit("add", number) for number in range(4)]
@@ -727,7 +727,7 @@ async def test_a_call_that_was_not_read_runs_elsewhere(two: Bench) -> None:
 
 
 async def test_large_calls_that_were_not_read_run_elsewhere(two: Bench) -> None:
-    """A large call, which is a file beside the channel, would be lost with the child that did not read it."""
+    """A large call that a dying child has not read runs in another child."""
     await stopped(two.pids().values())
     for _ in range(2):
         two.submit("echo", "x" * 1_000_000)
@@ -737,7 +737,7 @@ async def test_large_calls_that_were_not_read_run_elsewhere(two: Bench) -> None:
 
 
 async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
-    """Processes of a task would stay for ever after its child is gone."""
+    """A process that a task started is killed with its child."""
     ended = await two.run("bring_up")
     process = psutil.Process(ended.value)
     two.supervised.lane.registry.kill(two.supervised.lane.registry.children[ended.child])
@@ -748,7 +748,7 @@ async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
 
 
 async def test_no_zombies(two: Bench) -> None:
-    """A pool that runs for years would fill the table of processes."""
+    """Dead children are reaped."""
     for _ in range(5):
         await two.run("die")
     await two.idle(2)
@@ -758,7 +758,7 @@ async def test_no_zombies(two: Bench) -> None:
 
 
 async def test_the_zygote_dies(two: Bench) -> None:
-    """A pool without its zygote would stand still for ever, or lose calls in silence."""
+    """After the zygote's death the running call is lost, and a new zygote starts new children."""
     two.submit("hold")
     await two.at_the_gate(1)
     two.gate.items.clear()
@@ -776,7 +776,7 @@ async def test_the_zygote_dies(two: Bench) -> None:
 
 
 async def test_draining(two: Bench, fifo: Fifo) -> None:
-    """A shutdown would cut a running call, or take new ones."""
+    """Draining refuses new calls, returns those not begun, and waits for those that run."""
     two.submit("hold_at", fifo.path)
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     waiting = [two.submit("hold"), two.submit("add", 1)]
@@ -793,7 +793,7 @@ async def test_draining(two: Bench, fifo: Fifo) -> None:
 
 
 async def test_killing(two: Bench) -> None:
-    """A cold stop would wait for calls, or leave children behind."""
+    """A cold stop kills all children at once, and their calls are lost."""
     two.submit("hold")
     await two.at_the_gate(1)
     pids = two.pids()
@@ -805,7 +805,7 @@ async def test_killing(two: Bench) -> None:
 
 
 async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cold stop would wait for ever for a child that hangs in worker_process_init and was ordered just now."""
+    """A cold stop ends at once while children that were just ordered hang in worker_process_init."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         with anyio.fail_after(PATIENCE):
@@ -816,7 +816,7 @@ async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cold stop would be taken for a pool whose children cannot be born, and end with an error."""
+    """A cold stop of many starting children is not taken for failed starts."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(12, app="tests.apps.unborn:app", ready=False) as made:
         await made.observed.see(events.ChildSpawned, 12, PATIENCE)
@@ -826,7 +826,7 @@ async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_births_that_fail_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken worker_process_init would make the pool fork as fast as it can, without saying why."""
+    """Failed starts are repeated with growing pauses, and their event says why."""
     monkeypatch.setenv("UNBORN", "fails")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         await made.observed.see(events.ChildStartFailed, 2, PATIENCE)
@@ -861,20 +861,20 @@ async def left_in_the_middle() -> tuple[Bench, list[int]]:
 
 
 async def test_leaving_in_the_middle_leaves_no_child() -> None:
-    """A pool left by an exception would leave its children running."""
+    """A lane left by an exception leaves no child running."""
     _, pids = await left_in_the_middle()
     assert not any(map(psutil.pid_exists, pids))
 
 
 async def test_leaving_in_the_middle_is_told() -> None:
-    """A caller would wait for ever for a pool that was left by an exception."""
+    """A running call ends as lost when its lane is left by an exception."""
     made, _ = await left_in_the_middle()
     [ended] = await made.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Lost)
 
 
 async def test_leaving_in_the_middle_leaves_nothing_open() -> None:
-    """A program that makes many pools would run out of descriptors."""
+    """A lane left by an exception leaves no descriptor open."""
     await left_in_the_middle()
     before = open_fds()
     await left_in_the_middle()

@@ -83,7 +83,7 @@ def client(worker: Worker, rabbit_node: Node, queue: str) -> Iterator[Celery]:
 
 
 def test_issue_line(client: Celery) -> None:
-    """The one line that the whole thing is for would not hold."""
+    """A Celery client's call runs on our worker, and `get` returns its result."""
     assert client.send_task("worker.add", (2, 3)).get(timeout=PATIENCE) == 5
 
 
@@ -104,7 +104,7 @@ def cases() -> Iterator[Case]:
 
 
 def test_a_thousand_tasks(client: Celery, queue: str, broker_url: str) -> None:
-    """An answer would be lost, mixed up, or come in another form than from Celery's own worker."""
+    """A thousand calls of a Celery client each get the answer and the state that Celery's own worker would give."""
     sent: list[tuple[Case, AsyncResult]] = [(case, client.send_task(case[0], case[1], case[2])) for case in cases()]
     for (name, args, _, expected), result in sent:
         value = result.get(timeout=PATIENCE, propagate=False)
@@ -120,13 +120,13 @@ def test_a_thousand_tasks(client: Celery, queue: str, broker_url: str) -> None:
 
 
 def test_values(client: Celery) -> None:
-    """A date, UUID, Decimal or bytes would arrive as text or as a dict, in the task or in its answer."""
+    """Dates, UUIDs, Decimals and bytes keep their types in the task and in its answer."""
     assert client.send_task("worker.shapes", VALUES).get(timeout=PATIENCE) == TYPES
     assert client.send_task("worker.echo", VALUES).get(timeout=PATIENCE) == [VALUES, {}]
 
 
 def test_exceptions(client: Celery) -> None:
-    """`except ValueError:` in a Celery program would no longer catch what the task raised, or lack its traceback."""
+    """A Celery client gets the task's exception with its type, its arguments and its traceback."""
     failed = client.send_task("worker.fail", ("no way",))
     with pytest.raises(ValueError, match="no way"):
         failed.get(timeout=PATIENCE)
@@ -141,7 +141,7 @@ def test_exceptions(client: Celery) -> None:
 
 
 def test_refusals(client: Celery, queue: str, broker_url: str) -> None:
-    """A Celery client would wait for ever for a task that is not run."""
+    """A Celery client gets an exception for an unknown task, wrong arguments, and an expired task."""
     with pytest.raises(NotRegistered, match=r"worker\.ad"):
         client.send_task("worker.ad", (2, 3)).get(timeout=PATIENCE)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
@@ -158,7 +158,7 @@ def test_refusals(client: Celery, queue: str, broker_url: str) -> None:
 
 
 def test_child_lost(broker_url: str, queue_name: str) -> None:
-    """`except WorkerLostError:` in a Celery program would no longer catch a child's death."""
+    """A Celery client gets WorkerLostError when a task's child dies."""
     with Worker(broker_url, queue_name, "-c1"), celery_client(broker_url, queue_name) as client:
         with pytest.raises(WorkerLostError, match=r"Worker exited prematurely: signal 9 \(SIGKILL\)"):
             client.send_task("worker.kill_self").get(timeout=PATIENCE)
@@ -166,7 +166,7 @@ def test_child_lost(broker_url: str, queue_name: str) -> None:
 
 
 def test_ignored_result(client: Celery, worker: Worker) -> None:
-    """An answer that nobody wants would be sent to a queue that nobody reads."""
+    """No answer is sent for a call that ignores its result."""
     ignored = client.send_task("worker.add", (2, 3), ignore_result=True)
     assert client.send_task("worker.add", (3, 4)).get(timeout=PATIENCE) == 7
     worker.see(rf"Task worker\.add\[{ignored.id}\] succeeded")
@@ -174,7 +174,7 @@ def test_ignored_result(client: Celery, worker: Worker) -> None:
 
 
 def test_queue_that_celery_declared(broker_url: str, queue_name: str) -> None:
-    """The worker would refuse a queue because a client declared it first, with arguments of its own."""
+    """A queue that a Celery client declared first, with other arguments, is used as it is, with one warning."""
     with celery_client(broker_url, queue_name) as client:
         client.conf.task_queues = [queue_of(queue_name, {"x-max-priority": 5})]
         first = client.send_task("worker.add", (2, 3), priority=3)
@@ -189,7 +189,7 @@ def test_queue_that_celery_declared(broker_url: str, queue_name: str) -> None:
 
 
 def test_queue_that_we_declared(broker_url: str, queue_name: str) -> None:
-    """A Celery client that comes after our worker would be refused by the broker."""
+    """A Celery client can declare and use a queue that our worker declared first."""
     with Worker(broker_url, queue_name, "-c1"), celery_client(broker_url, queue_name) as client:
         client.conf.task_queues = [queue_of(queue_name)]
         assert client.send_task("worker.add", (2, 3)).get(timeout=PATIENCE) == 5
@@ -232,26 +232,26 @@ def ours(celery_worker: str, broker_url: str) -> Iterator[App]:
 
 
 def test_our_call(ours: App) -> None:
-    """Celery's worker would not understand what we send, or we not what it answers."""
+    """Our client's calls run on Celery's worker, and their results come back."""
     assert ours.send_task("celery_side.add", (2,), {"y": 3}).get(PATIENCE) == 5
     handles = [ours.send_task("celery_side.add", (number, 1)) for number in range(100)]
     assert [handle.get(PATIENCE) for handle in handles] == list(range(1, 101))
 
 
 def test_our_values(ours: App) -> None:
-    """A value would arrive in Celery's worker as another one, or come back as another one."""
+    """Values that our client sends to Celery's worker come back equal."""
     sent = [*VALUES, "ümläut ✓ 🐇", None, 0.5, {"a": [1, 2]}, "ä" * 500_000]
     assert ours.send_task("celery_side.echo", sent, {"schlüssel": 1}).get(PATIENCE) == [sent, {"schlüssel": 1}]
 
 
 def test_our_head(ours: App) -> None:
-    """Celery would see a task without a root, or with other ids than its sender."""
+    """Celery's worker sees our call's ID as its own and as its root, and no parent."""
     handle = ours.send_task("celery_side.who")
     assert handle.get(PATIENCE) == [handle.id, handle.id, None, 0, "()"]
 
 
 def test_exceptions_of_celery(ours: App) -> None:
-    """What a task in Celery's worker raised would arrive as something else, or without its traceback."""
+    """Exceptions of Celery's worker arrive with their type and traceback; an unknown task raises NotRegistered."""
     with pytest.raises(ValueError, match="no way") as failed:
         ours.send_task("celery_side.fail", ("no way",)).get(PATIENCE)
     assert "in fail\n    raise ValueError(text)" in failed.value.__notes__[0]

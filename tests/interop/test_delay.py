@@ -1,4 +1,4 @@
-"""Delays between Celery and us: its countdowns in our worker, and one ladder for both, whoever declared it."""
+"""Delays between Celery and us: its countdowns in our worker, and shared delay queues, whichever side declared them."""
 
 import datetime as dt
 import re
@@ -82,7 +82,7 @@ def until_idle(node: Node, queue: str) -> None:
 
 @pytest.mark.parametrize("option", ["countdown", "eta", "a moment"])
 def test_not_before_its_time(client: Celery, stamps: Path, queue: str, broker_url: str, option: str) -> None:
-    """A Celery program's countdown would run early, twice, or never."""
+    """A Celery client's call with a countdown or an ETA runs once, and not before its time."""
     # the last: so near that the worker itself waits for it
     seconds = 0.7 if option == "a moment" else 2
     began = time.monotonic()
@@ -102,7 +102,7 @@ def test_not_before_its_time(client: Celery, stamps: Path, queue: str, broker_ur
 def test_nothing_is_held_in_the_worker(
     client: Celery, worker: Worker, rabbit_node: Node, stamps: Path, queue: str
 ) -> None:
-    """Countdowns would fill the worker, and after half an hour the broker would close its channel for them."""
+    """A countdown of a Celery client leaves no unacknowledged message in the worker."""
     before = len(worker.seen(POSTPONED))
     for _ in range(30):
         client.send_task("delayed.stamp", (str(stamps),), countdown=3600)
@@ -113,7 +113,7 @@ def test_nothing_is_held_in_the_worker(
 
 
 def test_expires_before_its_time(client: Celery, stamps: Path) -> None:
-    """A task that is no longer wanted would run because it had been held back, or its caller would wait for ever."""
+    """A task that expires before its ETA is revoked, does not run, and its caller is told."""
     late = client.send_task("delayed.stamp", (str(stamps),), countdown=3, expires=2)
     with pytest.raises(TaskRevokedError, match="expired"):
         late.get(timeout=PATIENCE)
@@ -121,7 +121,7 @@ def test_expires_before_its_time(client: Celery, stamps: Path) -> None:
 
 
 def test_worker_killed_meanwhile(broker_url: str, rabbit_node: Node, queue_name: str, stamps: Path) -> None:
-    """A worker's death would lose the countdowns that it had seen."""
+    """Countdowns that a killed worker had seen run once each on the next worker."""
     with celery_client(broker_url, queue_name) as client:
         with Worker(broker_url, queue_name, "-c1", app="delayed.app") as first:
             began = time.monotonic()
@@ -179,7 +179,7 @@ def check_both(broker: str, name: str, stamps: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_ladder_that_celery_declared(fresh: str, queue_name: str, stamps: Path, kind: str) -> None:
-    """Beside Celery our delays would be refused, or each message would come twice: once its way, once ours."""
+    """Our delays and Celery's both work, once each, on delay queues that Celery declared."""
     declare_queue(fresh, queue_name)
     declare_ladder(fresh, queue_name, kind)
     with Worker(fresh, queue_name, "-c1", app="delayed.app"):
@@ -188,7 +188,7 @@ def test_ladder_that_celery_declared(fresh: str, queue_name: str, stamps: Path, 
 
 @pytest.mark.slow
 def test_ladder_for_celerys_clients(fresh: str, queue_name: str, stamps: Path) -> None:
-    """A Celery client's countdown over a quorum queue would be refused where no Celery worker has built the ladder."""
+    """A Celery client's countdown over a quorum queue works where no Celery worker has declared the delay queues."""
     declare_queue(fresh, queue_name)
     with Worker(fresh, queue_name, "-c1", "--default-queue-type=quorum", app="delayed.app"):
         check_both(fresh, queue_name, stamps)
@@ -196,7 +196,7 @@ def test_ladder_for_celerys_clients(fresh: str, queue_name: str, stamps: Path) -
 
 @pytest.mark.slow
 def test_ladder_that_we_declared(fresh: str, queue_name: str, stamps: Path) -> None:
-    """A Celery worker that comes after us would be refused its ladder, or what it delays would not get through ours."""
+    """Celery can declare its delay queues after ours, and both programs' delays work."""
     declare_queue(fresh, queue_name)
     with Worker(fresh, queue_name, "-c1", app="delayed.app"):
         with client_of(fresh, queue_name) as ours:

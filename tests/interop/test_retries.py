@@ -53,7 +53,7 @@ def states(result: AsyncResult) -> tuple[object, list[tuple[str, Any]]]:
 
 
 def test_states(client: Celery, journal: str) -> None:
-    """A Celery client would see a task end that is run again, or not see why it takes so long."""
+    """A Celery client sees RETRY, with the exception, for each retry, and then SUCCESS."""
     sent = client.send_task(f"{APP}.succeed_at", (journal, 3))
     value, seen = states(sent)
     assert value == [f"{sent.id} {retries}" for retries in range(3)]
@@ -63,20 +63,20 @@ def test_states(client: Celery, journal: str) -> None:
 
 
 def test_the_end(client: Celery, journal: str) -> None:
-    """A Celery client would wait for ever for a task that has had all its attempts."""
+    """A Celery client sees FAILURE, with the last exception, when a task is out of retries."""
     value, seen = states(client.send_task(f"{APP}.succeed_at", (journal, 10)))
     assert (type(value).__name__, str(value)) == ("Away", "attempt 5")
     assert [state for state, _ in seen] == ["RETRY"] * 4 + ["FAILURE"]
 
 
 def test_max_retries_exceeded(client: Celery) -> None:
-    """`except MaxRetriesExceededError:` in a Celery program would no longer catch it."""
+    """A Celery client gets MaxRetriesExceededError when a task has retried too often."""
     with pytest.raises(MaxRetriesExceededError, match="was retried 0 times"):
         client.send_task(f"{APP}.give_up").get(timeout=PATIENCE)
 
 
 def test_reject_and_ignore(client: Celery, worker: Worker, queue: str, broker_url: str, journal: str) -> None:
-    """A Celery client would not know a rejected task by its name, or be told something of one that is ignored."""
+    """A Celery client gets Reject for a rejected task, and no answer for an ignored one."""
     with pytest.raises(Reject) as rejected:
         client.send_task(f"{APP}.rejected", ("no stock",)).get(timeout=PATIENCE)
     assert rejected.value.reason == "no stock"
@@ -106,7 +106,7 @@ def celery_queue(rabbit_node: Node) -> Iterator[str]:
 
 
 def test_celery_begins_and_we_finish(celery_queue: str, worker: Worker, queue: str, broker_url: str) -> None:
-    """A task that Celery's worker retried would be refused by ours, come too early, or be counted from the start."""
+    """A task that Celery's worker retried runs on our worker at its time, with its count of retries."""
     with celery_client(broker_url, celery_queue) as client:
         sent = client.send_task("handed.over", ("ümläut",), {"queue": queue})
         value, seen = states(sent)
@@ -116,6 +116,6 @@ def test_celery_begins_and_we_finish(celery_queue: str, worker: Worker, queue: s
 
 
 def test_our_client_waits_for_celerys_retries(celery_queue: str, broker_url: str) -> None:
-    """Our client would take Celery's first failure for the end."""
+    """Our client waits through the retries of Celery's worker for the result."""
     with client_of(broker_url, celery_queue) as app:
         assert app.send_task("again", (3,)).get(PATIENCE) == 2

@@ -14,7 +14,7 @@ from tests.workers import PATIENCE, Worker, gate_in
 
 
 def test_by_celerys_client(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """`result.revoke()` and `app.control.revoke([…])` would be heard by nobody, or end the worker."""
+    """`revoke` of a Celery client revokes waiting and running tasks of our worker."""
     with (
         celery_client(rabbit_node.url, queue_name) as client,
         gate_in(tmp_path) as gate,
@@ -36,7 +36,7 @@ def test_by_celerys_client(rabbit_node: Node, queue_name: str, tmp_path: Path) -
 
 
 def test_ping(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """`celery inspect ping`, and every monitor built on it, would take a worker for dead, a busy one above all."""
+    """Our worker answers `celery inspect ping`, also while it is busy."""
     with (
         celery_client(rabbit_node.url, queue_name) as client,
         gate_in(tmp_path) as gate,
@@ -51,7 +51,7 @@ def test_ping(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
 
 
 def test_other_orders_do_no_harm(rabbit_node: Node, queue_name: str) -> None:
-    """An order of Celery's that is not known here ends nothing."""
+    """An unknown or wrong remote-control command of Celery is ignored, and the worker goes on."""
     with (
         celery_client(rabbit_node.url, queue_name) as client,
         Worker(rabbit_node.url, queue_name, "-c1", "--result-backend=rpc://") as worker,
@@ -65,7 +65,7 @@ def test_other_orders_do_no_harm(rabbit_node: Node, queue_name: str) -> None:
 
 
 def test_answers_as_celery_gives_them(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """`celery control revoke` shows what a worker of Celery's would say."""
+    """Our worker answers `celery control` as Celery's worker does."""
     with (
         celery_client(rabbit_node.url, queue_name) as client,
         gate_in(tmp_path) as gate,
@@ -87,7 +87,7 @@ def test_answers_as_celery_gives_them(rabbit_node: Node, queue_name: str, tmp_pa
 
 
 def test_a_worker_of_celerys_beside_ours(rabbit_node: Node, queue_name: str, tmp_path: Path) -> None:
-    """Workers of both kinds tell each other what is revoked when they start, and neither complains."""
+    """Workers of both kinds exchange their revoked tasks when they start, and neither logs an error."""
     log = tmp_path / "celery.log"
     code = (
         "from celery import Celery; import sys;"

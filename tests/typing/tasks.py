@@ -101,7 +101,7 @@ def declared_wrongly() -> None:
 
 
 async def bound_tasks() -> None:
-    """Who calls a bound task does not name its first argument."""
+    """The caller of a bound task does not name its first argument."""
     assert_type((await fetch.enqueue("u")), Handle[bytes])
     assert_type(fetch.delay(url="u").get(), bytes)
     fetch.delay()  # type: ignore[call-arg]
@@ -116,7 +116,7 @@ def ends_here() -> int:
 
 
 def retried_wrongly(running: Running, reason: str) -> None:
-    """A wish that the task would fail with is found before the program runs."""
+    """An option that would fail the task is found before the program runs."""
     if reason == "countdown":
         running.retry(countdown="soon")  # type: ignore[arg-type]
     if reason == "exc":

@@ -32,20 +32,20 @@ def add(x: int, y: int) -> int:
 
 
 def test_default_names(app: App) -> None:
-    """Client and worker would call one task by two names."""
+    """A task's default name is its module and function."""
     task = app.task(add)
     assert task.name == f"{__name__}.add"
     assert app.tasks == {f"{__name__}.add": task}
 
 
 def test_chosen_names(app: App) -> None:
-    """A task of a Celery estate could not keep its name."""
+    """A chosen name is kept."""
     assert app.task(name="legacy.add")(add).name == "legacy.add"
 
 
 @pytest.mark.parametrize("script", ["__main__", "__mp_main__"])
 def test_names_of_a_script(app: App, script: str) -> None:
-    """A task would be called `__main__.add` here, and something else by the worker that imports the script."""
+    """A task of a script is named after its app."""
 
     def local() -> None: ...
 
@@ -55,7 +55,7 @@ def test_names_of_a_script(app: App, script: str) -> None:
 
 
 def test_a_script_is_no_importable_module(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An app of a script is refused in plain words also where multiprocessing knows the script by a second name."""
+    """An app of a script is refused in plain words, also where multiprocessing knows the script by a second name."""
     script = types.ModuleType("__main__")
     script.app = app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__mp_main__", script)
@@ -64,7 +64,7 @@ def test_a_script_is_no_importable_module(app: App, monkeypatch: pytest.MonkeyPa
 
 
 def test_nested_functions_have_their_own_names(app: App) -> None:
-    """Two functions of one name in two places would be taken for one task."""
+    """A nested function's name has the names around it."""
 
     class Cart:
         @staticmethod
@@ -75,20 +75,20 @@ def test_nested_functions_have_their_own_names(app: App) -> None:
 
 
 def test_options(app: App) -> None:
-    """What a decorator says would not be what the worker does."""
+    """The options of the decorator are the task's options."""
     task = app.task(name="t", queue="slow", acks_late=False, ignore_result=True, max_deliveries=1)(add)
     assert (task.declared.queue, task.declared.acks_late) == ("slow", False)
     assert (task.declared.ignore_result, task.declared.max_deliveries) == (True, 1)
 
 
 def test_an_unknown_option(app: App) -> None:
-    """A mistyped option would be ignored."""
+    """An unknown option is refused with a suggestion."""
     with pytest.raises(ConfigError, match=r"did you mean .acks_late"):
         app.task(acks_lat=False)  # type: ignore[call-overload]  # that is the point
 
 
 def test_two_tasks_of_one_name(app: App) -> None:
-    """One of two tasks would be replaced in silence."""
+    """The second of two tasks of one name is refused, with both places."""
     app.task(name="t")(add)
     with pytest.raises(
         ConfigError, match=r"two tasks named 't', declared at .*test_app.py:\d+ and at .*; give one .* name="
@@ -108,28 +108,28 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_two_decorated_tasks_of_one_name(app: App) -> None:
-    """One of two tasks would be replaced in silence, because the same decorator wraps both."""
+    """The second of two tasks of one name is refused, also if one decorator wraps both."""
     app.task(name="t")(logged(add))
     with pytest.raises(ConfigError, match="two tasks named 't'"):
         app.task(name="t")(logged(print))
 
 
 def test_the_same_function_again(app: App) -> None:
-    """A module that is imported under two names would be refused."""
+    """The same function can be declared again."""
     app.task(name="t")(add)
     assert app.task(name="t")(add).name == "t"
 
 
 @pytest.mark.parametrize("function", [functools.partial(add, 1), len])
 def test_callables_that_are_no_functions(app: App, function: Callable[..., Any]) -> None:
-    """A partial, or a function in C, would fail with an error about `__code__` or `__qualname__`."""
+    """A partial and a C function can be tasks, and share no name with another task."""
     assert app.task(name="t")(function).name == "t"
     with pytest.raises(ConfigError, match="two tasks named 't'"):
         app.task(name="t")(add)
 
 
 def test_a_callable_without_a_name(app: App) -> None:
-    """The user would not learn that a partial needs a name."""
+    """A partial without a name is refused with a hint at `name=`."""
     with pytest.raises(ConfigError, match="name="):
         app.task(functools.partial(add, 1))
 
@@ -150,14 +150,14 @@ def async_functions() -> list[Callable[..., Any]]:
 
 @pytest.mark.parametrize("function", async_functions(), ids=["function", "partial", "generator", "object"])
 def test_async_def_is_refused(app: App, function: Callable[..., Any]) -> None:
-    """The task would return a coroutine that nobody awaits, on every call, in production."""
+    """An `async def` function is refused."""
     with pytest.raises(ConfigError, match="task t: a task runs in a sync child; it cannot be async def"):
         app.task(name="t")(function)
     assert not app.tasks
 
 
 def test_settings_are_checked() -> None:
-    """A mistyped setting would be ignored, or found when the worker starts."""
+    """An unknown or wrong setting is refused when the app is made."""
     with pytest.raises(ConfigError, match="worker_concurrency"):
         App("shop", worker_concurency=2)
     with pytest.raises(ConfigError, match="worker_concurrency"):
@@ -165,7 +165,7 @@ def test_settings_are_checked() -> None:
 
 
 def test_broker_is_short_for_its_setting() -> None:
-    """`App(broker=…)` would be forgotten."""
+    """`App(broker=…)` sets broker_url."""
     assert App("shop", broker="amqp://somewhere//").conf.broker_url.startswith("amqp://somewhere")
 
 
@@ -173,19 +173,19 @@ def test_broker_is_short_for_its_setting() -> None:
     ("option", "near"), [("que", "queue"), ("expire", "expires"), ("prio", "priority"), ("taskid", "task_id")]
 )
 def test_unknown_options_of_a_call(app: App, option: str, near: str) -> None:
-    """A mistyped option of a call would be ignored."""
+    """An unknown option of a call is refused with a suggestion."""
     with pytest.raises(TypeError, match=f"^'{option}' is no option of a call; did you mean '{near}'\\?$"):
         app.send_task("t", (), {}, **{option: 1})
 
 
 async def test_unknown_options_of_an_async_call(app: App) -> None:
-    """A mistyped option of a call would be ignored, and the hint be far-fetched."""
+    """An unknown option of an async call is refused, without a far-fetched suggestion."""
     with pytest.raises(TypeError, match=r"^'zzzzzz' is no option of a call$"):
         await app.send("t", zzzzzz=1)
 
 
 def test_hooks_in_order(app: App) -> None:
-    """A database would be opened before its settings are read."""
+    """Hooks run in the order in which they were declared."""
 
     @app.worker_process_init
     def first() -> None: ...
@@ -200,7 +200,7 @@ def test_hooks_in_order(app: App) -> None:
 
 
 def test_what_the_other_side_of_the_fork_gets(app: App) -> None:
-    """A child would wrap tasks in tasks, or the parent not know them."""
+    """Children get the functions, and the parent gets the settings and the tasks' options."""
     app.task(name="t", queue="slow")(add)
     app.conf.worker_concurrency = 3
     program = app.program()
@@ -212,7 +212,7 @@ def test_what_the_other_side_of_the_fork_gets(app: App) -> None:
 
 
 def test_apps_do_not_know_each_other(app: App) -> None:
-    """Two apps in one process would share tasks, hooks or settings."""
+    """Two apps in one process share no tasks, hooks or settings."""
     app.task(name="t")(add)
     app.worker_init(list)
     app.conf.worker_concurrency = 3
@@ -223,7 +223,7 @@ def test_apps_do_not_know_each_other(app: App) -> None:
 
 
 def test_public_names() -> None:
-    """A public name would vanish, or a mistyped one give a strange error."""
+    """Every public name exists, and any other one raises AttributeError."""
     assert all(getattr(hybridpool, name) for name in hybridpool.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Ap'"):
         _ = hybridpool.Ap
@@ -245,12 +245,12 @@ class InATask:
         set_current_task(None)
 
     def enqueue(self, message: bytes) -> None:
-        """Take what is to be published."""
+        """Take the messages to publish."""
         self.published.append(unpack(message))
 
 
 def test_sending_from_inside_a_task(app: App) -> None:
-    """A child would open a broker connection of its own, or the tree of calls be lost."""
+    """A call made in a task goes to the parent, in the tree of its task, and its result cannot be waited for."""
     task: Task[..., int] = app.task(name="shop.add", queue="slow")(add)
     with InATask() as child:
         handle = task.options(priority=3).delay(2, 3)
@@ -264,7 +264,7 @@ def test_sending_from_inside_a_task(app: App) -> None:
 
 
 async def test_sending_from_inside_a_task_that_runs_a_loop() -> None:
-    """A task that uses asyncio inside would wait for a result that never comes."""
+    """An async call made in a task goes to the parent, and its result cannot be waited for."""
     app = App("shop", worker_concurrency=1)
     with InATask() as child:
         handle = await app.send("shop.add", (2, 3))
@@ -287,7 +287,7 @@ async def test_sending_from_inside_a_task_that_runs_a_loop() -> None:
 def test_the_nearest_word_on_results_holds(
     of_call: bool | None, of_task: bool | None, of_app: bool, ignored: bool
 ) -> None:
-    """A result that somebody waits for would not be sent, or one sent that nobody wants."""
+    """The call's `ignore_result` wins over the task's, and that over the app's."""
     app = App("shop", task_ignore_result=of_app)
     task: Task[..., int] = app.task(name="t", ignore_result=of_task)(add)
     with InATask() as child:
@@ -296,7 +296,7 @@ def test_the_nearest_word_on_results_holds(
 
 
 def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
-    """A thread without the context of a task does not open a connection of its own in a child."""
+    """A call made in a thread of a task goes to the parent."""
     sent: list[Outgoing] = []
     set_stand_in(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
     try:

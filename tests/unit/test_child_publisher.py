@@ -35,7 +35,7 @@ class Breaking(MemoryBroker):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nobody wait between attempts."""
+    """Remove the waits between attempts."""
     monkeypatch.setattr(backoff, "_FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr(backoff, "_MAX_PAUSE_S", 0.0)
 
@@ -57,7 +57,7 @@ async def ask(message: bytes, errors: list[BrokerError], *, is_open: bool = True
 
 
 async def test_a_short_loss_is_waited_out() -> None:
-    """A task does not hear of a connection that broke while its message was under way."""
+    """A short loss of the connection is waited out."""
     answer, depth = await ask(MESSAGE, [BrokerUnavailable("gone")] * (backoff.ATTEMPTS - 1))
     assert (answer, depth) == (EnqueueAnswer(7, None), 1)
 
@@ -84,6 +84,6 @@ async def test_what_cannot_be_published(
 
 
 def test_errors_that_nobody_knows() -> None:
-    """An answer that names no error of a broker is a broker's error."""
+    """An answer of an unknown error kind becomes a BrokerError."""
     for kind in ("", "Exception", "annotations", "ConfigError"):
         assert type(not_published(kind, "why")) is BrokerError

@@ -9,7 +9,7 @@ from hybridpool._daemon_threads import run_in_daemon_thread
 
 
 async def test_a_value_and_an_error_come_back() -> None:
-    """What the function returns or raises is the caller's."""
+    """The function's value or exception is the caller's."""
 
     def fail() -> None:
         raise FileNotFoundError("gone")
@@ -20,7 +20,7 @@ async def test_a_value_and_an_error_come_back() -> None:
 
 
 async def test_a_call_that_hangs_can_be_given_up() -> None:
-    """Whoever waits can stop waiting at once, and the thread does not hold the program's end."""
+    """A wait for a hanging call can be given up at once, and its thread does not delay the exit."""
     hangs, began = threading.Event(), threading.Event()
     found: list[threading.Thread] = []
 

@@ -65,7 +65,7 @@ def read(letters: DeadLetters) -> list[str]:
 
 
 async def test_looking_changes_nothing(server: MemoryServer, broker: MemoryBroker) -> None:
-    """Whoever looks would lose letters, or shuffle them."""
+    """Looking at letters leaves them and their order unchanged."""
     async with dead_letters(broker, ["mails"], lambda _: False) as letters:
         assert read(letters) == ["id-0", "id-1", "id-2"]
         assert await broker.depth("mails.dead") == 0
@@ -75,19 +75,19 @@ async def test_looking_changes_nothing(server: MemoryServer, broker: MemoryBroke
 
 
 async def test_no_queue_no_letters(broker: MemoryBroker) -> None:
-    """A queue that never had a dead letter would be an error."""
+    """A queue without dead letters has none."""
     async with dead_letters(broker, ["other", "nosuch"], everything) as letters:
         assert letters.found == []
 
 
 async def test_a_queue_named_twice(broker: MemoryBroker) -> None:
-    """Its letters would be waited for in vain, since they are here already."""
+    """A queue that is named twice is read once."""
     async with dead_letters(broker, ["mails", "mails"], everything) as letters:
         assert len(letters.found) == 3
 
 
 async def test_sent_back(server: MemoryServer, broker: MemoryBroker) -> None:
-    """What is sent back would be lost, doubled, or go elsewhere; or take others with it."""
+    """A letter that is sent back leaves its queue and reaches the other one, alone."""
     async with dead_letters(broker, ["mails"], everything) as letters:
         assert await letters.send_back(letters.found[1], None) == "mails"
         assert await letters.send_back(letters.found[2], "other") == "other"
@@ -98,7 +98,7 @@ async def test_sent_back(server: MemoryServer, broker: MemoryBroker) -> None:
 
 
 async def test_what_no_queue_takes_stays(server: MemoryServer, broker: MemoryBroker) -> None:
-    """A letter would vanish, because it was sent to a queue that does not exist."""
+    """A letter that no queue takes stays where it is."""
     async with dead_letters(broker, ["mails"], everything) as letters:
         with pytest.raises(BrokerError, match="nosuch"):
             await letters.send_back(letters.found[0], "nosuch")
@@ -106,14 +106,14 @@ async def test_what_no_queue_takes_stays(server: MemoryServer, broker: MemoryBro
 
 
 async def test_dropped(server: MemoryServer, broker: MemoryBroker) -> None:
-    """Another letter than the chosen one would be deleted."""
+    """`drop` deletes the chosen letter alone."""
     async with dead_letters(broker, ["mails"], lambda _: False) as letters:
         letters.drop(letters.found[1])
     assert await ids(server, "mails.dead") == ["id-0", "id-2"]
 
 
 async def test_an_error_gives_all_back(server: MemoryServer, broker: MemoryBroker) -> None:
-    """A mistyped ID would cost the letters that were read."""
+    """An error gives all letters back."""
     with pytest.raises(KeyError):
         async with dead_letters(broker, ["mails"], everything):
             raise KeyError
@@ -121,7 +121,7 @@ async def test_an_error_gives_all_back(server: MemoryServer, broker: MemoryBroke
 
 
 async def test_a_queue_that_grows(server: MemoryServer, broker: MemoryBroker) -> None:
-    """With a letter a millisecond, looking would never end; or the new ones be taken by it."""
+    """Reading ends although letters keep coming, and those are left there once each."""
 
     class Growing(MemoryBroker):
         async def consume(self, queue: str, prefetch: int, deliver: Deliver, **_: int | None) -> None:
@@ -145,7 +145,7 @@ async def test_a_queue_that_grows(server: MemoryServer, broker: MemoryBroker) ->
 
 
 async def test_a_connection_that_comes_back(server: MemoryServer, broker: MemoryBroker) -> None:
-    """Letters would be seen twice, and a choice be answered on a channel that is gone."""
+    """After a lost connection each letter is read once, and a choice counts."""
 
     class Cut(MemoryBroker):
         async def consume(self, queue: str, prefetch: int, deliver: Deliver, **_: int | None) -> None:
@@ -169,7 +169,7 @@ async def test_a_connection_that_comes_back(server: MemoryServer, broker: Memory
 
 
 async def test_looked_at_too_often(server: MemoryServer, broker: MemoryBroker) -> None:
-    """A quorum queue would drop a letter that was looked at 20 times."""
+    """A letter that was delivered often is written anew, without its count."""
     put(server, 3, **{"x-delivery-count": 10})
     async with dead_letters(broker, ["mails"], lambda _: False) as letters:
         assert len(letters.found) == 4
@@ -180,7 +180,7 @@ async def test_looked_at_too_often(server: MemoryServer, broker: MemoryBroker) -
 
 
 async def test_a_connection_lost_between_sending_and_taking_out(server: MemoryServer, broker: MemoryBroker) -> None:
-    """A letter would be gone before its message is safe; that it is there twice is what may happen."""
+    """A connection lost between sending and deleting leaves the letter in both queues."""
 
     class Cut(MemoryBroker):
         async def publish(self, message: Outgoing) -> None:

@@ -1,4 +1,4 @@
-"""The Bus, and the observed on it."""
+"""The bus and its events."""
 
 import logging
 import typing
@@ -14,7 +14,7 @@ FACT = ChildReady("ForkPoolWorker-1", 77)
 
 
 def test_everyone_hears_in_order() -> None:
-    """A face would miss observed, or the log show them in another order than they happened."""
+    """Every listener gets every event, in the order of subscription."""
     bus, heard = Bus(), list[tuple[int, Event]]()
     bus.subscribe(lambda event: heard.append((1, event)))
     bus.subscribe(lambda event: heard.append((2, event)))
@@ -23,12 +23,12 @@ def test_everyone_hears_in_order() -> None:
 
 
 def test_nobody_listens() -> None:
-    """An embedded pool without a log would fail."""
+    """Emitting without listeners does nothing."""
     Bus().emit(FACT)
 
 
 def test_one_who_left_hears_no_more() -> None:
-    """A face that is gone would be called for ever."""
+    """A listener that unsubscribed gets no more events."""
     bus, heard = Bus(), list[Event]()
     bus.subscribe(heard.append)
     bus.unsubscribe(heard.append)
@@ -38,7 +38,7 @@ def test_one_who_left_hears_no_more() -> None:
 
 
 def test_one_who_leaves_while_it_hears() -> None:
-    """A face that leaves would take its neighbour's turn."""
+    """A listener that unsubscribes while it is called does not take another one's turn."""
     bus, heard = Bus(), list[Event]()
 
     def once(event: Event) -> None:
@@ -52,7 +52,7 @@ def test_one_who_leaves_while_it_hears() -> None:
 
 
 def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """A fault in a face would stop the pipeline, or pass unseen."""
+    """A listener that fails is logged, stays subscribed, and does not stop the others."""
     bus, heard = Bus(), list[Event]()
 
     def faulty(event: Event) -> None:
@@ -71,7 +71,7 @@ def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_buses_do_not_know_each_other() -> None:
-    """Two workers in one process would hear each other."""
+    """Two buses are independent."""
     one, other, heard = Bus(), Bus(), list[Event]()
     one.subscribe(heard.append)
     other.emit(FACT)
@@ -79,14 +79,14 @@ def test_buses_do_not_know_each_other() -> None:
 
 
 def test_every_fact_is_in_the_union() -> None:
-    """An event could be emitted that no checker makes the faces think of."""
+    """Every event class is in the union."""
     kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and attrs.has(kind)}
     assert kinds == set(typing.get_args(Event))
 
 
 @pytest.mark.parametrize("kind", typing.get_args(Event))
 def test_facts_are_values(kind: Any) -> None:
-    """A listener could change what the next one hears."""
+    """Events are frozen values."""
     fields = [None] * len(attrs.fields(kind))
     event = kind(*fields)
     assert event == kind(*fields)

@@ -40,12 +40,12 @@ messages = st.builds(
 
 @given(message=messages)
 def test_round_trip(message: Outgoing) -> None:
-    """A task that a task sends would arrive changed."""
+    """A message is unpacked as it was packed."""
     assert unpack(pack(message)) == message
 
 
 def test_a_large_body() -> None:
-    """A task could not send a large argument on."""
+    """A message with a body of megabytes is unpacked as it was packed."""
     message = Outgoing(body=b"x" * 5_000_000, routing_key="celery")
     assert unpack(pack(message)) == message
 
@@ -64,13 +64,13 @@ def test_a_large_body() -> None:
     ],
 )
 def test_something_else(data: bytes) -> None:
-    """Garbage from a child would end the parent's loop."""
+    """Bytes that are not a message raise ProtocolError."""
     with pytest.raises(ProtocolError, match="no message to publish"):
         unpack(data)
 
 
 def test_messages_are_values() -> None:
-    """A message that is published again after a lost connection might have changed meanwhile."""
+    """A message is a frozen value."""
     message = Outgoing(body=b"", routing_key="q")
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         message.body = b"other"  # type: ignore[misc]  # that is the point

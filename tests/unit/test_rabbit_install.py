@@ -8,7 +8,7 @@ from tests.rabbit_install import ABSENT, ServerAbsent, first_real, locate_or_ins
 
 
 def test_absent_says_what_to_do() -> None:
-    """Without a server and without the right to install one, a newcomer would not learn what to do next."""
+    """The error for a missing server says in one line how to install it."""
     with pytest.raises(ServerAbsent, match="sudo apt-get install rabbitmq-server") as caught:
         locate_or_install(lambda: None, None)
     assert "\n" not in str(caught.value)
@@ -16,7 +16,7 @@ def test_absent_says_what_to_do() -> None:
 
 
 def test_absent_is_installed_once(tmp_path: Path) -> None:
-    """A fresh CI machine would stay without its server."""
+    """A missing server is installed once."""
     calls: list[str] = []
     found = locate_or_install(lambda: tmp_path if calls else None, lambda: calls.append("install"))
     assert found == tmp_path
@@ -24,12 +24,12 @@ def test_absent_is_installed_once(tmp_path: Path) -> None:
 
 
 def test_present_is_not_installed(tmp_path: Path) -> None:
-    """Every run would call apt-get."""
+    """A server that is present is not installed."""
     assert locate_or_install(lambda: tmp_path, lambda: pytest.fail("installed")) == tmp_path
 
 
 def test_wrapper_is_passed_over(tmp_path: Path) -> None:
-    """Debian's wrapper would be taken for the server, and insist on its own user."""
+    """Debian's wrapper script is not taken for the server."""
     for folder, text in (("sbin", "su rabbitmq -c …"), ("bin", ". rabbitmq-env")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "rabbitmq-server").write_text(text)

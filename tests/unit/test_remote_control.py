@@ -1,4 +1,4 @@
-"""Orders, and what is kept of them."""
+"""Remote-control commands, and what a worker keeps of them."""
 
 import threading
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def delivered(body: bytes) -> Delivery:
 
 
 async def test_a_state_file_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread at most waits for it, and what is written last is what is known last."""
+    """At most one thread waits for a state file that hangs, and the newest state is written last."""
     monkeypatch.setattr(remote_control, "_LAST_FILE_TIMEOUT_S", 0.05)
     state = Hanging(tmp_path / "state")
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
@@ -69,7 +69,7 @@ async def test_a_state_file_that_hangs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_answers_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Orders whose answers are large, and that keep coming, do not fill the memory."""
+    """Answers that wait are bounded in bytes."""
     monkeypatch.setattr(remote_control, "_TOLD_PER_SECOND", 0)
     ids = [f"{number:040}" for number in range(50_000)]
     asker = Asker(exchange=REPLIES, routing_key="somebody")
@@ -84,7 +84,7 @@ async def test_answers_that_wait_are_bounded_in_bytes(monkeypatch: pytest.Monkey
 
 
 async def test_what_askers_say_is_not_kept() -> None:
-    """Those who ask what is revoked may say a lot besides, and wait for a while."""
+    """Of a `hello` that waits only the address for its answer is kept."""
     asker = Asker(exchange=REPLIES, routing_key="somebody")
     body = write_order("hello", {"from_node": "v@h", "junk": [[] for _ in range(1000)]}, asker).body
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:

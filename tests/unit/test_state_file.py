@@ -1,4 +1,4 @@
-"""The file that keeps what is revoked."""
+"""The file that keeps the revoked IDs."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def state(path: Path) -> Iterator[StateFile]:
 
 
 def test_what_is_saved_is_loaded(path: Path, state: StateFile, caplog: pytest.LogCaptureFixture) -> None:
-    """What one worker has saved the next one loads; a file that is not there yet is an empty one."""
+    """What was saved is loaded, and a missing file is empty."""
     assert state.load() == {}
     state.save({"old": 1.0})
     state.save(KNOWN)
@@ -43,7 +43,7 @@ def test_what_is_saved_is_loaded(path: Path, state: StateFile, caplog: pytest.Lo
 
 
 def test_mode(path: Path, state: StateFile) -> None:
-    """Only the owner reads the file and its lock, whatever the umask and the mode of an older file."""
+    """The file and its lock are readable by the owner only."""
     path.write_text("{}")
     path.chmod(0o666)
     before = os.umask(0)
@@ -72,7 +72,7 @@ def test_mode(path: Path, state: StateFile) -> None:
     ids=lambda data: repr(data[:12]),
 )
 def test_file_of_something_else(path: Path, state: StateFile, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that holds something else is kept aside and begun anew, and that is one line."""
+    """A file with other content is kept aside and begun anew, with one log line."""
     path.write_bytes(data)
     assert state.load() == {}
     assert path.with_name("state.bad").read_bytes() == data
@@ -84,7 +84,7 @@ def test_file_of_something_else(path: Path, state: StateFile, data: bytes, caplo
 
 
 def test_file_that_is_too_large(path: Path, state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file larger than any that is written here is not taken into memory."""
+    """A file that is too large is not read."""
     monkeypatch.setattr("hybridpool._worker.state_file.MAX_FILE_BYTES", 1000)
     path.write_text(json.dumps({"x" * 2000: 1.0}))
     assert state.load() == {}
@@ -93,7 +93,7 @@ def test_file_that_is_too_large(path: Path, state: StateFile, monkeypatch: pytes
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "folder"])
 def test_what_is_no_file(path: Path, state: StateFile, make: object, caplog: pytest.LogCaptureFixture) -> None:
-    """A FIFO or a folder of that name holds nothing up, is left as it is, and each trouble is said once."""
+    """A FIFO or a folder of the file's name is left alone, delays nothing, and is logged once per operation."""
     assert callable(make)
     make(path)
     assert state.load() == {}
@@ -105,7 +105,7 @@ def test_what_is_no_file(path: Path, state: StateFile, make: object, caplog: pyt
 
 
 def test_device(caplog: pytest.LogCaptureFixture) -> None:
-    """/dev/null is never replaced by a file."""
+    """A device is not replaced."""
     state = StateFile(Path("/dev/null"))
     try:
         assert state.load() == {}
@@ -118,7 +118,7 @@ def test_device(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_folder_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A folder that is missing is named."""
+    """A missing folder is named in the log."""
     state = StateFile(tmp_path / "no" / "state")
     assert state.load() == {}
     assert caplog.messages == [
@@ -129,7 +129,7 @@ def test_folder_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_link(tmp_path: Path, path: Path, state: StateFile) -> None:
-    """A child of the file's name is read and then replaced; what it leads to is never written."""
+    """A symbolic link is read through and then replaced; its target is not written."""
     other = tmp_path / "other"
     other.write_text('{"id": 1.0}')
     path.symlink_to(other)
@@ -140,7 +140,7 @@ def test_link(tmp_path: Path, path: Path, state: StateFile) -> None:
 
 
 def test_links_of_names_that_are_known(tmp_path: Path, path: Path, state: StateFile) -> None:
-    """Links laid where a new file or the lock may come lead nothing there."""
+    """Symbolic links at the names of the new, the bad and the lock file are not followed."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for name in ("state.new", "state.bad", "state.lock"):
@@ -153,7 +153,7 @@ def test_links_of_names_that_are_known(tmp_path: Path, path: Path, state: StateF
 
 
 def test_two_workers_of_one_file(path: Path, state: StateFile, caplog: pytest.LogCaptureFixture) -> None:
-    """A second worker reads the file, says once that another keeps it, and writes it when that one has gone."""
+    """A second worker reads the file, says once that another worker keeps it, and writes it when that one has gone."""
     state.save(KNOWN)
     second = StateFile(path)
     try:
@@ -171,7 +171,7 @@ def test_two_workers_of_one_file(path: Path, state: StateFile, caplog: pytest.Lo
 
 
 def test_bad_file_of_another_worker(path: Path, state: StateFile) -> None:
-    """A file that another worker keeps is not moved away."""
+    """A bad file that another worker keeps is not moved."""
     state.save(KNOWN)
     path.write_text("torn by hand")
     second = StateFile(path)
@@ -181,7 +181,7 @@ def test_bad_file_of_another_worker(path: Path, state: StateFile) -> None:
 
 
 def test_disk_without_room(path: Path, state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A save that fails leaves the old file and nothing beside it; the next one tries again."""
+    """A save that fails leaves the old file alone, and the next one tries again."""
     state.save(KNOWN)
 
     def full(*_: object) -> int:
@@ -197,7 +197,7 @@ def test_disk_without_room(path: Path, state: StateFile, monkeypatch: pytest.Mon
 
 
 def test_rest_of_a_save_that_was_killed(path: Path) -> None:
-    """What a worker that was killed while it wrote has left is removed by the next one."""
+    """A temporary file that a killed worker left is removed."""
     path.with_name(".state.new-abc").write_text("{")
     state = StateFile(path)
     state.load()
@@ -207,7 +207,7 @@ def test_rest_of_a_save_that_was_killed(path: Path) -> None:
 
 @pytest.mark.slow
 def test_reader_beside_writers(path: Path) -> None:
-    """Who reads while others write finds a whole file."""
+    """A reader beside writers finds a complete file."""
     write(path, b"{}")
 
     def writes(number: int) -> None:

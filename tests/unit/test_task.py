@@ -20,11 +20,11 @@ registries = st.lists(options, max_size=4).map(lambda found: {one.name: one for 
 
 @given(tasks=registries)
 def test_round_trip(tasks: dict[str, TaskOptions]) -> None:
-    """A task would run on other terms than its decorator says."""
+    """Task options survive their way through the manifest."""
     assert tasks_from(msgspec.json.decode(msgspec.json.encode(tasks_to_plain(tasks)))) == tasks
 
 
 def test_only_what_was_chosen_travels() -> None:
-    """False would be taken for "as the setting says", or the manifest of a large app be mostly nothing."""
+    """Only chosen options are in the manifest, also if they are False."""
     tasks = {"a": TaskOptions(name="a"), "b": TaskOptions(name="b", acks_late=False, queue="slow")}
     assert tasks_to_plain(tasks) == {"a": {}, "b": {"acks_late": False, "queue": "slow"}}

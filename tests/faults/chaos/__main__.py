@@ -43,7 +43,7 @@ def main() -> int:
     )
     tell(told)
     sys.stdout.flush()
-    # whoever ends the run early leaves nothing behind either
+    # a run that is ended early leaves nothing behind either
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     choose_broker(given.rabbitmq)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))

@@ -1,4 +1,4 @@
-"""The account of a run: what was published, what became of each, why it was run more than once, and who was told."""
+"""The account of a run: calls that were published, how each ended, why it ran more than once, and its answers."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -16,11 +16,11 @@ from tests.faults.chaos.plan import Plan
 DONE: Final = "done"
 #: after which a task is dead-lettered
 DEATHS: Final = 3
-#: attempts that end with a wish for another one; those that may be repeated have one such
+#: attempts that end by asking for another one; those that may be repeated have one such
 ASKS: Final = 5
 #: the way by which the broker leads on from an attempt
 AGAIN: Final = "delivered again"
-#: so many lines of what is wrong are shown
+#: so many lines of errors are shown
 SHOWN: Final = 10
 
 
@@ -34,7 +34,7 @@ class Seen:
     #: letters in dead-letter queues, and those that were taken from there
     dead: Mapping[str, int] = attrs.field(factory=dict)
     replayed: Mapping[str, int] = attrs.field(factory=dict)
-    #: messages that are still in queues, by the call; those whose letter nobody may write must be somewhere
+    #: messages that are still in queues, by the call; those whose dead letter no worker may write must be somewhere
     queued: Mapping[str, int] = attrs.field(factory=dict)
     answers: Mapping[str, Sequence[Answer]] = attrs.field(factory=dict)
     #: calls whose task has forked a copy that went on
@@ -43,7 +43,7 @@ class Seen:
 
 @attrs.frozen(kw_only=True)
 class Account:
-    """The figures, and what is wrong."""
+    """The figures, and the errors."""
 
     published: int
     once: int
@@ -140,7 +140,7 @@ def _has_ended(call: ChaosCall, made: Sequence[Attempt], seen: Seen) -> bool:
 
 
 def _wrongs(call: ChaosCall, made: Sequence[Attempt], seen: Seen, causes: Causes) -> list[str]:
-    """Return what is wrong with one call's end."""
+    """Return the errors in one call's end."""
     kind, found = KINDS[call.kind], []
     if any(not attempt.worker for attempt in made):
         found.append(f"was run by what is no child: {tell(made)}")
@@ -215,7 +215,7 @@ class _Repetitions:
         until = made[at].start
         ways = [way for earlier in reversed(range(at)) for way in self._ways(made[earlier], earlier, until)]
         if at >= DEATHS:
-            # a worker would have dead_lettered it by now, if it had not come again
+            # a worker would have dead-lettered it by now, if it had not come again
             ways.sort(key=lambda way: way[0][1] != AGAIN)
         for way, cause in ways:
             if way not in used:

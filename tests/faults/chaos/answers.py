@@ -1,4 +1,4 @@
-"""What those who wait for results are told."""
+"""The answers that callers get."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping

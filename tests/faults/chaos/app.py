@@ -1,6 +1,6 @@
-"""The tasks of the chaos run, beside those of `tests.faults.apps`; and who runs them, written into the same journal.
+"""The tasks of the chaos run, beside those of `tests.faults.apps`; and which process runs them, in the same journal.
 
-A line ``w1.0 pid child-of-zygote time`` says that a child of the first worker's first life was born.
+A line ``w1.0 pid child-of-zygote time`` says that a child was started in the first run of worker 1.
 """
 
 import asyncio
@@ -223,7 +223,7 @@ def named(name: str) -> str:
 
 @app.task
 def rejects() -> None:
-    """Be rejected once; whoever replays the dead letter has seen to the cause."""
+    """Be rejected once; the operator who replays the dead letter has removed the cause."""
     task_id = _name()
     write(task_id, "start")
     mark = Path(os.environ[MARKS], task_id)

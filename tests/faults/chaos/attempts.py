@@ -1,4 +1,4 @@
-"""The journal, read as attempts: which task was begun where, by whom, and how that ended."""
+"""The journal, read as attempts: which task was begun where, by which process, and how that ended."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

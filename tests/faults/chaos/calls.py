@@ -27,7 +27,7 @@ NAME: Final = "chaos-name"
 SHARED_IDS: Final = tuple(f"shared-{number}" for number in range(4))
 #: calls that a task sends
 SENDS: Final = 6
-#: bytes; what is larger the broker refuses
+#: bytes; the broker refuses larger messages
 MAX_MESSAGE_BYTES: Final = 2**20
 #: messages that the queues with a limit take
 LETTERS: Final = 8
@@ -51,7 +51,7 @@ class KindOfTask:
     is_done: bool = True
     #: it may end as a dead letter
     is_dead: bool = False
-    #: how whoever waits for it may be told
+    #: the answers that its caller may get
     answers: frozenset[str] = frozenset((SUCCESS,))
     #: at least one of these is in the text of a failure, if any are named
     words: tuple[str, ...] = ()

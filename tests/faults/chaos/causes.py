@@ -1,8 +1,8 @@
 """Why a task may lawfully be run once more after an attempt.
 
 An attempt has two ways of leading to another one, each at most once: its worker publishes the message again (the child
-died, the task asks for a retry), or the broker delivers it again, since whoever held it went without an answer that
-arrived. Both may come true, if the connection breaks between the publishing and the acknowledgement.
+died, the task asks for a retry), or the broker delivers it again, since it had no answer from the worker that held it.
+Both may come true, if the connection breaks between the publishing and the acknowledgement.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import attrs
 
 from tests.faults.chaos.app import ASKED
 from tests.faults.chaos.attempts import Attempt
-from tests.faults.chaos.estate import Hit
+from tests.faults.chaos.deployment import Hit
 from tests.faults.chaos.plan import Kind
 
 RETRIED: Final = "retried"
@@ -29,7 +29,7 @@ SLACK: Final = 5.0
 #: seconds that a child may need to tell of the end of a task
 WORD: Final = 0.5
 OF_CONNECTIONS: Final = (Kind.CUT, Kind.STALLED, Kind.CLOSED, Kind.NODE_STOPPED, Kind.NODE_KILLED)
-OF_WORKERS: Final = (*OF_CONNECTIONS, Kind.WORKER_KILLED, Kind.DESERTED)
+OF_WORKERS: Final = (*OF_CONNECTIONS, Kind.WORKER_KILLED, Kind.EXITED)
 OF_NODES: Final = (Kind.NODE_STOPPED, Kind.NODE_KILLED)
 
 

@@ -24,7 +24,7 @@ PATIENCE: Final = 20.0
 
 
 def take_all(port: int, queue: str) -> Sequence[str]:
-    """Take everything out of a queue, and return the names of the calls; none if there is no such queue."""
+    """Take everything out of a queue, and return the names of the calls; none if the queue does not exist."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as child:
         client = _Client(child)
         names = []

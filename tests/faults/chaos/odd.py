@@ -14,7 +14,7 @@ Fields = Mapping[bytes, bytes]
 DELIVERY_MODE: Final = 0x1000
 REPLY_TO: Final = 0x0200
 
-#: what is odd, by the headers that are beside the good ones; all of it is AMQP that RabbitMQ takes and hands on
+#: the odd part, by the headers that are beside the good ones; all of it is AMQP that RabbitMQ takes and hands on
 ODDITIES: Final[Mapping[str, Fields]] = {
     "a time beyond a signed number": {b"t": b"T" + struct.pack(">Q", 2**64 - 1)},
     "small numbers that grow when they are written again": {b"a": array(b"b\x01" for _ in range(38_000))},

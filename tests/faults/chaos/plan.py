@@ -1,4 +1,4 @@
-"""What is to happen, and to which tasks: drawn from a seed, so that a run can be repeated.
+"""The faults to inject, and the tasks: drawn from a seed, so that a run can be repeated.
 
 What follows from it is up to the machine's scheduler; the plan alone is the same each time.
 """
@@ -15,12 +15,12 @@ from tests.faults.chaos.calls import GROUPS, KINDS, ChaosCall, draw_calls
 WORKERS: Final = 3
 #: stands for the publisher among those whose connection is harmed
 PUBLISHER: Final = WORKERS
-#: tasks that may be published beyond what the next happening waits for: so that it finds everybody at work
+#: tasks that may be published beyond what the next fault waits for: so that it finds all workers busy
 BACKLOG: Final = 300
 
 
 class Kind(enum.StrEnum):
-    """What can happen; also the causes in the account."""
+    """The kinds of faults; also the causes in the account."""
 
     CHILD_KILLED = "child killed"
     ZYGOTE_KILLED = "zygote killed"
@@ -37,7 +37,7 @@ class Kind(enum.StrEnum):
     #: the publisher's
     ODD_SENT = "odd messages sent"
     #: never planned, and always wrong
-    DESERTED = "worker ended by itself"
+    EXITED = "worker ended by itself"
 
 
 #: one of these per so many tasks; of the node's two kinds, in turn
@@ -60,12 +60,12 @@ FEW: Final = 2000
 
 
 @attrs.frozen(kw_only=True)
-class Happening:
-    """Something that happens once so many tasks are done."""
+class Fault:
+    """A fault that is injected once so many tasks are done."""
 
     kind: Kind
     after: int
-    #: index of a worker; another one's turn if that one has trouble already
+    #: index of a worker; the next one if that one has a fault already
     who: int
     #: from 0 to 1: which child, which connection, how long
     chance: float
@@ -73,12 +73,12 @@ class Happening:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """A run."""
+    """The calls and faults of a run."""
 
     seed: int
     queue_type: str
     calls: Sequence[ChaosCall]
-    happenings: Sequence[Happening]
+    faults: Sequence[Fault]
 
     def ids(self, *kinds: str) -> frozenset[str]:
         """Return the ids of the calls of these kinds; without any, of all."""
@@ -93,10 +93,10 @@ def make_plan(seed: int, tasks: int, queue_type: str, groups: Collection[str] = 
     chances = random.Random(seed)
     calls = draw_calls(chances, tasks, groups)
     able = sum(KINDS[call.kind].is_done for call in calls)
-    return Plan(seed=seed, queue_type=queue_type, calls=calls, happenings=_happenings(chances, tasks, able))
+    return Plan(seed=seed, queue_type=queue_type, calls=calls, faults=_faults(chances, tasks, able))
 
 
-def _happenings(chances: random.Random, tasks: int, able: int) -> list[Happening]:
+def _faults(chances: random.Random, tasks: int, able: int) -> list[Fault]:
     kinds: list[Kind] = []
     for sorts, rarity in RARITY.items():
         first = chances.randrange(len(sorts))
@@ -108,7 +108,7 @@ def _happenings(chances: random.Random, tasks: int, able: int) -> list[Happening
     points = sorted(int(able * chances.uniform(0.05, 0.9)) for _ in kinds)
     points = [points[at - 1] if at and chances.random() < 0.25 else point for at, point in enumerate(points)]
     return [
-        Happening(kind=kind, after=point, who=chances.randrange(_candidates(kind)), chance=chances.random())
+        Fault(kind=kind, after=point, who=chances.randrange(_candidates(kind)), chance=chances.random())
         for kind, point in zip(kinds, points, strict=True)
     ]
 

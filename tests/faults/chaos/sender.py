@@ -41,7 +41,7 @@ class Sender:
 
     broker: str
     queue_type: str
-    #: how often each call was published; what is above one is a copy that may have arrived too
+    #: how often each call was published; more than one are copies that may have arrived too
     tries: Counter[str] = attrs.field(factory=Counter)
     #: names of the calls that the broker has confirmed
     confirmed: set[str] = attrs.field(factory=set)

@@ -1,4 +1,4 @@
-"""A module to preload that starts a process of its own in whoever imports it while an environment variable says so."""
+"""A module to preload that starts a process when it is imported, if an environment variable says so."""
 
 import os
 import subprocess

@@ -22,7 +22,7 @@ class Gate:
         self._fds = []
         for suffix in (".entered", ".go"):
             os.mkfifo(self.path + suffix)
-            # for reading and writing, so that nobody waits for the other side to open
+            # for reading and writing, so that opening does not wait for the other side
             self._fds.append(os.open(self.path + suffix, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         self._entered, self._go = self._fds
         self._text = ""
@@ -38,7 +38,7 @@ class Gate:
         return [int(line) for line in lines[:number]]
 
     def nobody(self) -> bool:
-        """Tell whether nobody has come since."""
+        """Tell whether no process has come since."""
         with suppress(BlockingIOError):
             self._text += os.read(self._entered, 4096).decode()
         return not self._text

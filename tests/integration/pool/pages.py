@@ -1,4 +1,4 @@
-"""The how-to's examples, so that what it shows is what is tested."""
+"""The how-to's examples, so that its code is tested."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What tasks leave goes with their child, whatever session it has made for itself and whoever its parent is now."""
+"""Processes that tasks leave end with their child, whatever their session and their parent are now."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ import pytest
 from hybridpool import errors
 from hybridpool._child import process_isolation
 from tests.faults.helpers import wait_gone
-from tests.integration.pool import chores, has_helper, offspring
+from tests.integration.pool import functions, has_helper, stray_processes
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -46,10 +46,10 @@ async def gone(left: list[psutil.Process]) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 @pytest.mark.parametrize("how", ["timed out", "cancelled", "killed", "crashed"])
 async def test_killed(kind: str, how: str, gate: Gate, journal: Journal) -> None:
-    """What a killed child's tasks had started would stay, or what the tasks of others had started go with it."""
+    """What the tasks of a killed child started is killed with it, and what other children's tasks started is not."""
     words = kind, journal.path, gate.path
     stays: list[psutil.Process] = []
     # long enough for the call to come to the gate on a busy machine
@@ -58,9 +58,9 @@ async def test_killed(kind: str, how: str, gate: Gate, journal: Journal) -> None
     async def use() -> None:
         async with open_pool(2, grace=0.0) as pool, anyio.create_task_group() as tasks:
             await idle(pool, 2)
-            other = pool.submit(offspring.start_and_stay, *words)
+            other = pool.submit(stray_processes.start_and_stay, *words)
             [safe] = await gate.came()
-            call = partial(pool.run, offspring.start_and_stay, *words, timeout=limit)
+            call = partial(pool.run, stray_processes.start_and_stay, *words, timeout=limit)
             cancelled = anyio.CancelScope()
             tasks.start_soon(in_scope, cancelled, call)
             [doomed] = await gate.came()
@@ -87,14 +87,14 @@ async def in_scope(scope: anyio.CancelScope, call: Callable[[], Awaitable[object
         await call()
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 @pytest.mark.parametrize("how", ["recycled", "over its memory", "pool left"])
 async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> None:
-    """A child that goes in order would leave what its tasks had started."""
+    """A child that retires in order takes with it what its tasks started."""
     own = 2 * LIMIT if how == "over its memory" else 0
     memory = LIMIT if own else None
     async with open_pool(1, max_memory_per_child=memory) as pool:
-        call = pool.submit(offspring.start_and_stay, kind, journal.path, gate.path, own)
+        call = pool.submit(stray_processes.start_and_stay, kind, journal.path, gate.path, own)
         await gate.came()
         [started] = families(journal).values()
         gate.let()
@@ -106,10 +106,10 @@ async def test_retired(kind: str, how: str, gate: Gate, journal: Journal) -> Non
     await gone(started)
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 def test_parent_killed(kind: str) -> None:
-    """What tasks had started would stay after a pool that is killed, with nobody to look after it."""
-    words = [sys.executable, "-m", offspring.__name__, kind]
+    """When the pool's process is killed, what its tasks started is killed too."""
+    words = [sys.executable, "-m", stray_processes.__name__, kind]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         started = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
@@ -119,8 +119,8 @@ def test_parent_killed(kind: str) -> None:
 
 
 def test_parent_killed_before_it_has_heard_all() -> None:
-    """A zygote whose last words nobody has read would end at once, and leave what tasks had started."""
-    words = [sys.executable, "-m", offspring.__name__, "own session"]
+    """A zygote that cannot report to its stopped parent still kills what tasks started, once the parent is dead."""
+    words = [sys.executable, "-m", stray_processes.__name__, "own session"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         left = psutil.Process(int(parent.stdout.readline()))
@@ -138,11 +138,11 @@ def test_parent_killed_before_it_has_heard_all() -> None:
     wait_gone([left], PATIENCE)
 
 
-@pytest.mark.parametrize("kind", offspring.KINDS)
+@pytest.mark.parametrize("kind", stray_processes.KINDS)
 async def test_zygote_killed(kind: str) -> None:
-    """What tasks had started would stay after a zygote that is killed, as it does not come to anybody."""
+    """When the zygote is killed, what tasks started is killed too."""
     async with open_pool(1) as pool:
-        started = [psutil.Process(pid) for pid in await pool.run(offspring.start, kind)]
+        started = [psutil.Process(pid) for pid in await pool.run(stray_processes.start, kind)]
         zygote = psutil.Process(pool.stats()[0].pid).parent()
         assert zygote is not None
         zygote.kill()
@@ -150,7 +150,7 @@ async def test_zygote_killed(kind: str) -> None:
 
 
 async def test_what_the_app_itself_started_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper process that a preloaded module starts would be taken for something that a child left."""
+    """A helper process that a preloaded module started is not killed when children are recycled."""
     monkeypatch.setenv(has_helper.WANTED, "1")
     async with open_pool(1, preload=[has_helper.__name__]) as pool:
         helper = psutil.Process(await pool.run(has_helper.pid))
@@ -161,15 +161,15 @@ async def test_what_the_app_itself_started_stays(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_nobody_else_is_hurt(gate: Gate, journal: Journal) -> None:
-    """A pool within a task, whose zygote and children are processes of a session of their own, would be broken."""
+    """A pool within a task works, and deaths of other children do not kill the processes of a running task."""
     async with open_pool(2) as pool:
-        held = pool.submit(offspring.start_and_stay, "daemon", journal.path, gate.path)
+        held = pool.submit(stray_processes.start_and_stay, "daemon", journal.path, gate.path)
         await gate.came()
         [daemon] = families(journal).values()
         for _ in range(3):
-            assert await pool.run(offspring.by_a_pool, 5) == [0, 1, 4, 9, 16]
+            assert await pool.run(stray_processes.by_a_pool, 5) == [0, 1, 4, 9, 16]
             with pytest.raises(errors.ChildLost):
-                await pool.run(chores.die)
+                await pool.run(functions.die)
         assert all(process.is_running() for process in daemon)
         gate.let()
         await held
@@ -178,7 +178,7 @@ async def test_nobody_else_is_hurt(gate: Gate, journal: Journal) -> None:
 
 @pytest.mark.parametrize("can_list", [True, False])
 def test_whose_they_are(can_list: bool, tmp_path: Path) -> None:
-    """On a kernel that does not list a process's children nothing would be found, or what is not ours be killed."""
+    """The reaper kills orphans that carry the tag and no others, with and without the kernel's list of children."""
     # a name that looks like what follows it
     odd = tmp_path / ") R 1 ("
     odd.symlink_to("/bin/sleep")

@@ -41,7 +41,7 @@ async def web(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClien
 
 
 async def test_many_requests(web: httpx.AsyncClient) -> None:
-    """The web app would not work, or only for one request at a time."""
+    """The web app answers fifty requests at once, and its children share the work."""
     found: list[object] = []
 
     async def ask() -> None:
@@ -56,7 +56,7 @@ async def test_many_requests(web: httpx.AsyncClient) -> None:
 
 
 async def test_what_the_readme_says(web: httpx.AsyncClient) -> None:
-    """The README would promise what does not happen."""
+    """The example answers as its README says, also while another request computes or crashes."""
     readme = (EXAMPLE / "README.md").read_text()
     first = await web.get("/primes/20000")
     assert first.text in readme

@@ -17,7 +17,7 @@ import pytest
 from hybridpool import App, Pool
 from hybridpool._embed import embedded
 from hybridpool.errors import CannotSend, ConfigError, PoolError
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, open_pool
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -49,11 +49,11 @@ async def test_a_task_group_that_failed(is_caught: bool) -> None:
                 try:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(fail())
-                        group.create_task(pool.run(chores.spin, 2))
+                        group.create_task(pool.run(functions.spin, 2))
                 except* ValueError:
                     if not is_caught:
                         raise
-                assert await pool.run(chores.add, 1) == 2
+                assert await pool.run(functions.add, 1) == 2
         except* ValueError:
             assert not is_caught
         await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_cancellation_from_outside() -> None:
 
     async def program() -> None:
         async with open_pool(1) as pool:
-            await pool.run(chores.spin, 5)
+            await pool.run(functions.spin, 5)
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.create_task(program()), 1.0)
@@ -98,7 +98,7 @@ def elsewhere(function: Callable[[], Awaitable[object]]) -> object:
 
 async def test_another_loop(one: Pool) -> None:
     """Calls from another loop or thread are refused in one line that says what to write, and the pool works on."""
-    call = one.submit(chores.spin, 0.1)
+    call = one.submit(functions.spin, 0.1)
 
     async def iterate() -> object:
         return [value async for value in mapped]
@@ -106,24 +106,24 @@ async def test_another_loop(one: Pool) -> None:
     async def wait() -> object:
         return await call
 
-    mapped = one.map(chores.add, [1])
-    for use in (lambda: one.run(chores.add, 1), iterate, wait, call.wait, lambda: one.resize(2)):
+    mapped = one.map(functions.add, [1])
+    for use in (lambda: one.run(functions.add, 1), iterate, wait, call.wait, lambda: one.resize(2)):
         error = await asyncio.to_thread(elsewhere, use)
         assert isinstance(error, PoolError), use
         assert "another event loop" in str(error)
-    for blocking in (lambda: one.submit(chores.add, 1), lambda: one.map(chores.add, [1]), one.stats):
+    for blocking in (lambda: one.submit(functions.add, 1), lambda: one.map(functions.add, [1]), one.stats):
         with pytest.raises(PoolError, match="run_coroutine_threadsafe"):
             await asyncio.to_thread(blocking)
     loop = asyncio.get_running_loop()
     sent = await asyncio.to_thread(
-        lambda: asyncio.run_coroutine_threadsafe(one.run(chores.add, 1), loop).result(PATIENCE)
+        lambda: asyncio.run_coroutine_threadsafe(one.run(functions.add, 1), loop).result(PATIENCE)
     )
     assert sent == 2
     assert isinstance(await call, int)
 
 
 def test_no_loop_of_asyncio() -> None:
-    """Where asyncio does not run, as under trio, pools and embedded workers say so."""
+    """Pools and embedded workers raise an error that names asyncio where asyncio does not run, as under trio."""
     with pytest.raises(PoolError, match="needs asyncio"):
         Pool(1).__aenter__().send(None)
     with pytest.raises(ConfigError, match="needs asyncio"):
@@ -150,26 +150,26 @@ WRONG_SECONDS = [
 
 @pytest.mark.parametrize("wrong", WRONG_SECONDS, ids=repr)
 async def test_limits_that_are_no_seconds(one: Pool, wrong: Any) -> None:
-    """A limit that is not seconds is refused where it is written, and costs no child."""
-    child = await one.run(chores.who)
+    """A limit that is not a number of seconds is refused where it is written, and costs no child."""
+    child = await one.run(functions.who)
     with pytest.raises(ConfigError, match=r"^run\(timeout=…\) must be seconds, not "):
-        await one.run(chores.add, 1, timeout=wrong)
+        await one.run(functions.add, 1, timeout=wrong)
     with pytest.raises(ConfigError, match=r"^run\(soft_timeout=…\) must be seconds, not "):
-        await one.run(chores.add, 1, timeout=None, soft_timeout=wrong)
+        await one.run(functions.add, 1, timeout=None, soft_timeout=wrong)
     with pytest.raises(ConfigError, match=r"^map\(timeout=…\) must be seconds, not "):
-        one.map(chores.add, [1], timeout=wrong)
-    assert await one.run(chores.who, timeout=PATIENCE) == child
+        one.map(functions.add, [1], timeout=wrong)
+    assert await one.run(functions.who, timeout=PATIENCE) == child
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, 1.5, True, "2", None], ids=repr)
 async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
-    """A number of children or of items under way that is no count is refused where it is written."""
+    """A number of children or of items under way that is not a whole number of at least 1 is refused at once."""
     with pytest.raises(ConfigError, match=r"^resize\(…\) must be a whole number of at least 1, not "):
         await one.resize(wrong)
     if wrong is not None:
         with pytest.raises(ConfigError, match=r"^map\(limit=…\) must be a whole number of at least 1, not "):
-            one.map(chores.add, [1], limit=wrong)
-    assert await one.run(chores.add, 1) == 2
+            one.map(functions.add, [1], limit=wrong)
+    assert await one.run(functions.add, 1) == 2
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,14 @@ async def test_counts_that_are_none(one: Pool, wrong: Any) -> None:
         ({"preload": "numpy"}, "Pool(preload=…) must be a list of module names, not 'numpy'"),
         ({"preload": [5]}, "Pool(preload=…) must be a list of module names, not one with 5 in it"),
         ({"initializer": 5}, "Pool(initializer=…) must be a function, not 5"),
-        ({"initializer": chores.coroutine}, "Pool(initializer=…) must not be async"),
+        ({"initializer": functions.coroutine}, "Pool(initializer=…) must not be async"),
         ({"on_event": "log"}, "Pool(on_event=…) must be a function, not 'log'"),
-        ({"on_event": chores.coroutine}, "Pool(on_event=…) must not be async"),
+        ({"on_event": functions.coroutine}, "Pool(on_event=…) must not be async"),
     ],
     ids=without_addresses,
 )
 def test_options(options: dict[str, Any], complaint: str) -> None:
-    """A wrong option of a pool is refused in our own words, with what was probably meant."""
+    """A wrong option of a pool is refused with our own message, which suggests the right name."""
     with pytest.raises(ConfigError) as raised:
         Pool(**options)
     assert str(raised.value).startswith(complaint)
@@ -202,11 +202,11 @@ def test_options(options: dict[str, Any], complaint: str) -> None:
 
 
 async def test_parameters_named_like_limits(one: Pool) -> None:
-    """A function with a parameter `timeout` or `soft_timeout` gets what is given by that name."""
-    assert await one.run(chores.fetch, "u", timeout=5, soft_timeout=4) == ["u", 5, 4]
-    assert await one.run(chores.fetch, "u", timeout=None) == ["u", None, 20.0]
-    assert await one.run(functools.partial(chores.fetch, timeout=5), "u", soft_timeout=-1) == ["u", 5, -1]
-    assert await one.submit(chores.fetch, "u", timeout=5) == ["u", 5, 20.0]
+    """A function with a parameter `timeout` or `soft_timeout` gets the argument given by that name."""
+    assert await one.run(functions.fetch, "u", timeout=5, soft_timeout=4) == ["u", 5, 4]
+    assert await one.run(functions.fetch, "u", timeout=None) == ["u", None, 20.0]
+    assert await one.run(functools.partial(functions.fetch, timeout=5), "u", soft_timeout=-1) == ["u", 5, -1]
+    assert await one.submit(functions.fetch, "u", timeout=5) == ["u", 5, 20.0]
 
 
 class AsyncCall:
@@ -220,15 +220,15 @@ class AsyncCall:
     [
         (5, "5 cannot be called"),
         (None, "None cannot be called"),
-        (chores.coroutine, "coroutine is async"),
-        (functools.partial(chores.coroutine, 1), "is async"),
+        (functions.coroutine, "coroutine is async"),
+        (functools.partial(functions.coroutine, 1), "is async"),
         (AsyncCall(), "is async"),
-        (chores.generator, "generator is a generator function"),
+        (functions.generator, "generator is a generator function"),
     ],
     ids=without_addresses,
 )
 async def test_what_no_child_runs(one: Pool, function: Any, complaint: str) -> None:
-    """What a child could not run to a value is refused where the call is written."""
+    """A function that a child cannot run to a value is refused where the call is written."""
     with pytest.raises(CannotSend, match=complaint):
         one.submit(function, 1)
     with pytest.raises(CannotSend, match=complaint):
@@ -236,13 +236,13 @@ async def test_what_no_child_runs(one: Pool, function: Any, complaint: str) -> N
     with pytest.raises(CannotSend, match=complaint):
         one.map(function, [1])
     with pytest.raises(CannotSend, match="map takes an iterable of items, not 5"):
-        one.map(chores.add, 5)  # type: ignore[arg-type]  # that is the point
-    assert await one.run(chores.who) != os.getpid()
+        one.map(functions.add, 5)  # type: ignore[arg-type]  # that is the point
+    assert await one.run(functions.who) != os.getpid()
 
 
 async def test_pickling(one: Pool) -> None:
-    """A pool and a call say why they cannot be pickled."""
+    """A pool and a call refuse to be pickled, and say why."""
     with pytest.raises(TypeError, match="a Pool cannot be pickled"):
         pickle.dumps(one)
     with pytest.raises(TypeError, match="belongs to its pool"):
-        pickle.dumps(one.submit(chores.add, 1))
+        pickle.dumps(one.submit(functions.add, 1))

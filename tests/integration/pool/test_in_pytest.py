@@ -92,17 +92,17 @@ def passed(done: subprocess.CompletedProcess[str]) -> int:
 
 
 def test_the_example(tmp_path: Path) -> None:
-    """Who copies the page's example would have a test that fails, hangs or warns."""
+    """The example of the documentation passes as a test file of its own."""
     assert passed(run_pytest(tmp_path, EXAMPLE)) == 1
 
 
 def test_one_pool_for_all_tests(tmp_path: Path) -> None:
-    """A pool of the session would be another one for each test, or one test's dead child fail the next test."""
+    """One pool serves all tests of a session, and a child that dies in one test does not fail the next one."""
     assert passed(run_pytest(tmp_path, EXAMPLE + MORE)) == 5
 
 
 def test_importlib_mode(tmp_path: Path) -> None:
-    """With pytest's other way of importing, and the path that the page names, children would find no function."""
+    """With pytest's importlib mode children find the test's functions if `pythonpath` is set as the page says."""
     assert passed(run_pytest(tmp_path, EXAMPLE, "--import-mode=importlib", "-o", "pythonpath=.")) == 1
     done = run_pytest(tmp_path, EXAMPLE, "--import-mode=importlib")
     assert done.returncode == 1
@@ -110,5 +110,5 @@ def test_importlib_mode(tmp_path: Path) -> None:
 
 
 def test_a_fixture_of_two_tasks(tmp_path: Path) -> None:
-    """Where opening and closing are two tasks, a pool could not be closed."""
+    """A pool can be opened and closed in two different tasks, as some fixtures do."""
     assert passed(run_pytest(tmp_path, TWO_TASKS)) == 1

@@ -50,13 +50,13 @@ def send_garbage(message: bytes) -> str:
 
 
 def close_everything() -> str:
-    """Close what is open, as careless daemons do."""
+    """Close all descriptors, as careless daemons do."""
     os.closerange(3, 4096)
     return "closed"
 
 
 def close_and_open() -> str:
-    """Close what is open, and open other sockets in its place."""
+    """Close all descriptors, and open other sockets in their place."""
     os.closerange(3, 4096)
     globals()["_kept"] = [socket.socketpair() for _ in range(30)]
     return "closed"
@@ -98,7 +98,7 @@ def end(kind: type[BaseException], *arguments: Any) -> None:
 
 @pytest.mark.parametrize(("how", "status"), [("returns", 0), ("exits", 5), ("raises", 1), ("in C", 0)], ids=str)
 async def test_a_fork_that_comes_back(one: Pool, how: str, status: int) -> None:
-    """The process that a function forked ends as a program would; the call has one result, the child its next call."""
+    """A process that a function forked ends like a program; the call has one result, and the child lives on."""
     before = await one.run(pid)
     assert await one.run(fork_and_come_back, how) == f"parent {status}"
     assert [await one.run(pid) for _ in range(3)] == [before] * 3
@@ -106,7 +106,7 @@ async def test_a_fork_that_comes_back(one: Pool, how: str, status: int) -> None:
 
 @pytest.mark.parametrize("message", [b"garbage", b"\xc1", b"\x90", b"\x91\x92\x14\x01"])
 async def test_garbage_in_the_channel(one: Pool, message: bytes) -> None:
-    """A child that has sent what cannot be read is replaced; its call has an end, and the next one runs."""
+    """A child that sends an unreadable message is replaced; its call ends, and the next one runs."""
     with anyio.fail_after(PATIENCE):
         # It may have answered before it is killed.
         with suppress(ChildLost):
@@ -116,7 +116,7 @@ async def test_garbage_in_the_channel(one: Pool, message: bytes) -> None:
 
 @pytest.mark.parametrize("function", [close_everything, close_and_open])
 async def test_the_channel_is_closed(one: Pool, function: Any) -> None:
-    """A function that closes its child's descriptors has its result; another child runs the next call."""
+    """A function that closes its child's descriptors returns its result, and another child runs the next call."""
     before = await one.run(pid)
     with anyio.fail_after(PATIENCE):
         assert await one.run(function) == "closed"
@@ -125,7 +125,7 @@ async def test_the_channel_is_closed(one: Pool, function: Any) -> None:
 
 @pytest.mark.parametrize("what", ["alarm", "attention", "blocked", "ignored", "file size"])
 async def test_the_next_call_finds_a_clean_process(one: Pool, what: str) -> None:
-    """A call runs, is limited, and returns large values, in the same child, whatever the one before has left."""
+    """A call runs, is limited, and returns large values, whatever signals and limits the child's last call left."""
     before = await one.run(pid)
     assert await one.run(leave, what) == what
     assert len(await one.run(be_long)) == 200_000
@@ -141,7 +141,7 @@ async def test_the_next_call_finds_a_clean_process(one: Pool, what: str) -> None
     ids=lambda value: getattr(value, "__name__", ""),
 )
 async def test_what_would_end_the_caller(one: Pool, kind: type[BaseException], arguments: tuple[Any, ...]) -> None:
-    """An exception that speaks to a whole program is told to the caller as `TaskFailed`, and the child lives on."""
+    """An exception that would end a program is raised to the caller as `TaskFailed`, and the child lives on."""
     before = await one.run(pid)
     with pytest.raises(TaskFailed, match=kind.__name__):
         await one.run(end, kind, *arguments)

@@ -1,4 +1,4 @@
-"""Two hundred children: born, fed, replaced and let go; and what they take of this process."""
+"""Two hundred children: started, used, replaced and retired; and the descriptors that they take."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from hybridpool import Pool
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, idle, open_pool, outcomes
 from tests.integration.test_supervised import bench
 
@@ -35,9 +35,9 @@ def zygote_of(pool: Pool) -> int:
 
 
 async def test_all_at_once(gate: Gate) -> None:
-    """Many children would not all come up, not all work, or not all end."""
-    async with open_pool(MANY, preload=[chores.__name__]) as pool:
-        calls = [pool.submit(chores.hold, gate.path, number) for number in range(CALLS)]
+    """Two hundred children start, work at the same time, and end with the pool."""
+    async with open_pool(MANY, preload=[functions.__name__]) as pool:
+        calls = [pool.submit(functions.hold, gate.path, number) for number in range(CALLS)]
         found = set(await gate.came(MANY))
         assert len(found) == MANY
         gate.let(CALLS)
@@ -46,12 +46,12 @@ async def test_all_at_once(gate: Gate) -> None:
 
 
 async def test_what_they_take(gate: Gate) -> None:
-    """Each child that comes and goes would leave a descriptor in this process or in the zygote."""
+    """Children that come and go leave no descriptor in the parent or in the zygote, and each takes the same number."""
     async with open_pool(1):
-        # the first opens what is opened once
+        # the first one opens the files that are opened once
         pass
     before = descriptors(os.getpid())
-    async with open_pool(FEW, preload=[chores.__name__]) as pool:
+    async with open_pool(FEW, preload=[functions.__name__]) as pool:
         await idle(pool, FEW)
         zygote = zygote_of(pool)
         few, zygotes = descriptors(os.getpid()), descriptors(zygote)
@@ -60,7 +60,7 @@ async def test_what_they_take(gate: Gate) -> None:
         assert (many - few) % (MANY - FEW) == 0, "not the same for each"
         for child in pool.stats()[:20]:
             await pool.recycle(child.name)
-        await outcomes([pool.submit(chores.die) for _ in range(20)])
+        await outcomes([pool.submit(functions.die) for _ in range(20)])
         await idle(pool, MANY)
         assert descriptors(os.getpid()) == many
         assert {descriptors(child.pid) for child in pool.stats()} == {descriptors(pool.stats()[0].pid)}
@@ -73,13 +73,13 @@ async def test_what_they_take(gate: Gate) -> None:
 
 @pytest.mark.slow
 async def test_recycled_all_the_time() -> None:
-    """Many children that are replaced after few calls would hold the calls up, or lose some."""
+    """Many children that are replaced every five calls run all calls, in order."""
     async with open_pool(MANY, max_tasks_per_child=5) as pool:
         assert [value async for value in pool.map(abs, range(CALLS))] == list(range(CALLS))
 
 
 async def test_a_crew() -> None:
-    """A worker of many children would not come up, or not end in order."""
+    """A worker's lane with many children starts, runs all calls, and drains."""
     async with bench(MANY) as at_work:
         with anyio.fail_after(PATIENCE):
             for _ in range(CALLS):
@@ -99,12 +99,12 @@ def limited(size: int, soft: int, hard: int) -> list[str]:
 
 
 def test_more_than_the_soft_limit_allows() -> None:
-    """A default of 256 or 1024 descriptors would break a pool that the machine could well have."""
+    """A pool that needs more descriptors than the soft limit raises that limit and works."""
     assert limited(MANY, 256, 4096)[0] == f"{MANY} children"
 
 
 def test_more_than_the_hard_limit_allows() -> None:
-    """A pool that cannot be would end in some OSError, somewhere; or not say how many children there can be."""
+    """A pool beyond the hard limit of descriptors is refused, with the number of children that fit; that many do."""
     [error, after] = limited(MANY, 256, 256)
     assert error.startswith(
         "ConfigError: 200 children take 600 file descriptors, and this process may have 256 (RLIMIT_"

@@ -8,18 +8,18 @@ import pytest
 
 from hybridpool import Pool, errors, events
 from tests.contract.inbox import Events
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 
 pytestmark = pytest.mark.may_block
 
 
 async def test_a_call_that_takes_too_much(gate: Gate, journal: Journal) -> None:
-    """A call would bring down the machine, or take others with it."""
+    """A call that exceeds `memory_limit` is killed and told so, with its peak, and other calls run on."""
     async with open_pool(2, memory_limit="100MB") as pool:
-        other = pool.submit(chores.hold, gate.path, "unharmed")
+        other = pool.submit(functions.hold, gate.path, "unharmed")
         await gate.came()
-        lost = await waited(pool.submit(chores.weigh, 150, str(Path(gate.path).parent / "never")))
+        lost = await waited(pool.submit(functions.weigh, 150, str(Path(gate.path).parent / "never")))
         assert isinstance(lost, errors.ChildLost)
         assert "memory: it owned 1" in str(lost)
         assert "over its limit of 100 MiB" in str(lost)
@@ -31,10 +31,10 @@ async def test_a_call_that_takes_too_much(gate: Gate, journal: Journal) -> None:
 
 
 async def test_calls_within_the_limit(gate: Gate) -> None:
-    """Shared pages, or those of an earlier call, would count against a call."""
+    """Shared pages and the memory of earlier calls do not count against a call."""
     async with open_pool(1, memory_limit="200MB") as pool:
         for _ in range(3):
-            call = pool.submit(chores.weigh, 100, gate.path)
+            call = pool.submit(functions.weigh, 100, gate.path)
             await gate.came()
             gate.let()
             assert await outcomes([call]) == [100]
@@ -42,11 +42,11 @@ async def test_calls_within_the_limit(gate: Gate) -> None:
 
 
 async def test_growth_within_a_budget(gate: Gate) -> None:
-    """An autoscaled pool would grow until the kernel kills somebody."""
+    """An autoscaled pool stops growing at its memory budget, says so once, and still runs all calls."""
     observed = Events()
     with anyio.fail_after(3 * PATIENCE):
         async with Pool(autoscale=(1, 12), memory_budget="300MB", on_event=observed) as pool:
-            calls = [pool.submit(chores.weigh, 60, gate.path) for _ in range(12)]
+            calls = [pool.submit(functions.weigh, 60, gate.path) for _ in range(12)]
             await observed.see(events.PoolHeld)
             [held] = observed.of(events.PoolHeld)
             assert held.wanted == 12
@@ -57,12 +57,12 @@ async def test_growth_within_a_budget(gate: Gate) -> None:
 
 
 async def test_growing_old() -> None:
-    """A child that is never at its count would live for ever; one that is too old would leave before its successor."""
+    """A child that reaches `max_age_per_child` is replaced, and leaves only when its replacement is ready."""
     observed = Events()
     async with open_pool(2, max_age_per_child=0.2, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
             while "ForkPoolWorker-6" not in {child.name for child in pool.stats()}:
-                assert await pool.run(chores.add, 1) == 2
+                assert await pool.run(functions.add, 1) == 2
     seen = [event for event in observed.items if isinstance(event, events.ChildReady | events.ChildRetired)]
     ready = 0
     for event in seen:
@@ -74,11 +74,11 @@ async def test_growing_old() -> None:
 
 
 async def test_jitter_spreads_retirements() -> None:
-    """Children born together would all leave at the same count."""
+    """The jitter lets children that started together retire at different counts."""
     observed = Events()
     async with open_pool(4, max_tasks_per_child=200, recycle_jitter=0.5, on_event=observed) as pool:
         with anyio.fail_after(PATIENCE):
-            async for _ in pool.map(chores.add, range(4000)):
+            async for _ in pool.map(functions.add, range(4000)):
                 pass
     counts = {
         event.reason for event in observed.items if isinstance(event, events.ChildRetired) and "tasks" in event.reason
@@ -88,7 +88,7 @@ async def test_jitter_spreads_retirements() -> None:
 
 
 async def test_lost_to_somebody_elses_kill(one: Pool) -> None:
-    """Who looks for the cause of a killed child would not be led to the kernel's out-of-memory killer."""
+    """A child killed from outside is reported with its signal, its peak, and a hint at the out-of-memory killer."""
     lost = await waited(one.submit(os.kill, one.stats()[0].pid, 9))
     assert isinstance(lost, errors.ChildLost)
     assert "signal 9 (SIGKILL), not by this pool: out of memory?" in str(lost)
@@ -100,6 +100,6 @@ async def test_lost_to_somebody_elses_kill(one: Pool) -> None:
     "wrong", [{"memory_limit": "much"}, {"memory_budget": 0}, {"recycle_jitter": 2}, {"max_age_per_child": -1}]
 )
 def test_wrong_limits(wrong: dict[str, object]) -> None:
-    """A slip would be found out when the pool runs, or never."""
+    """A wrong limit is refused when the pool is made."""
     with pytest.raises(errors.ConfigError, match=rf"Pool\({next(iter(wrong))}=…\) must be"):
         Pool(**wrong)  # type: ignore[arg-type]  # wrong on purpose

@@ -19,7 +19,7 @@ from tests.integration.pool.pages import example
 ROOT = Path(__file__).parents[3]
 FIRST = """
 from hybridpool import Pool
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 
 def f(x):
     return x + 1
@@ -77,7 +77,7 @@ class Notebook:
 
 @pytest.fixture
 async def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Notebook]:
-    """Have an empty notebook; its kernel is this Python, and it leaves nothing in the home of who runs the tests."""
+    """Have an empty notebook; its kernel is this Python, and it leaves nothing in the user's home."""
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
@@ -89,7 +89,7 @@ async def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 async def test_a_pool_in_a_cell(notebook: Notebook) -> None:
-    """A function that is defined in a cell could not be run in a pool, or a pool not be entered at top level."""
+    """A pool can be entered at the top level of a cell, and runs a cell's functions in their newest version."""
     await notebook.run(FIRST)
     assert await notebook.run("async with Pool(2) as pool:\n    print(await pool.run(f, 3))") == "4\n"
     assert await notebook.below() == []
@@ -100,7 +100,7 @@ async def test_a_pool_in_a_cell(notebook: Notebook) -> None:
 
 
 async def test_a_pool_over_several_cells(notebook: Notebook) -> None:
-    """Who keeps a pool from cell to cell, as the how-to says, could not use it in the next one, or not close it."""
+    """A pool opened in one cell runs calls in later cells until a cell closes it."""
     await notebook.run(FIRST)
     await notebook.run(OPEN)
     assert await notebook.run("print(await pool.run(f, 3))") == "4\n"
@@ -114,7 +114,7 @@ async def test_a_pool_over_several_cells(notebook: Notebook) -> None:
 
 
 async def test_a_call_that_fails(notebook: Notebook) -> None:
-    """Who reads the cell's traceback would not see what failed in the child, or the pool would be lost with it."""
+    """A failed call shows the child's traceback in the cell, and the pool works on."""
     await notebook.run(FIRST + OPEN)
     with pytest.raises(CellExecutionError, match="In the child:") as caught:
         await notebook.run("await pool.run(f, 'word')")
@@ -123,7 +123,7 @@ async def test_a_call_that_fails(notebook: Notebook) -> None:
 
 
 async def test_without_cloudpickle(notebook: Notebook) -> None:
-    """Who does not have cloudpickle would not learn that it is what a function of a notebook takes."""
+    """Without cloudpickle the error for a notebook's function names cloudpickle; a module's functions run."""
     await notebook.run("import sys\nsys.modules['cloudpickle'] = None\n" + FIRST)
     with pytest.raises(CellExecutionError) as caught:
         await notebook.run("async with Pool(1) as pool:\n    await pool.run(f, 3)")
@@ -136,13 +136,13 @@ async def test_without_cloudpickle(notebook: Notebook) -> None:
 
 
 async def test_the_stop_button(notebook: Notebook, gate: Gate) -> None:
-    """Stopping a cell would leave its call running, or take the pool with it."""
+    """Interrupting a cell cancels its call and leaves the pool working."""
     await notebook.run(FIRST + OPEN + TICK)
     failed: list[CellExecutionError] = []
 
     async def run_long_cell() -> None:
         try:
-            await notebook.run(f"await pool.run(chores.hold, {gate.path!r})")
+            await notebook.run(f"await pool.run(functions.hold, {gate.path!r})")
         except CellExecutionError as error:
             failed.append(error)
 
@@ -157,10 +157,10 @@ async def test_the_stop_button(notebook: Notebook, gate: Gate) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "restarted"])
 async def test_the_kernel_goes(notebook: Notebook, how: str) -> None:
-    """Children would stay for ever after a kernel that was killed or restarted in the midst of their work."""
+    """Zygote, children and what calls left are gone after the kernel was killed or restarted."""
     await notebook.run(FIRST + OPEN)
-    await notebook.run("await pool.run(chores.leave_process)")
-    await notebook.run("calls = [pool.submit(chores.nap, 600) for _ in range(2)]")
+    await notebook.run("await pool.run(functions.leave_process)")
+    await notebook.run("calls = [pool.submit(functions.nap, 600) for _ in range(2)]")
     below = await notebook.below()
     assert len(below) == 4, "zygote, children, and what a call has left"
     if how == "killed":

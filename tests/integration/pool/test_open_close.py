@@ -7,25 +7,25 @@ import psutil
 import pytest
 
 from hybridpool import Pool, errors
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, outcomes
 
 pytestmark = pytest.mark.may_block
 
 
 async def test_by_two_tasks() -> None:
-    """Who opens a pool in one task could not close it in another."""
+    """A pool can be opened in one task and closed in another."""
     pool = await asyncio.create_task(Pool(2).open())
-    assert await pool.run(chores.add, 1) == 2
+    assert await pool.run(functions.add, 1) == 2
     await asyncio.create_task(pool.close())
     with pytest.raises(errors.PoolClosed):
-        await pool.run(chores.add, 1)
+        await pool.run(functions.add, 1)
 
 
 async def test_closing_waits_for_calls(gate: Gate) -> None:
-    """Calls that were submitted would be lost at the end."""
+    """`close` waits for the calls that were submitted."""
     pool = await Pool(1).open()
-    call = pool.submit(chores.hold, gate.path, "held")
+    call = pool.submit(functions.hold, gate.path, "held")
     await gate.came()
     closing = asyncio.create_task(pool.close())
     gate.let()
@@ -35,34 +35,34 @@ async def test_closing_waits_for_calls(gate: Gate) -> None:
 
 
 async def test_again() -> None:
-    """A pool that was closed could not be opened again, or one be opened twice."""
+    """A closed pool can be opened again, a second `open` is refused, and a second `close` does nothing."""
     pool = Pool(1)
     for _ in range(2):
         await pool.open()
         with pytest.raises(errors.PoolError, match="open already"):
             await pool.open()
-        assert await pool.run(chores.add, 1) == 2
+        assert await pool.run(functions.add, 1) == 2
         await pool.close()
     await pool.close()
 
 
 async def test_a_pool_that_cannot_be_opened() -> None:
-    """The cause would be kept until the pool is closed, or for ever."""
+    """`open` itself raises the reason why the pool cannot be opened."""
     with pytest.raises(errors.AppLoadError, match="no_such_module"):
         await Pool(1, preload=["no_such_module"]).open()
 
 
 async def test_a_pool_that_breaks() -> None:
-    """Whoever closes it would not learn what ended it."""
-    pool = await Pool(1, initializer=chores.no_database).open()
-    [failed] = await outcomes([pool.submit(chores.add, 1)])
+    """`close` raises what broke the pool."""
+    pool = await Pool(1, initializer=functions.no_database).open()
+    [failed] = await outcomes([pool.submit(functions.add, 1)])
     assert isinstance(failed, errors.PoolError)
     with pytest.raises(errors.ChildStartFailed, match="no database"):
         await pool.close()
 
 
 async def test_cancelled_while_it_opens() -> None:
-    """A start that is given up would leave its processes."""
+    """An `open` that is cancelled leaves no process behind."""
     before = set(psutil.Process().children())
     with anyio.move_on_after(0.02):
         await Pool(2).open()

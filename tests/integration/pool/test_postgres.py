@@ -14,7 +14,7 @@ import pytest
 
 from hybridpool import errors, events
 from tests.contract.inbox import Events
-from tests.integration.pool import chores, pg_chores
+from tests.integration.pool import functions, pg_functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 from tests.pgbouncer import PAGE, documented, pgbouncer
 from tests.postgres import Database, Postgres
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.may_block
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
-    """Have a database that nobody else uses."""
+    """Have a database of the test's own."""
     made = Database(postgres)
     yield made
     made.close()
@@ -42,15 +42,15 @@ def accounts(database: Database) -> Database:
 
 def opener(database: Database) -> Callable[[], object]:
     """Return the initializer of the documentation."""
-    return partial(pg_chores.open_database, database.dsn)
+    return partial(pg_functions.open_database, database.dsn)
 
 
 # ---- how many --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("initializer", [pg_chores.connect, pg_chores.open_database])
+@pytest.mark.parametrize("initializer", [pg_functions.connect, pg_functions.open_database])
 async def test_each_child_holds_one(database: Database, initializer: Callable[[str], object]) -> None:
-    """A pool would hold more connections than it has children, or its parent one of its own."""
+    """A pool holds exactly one connection per child, and none in the parent, as it grows and shrinks."""
     async with open_pool(4, initializer=partial(initializer, database.dsn)) as pool:
         await idle(pool, 4)
         await database.settles(4)
@@ -62,7 +62,7 @@ async def test_each_child_holds_one(database: Database, initializer: Callable[[s
 
 
 async def test_a_spare_holds_one(database: Database) -> None:
-    """The budget would be wrong where children are recycled."""
+    """A spare child holds a connection as well."""
     async with open_pool(4, initializer=opener(database), max_tasks_per_child=1000) as pool:
         await idle(pool, 5)
         await database.settles(5)
@@ -70,13 +70,13 @@ async def test_a_spare_holds_one(database: Database) -> None:
 
 
 async def test_recycled_children_give_theirs_back(database: Database) -> None:
-    """Connections would grow with the calls that have been made, until the server refuses more."""
+    """Recycled children close their connections, so their number stays at children and spares."""
     observed = Events()
     async with open_pool(2, initializer=opener(database), max_tasks_per_child=5, on_event=observed) as pool:
         await idle(pool, 3)
         for _ in range(4):
             retired_before = len(observed.of(events.ChildRetired))
-            seen = await outcomes([pool.submit(pg_chores.crowd, number) for number in range(10)])
+            seen = await outcomes([pool.submit(pg_functions.crowd, number) for number in range(10)])
             await idle(pool, 3)
             retired = len(observed.of(events.ChildRetired)) - retired_before
             assert max(int(str(number)) for number in seen) <= 2 + 1 + retired
@@ -86,12 +86,12 @@ async def test_recycled_children_give_theirs_back(database: Database) -> None:
 
 
 async def test_those_retiring_still_hold_theirs(database: Database, gate: Gate, second_gate: Gate) -> None:
-    """A budget of size and spares would be exceeded while children give back slowly."""
-    initializer = partial(pg_chores.held, database.dsn, gate.path)
+    """A child that retires holds its connection until its initializer has closed it."""
+    initializer = partial(pg_functions.held, database.dsn, gate.path)
     async with open_pool(2, initializer=initializer, max_tasks_per_child=1, grace=PATIENCE) as pool:
         await idle(pool, 3)
         before = await database.settles(3)
-        calls = [pool.submit(chores.hold, second_gate.path) for _ in range(2)]
+        calls = [pool.submit(functions.hold, second_gate.path) for _ in range(2)]
         await second_gate.came(2)
         second_gate.let(2)
         await outcomes(calls)
@@ -109,12 +109,12 @@ async def test_those_retiring_still_hold_theirs(database: Database, gate: Gate, 
 
 
 async def test_given_back_in_order(accounts: Database, journal: Journal) -> None:
-    """A connection would be dropped, not closed: after a call that failed, at retirement, or at the pool's end."""
-    initializer = partial(pg_chores.told, accounts.dsn, journal.path)
+    """Connections are closed in order when a child retires and at the pool's end, and stay open when a call fails."""
+    initializer = partial(pg_functions.told, accounts.dsn, journal.path)
     async with open_pool(2, initializer=initializer, grace=PATIENCE) as pool:
         await idle(pool, 2)
         before = await accounts.settles(2)
-        failed = await outcomes([pool.submit(pg_chores.transfer, 1, 2, 1000) for _ in range(10)])
+        failed = await outcomes([pool.submit(pg_functions.transfer, 1, 2, 1000) for _ in range(10)])
         assert {type(error) for error in failed} == {psycopg.errors.CheckViolation}
         assert accounts.backends() == before
         await pool.recycle("ForkPoolWorker-1")
@@ -126,12 +126,12 @@ async def test_given_back_in_order(accounts: Database, journal: Journal) -> None
 
 
 async def test_a_killed_child(database: Database, journal: Journal) -> None:
-    """The connection of a child that is killed would stay at the server."""
-    async with open_pool(1, initializer=partial(pg_chores.told, database.dsn, journal.path), grace=PATIENCE) as pool:
-        killed = await pool.run(pg_chores.backend)
+    """The server closes the connection of a killed child, and the new child opens its own."""
+    async with open_pool(1, initializer=partial(pg_functions.told, database.dsn, journal.path), grace=PATIENCE) as pool:
+        killed = await pool.run(pg_functions.backend)
         [child] = pool.stats()
         os.kill(child.pid, signal.SIGKILL)
-        assert await pool.run(pg_chores.backend) != killed
+        assert await pool.run(pg_functions.backend) != killed
         [other] = await database.settles(1)
     assert journal.lines() == [str(other)]
     await database.settles(0)
@@ -139,16 +139,16 @@ async def test_a_killed_child(database: Database, journal: Journal) -> None:
 
 @pytest.mark.parametrize("looks", [True, False])
 async def test_a_child_killed_in_a_query(database: Database, gate: Gate, looks: bool) -> None:
-    """The server would go on with the query of a child that was killed, for hours; it does, unless told to look."""
+    """The query of a killed child goes on at the server unless `client_connection_check_interval` is set."""
     if looks:
         database.check_clients("'100ms'")
     async with open_pool(1, initializer=opener(database)) as pool:
-        call = pool.submit(pg_chores.dawdle, gate.path)
+        call = pool.submit(pg_functions.dawdle, gate.path)
         [child] = await gate.came()
         await database.settles(1, "active")
         os.kill(child, signal.SIGKILL)
         assert isinstance(await waited(call), errors.ChildLost)
-        mine = await pool.run(pg_chores.backend)
+        mine = await pool.run(pg_functions.backend)
         if looks:
             assert await database.settles(1) == {mine}
         else:
@@ -159,74 +159,74 @@ async def test_a_child_killed_in_a_query(database: Database, gate: Gate, looks: 
 
 
 async def test_a_failed_call_leaves_no_transaction(accounts: Database) -> None:
-    """The next call would find a transaction that is none of its own, and commit it or fail by it."""
+    """The next call of a child finds no transaction that a failed call has left open."""
     async with open_pool(1, initializer=opener(accounts)) as pool:
         with pytest.raises(psycopg.errors.CheckViolation):
-            await pool.run(pg_chores.transfer, 1, 2, 60)
-        assert await pool.run(pg_chores.balances) == [100, 100]
-        await pool.run(pg_chores.transfer, 1, 2, 30)
-        assert await pool.run(pg_chores.balances) == [70, 130]
+            await pool.run(pg_functions.transfer, 1, 2, 60)
+        assert await pool.run(pg_functions.balances) == [100, 100]
+        await pool.run(pg_functions.transfer, 1, 2, 30)
+        assert await pool.run(pg_functions.balances) == [70, 130]
         [same] = await accounts.settles(1, "idle")
         with pytest.raises(ValueError, match="in the middle"):
-            await pool.run(pg_chores.forget)
+            await pool.run(pg_functions.forget)
         assert await accounts.settles(1, "idle in transaction") == {same}
-        assert await pool.run(pg_chores.balances) == [70, 130]
+        assert await pool.run(pg_functions.balances) == [70, 130]
         assert await accounts.settles(1) != {same}
 
 
 @pytest.mark.parametrize("how", ["soft limit", "cancelled"])
 async def test_a_query_that_is_left(database: Database, gate: Gate, how: str) -> None:
-    """A soft limit or a cancellation in a query would make all further calls of that child fail."""
+    """A query left by a soft limit or a cancellation does not spoil the next call of the same child."""
     database.check_clients("'100ms'")
     async with open_pool(1, initializer=opener(database), grace=PATIENCE) as pool:
         await idle(pool, 1)
         [child] = pool.stats()
         if how == "soft limit":
             with pytest.raises(errors.TimeLimitExceeded, match="soft"):
-                await pool.run(pg_chores.dawdle, gate.path, soft_timeout=2, timeout=PATIENCE)
+                await pool.run(pg_functions.dawdle, gate.path, soft_timeout=2, timeout=PATIENCE)
         else:
-            call = pool.submit(pg_chores.dawdle, gate.path)
+            call = pool.submit(pg_functions.dawdle, gate.path)
             await gate.came()
             await database.settles(1, "active")
             call.cancel()
             assert await waited(call) is not None
-        mine = await pool.run(pg_chores.backend)
+        mine = await pool.run(pg_functions.backend)
         assert await database.settles(1) == {mine}
         assert [other.name for other in pool.stats()] == [child.name]
 
 
 async def test_the_server_restarts() -> None:
-    """A call would not say what is wrong with its connection, or the child never have another one."""
+    """After the server restarts, one call fails with the reason, and a checked connection is opened anew."""
     with Postgres() as server:
         dsn = server.dsn("postgres")
         async with (
-            open_pool(1, initializer=partial(pg_chores.connect, dsn)) as plain,
-            open_pool(1, initializer=partial(pg_chores.open_database, dsn)) as pool,
+            open_pool(1, initializer=partial(pg_functions.connect, dsn)) as plain,
+            open_pool(1, initializer=partial(pg_functions.open_database, dsn)) as pool,
         ):
-            before = await pool.run(pg_chores.backend)
-            await plain.run(pg_chores.backend_of_plain)
+            before = await pool.run(pg_functions.backend)
+            await plain.run(pg_functions.backend_of_plain)
             server.stop()
             server.start()
             with pytest.raises(psycopg.OperationalError, match="terminating connection"):
-                await pool.run(pg_chores.backend)
-            assert await pool.run(pg_chores.backend) != before
+                await pool.run(pg_functions.backend)
+            assert await pool.run(pg_functions.backend) != before
             for why in ("terminating connection", "connection is closed"):
                 with pytest.raises(psycopg.OperationalError, match=why):
-                    await plain.run(pg_chores.backend_of_plain)
+                    await plain.run(pg_functions.backend_of_plain)
 
 
 async def test_born_while_the_server_is_away() -> None:
-    """A pool would give up when a child cannot connect at its birth, or not say why."""
+    """A child that cannot connect when it starts is tried again until the server is back, and its event says why."""
     observed = Events()
     with Postgres() as server:
-        initializer = partial(pg_chores.open_database, server.dsn("postgres"))
+        initializer = partial(pg_functions.open_database, server.dsn("postgres"))
         async with open_pool(1, initializer=initializer, on_event=observed) as pool:
-            await pool.run(pg_chores.backend)
+            await pool.run(pg_functions.backend)
             server.stop()
             [child] = pool.stats()
             os.kill(child.pid, signal.SIGKILL)
             await observed.see(events.ChildStartFailed, patience=PATIENCE)
-            call = pool.submit(pg_chores.backend)
+            call = pool.submit(pg_functions.backend)
             server.start()
             with anyio.fail_after(PATIENCE):
                 assert await call
@@ -234,7 +234,7 @@ async def test_born_while_the_server_is_away() -> None:
 
 
 async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The documentation would warn of nothing: what is opened before the fork is one connection for all children."""
+    """A connection opened at import, before the fork, is one connection for all children, as documented."""
     monkeypatch.setenv("PG_IMPORTED_DSN", database.dsn)
     module = "tests.integration.pool.pg_imported"
     async with open_pool(2, preload=[module]) as pool:
@@ -247,12 +247,12 @@ async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPa
 
 
 async def test_pgbouncer_keeps_them_few(postgres: Postgres, database: Database, gate: Gate) -> None:
-    """As many connections as children would reach the server, or answers the wrong child."""
+    """With pgbouncer the server has at most `default_pool_size` connections, and each child gets its own answers."""
     most = int(documented()["pgbouncer"]["default_pool_size"])
     children = 4 * most
     with pgbouncer(postgres, database) as dsn:
-        async with open_pool(children, initializer=partial(pg_chores.open_database, dsn)) as pool:
-            calls = [pool.submit(pg_chores.times, gate.path, number, 20) for number in range(children)]
+        async with open_pool(children, initializer=partial(pg_functions.open_database, dsn)) as pool:
+            calls = [pool.submit(pg_functions.times, gate.path, number, 20) for number in range(children)]
             assert len(set(await gate.came(children))) == children
             gate.let(children)
             found: list[Any] = await outcomes(calls)
@@ -264,17 +264,17 @@ async def test_pgbouncer_keeps_them_few(postgres: Postgres, database: Database, 
 
 
 async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database: Database, gate: Gate) -> None:
-    """A call that is stopped in a query would take a connection away from all, or leave it to them half used."""
+    """With pgbouncer a query that a cancelled call left is ended, and its connection serves the next call."""
     database.check_clients("'100ms'")
     with pgbouncer(postgres, database) as dsn:
-        async with open_pool(1, initializer=partial(pg_chores.open_database, dsn), grace=PATIENCE) as pool:
+        async with open_pool(1, initializer=partial(pg_functions.open_database, dsn), grace=PATIENCE) as pool:
             for _ in range(4):
-                call = pool.submit(pg_chores.dawdle, gate.path)
+                call = pool.submit(pg_functions.dawdle, gate.path)
                 await gate.came()
                 await database.settles(1, "active")
                 call.cancel()
                 assert await waited(call) is not None
-                await pool.run(pg_chores.backend)
+                await pool.run(pg_functions.backend)
                 await database.settles(0, "active")
 
 
@@ -282,8 +282,8 @@ async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database
 
 
 def test_the_page_shows_what_is_tested() -> None:
-    """A reader would copy what nobody has run."""
-    source = Path(pg_chores.__file__).read_text()
+    """The page's code blocks are the code that these tests run."""
+    source = Path(pg_functions.__file__).read_text()
     shown = re.findall(r"```python\n# database.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(shown) == 3
     for text in shown:

@@ -51,7 +51,7 @@ def program(
     ["-O", "-OO", "-B", "-b", "-u", "-P", "-s", "-W error::UserWarning", "-X dev", "-X utf8=1", "-X pycache_prefix=x"],
 )
 def test_interpreter_options(options: str, tmp_path: Path) -> None:
-    """Children run under the options with which the program was started."""
+    """Children run under the interpreter options with which the program was started."""
     text = """
         def options():
             caught = None
@@ -75,7 +75,7 @@ def test_interpreter_options(options: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["-I", "-E"])
 def test_options_that_shut_out_the_environment(option: str, tmp_path: Path) -> None:
-    """Children find the library also when the environment, which says where it is, does not count."""
+    """Children find the library even if an option makes the interpreter ignore PYTHONPATH."""
     root = Path(__file__).parents[3]
     file = tmp_path / "program.py"
     file.write_text(
@@ -88,7 +88,7 @@ def test_options_that_shut_out_the_environment(option: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["random", "select", "resource", "logging", "msgspec", "hybridpool", "sitecustomize"])
 def test_files_in_the_current_folder(name: str, tmp_path: Path) -> None:
-    """A program that does not look for modules in the current folder has children that do not."""
+    """Children do not import modules from the current folder if the program itself does not."""
     here = tmp_path / "here"
     here.mkdir()
     (here / f"{name}.py").write_text("print('RUN IN', __name__)\n")
@@ -99,7 +99,7 @@ def test_files_in_the_current_folder(name: str, tmp_path: Path) -> None:
 
 
 def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
-    """A program in a folder of any name has a pool; its functions are found, and its script."""
+    """A pool works in a folder whose name is not UTF-8, and finds the script and its functions."""
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xe9"))
     text = """
         def inc(value):
@@ -120,7 +120,7 @@ def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_folders_added_later(tmp_path: Path) -> None:
-    """Functions, arguments and new files of folders that `sys.path` got after the pool was opened are found."""
+    """Children find functions, classes and new files in folders that `sys.path` got after the pool was opened."""
     text = """
         async def main():
             async with Pool(1, max_tasks_per_child=2) as pool:
@@ -161,7 +161,7 @@ SIGNALS = {
 
 @pytest.mark.parametrize("how", list(SIGNALS))
 def test_signals_that_the_program_blocks_or_ignores(how: str, tmp_path: Path) -> None:
-    """A death, a soft and a hard limit are noticed, and a task's processes inherit no blocked and no ignored signal."""
+    """Deaths and limits are noticed if the program blocks or ignores signals, and tasks inherit none of that."""
     text = f"""
         if __name__ == "__main__":
             {SIGNALS[how]}
@@ -220,7 +220,7 @@ def family(at_work: Program, copy: int) -> list[psutil.Process]:
 
 
 def test_leaving_while_a_copy_of_the_program_lives(tmp_path: Path) -> None:
-    """A process that the program has forked shares its sockets; leaving the pool ends zygote and children at once."""
+    """Leaving the pool ends zygote and children at once while a fork of the program still shares its sockets."""
     with program(tmp_path, FORKS, "leave") as at_work:
         copy = int(at_work.see(r"COPY (\d+)")[0][1])
         at_work.see("left True")
@@ -230,7 +230,7 @@ def test_leaving_while_a_copy_of_the_program_lives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stopped", ["none", "zygote", "both"])
 def test_killed_while_a_copy_of_the_program_lives(stopped: str, tmp_path: Path) -> None:
-    """When the program is killed, zygote and children go, whoever holds its sockets, and if they were stopped."""
+    """Zygote and children end when the program is killed, also if a fork holds its sockets or they were stopped."""
     with program(tmp_path, FORKS, "wait") as at_work:
         copy = int(at_work.see(r"COPY (\d+)")[0][1])
         everybody = family(at_work, copy)
@@ -266,7 +266,7 @@ def test_zygote_and_program_killed_together(first: str, tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_program_that_uses_and_leaves_the_pool(tmp_path: Path) -> None:
-    """A copy of the program made by fork is told that the pool is not its own, and leaving it there harms nobody."""
+    """A fork of the program that uses the pool gets an error, and may leave the pool without harm to the program."""
     text = """
         def double(value):
             return 2 * value
@@ -300,7 +300,7 @@ def test_a_copy_of_the_program_that_uses_and_leaves_the_pool(tmp_path: Path) -> 
 
 
 def test_no_descriptor_for_a_zygote(tmp_path: Path) -> None:
-    """A pool that cannot be started says why at once, holds nothing, and can be opened later."""
+    """A pool that gets no descriptor says why at once, holds nothing, and can be opened later."""
     text = """
         import resource
 
@@ -327,7 +327,7 @@ def test_no_descriptor_for_a_zygote(tmp_path: Path) -> None:
 
 
 def test_no_process_for_a_zygote(tmp_path: Path) -> None:
-    """A fork that the kernel refuses is an error of the pool's, and a later attempt succeeds."""
+    """A fork that the kernel refuses raises a PoolError, and a later attempt succeeds."""
     text = """
         import errno, subprocess
 
@@ -354,7 +354,7 @@ def test_no_process_for_a_zygote(tmp_path: Path) -> None:
 
 
 def test_interpreter_that_is_not_known(tmp_path: Path) -> None:
-    """A program that embeds Python and says nothing of an interpreter is told what to set."""
+    """A program without `sys.executable` gets an error that says to set it."""
     text = """
         async def main():
             sys.executable = ""
@@ -369,7 +369,7 @@ def test_interpreter_that_is_not_known(tmp_path: Path) -> None:
 
 
 def test_zygote_closes_all_descriptors(tmp_path: Path) -> None:
-    """An import that closes all descriptors, as daemons do, ends the start with an error, and leaves nothing."""
+    """An import that closes all descriptors ends the start with an error, and leaves no process."""
     (tmp_path / "closes.py").write_text("import os, time\nos.closerange(3, 256)\ntime.sleep(600)\n")
     text = """
         async def main():
@@ -385,7 +385,7 @@ def test_zygote_closes_all_descriptors(tmp_path: Path) -> None:
 
 
 def test_app_that_forks_while_it_is_imported(tmp_path: Path) -> None:
-    """A zygote's death is noticed though a process that the import has forked holds its socket."""
+    """A zygote's death is noticed though a process that the import forked holds its socket."""
     (tmp_path / "forks.py").write_text(
         "import os, time\nif not os.fork():\n    time.sleep(600)\nif not os.fork():\n    raise SystemExit('a copy')\n"
     )
@@ -426,7 +426,7 @@ socket.socket = refuse
 
 
 def test_import_that_changes_signals_and_the_standard_library(tmp_path: Path) -> None:
-    """Modules that take signals, block them and replace functions of the standard library do not harm the zygote."""
+    """A module that takes and blocks signals and patches the standard library does not harm the zygote."""
     (tmp_path / "hostile.py").write_text(HOSTILE)
     text = """
         async def tell(name, call):
@@ -480,7 +480,7 @@ OWN_CLASSES = """
 
 @pytest.mark.parametrize("preload", [[], ["multiprocessing"]])
 def test_classes_of_a_script(preload: list[str], tmp_path: Path) -> None:
-    """Values and exceptions of a script's own classes come back as they are, also beside multiprocessing."""
+    """Values and exceptions of a script's own classes keep their type, also beside multiprocessing."""
     with program(tmp_path, OWN_CLASSES, *preload) as at_work:
         at_work.see("RESULT 5")
         at_work.see("CAUGHT own")
@@ -488,7 +488,7 @@ def test_classes_of_a_script(preload: list[str], tmp_path: Path) -> None:
 
 
 def test_program_that_is_a_folder(tmp_path: Path) -> None:
-    """Functions that a folder's `__main__.py` defines are found in children."""
+    """Children find the functions that a folder's `__main__.py` defines."""
     (tmp_path / "__main__.py").write_text(textwrap.dedent(HEAD) + textwrap.dedent(OWN_CLASSES) + TAIL)
     with Program([sys.executable, str(tmp_path)], cwd=tmp_path) as at_work:
         at_work.see("RESULT 5")
@@ -497,7 +497,7 @@ def test_program_that_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_pool_in_a_process_that_multiprocessing_started(tmp_path: Path) -> None:
-    """A process that was spawned by multiprocessing can run its script's functions in a pool of its own."""
+    """A process that multiprocessing spawned can run its script's functions in a pool of its own."""
     text = f"""
         import multiprocessing
         {textwrap.indent(textwrap.dedent(OWN_CLASSES), " " * 8).strip()}
@@ -521,7 +521,7 @@ def test_pool_in_a_process_that_multiprocessing_started(tmp_path: Path) -> None:
 
 
 def test_odd_entries_of_the_module_path(tmp_path: Path) -> None:
-    """Entries of `sys.path` that are of a subclass of str, or no text at all, do not harm a pool."""
+    """Entries of `sys.path` that are a subclass of str, or not text, do not harm a pool."""
     text = """
         class Folder(str):
             pass
@@ -539,14 +539,14 @@ def test_odd_entries_of_the_module_path(tmp_path: Path) -> None:
 
 
 def test_frozen_program(tmp_path: Path) -> None:
-    """A program whose executable is no interpreter is told so, and does not start itself again and again."""
+    """A frozen program gets an error, and does not start itself again and again."""
     with program(tmp_path, f"sys.frozen = True\n{RUNS_POW}") as at_work:
         at_work.see("PoolError: this program is frozen")
         assert at_work.wait() == 1
 
 
 def test_value_that_exits_when_it_is_unpickled(tmp_path: Path) -> None:
-    """A value whose own code ends the process fails its call, small or large, and the program goes on."""
+    """A value whose unpickling exits fails its call, small or large, and the program goes on."""
     text = """
         class Exits:
             def __init__(self, size):
@@ -574,7 +574,7 @@ def test_value_that_exits_when_it_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_words_of_the_command_line(tmp_path: Path) -> None:
-    """Children find in `sys.argv` how the program was called, as its modules and its script may ask when imported."""
+    """Children find the program's `sys.argv`, also while its script is imported."""
     text = """
         is_loud = "--loud" in sys.argv[1:]
 

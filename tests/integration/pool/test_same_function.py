@@ -13,7 +13,7 @@ import pytest
 
 from hybridpool import Pool
 from hybridpool.errors import CannotSend
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import open_pool
 from tests.integration.pool.test_run import run_script
 
@@ -53,7 +53,7 @@ async def pool(module: ModuleType) -> AsyncIterator[Pool]:
 
 @pytest.mark.parametrize("is_used", [True, False], ids=["used before", "not used before"])
 async def test_a_module_that_is_reloaded(pool: Pool, module: ModuleType, is_used: bool) -> None:
-    """After a reload the children have the module of before, so its functions are refused, used before or not."""
+    """After a module was reloaded its functions are refused until a new pool is opened."""
     if is_used:
         assert await pool.run(module.f) == 1
     rewrite(module, CODE.replace("1", "2"))
@@ -68,7 +68,7 @@ async def test_a_module_that_is_reloaded(pool: Pool, module: ModuleType, is_used
 
 
 async def test_a_function_that_is_replaced(pool: Pool, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function that takes another one's name after that was used is refused; the old one still runs."""
+    """A function that took another one's name is refused, and the old function still runs."""
     old = module.f
     assert await pool.run(old) == 1
     exec("def f(): return 2", vars(module))
@@ -80,7 +80,7 @@ async def test_a_function_that_is_replaced(pool: Pool, module: ModuleType, monke
 
 
 async def test_code_that_is_replaced(pool: Pool, module: ModuleType) -> None:
-    """A function that is given other code, as reloading tools do, is refused."""
+    """A function whose code was replaced is refused."""
     assert await pool.run(module.f) == 1
     module.f.__code__ = (lambda: 2).__code__
     with pytest.raises(CannotSend, match=AGAIN):
@@ -99,7 +99,7 @@ def patched(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("is_wrapped", [True, False], ids=["by functools.wraps", "by its name alone"])
 async def test_a_patch_that_the_child_does_not_have(pool: Pool, module: ModuleType, is_wrapped: bool) -> None:
-    """A function that was patched before its first call is refused by the child, whose module is not patched."""
+    """A function that was patched before its first call is refused, since the child's module is not patched."""
     patch = patched(module.g) if is_wrapped else eval("lambda: 2", vars(module))
     patch.__qualname__ = "g"
     vars(module)["g"] = patch
@@ -119,7 +119,7 @@ async def test_a_patch_that_the_child_does_not_have(pool: Pool, module: ModuleTy
     ],
 )
 def test_a_function_defined_again_where_only_the_program_runs(tmp_path: Path, again: str) -> None:
-    """What a script defines again under its main guard is not run in the child by the definition above it."""
+    """A function that a script defines again under its main guard is refused; the first definition is not run."""
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -146,5 +146,5 @@ def test_a_function_defined_again_where_only_the_program_runs(tmp_path: Path, ag
 
 
 async def test_decorated_functions(one: Pool) -> None:
-    """A function that is decorated where it is defined is the same in the child, and runs."""
-    assert await one.run(chores.decorated, 4) == 8
+    """A function decorated where it is defined runs in the child."""
+    assert await one.run(functions.decorated, 4) == 8

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from hybridpool import Pool, errors
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, waited
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.may_block
 
 
 async def test_states(one: Pool, gate: Gate) -> None:
-    """Nobody could see where a call is, since when it runs, or where it ran."""
+    """A handle shows its call's state, its start, its child and its run time."""
     before = time.monotonic()
-    held = one.submit(chores.hold, gate.path, "value")
-    behind = one.submit(chores.add, 1)
+    held = one.submit(functions.hold, gate.path, "value")
+    behind = one.submit(functions.add, 1)
     await gate.came()
     assert (held.name, held.state, behind.state) == ("hold", "running", "waiting")
     assert held.started_at is not None
@@ -32,8 +32,8 @@ async def test_states(one: Pool, gate: Gate) -> None:
 
 
 async def test_a_call_that_fails(one: Pool) -> None:
-    """A failure would be told once only, or at the wrong time."""
-    call = one.submit(chores.fail, "wrong")
+    """A handle raises the call's error each time it is awaited."""
+    call = one.submit(functions.fail, "wrong")
     await call.wait()
     assert call.state == "done"
     for _ in range(2):
@@ -42,14 +42,14 @@ async def test_a_call_that_fails(one: Pool) -> None:
 
 
 async def test_waiting_twice(one: Pool) -> None:
-    """A value could be had only once."""
-    call = one.submit(chores.add, 1)
+    """A handle returns the value each time it is awaited."""
+    call = one.submit(functions.add, 1)
     assert [await call, await call] == [2, 2]
 
 
 async def test_waiting_in_several_tasks(one: Pool, gate: Gate) -> None:
-    """One who stops waiting would take the value from the others, or stop the call."""
-    call = one.submit(chores.hold, gate.path, 7)
+    """Several tasks can await one handle, and one that stops waiting does not stop the call."""
+    call = one.submit(functions.hold, gate.path, 7)
     values = []
 
     async def wait() -> None:
@@ -67,25 +67,25 @@ async def test_waiting_in_several_tasks(one: Pool, gate: Gate) -> None:
 
 
 async def test_nobody_waits(one: Pool, journal: Journal) -> None:
-    """A call nobody waits for would not run, or its failure be shouted at nobody."""
-    one.submit(chores.note, journal.path, "ran")
-    one.submit(chores.fail)
+    """A call whose handle is dropped runs, and its failure is not logged."""
+    one.submit(functions.note, journal.path, "ran")
+    one.submit(functions.fail)
     await idle(one, 1)
     assert journal.lines() == ["ran"]
 
 
 async def test_leaving_waits_for_what_was_submitted(gate: Gate, journal: Journal) -> None:
-    """Calls that were submitted would be lost when the block ends."""
+    """Leaving the block waits for the calls that were submitted."""
     async with open_pool(2) as pool:
-        calls = [pool.submit(chores.note, journal.path, number) for number in range(100)]
+        calls = [pool.submit(functions.note, journal.path, number) for number in range(100)]
     assert [call.state for call in calls] == ["done"] * 100
     assert len(journal.lines()) == 100
 
 
 async def test_cancelling_one_that_waits(one: Pool, gate: Gate, journal: Journal) -> None:
-    """A call that is given up would still run, or whoever waits for it wait for ever."""
-    held = one.submit(chores.hold, gate.path)
-    call = one.submit(chores.note, journal.path, "ran")
+    """A cancelled call that waits raises `TaskCancelled` and never runs; one that is done cannot be cancelled."""
+    held = one.submit(functions.hold, gate.path)
+    call = one.submit(functions.note, journal.path, "ran")
     await gate.came()
     call.cancel()
     call.cancel()
@@ -100,19 +100,19 @@ async def test_cancelling_one_that_waits(one: Pool, gate: Gate, journal: Journal
 
 
 async def test_cancelling_one_that_runs(one: Pool, gate: Gate) -> None:
-    """A handle could not stop its call, or not tell that it was stopped."""
-    child = await one.run(chores.who)
-    call = one.submit(chores.wait_forever, gate.path)
+    """`cancel` stops a running call, its state is "cancelled", and its child lives on."""
+    child = await one.run(functions.who)
+    call = one.submit(functions.wait_forever, gate.path)
     await gate.came()
     call.cancel()
     assert isinstance(await waited(call), errors.TaskCancelled)
     assert call.state == "cancelled"
-    assert await one.run(chores.who) == child
+    assert await one.run(functions.who) == child
 
 
 async def test_cancelling_one_that_returns_nevertheless(one: Pool, gate: Gate, journal: Journal) -> None:
-    """What a call returns after its clean-up would be thrown away."""
-    call = one.submit(chores.careful, gate.path, journal.path)
+    """A cancelled call that returns a value after its clean-up is done, with that value."""
+    call = one.submit(functions.careful, gate.path, journal.path)
     await gate.came()
     call.cancel()
     assert await call == "cleaned up"
@@ -120,20 +120,20 @@ async def test_cancelling_one_that_returns_nevertheless(one: Pool, gate: Gate, j
 
 
 async def test_cancelling_one_that_does_not_stop(gate: Gate) -> None:
-    """A handle could not get rid of a call that ignores it."""
+    """A cancelled call that ignores it is killed with its child, and its state is "cancelled"."""
     async with open_pool(1, grace=0.1) as pool:
-        call = pool.submit(chores.wait_deaf, gate.path)
+        call = pool.submit(functions.wait_deaf, gate.path)
         await gate.came()
         call.cancel()
         assert isinstance(await waited(call), errors.TaskCancelled)
         assert (call.state, call.child) == ("cancelled", "ForkPoolWorker-1")
-        assert await pool.run(chores.whose) == "ForkPoolWorker-2"
+        assert await pool.run(functions.whose) == "ForkPoolWorker-2"
 
 
 async def test_cancelling_before_there_are_children() -> None:
-    """The last call given up before the first child is born would leave the pool waiting for it."""
+    """A pool can be left after its last call was cancelled before the first child is ready."""
     async with open_pool(1) as pool, anyio.create_task_group() as tasks:
-        call = pool.submit(chores.add, 1)
+        call = pool.submit(functions.add, 1)
         assert [child.state for child in pool.stats()] in ([], ["starting"])
 
         async def give_up() -> None:
@@ -144,8 +144,8 @@ async def test_cancelling_before_there_are_children() -> None:
 
 
 async def test_a_lost_call(one: Pool) -> None:
-    """A handle of a call whose child died would never end."""
-    call = one.submit(chores.die)
+    """A handle of a call whose child died raises `ChildLost`, which names the child."""
+    call = one.submit(functions.die)
     found = await waited(call)
     assert isinstance(found, errors.ChildLost)
     assert (call.state, call.child) == ("done", "ForkPoolWorker-1")

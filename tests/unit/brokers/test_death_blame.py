@@ -12,7 +12,7 @@ SMALL, LARGE = Outgoing(body=b"x", routing_key="celery"), Outgoing(body=b"x" * 2
 
 @pytest.mark.parametrize("words", ["configured max size", "max size"])
 def test_too_large(words: str) -> None:
-    """It is about each message over the size that the broker names, and the size is known from then on."""
+    """A size error concerns each message above the size that the broker names, which is known from then on."""
     text = f"PRECONDITION_FAILED - message size 200 is larger than {words} 100"
     closing = Closing(foreign.ChannelPreconditionFailed(text))
     assert closing.is_refusal
@@ -24,7 +24,7 @@ def test_too_large(words: str) -> None:
 
 @pytest.mark.parametrize("words", ["access to", "write access to"])
 def test_no_right(words: str) -> None:
-    """It is about each message for the exchange that the broker names."""
+    """A missing right concerns each message for the exchange that the broker names."""
     closing = Closing(
         foreign.ChannelAccessRefused(f"ACCESS_REFUSED - {words} exchange 'amq.default' in vhost '/' refused")
     )
@@ -34,7 +34,7 @@ def test_no_right(words: str) -> None:
 
 
 def test_no_right_to_a_topic() -> None:
-    """It is about the routing keys that the broker names."""
+    """A missing right to a topic concerns the routing keys that the broker names."""
     text = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'logs' in vhost '/' refused for user 'few'"
     closing = Closing(foreign.ChannelAccessRefused(text))
     assert closing.is_about(SMALL, "logs", "a.b")
@@ -42,14 +42,14 @@ def test_no_right_to_a_topic() -> None:
 
 
 def test_no_exchange() -> None:
-    """It is about each message for the exchange that is missing."""
+    """A missing exchange concerns each message for it."""
     closing = Closing(foreign.ChannelNotFoundEntity("NOT_FOUND - no exchange 'gone' in vhost '/'"))
     assert closing.is_about(SMALL, "gone", "celery")
     assert isinstance(closing.refusal("publish"), QueueNotFound)
 
 
 def test_words_that_tell_nothing() -> None:
-    """It may be about any of them; each must be sent alone to know."""
+    """An error that names nothing may concern any message, and is known to concern none."""
     closing = Closing(foreign.ChannelPreconditionFailed("PRECONDITION_FAILED - something else"))
     assert closing.is_refusal
     assert not closing.is_about(SMALL, "", "celery")
@@ -59,7 +59,7 @@ def test_words_that_tell_nothing() -> None:
     "error", [None, foreign.AMQPConnectionError("gone"), BrokerUnavailable("gone"), OSError(9, "x")]
 )
 def test_a_lost_connection(error: BaseException | None) -> None:
-    """It is about no message at all."""
+    """A lost connection is not a refusal, and concerns no single message."""
     closing = Closing(error)
     assert not closing.is_refusal
     assert isinstance(closing.refusal("publish"), BrokerUnavailable)

@@ -118,7 +118,7 @@ def matches(wanted: str, key: str) -> bool:
 
 @given(delay=DELAYS, queue=QUEUES, others=st.sets(QUEUES, max_size=4), before=st.none() | DELAYS)
 def test_adds_up(delay: int, queue: str, others: set[str], before: int | None) -> None:
-    """A message would come early, late, never, or to somebody else."""
+    """A delayed message takes the levels whose seconds add up to its delay, and reaches its own queue."""
     known = Map({queue, *others})
 
     async def go() -> tuple[str, str]:
@@ -133,33 +133,33 @@ def test_adds_up(delay: int, queue: str, others: set[str], before: int | None) -
 
 @given(delay=DELAYS, queue=QUEUES)
 def test_one_way_at_each_level(delay: int, queue: str) -> None:
-    """A message would be doubled at a level, or stick at it."""
+    """Each level either holds a message or passes it on."""
     key = routing_key(queue, delay)
     assert all(matches(pattern(level, 0), key) != matches(pattern(level, 1), key) for level in range(LEVELS))
 
 
 def test_beyond_the_longest() -> None:
-    """A delay of a century would have one digit too many, and come at once or never."""
+    """A delay beyond the longest is cut to the longest."""
     known = Map({"celery"})
     assert known.walk(*asyncio.run(known.ladder().prepare("celery", 2**LEVELS))) == ("celery", LONGEST)
 
 
 def test_only_what_is_needed() -> None:
-    """A retry after some seconds would declare all levels."""
+    """Only the levels that a delay needs are declared."""
     known = Map({"celery"})
     asyncio.run(known.ladder().prepare("celery", 5))
     assert {name for name in known.queues if name.startswith("celery_")} == {f"celery_delayed_{n}" for n in range(3)}
 
 
 def test_missing_queue() -> None:
-    """A message would be held for a queue that nobody has."""
+    """A delay for a missing queue is refused."""
     known = Map({"celery"})
     with pytest.raises(BrokerError, match=r"no queue takes a message for nowhere: NOT_FOUND"):
         asyncio.run(known.ladder().prepare("nowhere", 5))
 
 
 def test_bound_each_time() -> None:
-    """A queue that was deleted and made again would get nothing that is delayed."""
+    """A queue is bound again at each delayed message."""
     known = Map({"celery"})
 
     async def go() -> tuple[str, str]:
@@ -172,7 +172,7 @@ def test_bound_each_time() -> None:
 
 
 def test_bound_for_all_who_ask_at_once() -> None:
-    """A thousand retries in one go would be a thousand declarations, one after the other."""
+    """Messages at the same time share one binding."""
     known = Map({"celery", "other"})
 
     async def go() -> None:
@@ -189,7 +189,7 @@ def test_bound_for_all_who_ask_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["*", "a.#", "#", "*.b", "q" * 250, "ü" * 125])
 def test_names_that_are_patterns_or_long(name: str) -> None:
-    """A queue whose name is a pattern, or leaves the digits no room, has what waits for it and nothing else."""
+    """A queue whose name is a pattern, or is very long, gets its own delayed messages and no others."""
     others = {"a.b", "a.c", "plain"}
     there = Map(queues={name, *others})
 
@@ -207,7 +207,7 @@ def test_names_that_are_patterns_or_long(name: str) -> None:
 
 @given(delay=DELAYS, queue=QUEUES)
 def test_leaves_by_a_queue_of_its_own(delay: int, queue: str) -> None:
-    """What is due for a full queue waits beside that queue, and in no queue that others share."""
+    """Each queue has a last delay queue of its own, in which its due messages wait while it is full."""
     known = Map({queue})
     exchange, key = asyncio.run(known.ladder().prepare(queue, delay))
     stations = []
@@ -230,7 +230,7 @@ def test_beside_a_worker_of_celery(delay: int, queue: str) -> None:
 
 
 def test_a_queue_that_does_not_last() -> None:
-    """A queue that the broker drops by itself leaves none behind."""
+    """A queue that the broker deletes by itself has no last delay queue."""
     known = Map({"reply"})
     ladder = known.ladder()
     ladder.fleeting.add("reply")

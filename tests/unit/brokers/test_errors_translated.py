@@ -24,7 +24,7 @@ class Full(asyncio.Transport):
 
 
 async def test_a_network_that_swallows_everything() -> None:
-    """Whoever waits to write hears that the connection is gone, whatever the kernel calls that."""
+    """A publisher that waits to write gets BrokerUnavailable, whatever the kernel calls the loss."""
     tap = FrameFilter(asyncio.get_running_loop())
     transport = Full()
     tap.connection_made(transport)
@@ -44,7 +44,7 @@ async def test_a_network_that_swallows_everything() -> None:
 
 
 async def test_a_connection_reset() -> None:
-    """So do those who come later."""
+    """A connection reset or timeout becomes BrokerUnavailable."""
     for error in (ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError(errno.ETIMEDOUT, "timed out")):
         with pytest.raises(BrokerUnavailable), translated("publish"):
             raise error

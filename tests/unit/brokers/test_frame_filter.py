@@ -1,4 +1,4 @@
-"""The tap: what is taken out of a connection's bytes, and what goes on to the client library, however they are cut."""
+"""The frame filter: which frames it takes out of a connection's bytes, and which it passes to the library."""
 
 import asyncio
 from itertools import pairwise
@@ -72,7 +72,7 @@ class Heard:
 
 
 def pour(data: bytes, cuts: list[int]) -> tuple[list[tuple[Any, ...]], bytes]:
-    """Send bytes through a tap, in pieces; returns what was heard, and what went on to the library."""
+    """Send bytes through a filter, in pieces; return the frames taken out, and the bytes passed to the library."""
     loop = asyncio.new_event_loop()
     try:
         tap, heard = FrameFilter(loop), Heard()
@@ -92,7 +92,7 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=20)
 
 @given(CUTS, st.lists(st.binary(max_size=35), min_size=1, max_size=4))
 def test_messages_are_taken_out(cuts: list[int], bodies: list[bytes]) -> None:
-    """A message would be lost, doubled or mixed with another where the network cuts its bytes."""
+    """Messages are taken out of the stream whole, wherever the network cuts it, and other frames are passed on."""
     theirs = marshal(THEIRS, commands.Queue.DeclareOk("q", 1, 0))
     alive = marshal(0, Heartbeat())
     strange = message(9, b"not ours", THEIRS)
@@ -110,7 +110,7 @@ def test_messages_are_taken_out(cuts: list[int], bodies: list[bytes]) -> None:
 
 @given(CUTS)
 def test_confirmations_and_returns(cuts: list[int]) -> None:
-    """A publisher would wait for ever, or take a message for safe that came back."""
+    """Confirmations and returned messages are taken out of the stream."""
     back = marshal(
         OURS,
         commands.Basic.Return(312, "NO_ROUTE", "", "nowhere"),
@@ -128,14 +128,14 @@ def test_confirmations_and_returns(cuts: list[int]) -> None:
     st.sampled_from([b"AMQP\x00\x00\x09\x01", b"\x01\x00\x03\x00\x00\x00\x01ab, no frame at all", b"HTTP/1.1 400 "]),
 )
 def test_no_amqp(cuts: list[int], data: bytes) -> None:
-    """Something else that answers on the port would be swallowed, and the library wait for it."""
+    """A stream that is not AMQP is passed on."""
     _, passed = pour(data, [cut for cut in cuts if cut % (len(data) + 1) >= 8])
     assert data.startswith(passed)
     assert passed == data or not data.startswith(b"AMQP")
 
 
 def test_a_frame_without_its_end() -> None:
-    """Where the frames are no longer known, bytes would be taken for confirmations."""
+    """After a frame without its end octet everything is passed on."""
     broken = marshal(OURS, commands.Basic.Ack(4, True))[:-1] + b"\x00"
     rest = marshal(OURS, commands.Basic.Ack(5, True))
     assert pour(broken + rest, []) == ([], broken + rest)
@@ -151,7 +151,7 @@ def test_a_frame_without_its_end() -> None:
 def test_published_as_the_library_would(
     body: bytes, priority: int | None, reply_to: str | None, mandatory: bool, persistent: bool
 ) -> None:
-    """A broker would close the channel, or another client read something else."""
+    """A published message is decoded by the library as it was meant."""
     outgoing = Outgoing(
         body=body,
         routing_key="celery",
@@ -182,7 +182,7 @@ def test_published_as_the_library_would(
 
 @pytest.mark.parametrize("wrong", ["routing key", "headers"])
 def test_too_long(wrong: str) -> None:
-    """A frame that the broker must refuse would cost the connection, and with it everything under way."""
+    """A routing key or headers that do not fit into a frame are refused before they are sent."""
     outgoing = Outgoing(body=b"", routing_key="q", headers={"h": "x" * (LARGEST if wrong == "headers" else 1)})
     with pytest.raises(ValueError, match=r"longer than 255|do not fit"):
         codec.write_publish(
@@ -192,7 +192,7 @@ def test_too_long(wrong: str) -> None:
 
 @given(CUTS)
 def test_reasons_that_are_cut_off(cuts: list[int]) -> None:
-    """A reason that the broker cut off within a character is read, and costs no connection."""
+    """A reason that the broker cut off within a character is read."""
     said = b"NOT_FOUND - no queue '" + "ü".encode() * 150
     close = marshal(THEIRS, commands.Channel.Close(404, "x" * 255, 50, 10))
     theirs = marshal(THEIRS, commands.Queue.DeclareOk("q", 1, 0))

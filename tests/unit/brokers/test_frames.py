@@ -127,7 +127,7 @@ def headers_of(raw: bytes) -> dict[str, bytes]:
 
 @given(tables, others)
 def test_what_a_sender_wrote_goes_on_byte_for_byte(headers: dict[bytes, bytes], rest: dict[int, bytes]) -> None:
-    """Every header and property goes on as it came, in copies, retries, delays and dead letters alike."""
+    """Every header and property of a sender goes on byte for byte in copies, retries, delays and dead letters."""
     came = delivered(properties(headers, rest))
     ours = {b"CC", b"BCC", b"retries", b"eta", b"expires", LOST_BEFORE.encode()}
     for message in (
@@ -151,7 +151,7 @@ def test_what_a_sender_wrote_goes_on_byte_for_byte(headers: dict[bytes, bytes], 
 
 @given(tables, others, st.integers(1, 5))
 def test_it_does_not_grow(headers: dict[bytes, bytes], rest: dict[int, bytes], times: int) -> None:
-    """A message that goes round many times has the size that it had after the first time."""
+    """A message that goes round many times does not grow."""
     came = delivered(properties(headers, rest))
     sizes = set()
     for _ in range(times):
@@ -164,7 +164,7 @@ def test_it_does_not_grow(headers: dict[bytes, bytes], rest: dict[int, bytes], t
 
 
 def test_what_the_broker_would_refuse_becomes_a_header() -> None:
-    """Another user's name would cost the channel, and a time to live the letter: both are kept as headers."""
+    """Properties that the broker would refuse or act on are kept as headers."""
     raw = again(
         dead_letter.dead_letter(delivered(properties({}, {4: short(b"someone"), 8: short(b"60000")})), "", "w", NOON)
     )
@@ -174,7 +174,7 @@ def test_what_the_broker_would_refuse_becomes_a_header() -> None:
 
 
 def test_a_senders_message_id_is_kept() -> None:
-    """A copy that no queue takes is known by a header, and its sender's message id stays what it was."""
+    """A sender's message ID is kept, and a returned copy is known by a header of its own."""
     raw = again(dead_letter.once_more(delivered(properties({}, {7: short(b"\xffmine")})), 1))
     assert split_properties(raw)[1 << 7] == short(b"\xffmine")
     assert read_return_tag(raw) == 9
@@ -183,7 +183,7 @@ def test_a_senders_message_id_is_kept() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\x20", b"\x20\x00\xff\xff\xff\xff", b"\x00\x80\x03a", b"\x00\x80\x03abc"])
 def test_a_message_that_comes_back_without_a_tag(raw: bytes) -> None:
-    """What cannot be read of a message that comes back costs no connection."""
+    """A returned message without a readable tag is tag 0."""
     assert read_return_tag(raw) == 0
 
 
@@ -193,7 +193,7 @@ def test_a_message_that_comes_back_without_a_tag(raw: bytes) -> None:
     st.sampled_from([4096, 8192, LARGEST]),
 )
 def test_a_dead_letter_fits_into_a_frame(sizes: dict[bytes, int], small: int, largest: int) -> None:
-    """Headers of any size leave a dead letter that the broker takes, and say what it is and why it is there."""
+    """A dead letter fits into a frame whatever the size of its headers, and says what it is and why."""
     headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"id-1")}
     headers |= {b"%d" % number: sized(b"S", b"x" * 30) for number in range(small)}
     headers |= {b"_" + name: sized(b"S", b"y" * size) for name, size in sizes.items()}
@@ -207,7 +207,7 @@ def test_a_dead_letter_fits_into_a_frame(sizes: dict[bytes, int], small: int, la
 
 
 def test_near_the_frames_limit_our_own_words_go_first() -> None:
-    """A sender's headers that just fit stay whole, and the reason of a dead letter is shortened."""
+    """A sender's headers that just fit are kept whole, and the reason of the dead letter is shortened."""
     for size in range(127_800, 130_200, 150):
         headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"id-1"), b"x": sized(b"S", b"y" * size)}
         letter = dead_letter.dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
@@ -215,7 +215,7 @@ def test_near_the_frames_limit_our_own_words_go_first() -> None:
 
 
 def test_what_is_run_again_is_what_came() -> None:
-    """A message is not sent round with another id, however large its headers are: it is an error then."""
+    """A message is never published again with another ID; if its ID does not fit, that is an error."""
     headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"i" * 130_980)}
     came = delivered(properties(headers))
     with pytest.raises(ValueError, match="do not fit"):
@@ -227,7 +227,7 @@ def test_what_is_run_again_is_what_came() -> None:
 
 
 def test_other_arguments_have_their_own_type() -> None:
-    """The arguments that a task retries with are said to be what they are, and not what the old ones were."""
+    """New arguments of a retry have their own content type and encoding."""
     came = delivered(properties({}, {15: short(b"application/x-python-serialize"), 14: short(b"binary")}))
     found = split_properties(again(dead_letter.next_attempt(came, 1, 0.0, NOON, b"[[],{},{}]")))
     assert (found[1 << 15], found[1 << 14]) == (short(b"application/json"), short(b"utf-8"))
@@ -235,7 +235,7 @@ def test_other_arguments_have_their_own_type() -> None:
 
 @given(st.binary(max_size=255), st.binary(max_size=255), st.binary(max_size=255), st.integers(0, 2**64 - 1))
 def test_names_of_any_bytes(consumer: bytes, exchange: bytes, key: bytes, tag: int) -> None:
-    """A consumer tag, an exchange and a routing key may be any bytes: a message is never the end of its connection."""
+    """Consumer tag, exchange and routing key may be any bytes."""
     said = short(consumer) + struct.pack(">QB", tag, 1) + short(exchange) + short(key)
     found = read_deliver(said)
     assert found.tag == tag
@@ -245,7 +245,7 @@ def test_names_of_any_bytes(consumer: bytes, exchange: bytes, key: bytes, tag: i
 
 @given(others)
 def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
-    """Properties may hold any bytes; an answer goes to the very queue that was named."""
+    """Properties may be any bytes, and an answer goes to exactly the queue that was named."""
     found = read_properties(properties({}, rest))
     if 9 in rest:
         assert found.reply_to is not None
@@ -260,7 +260,7 @@ def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
 
 
 def test_as_the_library_reads_it() -> None:
-    """A message written again is read by other clients."""
+    """A message that is written again is read by the library."""
     came = delivered(properties({b"task": sized(b"S", b"shop.add")}, {15: short(b"application/json")}))
     method, header = write_head(dead_letter.later(came, 0), "", "celery", message_id="9", largest=LARGEST)
     data = struct.pack(">BHI", 2, 1, len(header)) + header + b"\xce"

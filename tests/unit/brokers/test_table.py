@@ -39,20 +39,20 @@ COMMON = st.dictionaries(
 
 @given(TABLES)
 def test_there_and_back(table: dict[str, object]) -> None:
-    """Headers that go round with a message would change on the way."""
+    """A table is read as it was written."""
     written = write_table(table)
     assert read_table(b"xy" + written, 2) == (table, len(written) + 2)
 
 
 @given(TABLES)
 def test_the_library_reads_what_we_write(table: dict[str, object]) -> None:
-    """Other clients would read something else, or nothing."""
+    """The library reads a table as we wrote it."""
     assert decode.field_table(write_table(table)) == (len(write_table(table)), table)
 
 
 @given(COMMON)
 def test_we_read_what_the_library_writes(table: dict[str, object]) -> None:
-    """What other clients write would be read as something else."""
+    """A table is read as the library wrote it."""
     written = encode.field_table(table)  # type: ignore[arg-type]
     assert read_table(written, 0) == (table, len(written))
 
@@ -72,14 +72,14 @@ def test_we_read_what_the_library_writes(table: dict[str, object]) -> None:
     ],
 )
 def test_what_others_write(raw: bytes, value: object) -> None:
-    """A client with another taste in types would not be understood."""
+    """Every type of the table's format is read."""
     entry = b"\x01n" + raw
     assert read_table(struct.pack(">I", len(entry)) + entry, 0)[0] == {"n": value}
 
 
 @given(st.binary(max_size=60) | TABLES.map(write_table).flatmap(lambda data: st.binary(max_size=5).map(data.__add__)))
 def test_any_bytes(data: bytes) -> None:
-    """A broken header would end the worker, or hang it."""
+    """Any bytes are read as a table or refused with BadTable."""
     try:
         table, end = read_table(data, 0)
     except BadTable:
@@ -90,13 +90,13 @@ def test_any_bytes(data: bytes) -> None:
 
 @given(TABLES.map(write_table).filter(lambda data: len(data) > 4), st.data())
 def test_cut_off(data: bytes, draw: st.DataObject) -> None:
-    """Half a table would pass for a whole one."""
+    """A table that is cut off raises BadTable."""
     with pytest.raises(BadTable):
         read_table(data[: draw.draw(st.integers(0, len(data) - 1))], 0)
 
 
 def test_a_value_beyond_its_table() -> None:
-    """What follows a table would be read as a part of it."""
+    """A value longer than its table raises BadTable."""
     entry = b"\x01nS" + struct.pack(">I", 9) + b"mine"
     with pytest.raises(BadTable, match="longer than its table"):
         read_table(struct.pack(">I", len(entry)) + entry + b"not mine", 0)
@@ -120,13 +120,13 @@ def test_a_value_beyond_its_table() -> None:
     ],
 )
 def test_what_cannot_be_written(value: object, error: type[Exception]) -> None:
-    """A value that AMQP or RabbitMQ does not have is an error, and nothing is written in its place."""
+    """A value that AMQP or RabbitMQ does not have raises an error."""
     with pytest.raises(error):
         write_table({"n": value})
 
 
 def test_too_deep() -> None:
-    """A value nested too deeply to be read is read as bytes, and the headers beside it as what they are."""
+    """A value nested too deeply is read as bytes, and the others beside it as usual."""
     data = b"\x00\x00\x00\x00"
     for _ in range(5000):
         entry = b"\x01nF" + data
@@ -137,7 +137,7 @@ def test_too_deep() -> None:
 
 
 def test_headers_without_end_cannot_be_written() -> None:
-    """Headers that hold themselves are an error like any other value that cannot be sent."""
+    """Headers that contain themselves raise ValueError."""
     endless: dict[str, object] = {}
     endless["me"] = endless
     with pytest.raises(ValueError, match="nested too deeply"):
@@ -145,7 +145,7 @@ def test_headers_without_end_cannot_be_written() -> None:
 
 
 def test_names_that_are_not_utf8() -> None:
-    """A header's name of any bytes is read, and written as it was."""
+    """A header's name of any bytes is read and written unchanged."""
     data = struct.pack(">I", 4) + b"\x02\xff\xfeV"
     table, _ = read_table(data, 0)
     assert table == {"\udcff\udcfe": None}

@@ -21,7 +21,7 @@ from hybridpool.errors import ConfigError
     ],
 )
 def test_virtual_host(url: str, vhost: str) -> None:
-    """A worker would listen in another virtual host than the one Celery sends to."""
+    """The virtual host is read as Celery reads it."""
     assert parse(url).vhost == vhost
 
 
@@ -39,13 +39,13 @@ def test_virtual_host(url: str, vhost: str) -> None:
     ],
 )
 def test_masked(url: str, shown: str) -> None:
-    """A password would stand in the log."""
+    """The masked URL shows everything but the password."""
     assert parse(url).masked == shown
     assert "s3cret" not in repr(parse(url))
 
 
 def test_login_is_decoded() -> None:
-    """A password with an at-sign or a slash could not be used."""
+    """User and password are percent-decoded."""
     url = parse("amqp://a%40b:p%40s%2Fs@host/")
     assert (url.user, url.password) == ("a@b", "p@s/s")
 
@@ -74,7 +74,7 @@ def test_login_is_decoded() -> None:
     ],
 )
 def test_refused(url: str) -> None:
-    """A typing error would end in a traceback, or show the password."""
+    """A wrong URL is refused in one line that shows no password."""
     with pytest.raises(ConfigError) as caught:
         parse(url, "broker_url")
     text = str(caught.value)
@@ -85,7 +85,7 @@ def test_refused(url: str) -> None:
 
 @pytest.mark.parametrize("between", [";", " ; ", ";\n"])
 def test_several(between: str) -> None:
-    """Celery's way to name the nodes of a cluster would be taken for one odd virtual host."""
+    """Several URLs are separated by semicolons."""
     urls = parse_all(f"amqp://u:a;b@h1//{between}pyamqp://h2:1234/shop;")
     assert [(url.host, url.port, url.vhost, url.password) for url in urls] == [
         ("h1", 5672, "/", "a;b"),
@@ -98,20 +98,20 @@ def test_several(between: str) -> None:
     "url", ["amqp://h1//;u:s3cret@h2//", "amqp://h1?x=1;u:s3cret@h2", "amqp://h1//;redis://u:s3cret@h2"]
 )
 def test_half_a_url_refused(url: str) -> None:
-    """The second URL would be part of the first one's virtual host, and shown with its password."""
+    """A semicolon that is not followed by a whole URL is refused."""
     with pytest.raises(ConfigError, match="after a semicolon, a whole URL must follow") as caught:
         parse_all(url)
     assert "s3cret" not in str(caught.value)
 
 
 def test_memory_is_not_one_of_several() -> None:
-    """A worker would fail over from RabbitMQ to an empty broker of its own."""
+    """`memory://` as one of several brokers is refused."""
     with pytest.raises(ConfigError, match="memory:// cannot be one of several"):
         parse_all("amqp://h;memory://")
 
 
 def test_tls_files_without_tls() -> None:
-    """Who forgot the s of amqps would send the password in the clear, and believe in TLS."""
+    """Options of TLS in a URL without TLS are refused."""
     with pytest.raises(ConfigError, match="cafile is for TLS; write amqps://"):
         parse("amqp://h//?cafile=/etc/ssl/ca.pem")
     assert parse("amqps://h//?cafile=/ca.pem").query == (("cafile", "/ca.pem"),)

@@ -21,25 +21,25 @@ from tests.strategies import SPECIAL, values
 
 @given(value=values)
 def test_round_trip(value: object) -> None:
-    """An argument would arrive as something else."""
+    """A value is decoded as it was encoded."""
     assert decode(encode(value)) == value
 
 
 @given(value=values)
 def test_we_read_what_celery_writes(value: object) -> None:
-    """A message of a Celery client would be refused, or its arguments changed."""
+    """A value that Celery encoded is decoded as it was."""
     assert decode(kombu.dumps(value)) == value
 
 
 @given(value=values)
 def test_celery_reads_what_we_write(value: object) -> None:
-    """A Celery client could not read our results, or would get other values."""
+    """Celery decodes a value as we encoded it."""
     assert kombu.loads(encode(value)) == value
 
 
 @pytest.mark.parametrize("value", SPECIAL, ids=lambda value: type(value).__name__)
 def test_each_type_stays_itself(value: object) -> None:
-    """A date would come back as a datetime, or bytes as text."""
+    """Each special type is decoded as itself."""
     for back in (decode(encode(value)), decode(kombu.dumps(value)), kombu.loads(encode(value))):
         assert (type(back), back) == (type(value), value)
 
@@ -54,60 +54,60 @@ def test_each_type_stays_itself(value: object) -> None:
     ],
 )
 def test_celery_reads_uuids_of_any_version(value: uuid.UUID) -> None:
-    """A Celery client on a Python that does not know the version could not read the result at all."""
+    """Celery decodes UUIDs of any version."""
     assert kombu.loads(encode(value)) == value
     assert decode(kombu.dumps(value)) == value
 
 
 def test_nested_special_values() -> None:
-    """A special type inside a list, a mapping or a tuple would be forgotten."""
+    """Special types inside lists and mappings are decoded as themselves."""
     value = {"list": [*SPECIAL], "deep": [{"deeper": {"at": SPECIAL[0]}}]}
     assert decode(encode(value)) == kombu.loads(kombu.dumps(value)) == value
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinity(value: float) -> None:
-    """A result of infinity would be refused though Celery's clients send and read it."""
+    """Infinity is encoded and decoded, as in Celery."""
     assert decode(encode(value)) == kombu.loads(encode(value)) == decode(kombu.dumps(value)) == value
 
 
 def test_nan() -> None:
-    """A result of NaN would be refused though Celery's clients send and read it."""
+    """NaN is encoded and decoded, as in Celery."""
     assert all(math.isnan(back) for back in (decode(encode(math.nan)), kombu.loads(encode(math.nan)), decode("NaN")))
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**64), 10**4000, Decimal("1e-400"), Decimal("NaN")])
 def test_numbers_of_any_size(value: object) -> None:
-    """A big number would lose digits, or be refused."""
+    """Numbers of any size keep all their digits."""
     assert repr(decode(encode(value))) == repr(kombu.loads(encode(value))) == repr(value)
 
 
 @pytest.mark.parametrize("text", ["ä€😀", "\x00", "\udc80", '"\\'])
 def test_any_text(text: str) -> None:
-    """Text outside of ASCII, or a file name that is no UTF-8, would be refused or changed."""
+    """Any text, surrogates included, is decoded as it was."""
     assert decode(encode(text)) == decode(kombu.dumps(text)) == text
 
 
 def test_tuples_become_lists() -> None:
-    """A tuple would be refused; JSON has only one kind of list."""
+    """A tuple is decoded as a list."""
     assert decode(encode((1, (2, 3)))) == [1, [2, 3]]
 
 
 @given(naive=st.datetimes())
 def test_zones_are_not_invented(naive: dt.datetime) -> None:
-    """A time without a zone would get one on the way."""
+    """A time without a zone is decoded without one."""
     assert decode(encode(naive)).tzinfo is None
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, 1j, print, [object()], {"a": {2}}])
 def test_what_has_no_form(value: object) -> None:
-    """The caller would not learn which type it is that cannot be sent."""
+    """A type without a JSON form raises TypeError that says so."""
     with pytest.raises(TypeError, match="has no JSON form"):
         encode(value)
 
 
 def test_own_form() -> None:
-    """A type with `__json__`, as kombu knows it, could not be sent."""
+    """A type with `__json__` is encoded by it."""
 
     class Money:
         def __json__(self) -> object:
@@ -117,7 +117,7 @@ def test_own_form() -> None:
 
 
 def test_a_value_within_itself() -> None:
-    """It would be encoded until the memory is full."""
+    """A value that contains itself raises ValueError."""
     value: list[object] = []
     value.append(value)
     with pytest.raises(ValueError, match="Circular"):
@@ -156,14 +156,14 @@ def test_a_value_within_itself() -> None:
     ids=lambda data: repr(data[:40]),
 )
 def test_what_cannot_be_decoded(data: bytes) -> None:
-    """A bad body would end the child in place of the call."""
+    """A body that cannot be decoded raises ValueError."""
     with pytest.raises(ValueError, match=r"."):
         decode(data)
 
 
 @given(data=st.binary(max_size=40))
 def test_noise(data: bytes) -> None:
-    """Some garbage would raise what nobody catches."""
+    """Any bytes are decoded or raise ValueError."""
     try:
         decode(data)
     except ValueError:
@@ -171,7 +171,7 @@ def test_noise(data: bytes) -> None:
 
 
 def test_too_deep_to_encode() -> None:
-    """A deep value would raise what nobody catches: encode promises TypeError and ValueError."""
+    """A value nested too deeply to be encoded raises ValueError."""
     value: list[object] = []
     for _ in range(200_000):
         value = [value]
@@ -186,12 +186,12 @@ def test_too_deep_to_encode() -> None:
 
 @pytest.mark.parametrize("more", [{"__type__": "date"}, {"__value__": 1}, {"__type__": "x", "__value__": 1, "y": 2}])
 def test_mappings_that_look_alike(more: dict[str, object]) -> None:
-    """A user's mapping with one of the keys would be taken for a special value."""
+    """A mapping that only looks like a special value is decoded as a mapping."""
     assert decode(encode(more)) == more
 
 
 def test_by_content_type() -> None:
-    """The names in accept_content would not mean what Celery means by them."""
+    """The names in accept_content mean the content types that they mean in Celery."""
     assert CONTENT_TYPES == {"json": JSON, "pickle": PICKLE}
     assert decode_as(JSON, b"[1]") == [1]
     assert decode_as(PICKLE, pickle.dumps([{1, 2}])) == [{1, 2}]
@@ -201,7 +201,7 @@ def test_by_content_type() -> None:
     ("content_type", "data"), [(PICKLE, b"nonsense"), (PICKLE, b""), ("application/x-yaml", b"[]"), ("", b"[]")]
 )
 def test_undecodable_by_content_type(content_type: str, data: bytes) -> None:
-    """A broken pickle or an unknown type would end the child in place of the call."""
+    """A broken pickle and an unknown content type raise ValueError."""
     with pytest.raises(ValueError, match=r"."):
         decode_as(content_type, data)
 
@@ -224,7 +224,7 @@ MANY = 2**20
     ],
 )
 def test_compressed_and_in_other_characters(told: str, data: bytes) -> None:
-    """A body is opened as its parameters say."""
+    """A body is decoded by its compression and its character set."""
     assert decode_as(told, data) == [["ü"]]
 
 
@@ -242,7 +242,7 @@ def test_compressed_and_in_other_characters(told: str, data: bytes) -> None:
     ],
 )
 def test_bodies_that_are_not_what_they_say(told: str, data: bytes, why: str) -> None:
-    """A body that is not compressed as it says, or is more than a message may be, is refused with that reason."""
+    """A body that is not compressed as it says, or is too large, raises ValueError with that reason."""
     with pytest.raises(ValueError, match=why):
         decode_as(f"application/json;{told};limit={MANY}", data)
 
@@ -257,6 +257,6 @@ def test_json_that_would_take_many_times_more(data: bytes) -> None:
 
 
 def test_large_tables_are_no_bloat() -> None:
-    """A large body of rows, as tasks have them, is decoded."""
+    """A large body of rows is decoded."""
     data = encode([{"id": number, "name": f"row {number}"} for number in range(40_000)])
     assert len(decode_as(f"application/json;limit={len(data)}", data)) == 40_000

@@ -29,12 +29,12 @@ def afterwards() -> Iterator[None]:
 
 
 def test_outside_of_a_task() -> None:
-    """Code that is used by tasks and elsewhere could not tell where it is."""
+    """Outside of a task there is no current task."""
     assert current_task() is None
 
 
 def test_inside_of_a_task() -> None:
-    """A task could not name itself in its log lines."""
+    """Inside a task `current_task` returns it."""
     set_current_task(RUNNING)
     assert hybridpool.current_task() is RUNNING
     set_current_task(None)
@@ -42,13 +42,13 @@ def test_inside_of_a_task() -> None:
 
 
 def test_it_can_be_read_only() -> None:
-    """A task could pretend to be another one."""
+    """The current task is read-only."""
     with pytest.raises(AttributeError):
         RUNNING.id = "other"  # type: ignore[misc]  # that is the point
 
 
 def test_a_copied_context_keeps_its_task() -> None:
-    """Code that a task runs in a copy of its context would belong to no task."""
+    """A copied context keeps its task."""
     set_current_task(RUNNING)
     copied = copy_context()
     set_current_task(None)
@@ -56,7 +56,7 @@ def test_a_copied_context_keeps_its_task() -> None:
 
 
 def test_other_threads_have_none() -> None:
-    """A thread that outlives its task would publish in the name of the next one."""
+    """A thread of its own has no current task."""
     set_current_task(RUNNING)
     seen: list[Running | None] = []
     thread = threading.Thread(target=lambda: seen.append(current_task()))
@@ -81,7 +81,7 @@ def after(retries: int, most: int | None = 3) -> Running:
 
 
 def test_retry() -> None:
-    """What a task asks for would not reach its next attempt."""
+    """`retry` keeps its exception, countdown and new arguments."""
     cause = OSError("away")
     asked = retried(exc=cause, countdown=2.5, args=[1], kwargs={"k": 2})
     assert (asked.cause, asked.countdown, asked.new_args, asked.new_kwargs) == (cause, 2.5, [1], {"k": 2})
@@ -89,7 +89,7 @@ def test_retry() -> None:
 
 
 def test_it_can_be_said_with_raise() -> None:
-    """`raise self.retry()`, as Celery's users write it, would be another thing, or its cause be shown twice."""
+    """`raise self.retry()` raises Retry, without showing its cause twice."""
     try:
         raise OSError("away")
     except OSError:
@@ -99,7 +99,7 @@ def test_it_can_be_said_with_raise() -> None:
 
 
 def test_the_exception_at_hand_is_the_reason() -> None:
-    """`except OSError: self.retry()` would not say what went wrong, nor fail with that in the end."""
+    """`retry` within an `except` block has the handled exception as its reason, and ends with that."""
     cause = OSError("away")
     try:
         raise cause
@@ -113,7 +113,7 @@ def test_the_exception_at_hand_is_the_reason() -> None:
 
 @given(retries=counts, most=st.none() | counts, own=st.just(UNSET) | st.none() | counts)
 def test_retries_are_counted(retries: int, most: int | None, own: int | UnsetType | None) -> None:
-    """A task would be retried for ever, or not as often as its options or the call of retry say."""
+    """`retry` raises Retry until the retries reach the limit of the call or of the task's options."""
     limit = most if isinstance(own, UnsetType) else own
     is_over = limit is not None and retries >= limit
     with pytest.raises(OSError if is_over else Retry):
@@ -123,13 +123,13 @@ def test_retries_are_counted(retries: int, most: int | None, own: int | UnsetTyp
 
 
 def test_the_end_is_told() -> None:
-    """Whoever waits would not know which task gave up, and after how much."""
+    """The error at the end of the retries names the task and their number."""
     with pytest.raises(RetriesExhausted, match=r"shop\.add was retried 3 times, which is all it may be"):
         after(3).retry()
 
 
 def test_eta() -> None:
-    """A moment would be missed by the hours of a time zone, or one that has passed be refused."""
+    """An ETA in any time zone becomes the right countdown, and one that has passed becomes 0."""
     moment = dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)
     for same in (moment, moment.replace(tzinfo=None), moment.astimezone(dt.timezone(dt.timedelta(hours=-7)))):
         countdown = retried(eta=same).countdown
@@ -148,11 +148,11 @@ def test_eta() -> None:
     ],
 )
 def test_what_cannot_be_asked_for(asked: dict[str, Any], complaint: str) -> None:
-    """A slip would end the child, or be found in the next attempt only."""
+    """A wrong argument of `retry` raises TypeError."""
     with pytest.raises(TypeError, match=complaint):
         RUNNING.retry(**asked)
 
 
 def test_the_request() -> None:
-    """`self.request.retries`, as Celery's tasks say, would fail."""
+    """`self.request` is the task itself, as in Celery."""
     assert after(2).request.retries == 2

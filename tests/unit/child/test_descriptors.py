@@ -22,7 +22,7 @@ sys.exit(40 + min(numbers) if all(os.get_inheritable(one) for one in range(3)) e
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_closed_at_the_start(closed: str) -> None:
-    """What is closed is opened, so that nothing of ours gets its number; what is open stays as it is."""
+    """Closed standard descriptors are opened, so that no other file gets their numbers; open ones are left alone."""
     command = f"exec {sys.executable} -c '{PROGRAM}' {closed}"
     ended = subprocess.run(
         ["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -51,20 +51,20 @@ def give_back(value: object) -> object:
 
 
 def test_a_value() -> None:
-    """No task would have a result."""
+    """A call returns its encoded value and its text."""
     assert call(add, 2, y=3) == Returned(b"5", "5")
 
 
 @given(value=values)
 def test_any_value(value: object) -> None:
-    """Some argument or result would be changed on its way through a child."""
+    """Any value goes through a call unchanged."""
     outcome = call(give_back, value)
     assert isinstance(outcome, Returned)
     assert decode(outcome.value) == value
 
 
 def test_unknown_task() -> None:
-    """A call for a task that this child does not have would end the child."""
+    """An unknown task is refused."""
     outcome = execute.run(RunCall(1, "gone", "i", JSON, b"[[],{},null]"), {})
     assert outcome == Refused("unknown task 'gone'", "NotRegistered", "celery.exceptions", b'["gone"]')
 
@@ -79,7 +79,7 @@ def test_unknown_task() -> None:
     ],
 )
 def test_arguments_that_do_not_fit(args: list[object], kwargs: dict[str, object], told: str) -> None:
-    """A wrong call would look like a fault inside the task."""
+    """Arguments that do not fit are refused, with the reason."""
     outcome = with_body(add, encode([args, kwargs, {}]))
     assert isinstance(outcome, Refused)
     assert outcome.reason.startswith("arguments do not fit: ")
@@ -88,14 +88,14 @@ def test_arguments_that_do_not_fit(args: list[object], kwargs: dict[str, object]
 
 
 def test_a_type_error_inside() -> None:
-    """A fault inside the task would be called a wrong message, and dead-lettered."""
+    """A TypeError inside a task is the task's failure."""
     outcome = call(add, 1, "x")
     assert isinstance(outcome, Raised)
     assert outcome.kind == "TypeError"
 
 
 def test_a_wrong_call_inside() -> None:
-    """A wrong call that the task itself makes would be called a wrong message."""
+    """A wrong call that the task itself makes is the task's failure."""
 
     def task() -> int:
         return add(1, 2, 3)  # type: ignore[call-arg]  # that is the point
@@ -104,12 +104,12 @@ def test_a_wrong_call_inside() -> None:
 
 
 def test_a_type_error_thrown_in_the_first_line() -> None:
-    """A task that raises TypeError itself would be called a wrong message."""
+    """A TypeError raised in the task's first line is the task's failure."""
     assert isinstance(raising(TypeError("mine")), Raised)
 
 
 def test_a_result_without_a_form() -> None:
-    """A task whose result cannot be sent would end its child, or be called a wrong message."""
+    """A result without a JSON form is the task's failure, and names its type."""
     outcome = call(object)
     assert isinstance(outcome, Raised)
     assert outcome.kind == "TypeError"
@@ -119,7 +119,7 @@ def test_a_result_without_a_form() -> None:
 
 
 def test_an_exception() -> None:
-    """The log and whoever waits would not learn what was raised, and where."""
+    """An exception is sent with its type, arguments and traceback, without our own frames."""
     outcome = raising(ValueError("wrong", 3))
     assert (outcome.kind, outcome.module, outcome.text) == ("ValueError", "builtins", "ValueError('wrong', 3)")
     assert decode(outcome.arguments) == ["wrong", 3]
@@ -135,19 +135,19 @@ def test_an_exception() -> None:
     ids=repr,
 )
 def test_what_is_no_exception(error: BaseException) -> None:
-    """What asks the process, the program or the coroutine to end is a failure of the task like any other."""
+    """SystemExit, KeyboardInterrupt and the like are failures of the task."""
     assert raising(error).kind == type(error).__qualname__
 
 
 def test_exception_groups() -> None:
-    """A group would lose its members, or end the child because it cannot be sent."""
+    """An exception group is sent with the traceback of its members."""
     outcome = raising(ExceptionGroup("several", [ValueError(1), KeyError(2)]))
     assert outcome.kind == "ExceptionGroup"
     assert "ValueError: 1" in outcome.traceback
 
 
 def test_exceptions_within_classes() -> None:
-    """Whoever reads the result could not find the class (Celery sends the qualified name)."""
+    """The class of an exception is sent by its qualified name."""
 
     class Deep(Exception):
         class Deeper(Exception):
@@ -157,7 +157,7 @@ def test_exceptions_within_classes() -> None:
 
 
 def test_arguments_of_an_exception_without_a_form() -> None:
-    """An exception with such an argument would end the child."""
+    """An argument without a JSON form is sent as its repr."""
     assert decode(raising(ValueError("a", {1})).arguments) == ["'a'", "{1}"]
 
 
@@ -196,7 +196,7 @@ class Explosive:
 
 
 def test_a_repr_that_raises() -> None:
-    """A result or exception that cannot be shown would end the child."""
+    """A repr that raises is replaced by a note."""
     returned = call(Rude)
     assert returned == Returned(b"1", "<Rude whose repr raised RuntimeError>")
     assert raising(RudeError(1)).text == "<RudeError whose repr raised RuntimeError>"
@@ -204,12 +204,12 @@ def test_a_repr_that_raises() -> None:
 
 
 def test_an_exception_that_explodes_when_encoded() -> None:
-    """It would end the child."""
+    """An exception whose argument raises when encoded is sent."""
     assert raising(ValueError(Explosive())).kind == "ValueError"
 
 
 def test_an_exception_too_deep_to_encode() -> None:
-    """It would end the child."""
+    """An exception whose argument is nested too deeply is sent."""
     value: list[object] = []
     for _ in range(5_000):
         value = [value]
@@ -218,13 +218,13 @@ def test_an_exception_too_deep_to_encode() -> None:
 
 @pytest.mark.parametrize("text", ["name-\udc80", "\ud83d"])
 def test_text_that_is_no_unicode(text: str) -> None:
-    """A task that raises with the name of a file that is no UTF-8 would end the child, three times over."""
+    """An exception whose text has surrogates is sent."""
     assert decode(raising(ValueError(text)).arguments) == [text]
     assert "ValueError: " in raising(ValueError(text)).traceback
 
 
 def test_a_repr_that_is_no_unicode() -> None:
-    """A result that shows itself so would end the child."""
+    """A result whose repr has surrogates is sent."""
 
     class Odd(int):
         def __repr__(self) -> str:
@@ -234,18 +234,18 @@ def test_a_repr_that_is_no_unicode() -> None:
 
 
 def test_an_argument_that_does_not_fit_and_is_no_unicode() -> None:
-    """A message with such a keyword would end the child."""
+    """An unknown keyword with surrogates is refused."""
     assert isinstance(with_body(add, b'[[1], {"\\udc80": 1}, {}]'), Refused)
 
 
 def test_exceptions_of_unknown_origin() -> None:
-    """An exception class made at run time, without a module, would end the child or hang its call."""
+    """An exception class without a module is sent."""
     made = type("Made", (Exception,), {"__module__": None})
     assert raising(made()).kind == "Made"
 
 
 def test_long_texts_are_cut() -> None:
-    """A 20 MB result would be written into the log."""
+    """The text of a result is cut to 1024 characters."""
     outcome = call(give_back, "x" * 5000)
     assert isinstance(outcome, Returned)
     assert len(outcome.text) == 1024
@@ -255,7 +255,7 @@ def test_long_texts_are_cut() -> None:
 
 
 def test_a_chain_of_causes() -> None:
-    """The cause of an exception would be missing from the log."""
+    """The traceback has the chain of causes."""
 
     def task() -> None:
         try:
@@ -283,7 +283,7 @@ def test_a_chain_of_causes() -> None:
     ],
 )
 def test_bodies_that_are_no_calls(body: bytes) -> None:
-    """A body of another shape would end the child, or call the task with nonsense."""
+    """A body that is not a call is refused."""
     outcome = with_body(add, body)
     assert isinstance(outcome, Refused)
     assert outcome.reason.startswith("undecodable body: ")
@@ -291,13 +291,13 @@ def test_bodies_that_are_no_calls(body: bytes) -> None:
 
 @pytest.mark.parametrize("embed", [None, {}, {"callbacks": None, "errbacks": [], "chain": None, "chord": None}])
 def test_no_follow_ups(embed: object) -> None:
-    """A plain call would be refused because of what it does not ask for."""
+    """A call without follow-ups is run, however that is written."""
     assert with_body(add, encode([[1], {}, embed])) == Returned(b"2", "2")
 
 
 @pytest.mark.parametrize("what", ["callbacks", "errbacks", "chain", "chord"])
 def test_follow_ups_are_refused(what: str) -> None:
-    """The rest of a workflow would be dropped in silence."""
+    """A call with follow-ups is refused."""
     outcome = with_body(add, encode([[1], {}, {what: [{"task": "next"}]}]))
     assert isinstance(outcome, Refused)
     assert outcome.reason == f"the message asks for {what!r}, which this worker does not do yet"
@@ -305,10 +305,10 @@ def test_follow_ups_are_refused(what: str) -> None:
 
 
 def test_pickled_calls() -> None:
-    """A Celery estate that sends pickles could not move here (the parent has checked accept_content)."""
+    """A pickled call is run."""
     assert with_body(add, pickle.dumps(((1,), {"y": 5}, None)), PICKLE) == Returned(b"6", "6")
 
 
 def test_a_pickle_that_raises() -> None:
-    """It would end the child."""
+    """A pickle that cannot be loaded is refused."""
     assert isinstance(with_body(add, b"\x80nonsense", PICKLE), Refused)

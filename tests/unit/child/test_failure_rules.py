@@ -18,7 +18,7 @@ from tests.strategies import counts
 
 
 class Odd(Exception):
-    """An exception that nobody can show."""
+    """An exception whose repr raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -67,7 +67,7 @@ def failure(outcome: ChildOutcome, kind: type[BaseException]) -> Raised:
 
 
 def test_autoretry() -> None:
-    """A task would fail for good at the first hiccup of something it needs, or nobody hear why it runs again."""
+    """An exception in autoretry_for leads to a retry with its type, arguments and traceback."""
     again = retrying(raising(OSError("away"), Rules(autoretry_for=(OSError,))))
     assert (again.kind, again.module, again.arguments) == ("OSError", "builtins", b'["away"]')
     assert again.text == "OSError('away')"
@@ -77,12 +77,12 @@ def test_autoretry() -> None:
 
 @pytest.mark.parametrize("error", [KeyError("k"), ValueError("v"), SystemExit(3)])
 def test_what_is_not_named_fails(error: BaseException) -> None:
-    """A fault of the code would be tried again and again."""
+    """An exception that is not in autoretry_for fails the task."""
     failure(raising(error, Rules(autoretry_for=(OSError,))), type(error))
 
 
 def test_exceptions_of_the_rule() -> None:
-    """A subclass that no retry can cure would be retried all the same."""
+    """An exception in dont_autoretry_for fails the task, also if autoretry_for has its base class."""
     rules = Rules(autoretry_for=(OSError,), dont_autoretry_for=(FileNotFoundError,))
     retrying(raising(PermissionError("p"), rules))
     failure(raising(FileNotFoundError("f"), rules), FileNotFoundError)
@@ -90,26 +90,26 @@ def test_exceptions_of_the_rule() -> None:
 
 @given(retries=counts, most=st.none() | counts)
 def test_retries_end(retries: int, most: int | None) -> None:
-    """A task would be run once too often, once too seldom, or for ever."""
+    """A task is retried as often as max_retries says."""
     outcome = raising(OSError("away"), Rules(autoretry_for=(OSError,), max_retries=most), retries=retries)
     assert isinstance(outcome, Retrying if most is None or retries < most else Raised)
 
 
 def test_the_end_is_the_error_itself() -> None:
-    """Whoever waits would hear that retries are over, and not why."""
+    """A task out of retries fails with its exception."""
     said = failure(raising(OSError("away"), Rules(autoretry_for=(OSError,)), retries=3), OSError)
     assert said.arguments == b'["away"]'
 
 
 def test_a_soft_limit_can_be_retried() -> None:
-    """A task that was slow once would fail, though its options say to try again."""
+    """A soft limit is retried if it is named itself, not by a base class."""
     late = SoftTimeLimitExceeded(2.0)
     assert retrying(raising(late, Rules(autoretry_for=(SoftTimeLimitExceeded,)))).kind == "SoftTimeLimitExceeded"
     failure(raising(late, Rules(autoretry_for=(Exception,))), SoftTimeLimitExceeded)
 
 
 def test_expected_exceptions() -> None:
-    """What is no surprise would fill the log with tracebacks, or a surprise be hidden."""
+    """An exception in `throws` is marked as expected when it fails the task."""
     rules = Rules(throws=(KeyError,))
     assert failure(raising(KeyError("k"), rules), KeyError).expected
     assert not failure(raising(ValueError("v"), rules), ValueError).expected
@@ -119,25 +119,25 @@ def test_expected_exceptions() -> None:
 
 
 def test_the_task_asks() -> None:
-    """`raise Retry(…)` would fail the task, or forget what it asks for."""
+    """A Retry that the task raises keeps its exception and countdown."""
     again = retrying(raising(Retry(OSError("away"), 2.5)))
     assert (again.kind, again.text, again.countdown, again.body) == ("OSError", "OSError('away')", 2.5, None)
 
 
 def test_without_a_reason() -> None:
-    """A retry without an exception would be shown with one that nobody raised."""
+    """A Retry without an exception is sent as Retry without a text."""
     again = retrying(raising(Retry()))
     assert (again.kind, again.module, again.text) == ("Retry", "hybridpool.errors", "")
 
 
 def test_a_reason_in_words() -> None:
-    """`Retry("not yet")`, as Celery allows it, would end the child."""
+    """A Retry may have a text in place of an exception."""
     assert retrying(raising(Retry("not yet"))).text == "'not yet'"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rules", [Rules(), Rules(max_retries=1)])
 def test_raised_by_hand_it_ends_too(rules: Rules) -> None:
-    """`raise Retry` would go on for ever, whatever max_retries says."""
+    """A Retry raised by hand ends at max_retries, with its exception or RetriesExhausted."""
     assert failure(raising(Retry(OSError("away")), rules, retries=3), OSError).arguments == b'["away"]'
     raised = raising(Retry(), rules, retries=3)
     assert isinstance(raised, Raised)
@@ -146,7 +146,7 @@ def test_raised_by_hand_it_ends_too(rules: Rules) -> None:
 
 
 def test_the_tasks_own_limit_counts() -> None:
-    """`self.retry(max_retries=10)` would be held to the limit of the task's options."""
+    """The limit given to `self.retry` goes before that of the options."""
     running = Running("id-1", "t", 7, None, "ForkPoolWorker-1", lambda message: None)
 
     def task() -> None:
@@ -157,7 +157,7 @@ def test_the_tasks_own_limit_counts() -> None:
 
 
 def test_except_exception_lets_it_through() -> None:
-    """A task that catches everything would swallow its own retry."""
+    """`except Exception` in a task does not catch Retry, Reject and Ignore."""
 
     def task(error: str) -> None:
         try:
@@ -171,13 +171,13 @@ def test_except_exception_lets_it_through() -> None:
 
 
 def test_verdicts_are_no_errors() -> None:
-    """A task that is to be retried after anything would be retried after its own verdict, and never rejected."""
+    """Reject and Ignore go before autoretry_for and throws."""
     rules = Rules(autoretry_for=(BaseException,), throws=(BaseException,))
     assert raising(Reject("no", requeue=True), rules) == Rejected("no", True)
     assert raising(Ignore(), rules) == Ignored()
 
     class Other(TaskVerdict):
-        """A verdict that nobody knows."""
+        """An unknown verdict."""
 
     assert isinstance(raising(Other(), rules), Raised)
 
@@ -195,7 +195,7 @@ def test_verdicts_are_no_errors() -> None:
     ],
 )
 def test_reasons(reason: object, text: str) -> None:
-    """A reason that is no text would be empty in the log, or end the child."""
+    """The reason of a Reject may be of any type."""
     assert raising(Reject(reason)) == Rejected(text, False)
 
 
@@ -210,7 +210,7 @@ def test_reasons(reason: object, text: str) -> None:
     ],
 )
 def test_other_arguments(asked: Retry, expected: object) -> None:
-    """The next attempt would have the wrong arguments."""
+    """A Retry's new arguments are sent, and those not given stay."""
 
     def task(*args: object, k: int) -> None:
         raise asked
@@ -219,7 +219,7 @@ def test_other_arguments(asked: Retry, expected: object) -> None:
 
 
 def test_the_task_at_work_is_no_argument() -> None:
-    """A bound task's next attempt would have one argument too many."""
+    """The bound task itself is not among the next attempt's arguments."""
     set_current_task(running := Running("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
 
     def task(self: Running, *args: object) -> None:
@@ -248,12 +248,12 @@ def test_the_task_at_work_is_no_argument() -> None:
     ],
 )
 def test_what_cannot_be_asked_for(asked: Retry, complaint: str) -> None:
-    """A slip in a task would end its child, or the next attempt be a dead letter."""
+    """A wrong value in a Retry fails the task with TypeError."""
     assert complaint in failure(raising(asked), TypeError).text
 
 
 def test_deep_arguments() -> None:
-    """Arguments that no encoder can follow would end the child."""
+    """New arguments nested too deeply fail the task with TypeError."""
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -261,7 +261,7 @@ def test_deep_arguments() -> None:
 
 
 def test_a_pickled_body() -> None:
-    """A task whose message was pickled would lose the arguments that JSON does not have without a word."""
+    """New arguments beside pickled ones that JSON does not have fail the task with TypeError."""
     import pickle
 
     def task(value: object, **_: object) -> None:
@@ -280,7 +280,7 @@ def test_a_pickled_body() -> None:
     kwargs=st.one_of(st.none(), st.dictionaries(st.text(max_size=2), st.integers()), st.lists(st.none(), max_size=1)),
 )
 def test_any_wish_has_an_outcome(countdown: Any, args: object, kwargs: object) -> None:
-    """Something that a task may say would end its child, or be refused by the parent as no frame at all."""
+    """Any Retry is either sent or fails the task with TypeError."""
     outcome = raising(Retry(OSError("away"), countdown, args, kwargs))
     if not isinstance(outcome, Retrying):
         failure(outcome, TypeError)

@@ -46,13 +46,13 @@ def made(kind: Any) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize(("kind", "read"), READERS, ids=["to child", "from child", "to zygote", "from zygote"])
 @given(data=st.data())
 def test_arrives_as_it_was_sent(data: st.DataObject, kind: Any, read: Callable[[bytes], list[Any]]) -> None:
-    """A call, an outcome or an order would arrive as something else, or not at all."""
+    """Frames are read as they were packed."""
     sent = data.draw(st.lists(made(kind), max_size=3))
     assert read(frames.pack(sent)) == sent
 
 
 def test_tags_are_unique() -> None:
-    """One frame would be read as another."""
+    """Each kind of frame has its own tag."""
     kinds = [found for found in vars(frames).values() if isinstance(found, type) and issubclass(found, Frame)]
     tags = [kind.__struct_config__.tag for kind in kinds if kind is not Frame]
     assert len(tags) == len(set(tags))
@@ -60,7 +60,7 @@ def test_tags_are_unique() -> None:
 
 
 def test_every_frame_has_a_direction() -> None:
-    """A frame could be sent that nobody reads."""
+    """Each kind of frame belongs to a direction."""
     directed = {kind for union, _ in READERS for kind in typing.get_args(union)} | set(
         typing.get_args(frames.ChildOutcome)
     )
@@ -69,14 +69,14 @@ def test_every_frame_has_a_direction() -> None:
 
 
 def test_a_word_of_the_other_side_is_refused() -> None:
-    """A confused process would be obeyed."""
+    """A frame of the other direction is refused."""
     with pytest.raises(msgspec.ValidationError):
         frames.read_to_child(frames.pack([frames.Ready(77)]))
 
 
 @given(noise=st.binary(max_size=30))
 def test_noise_is_refused(noise: bytes) -> None:
-    """Garbage on the channel would raise what nobody expects."""
+    """Any bytes are read as frames or raise DecodeError."""
     try:
         found = frames.read_from_child(noise)
     except msgspec.DecodeError:
@@ -85,6 +85,6 @@ def test_noise_is_refused(noise: bytes) -> None:
 
 
 def test_the_mark_of_a_file_is_no_message() -> None:
-    """A large message's packet would be read as a small message (`wire` marks it with 0xC1)."""
+    """The mark of a message in a file is not a message."""
     with pytest.raises(msgspec.DecodeError):
         frames.read_to_child(b"\xc1")

@@ -22,7 +22,7 @@ def ends() -> Iterator[Ends]:
 
 
 def fill(near: socket.socket) -> int:
-    """Send until there is no room; return how many messages went out."""
+    """Send until the socket is full; return how many messages went out."""
     for sent in range(1000):
         try:
             framing.send(near, bytes([sent]) * INLINE)
@@ -38,7 +38,7 @@ def open_fds() -> int:
 
 @pytest.mark.parametrize("size", [1, 2, 1000, INLINE - 1, INLINE, INLINE + 1, 1_000_000, 20_000_000])
 def test_any_size_arrives_whole(ends: Ends, size: int) -> None:
-    """A message of this size would be cut, changed or refused."""
+    """A message of any size arrives whole."""
     near, far = ends
     message = os.urandom(min(size, 1000)) * -(-size // 1000)
     framing.send(near, message[:size])
@@ -46,7 +46,7 @@ def test_any_size_arrives_whole(ends: Ends, size: int) -> None:
 
 
 def test_messages_do_not_run_together(ends: Ends) -> None:
-    """Two messages would be read as one, or in another order."""
+    """Messages arrive one by one, in their order."""
     near, far = ends
     sent = [b"a", b"bb" * INLINE, b"", b"ccc", b"d" * INLINE]
     for message in sent:
@@ -55,7 +55,7 @@ def test_messages_do_not_run_together(ends: Ends) -> None:
 
 
 def test_a_large_message_does_not_fill_the_socket(ends: Ends) -> None:
-    """A 20 MB argument would block the parent until the child reads it."""
+    """Large messages do not fill the socket."""
     near, far = ends
     near.setblocking(False)
     for _ in range(5):
@@ -64,7 +64,7 @@ def test_a_large_message_does_not_fill_the_socket(ends: Ends) -> None:
 
 
 def test_nothing_is_torn_when_the_socket_is_full(ends: Ends) -> None:
-    """A message would be cut where the buffer ended."""
+    """When the socket is full, no message is cut."""
     near, far = ends
     near.setblocking(False)
     sent = fill(near)
@@ -76,7 +76,7 @@ def test_nothing_is_torn_when_the_socket_is_full(ends: Ends) -> None:
 
 
 def test_a_message_survives_its_sender(ends: Ends) -> None:
-    """The last words of a child that died would be lost with it."""
+    """Messages arrive after their sender has closed its end."""
     near, far = ends
     framing.send(near, b"small")
     framing.send(near, b"x" * (INLINE + 1))
@@ -87,7 +87,7 @@ def test_a_message_survives_its_sender(ends: Ends) -> None:
 
 
 def test_the_end_is_an_empty_message(ends: Ends) -> None:
-    """A process would not see that the other one is gone."""
+    """The end of the connection is read as an empty message, again and again."""
     near, far = ends
     near.close()
     assert framing.receive(far) == b""
@@ -95,7 +95,7 @@ def test_the_end_is_an_empty_message(ends: Ends) -> None:
 
 
 def test_sending_to_nobody(ends: Ends) -> None:
-    """A child would go on working for a parent that is gone."""
+    """Sending to a closed end raises BrokenPipeError."""
     near, far = ends
     far.close()
     for message in (b"small", b"x" * (INLINE + 1)):
@@ -104,13 +104,13 @@ def test_sending_to_nobody(ends: Ends) -> None:
 
 
 def test_not_waiting(ends: Ends) -> None:
-    """Taking back what a dead child had not read would wait for ever."""
+    """Receiving without waiting raises BlockingIOError if there is no message."""
     with pytest.raises(BlockingIOError):
         framing.receive(ends[1], socket.MSG_DONTWAIT)
 
 
 def test_descriptors_come_along(ends: Ends) -> None:
-    """A child would be forked without its end of the channel."""
+    """Descriptors arrive with a message, and are not inheritable."""
     near, far = ends
     readable, writable = os.pipe()
     framing.send(near, b"take this", [writable])
@@ -125,7 +125,7 @@ def test_descriptors_come_along(ends: Ends) -> None:
 
 
 def test_unwanted_descriptors_are_closed(ends: Ends) -> None:
-    """Each message with a descriptor that nobody asked for would leak one."""
+    """Descriptors that the receiver did not ask for are closed."""
     near, far = ends
     readable, writable = os.pipe()
     framing.send(near, b"take this", [writable])
@@ -136,7 +136,7 @@ def test_unwanted_descriptors_are_closed(ends: Ends) -> None:
 
 
 def test_large_messages_leave_no_descriptor(ends: Ends) -> None:
-    """A worker would run out of descriptors after some thousand large messages."""
+    """Large messages leave no descriptor open."""
     near, far = ends
     before = open_fds()
     for _ in range(20):
@@ -148,7 +148,7 @@ def test_large_messages_leave_no_descriptor(ends: Ends) -> None:
 
 
 def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
-    """A descriptor would be taken for the message, or be lost."""
+    """A large message can carry descriptors too."""
     here, there = os.pipe()
     framing.send(ends[0], b"x" * (INLINE + 1), [here, there])
     message, fds = framing.receive_with_fds(ends[1])
@@ -160,7 +160,7 @@ def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
 
 
 def test_the_mark_without_its_file(ends: Ends) -> None:
-    """A message that the kernel dropped, because there was no descriptor for it, would be taken for another."""
+    """A large message whose file the kernel dropped raises OSError."""
     framing.send(ends[0], b"\xc1")
     with pytest.raises(OSError, match="Too many open files"):
         framing.receive(ends[1])

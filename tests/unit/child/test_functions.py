@@ -44,7 +44,7 @@ def give_back(value: object) -> object:
 
 
 def fail(error: BaseException) -> None:
-    """Raise what is given."""
+    """Raise the given exception."""
     raise error
 
 
@@ -101,38 +101,38 @@ def error_of(outcome: ChildOutcome | LargeObject) -> BaseException:
 
 @given(value=values)
 def test_any_value(value: object) -> None:
-    """Some argument or result would be changed on its way."""
+    """Any value goes through a call unchanged."""
     assert returned(call("give_back", value)) == value
 
 
 def test_names_with_dots() -> None:
-    """A static method could not be called."""
+    """A function is found by a name with dots."""
     assert returned(call("Shop.price", "ab", tax=0.5)) == 2.0
 
 
 def test_is_looked_up_once() -> None:
-    """Each call would import and search again."""
+    """A function is looked up once."""
     call("give_back", 1)
     assert functions._known == {f"{MODULE}:give_back": give_back}
 
 
 @pytest.mark.parametrize("name", ["gone", "Shop.gone", "Shop.gone.deeper", "MODULE"])
 def test_no_such_function(name: str) -> None:
-    """A function that the child does not have would end the child, or hang its caller."""
+    """An unknown function raises CannotSend that names it."""
     error = error_of(call(name))
     assert isinstance(error, CannotSend)
     assert repr(name) in str(error)
 
 
 def test_no_such_module() -> None:
-    """As above."""
+    """An unknown module raises ModuleNotFoundError."""
     message = RunCall(1, "no.such.module:f", "", functions.BY_NAME, pickle.dumps(((), {})))
     assert isinstance(error_of(functions.run(message, None)), ModuleNotFoundError)
 
 
 @pytest.mark.parametrize("error", [ValueError("x", 3), KeyError("k"), CannotSend("y")])
 def test_what_it_raises(error: BaseException) -> None:
-    """The caller would get another exception than the function raised."""
+    """A function's exception is sent with its type, arguments and traceback."""
     outcome = call("fail", error)
     found = error_of(outcome)
     assert (type(found), found.args) == (type(error), error.args)
@@ -141,7 +141,7 @@ def test_what_it_raises(error: BaseException) -> None:
 
 
 def test_an_exception_that_cannot_be_sent() -> None:
-    """The child would die of it, or the caller learn nothing."""
+    """An exception that cannot be unpickled is sent as text."""
     outcome = call("make_broken")
     assert isinstance(outcome, Raised)
     assert (outcome.kind, outcome.pickled) == ("Broken", b"")
@@ -154,20 +154,20 @@ def test_an_exception_that_cannot_be_sent() -> None:
     ids=repr,
 )
 def test_what_would_end_the_caller_goes_as_text(error: BaseException) -> None:
-    """What asks a process, a loop or a coroutine to end is told to the caller, and not raised in its program."""
+    """SystemExit, KeyboardInterrupt and the like are sent as text, and not raised in the caller's program."""
     outcome = call("fail", error)
     assert isinstance(outcome, Raised)
     assert (outcome.kind, outcome.pickled) == (type(error).__qualname__, b"")
 
 
 def test_a_body_that_is_no_pickle() -> None:
-    """It would end the child."""
+    """A body that is not a pickle fails the call."""
     outcome = functions.run(RunCall(1, f"{MODULE}:give_back", "", functions.BY_NAME, b"\x80nonsense"), None)
     assert isinstance(outcome, Raised)
 
 
 def test_a_value_that_cannot_be_sent() -> None:
-    """It would end the child, or the caller not learn which function returned what."""
+    """A value that cannot be sent raises CannotSend that names function and value."""
     error = error_of(call("make_lock"))
     assert isinstance(error, CannotSend)
     assert "make_lock" in str(error)
@@ -175,14 +175,14 @@ def test_a_value_that_cannot_be_sent() -> None:
 
 
 def test_a_verdict() -> None:
-    """A function that asks for a retry would raise what no `except Exception` of its caller catches."""
+    """A Retry in a function that is not a task raises CannotSend."""
     error = error_of(call("ask_again"))
     assert isinstance(error, CannotSend)
     assert "ask_again raised Retry, which is for tasks of an app" in str(error)
 
 
 def test_with_cloudpickle() -> None:
-    """A lambda could not be called or returned although cloudpickle is there."""
+    """With cloudpickle a lambda can be called and returned."""
     cloudpickle = pytest.importorskip("cloudpickle")
     assert returned(call("make_local"))() == 7
     body = cloudpickle.dumps((lambda number: number + 1, (1,), {}))
@@ -190,7 +190,7 @@ def test_with_cloudpickle() -> None:
 
 
 def test_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value that only cloudpickle can send would end a child without it."""
+    """Without cloudpickle a local function as a value raises CannotSend."""
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     assert isinstance(error_of(call("make_local")), CannotSend)
 
@@ -209,7 +209,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_functions_of_a_script(script: Path) -> None:
-    """A function of the program itself could not be called, or the program be started again in each child."""
+    """A function of a script is found once the script's path is known."""
     message = RunCall(1, "__main__:double", "", functions.BY_NAME, pickle.dumps(((21,), {})))
     assert isinstance(error_of(functions.run(message, None)), CannotSend), "nobody has said where it is"
     functions.set_main_path(str(script))
@@ -217,6 +217,6 @@ def test_functions_of_a_script(script: Path) -> None:
 
 
 def test_tasks_of_an_app_still_run() -> None:
-    """A worker's children would take its calls for pickled ones."""
+    """A call by a task's name runs the app's task."""
     message = RunCall(1, "double", "i", "application/json", b"[[4],{},null]")
     assert execute.runner({"double": lambda x: 2 * x})(message, None) == Returned(b"8", "8")

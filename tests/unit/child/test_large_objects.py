@@ -60,13 +60,13 @@ def there_and_back(value: object) -> Any:
 
 @given(value=values)
 def test_any_value(value: object) -> None:
-    """Something would be changed, or moved, on its way."""
+    """Any value is loaded as it was dumped."""
     assert there_and_back(value) == value
 
 
 @given(value=values)
 def test_what_is_small_is_one_string(value: object) -> None:
-    """A small value would cost a file."""
+    """A small value is one byte string, and a large one is a file."""
     dumped = large_objects.dump(value)
     if isinstance(dumped, bytes):
         assert len(dumped) <= INLINE
@@ -75,7 +75,7 @@ def test_what_is_small_is_one_string(value: object) -> None:
 
 
 def test_arrays_may_be_written_to() -> None:
-    """A function that changes its argument would fail, or change the sender's."""
+    """A loaded array can be written to, and is independent of the sender's."""
     array = Array(filled(100_000))
     came = there_and_back([array, array])
     came[0].data[:3] = b"new"
@@ -84,20 +84,20 @@ def test_arrays_may_be_written_to() -> None:
 
 
 def test_arrays_begin_where_numbers_may() -> None:
-    """Numbers would be read slowly, or, on some machines, not at all."""
+    """Each array begins at a multiple of 64 bytes."""
     dumped = large_objects.dump([Array(filled(20_001)), Array(filled(30_003))])
     assert isinstance(dumped, LargeObject)
     assert all(start % 64 == 0 for start, _ in large_objects._places(dumped.sizes))
 
 
 def test_an_array_outlives_its_file() -> None:
-    """A value would break when the descriptor it came by is closed."""
+    """A loaded array is valid after its file was closed."""
     came = there_and_back(Array(filled(100_000)))
     assert came.data[99_999] == filled(100_000)[99_999]
 
 
 def test_a_bytearray_may_change_after_the_call() -> None:
-    """Who fills one buffer again and again would send the last content several times, or break the file."""
+    """A bytearray is sent with its content at the time of the call."""
     buffer = filled(200_000)
     dumped = large_objects.dump(buffer)
     assert isinstance(dumped, LargeObject)
@@ -110,7 +110,7 @@ def test_a_bytearray_may_change_after_the_call() -> None:
 
 
 def test_very_many_pieces() -> None:
-    """A list of many long strings would be more than one system call takes."""
+    """A value of more pieces than one system call takes is loaded as it was dumped."""
     value = [bytes([number % 256]) * 70_000 for number in range(1500)]
     assert there_and_back(value) == value
 
@@ -124,7 +124,7 @@ def open_files() -> Iterator[int]:
 
 
 def test_no_room(open_files: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that cannot be written would stay open."""
+    """A file that cannot be written is closed."""
     dumped = large_objects.dump(bytes(200_000))
     assert isinstance(dumped, LargeObject)
 
@@ -137,7 +137,7 @@ def test_no_room(open_files: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mentions() -> None:
-    """A function of a script would be looked for where no child finds it, or a long text be searched for nothing."""
+    """`mentions` looks at the pickle, and not at the large pieces."""
     dumped = large_objects.dump([bytes(200_000), "a __main__ b"])
     assert isinstance(dumped, LargeObject)
     assert dumped.mentions(b"__main__")

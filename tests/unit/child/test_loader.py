@@ -1,4 +1,4 @@
-"""Finding the app by its name, and saying what is wrong when it is not there."""
+"""Finding the app by its name, and the errors when it is missing."""
 
 import json
 import sys
@@ -49,14 +49,14 @@ def refusal(name: str, *imports: str) -> AppLoadError:
 
 @pytest.mark.parametrize("name", ["zproj:app", "zproj.app", "zproj", "zproj:other", "zproj.other"])
 def test_forms_of_the_name(write: Write, name: str) -> None:
-    """A form of --app that Celery's users know would not be understood."""
+    """Every form of --app that Celery knows is understood."""
     write("zproj.py", APP + "app = App('one')\nother = App('two')\n")
     assert loaded(name) == ("two" if name.endswith("other") else "one")
 
 
 @pytest.mark.parametrize("name", ["zpack.sub:app", "zpack.sub.app", "zpack.sub", "zpack:sub"])
 def test_packages(write: Write, name: str) -> None:
-    """An app inside a package would not be found."""
+    """An app in a package is found."""
     write("zpack/__init__.py", "from . import sub\n")
     write("zpack/sub.py", APP + "app = App('deep')\n")
     assert loaded(name) == "deep"
@@ -73,13 +73,13 @@ def test_packages(write: Write, name: str) -> None:
     ],
 )
 def test_module_alone(write: Write, text: str, chosen: str) -> None:
-    """`--app=module` would take another app than Celery does, or none."""
+    """A module alone leads to the app that Celery would take."""
     write("zalone.py", APP + text)
     assert loaded("zalone") == chosen
 
 
 def test_objects_that_resist(write: Write) -> None:
-    """A module that imports Flask's `current_app` would fail, as that raises at any look outside of a request."""
+    """Objects that raise at any attribute are passed over when an app is looked for."""
     write(
         "zproxy.py",
         APP
@@ -95,7 +95,7 @@ shop = App("shop")
 
 
 def test_further_modules(write: Write) -> None:
-    """Tasks in modules named by --include or by the app's own setting would not be registered."""
+    """Tasks of the modules named by --include and by `imports` are registered."""
     write("zmain.py", APP + "app = App('m', imports=['zmore'])\n")
     write("zmore.py", "from zmain import app\n@app.task(name='more')\ndef more(): ...\n")
     write("zextra.py", "from zmain import app\n@app.task(name='extra')\ndef extra(): ...\n")
@@ -103,7 +103,7 @@ def test_further_modules(write: Write) -> None:
 
 
 def test_missing_module(write: Write) -> None:
-    """An operator would get a traceback of ours for a typing mistake, and no hint."""
+    """A missing module is named, with a suggestion."""
     write("zshop.py", "")
     error = refusal("zshp")
     assert str(error) == "there is no module 'zshp' here or on PYTHONPATH; did you mean 'zshop'?"
@@ -111,7 +111,7 @@ def test_missing_module(write: Write) -> None:
 
 
 def test_missing_module_in_a_package(write: Write) -> None:
-    """The hint would name a module that is somewhere else."""
+    """The suggestion for a missing module of a package is in that package."""
     write("zpkg/__init__.py", "")
     write("zpkg/tasks.py", "")
     assert "no module 'zpkg.tasksy'" in str(refusal("zpkg.tasksy:app"))
@@ -119,44 +119,44 @@ def test_missing_module_in_a_package(write: Write) -> None:
 
 
 def test_nothing_near(write: Write) -> None:
-    """The hint would be far-fetched."""
+    """There is no suggestion if no name is near."""
     assert str(refusal("zqwvxqwvx")) == "there is no module 'zqwvxqwvx' here or on PYTHONPATH"
 
 
 @pytest.mark.parametrize("name", ["zattr:ap", "zattr.ap"])
 def test_missing_attribute(write: Write, name: str) -> None:
-    """The hint would be missing where a letter is."""
+    """A missing attribute is named, with a suggestion."""
     write("zattr.py", APP + "app = App('a')\n")
     assert str(refusal(name)) == "module 'zattr' has no attribute 'ap'; did you mean zattr:app?"
 
 
 def test_missing_further_module(write: Write) -> None:
-    """A worker would start without some of its tasks."""
+    """A missing further module is refused."""
     write("zmain2.py", APP + "app = App('m')\n")
     assert "no module 'zgone'" in str(refusal("zmain2", "zgone"))
 
 
 def test_not_an_app(write: Write) -> None:
-    """Something else would be taken for the app, and fail later in some other place."""
+    """An object that is not an app is refused with its type."""
     write("znot.py", APP + "app = dict()\nkind = App\n")
     assert str(refusal("znot:app")) == "znot:app is not a hybridpool App, but of type dict"
     assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App, but of type type"
 
 
 def test_no_app(write: Write) -> None:
-    """A newcomer would not learn what a module needs."""
+    """A module without an app is refused with advice."""
     write("znone.py", "")
     assert str(refusal("znone")) == "module 'znone' has no hybridpool App; define app = App('znone') or name it"
 
 
 def test_several_apps(write: Write) -> None:
-    """One of them would be chosen by chance."""
+    """A module with several apps is refused with their names."""
     write("zsev.py", APP + "b = App('b')\na = App('a')\n")
     assert str(refusal("zsev")) == "module 'zsev' has several apps; say which: zsev:a, zsev:b"
 
 
 def test_failing_module(write: Write) -> None:
-    """The user's own fault would be dead_lettered under frames of ours and of the import machinery."""
+    """A module that fails is refused, with the user's own frames only."""
     write("zfail.py", "import zfail2\n")
     write("zfail2.py", "def deep():\n    return {}['database']\n\ndeep()\n")
     error = refusal("zfail:app")
@@ -169,7 +169,7 @@ def test_failing_module(write: Write) -> None:
 
 
 def test_failing_import_inside(write: Write) -> None:
-    """A package that the user's module lacks would look like a wrong --app."""
+    """A missing package inside the user's module is the module's failure."""
     write("zlacks.py", "import zlacking\n")
     error = refusal("zlacks")
     assert str(error) == "'zlacks' failed: ModuleNotFoundError: No module named 'zlacking'"
@@ -177,7 +177,7 @@ def test_failing_import_inside(write: Write) -> None:
 
 
 def test_failing_import_of_its_own_part(write: Write) -> None:
-    """A missing part of the user's package, imported by the package, would look like a wrong --app."""
+    """A missing part of the user's package, imported by it, is the package's failure."""
     write("zowner/__init__.py", "import zowner.gone\n")
     error = refusal("zowner:app")
     assert "failed: ModuleNotFoundError" in str(error)
@@ -185,7 +185,7 @@ def test_failing_import_of_its_own_part(write: Write) -> None:
 
 
 def test_syntax_error(write: Write) -> None:
-    """The line with the mistake would not be shown."""
+    """A syntax error is shown with its line."""
     write("zsyntax.py", "x = = 1\n")
     error = refusal("zsyntax")
     assert str(error) == "'zsyntax' failed: SyntaxError: invalid syntax (zsyntax.py, line 1)"
@@ -193,13 +193,13 @@ def test_syntax_error(write: Write) -> None:
 
 
 def test_exit_while_importing(write: Write) -> None:
-    """A module that calls sys.exit() would end the worker without a word."""
+    """A module that calls sys.exit() is refused with its message."""
     write("zexit.py", "import sys\nsys.exit('no configuration')\n")
     assert str(refusal("zexit")) == "'zexit' failed: SystemExit: no configuration"
 
 
 def test_interrupt_while_importing(write: Write) -> None:
-    """^C during a long import would be called a fault of the app."""
+    """KeyboardInterrupt during an import is passed on."""
     write("zintr.py", "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         load("zintr")
@@ -207,14 +207,14 @@ def test_interrupt_while_importing(write: Write) -> None:
 
 @pytest.mark.parametrize("message", ["first\nsecond", "first\n\nthird\n"])
 def test_a_message_of_several_lines(message: str) -> None:
-    """The one line for the operator would be the last of a long message, without the kind of error."""
+    """An error message of several lines is shown by its first line."""
     told = str(failed("proj", ValueError(message)))
     assert told.startswith("'proj' failed: ValueError: first")
     assert "\n" not in told
 
 
 def test_a_message_with_notes() -> None:
-    """The one line for the operator would be a note, without the error itself."""
+    """An error with notes is shown by its own text."""
     error = ValueError("boom")
     error.add_note("see the manual")
     assert str(failed("proj", error)).startswith("'proj' failed: ValueError: boom")
@@ -222,5 +222,5 @@ def test_a_message_with_notes() -> None:
 
 @pytest.mark.parametrize("name", ["", ":app", ".app", "a b:app", "..", "zproj:"])
 def test_nonsense(name: str, write: Write) -> None:
-    """A mistyped name would end in a traceback of ours."""
+    """A text that names no module is refused."""
     refusal(name)

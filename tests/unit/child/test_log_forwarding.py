@@ -62,7 +62,7 @@ def our_own_voice() -> Iterator[None]:
 
 
 def forwarder(heard: Heard, *, level: int = logging.INFO, redirect: bool = True, layout: str = FORMAT) -> LogForwarder:
-    """Redirect as a child does at birth; pytest hears nothing of it, since it cannot report text that is no UTF-8."""
+    """Redirect as a child does at its start; pytest gets none of it, since it cannot report text that is not UTF-8."""
     log = logging.getLogger(PRINTED)
     log.handlers[:] = [one for one in log.handlers if not type(one).__module__.startswith("_pytest")]
     orders = ChildOrders(log_level=level, log_format=layout, redirect_stdouts=redirect, memory_watch=0)
@@ -70,7 +70,7 @@ def forwarder(heard: Heard, *, level: int = logging.INFO, redirect: bool = True,
 
 
 def test_logging(heard: Heard) -> None:
-    """Lines of a task would not say which child, or not arrive at all."""
+    """Log lines of a task are forwarded at the configured level."""
     forwarder(heard)
     logging.getLogger("shop").info("sold %d", 3)
     logging.getLogger("shop").debug("not this")
@@ -78,7 +78,7 @@ def test_logging(heard: Heard) -> None:
 
 
 def test_level(heard: Heard) -> None:
-    """--loglevel would not reach the children."""
+    """The configured level holds in the child."""
     forwarder(heard, level=logging.ERROR)
     logging.warning("not this")
     logging.error("this")
@@ -86,7 +86,7 @@ def test_level(heard: Heard) -> None:
 
 
 def test_handlers_of_the_app_are_replaced(heard: Heard) -> None:
-    """Lines would come twice, or be written by many processes into one file."""
+    """The app's root handlers are replaced, so that each line comes once."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     forwarder(heard)
@@ -95,14 +95,14 @@ def test_handlers_of_the_app_are_replaced(heard: Heard) -> None:
 
 
 def test_format(heard: Heard) -> None:
-    """worker_log_format would not reach the children."""
+    """The configured format holds in the child."""
     forwarder(heard, layout="%(processName)s says %(message)s")
     logging.error("this")
     assert heard == ["ForkPoolWorker-7 says this\n"]
 
 
 def test_prints_become_lines(heard: Heard) -> None:
-    """What a task prints would be lost, or torn into pieces among other lines."""
+    """Printed text is logged, one record per print."""
     forwarder(heard)
     print("one")
     print("two", "three", sep="\n")
@@ -111,7 +111,7 @@ def test_prints_become_lines(heard: Heard) -> None:
 
 
 def test_prints_have_a_logger(heard: Heard) -> None:
-    """Nobody could silence printing as in Celery, by its logger."""
+    """Printed text has a logger of its own, which can be silenced."""
     forwarder(heard)
     logging.getLogger(PRINTED).setLevel(logging.ERROR)
     print("silenced")
@@ -120,7 +120,7 @@ def test_prints_have_a_logger(heard: Heard) -> None:
 
 
 def test_half_a_line_waits_for_its_end(heard: Heard) -> None:
-    """A progress display would make a line of each dot."""
+    """Half a line waits for its end."""
     forwarder(heard)
     for part in ("a", "b", "c\nd"):
         print(part, end="", flush=True)
@@ -128,7 +128,7 @@ def test_half_a_line_waits_for_its_end(heard: Heard) -> None:
 
 
 def test_half_a_line_ends_with_its_task(heard: Heard) -> None:
-    """What one task printed last would stand in the first line of the next."""
+    """Half a line is logged at the end of its task."""
     made = forwarder(heard)
     print("half", end="")
     print("of stderr", end="", file=sys.stderr)
@@ -138,21 +138,21 @@ def test_half_a_line_ends_with_its_task(heard: Heard) -> None:
 
 
 def test_long_lines(heard: Heard) -> None:
-    """Lines over the size of a pipe would be torn."""
+    """A long line stays whole."""
     forwarder(heard)
     print("x" * 200_000)
     assert heard.lines() == [("WARNING", "x" * 200_000)]
 
 
 def test_percent_signs(heard: Heard) -> None:
-    """A printed percent sign would be taken for a placeholder."""
+    """A percent sign in a printed line is not a placeholder."""
     forwarder(heard)
     print("100 % done %s %d")
     assert heard.lines() == [("WARNING", "100 % done %s %d")]
 
 
 def test_tracebacks_stay_together(heard: Heard) -> None:
-    """A traceback would be mixed with lines of other children."""
+    """A traceback is one record."""
     forwarder(heard)
     try:
         raise ValueError("boom")
@@ -166,7 +166,7 @@ def test_tracebacks_stay_together(heard: Heard) -> None:
 
 @pytest.mark.parametrize("text", ["ä€😀", "file-\udc80.txt"], ids=ascii)
 def test_any_text(heard: Heard, text: str) -> None:
-    """A task that prints the name of a file that is no UTF-8 would fail, or end its child."""
+    """Any text can be printed and logged."""
     made = forwarder(heard)
     print(text)
     logging.error("%s", text)
@@ -176,7 +176,7 @@ def test_any_text(heard: Heard, text: str) -> None:
 
 
 def test_a_bad_log_call_is_not_the_tasks_end(heard: Heard) -> None:
-    """A mistake in a log call would fail the task, or vanish."""
+    """A log call with wrong arguments is logged as such, and does not fail the task."""
     forwarder(heard)
     logging.error("%d", "no number")
     [line] = heard
@@ -184,7 +184,7 @@ def test_a_bad_log_call_is_not_the_tasks_end(heard: Heard) -> None:
 
 
 def test_streams_look_like_streams(heard: Heard) -> None:
-    """Libraries that look at sys.stdout (colours, progress bars, subprocess) would fail."""
+    """The replaced streams have the attributes and methods of text streams."""
     forwarder(heard)
     for number, stream in enumerate((sys.stdout, sys.stderr), 1):
         assert (stream.fileno(), stream.isatty(), stream.writable()) == (number, False, True)
@@ -235,7 +235,7 @@ def add_one_more() -> None:
 
 
 def silence() -> None:
-    """As whoever wants quiet does."""
+    """Configure logging as an app that wants no output."""
     logging.getLogger().setLevel(logging.CRITICAL)
     logging.disable(logging.CRITICAL)
 
@@ -253,7 +253,7 @@ def silence() -> None:
     ],
 )
 def test_tasks_that_configure_logging(heard: Heard, configure: Callable[[], None]) -> None:
-    """Whatever a task does to logging, prints are said once in it, and the next task's prints and logs as ever."""
+    """A task that configures logging does not change what the next task's prints and logs do."""
     logger = logging.getLogger("a.module.of.the.app")
     made = forwarder(heard)
     for _ in range(3):
@@ -267,7 +267,7 @@ def test_tasks_that_configure_logging(heard: Heard, configure: Callable[[], None
 
 
 def test_handlers_that_a_task_adds(heard: Heard) -> None:
-    """A handler that writes elsewhere stays after the task that added it, though the rest is put right."""
+    """A handler that a task adds stays, and the rest of logging is restored."""
     made, later = forwarder(heard), Later()
     configure_anew()
     logging.getLogger().addHandler(later)
@@ -280,7 +280,7 @@ def test_handlers_that_a_task_adds(heard: Heard) -> None:
 
 
 def test_what_hooks_set_up_stays(heard: Heard) -> None:
-    """What a hook of the child's start has done to logging and streams is what tasks find."""
+    """What a hook at the child's start set up stays."""
     made, mine, stream = forwarder(heard), Later(), io.StringIO()
     logging.getLogger().handlers[:] = [mine]
     sys.stdout = stream
@@ -294,7 +294,7 @@ def test_what_hooks_set_up_stays(heard: Heard) -> None:
 
 @pytest.mark.parametrize("how", ["replaced", "none", "deleted", "closed", "detached"])
 def test_streams_that_a_task_takes(heard: Heard, how: str) -> None:
-    """A task that replaces, closes or detaches its streams takes them from no other task, and what it wrote is said."""
+    """A task that replaces, closes or detaches its streams leaves the next task's alone; its output is logged."""
     made = forwarder(heard)
     match how:
         case "replaced":
@@ -319,7 +319,7 @@ def test_streams_that_a_task_takes(heard: Heard, how: str) -> None:
 
 
 def test_handlers_of_the_printed_logger(heard: Heard) -> None:
-    """A handler of that very logger hears what is printed, and one that prints it again does not do so for ever."""
+    """A handler of the printed logger gets what is printed, and one that prints it again does not loop."""
     forwarder(heard)
     logger, mine = logging.getLogger(PRINTED), Later()
     again = logging.StreamHandler(sys.stdout)
@@ -333,7 +333,7 @@ def test_handlers_of_the_printed_logger(heard: Heard) -> None:
 
 
 def test_log_call_of_a_value_that_cannot_be_shown(heard: Heard) -> None:
-    """A log call whose argument raises when it is shown costs neither the line nor the task."""
+    """A log call whose argument raises when it is shown is logged as such."""
 
     class Odd:
         def __repr__(self) -> str:
@@ -355,7 +355,7 @@ def test_endless_record(heard: Heard) -> None:
 
 
 def test_logs_of_a_fork(heard: Heard, capfd: pytest.CaptureFixture[str]) -> None:
-    """A process that a task forks logs to the descriptor, and not over its parent's channel."""
+    """A fork of a task logs to stderr, and not to its parent's channel."""
     forwarder(heard)
     pid = os.fork()
     if pid == 0:
@@ -367,7 +367,7 @@ def test_logs_of_a_fork(heard: Heard, capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_without_redirection(heard: Heard, capsys: pytest.CaptureFixture[str]) -> None:
-    """worker_redirect_stdouts would not be respected."""
+    """Without worker_redirect_stdouts the streams are left alone."""
     before = sys.stdout
     made = forwarder(heard, redirect=False)
     print("as ever")

@@ -1,4 +1,4 @@
-"""Who else writes into a child's channel, and what a task leaves to the next: threads, handlers, forks, files."""
+"""Other writers of a child's channel, and what a task leaves to the next: threads, handlers, forks, files."""
 # pyright: reportPrivateUsage=false
 
 import asyncio
@@ -66,11 +66,11 @@ def interfere(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     patch.setattr(SharedPage, "clear", late)
 
 
-# ---- who writes ------------------------------------------------------------------------------------------------------
+# ---- writers ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_thread_that_logs_sends_nothing_but_its_line(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that logs while outcomes are being sent leaves them alone: each is sent once."""
+    """A thread that logs while outcomes are sent sends its line alone, and each outcome is sent once."""
     interfere(monkeypatch, lambda: in_a_thread(lambda: play.child.say("a line\n")))
     play.tell(*(call(seq) for seq in range(1, 6)))
     messages = play.work()
@@ -79,7 +79,7 @@ def test_a_thread_that_logs_sends_nothing_but_its_line(play: Play, monkeypatch: 
 
 
 def test_a_thread_that_logs_in_a_task_sends_nothing_but_its_line(play: Play) -> None:
-    """What waits on the shared page stays there when another thread logs in the middle of the next task."""
+    """A thread that logs in the middle of a task sends its line alone, and pending outcomes stay on the shared page."""
     seen: list[list[Any]] = []
 
     def look() -> None:
@@ -94,7 +94,7 @@ def test_a_thread_that_logs_in_a_task_sends_nothing_but_its_line(play: Play) -> 
 
 
 def test_a_handler_that_logs_while_outcomes_are_sent(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler of the task's, or a `__del__` method, that logs in the midst of sending does not send again."""
+    """A handler that logs while outcomes are sent sends its line alone, and each outcome is sent once."""
     play.tasks["speak"] = lambda: play.child.say("of the task\n")
     interfere(monkeypatch, lambda: play.child.say("of the handler\n"))
     play.tell(call(1), call(2, "speak"), call(3))
@@ -104,7 +104,7 @@ def test_a_handler_that_logs_while_outcomes_are_sent(play: Play, monkeypatch: py
 
 
 def test_each_thread_gets_its_own_answer(play: Play) -> None:
-    """Calls that several threads send at once are answered each to its own thread."""
+    """Calls that several threads send at once are each answered to their own thread."""
     ends: list[BaseException | None] = []
 
     def send(running: _task_context.Running, body: bytes) -> None:
@@ -144,7 +144,7 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
 
 
 def test_a_thread_whose_answer_cannot_come(play: Play) -> None:
-    """A thread is told when the parent has dropped its socket, and does not wait for ever."""
+    """A thread whose answer cannot come gets an error."""
     said: list[str] = []
 
     def drop() -> None:
@@ -176,7 +176,7 @@ def test_a_thread_whose_answer_cannot_come(play: Play) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize(("end", "status"), [(lambda: None, 0), (lambda: sys.exit(5), 5), (lambda: 1 / 0, 1)])
 def test_a_fork_that_comes_back_ends(play: Play, end: Callable[[], object], status: int) -> None:
-    """A process that the task forked, and that comes back from it, ends with its own status and answers nothing."""
+    """A fork that returns from its task ends with its own status, and sends no outcome."""
     seen: list[int] = []
 
     def fork() -> None:
@@ -195,7 +195,7 @@ def test_a_fork_that_comes_back_ends(play: Play, end: Callable[[], object], stat
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_logs_its_own_lines(play: Play) -> None:
-    """A process that the task forked may log; it sends no outcome of its parent's along."""
+    """A fork that logs sends its line alone, and no outcome of its parent."""
 
     def fork() -> None:
         pid = os.fork()
@@ -213,7 +213,7 @@ def test_a_fork_logs_its_own_lines(play: Play) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_has_default_handlers(play: Play) -> None:
-    """A process that the task forked dies of the signals that its child takes no notice of, whatever it is doing."""
+    """A fork has the default handlers of the signals that its child handles or ignores."""
     seen: list[list[Any]] = []
 
     def fork() -> None:
@@ -238,7 +238,7 @@ def test_a_fork_has_default_handlers(play: Play) -> None:
 
 
 def test_a_task_that_closes_the_channel(play: Play, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its outcome stands on the shared page, the child ends, and what lay behind it was not begun."""
+    """A task that closes the channel leaves its outcome on the shared page, and the child ends before the next call."""
     copy = play.channel.dup()
 
     def close() -> None:
@@ -257,7 +257,7 @@ def test_a_task_that_closes_the_channel(play: Play, capfd: pytest.CaptureFixture
 
 
 def test_another_socket_in_the_channels_place(play: Play) -> None:
-    """A socket that a task has opened under the channel's number gets none of our messages."""
+    """A socket that a task opened under the channel's number gets no message."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     copy = play.channel.dup()
     play.tasks["replace"] = lambda: os.dup2(far.fileno(), play.channel.fileno())
@@ -271,7 +271,7 @@ def test_another_socket_in_the_channels_place(play: Play) -> None:
 
 
 def test_a_large_outcome_without_descriptors(play: Play) -> None:
-    """One descriptor is kept back for a large outcome, so it is sent though the task has left none."""
+    """A large outcome is sent though the task left no free descriptor."""
     large = Returned(b"x" * 200_000, "")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
@@ -300,7 +300,7 @@ def test_a_large_outcome_without_descriptors(play: Play) -> None:
 
 
 def test_a_socket_that_was_set_not_to_wait(play: Play) -> None:
-    """A task that has changed the channel's flags through a duplicate does not end its child."""
+    """A channel that a task made non-blocking works on."""
     play.tasks["change"] = lambda: os.set_blocking(play.channel.fileno(), False)
     play.tell(call(1, "change"))
 
@@ -320,7 +320,7 @@ def test_a_socket_that_was_set_not_to_wait(play: Play) -> None:
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None])
 def test_attention_is_taken_back(play: Play, handler: Any) -> None:
-    """A task that takes our signal does not keep it from the next, in the same message or in another."""
+    """A task that takes the child's signal does not keep it from the next task."""
     play.tasks["take"] = lambda: signal.signal(ATTENTION, handler)
     play.tasks["long"] = lambda: play.tell(Interrupt(2, "cancelled"), alert=True)
     play.tell(call(1, "take"), call(2, "long"))
@@ -340,7 +340,7 @@ def left_behind(play: Play, spoil: Callable[[], object], look: Callable[[], obje
 
 
 def test_blocked_signals_are_freed(play: Play) -> None:
-    """Signals that a task has blocked reach the next."""
+    """Signals that a task blocked are unblocked for the next task."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     found = left_behind(
         play,
@@ -351,7 +351,7 @@ def test_blocked_signals_are_freed(play: Play) -> None:
 
 
 def test_ignored_signals_are_given_back(play: Play) -> None:
-    """A task that ignores the end of its processes does not hide that of the next task's."""
+    """Signals that a task ignores have their handlers back for the next task."""
     before = signal.getsignal(signal.SIGCHLD)
     found = left_behind(
         play, lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN), lambda: signal.getsignal(signal.SIGCHLD)
@@ -360,7 +360,7 @@ def test_ignored_signals_are_given_back(play: Play) -> None:
 
 
 def test_folder_and_mask_are_put_back(play: Play, tmp_path: Path) -> None:
-    """A task finds the folder and the file mode mask of its app, whatever the one before has done."""
+    """The current folder and the umask are restored for the next task."""
     before = str(Path.cwd())
 
     def spoil() -> None:
@@ -379,7 +379,7 @@ def test_folder_and_mask_are_put_back(play: Play, tmp_path: Path) -> None:
 
 
 def test_limits_are_put_back(play: Play) -> None:
-    """A task that has bounded its process does not bound the next."""
+    """Resource limits are restored for the next task."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     found = left_behind(
         play,
@@ -390,7 +390,7 @@ def test_limits_are_put_back(play: Play) -> None:
 
 
 def test_closed_standard_descriptors_are_filled(play: Play) -> None:
-    """The next task's first file does not become its standard input."""
+    """Standard descriptors that a task closed are opened on /dev/null for the next task."""
     copy = os.dup(0)
     try:
         assert left_behind(play, lambda: os.close(0), lambda: os.fstat(0).st_rdev) == Path(os.devnull).stat().st_rdev
@@ -400,7 +400,7 @@ def test_closed_standard_descriptors_are_filled(play: Play) -> None:
 
 
 def test_an_exception_between_two_tasks_is_not_theirs(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a handler raises that a task has left, just after its end, loses no outcome and ends no child."""
+    """An exception that a left-over handler raises between two tasks loses no outcome, and the child works on."""
     add, struck = SharedPage.add, [True]
 
     def add_and_strike(shared_page: SharedPage, outcome: bytes) -> bool:
@@ -419,7 +419,7 @@ def test_an_exception_between_two_tasks_is_not_theirs(play: Play, monkeypatch: p
 
 
 def test_a_stop_thrown_away_is_raised_again(play: Play) -> None:
-    """A stop that came in a `__del__` method, where Python throws it away, is raised again at the next alert."""
+    """An interrupt that Python discarded in a `__del__` method is raised again at the next alert."""
 
     class Deaf:
         def __del__(self) -> None:
@@ -439,7 +439,7 @@ def test_a_stop_thrown_away_is_raised_again(play: Play) -> None:
 
 @pytest.mark.parametrize("where", ["background task", "callback"])
 def test_a_stop_in_an_event_loop_ends_it(play: Play, where: str) -> None:
-    """A stop that comes in another coroutine than the task's, or in a callback, reaches whoever runs the loop."""
+    """An interrupt in another coroutine or in a callback ends the event loop and is raised to its caller."""
 
     def be_stopped() -> None:
         play.tell(Interrupt(1, "soft time limit", 1.0), alert=True)

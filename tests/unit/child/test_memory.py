@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def test_own_memory_grows_with_what_is_kept() -> None:
-    """A leak would not be seen."""
+    """The private memory grows with what is kept."""
     # In a process of its own: in this one other tests' memory comes and goes meanwhile.
     program = (
         "from hybridpool._child.memory import private_bytes\n"
@@ -26,7 +26,7 @@ def test_own_memory_grows_with_what_is_kept() -> None:
 
 
 def test_own_memory_shrinks_again() -> None:
-    """A high-water mark would be read, and a child that once used much be replaced after each task."""
+    """The private memory shrinks when memory is freed."""
     before = private_bytes()
     del (kept := {"it": bytearray(b"x") * (64 * MIB)})["it"]
     assert kept == {}
@@ -35,24 +35,24 @@ def test_own_memory_shrinks_again() -> None:
 
 
 def test_own_is_less_than_resident() -> None:
-    """What is shared with others would count."""
+    """The private memory is at most the resident memory."""
     gauge = MemoryGauge(1)
     assert 0 < gauge.owned() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_nobody_wants_to_know() -> None:
-    """Every task would pay for a figure that nobody reads."""
+    """Without a limit nothing is measured."""
     assert MemoryGauge(0).owned() == 0
 
 
 def test_far_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dear reading would be made after every task, though it cannot exceed the cheap one."""
+    """Far below the limit only the cheap reading is made."""
     monkeypatch.setattr(memory, "private_bytes", lambda: pytest.fail("nobody should look"))
     assert MemoryGauge(10**15).owned() == 0
 
 
 def test_does_not_look_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child with much shared memory would read its pages after each of a thousand tasks a second."""
+    """Below the limit the expensive reading is made once a second."""
     readings: list[int] = []
 
     def reading() -> int:
@@ -71,7 +71,7 @@ def test_does_not_look_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_looks_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A leak of many MB within a second would be seen a second late."""
+    """The expensive reading is made again as soon as the process has grown much."""
     monkeypatch.setattr(memory, "private_bytes", lambda: 5)
     resident = [100_000]
     monkeypatch.setattr("os.pread", lambda *_: b"0 %d 0" % resident[0])
@@ -82,7 +82,7 @@ def test_looks_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_keeps_looking_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child over its limit would be taken for one under it, because it was looked at a moment ago."""
+    """Above the limit the expensive reading is made each time."""
     gauge = MemoryGauge(1000)
     monkeypatch.setattr(memory, "private_bytes", lambda: 2000)
     assert [gauge.owned() for _ in range(3)] == [2000, 2000, 2000]

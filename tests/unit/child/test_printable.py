@@ -25,13 +25,13 @@ TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(f"{EVIL}\n\t[")))
     ],
 )
 def test_one_line(text: str, shown: str) -> None:
-    """Control characters are written as escapes; what people write with is left alone."""
+    """Control characters are escaped, and ordinary ones are left alone."""
     assert one_line(text) == shown
 
 
 @given(TEXTS)
 def test_nothing_evil_passes(text: str) -> None:
-    """Whatever a text holds, one line is one line, and no control or turning character is left in it."""
+    """Any text becomes one line without control characters and characters that change the direction."""
     for shown in (one_line(text), lines(text).replace("\n", "").replace("\t", "")):
         assert len(shown.splitlines()) <= 1
         assert not set(shown) & set(EVIL)
@@ -41,13 +41,13 @@ def test_nothing_evil_passes(text: str) -> None:
 
 @given(st.lists(TEXTS, min_size=1))
 def test_records_cannot_be_forged(texts: list[str]) -> None:
-    """Only the first line of a record begins at the start of a line, so records are told from what they quote."""
+    """Only the first line of a record begins at the start of a line."""
     log = "".join(f"[record {number}] {record(text)}\n" for number, text in enumerate(texts))
     begun = [line for line in log.splitlines() if line and not line.startswith("  ")]
     assert [re.match(r"\[record (\d+)\] ", line) is not None for line in begun] == [True] * len(texts)
 
 
 def test_a_record_keeps_its_lines() -> None:
-    """A traceback or a table that a task prints stays legible: its lines and tabs are kept, further lines indented."""
+    """A record keeps its lines and tabs, and further lines are indented."""
     assert record(f"a\tb\r\nc\n\n{FORGED}\n") == f"a\tb\n  c\n\n  {FORGED}"
     assert record("plain") == "plain"

@@ -20,12 +20,12 @@ def both() -> Iterator[tuple[SharedFolders, SharedFolders]]:
 
 
 def test_nothing_was_written(both: tuple[SharedFolders, SharedFolders]) -> None:
-    """Without a change there is no list."""
+    """Before anything was written there is no list."""
     assert both[1].read() is None
 
 
 def test_the_last_list_counts(both: tuple[SharedFolders, SharedFolders]) -> None:
-    """Each list replaces the one before, whatever their lengths, and names of any bytes are kept."""
+    """Each list replaces the one before, and names of any bytes are kept."""
     parent, child = both
     for folders in (["a"], ["a", "/b" * 5000], [], ["/odd\udce9"], ["a", "b"]):
         parent.write(folders)
@@ -33,7 +33,7 @@ def test_the_last_list_counts(both: tuple[SharedFolders, SharedFolders]) -> None
 
 
 def test_a_list_without_room_is_left_out(both: tuple[SharedFolders, SharedFolders]) -> None:
-    """A list that is longer than its place leaves the one before as it was."""
+    """A list that is longer than its space leaves the one before as it was."""
     parent, child = both
     parent.write(["a"])
     parent.write(["x" * 2_000_000])

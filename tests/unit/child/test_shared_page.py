@@ -37,14 +37,14 @@ def made() -> tuple[SharedPage, SharedPage]:
 
 
 def test_a_new_one_says_nothing(pair: tuple[SharedPage, SharedPage]) -> None:
-    """A child that dies in its birth would be taken to have begun a call."""
+    """A new page has no call and no outcome."""
     parent, child = pair
     assert parent.read() == (0, [])
     assert child.count == 0
 
 
 def test_survives_the_child(pair: tuple[SharedPage, SharedPage]) -> None:
-    """Outcomes that a child had not sent would be lost with it, and their calls run twice."""
+    """Outcomes on the page can be read after the child has died."""
     parent, child = pair
     child.start(1)
     assert child.add(frames.pack(done(1)))
@@ -53,7 +53,7 @@ def test_survives_the_child(pair: tuple[SharedPage, SharedPage]) -> None:
 
 
 def test_what_was_sent_is_not_said_again(pair: tuple[SharedPage, SharedPage]) -> None:
-    """The shared_page would fill up for ever."""
+    """Outcomes that were sent are cleared."""
     parent, child = pair
     for seq in (1, 2):
         child.start(seq)
@@ -66,7 +66,7 @@ def test_what_was_sent_is_not_said_again(pair: tuple[SharedPage, SharedPage]) ->
 
 
 def test_is_looked_at_meanwhile(pair: tuple[SharedPage, SharedPage]) -> None:
-    """What a stuck child has done would be known when it is dead, or be half of this and half of that."""
+    """The parent can read the page while the child writes to it."""
     parent, child = pair
     child.start(7)
     assert (parent.at_work, parent.pending_outcomes()) == (7, [])
@@ -77,7 +77,7 @@ def test_is_looked_at_meanwhile(pair: tuple[SharedPage, SharedPage]) -> None:
 
 
 def test_nothing_is_taken_while_it_changes() -> None:
-    """One outcome would be read with the end of another, as long, that has taken its place."""
+    """A page that changes while it is read gives no outcome."""
     parent, descriptor = SharedPage.make()
     child = SharedPage(descriptor)
 
@@ -101,7 +101,7 @@ def test_nothing_is_taken_while_it_changes() -> None:
 
 
 def test_what_is_too_large(pair: tuple[SharedPage, SharedPage]) -> None:
-    """An outcome larger than the page would be cut, or written over something else."""
+    """An outcome that is larger than the page is refused."""
     parent, child = pair
     child.start(1)
     child.add(frames.pack(done(1)))
@@ -110,7 +110,7 @@ def test_what_is_too_large(pair: tuple[SharedPage, SharedPage]) -> None:
 
 
 def test_fills_up(pair: tuple[SharedPage, SharedPage]) -> None:
-    """More outcomes than there is room for would be lost."""
+    """A full page refuses further outcomes and keeps the others."""
     parent, child = pair
     seq = 0
     while child.add(frames.pack(done(seq, b"x" * 100))):
@@ -121,7 +121,7 @@ def test_fills_up(pair: tuple[SharedPage, SharedPage]) -> None:
 
 @given(steps=st.lists(st.binary(max_size=3000) | st.none(), max_size=30), seq=st.integers(0, 2**64 - 1))
 def test_parent_reads_what_child_wrote(steps: list[bytes | None], seq: int) -> None:
-    """At some point of its life the child's death would lose an outcome, or repeat one."""
+    """The parent reads at each moment what the child has written and not cleared."""
     parent, child = made()
     noted: list[Done] = []
     child.start(seq)
@@ -138,7 +138,7 @@ def test_parent_reads_what_child_wrote(steps: list[bytes | None], seq: int) -> N
 
 
 def test_is_closed_with_both_ends() -> None:
-    """Each child would leak a descriptor in its parent."""
+    """A page is closed with its descriptor."""
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208  # descriptors, not files
     for shared_page in made():
         shared_page.close()

@@ -1,4 +1,4 @@
-"""sys.stdout of a task, and what becomes of what is written there."""
+"""sys.stdout of a task, and what becomes of its text."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def out() -> Printed:
 
 
 def test_like_the_one_that_python_makes(out: Printed) -> None:
-    """Libraries find what they look for at a text stream that leads to a file."""
+    """The stream has the attributes and methods of a text stream that leads to a file."""
     stream = out.stream
     assert isinstance(stream, io.TextIOWrapper)
     assert isinstance(stream.buffer, io.BufferedIOBase)
@@ -70,7 +70,7 @@ def test_like_the_one_that_python_makes(out: Printed) -> None:
 
 
 def test_it_cannot_be_ended(out: Printed) -> None:
-    """After close, detach, or a wrapper that was dropped, the next print is said all the same."""
+    """After close, detach, or a wrapper that was dropped, the next print is logged."""
     with out.stream as same:
         print("in a block", file=same)
     out.stream.close()
@@ -84,7 +84,7 @@ def test_it_cannot_be_ended(out: Printed) -> None:
 
 
 def test_bytes(out: Printed) -> None:
-    """Bytes are said as text, a character in two pieces is one, and what is no text is written out."""
+    """Bytes are decoded, also in pieces, and what is not UTF-8 is escaped."""
     buffer: Any = out.stream.buffer
     assert buffer.write(b"line\n") == 5
     assert buffer.write(memoryview("ä€\n".encode())[:3]) == 3
@@ -99,7 +99,7 @@ def test_bytes(out: Printed) -> None:
 
 
 def test_text_of_several_lines_is_one_record(out: Printed) -> None:
-    """What one write ends is one record, whole."""
+    """What one write ends is one record."""
     print("two\nlines", file=out.stream)
     out.stream.write("a\nb\n")
     out.stream.write("c\nd")
@@ -110,7 +110,7 @@ def test_text_of_several_lines_is_one_record(out: Printed) -> None:
 
 
 def test_flush(out: Printed) -> None:
-    """A flush says whole lines; one that is begun waits for its end, for a second at most."""
+    """A flush logs whole lines, and one that is begun after a second at most."""
     print("whole\nbegun", end="", file=out.stream, flush=True)
     assert out.take() == ["whole"]
     out.clock.now = 0.9
@@ -129,7 +129,7 @@ def test_flush(out: Printed) -> None:
 
 @pytest.mark.parametrize("form", ["\r{}", "{}\r"], ids=["before", "after"])
 def test_progress_bar(out: Printed, form: str) -> None:
-    """Of the states of a progress bar one a second is said, and the last one once."""
+    """Of a progress bar's states one a second is logged, and the last one once."""
     for step in range(1001):
         out.clock.now = step / 400
         print(form.format(f"{step}/1000"), end="", file=out.stream, flush=True)
@@ -139,7 +139,7 @@ def test_progress_bar(out: Printed, form: str) -> None:
 
 
 def test_progress_bar_without_flush(out: Printed) -> None:
-    """States that would be replaced unseen are said once a second; a bar that is wiped away leaves no blanks."""
+    """Of a progress bar without flush one state a second is logged, and a wiped line is not."""
     for step in range(5):
         out.clock.now = step * 0.6
         out.stream.write(f"\rstep {step}")
@@ -157,7 +157,7 @@ def test_line_ends_of_dos(out: Printed) -> None:
 
 
 def test_states_in_one_text(out: Printed) -> None:
-    """Of a captured progress bar, printed whole, the last state is left."""
+    """Of a captured progress bar, printed whole, the last state is logged."""
     out.stream.write("before\n1 %\r50 %\r100 %\nafter\n")
     assert out.take() == ["before\n100 %\nafter"]
 
@@ -181,7 +181,7 @@ def test_time_is_linear(out: Printed) -> None:
 
 
 def test_endless_line(out: Printed) -> None:
-    """A line without an end is said in parts, and nothing of it is lost; lines are parted at their ends."""
+    """A line without an end is logged in parts, and nothing of it is lost; lines are split at their ends."""
     for _ in range(3):
         out.stream.write("x" * (MAX_RECORD_CHARS - 10))
     out.lines.finish()
@@ -195,7 +195,7 @@ def test_endless_line(out: Printed) -> None:
 
 
 def test_threads(out: Printed) -> None:
-    """What several threads print at once comes once, and whole."""
+    """What several threads print at once is logged once, in whole lines."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -213,7 +213,7 @@ def test_threads(out: Printed) -> None:
 
 
 def test_end_of_a_task_beside_a_thread_that_goes_on(out: Printed) -> None:
-    """A line that a living thread has begun is not torn by the end of the task; that of one that is gone is said."""
+    """The end of a task leaves a living thread's begun line alone, and logs that of a thread that has ended."""
     begun, ended = threading.Event(), threading.Event()
 
     def talk() -> None:
@@ -237,7 +237,7 @@ def test_end_of_a_task_beside_a_thread_that_goes_on(out: Printed) -> None:
 
 
 def test_what_an_idle_thread_flushed(out: Printed) -> None:
-    """What a thread of an executor has printed without a newline and flushed is said at the end of the task."""
+    """What an idle thread of an executor has flushed without a newline is logged at the end of the task."""
     with ThreadPoolExecutor(1) as threads:
         threads.submit(print, "half", end="", file=out.stream, flush=True).result()
         out.lines.finish()
@@ -248,14 +248,14 @@ def test_what_an_idle_thread_flushed(out: Printed) -> None:
 
 @pytest.mark.parametrize("text", ["\udc80", "\x00", "ä€😀", "\x1b[31mred\x1b[0m", "\u2028"])
 def test_odd_text(out: Printed, text: str) -> None:
-    """Any text is taken, and neither its encoding nor its errors refuse it."""
+    """Any text can be printed, whatever the stream's encoding and error handler."""
     out.stream.reconfigure(encoding="ascii", errors="strict")
     print(text, file=out.stream)
     assert out.take() == [text]
 
 
 def test_fork() -> None:
-    """A process that a task forks writes whole lines to the descriptor, and nothing that its parent had begun."""
+    """A fork writes whole lines to the descriptor, and nothing that its parent had begun."""
     readable, writable = os.pipe()
     out = Printed(writable)
     out.stream.write("begun by the parent, ")

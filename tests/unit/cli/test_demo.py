@@ -29,7 +29,7 @@ TOLD = {
 
 
 def tally(observed: list[events.Event]) -> Tally:
-    """Return a tally of two tasks, that has heard these observed."""
+    """Return a tally of two tasks, that has heard these events."""
     heard = Tally(2)
     for event in observed:
         heard(event)
@@ -39,7 +39,7 @@ def tally(observed: list[events.Event]) -> Tally:
 
 
 def test_as_expected() -> None:
-    """A demo that went well would end with exit code 1."""
+    """A demo that went as expected has no surprises and a full summary."""
     heard = tally(STORY)
     assert heard.surprises() == []
     lines = dict(heard.summary(6.0))
@@ -51,12 +51,12 @@ def test_as_expected() -> None:
 
 @pytest.mark.parametrize(("place", "told"), TOLD.items())
 def test_surprises(place: int, told: str) -> None:
-    """A demo in which something did not happen would end with exit code 0."""
+    """Everything that did not happen in a demo is a surprise."""
     assert tally([event for index, event in enumerate(STORY) if index != place]).surprises() == [told]
 
 
 def test_wrong_results() -> None:
-    """Lost results, or failures that nobody meant, would pass."""
+    """Missing results, other failures and processes left behind are surprises."""
     heard = tally(STORY)
     heard.total, heard.left = 3, 2
     heard.answered(0.1, KeyError())
@@ -68,18 +68,18 @@ def test_wrong_results() -> None:
 
 
 def test_percentiles() -> None:
-    """Nothing answered would end in a traceback in place of a summary."""
+    """The percentiles of no values are 0."""
     assert percentiles([]) == (0.0, 0.0)
     assert percentiles([float(value) for value in range(101)]) == (50.0, 99.0)
 
 
 def test_too_few_tasks(capsys: pytest.CaptureFixture[str]) -> None:
-    """A demo too short to show anything would look like a failure of the pool."""
+    """Too few tasks for a demo are refused."""
     assert main(["demo", "--tasks=3"]) == 2
     assert "--tasks" in capsys.readouterr().err
 
 
 def test_bad_broker(capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistyped address would end in a traceback."""
+    """A wrong broker address is refused with its source."""
     assert main(["demo", "--broker=http://here"]) == 1
     assert "http://here (from --broker)" in capsys.readouterr().err

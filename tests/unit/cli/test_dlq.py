@@ -1,4 +1,4 @@
-"""`hybridpool dlq`: what may be said, and what is shown."""
+"""`hybridpool dlq`: its command lines and its output."""
 
 import io
 import json
@@ -41,14 +41,14 @@ MISTYPED = [
 
 @pytest.mark.parametrize(("line", "told"), MISTYPED)
 def test_mistyped(line: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Letters would be deleted or sent back that nobody meant."""
+    """A mistyped command line ends in one line with a suggestion, and touches no letter."""
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert main(line.split()) == 2
     assert capsys.readouterr().err == f"hybridpool: {told}\n"
 
 
 def test_a_deletion_is_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Letters would be gone with one slip of the hand."""
+    """A deletion asks first."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -60,7 +60,7 @@ def test_a_deletion_is_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong option would end in a traceback, and show a password."""
+    """A wrong setting is refused without its password."""
     assert main(["dlq", "ls", "-b", "http://me:secret@h"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("hybridpool: broker_url must be ")
@@ -68,7 +68,7 @@ def test_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_table() -> None:
-    """An operator would not see what lies there at a glance."""
+    """The table shows each letter in one line."""
     strange = attrs.evolve(LETTER, id="~1", task="", when="soon", deliveries=0, reason="r" * 300)
     head, first, second = table([LETTER, strange]).splitlines()
     assert head.split() == ["ID", "TASK", "QUEUE", "WHEN", "(UTC)", "DEATHS", "REASON"]
@@ -77,7 +77,7 @@ def test_table() -> None:
 
 
 def test_json() -> None:
-    """A program would have to read a table."""
+    """The JSON has all fields of each letter."""
     assert as_json([]) == "[]"
     headers = {**LETTER.headers, "strange": b"\xff"}
     [shown] = json.loads(as_json([attrs.evolve(LETTER, headers=headers)]))
@@ -85,7 +85,7 @@ def test_json() -> None:
 
 
 def test_story() -> None:
-    """An operator would not learn how it came to this."""
+    """The story of a letter shows its reason, deaths, worker, arguments and size."""
     shown = story(LETTER)
     for part in ("mails.dead", "signal 9 (SIGKILL)", "50.0 MiB", "celery@host", "  third death", "(1, 2)", "17 bytes"):
         assert part in shown
@@ -96,7 +96,7 @@ def test_story() -> None:
 
 
 def test_nothing_reaches_the_terminal() -> None:
-    """Whoever may send a message could rewrite the screen of an operator."""
+    """Control characters in a message do not reach the terminal."""
     evil = "\x1b[2J\r\n\x9b"
     letter = attrs.evolve(LETTER, id=evil, task=evil, queue=evil, reason=evil, history=(evil,), headers={evil: evil})
     for shown in (table([letter]), story(letter), as_json([letter]), body(letter, json.dumps([evil]).encode())):
@@ -104,7 +104,7 @@ def test_nothing_reaches_the_terminal() -> None:
 
 
 def test_body() -> None:
-    """The arguments could not be looked at, or what is no JSON would be run."""
+    """A JSON body is shown, and any other one is not opened."""
     assert body(LETTER, b'[[1],{"x":2},{}]') == 'body:\n[[1], {"x": 2}, {}]'
     assert len(body(LETTER, json.dumps([list(range(100)), {}, {}]).encode()).splitlines()) > 100
     assert "it is no JSON" in body(LETTER, b"{nope")

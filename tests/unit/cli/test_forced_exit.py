@@ -15,7 +15,7 @@ def ended(text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_thread_that_hangs_does_not_hold_the_exit() -> None:
-    """The process ends with its code though a thread that Python joins never ends, and tells what it was told to."""
+    """The process exits with its code and its message though a thread never ends."""
     done = ended("""
         import threading
         from hybridpool._cli.forced_exit import exit_within
@@ -26,7 +26,7 @@ def test_a_thread_that_hangs_does_not_hold_the_exit() -> None:
 
 
 def test_an_ordinary_end_is_left_alone() -> None:
-    """A process that ends by itself has its own code, at once, and says nothing."""
+    """A process that exits by itself in time keeps its own code and prints nothing."""
     done = ended("""
         import sys
         from hybridpool._cli.forced_exit import exit_within

@@ -40,7 +40,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("line", "told"), MISTYPED)
 def test_mistyped(line: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator would get a page of usage, or a traceback, and not what was probably meant."""
+    """A mistyped command line ends in one line with a suggestion."""
     monkeypatch.delenv("HYBRIDPOOL_APP", raising=False)
     assert main(line.split()) == 2
     shown = capsys.readouterr()
@@ -52,7 +52,7 @@ def test_mistyped(line: str, told: str, capsys: pytest.CaptureFixture[str], monk
 
 @pytest.mark.parametrize(("words", "told"), REFUSED)
 def test_wrong_value(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong value would start a worker, or end in a traceback."""
+    """A wrong value ends in one line that shows no password."""
     assert main(["worker", "-A", "proj", *words.split()]) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith(f"hybridpool: {told}")
@@ -61,21 +61,21 @@ def test_wrong_value(words: str, told: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_app_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`HYBRIDPOOL_APP` would be allowed and yet do nothing."""
+    """`HYBRIDPOOL_APP` names the app."""
     monkeypatch.setenv("HYBRIDPOOL_APP", "proj")
     assert main(["worker", "-c", "0"]) == 1
     assert "worker_concurrency" in capsys.readouterr().err
 
 
 def test_workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app would be looked for in the wrong folder."""
+    """`--workdir` changes the current folder before the app is looked for."""
     monkeypatch.chdir("/")
     assert main(["--workdir", str(tmp_path), "worker", "-A", "proj", "-c", "0"]) == 1
     assert Path.cwd() == tmp_path.resolve()
 
 
 def test_broker_may_stand_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """Celery's `-b URL worker` would be forgotten on the way to the worker."""
+    """`-b` is accepted before and after the command, and the one after it wins."""
     assert main(["-b", "http://before", "worker", "-A", "proj"]) == 1
     assert "http://before (from --broker)" in capsys.readouterr().err
     assert main(["-b", "http://before", "worker", "-A", "proj", "-b", "http://after"]) == 1
@@ -83,13 +83,13 @@ def test_broker_may_stand_before_the_command(capsys: pytest.CaptureFixture[str])
 
 
 def test_only_given_options_count() -> None:
-    """An option's default would beat the environment and the app."""
+    """Only the options that were given become settings."""
     params = worker.make_context("worker", ["-A", "proj", "-c", "2", "--no-acks-late"]).params
     assert dict(layer_of(params).values) == {"worker_concurrency": 2, "task_acks_late": False}
 
 
 def test_help_of_the_group(capsys: pytest.CaptureFixture[str]) -> None:
-    """A newcomer would not find the command."""
+    """The help of the group names its commands."""
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "worker  Run tasks from RabbitMQ in forked children." in shown
@@ -97,13 +97,13 @@ def test_help_of_the_group(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """`hybridpool` alone would look as if it had done something."""
+    """`hybridpool` alone shows its usage, and ends with code 2."""
     assert main([]) == 2
     assert "Usage: hybridpool" in capsys.readouterr().err
 
 
 def test_help_of_the_worker(capsys: pytest.CaptureFixture[str]) -> None:
-    """An option would be missing from help, or without its section and default."""
+    """The help of the worker has every option, with its section and default."""
     assert main(["worker", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     places = [shown.index(f"{kind}: -") for kind in ("Options", *KINDS)]
@@ -116,6 +116,6 @@ def test_help_of_the_worker(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug report could not say which version it is about."""
+    """`--version` prints the version."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hybridpool ")

@@ -77,7 +77,7 @@ def is_told(text: str) -> bool:
 def test_refused_command_lines(
     door: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is said of a wrong command line is one line, and holds no password that stands in it."""
+    """The message about a wrong command line is one line, and shows no password of it."""
     monkeypatch.delenv("HYBRIDPOOL_APP", raising=False)
     for url in URLS:
         assert main([word.format(url) for word in door]) != 0
@@ -92,7 +92,7 @@ def test_refused_command_lines(
     ["BROKER_URl", "BROKER", "WORKER_CONCURRENCY", "RESULT_BACKEND", "WORKER_QUEUES", "WORKER_LOGLEVEL", "IMPORTS"],
 )
 def test_refused_variables(variable: str, url: str) -> None:
-    """What is said of a wrong environment holds no password that stands in it."""
+    """The message about a wrong variable shows no password of it."""
     if variable == "WORKER_QUEUES" and "://" not in url:
         return  # without a scheme it looks like any other name
     with pytest.raises(ConfigError) as caught:
@@ -102,13 +102,13 @@ def test_refused_variables(variable: str, url: str) -> None:
 
 @pytest.mark.parametrize("url", URLS)
 def test_command_line_as_ps_shows_it(url: str) -> None:
-    """Everybody on the machine can read a command line: it is masked in whatever form the URL is given."""
+    """A command line is masked for `ps`, in whatever form the URL is given."""
     for words in (["-b", url], [f"-b{url}"], [f"--broker={url}"], [url]):
         assert not is_told(" ".join(masked_words(["python", "-m", "hybridpool", *words, "worker"])))
 
 
 def test_control_characters_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that was pasted cannot steer the terminal through the message about it."""
+    """The message about a command line shows no control characters of it."""
     for line in (["wor\x1b[2Jker"], ["worker", "--\x9b2J=1"], ["worker", "-A", "x", "-c", "\x1b]0;t\x07\n"]):
         assert main(line) != 0
         assert capsys.readouterr().err.rstrip("\n").isprintable()

@@ -19,16 +19,16 @@ from hybridpool._cli.title import hide_passwords, masked_words
     ],
 )
 def test_masked(word: str, shown: str) -> None:
-    """Everybody on the machine could read the broker's password."""
+    """Passwords in words of a command line are masked."""
     assert masked_words(["python", word]) == ["python", shown]
 
 
 def test_nothing_to_hide() -> None:
-    """A worker without a password would lose its command line, or be warned of one."""
+    """A command line without a password counts as hidden."""
     assert hide_passwords(["python", "-m", "hybridpool", "worker"])
 
 
 def test_cannot_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would be told that a password can be read."""
+    """Without setproctitle a password counts as not hidden."""
     monkeypatch.setitem(sys.modules, "setproctitle", None)
     assert not hide_passwords(["python", "-b", "amqp://u:p@h"])

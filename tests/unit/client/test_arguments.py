@@ -18,13 +18,13 @@ def read(*, bind: Any = False, **options: Any) -> tuple[TaskOptions, Rules]:
 
 
 def test_nothing_said() -> None:
-    """A task without options would have some."""
+    """A task without arguments to its decorator has the default options and rules."""
     assert read() == (TaskOptions(name=""), DEFAULT)
     assert DEFAULT.max_retries == 3
 
 
 def test_all_said() -> None:
-    """An option would be lost on its way to the worker or to its children."""
+    """Every argument of the decorator reaches the task's options or rules."""
     options, rules = read(
         bind=True,
         name="shop.add",
@@ -61,12 +61,12 @@ def test_all_said() -> None:
 
 
 def test_none_is_nothing_said() -> None:
-    """A program that passes its own options on could not leave one out."""
+    """None for an option is the same as leaving it out."""
     assert read(**dict.fromkeys(set(TaskArguments.__annotations__) - {"max_retries"})) == read()
 
 
 def test_no_end() -> None:
-    """`max_retries=None` would be three, or `max_retries=0` for ever."""
+    """`max_retries=None` means no limit, and 0 means no retry."""
     assert read(max_retries=None)[1].max_retries is None
     assert read(max_retries=0)[1].max_retries == 0
 
@@ -76,12 +76,12 @@ def test_no_end() -> None:
     [(True, 1.0), (1, 1.0), (2.5, 2.5), ("5s", 5.0), (timedelta(minutes=1), 60.0), (False, None), (0, None)],
 )
 def test_backoff(given: object, expected: float | None) -> None:
-    """`retry_backoff=True` would be no backoff, or False one."""
+    """`retry_backoff=True` is a backoff of 1 s, False is none, and a number is itself."""
     assert read(retry_backoff=given)[0].retry_backoff == expected
 
 
 def test_one_exception() -> None:
-    """A single class in place of a tuple, as in an except clause, would be refused."""
+    """A single exception class is accepted in place of a tuple."""
     assert read(autoretry_for=OSError)[1].autoretry_for == (OSError,)
 
 
@@ -124,7 +124,7 @@ NUMBER = "must be a whole number of at least"
     ],
 )
 def test_wrong_values(wrong: dict[str, Any], complaint: str) -> None:
-    """A slip would be found when the first task fails, or never; one line must name the option."""
+    """A wrong value is refused in one line that names the option."""
     with pytest.raises(ConfigError) as raised:
         read(**wrong)
     text = str(raised.value)
@@ -138,13 +138,13 @@ def test_wrong_values(wrong: dict[str, Any], complaint: str) -> None:
     [("max_retry", "max_retries"), ("autoretry", "autoretry_for"), ("retry_backof", "retry_backoff")],
 )
 def test_unknown_options(unknown: str, near: str) -> None:
-    """A mistyped option would be ignored."""
+    """An unknown option is refused with a suggestion."""
     with pytest.raises(ConfigError, match=f"'{unknown}' is no option of a task; did you mean '{near}'"):
         read(**{unknown: 1})
 
 
 def test_the_decorator_says_it() -> None:
-    """The mistake would be found when the worker starts, not where it is."""
+    """A wrong option is refused where the decorator is written."""
     app: Any = App("shop")
     with pytest.raises(ConfigError, match=r"task\(autoretry_for=…\) must be exception classes, not 'OSError'"):
         app.task(autoretry_for="OSError")

@@ -68,7 +68,7 @@ def endless() -> dict[str, object]:
     ids=lambda value: type(value).__name__ if isinstance(value, dict | dt.time) else repr(value)[:30],
 )
 def test_wrong_values(option: str, value: object, complaint: str) -> None:
-    """An option with a value that no message carries, or no worker obeys, is refused in one line that names it."""
+    """An option with a value that cannot be sent or obeyed is refused in one line that names it."""
     with pytest.raises(CannotSend) as raised:
         read_call_options({option: value})
     text = str(raised.value)
@@ -97,14 +97,14 @@ def test_wrong_values(option: str, value: object, complaint: str) -> None:
     ids=lambda value: repr(value)[:40],
 )
 def test_right_values(given: Mapping[str, Any]) -> None:
-    """What can be sent and obeyed is taken as it is; None is as good as nothing."""
+    """A valid value is accepted unchanged, and None is the same as leaving the option out."""
     options = read_call_options(given)
     for name, value in given.items():
         assert value is None or getattr(options, name) == value
 
 
 def test_options_against_each_other() -> None:
-    """A soft limit above the hard one, and two moments for one start, are refused."""
+    """A soft limit above the hard one, and a countdown together with an ETA, are refused."""
     with pytest.raises(CannotSend, match=r"soft_time_limit=9 must not be above time_limit=3"):
         read_call_options({"soft_time_limit": 9, "time_limit": 3})
     with pytest.raises(CannotSend, match="a countdown or an eta, not both"):
@@ -174,7 +174,7 @@ def injected(function: Callable[..., int]) -> Callable[..., int]:
 def test_arguments_and_signatures(
     function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object], fits: bool
 ) -> None:
-    """Arguments that the function would not take are refused; where nothing is known of it, all are taken."""
+    """Arguments that do not fit the function's signature are refused; if the signature is unknown, all are accepted."""
     signature = Signature(function, bind=False)
     if fits:
         signature.check("t", args, kwargs)
@@ -184,7 +184,7 @@ def test_arguments_and_signatures(
 
 
 class InATask:
-    """Plays a child that runs a task; keeps what is sent."""
+    """Plays a child that runs a task; keeps the sent messages."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -233,7 +233,7 @@ def app() -> App:
     ],
 )
 def test_calls_that_are_refused(app: App, call: Callable[[App], object]) -> None:
-    """A call that could not run raises one error, of ours and a TypeError, and nothing is sent."""
+    """A call that could not run raises CannotSend, which is also a TypeError, and nothing is sent."""
     with InATask() as child, pytest.raises(CannotSend) as raised:
         call(app)
     assert child.sent == []
@@ -243,7 +243,7 @@ def test_calls_that_are_refused(app: App, call: Callable[[App], object]) -> None
 
 
 def test_calls_that_fit(app: App) -> None:
-    """A call that fits is sent; the task at work, which the worker gives, is not counted among its arguments."""
+    """A call that fits is sent; the bound task itself does not count as an argument."""
     with InATask() as child:
         app.tasks["add"].delay(1)
         app.tasks["bound"].delay(2)
@@ -264,14 +264,14 @@ def by_name(x: int) -> int:
 
 
 def test_a_task_is_pickled_by_its_name() -> None:
-    """A task goes through pickle as the function that it is."""
+    """A task is pickled by its name and unpickled as the same task."""
     assert pickle.loads(pickle.dumps(by_name)) is by_name
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(PICKLED.task(name="nowhere")(lambda: 1))
 
 
 def test_what_is_not_pickled() -> None:
-    """An app and a handle say why they cannot be pickled, and what to do."""
+    """An app and a handle refuse to be pickled, and say what to do instead."""
     with pytest.raises(TypeError, match="import it where it is needed"):
         pickle.dumps(PICKLED)
     handle: Handle[int] = Handle("t", "id-1", None)

@@ -14,7 +14,7 @@ from hybridpool._task import TaskOptions
 
 
 class Letterbox:
-    """An app as far as a task needs one: keeps what is sent."""
+    """An app as far as a task needs one: keeps the sent calls."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[object, ...], dict[str, object], dict[str, Any]]] = []
@@ -42,7 +42,7 @@ def add(x: int, y: int = 1) -> int:
 
 @pytest.fixture
 def app() -> Letterbox:
-    """Give an app that keeps what is sent."""
+    """Give an app that keeps the sent calls."""
     return Letterbox()
 
 
@@ -53,7 +53,7 @@ def task(app: Letterbox) -> Task[..., int]:
 
 
 def test_stays_the_function_it_was(task: Task[..., int]) -> None:
-    """A task could not be called, shown or documented as the function that it is."""
+    """A task can be called and inspected as the function it was made of."""
     assert task(2, y=3) == 5
     assert (vars(task)["__name__"], task.__doc__, task.__module__) == ("add", "Add two numbers.", __name__)
     assert list(inspect.signature(task).parameters) == ["x", "y"]
@@ -63,7 +63,7 @@ def test_stays_the_function_it_was(task: Task[..., int]) -> None:
 
 @pytest.mark.anyio
 async def test_many(app: Letterbox, task: Task[..., int]) -> None:
-    """Calls would lose their arguments, their options, or their order."""
+    """`enqueue_many` keeps the arguments, the options and the order of its calls."""
     handles = await task.options(queue="other").enqueue_many([(1,), (2, 3)])
     assert [handle.task for handle in handles] == ["shop.add"] * 2
     assert app.sent == [("shop.add", (1,), {}, {"queue": "other"}), ("shop.add", (2, 3), {}, {"queue": "other"})]
@@ -71,31 +71,31 @@ async def test_many(app: Letterbox, task: Task[..., int]) -> None:
 
 
 def test_calling_sends_nothing(app: Letterbox, task: Task[..., int]) -> None:
-    """A plain call in a test would need a broker."""
+    """Calling a task directly sends nothing."""
     task(1)
     assert app.sent == []
 
 
 def test_its_name(task: Task[..., int]) -> None:
-    """A message would name a task that no worker knows."""
+    """A task has the name and the queue that were declared."""
     assert (task.name, task.declared.queue) == ("shop.add", "slow")
 
 
 async def test_enqueue(app: Letterbox, task: Task[..., int]) -> None:
-    """Arguments or options would be lost on the way to the message."""
+    """`enqueue` sends the arguments of the call."""
     handle = await task.enqueue(2, y=3)
     assert (handle.task, handle.id) == ("shop.add", "id-1")
     assert app.sent == [("shop.add", (2,), {"y": 3}, {})]
 
 
 def test_delay(app: Letterbox, task: Task[..., int]) -> None:
-    """Celery's users would not find their way of calling."""
+    """`delay` sends the arguments of the call."""
     assert task.delay(2, y=3).id == "id-1"
     assert app.sent == [("shop.add", (2,), {"y": 3}, {})]
 
 
 def test_apply_async(app: Letterbox, task: Task[..., int]) -> None:
-    """Celery's users would not find their way of calling with options."""
+    """`apply_async` sends the arguments and the options of the call."""
     task.apply_async((2,), {"y": 3}, queue="fast", priority=0)
     task.apply_async()
     assert app.sent == [("shop.add", (2,), {"y": 3}, {"queue": "fast", "priority": 0}), ("shop.add", (), {}, {})]
@@ -115,14 +115,14 @@ def test_apply_async(app: Letterbox, task: Task[..., int]) -> None:
     ],
 )
 async def test_options(app: Letterbox, task: Task[..., int], chosen: dict[str, Any], sent: dict[str, Any]) -> None:
-    """An option would be dropped because it is 0 or False, or sent though it was not chosen."""
+    """An option that was chosen is sent, also if it is 0 or False, and no other one."""
     await task.options(**chosen).enqueue(1)
     task.options(**chosen).delay(1)
     assert app.sent == [("shop.add", (1,), {}, sent)] * 2
 
 
 async def test_options_are_for_their_own_calls(app: Letterbox, task: Task[..., int]) -> None:
-    """Options of one call would hold for all later ones."""
+    """Options hold for the calls made with them, and not for later calls of the task."""
     urgent = task.options(priority=9)
     await task.enqueue(1)
     await urgent.enqueue(2)
@@ -131,7 +131,7 @@ async def test_options_are_for_their_own_calls(app: Letterbox, task: Task[..., i
 
 
 def test_arguments_named_like_options(app: Letterbox) -> None:
-    """A task with an argument called `queue` or `name` could not be called from afar."""
+    """A task's arguments may be named like options."""
 
     def move(queue: str, name: str, args: int) -> None: ...
 
@@ -140,11 +140,11 @@ def test_arguments_named_like_options(app: Letterbox) -> None:
 
 
 def test_unknown_options(task: Task[..., int]) -> None:
-    """A mistyped option would be ignored."""
+    """An unknown option raises an error that names it."""
     with pytest.raises(TypeError, match="colour"):
         task.options(colour="red")  # type: ignore[call-arg]  # that is the point
 
 
 def test_names_of_options() -> None:
-    """An option could be chosen in one way of calling and not in the other."""
+    """Both ways of calling know the same options."""
     assert set(CALL_OPTIONS) == set(CallArguments.__annotations__)

@@ -37,13 +37,13 @@ def calls(count: int) -> list[Request]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nobody wait between attempts."""
+    """Remove the waits between attempts."""
     monkeypatch.setattr(backoff, "_FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr(backoff, "_MAX_PAUSE_S", 0.0)
 
 
 async def test_only_what_failed_is_sent_again() -> None:
-    """Calls that the broker has would be sent a second time, and run twice."""
+    """After a failure only the calls that the broker did not confirm are sent again."""
     server = MemoryServer()
     sending = ClientConnection(
         resolve([init_layer({})], cpus=lambda: 1).settings, lambda announce: Failing(server, announce)
@@ -57,7 +57,7 @@ async def test_only_what_failed_is_sent_again() -> None:
 
 
 async def test_what_is_refused_is_told() -> None:
-    """A caller would not know how many of his calls are on their way, or wait for what cannot be."""
+    """The error of a refused call says how many calls were confirmed."""
     server = MemoryServer()
     broker = Failing(server, lambda event: None)
     broker.error = BrokerError("too large")
@@ -72,7 +72,7 @@ async def test_what_is_refused_is_told() -> None:
 
 
 async def test_a_queue_that_was_deleted() -> None:
-    """A queue that was deleted since its first call is made again with the next one."""
+    """A queue that was deleted since its first call is declared again with the next one."""
     server = MemoryServer()
     sending = ClientConnection(
         resolve([init_layer({})], cpus=lambda: 1).settings, lambda announce: MemoryBroker(server, announce)

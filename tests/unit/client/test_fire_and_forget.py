@@ -1,4 +1,4 @@
-"""Calls for which nobody waits."""
+"""Calls that are sent without confirmation."""
 
 import threading
 from collections import deque
@@ -27,7 +27,7 @@ def portal() -> Iterator[Portal]:
 
 
 class Way:
-    """Takes what is sent, as long as it is open."""
+    """Takes messages, as long as it is open."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -51,7 +51,7 @@ def message(number: int) -> Outgoing:
 
 
 def test_all_in_their_order(portal: Portal) -> None:
-    """Calls would be lost, doubled, or overtake each other."""
+    """Calls without confirmation are sent once each, in their order."""
     way = Way()
     line = FireAndForget(portal, way.send, PATIENCE)
     for number in range(20_000):
@@ -61,7 +61,7 @@ def test_all_in_their_order(portal: Portal) -> None:
 
 
 def test_again_after_a_rest(portal: Portal) -> None:
-    """A call after a pause would wait in the line for ever."""
+    """A call after a pause is sent."""
     way = Way()
     line = FireAndForget(portal, way.send, PATIENCE)
     for number in range(3):
@@ -72,7 +72,7 @@ def test_again_after_a_rest(portal: Portal) -> None:
 
 
 def test_of_several_threads(portal: Portal) -> None:
-    """A call of one thread would be lost because another one has just been sent."""
+    """Calls of several threads are all sent, once each."""
     way = Way()
     line = FireAndForget(portal, way.send, PATIENCE)
 
@@ -103,7 +103,7 @@ class HeldUp(deque[Outgoing]):
 
 
 def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
-    """What is put later is sent, though the loop has sent everything before the thread could announce its message."""
+    """A message is sent though the loop sent everything between its thread's append and its announcement."""
     way = Way()
     line = FireAndForget(portal, way.send, PATIENCE)
 
@@ -125,7 +125,7 @@ def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
 
 
 def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program without a broker would fill its memory with calls."""
+    """A full line refuses calls with BrokerUnavailable, and takes them again when it has space."""
     monkeypatch.setattr(fire_and_forget, "_MOST", 10)
     way = Way()
     way.is_open.clear()
@@ -142,7 +142,7 @@ def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_sent(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
-    """Calls would vanish without a word, or those after them with them."""
+    """Calls that cannot be sent are logged, and later calls are sent."""
     way = Way()
     way.error = BrokerUnavailable("no connection")
     line = FireAndForget(portal, way.send, PATIENCE)
@@ -156,7 +156,7 @@ def test_not_sent(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_after_an_error_that_nobody_foresaw(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
-    """One message that cannot be written does not stop the line for all later ones."""
+    """An unforeseen error while sending is logged, and later calls are sent."""
     way, errors = Way(), [ValueError("odd")]
 
     async def send(messages: Sequence[Outgoing]) -> None:

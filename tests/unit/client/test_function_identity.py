@@ -75,13 +75,13 @@ def load(folder: Path) -> Load:
     ids=lambda text: text.strip().splitlines()[0][:30],
 )
 def test_two_functions_of_one_run_are_two_tasks(load: Load, text: str) -> None:
-    """Of two functions that a module declares under one name the second is refused, with both places and the mend."""
+    """The second of two functions declared under one name is refused, with both places and advice."""
     with pytest.raises(ConfigError, match=r"two tasks named '[^']+', declared at (\S+:\d+) and at \S+:\d+; .*name="):
         load(text)
 
 
 def test_places_of_both_declarations(load: Load, folder: Path) -> None:
-    """The error says file and line of both declarations, also where a decorator gave both functions its own line."""
+    """The error names file and line of both declarations, also for decorated functions."""
     with pytest.raises(ConfigError) as raised:
         load(DECORATOR + "@app.task\n@decorated\ndef f(): ...\n@app.task\n@decorated\ndef g(): ...\n")
     path = re.escape(str(folder / "declared_tasks.py"))
@@ -98,7 +98,7 @@ def test_places_of_both_declarations(load: Load, folder: Path) -> None:
     ids=["the same function", "equal closures", "a class body that is run again"],
 )
 def test_one_function_declared_twice_is_one_task(load: Load, text: str) -> None:
-    """A function that does the same is the same task, however often it is declared."""
+    """A function that is declared twice is one task."""
     assert len(load(text).app.tasks) == 1
 
 
@@ -118,7 +118,7 @@ def test_one_function_declared_twice_is_one_task(load: Load, text: str) -> None:
     ids=["unchanged", "changed and moved", "decorated", "lambda", "declared by a function", "renamed"],
 )
 def test_a_reloaded_module_renews_its_tasks(load: Load, before: str, after: str) -> None:
-    """After `importlib.reload` the new function has the task's name."""
+    """After `importlib.reload` the task's name stands for the new function."""
     app = load(before).app
     [old] = app.tasks.values()
     load(after)
@@ -128,7 +128,7 @@ def test_a_reloaded_module_renews_its_tasks(load: Load, before: str, after: str)
 
 
 def test_two_tasks_of_one_name_after_a_reload(load: Load) -> None:
-    """A reload that brings a second function under the name is refused as the first import would be."""
+    """A reload that brings a second function under one name is refused."""
     text = DECORATOR + "@app.task\n@decorated\ndef f(): return 1\n"
     load(text)
     with pytest.raises(ConfigError, match="two tasks named"):
@@ -136,14 +136,14 @@ def test_two_tasks_of_one_name_after_a_reload(load: Load) -> None:
 
 
 def test_two_modules(load: Load) -> None:
-    """Two modules that choose one name have two tasks, however equal their text is."""
+    """Two modules that use one task name are refused, even if their text is equal."""
     load("@app.task(name='t')\ndef f(): return helper()\n", "declared_one")
     with pytest.raises(ConfigError, match=r"declared_one\.py:2 and at .*declared_other\.py:2"):
         load("@app.task(name='t')\ndef f(): return helper()\n", "declared_other")
 
 
 def test_two_scripts(folder: Path) -> None:
-    """Two files that are both run as `__main__` have two tasks; one that is run twice renews its own."""
+    """Two scripts run as `__main__` that use one task name are refused; the same script run again renews its task."""
     for name, text in (("one", ONE), ("other", OTHER)):
         (folder / f"{name}.py").write_text(f"from declared_app import app\n{text}")
     for _ in range(2):
@@ -166,7 +166,7 @@ class Cells:
 
 
 def test_a_cell_that_is_run_again(tmp_path: Path) -> None:
-    """A cell that is run again renews its task: unchanged, changed, moved, in another cell, in a class."""
+    """A cell that is run again renews its task: unchanged, changed, moved, in another cell, or in a class."""
     cells = Cells()
     cells.run(ONE, ONE, OTHER, "\n\n" + ONE)
     cells.run(OTHER, file="<another cell>")
@@ -178,7 +178,7 @@ def test_a_cell_that_is_run_again(tmp_path: Path) -> None:
 
 
 def test_two_functions_in_one_cell() -> None:
-    """Two functions of one name in one cell are two tasks, as are two of different names under one `name=`."""
+    """Two functions of one name in one cell are refused, and so are two under one `name=`."""
     cells = Cells()
     with pytest.raises(ConfigError, match="declared at <cell>:1 and at <cell>:3"):
         cells.run(ONE + OTHER)
@@ -189,14 +189,14 @@ def test_two_functions_in_one_cell() -> None:
 
 @pytest.mark.parametrize("function", [5, "text"])
 def test_what_no_task_is_made_of(function: object) -> None:
-    """What cannot be called is refused in one line."""
+    """A task made of something that is not callable is refused in one line."""
     app: App = App("shop")
     with pytest.raises(ConfigError, match="a task is made of a function"):
         app.task(function)  # type: ignore[call-overload]  # that is the point
 
 
 def test_a_generator_function_is_refused() -> None:
-    """A task that would only make a generator, which no worker runs, is refused where it is declared."""
+    """A generator function is refused where it is declared."""
 
     def lines() -> Iterator[int]:
         yield 1

@@ -33,7 +33,7 @@ QUEUE = "celery"
 
 
 class Worker:
-    """AckBatcher tasks as a worker would."""
+    """Answers tasks as a worker does."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
@@ -51,7 +51,7 @@ class Worker:
         return delivery
 
     async def say(self, delivery: Delivery, meta: bytes) -> None:
-        """Send a meta to whoever sent the task."""
+        """Send a result message to the client."""
         await RpcStore(self.broker, None).store(delivery, str(delivery.headers["id"]), meta)
 
 
@@ -81,7 +81,7 @@ async def app(server: MemoryServer) -> AsyncIterator[App]:
 
 
 async def test_a_result(app: App, worker: Worker) -> None:
-    """Nobody could have a result."""
+    """`get` returns the task's result."""
     handle = await app.send("shop.add", (2, 3))
     delivery = await worker.answer(Returned(b"5", "5"))
     assert await handle.get(PATIENCE) == 5
@@ -90,7 +90,7 @@ async def test_a_result(app: App, worker: Worker) -> None:
 
 
 async def test_results_find_their_own_handle(app: App, worker: Worker) -> None:
-    """AckBatcher that come in another order would be mixed up."""
+    """Results that arrive in another order reach their own handles."""
     handles = [await app.send("shop.add", (number,)) for number in range(3)]
     deliveries = await worker.inbox.take(3)
     for number, delivery in reversed(list(enumerate(deliveries))):
@@ -100,14 +100,14 @@ async def test_results_find_their_own_handle(app: App, worker: Worker) -> None:
 
 
 async def test_it_can_be_asked_for_again(app: App, worker: Worker) -> None:
-    """A second look at a result would wait for ever."""
+    """A result can be asked for again."""
     handle = await app.send("shop.add")
     await worker.answer(Returned(b"5", "5"))
     assert [await handle.get(PATIENCE), await handle.get(0.01)] == [5, 5]
 
 
 async def test_exceptions(app: App, worker: Worker) -> None:
-    """A failed task would look like one that returned."""
+    """A failed task raises its exception."""
     handle = await app.send("shop.add")
     await worker.answer(Raised("ValueError", "builtins", b'["x"]', "", "Traceback …"))
     with pytest.raises(ValueError, match="x"):
@@ -115,7 +115,7 @@ async def test_exceptions(app: App, worker: Worker) -> None:
 
 
 async def test_a_lost_child(app: App, worker: Worker) -> None:
-    """Whoever waits would not learn that the task's child died."""
+    """A lost child raises ChildLost."""
     handle = await app.send("shop.add")
     await worker.answer(Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1"))
     with pytest.raises(ChildLost, match="signal 9"):
@@ -123,7 +123,7 @@ async def test_a_lost_child(app: App, worker: Worker) -> None:
 
 
 async def test_not_in_time(app: App, worker: Worker) -> None:
-    """A caller with a time limit would wait for ever, or never learn the result that comes later."""
+    """`get` raises ResultTimeout after its time, and a later `get` returns the result."""
     handle = await app.send("shop.add")
     with pytest.raises(ResultTimeout, match=rf"no result of task {handle.id} within 0.01 s"):
         await handle.get(0.01)
@@ -132,7 +132,7 @@ async def test_not_in_time(app: App, worker: Worker) -> None:
 
 
 async def test_a_cancelled_wait_harms_nobody(app: App, worker: Worker) -> None:
-    """One caller that gives up would take the result from another."""
+    """A cancelled wait does not take the result from the next one."""
     handle = await app.send("shop.add")
     with anyio.move_on_after(0.01):
         await handle.get()
@@ -141,7 +141,7 @@ async def test_a_cancelled_wait_harms_nobody(app: App, worker: Worker) -> None:
 
 
 async def test_no_backend(server: MemoryServer, worker: Worker) -> None:
-    """Whoever waits without a backend would wait for ever."""
+    """Without a backend `get` raises ResultsDisabled, and the message has no reply queue."""
     app = App("shop", task_default_queue=QUEUE, worker_concurrency=1)
     app.send_over((partial(MemoryBroker, server), app.conf.settings()))
     async with app:
@@ -153,7 +153,7 @@ async def test_no_backend(server: MemoryServer, worker: Worker) -> None:
 
 
 async def test_an_ignored_result(app: App, worker: Worker) -> None:
-    """Whoever waits for an ignored result would wait for ever."""
+    """With `ignore_result` `get` raises ResultsDisabled, and the message has no reply queue."""
     handle = await app.send("shop.add", ignore_result=True)
     with pytest.raises(ResultsDisabled, match="ignores its result"):
         await handle.get(PATIENCE)
@@ -161,7 +161,7 @@ async def test_an_ignored_result(app: App, worker: Worker) -> None:
 
 
 async def test_a_forgotten_result(app: App, worker: Worker) -> None:
-    """A forgotten result would be kept, and an asker wait for ever."""
+    """`get` after `forget` raises ResultError."""
     handle = await app.send("shop.add")
     handle.forget()
     await worker.answer(Returned(b"5", "5"))
@@ -170,7 +170,7 @@ async def test_a_forgotten_result(app: App, worker: Worker) -> None:
 
 
 async def test_a_waiter_when_the_app_closes(app: App, worker: Worker) -> None:
-    """Whoever waits when the app closes would be cancelled, as if somebody had asked for that."""
+    """A caller that waits when the app closes gets ResultError and is not cancelled."""
     handle = await app.send("shop.add")
     raised: list[type[BaseException]] = []
 
@@ -193,7 +193,7 @@ async def test_a_waiter_when_the_app_closes(app: App, worker: Worker) -> None:
     [("STARTED", {"pid": 77, "hostname": "h"}), ("RETRY", ValueError("not yet")), ("RECEIVED", None)],
 )
 async def test_news_of_a_celery_worker_are_no_result(app: App, worker: Worker, state: str, result: object) -> None:
-    """A Celery worker tells its client of starts and retries; the first such message would be taken for the end."""
+    """A Celery worker's messages about starts and retries do not count as results."""
     handle = await app.send("shop.add")
     delivery = await worker.next()
     backend = Backend(app=Celery("test", set_as_current=False))
@@ -204,7 +204,7 @@ async def test_news_of_a_celery_worker_are_no_result(app: App, worker: Worker, s
 
 
 async def test_dropped_handles_do_not_pile_up(app: App, worker: Worker) -> None:
-    """A program that sends for years and never asks would keep every result that came."""
+    """Results of handles that were dropped are not kept."""
     for _ in range(50):
         await app.send("shop.add")
     for delivery in await worker.inbox.take(50):
@@ -221,7 +221,7 @@ async def test_dropped_handles_do_not_pile_up(app: App, worker: Worker) -> None:
 
 
 def test_from_another_thread() -> None:
-    """`delay().get()` would fail, hang, or raise something else than the task did."""
+    """A synchronous handle waits on the portal's thread, and raises what it raises there."""
     portal = Portal()
 
     class Reader:
@@ -258,14 +258,14 @@ def test_from_another_thread() -> None:
 
 
 def test_a_task_must_not_wait_for_another() -> None:
-    """A pool whose children all wait for tasks in its own queue would stand still for ever."""
+    """A synchronous `get` within a task raises an error."""
     handle: SyncHandle[int] = SyncHandle(Handle("shop.add", "id-1", None), None)
     with pytest.raises(ResultError, match="must not wait"):
         handle.get()
 
 
 async def test_unknown_exceptions_tell_their_story(app: App, worker: Worker) -> None:
-    """An exception of a module that only the worker has would be told without name, arguments or traceback."""
+    """An exception of an unknown module is raised as TaskFailed, with its name and traceback."""
     handle = await app.send("shop.add")
     await worker.answer(Raised("Odd", "only.there", b'["x"]', "", "Traceback …"))
     with pytest.raises(TaskFailed) as caught:
@@ -275,7 +275,7 @@ async def test_unknown_exceptions_tell_their_story(app: App, worker: Worker) -> 
 
 @pytest.mark.parametrize("timeout", [float("nan"), "5", True])
 async def test_a_timeout_that_is_no_time(app: App, worker: Worker, timeout: Any) -> None:
-    """What is no number of seconds is refused; a timer that is no number would upset all others of the loop."""
+    """A timeout that is not a number of seconds is refused."""
     handle = await app.send("t")
     with pytest.raises(ResultError, match="must be seconds, not"):
         await handle.get(timeout)
@@ -283,7 +283,7 @@ async def test_a_timeout_that_is_no_time(app: App, worker: Worker, timeout: Any)
 
 @pytest.mark.parametrize("number", [1, 2])
 async def test_one_id_for_many_calls(app: App, worker: Worker, number: int) -> None:
-    """Several calls cannot have one id: the answers could not be told apart."""
+    """One ID for several calls is refused."""
     if number == 1:
         [handle] = await app.send_many("t", [()], task_id="one")
         assert handle.id == "one"

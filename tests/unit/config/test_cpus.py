@@ -14,13 +14,13 @@ from hybridpool._config.cpus import quota_of, usable, usable_cpus
     [(8, [], 8), (8, [2.0], 2), (8, [2.5], 3), (8, [0.1], 1), (2, [4.0], 2), (8, [4.0, 1.5], 2)],
 )
 def test_usable(affinity: int, quotas: list[float], expected: int) -> None:
-    """A container with two CPUs on a machine of sixty-four would start sixty-four children."""
+    """The usable CPUs are the affinity, limited by the smallest quota rounded up."""
     assert usable(affinity, quotas) == expected
 
 
 @given(st.integers(1, 1024), st.lists(st.floats(0.001, 2000), max_size=4))
 def test_usable_is_between_one_and_the_affinity(affinity: int, quotas: list[float]) -> None:
-    """A pool would have no child, or children that cannot run."""
+    """The usable CPUs are at least 1 and at most the affinity."""
     assert 1 <= usable(affinity, quotas) <= affinity
 
 
@@ -29,7 +29,7 @@ def test_usable_is_between_one_and_the_affinity(affinity: int, quotas: list[floa
     [("150000", "100000\n", 1.5), ("max", "100000", None), ("-1\n", "100000", None), ("", "", None), ("1", "0", None)],
 )
 def test_quota_of(limit: str, period: str, expected: float | None) -> None:
-    """An absent limit would be read as a number."""
+    """A quota is its limit divided by its period, and an absent limit is None."""
     assert quota_of(limit, period) == expected
 
 
@@ -45,18 +45,18 @@ def machine(root: Path, cgroup: str, **files: str) -> int:
 
 
 def test_version_2(tmp_path: Path) -> None:
-    """A quota of cgroup version 2, as Docker and systemd set it, would be ignored."""
+    """A quota of cgroup version 2 is found."""
     assert machine(tmp_path, "0::/app\n", app__cpu_DOT_max="50000 100000\n") == 1
 
 
 def test_version_2_in_a_group_above(tmp_path: Path) -> None:
-    """A quota on a whole Kubernetes pod would be ignored in its containers."""
+    """A quota of cgroup version 2 on a group above is found."""
     files = {"pod__cpu_DOT_max": "100000 100000\n", "pod__box__cpu_DOT_max": "max 100000\n"}
     assert machine(tmp_path, "0::/pod/box\n", **files) == 1
 
 
 def test_version_1_in_a_container(tmp_path: Path) -> None:
-    """A quota of version 1 would be ignored where the path of the group is the host's."""
+    """A quota of cgroup version 1 is found though the group's path is the host's."""
     root = tmp_path / "sys/fs/cgroup/cpu,cpuacct"
     root.mkdir(parents=True)
     (root / "cpu.cfs_quota_us").write_text("100000\n")
@@ -65,10 +65,10 @@ def test_version_1_in_a_container(tmp_path: Path) -> None:
 
 
 def test_path_that_leaves_the_namespace(tmp_path: Path) -> None:
-    """A path such as `/../x` would be followed out of the tree, or the container's quota be ignored."""
+    """A group's path that leaves the namespace does not leave the tree, and the container's quota is found."""
     assert machine(tmp_path, "0::/../x\n", cpu_DOT_max="100000 100000\n") == 1
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    """A system without cgroups would have no default concurrency."""
+    """Without cgroups there is at least one usable CPU."""
     assert usable_cpus(tmp_path) >= 1

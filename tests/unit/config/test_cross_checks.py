@@ -15,7 +15,7 @@ from hybridpool.errors import ConfigError
     ],
 )
 def test_do_not_fit(values: dict[str, object], told: str) -> None:
-    """A slip of the pen would be taken for a wish, and nothing come of it; or the broker refuse the queue at work."""
+    """Queue settings that contradict each other are refused."""
     with pytest.raises(ConfigError, match=told):
         check_queues(resolve([init_layer(values)], cpus=lambda: 1))
 
@@ -30,5 +30,5 @@ def test_do_not_fit(values: dict[str, object], told: str) -> None:
     ],
 )
 def test_fit(values: dict[str, object]) -> None:
-    """A right choice would be refused."""
+    """Queue settings that fit each other are accepted."""
     check_queues(resolve([init_layer(values)], cpus=lambda: 1))

@@ -1,10 +1,10 @@
-"""What a wrong setting looks like to who gave it: one line with the name, the source and what is allowed."""
+"""The error for a wrong setting: one line with its name, its source and the allowed values."""
 
 import pytest
 
 from hybridpool._config import Conf, environment_layer
 from hybridpool.errors import ConfigError
-from tests.unit.config.ways import WAYS
+from tests.unit.config.setting_sources import SOURCES
 
 WHOLE = "a whole number of at least 1"
 SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
@@ -47,12 +47,12 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value", "allowed", "shown", "meant"), BAD)
 def test_bad_value(name: str, value: str, allowed: str, shown: str, meant: str) -> None:
-    """An operator would not learn which setting is wrong, where it was given, or what to write instead."""
+    """The error for a wrong value names the setting, its source, what is allowed, and what was probably meant."""
     hint = f"; did you mean {meant}?" if meant else ""
-    for way in WAYS.values():
+    for source in SOURCES.values():
         with pytest.raises(ConfigError) as caught:
-            way.layer(name, value)
-        assert str(caught.value) == f"{name} must be {allowed}, not {shown} (from {way.label(name)}){hint}"
+            source.layer(name, value)
+        assert str(caught.value) == f"{name} must be {allowed}, not {shown} (from {source.label(name)}){hint}"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_bad_value(name: str, value: str, allowed: str, shown: str, meant: str) 
     ],
 )
 def test_bad_python_value(name: str, value: object, shown: str) -> None:
-    """A wrong value in the app's source would be taken, or break the message's one line."""
+    """A wrong value in Python is refused in one line."""
     with pytest.raises(ConfigError) as caught:
         setattr(Conf(), name, value)
     assert str(caught.value).endswith(f", not {shown} (from app.conf.{name})")
@@ -78,9 +78,9 @@ def test_bad_python_value(name: str, value: object, shown: str) -> None:
 
 @pytest.mark.parametrize("shadowed", ["environment", "app.conf", "App(...)"])
 def test_bad_value_is_an_error_even_where_a_stronger_one_hides_it(shadowed: str) -> None:
-    """A slip would lie in wait until the day on which the stronger source is dropped."""
+    """A wrong value is refused even if a stronger source hides it."""
     with pytest.raises(ConfigError):
-        WAYS[shadowed].layer("worker_concurrency", "0")
+        SOURCES[shadowed].layer("worker_concurrency", "0")
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_bad_value_is_an_error_even_where_a_stronger_one_hides_it(shadowed: str)
     ],
 )
 def test_unknown_variable(variable: str, meant: str) -> None:
-    """A mistyped variable would be ignored in silence."""
+    """An unknown variable is refused with a suggestion."""
     with pytest.raises(ConfigError) as caught:
         environment_layer({variable: "4"})
     assert str(caught.value) == f"{variable} is not a setting; did you mean {meant}?"
 
 
 def test_settings_that_only_celery_has() -> None:
-    """Who moves here from Celery is told that a setting is not there yet, and not to set another one in its place."""
+    """A setting that only Celery has is refused as such, without a suggestion."""
     for give in (lambda: Conf({"task_track_started": True}), lambda: Conf().update(task_track_started=True)):
         with pytest.raises(ConfigError, match=r"task_track_started.*: Celery has this setting; it is not there yet$"):
             give()
@@ -110,7 +110,7 @@ def test_settings_that_only_celery_has() -> None:
 
 
 def test_unknown_names_of_an_app() -> None:
-    """A mistyped setting in the app's source would be ignored in silence."""
+    """An unknown setting of an app is refused, with a suggestion if one is near."""
     with pytest.raises(ConfigError) as caught:
         Conf({"worker_concurency": 4})
     assert str(caught.value) == "App(worker_concurency=…) is not a setting; did you mean App(worker_concurrency=…)?"

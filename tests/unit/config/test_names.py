@@ -1,4 +1,4 @@
-"""Names and URLs: what is taken, and how it is shown."""
+"""Names and URLs: which ones are accepted, and how they are shown."""
 
 from collections.abc import Callable
 
@@ -27,27 +27,27 @@ from hybridpool._config.urls import broker, without_logins
     ],
 )
 def test_node_name(pattern: str, name: str) -> None:
-    """Flower and `celery inspect` would not find the worker under the name that Celery gives it."""
+    """A node name's escapes are expanded as Celery expands them."""
     assert node_name(node_pattern(pattern), "db1.example.org") == name
 
 
 @pytest.mark.parametrize("pattern", ["", "w1@%x", "w1@%", "two words", "a\nb"])
 def test_node_pattern_refused(pattern: str) -> None:
-    """A mistyped escape would become a part of the name."""
+    """A wrong pattern for a node name is refused."""
     with pytest.raises(BadValue):
         node_pattern(pattern)
 
 
 @pytest.mark.parametrize("name", ["", "amq.direct", "x" * 251, "ü" * 126, "a\x00b", None])
 def test_queue_name_refused(name: object) -> None:
-    """The broker would close the channel over the name."""
+    """A queue name that the broker would refuse is refused."""
     with pytest.raises(BadValue):
         queue_name(name)
 
 
 @pytest.mark.parametrize("name", ["proj.tasks.py/x", "proj..tasks", ".proj", "proj-x", ""])
 def test_module_name_refused(name: str) -> None:
-    """A path would be taken for a module, and the failure shown much later."""
+    """A text that is not a module name is refused."""
     with pytest.raises(BadValue):
         module_name(name)
 
@@ -76,7 +76,7 @@ def test_module_name_refused(name: str) -> None:
     ],
 )
 def test_masked(url: str, shown: str) -> None:
-    """A password would be shown, or the rest of the URL hidden without need."""
+    """A URL's password is masked, and the rest is shown."""
     assert masked(url) == shown
 
 
@@ -86,7 +86,7 @@ def test_masked(url: str, shown: str) -> None:
     st.text("abc.", min_size=1),
 )
 def test_masked_hides_any_password(user: str, password: str, host: str) -> None:
-    """A password with a slash, an at-sign or a colon in it would be shown in part."""
+    """Any password is masked whole, whatever characters it has."""
     assert "SECRET" not in masked(f"amqp://{user}:{password}@{host}:5672//")
     assert "SECRET" not in masked(password)
     assert "SECRET" not in without_logins(f"Got unexpected extra argument (amqp://{user}:{password}@{host}:5672//)")
@@ -97,19 +97,19 @@ def test_masked_hides_any_password(user: str, password: str, host: str) -> None:
     "text", ["--app=proj.app", "celery@%h", "-n", "amqp://h:5672//", "Invalid value for '--tasks': 'a@b' is no number"]
 )
 def test_what_holds_no_login_is_shown_as_it_is(text: str) -> None:
-    """Messages and command lines without a password keep all their words."""
+    """A text without a login is shown unchanged."""
     assert without_logins(text) == text
 
 
 @pytest.mark.parametrize("check", [names.text, names.queue_name, names.node_pattern])
 def test_a_url_with_a_login_is_no_name(check: Callable[[object], str]) -> None:
-    """A broker's URL that was given to the wrong setting is refused: names of queues, nodes and files are shown."""
+    """A URL with a login is refused as a name of a queue, node or file."""
     with pytest.raises(BadValue):
         check("amqp://me:secret@h")
 
 
 def test_several_brokers() -> None:
-    """Celery's settings may hold a list, or one text with semicolons."""
+    """Several brokers can be given as a list or as one text with semicolons."""
     assert broker(["pyamqp://h1//", "amqps://h2//"]) == "amqp://h1//;amqps://h2//"
     assert broker(" amqp://h1// ; pyamqp://h2//; ") == "amqp://h1//;amqp://h2//"
 
@@ -118,7 +118,7 @@ def test_several_brokers() -> None:
     "url", [[], ["amqp://h", 1], "amqp://h;memory://", "amqp:/h", "http://h", "amqp://h:port/", "", None, b"amqp://h"]
 )
 def test_broker_refused(url: object) -> None:
-    """The worker would try for ever to reach what is no broker."""
+    """A text that is not a broker's URL is refused."""
     with pytest.raises(BadValue):
         broker(url)
 
@@ -142,20 +142,20 @@ def test_broker_refused(url: object) -> None:
     ],
 )
 def test_nearest(name: str, near: str | None) -> None:
-    """What is suggested is what was meant, with a slip or with words left out; what means something else is not."""
+    """The suggestion for a mistyped name has nearly its letters or its words, and none is made otherwise."""
     assert nearest(name, ["worker", "call", *SETTINGS]) == near
 
 
 @given(st.sampled_from(sorted(SETTINGS)), st.data())
 def test_one_slip_is_forgiven(name: str, data: st.DataObject) -> None:
-    """A setting with a letter left out is found again."""
+    """A setting with one letter left out is found."""
     at = data.draw(st.integers(0, len(name) - 1))
     if name[at] != "_":
         assert nearest(name[:at] + name[at + 1 :], SETTINGS) == name
 
 
 def test_what_celery_has() -> None:
-    """The table of Celery's names is Celery's, and leaves out what is here: a name that moves here is taken out."""
+    """The table of Celery's names has all names of Celery that are missing here, and no other."""
     theirs = {name for name, _ in flatten(NAMESPACES)}
     assert theirs - SETTINGS.keys() == celery_names.SETTINGS
     assert not celery_names.TASK_OPTIONS & {*TaskArguments.__annotations__}

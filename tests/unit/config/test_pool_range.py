@@ -33,7 +33,7 @@ CASES = [
 
 @pytest.mark.parametrize(("given", "sizes", "why"), CASES)
 def test_rule(given: dict[str, object], sizes: tuple[int, int, int], why: str) -> None:
-    """The pool would have another size than the manual says, or the banner another reason."""
+    """Concurrency and autoscale give the pool's range, and the banner its reason."""
     floor, ceiling, start = sizes
     found = pool_range(resolve([command_line_layer(given)], cpus=lambda: 4))
     assert found == PoolRange(floor=floor, ceiling=ceiling, start=start, why=why)
@@ -57,7 +57,7 @@ def test_rule(given: dict[str, object], sizes: tuple[int, int, int], why: str) -
     ],
 )
 def test_contradiction(layers: list[Layer], sources: tuple[str, str]) -> None:
-    """A pool whose floor is above its ceiling would start, at a size that nobody asked for."""
+    """A concurrency above the autoscale maximum is refused, and both sources are named."""
     with pytest.raises(ConfigError) as caught:
         pool_range(resolve(layers))
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""All settings, by all ways: each way works, and the stronger one wins."""
+"""All settings, by all sources: each source works, and the stronger one wins."""
 
 import json
 from itertools import combinations, product
@@ -8,41 +8,41 @@ import attrs
 import pytest
 
 from hybridpool._config import SETTINGS, Conf, Layer, Settings, environment_layer, layers_from, resolve
-from tests.unit.config.ways import SAMPLES, WAYS, value_of
+from tests.unit.config.setting_sources import SAMPLES, SOURCES, value_of
 
 settings = pytest.mark.parametrize("name", SETTINGS)
 
 
 def test_samples_are_complete() -> None:
-    """A new setting would go untested."""
+    """Every setting has a sample value."""
     assert SAMPLES.keys() == SETTINGS.keys() == get_type_hints(Settings).keys()
 
 
 @settings
 def test_each_way_works(name: str) -> None:
-    """A setting could not be given in a way that the manual promises, or would be blamed on another source."""
-    for way, (text, meaning) in product(WAYS, SAMPLES[name]):
-        resolved = resolve([WAYS[way].layer(name, text)])
-        assert value_of(resolved.settings, name) == meaning, way
-        assert resolved.source_of(name) == WAYS[way].label(name)
-        assert not resolved.is_default(name), way
+    """Every setting can be given in every source, and is reported with it."""
+    for source, (text, meaning) in product(SOURCES, SAMPLES[name]):
+        resolved = resolve([SOURCES[source].layer(name, text)])
+        assert value_of(resolved.settings, name) == meaning, source
+        assert resolved.source_of(name) == SOURCES[source].label(name)
+        assert not resolved.is_default(name), source
 
 
 @settings
 def test_stronger_way_wins(name: str) -> None:
-    """What an operator says at the command line would lose to what the app's author wrote."""
+    """A stronger source wins over a weaker one, in whichever order of values."""
     one, other = SAMPLES[name]
     for (stronger, weaker), ((winner, meaning), (loser, _)) in product(
-        combinations(WAYS, 2), [(one, other), (other, one)]
+        combinations(SOURCES, 2), [(one, other), (other, one)]
     ):
-        resolved = resolve([WAYS[stronger].layer(name, winner), WAYS[weaker].layer(name, loser)])
+        resolved = resolve([SOURCES[stronger].layer(name, winner), SOURCES[weaker].layer(name, loser)])
         assert value_of(resolved.settings, name) == meaning, (stronger, weaker)
-        assert resolved.source_of(name) == WAYS[stronger].label(name)
+        assert resolved.source_of(name) == SOURCES[stronger].label(name)
 
 
 @settings
 def test_default(name: str) -> None:
-    """A setting that nobody gives would have no value, or pass for chosen."""
+    """A setting that is not given has its default, and is reported as default."""
     resolved = resolve([], cpus=lambda: 5)
     assert resolved.source_of(name) == "default"
     assert resolved.is_default(name)
@@ -51,7 +51,7 @@ def test_default(name: str) -> None:
 
 
 def test_defaults_are_the_promised_ones() -> None:
-    """A default that the manual names would have changed unseen."""
+    """The defaults are those that the documentation promises."""
     assert attrs.asdict(Settings(worker_concurrency=2), recurse=False) == {
         "worker_concurrency": 2,
         "worker_pool": "prefork",
@@ -96,7 +96,7 @@ def test_defaults_are_the_promised_ones() -> None:
 
 @settings
 def test_survives_the_journey_to_another_process(name: str) -> None:
-    """The worker would run with other settings than the app that was imported for it."""
+    """An app's settings keep value and source on their way to another process."""
     for text, meaning in SAMPLES[name]:
         for conf in (Conf({name: text}), Conf({name: SAMPLES[name][0][0]})):
             setattr(conf, name, text)
@@ -107,15 +107,18 @@ def test_survives_the_journey_to_another_process(name: str) -> None:
 
 
 def test_each_setting_has_one_option_of_its_own() -> None:
-    """Two settings would fight for one option."""
+    """Each setting has an option of its own."""
     options = [option for setting in SETTINGS.values() for option in setting.options]
     assert len(options) == len(set(options))
     assert all(setting.option.startswith("--") for setting in SETTINGS.values())
 
 
 def test_auto_overrides_and_is_no_choice() -> None:
-    """`--concurrency=auto` could not undo what the app's author wrote, or would act as an explicit floor."""
-    layers = [WAYS["command line"].layer("worker_concurrency", "auto"), WAYS["App(...)"].layer("worker_concurrency", 9)]
+    """`auto` overrides a weaker source and does not count as chosen."""
+    layers = [
+        SOURCES["command line"].layer("worker_concurrency", "auto"),
+        SOURCES["App(...)"].layer("worker_concurrency", 9),
+    ]
     resolved = resolve(layers, cpus=lambda: 5)
     assert resolved.settings.worker_concurrency == 5
     assert resolved.source_of("worker_concurrency") == "--concurrency"
@@ -123,25 +126,25 @@ def test_auto_overrides_and_is_no_choice() -> None:
 
 
 def test_empty_variable_is_not_set() -> None:
-    """`VAR=${VAR:-}` in a compose file would stop the worker."""
+    """An empty variable counts as not set."""
     assert not environment_layer({"HYBRIDPOOL_WORKER_CONCURRENCY": "", "HYBRIDPOOL_IMPORTS": " "}).values
 
 
 def test_variables_of_kubernetes_are_ignored() -> None:
-    """A service that is called "hybridpool" would stop every worker beside it."""
+    """The variables that Kubernetes sets for a service named "hybridpool" are ignored."""
     foreign = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
     assert not environment_layer({f"HYBRIDPOOL_{name}": "1" for name in foreign}).values
 
 
 def test_queues_default_to_the_default_queue() -> None:
-    """A worker would consume nothing, or not the queue to which tasks go."""
+    """A worker consumes its queues, or else the default queue."""
     assert Settings(task_default_queue="mails").queues == ("mails",)
     assert Settings(worker_queues=("a", "b")).queues == ("a", "b")
 
 
 def test_passwords_stay_out_of_representations() -> None:
-    """A password would be in a log as soon as somebody logs the settings."""
-    layer: Layer = WAYS["environment"].layer("broker_url", "amqp://me:secret@h//")
+    """The representations of settings and layers show no password."""
+    layer: Layer = SOURCES["environment"].layer("broker_url", "amqp://me:secret@h//")
     resolved = resolve([layer])
     assert "secret" not in f"{layer!r} {resolved!r} {resolved.settings}"
     assert resolved.settings.broker_url == "amqp://me:secret@h//"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hybridpool._config.parsers import Range, autoscale, optional
 from hybridpool._config.settings import SETTINGS
 from hybridpool._config.units import BadValue, Parser, boolean, heartbeat, seconds, size, some_seconds, whole
-from tests.unit.config.ways import SAMPLES
+from tests.unit.config.setting_sources import SAMPLES
 
 KIB, BYTES = size("KiB"), size("B")
 COUNTS = st.integers(1, 10**12)
@@ -76,7 +76,7 @@ BAD: list[tuple[Parser[object], object]] = [
 
 @pytest.mark.parametrize(("parse", "written", "meant"), GOOD)
 def test_means(parse: Parser[object], written: object, meant: object) -> None:
-    """A limit would be off by a thousand, or what the manual shows would be refused."""
+    """A value in any of the documented units is parsed to its meaning and type."""
     found = parse(written)
     assert found == meant
     assert type(found) is type(meant)
@@ -84,14 +84,14 @@ def test_means(parse: Parser[object], written: object, meant: object) -> None:
 
 @pytest.mark.parametrize(("parse", "written"), BAD)
 def test_refused(parse: Parser[object], written: object) -> None:
-    """Nonsense would become a number."""
+    """A value that has no meaning is refused."""
     with pytest.raises(BadValue):
         parse(written)
 
 
 @given(COUNTS, st.sampled_from(["", "K", "kB", "MiB", "gb", "TiB"]))
 def test_size_is_the_same_in_both_units(count: int, suffix: str) -> None:
-    """A size would depend on which setting it is for."""
+    """A size means the same for settings in bytes and in KiB."""
     text = f"{count}{suffix}"
     if suffix:
         assert KIB(text) * 1024 == BYTES(text)
@@ -101,7 +101,7 @@ def test_size_is_the_same_in_both_units(count: int, suffix: str) -> None:
 
 @given(st.integers(1, 10**9), st.integers(0, 999))
 def test_size_is_never_rounded_down(count: int, thousandths: int) -> None:
-    """A limit would be lower than the one asked for, or zero."""
+    """A size is rounded up to the next KiB."""
     found = KIB(f"{count}.{thousandths:03}B")
     assert found >= 1
     assert 0 <= found * 1024 - (count + thousandths / 1000) <= 1024
@@ -109,14 +109,14 @@ def test_size_is_never_rounded_down(count: int, thousandths: int) -> None:
 
 @given(st.integers(0, 10**6))
 def test_durations_agree(minutes: int) -> None:
-    """The same time would differ by how it is written."""
+    """A duration means the same in every unit."""
     texts = (f"{minutes}m", f"{minutes * 60}", f"{minutes * 60}s", f"{minutes * 60_000}ms")
     assert {seconds(text) for text in texts} == {seconds(timedelta(minutes=minutes))}
 
 
 @given(COUNTS, COUNTS)
 def test_autoscale_takes_either_order(one: int, other: int) -> None:
-    """An operator would have to remember which of the two comes first."""
+    """Autoscale accepts its two numbers in either order."""
     found = autoscale(f"{one},{other}")
     assert found == autoscale((other, one)) == autoscale(str(found))
     assert found.minimum <= found.maximum
@@ -139,7 +139,7 @@ ANYTHING = st.one_of(
 @pytest.mark.parametrize("name", SETTINGS)
 @given(value=ANYTHING)
 def test_parsers_answer_or_refuse(name: str, value: object) -> None:
-    """A strange value would end in a traceback, or change when its parsed form is sent to another process."""
+    """Each parser accepts its own result unchanged, and refuses any other value with BadValue."""
     parse = SETTINGS[name].parse
     with suppress(BadValue):
         once = parse(value)
@@ -156,7 +156,7 @@ def same(parse: Parser[object], once: object) -> bool:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_parsed_again_stays_the_same(name: str) -> None:
-    """Settings would change on their way to another process."""
+    """A parsed value is parsed again to the same value."""
     parse = SETTINGS[name].parse
     for _, meaning in SAMPLES[name]:
         assert parse(meaning) == meaning

@@ -195,7 +195,7 @@ LINES: list[tuple[Event, int, str]] = [
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
 ]
-#: observed that hold words of others: of who sends messages, of tasks, of the broker
+#: events with texts of others: of clients, of tasks, of the broker
 FOREIGN = (
     events.TaskReceived
     | events.TaskSucceeded
@@ -226,7 +226,7 @@ IN_A_CHILD = (
 
 
 def logged(event: Event, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Have a face log an event."""
+    """Have the listener log an event."""
     with caplog.at_level(DEBUG):
         LogListener(lambda text: pytest.fail(f"not by this way: {text}"))(event)
     return caplog.records
@@ -234,7 +234,7 @@ def logged(event: Event, caplog: pytest.LogCaptureFixture) -> list[logging.LogRe
 
 @pytest.mark.parametrize(("event", "level", "line"), LINES, ids=lambda value: type(value).__name__)
 def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What operators grep for would not be found, or found at another level."""
+    """Each event has its log line, at its level."""
     if isinstance(event, QUICK):
         [text] = written(event)
         assert re.fullmatch(rf"\[{STAMP}: INFO/(ForkPoolWorker-3|MainProcess)\] {re.escape(line)}\n", text)
@@ -247,12 +247,12 @@ def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFix
 
 
 def test_every_fact_has_a_line() -> None:
-    """Something would happen in silence, because nobody thought of its line."""
+    """Every event type has a log line."""
     assert {type(event) for event, _, _ in LINES} | {events.ChildLogged} == set(typing.get_args(Event))
 
 
 def test_what_children_said_is_passed_on() -> None:
-    """Lines of children would be formatted twice."""
+    """Lines that children logged are passed on unchanged."""
     written: list[str] = []
     LogListener(written.append)(events.ChildLogged(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
     assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
@@ -262,7 +262,7 @@ def test_what_children_said_is_passed_on() -> None:
     "event", [event for event, _, _ in LINES if isinstance(event, QUICK)], ids=lambda event: type(event).__name__
 )
 def test_quick_lines_look_like_others(event: Event) -> None:
-    """The commonest lines would look otherwise than the rest, be an hour off, or be written at any level."""
+    """The quickly formatted lines look like those of `logging`, and respect the level."""
     text = written(event)[0].rstrip("\n")
     moment = re.match(rf"\[({STAMP})", text)
     assert moment is not None
@@ -276,7 +276,7 @@ def test_quick_lines_look_like_others(event: Event) -> None:
 
 
 def written(event: Event, level: int = INFO) -> list[str]:
-    """Return what a face writes by itself."""
+    """Return the lines that the listener writes by itself."""
     lines: list[str] = []
     before = log.log.level
     log.log.setLevel(level)
@@ -302,7 +302,7 @@ def spoiled(event: Any) -> Event:
     "event", [event for event, _, _ in LINES if isinstance(event, FOREIGN)], ids=lambda event: type(event).__name__
 )
 def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
-    """Who sends a message could write lines of his own into the log: names, ids and reprs are the sender's."""
+    """An event is one line, whatever characters its fields have."""
     if isinstance(event, QUICK):
         [line] = written(spoiled(event))
     else:
@@ -312,7 +312,7 @@ def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_traceback_stays_in_its_record() -> None:
-    """What an exception says cannot begin a line of the log, wherever in the record it stands."""
+    """The lines of a traceback are indented, so that none begins a log record."""
     readable, writable = os.pipe()
     forged = "[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay.all[1] succeeded"
     root = logging.getLogger()
@@ -337,7 +337,7 @@ def test_a_traceback_stays_in_its_record() -> None:
 
 
 def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
-    """A worker's log would be somewhere else, without time, level and process."""
+    """The log goes to the sink, with time, level and process."""
     readable, writable = os.pipe()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -360,5 +360,5 @@ def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_level_numbers() -> None:
-    """--loglevel would set another level."""
+    """The level names are those of `logging`."""
     assert [log.level_number(name) for name in ("DEBUG", "INFO", "WARNING", "ERROR")] == [DEBUG, INFO, WARNING, ERROR]

@@ -19,7 +19,7 @@ Pipe = tuple[int, int]
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """Make a pipe: what is read, what is written."""
+    """Make a pipe: its reading and its writing end."""
     readable, writable = os.pipe2(os.O_NONBLOCK)
     yield readable, writable
     os.close(readable)
@@ -27,7 +27,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_without_a_loop(pipe: Pipe) -> None:
-    """What is said before the loop starts, or after it ended, would never be seen."""
+    """Without an event loop each line is written at once."""
     sink = Sink(pipe[1])
     sink.write("one\n")
     assert os.read(pipe[0], 100) == b"one\n"
@@ -36,7 +36,7 @@ def test_without_a_loop(pipe: Pipe) -> None:
 
 
 async def test_one_write_per_turn(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each line would cost a system call of its own."""
+    """All lines of one turn of the loop are written together."""
     writes: list[bytes] = []
     write = os.write
 
@@ -59,7 +59,7 @@ async def test_one_write_per_turn(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_at_once(pipe: Pipe) -> None:
-    """The last words of a worker that ends would be lost, and the line that was due written twice."""
+    """`flush` writes at once, and no line is written twice."""
     sink = Sink(pipe[1])
     sink.write("critical\n")
     sink.flush()
@@ -71,7 +71,7 @@ async def test_at_once(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_is_slow(pipe: Pipe) -> None:
-    """Lines would be lost or cut when the terminal does not take more at once."""
+    """A slow reader gets all lines whole."""
     lines = [f"{number:06d} {'x' * 90}\n" for number in range(20_000)]
     received = bytearray()
     os.set_blocking(pipe[0], True)
@@ -88,7 +88,7 @@ def test_a_reader_that_is_slow(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_is_gone() -> None:
-    """A worker whose log nobody reads any more would die of it."""
+    """A reader that is gone is no error."""
     readable, writable = os.pipe()
     os.close(readable)
     sink = Sink(writable)
@@ -98,7 +98,7 @@ def test_a_reader_that_is_gone() -> None:
 
 
 def test_a_descriptor_that_is_closed(pipe: Pipe) -> None:
-    """A worker that was started without stderr would not start."""
+    """A closed descriptor is no error."""
     free = os.dup(pipe[1])
     os.close(free)
     Sink(free).write("one\n")
@@ -124,7 +124,7 @@ NO_ROOM = "it could not be written (No space left on device)"
 
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that was written in part gets its end, those after it are counted, and that is said."""
+    """A line that a full disk cut is completed later, and the missing ones are counted in the log."""
     disk, path = FullDisk(monkeypatch), tmp_path / "log"
     file = LogFile(str(path))
     sink = Sink(file.descriptor, file)
@@ -145,7 +145,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.may_block
 async def test_room_on_the_disk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That lines are missing is said as soon as there is room, though nothing else is logged."""
+    """Missing lines are reported as soon as there is space, though nothing else is logged."""
     monkeypatch.setattr("hybridpool._observe.log_sink._RETRY_S", 0.01)
     disk, path = FullDisk(monkeypatch), tmp_path / "log"
     file = LogFile(str(path))
@@ -167,7 +167,7 @@ async def test_room_on_the_disk_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_last_words_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker ends although its last words find no room."""
+    """A flush to a full disk returns."""
     disk = FullDisk(monkeypatch)
     file = LogFile(str(tmp_path / "log"))
     sink = Sink(file.descriptor, file)
@@ -178,7 +178,7 @@ def test_last_words_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_file_that_is_rotated(tmp_path: Path) -> None:
-    """A file that was renamed or deleted is followed by the next line, with and without a new one in its place."""
+    """After its file was renamed or deleted the next line goes to a file of the configured name."""
     path, old = tmp_path / "log", tmp_path / "log.1"
     file = LogFile(str(path))
     sink = Sink(file.descriptor, file)
@@ -200,7 +200,7 @@ def test_file_that_is_rotated(tmp_path: Path) -> None:
 
 
 def test_file_whose_folder_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A log file that cannot be opened anew is said once in a while; the worker writes on in the old one."""
+    """A log file that cannot be opened anew is reported once in a while, and the old one is written on."""
     folder, now = tmp_path / "logs", 0.0
     folder.mkdir()
     file = LogFile(str(folder / "log"), lambda: now)
@@ -219,7 +219,7 @@ def test_file_whose_folder_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_reopen(tmp_path: Path) -> None:
-    """What was given before a log file is opened anew is in the old one; without a file there is nothing to open."""
+    """`reopen` writes what was logged before to the old file; without a file it raises FileNotFoundError."""
     path = tmp_path / "log"
     file = LogFile(str(path))
     sink = Sink(file.descriptor, file)
@@ -233,7 +233,7 @@ def test_reopen(tmp_path: Path) -> None:
 
 
 def test_log_file_that_is_none(tmp_path: Path) -> None:
-    """A FIFO that nobody reads, a folder, and a file in no folder are errors, and hold nothing up."""
+    """A FIFO without a reader, a folder, and a file in a missing folder raise OSError at once."""
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", tmp_path, tmp_path / "no" / "log"):
         with pytest.raises(OSError, match=r"No such device|Is a directory|No such file"):
@@ -241,7 +241,7 @@ def test_log_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_text_that_is_no_unicode(pipe: Pipe) -> None:
-    """A file name in a log line would end the worker."""
+    """Surrogates in a line are escaped."""
     Sink(pipe[1]).write("file-\udc80 ä\n")
     assert os.read(pipe[0], 100) == "file-\\udc80 ä\n".encode()
 
@@ -257,7 +257,7 @@ async def received(readable: int, end: str) -> str:
 
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_nobody_reads_for_a_while() -> None:
-    """A terminal that was stopped would stop the worker: no task, no heartbeat, no answer."""
+    """While the reader pauses the event loop goes on, and no line is lost."""
     readable, writable = os.pipe()
     sink = Sink(writable)
     lines = [f"{number:06d} {'x' * 90}\n" for number in range(10_000)]
@@ -274,7 +274,7 @@ async def test_nobody_reads_for_a_while() -> None:
 
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes when too much waits for a reader is dropped, and a line in its place says how much."""
+    """When too much waits for the reader, lines are dropped, and a line in their place counts them."""
     monkeypatch.setattr("hybridpool._observe.log_sink._MOST", 200_000)
     readable, writable = os.pipe()
     sink = Sink(writable)
@@ -292,7 +292,7 @@ async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_last_words_that_nobody_reads() -> None:
-    """A worker would not end before somebody reads its log."""
+    """`flush` returns though the log is not read."""
     readable, writable = os.pipe()
     sink = Sink(writable)
     sink.write("x" * 100_000 + "\n")
@@ -303,7 +303,7 @@ async def test_last_words_that_nobody_reads() -> None:
 
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_a_thread_that_waits_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that logs while nobody reads would end the log of the loop."""
+    """A thread that flushes while the log is not read does not stop the loop's own lines."""
     monkeypatch.setattr("hybridpool._observe.log_sink._PATIENCE", 0.2)
     readable, writable = os.pipe()
     sink = Sink(writable)

@@ -42,12 +42,12 @@ def delivery(body: bytes = b"[]", content_type: str | None = JSON) -> Delivery:
 
 
 def test_a_plain_call_is_run() -> None:
-    """No task would run at all."""
+    """An ordinary call is admitted."""
     assert admit(GATE, head(), delivery(), NOON) == Admitted()
 
 
 def test_size() -> None:
-    """One giant message would fill the memory of parent and child."""
+    """A message over worker_max_message_size is denied."""
     assert admit(GATE, head(), delivery(b"x" * 10), NOON) == Admitted()
     denied = admit(GATE, head(), delivery(b"x" * 11), NOON)
     assert isinstance(denied, Denied)
@@ -56,7 +56,7 @@ def test_size() -> None:
 
 @pytest.mark.parametrize("content_type", [PICKLE, "text/plain", "", None])
 def test_content_type(content_type: str | None) -> None:
-    """A pickle would be loaded, which runs whatever its writer likes."""
+    """A content type that is not in accept_content is denied."""
     denied = admit(GATE, head(), delivery(content_type=content_type), NOON)
     assert isinstance(denied, Denied)
     assert (denied.kind, denied.module) == ("ContentDisallowed", "kombu.exceptions")
@@ -64,20 +64,20 @@ def test_content_type(content_type: str | None) -> None:
 
 
 def test_unknown_task() -> None:
-    """A message for another worker would end in a child, or vanish."""
+    """An unknown task is denied."""
     denied = admit(GATE, head(name="shop.ad"), delivery(), NOON)
     assert denied == Denied("unknown task 'shop.ad'", "NotRegistered", "celery.exceptions", "shop.ad")
 
 
 @pytest.mark.parametrize(("expires", "late"), [(NOON - HOUR, True), (NOON, True), (NOON + HOUR, False), (None, False)])
 def test_expired(expires: dt.datetime | None, late: bool) -> None:
-    """A task would run after the time in which it was wanted, or not run in time."""
+    """A call is too late from the moment of its expiry on."""
     assert admit(GATE, head(expires=expires), delivery(), NOON) == (TooLate() if late else Admitted())
 
 
 @pytest.mark.parametrize(("returned", "is_admitted"), [(0, True), (19, True), (20, False), (99, False)])
 def test_what_brings_down_workers(returned: int, is_admitted: bool) -> None:
-    """A message that kills whole workers would do so for ever."""
+    """A message that came back too often is denied."""
     found = admit(GATE, head(returned_before=returned), delivery(), NOON)
     assert (found == Admitted()) == is_admitted
     if not is_admitted:
@@ -86,24 +86,24 @@ def test_what_brings_down_workers(returned: int, is_admitted: bool) -> None:
 
 
 def test_eta_ahead() -> None:
-    """A task would run before its time."""
+    """A call whose ETA is ahead is too early, by the seconds that are left."""
     assert admit(GATE, head(eta=NOON + HOUR), delivery(), NOON) == TooEarly(3600.0)
 
 
 @pytest.mark.parametrize("eta", [NOON, NOON - HOUR])
 def test_eta_reached(eta: dt.datetime) -> None:
-    """A retried task whose moment has come would be refused."""
+    """A call whose ETA is reached is admitted."""
     assert admit(GATE, head(eta=eta), delivery(), NOON) == Admitted()
 
 
 def test_expired_before_early() -> None:
-    """A message that nobody wants any more would be kept in the dead-letter queue."""
+    """A call that is both expired and early counts as expired."""
     assert admit(GATE, head(eta=NOON + HOUR, expires=NOON - HOUR), delivery(), NOON) == TooLate()
 
 
 @given(head=heads, delivery=deliveries, now=moments)
 def test_what_is_run_may_be_run(head: Head, delivery: Delivery, now: dt.datetime) -> None:
-    """Some mixture of faults would slip past the gate."""
+    """A call is admitted exactly if nothing is wrong with it, and a denial has a reason and a kind."""
     gate = AdmissionRules(tasks={head.name} if head.retries else {"other"}, accepts={JSON}, max_size=32)
     admission = admit(gate, head, delivery, now)
     faults = [
@@ -121,6 +121,6 @@ def test_what_is_run_may_be_run(head: Head, delivery: Delivery, now: dt.datetime
 
 @given(head=heads, earlier=moments, later=moments)
 def test_expired_stays_expired(head: Head, earlier: dt.datetime, later: dt.datetime) -> None:
-    """A task found expired on arrival would run after all when a child is free."""
+    """A call that is expired stays expired."""
     if earlier <= later and is_expired(head, earlier):
         assert is_expired(head, later)

@@ -38,12 +38,12 @@ def looks(limits: ScaleLimits, history: list[tuple[float, int]]) -> Iterator[Loo
 
 @pytest.mark.parametrize(("load", "size"), [(0, 2), (2, 2), (3, 3), (6, 6), (100, 6)])
 def test_grows_at_once(load: int, size: int) -> None:
-    """Calls would wait although more children are allowed."""
+    """The pool grows at once to the load, up to its maximum."""
     assert decide(load=load, size=2, limits=LIMITS, memory=ScaleMemory(), now=0.0).size == size
 
 
 def test_a_surplus_must_last() -> None:
-    """Children would go between two calls and be forked again for the next."""
+    """The pool shrinks only after a surplus has lasted for the idle time."""
     first = decide(load=3, size=6, limits=LIMITS, memory=ScaleMemory(), now=100.0)
     assert (first.size, first.look_again_in) == (6, 10.0)
     later = decide(load=3, size=6, limits=LIMITS, memory=first.memory, now=109.75)
@@ -53,14 +53,14 @@ def test_a_surplus_must_last() -> None:
 
 
 def test_full_use_forgives() -> None:
-    """A pool that was in full use a moment ago would shrink because of an older surplus."""
+    """A moment of full use ends a surplus."""
     surplus = decide(load=1, size=6, limits=LIMITS, memory=ScaleMemory(), now=0.0)
     full = decide(load=6, size=6, limits=LIMITS, memory=surplus.memory, now=9.0)
     assert decide(load=1, size=6, limits=LIMITS, memory=full.memory, now=11.0).look_again_in == 10.0
 
 
 def test_rests_at_its_bounds() -> None:
-    """The scaler would be woken by every call at the floor and at the ceiling."""
+    """The scaler is not woken by loads that lead to the same size."""
     assert decide(load=1, size=2, limits=LIMITS, memory=ScaleMemory(), now=0.0).watch == (0, 2)
     assert decide(load=9, size=6, limits=LIMITS, memory=ScaleMemory(), now=0.0).watch == (6, sys.maxsize)
     assert decide(load=4, size=4, limits=LIMITS, memory=ScaleMemory(), now=0.0).watch == (4, 4)
@@ -68,21 +68,21 @@ def test_rests_at_its_bounds() -> None:
 
 @given(limits=scale_limits(), history=histories)
 def test_stays_within_its_limits(limits: ScaleLimits, history: list[tuple[float, int]]) -> None:
-    """The pool would be larger than allowed, or empty."""
+    """The size stays between the minimum and the maximum."""
     for look in looks(limits, history):
         assert limits.floor <= look.decided.size <= limits.ceiling
 
 
 @given(limits=scale_limits(), history=histories)
 def test_always_large_enough(limits: ScaleLimits, history: list[tuple[float, int]]) -> None:
-    """Calls would wait for children that are allowed and not made."""
+    """The size is at least the load, up to the maximum."""
     for look in looks(limits, history):
         assert look.decided.size >= min(look.load, limits.ceiling)
 
 
 @given(limits=scale_limits(), history=histories)
 def test_shrinks_only_after_a_lasting_surplus(limits: ScaleLimits, history: list[tuple[float, int]]) -> None:
-    """The pool would shrink too early, below what the load needs, or never."""
+    """The pool shrinks, to what the load needs, exactly when a surplus has lasted for the idle time."""
     since: float | None = None
     for look in looks(limits, history):
         needed = min(max(look.load, limits.floor), limits.ceiling)
@@ -98,7 +98,7 @@ def test_shrinks_only_after_a_lasting_surplus(limits: ScaleLimits, history: list
 def test_nothing_is_missed(
     limits: ScaleLimits, history: list[tuple[float, int]], passed: float, data: st.DataObject
 ) -> None:
-    """A load that asks for another size would ring no wakeup, and the pool stay as it is."""
+    """A load within the watched range changes nothing before the next look is due."""
     *_, last = looks(limits, history)
     decided = last.decided
     least, most = decided.watch
@@ -111,7 +111,7 @@ def test_nothing_is_missed(
 
 @given(limits=scale_limits(), history=histories)
 def test_a_look_when_it_is_due_settles(limits: ScaleLimits, history: list[tuple[float, int]]) -> None:
-    """The scaler would spin on a surplus that it never gives up."""
+    """A look when it is due ends the surplus by shrinking."""
     *_, last = looks(limits, history)
     decided = last.decided
     if decided.look_again_in is not None:

@@ -23,7 +23,7 @@ from hybridpool._task import TaskOptions
 def test_named(
     own: float | None, late: bool | None, limit: float | None, acks_late: bool, patience: float | None, is_named: bool
 ) -> None:
-    """That the broker will take a task back in its middle would be told when it happens; or each start would warn."""
+    """A task whose limit exceeds the broker's consumer timeout is named if it is acknowledged late."""
     task = TaskOptions(name="shop.film", time_limit=own, acks_late=late)
     named = outlasting([task], patience=patience, limit=limit, acks_late=acks_late)
     assert named == ([("shop.film", own or limit)] if is_named else [])

@@ -56,12 +56,12 @@ def test_what_is_not_read_is_named(
     st.none() | st.text(max_size=20) | st.integers() | st.binary(),
 )
 def test_any_text(content_type: str, encoding: str | None, compression: object) -> None:
-    """Whatever a sender writes there is read or refused."""
+    """Any text in the content fields is either understood or refused."""
     assert isinstance(reading(content_type, encoding, compression, (JSON,), 9), str | Unreadable)
 
 
 def test_names_are_not_remembered() -> None:
-    """Senders of odd names do not fill the memory: Python keeps each name that it has looked for in vain."""
+    """Unknown character sets do not fill Python's cache of codecs."""
     known: dict[str, object] = encodings._cache
     before = len(known)
     for number in range(100):

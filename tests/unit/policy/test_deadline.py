@@ -1,4 +1,4 @@
-"""What is due for the call at work in a child."""
+"""The steps that are due for the call that a child runs."""
 
 from typing import Any
 
@@ -75,19 +75,19 @@ def is_anything_due(decided: Due) -> bool:
 
 
 def test_nothing_is_due_without_limits() -> None:
-    """Every call would be looked at again and again for nothing."""
+    """Without limits and cancellation nothing is due."""
     assert due(call(age=1e6)) == Due()
 
 
 def test_what_waits_behind_is_called_back_once() -> None:
-    """A call would wait a minute behind one that was taken for brief, or be called back in every round."""
+    """Calls behind one that takes long are called back, once."""
     assert due(call(still_for=0.0, behind=2)) == Due(look_again_in=STALL)
     assert due(call(still_for=STALL, behind=2)) == Due(recall=True)
     assert due(call(still_for=60.0, behind=2, recalled=True)) == Due()
 
 
 def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
-    """A call would wait for a child that was stopped while another is free, or be moved to and fro among busy ones."""
+    """A call that its child does not read is taken back if another child is free."""
     assert due(call(still_for=0.0, unread=True, others_free=True)) == Due(look_again_in=UNREAD)
     assert due(call(still_for=UNREAD, unread=True, others_free=True)) == Due(take_back=True)
     assert due(call(still_for=UNREAD, unread=True)) == Due(look_again_in=UNREAD), "another may be free then"
@@ -95,7 +95,7 @@ def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
 
 
 def test_soft_then_hard() -> None:
-    """A task would get no chance to clean up, or run for ever."""
+    """The soft limit comes first, then the hard one."""
     assert due(call(age=1.0, soft=2.0, hard=3.0)) == Due(look_again_in=1.0)
     assert due(call(age=2.0, soft=2.0, hard=3.0)) == Due(soften=True, look_again_in=1.0)
     assert due(call(age=2.5, soft=2.0, softened=True, hard=3.0)) == Due(look_again_in=0.5)
@@ -103,7 +103,7 @@ def test_soft_then_hard() -> None:
 
 
 def test_cancelled() -> None:
-    """A call that nobody wants would go on, or be killed before it could clean up."""
+    """A cancelled call is stopped, and killed after its grace."""
     assert due(call(cancelled_for=0.0)) == Due(stop=True, look_again_in=3.0)
     assert due(call(cancelled_for=1.0, stopped=True)) == Due(look_again_in=2.0)
     assert due(call(cancelled_for=3.0, stopped=True)) == Due(kill=True)
@@ -113,7 +113,7 @@ def test_cancelled() -> None:
 
 @given(at_work=calls(), part=st.floats(0.0, 1.0, exclude_max=True))
 def test_nothing_falls_due_unannounced(at_work: AtWork, part: float) -> None:
-    """A limit would pass unseen until something else happens."""
+    """Nothing falls due before the announced moment."""
     decided = due(at_work)
     wait = 1e6 if decided.look_again_in is None else decided.look_again_in - BLINK
     if wait > 0:
@@ -122,7 +122,7 @@ def test_nothing_falls_due_unannounced(at_work: AtWork, part: float) -> None:
 
 @given(at_work=calls())
 def test_what_is_announced_falls_due(at_work: AtWork) -> None:
-    """The pool would wake for nothing, time after time."""
+    """Something falls due at the announced moment, and the looks come to an end."""
     # as long as none is free it is looked at again every second
     at_work = attrs.evolve(at_work, others_free=True)
     decided = due(at_work)
@@ -137,7 +137,7 @@ def test_what_is_announced_falls_due(at_work: AtWork) -> None:
 
 @given(at_work=calls())
 def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
-    """A task would be killed before its limit, or after it go on."""
+    """A call is killed exactly when its hard limit or its grace is over."""
     over = at_work.hard is not None and at_work.age >= at_work.hard
     out_of_grace = at_work.cancelled_for is not None and at_work.cancelled_for >= at_work.grace
     assert due(at_work).kill == (over or out_of_grace)
@@ -145,7 +145,7 @@ def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
 
 @given(at_work=calls())
 def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
-    """A task would be interrupted in its cleaning up, or without any limit."""
+    """A call is softened once, over its soft limit, and stopped once, when it is cancelled."""
     over = at_work.soft is not None and at_work.age >= at_work.soft
     wanted = at_work.cancelled_for is None
     assert due(at_work).soften == (not at_work.softened and not at_work.stopped and over and wanted)
@@ -154,6 +154,6 @@ def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
 
 @given(at_work=calls())
 def test_recalls_only_what_is_there(at_work: AtWork) -> None:
-    """A child would be interrupted to give back nothing."""
+    """Calls are called back once, and only if there are any behind a long one."""
     waits_long = at_work.behind > 0 and at_work.still_for >= STALL
     assert due(at_work).recall == (waits_long and not at_work.recalled)

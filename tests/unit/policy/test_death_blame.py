@@ -1,4 +1,4 @@
-"""Who answers for a zygote's death."""
+"""Which calls are blamed for a zygote's death."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +10,12 @@ crowds = st.lists(ids, unique=True, max_size=6)
 
 
 def test_a_call_alone_is_to_blame() -> None:
-    """A task that kills the zygote is found at once where no other task was at work."""
+    """A call that was alone at work is blamed for the death of the zygote."""
     assert DeathBlame().blamed(["a"], killed_by_us=False) == {"a"}
 
 
 def test_a_neighbour_is_let_off() -> None:
-    """A task is not blamed for deaths that its changing neighbours may have caused."""
+    """A call that had other neighbours at each death is not blamed."""
     let_off = DeathBlame()
     for neighbour in range(MAX_LET_OFF):
         assert let_off.blamed(["long", f"killer-{neighbour}"], killed_by_us=False) == frozenset()
@@ -23,7 +23,7 @@ def test_a_neighbour_is_let_off() -> None:
 
 @given(st.lists(st.tuples(crowds, st.booleans()), max_size=40))
 def test_a_call_that_is_always_there_is_blamed_in_the_end(deaths: list[tuple[list[str], bool]]) -> None:
-    """Whoever is beside it, and whoever killed the zygote, a call is let off a bounded number of times."""
+    """A call is let off a bounded number of times, whoever its neighbours were and whoever killed the zygote."""
     let_off, spared = DeathBlame(), 0
     for neighbours, is_ours in deaths:
         at_work = ["killer", *neighbours]
@@ -33,7 +33,7 @@ def test_a_call_that_is_always_there_is_blamed_in_the_end(deaths: list[tuple[lis
 
 @given(st.lists(st.tuples(crowds, st.booleans()), max_size=40))
 def test_only_those_at_work_are_blamed(deaths: list[tuple[list[str], bool]]) -> None:
-    """Nobody is blamed for a death at which it was not there, or the first times that others were there too."""
+    """Only calls at work are blamed, and with neighbours only after they were let off as often as allowed."""
     let_off, seen = DeathBlame(), dict.fromkeys("abcdef", 0)
     for at_work, is_ours in deaths:
         blamed = let_off.blamed(at_work, killed_by_us=is_ours)
@@ -45,7 +45,7 @@ def test_only_those_at_work_are_blamed(deaths: list[tuple[list[str], bool]]) -> 
 
 
 def test_memory_is_bounded() -> None:
-    """A worker that lives long remembers a bounded number of calls."""
+    """A bounded number of calls is remembered."""
     let_off = DeathBlame()
     for number in range(2 * MAX_REMEMBERED):
         let_off.blamed([f"{number}", f"{number}'"], killed_by_us=False)

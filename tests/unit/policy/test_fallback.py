@@ -85,13 +85,13 @@ def attempt(step: Step, trouble: Trouble, *, failures: int = 1, waited: float = 
     ],
 )
 def test_troubles(error: errors.BrokerError, trouble: Trouble) -> None:
-    """Each error of the broker is one kind of trouble."""
+    """Each error of the broker is of one kind of trouble."""
     assert trouble_of(error) is trouble
 
 
 @given(failed=failed_attempts)
 def test_pauses(failed: Attempt) -> None:
-    """What is tried again waits before it, and never for longer than some minutes."""
+    """A step that is tried again waits before it, for at most some minutes."""
     found = remedy(failed)
     if isinstance(found, Again):
         assert 0 < found.pause <= MAX_REFUSED_PAUSE_S
@@ -101,7 +101,7 @@ def test_pauses(failed: Attempt) -> None:
 
 @given(failed=failed_attempts)
 def test_what_waits_long_keeps_no_place(failed: Attempt) -> None:
-    """A message that waits for anything but a connection gives its place in the prefetch to another."""
+    """A message that waits long for anything but a connection gives up its place in the prefetch."""
     found = remedy(failed)
     if isinstance(found, Again) and failed.waited >= KEEPS_PLACE_S:
         assert found.is_held or failed.trouble in (Trouble.AWAY, Trouble.UNKNOWN)
@@ -109,7 +109,7 @@ def test_what_waits_long_keeps_no_place(failed: Attempt) -> None:
 
 @given(failed=failed_attempts)
 def test_a_message_is_dropped_by_nobody(failed: Attempt) -> None:
-    """Only results are given up; a message that the broker still has is stored somewhere, or waits."""
+    """Only results are skipped; a message that the broker still has is stored elsewhere or waits."""
     found = remedy(failed)
     if isinstance(found, Skip) and not isinstance(failed.step, Store | StoreFailure):
         assert failed.is_acknowledged
@@ -118,7 +118,7 @@ def test_a_message_is_dropped_by_nobody(failed: Attempt) -> None:
 
 @given(step=steps, trouble=st.sampled_from(FOR_GOOD), delay=st.floats(0.0, 10_000.0), acknowledged=st.booleans())
 def test_refused_for_good_comes_to_rest(step: Step, trouble: Trouble, delay: float, acknowledged: bool) -> None:
-    """With a broker that refuses everything for good, each message ends as a dead letter that waits, in a few steps."""
+    """With a broker that refuses everything each message ends in a few steps as a dead letter that waits."""
     left, taken = deque[Step]([step, Acknowledge()]), 0
     while left:
         taken += 1
@@ -144,7 +144,7 @@ def _steps(found: Remedy) -> tuple[Step, ...]:
 
 
 def test_a_result_that_does_not_fit() -> None:
-    """The client is told so; if that does not go either, the task has run all the same."""
+    """A result that is too large becomes a failure, and that failure is skipped if it cannot be stored either."""
     told = StoreFailure("the broker's words", "ResultError")
     assert _steps(remedy(attempt(Store(), Trouble.TOO_LARGE))) == (told,)
     assert _steps(remedy(attempt(Store(), Trouble.UNWRITABLE))) == (told,)
@@ -153,26 +153,26 @@ def test_a_result_that_does_not_fit() -> None:
 
 
 def test_the_word_that_a_task_is_retried() -> None:
-    """That another attempt follows is no result: no failure is told in its place."""
+    """The note that a task is retried is skipped, not replaced by a failure."""
     assert remedy(attempt(Store(is_final=False), Trouble.TOO_LARGE)) == Skip()
 
 
 def test_a_delay_that_the_broker_does_not_hold() -> None:
-    """The message waits here, and is then published without a delay."""
+    """A message that the broker cannot delay waits in the worker and is then published without a delay."""
     found = remedy(attempt(Delay(), Trouble.DENIED, delay=20.0))
     assert _steps(found) == (WaitHere(20.0), Delay(Road.AT_ONCE))
     assert _steps(remedy(attempt(Delay(), Trouble.UNWRITABLE, delay=1e6)))[0] == WaitHere(MAX_WAIT_HERE_S)
 
 
 def test_an_attempt_that_cannot_be_published() -> None:
-    """The client is told, and the message dead-lettered: the task is not run again uncounted."""
+    """If the next attempt cannot be published, the client is told and the message is dead-lettered."""
     story = "its next attempt cannot be published: the broker's words"
     for step in (Delay(Road.AT_ONCE), Republish(1)):
         assert _steps(remedy(attempt(step, Trouble.DENIED))) == (StoreFailure(story, "TaskError"), DeadLetter(story))
 
 
 def test_a_queue_that_is_full() -> None:
-    """It is tried for some seconds, then the broker holds the message, or the message waits here, and not for ever."""
+    """A message for a full queue is tried for seconds, then held by the broker or here, and given up in the end."""
     assert isinstance(remedy(attempt(Delay(), Trouble.FULL, waited=1.0)), Again)
     assert _steps(remedy(attempt(Delay(), Trouble.FULL, waited=5.0))) == (Delay(Road.DETOUR),)
     assert _steps(remedy(attempt(Delay(Road.DETOUR), Trouble.DENIED))) == (Delay(Road.NO_DETOUR),)
@@ -182,7 +182,7 @@ def test_a_queue_that_is_full() -> None:
 
 
 def test_what_is_not_known_counts_as_refused_in_the_end() -> None:
-    """An error without a known kind is tried some times, and then taken for a refusal."""
+    """An unknown error is tried a number of times, and then counts as a refusal."""
     for failures in range(1, MAX_UNKNOWN):
         assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=failures)), Again)
     assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=MAX_UNKNOWN)), Instead)

@@ -26,38 +26,38 @@ def budget(mib: int, used: int = 0) -> list[Bound]:
 
 
 def test_where_there_is_plenty() -> None:
-    """A burst would wait for child after child on an idle machine."""
+    """With plenty of memory the pool grows at once to the wanted size."""
     assert fit(size=1, wanted=8, heaviest=30 * MIB, bounds=budget(20_000)) == Fit(size=8)
     assert fit(size=1, wanted=8, heaviest=0, bounds=[]) == Fit(size=8)
 
 
 def test_the_newcomers_are_weighed_first() -> None:
-    """Twenty children would start because the first was light when it was looked at."""
+    """New children are weighed before more are added."""
     grown = fit(size=2, wanted=20, heaviest=10 * MIB, bounds=budget(1000))
     assert grown == Fit(size=4, is_short=True)
 
 
 def test_stops_where_none_fits_any_more() -> None:
-    """The kernel would kill somebody."""
+    """The pool stops growing where no child fits any more, and says which bound holds it."""
     held = fit(size=5, wanted=20, heaviest=50 * MIB, bounds=budget(300, used=255))
     assert held == Fit(size=5, is_short=True, held_by="45 MiB are left of the budget, and a child owns up to 50")
 
 
 def test_the_last_one_that_fits_is_no_reason_to_wait() -> None:
-    """A pool that has what it wants would look again and again."""
+    """The last child that fits does not count as a shortage if no more are wanted."""
     assert fit(size=1, wanted=2, heaviest=50 * MIB, bounds=budget(60)) == Fit(size=2)
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_the_tightest_counts(names: tuple[str, str]) -> None:
-    """A container's limit would be overlooked because the host has room."""
+    """The tightest bound counts."""
     two = [Bound(name=name, limit=MIB if name == "a" else 10**12, used=0, reserve=0) for name in names]
     assert fit(size=1, wanted=9, heaviest=50 * MIB, bounds=two).size == 1
 
 
 @given(size=sizes, growth=st.integers(1, 64), heaviest=memory, limits=bounds)
 def test_never_beyond(size: int, growth: int, heaviest: int, limits: list[Bound]) -> None:
-    """A pool would shrink, outgrow what is wanted, or outgrow its memory."""
+    """The size neither shrinks, nor exceeds what is wanted, nor exceeds the memory."""
     fitting = fit(size=size, wanted=size + growth, heaviest=heaviest, bounds=limits)
     assert size <= fitting.size <= size + growth
     assert fitting.is_short == (fitting.size < size + growth)
@@ -69,7 +69,7 @@ def test_never_beyond(size: int, growth: int, heaviest: int, limits: list[Bound]
 
 @given(size=sizes, growth=st.integers(1, 64), heaviest=memory, limits=bounds, more=memory)
 def test_more_memory_never_means_fewer(size: int, growth: int, heaviest: int, limits: list[Bound], more: int) -> None:
-    """A larger machine would hold a smaller pool."""
+    """More memory never means fewer children."""
     roomier = [Bound(name=b.name, limit=b.limit + more, used=b.used, reserve=b.reserve) for b in limits]
     before = fit(size=size, wanted=size + growth, heaviest=heaviest, bounds=limits)
     assert before.size <= fit(size=size, wanted=size + growth, heaviest=heaviest, bounds=roomier).size

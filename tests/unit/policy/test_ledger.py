@@ -34,26 +34,26 @@ def settled(made: Ledger, *tags: int, answer: Answer = ACK) -> Ledger:
     ],
 )
 def test_acks_leave_together_only_from_the_lowest(tags: list[int], frames: list[WireAnswer]) -> None:
-    """A multiple ack would cover a message that still runs, and its crash would lose it."""
+    """Acknowledgements leave as one frame only from the lowest tag on."""
     assert settled(ledger(5), *tags).take() == frames
 
 
 def test_requeues_split_a_run() -> None:
-    """A multiple ack would cover a message that must go back."""
+    """A requeue splits a run of acknowledgements."""
     made = settled(ledger(6), 1, 2, 5)
     settled(made, 3, 4, answer=REQUEUE)
     assert made.take() == [WireAnswer(ACK, 2, True), WireAnswer(REQUEUE, 4, True), WireAnswer(ACK, 5, False)]
 
 
 def test_run_passes_over_what_left_alone() -> None:
-    """An ack that left early would break all later runs into single frames."""
+    """A run includes the tags that left alone before."""
     made = settled(ledger(5), 2)
     assert made.take() == [WireAnswer(ACK, 2, False)]
     assert settled(made, 1, 3).take() == [WireAnswer(ACK, 3, True)]
 
 
 def test_nothing_is_said_twice() -> None:
-    """The broker closes a channel on which a tag is acknowledged twice."""
+    """A tag is answered only once."""
     made = settled(ledger(2), 1)
     assert not made.settle(1, ACK)
     assert not made.settle(1, REQUEUE)
@@ -63,12 +63,12 @@ def test_nothing_is_said_twice() -> None:
 
 
 def test_unknown_tag_is_refused() -> None:
-    """The broker closes a channel on which an unknown tag is acknowledged."""
+    """An unknown tag is refused."""
     assert not ledger(1).settle(2, ACK)
 
 
 def test_counts_what_is_out() -> None:
-    """A drain would end early, or never."""
+    """The ledger's length counts the deliveries without an answer on the wire."""
     made = settled(ledger(3), 2)
     assert (len(made), made.is_waiting) == (2, True)
     made.take()
@@ -76,7 +76,7 @@ def test_counts_what_is_out() -> None:
 
 
 def test_work_grows_with_messages_only() -> None:
-    """One message that runs for long would make each later ack walk over all that were settled behind it."""
+    """The work grows with the messages only, however long the lowest one runs."""
     made = ledger(20_000)
     frames = 0
     for tag in range(2, 20_001):
@@ -88,7 +88,7 @@ def test_work_grows_with_messages_only() -> None:
 
 
 def test_memory_of_one_that_is_out_for_long() -> None:
-    """A long task beside many short ones keeps no tag of theirs."""
+    """A long delivery beside many short ones keeps a bounded number of their tags."""
     ledger = Ledger()
     ledger.delivered(1)
     for tag in range(2, 100_000):

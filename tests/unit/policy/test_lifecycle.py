@@ -10,28 +10,28 @@ STEPS = [(state, happening) for state in State for happening in Happening]
 
 
 def test_every_state_has_a_row() -> None:
-    """A state without a row would end the parent with a KeyError."""
+    """Every state has a row in the table."""
     assert set(TABLE) == set(State)
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
 def test_death_is_always_possible(state: State) -> None:
-    """A child killed in this state would raise in the parent in place of being dead_lettered."""
+    """A child can exit in every state but GONE."""
     assert step(state, Happening.EXIT) is State.GONE
 
 
 def test_nothing_happens_to_the_dead() -> None:
-    """A child that was reaped could be given a call, or be dead_lettered twice."""
+    """Nothing can happen to a child that is gone."""
     assert not TABLE[State.GONE]
 
 
 def test_only_idle_children_are_called() -> None:
-    """Two calls would sit in one child, and its death would cost both."""
+    """Only an idle child can be given a call."""
     assert [state for state in State if Happening.CALL in TABLE[state]] == [State.IDLE]
 
 
 def test_no_way_back() -> None:
-    """A child that was told to go would be given calls again."""
+    """A retiring child stays retiring until it is gone, and no state leads back to STARTING."""
     reached = {State.RETIRING: State.RETIRING}
     assert {TABLE[State.RETIRING][happening] for happening in TABLE[State.RETIRING]} == {*reached, State.GONE}
     assert all(State.STARTING not in row.values() for row in TABLE.values())
@@ -39,12 +39,12 @@ def test_no_way_back() -> None:
 
 @pytest.mark.parametrize("state", [State.STARTING, State.IDLE, State.BUSY])
 def test_all_can_retire(state: State) -> None:
-    """A shutdown would fail on a child in this state."""
+    """Every living child can retire."""
     assert step(state, Happening.RETIRE) is State.RETIRING
 
 
 def test_a_usual_life() -> None:
-    """The commonest life of all would raise."""
+    """An ordinary life goes through its states."""
     state = State.STARTING
     usual = [Happening.READY, *(Happening.CALL, Happening.DONE) * 2, Happening.RETIRE, Happening.EXIT]
     seen = [state := step(state, happening) for happening in usual]
@@ -53,7 +53,7 @@ def test_a_usual_life() -> None:
 
 @pytest.mark.parametrize(("state", "happening"), STEPS)
 def test_what_is_not_in_the_table_raises(state: State, happening: Happening) -> None:
-    """A fault of ours would pass in silence, and the pool go on with a wrong picture."""
+    """A step that is not in the table raises ImpossibleStep."""
     if happening in TABLE[state]:
         assert step(state, happening) is TABLE[state][happening]
         return
@@ -62,7 +62,7 @@ def test_what_is_not_in_the_table_raises(state: State, happening: Happening) -> 
 
 
 def test_every_state_can_be_reached() -> None:
-    """A state would stand in the docs in which no child can ever be."""
+    """Every state can be reached."""
     reached = {State.STARTING}
     for _ in State:
         reached |= set(itertools.chain.from_iterable(TABLE[state].values() for state in reached))

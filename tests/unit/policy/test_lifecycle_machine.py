@@ -1,4 +1,4 @@
-"""The life of a child against a model that keeps four plain observed in place of a state."""
+"""The life of a child against a model that keeps four plain flags in place of a state."""
 
 import pytest
 from hypothesis import settings

@@ -20,7 +20,7 @@ def after(*seconds: float) -> DurationEstimate:
 
 
 def test_the_unknown_goes_alone() -> None:
-    """A first call that takes an hour would have others wait behind it."""
+    """A task of unknown duration goes alone."""
     assert DurationEstimate().depth("a") == 1
     assert after(BRIEFLY).depth("b") == 1
 
@@ -39,17 +39,17 @@ def test_the_unknown_goes_alone() -> None:
     ],
 )
 def test_about_sixteen_milliseconds_of_work(runtime: float, depth: int) -> None:
-    """Short calls would have the child wait for its parent between them, or long ones wait for each other."""
+    """As many calls are sent ahead as take about sixteen milliseconds."""
     assert after(runtime).depth("a") == depth
 
 
 def test_bad_news_counts_at_once() -> None:
-    """Call after call would be put behind a function that has become slow."""
+    """A slow call counts at once."""
     assert after(*[BRIEFLY] * 100, 0.5).depth("a") == 1
 
 
 def test_good_news_counts_in_time() -> None:
-    """One slow call would have its name go alone for ever, or be forgotten with the next."""
+    """After a slow call the depth recovers with the next brief ones."""
     pace = after(0.01, BRIEFLY)
     assert pace.depth("a") == 1
     for _ in range(20):
@@ -59,26 +59,26 @@ def test_good_news_counts_in_time() -> None:
 
 @given(seconds=st.lists(runtimes, min_size=1, max_size=20))
 def test_depth_stays_within_its_bounds(seconds: list[float]) -> None:
-    """A channel would be filled without end, or never get a call."""
+    """The depth is at least 1 and at most its maximum."""
     assert 1 <= after(*seconds).depth("a") <= MOST
 
 
 @given(seconds=st.lists(runtimes, max_size=20), last=st.floats(SHORT, 10.0))
 def test_nothing_is_put_behind_what_was_long_just_now(seconds: list[float], last: float) -> None:
-    """A call would wait behind one that is known to be long."""
+    """Nothing is put behind a task that was slow just now."""
     assert after(*seconds, last).depth("a") == 1
 
 
 @given(seconds=st.lists(runtimes, min_size=1, max_size=20))
 def test_the_work_ahead_is_bounded_by_what_was_seen(seconds: list[float]) -> None:
-    """The last of those in a channel would wait much longer than sixteen milliseconds, by all that is known."""
+    """The work sent ahead is at most sixteen milliseconds by the shortest duration seen."""
     depth = after(*seconds).depth("a")
     assert depth == 1 or depth * min(seconds) <= 0.016
     assert depth == 1 or min(seconds) < SHORT < STALL, "one that is surely called back would not be put there"
 
 
 def test_names_do_not_pile_up() -> None:
-    """A program that makes up names would have the pool grow for ever."""
+    """The number of remembered names is bounded, and the newest are kept."""
     pace = DurationEstimate()
     for number in range(10_000):
         pace.note(f"name {number}", BRIEFLY)

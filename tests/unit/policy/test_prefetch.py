@@ -22,13 +22,13 @@ sizes = st.integers(1, 50)
     ],
 )
 def test_held(size: int, ceiling: int, multiplier: int, disabled: bool, held: int) -> None:
-    """A worker would hoard messages that others could run, or leave its children idle."""
+    """The prefetch count is the pool's size times the multiplier, with a spare for growth."""
     assert prefetch(size=size, ceiling=ceiling, multiplier=multiplier, disabled=disabled) == held
 
 
 @given(size=sizes, more=st.integers(0, 50), multiplier=st.integers(0, 10), disabled=st.booleans())
 def test_enough_for_every_child_and_to_grow(size: int, more: int, multiplier: int, disabled: bool) -> None:
-    """A child would stand idle beside a full queue, or a pool never learn that it is too small."""
+    """The prefetch count has a message for every child, and one more if the pool can grow."""
     held = prefetch(size=size, ceiling=size + more, multiplier=multiplier, disabled=disabled)
     if held:
         assert held >= size + (more > 0)

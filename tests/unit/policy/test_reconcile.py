@@ -10,7 +10,7 @@ from tests.strategies import lane_views
 
 
 def headcount(**changes: Any) -> LaneView:
-    """Return a headcount of nobody, with changes."""
+    """Return an empty headcount, with changes."""
     nobody = LaneView(
         target=0, spares=0, now=100.0, idle=(), busy=0, starting=(), failed_starts=0, fork_after=0.0, start_timeout=10.0
     )
@@ -18,12 +18,12 @@ def headcount(**changes: Any) -> LaneView:
 
 
 def test_forks_what_is_missing() -> None:
-    """A pool would start child after child in place of all at once."""
+    """All missing children are forked at once."""
     assert plan(headcount(target=4, busy=1)) == ReconcilePlan(fork=3, look_again_in=10.0)
 
 
 def test_forks_the_spares_too() -> None:
-    """A child that retires would leave a gap until its replacement is born."""
+    """Spares are forked too, and one takes the place of a child on its last call."""
     assert plan(headcount(target=2, spares=1, busy=2)) == ReconcilePlan(fork=1, look_again_in=10.0)
     assert plan(headcount(target=2, spares=1, busy=2, idle=("spare",))) == ReconcilePlan()
     # one is on its last call, so it does not count any more: the spare takes its place, and a new one is made
@@ -31,47 +31,47 @@ def test_forks_the_spares_too() -> None:
 
 
 def test_nobody_needs_no_spare() -> None:
-    """A pool that is being emptied would keep a child, and its shutdown wait for ever."""
+    """A pool of size 0 has no spare."""
     assert plan(headcount(target=0, spares=1, idle=("spare",))).retire == ("spare",)
     assert plan(headcount(target=0, spares=1)) == ReconcilePlan()
 
 
 def test_those_being_born_count() -> None:
-    """Each look during a birth would fork once more."""
+    """Starting children count."""
     decided = plan(headcount(target=2, starting=[("a", 99.0), ("b", 95.0)]))
     assert decided == ReconcilePlan(look_again_in=5.0)
 
 
 def test_the_youngest_idle_leave() -> None:
-    """The children with warm caches would be thrown away."""
+    """The youngest idle children retire first."""
     assert plan(headcount(target=2, idle=("old", "middle", "young"))).retire == ("young",)
 
 
 def test_a_late_birth_is_ended_and_made_good() -> None:
-    """A child that hangs in its birth would take a place for ever."""
+    """A child that starts too slowly is killed and replaced."""
     decided = plan(headcount(target=1, starting=[("slow", 90.0)]))
     assert decided == ReconcilePlan(fork=1, kill_unborn=("slow",), look_again_in=10.0)
 
 
 def test_waits_after_failed_births() -> None:
-    """A broken worker_process_init would make the pool fork as fast as it can."""
+    """After failed starts the next fork waits."""
     assert plan(headcount(target=3, failed_starts=1, fork_after=102.0)) == ReconcilePlan(look_again_in=2.0)
 
 
 def test_tries_one_after_failed_births() -> None:
-    """All children at once would fail again with every attempt."""
+    """After failed starts one child is tried alone."""
     assert plan(headcount(target=3, failed_starts=1, fork_after=100.0)).fork == 1
     assert plan(headcount(target=3, failed_starts=1, fork_after=100.0, starting=[("a", 99.5)])).fork == 0
 
 
 def test_content_means_rest() -> None:
-    """A complete headcount would be looked at again and again for nothing."""
+    """A complete pool needs no further look."""
     assert plan(headcount(target=2, idle=("a",), busy=1)) == ReconcilePlan()
 
 
 @given(view=lane_views())
 def test_retires_only_idle_surplus(view: LaneView) -> None:
-    """A busy child would be sent away, or more than are too many."""
+    """Exactly the surplus of idle children retires, the youngest first."""
     decided = plan(view)
     leaving = tuple(name for name in decided.retire if name not in view.replaceable)
     serving = len(view.idle) + view.busy
@@ -83,7 +83,7 @@ def test_retires_only_idle_surplus(view: LaneView) -> None:
 
 @given(view=lane_views())
 def test_never_forks_above_the_target(view: LaneView) -> None:
-    """The machine would run more children than the operator allowed."""
+    """No more children are forked than wanted."""
     decided = plan(view)
     coming = len(view.starting) - len(decided.kill_unborn)
     assert decided.fork >= 0
@@ -93,7 +93,7 @@ def test_never_forks_above_the_target(view: LaneView) -> None:
 
 @given(view=lane_views())
 def test_respects_the_back_off(view: LaneView) -> None:
-    """SpawnFailures that fail would be tried without a pause."""
+    """After failed starts at most one child is forked, and not before its time."""
     assume(view.failed_starts)
     decided = plan(view)
     assert decided.fork <= 1
@@ -103,14 +103,14 @@ def test_respects_the_back_off(view: LaneView) -> None:
 
 @given(view=lane_views())
 def test_kills_exactly_the_overdue(view: LaneView) -> None:
-    """A child would be killed in a birth that is still in time, or hang in one for ever."""
+    """Exactly those that start too slowly are killed."""
     overdue = tuple(name for name, since in view.starting if view.now >= since + view.start_timeout)
     assert plan(view).kill_unborn == overdue
 
 
 @given(view=lane_views())
 def test_sleeps_past_no_deadline(view: LaneView) -> None:
-    """A birth's timeout or the end of a back-off would pass unseen, until something else happens."""
+    """The next look is no later than the next deadline, and there is none without a deadline."""
     decided = plan(view)
     deadlines = [since + view.start_timeout for name, since in view.starting if name not in decided.kill_unborn]
     coming = len(deadlines)
@@ -128,7 +128,7 @@ def test_sleeps_past_no_deadline(view: LaneView) -> None:
 
 @given(view=lane_views())
 def test_reaches_the_target(view: LaneView) -> None:
-    """The pool would stay too small or too large for ever, or swing about its target."""
+    """The plans lead to the wanted size and then to rest."""
     for _ in range(40):
         decided = plan(view)
         if decided == ReconcilePlan():
@@ -145,7 +145,7 @@ def wanted(view: LaneView) -> int:
 
 
 def lived(view: LaneView, decided: ReconcilePlan) -> LaneView:
-    """Carry the plan out in a world where spawn_failures succeed, and let the time pass that it asks for."""
+    """Carry out the plan, with all starts succeeding, and let the time pass that it asks for."""
     idle = [name for name in view.idle if name not in decided.retire]
     born = [name for name, _ in view.starting if name not in decided.kill_unborn]
     now = view.now + (decided.look_again_in or 0.0)
@@ -160,13 +160,13 @@ def lived(view: LaneView, decided: ReconcilePlan) -> LaneView:
 
 
 def test_the_unborn_take_nobodys_place() -> None:
-    """A READY child would leave for one that is not born yet, and may never be."""
+    """A ready child does not retire because of one that is still starting."""
     assert plan(headcount(target=1, idle=("ready",), starting=[("unborn", 99.0)])).retire == ()
     assert plan(headcount(target=1, idle=("ready", "born"))).retire == ("born",)
 
 
 def test_a_replaceable_child_waits_for_its_replacement() -> None:
-    """The pool would be one child short while the new one is born."""
+    """A replaceable child retires when its replacement is ready."""
     before = plan(headcount(target=1, replaceable=("old",)))
     assert (before.fork, before.retire) == (1, ())
     assert plan(headcount(target=1, replaceable=("old",), starting=[("new", 99.0)])).retire == ()
@@ -175,7 +175,7 @@ def test_a_replaceable_child_waits_for_its_replacement() -> None:
 
 @given(view=lane_views())
 def test_capacity_outlasts_every_retirement(view: LaneView) -> None:
-    """Those that stay would be fewer than the pool's size though enough were there."""
+    """Retirements leave at least as many children as the pool's size, or all that there are."""
     decided = plan(view)
     staying = len([name for name in view.idle if name not in decided.retire]) + view.busy
     assert staying >= min(view.target, len(view.idle) + view.busy)

@@ -1,4 +1,4 @@
-"""What is known again when it comes a second time."""
+"""Messages that are recognised when they come a second time."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +14,14 @@ def head(task_id: str = "id-1", *, retries: int = 0, lost: int = 0) -> Head:
 
 
 def test_nothing_is_expected_while_the_connection_holds() -> None:
-    """A message that comes while no connection was lost is run."""
+    """A message is run if no connection was lost."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     assert redeliveries.claim(head(), 0.0) == (False, None)
 
 
 def test_each_is_expected_once() -> None:
-    """What was done or at work when the connection went is known once; a second message of that id is run."""
+    """A message that was done or running when the connection was lost is recognised once."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head("done"))
     redeliveries.lost([(head("at work"), "holder")], 0.0)
@@ -32,7 +32,7 @@ def test_each_is_expected_once() -> None:
 
 
 def test_an_answer_that_was_heard_is_not_expected() -> None:
-    """A message with an id that was used before, and a dead letter that was sent back, are run."""
+    """A message whose answer the broker has read is not expected again."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head("heard"))
     redeliveries.ask()
@@ -44,7 +44,7 @@ def test_an_answer_that_was_heard_is_not_expected() -> None:
 
 
 def test_a_question_that_was_not_answered() -> None:
-    """What the broker was asked about, and did not answer for, is expected."""
+    """A message whose answer the broker has not confirmed before the loss is expected again."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     redeliveries.ask()
@@ -54,7 +54,7 @@ def test_a_question_that_was_not_answered() -> None:
 
 
 def test_another_attempt_is_another_message() -> None:
-    """The next attempt of a task is run, whatever is known of the one before."""
+    """The next attempt of a task is another message, and is run."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.lost([(head(), "holder")], 0.0)
     assert redeliveries.claim(head(retries=1), 1.0) == (False, None)
@@ -63,7 +63,7 @@ def test_another_attempt_is_another_message() -> None:
 
 
 def test_done_before_it_comes_back() -> None:
-    """What is done while its message is the broker's is acknowledged when it comes."""
+    """A task that ended after the loss is acknowledged when its message comes again."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.lost([(head(), "holder")], 0.0)
     redeliveries.answered(head())
@@ -73,7 +73,7 @@ def test_done_before_it_comes_back() -> None:
 
 
 def test_each_has_an_end_of_its_own() -> None:
-    """A later loss of the connection does not put off the end of what was expected before it."""
+    """A later loss does not extend the time for which earlier messages are expected."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head("first"))
     redeliveries.lost([], 0.0)
@@ -85,7 +85,7 @@ def test_each_has_an_end_of_its_own() -> None:
 
 
 def test_meant_to_come_again() -> None:
-    """What goes round by the task's own wish is run when it comes."""
+    """A message that the task itself sent back is run when it comes again."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.lost([(head(), "holder")], 0.0)
     redeliveries.forget(head())
@@ -93,14 +93,14 @@ def test_meant_to_come_again() -> None:
 
 
 def test_two_at_work_with_one_id() -> None:
-    """Two messages of one id that are at work are two: each run gets its message back."""
+    """Two running messages of one ID each get their own message back."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.lost([(head(), "one"), (head(), "two")], 0.0)
     assert {redeliveries.claim(head(), 1.0), redeliveries.claim(head(), 1.0)} == {(True, "one"), (True, "two")}
 
 
 def test_lost_for_long_is_lost_once() -> None:
-    """The connection is said to be lost after each attempt to get another; what is at work is expected once."""
+    """Repeated reports of one loss count once."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     for attempt in range(10):
         redeliveries.lost([(head(), "holder")], float(attempt))
@@ -108,7 +108,7 @@ def test_lost_for_long_is_lost_once() -> None:
 
 
 def test_one_that_waits_is_run() -> None:
-    """A message that waits here while another one of its id is done is run when both may come again."""
+    """A message that waited beside a finished one of its ID is run."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     redeliveries.lost([], 0.0, waiting=[head()])
@@ -116,7 +116,7 @@ def test_one_that_waits_is_run() -> None:
 
 
 def test_a_new_message_of_the_same_id() -> None:
-    """A message that was never delivered before shows that its id is used again: it is run, also if it comes again."""
+    """A message that was never delivered before is run, although its ID was used by another one."""
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     redeliveries.lost([(head(), "at work")], 0.0)
@@ -127,7 +127,7 @@ def test_a_new_message_of_the_same_id() -> None:
 
 @given(losses=st.lists(st.tuples(st.integers(0, 20), st.floats(0.1, 2000.0)), max_size=40))
 def test_memory_is_bounded_in_time(losses: list[tuple[int, float]]) -> None:
-    """What is kept is what was not heard within the time for which it is expected, however often connections go."""
+    """What is remembered is bounded by the time for which it is expected."""
     redeliveries, now, answers = ExpectedRedeliveries[Head, str](), 0.0, list[float]()
     for number, pause in losses:
         now += pause

@@ -25,14 +25,14 @@ def backing_off(backoff: float, **more: float) -> RetryPace:
 
 
 def test_the_numbers_are_celerys() -> None:
-    """A task that moves from Celery would be retried at other times."""
+    """The defaults are Celery's."""
     assert (DELAY, MOST) == (180, 600)
     assert RetryPace() == RetryPace(delay=180, backoff=None, most=600, jitter=True)
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])
 def test_without_backoff(number: int) -> None:
-    """The delay would grow, or be spread, though nobody asked for that."""
+    """Without a backoff the delay is constant and not spread."""
     assert wait(RetryPace(), retries=number, countdown=None, chance=0.3) == 180
     assert wait(RetryPace(delay=5), retries=number, countdown=None, chance=0.3) == 5
 
@@ -42,20 +42,20 @@ def test_without_backoff(number: int) -> None:
     [(1, 0, 1), (1, 1, 2), (1, 9, 512), (1, 10, 600), (5, 0, 5), (5, 3, 40), (5, 7, 600), (1, 10_000, 600)],
 )
 def test_backoff(factor: float, number: int, expected: float) -> None:
-    """Celery's backoff is factor times two to the power of retries, at most retry_backoff_max."""
+    """The backoff is the factor times two to the power of the retries, at most retry_backoff_max, as in Celery."""
     assert wait(backing_off(factor), retries=number, countdown=None, chance=0.3) == expected
 
 
 @given(pace=paces, number=retries, countdown=st.floats(allow_nan=False, allow_infinity=False), chance=chances)
 def test_the_task_knows_best(pace: RetryPace, number: int, countdown: float, chance: float) -> None:
-    """`self.retry(countdown=5)` would come at another time; a negative one means now."""
+    """A countdown of the task's own is used as it is; a negative one means now."""
     found = wait(pace, retries=number, countdown=countdown, chance=chance)
     assert found == min(max(0.0, countdown), CENTURY)
 
 
 @given(pace=paces, number=retries, countdown=st.none() | st.floats(), chance=chances)
 def test_it_ends_at_a_moment(pace: RetryPace, number: int, countdown: float | None, chance: float) -> None:
-    """A wait would be negative, or end after the last year that can be written down, and with it the worker."""
+    """A wait is not negative, and ends at a date that can be written."""
     found = wait(pace, retries=number, countdown=countdown, chance=chance)
     assert 0 <= found <= CENTURY
     assert NOON + dt.timedelta(seconds=found) >= NOON
@@ -63,7 +63,7 @@ def test_it_ends_at_a_moment(pace: RetryPace, number: int, countdown: float | No
 
 @given(backoff=st.floats(1e-3, 1e3), most=st.floats(0, 1e6), number=retries, chance=chances)
 def test_full_jitter(backoff: float, most: float, number: int, chance: float) -> None:
-    """All that failed together would come back together, were not each wait up to the whole backoff possible."""
+    """The full jitter spreads a wait from 0 to the whole backoff."""
     pace = RetryPace(backoff=backoff, most=most)
     whole = wait(backing_off(backoff, most=most), retries=number, countdown=None, chance=chance)
     assert wait(pace, retries=number, countdown=None, chance=0) == 0
@@ -73,14 +73,14 @@ def test_full_jitter(backoff: float, most: float, number: int, chance: float) ->
 
 @given(pace=paces, number=retries, chance=chances)
 def test_never_shrinks(pace: RetryPace, number: int, chance: float) -> None:
-    """More failures would mean more attempts."""
+    """A wait does not shrink with the number of retries."""
     earlier = wait(pace, retries=number, countdown=None, chance=chance)
     assert earlier <= wait(pace, retries=number + 1, countdown=None, chance=chance)
 
 
 @given(pace=paces, number=retries, chance=chances)
 def test_doubles_until_the_limit(pace: RetryPace, number: int, chance: float) -> None:
-    """It would grow faster or slower than Celery's."""
+    """A wait doubles with each retry until its limit."""
     pace = attrs.evolve(pace, backoff=pace.backoff or 1.0, jitter=False)
     earlier = wait(pace, retries=number, countdown=None, chance=chance)
     later = wait(pace, retries=number + 1, countdown=None, chance=chance)
@@ -89,6 +89,6 @@ def test_doubles_until_the_limit(pace: RetryPace, number: int, chance: float) ->
 
 @pytest.mark.parametrize("chance", [-0.1, 1.1, float("nan")])
 def test_no_chance(chance: float) -> None:
-    """A wrong random number would give a negative wait, or one beyond the limit."""
+    """A random number outside 0 to 1 is refused."""
     with pytest.raises(ValueError, match="no chance"):
         wait(RetryPace(), retries=0, countdown=None, chance=chance)

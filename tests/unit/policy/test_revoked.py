@@ -12,7 +12,7 @@ stories = st.lists(st.tuples(ids, st.integers(0, 5)), max_size=30)
 
 @given(story=stories, most=st.integers(1, 5), keep=st.integers(1, 10))
 def test_within_bounds(story: list[tuple[str, int]], most: int, keep: int) -> None:
-    """A worker's memory would grow without end, or it would forget what it has just been told."""
+    """The newest revocations are kept, up to the maximum number and age."""
     revoked, now, model = Revoked(most, keep), 0.0, dict[str, float]()
     for one, seconds in story:
         revoked.add([one], now)
@@ -27,7 +27,7 @@ def test_within_bounds(story: list[tuple[str, int]], most: int, keep: int) -> No
 
 @given(story=stories, keep=st.integers(1, 10))
 def test_another_life_remembers(story: list[tuple[str, int]], keep: int) -> None:
-    """A worker that is restarted would run what was revoked before."""
+    """Revocations that are saved and loaded are the same."""
     revoked, now = Revoked(100, keep), 0.0
     for one, seconds in story:
         revoked.add([one], now)
@@ -38,7 +38,7 @@ def test_another_life_remembers(story: list[tuple[str, int]], keep: int) -> None
 
 
 def test_what_others_tell_does_not_push_out_what_is_newer() -> None:
-    """A worker that hears old news would forget the latest."""
+    """Older revocations of others do not push out newer ones."""
     revoked = Revoked(2, 100.0)
     revoked.add(["new"], 50.0)
     revoked.load({"old": 1.0, "older": 0.0}, 50.0)
@@ -47,7 +47,7 @@ def test_what_others_tell_does_not_push_out_what_is_newer() -> None:
 
 @given(st.none() | st.floats(), st.integers(1, 10_000))
 def test_an_age_that_cannot_be_true(age: float | None, now: int) -> None:
-    """What is revoked stays so when its age is absurd, and is forgotten in its time all the same."""
+    """A revocation with an absurd age is remembered, and forgotten after the usual time."""
     revoked = Revoked()
     revoked.learn({"id": age}, float(now))
     known = age is not None and KEEP <= age < 30 * 86_400
@@ -56,7 +56,7 @@ def test_an_age_that_cannot_be_true(age: float | None, now: int) -> None:
 
 
 def test_what_others_tell_does_not_keep_it_for_ever() -> None:
-    """An id that workers tell each other again and again is forgotten when its time has passed."""
+    """A revocation that workers tell each other again and again is forgotten in its time."""
     one, two = Revoked(), Revoked()
     one.add(["id"], 0.0)
     for now in range(0, 20_000, 100):
@@ -67,7 +67,7 @@ def test_what_others_tell_does_not_keep_it_for_ever() -> None:
 
 
 def test_a_flood_does_not_push_out_what_was_said_here() -> None:
-    """Ids that others tell fill what room there is, and no more."""
+    """Revocations of others fill the free places and push out none of our own."""
     revoked = Revoked(3, 100.0)
     revoked.add(["mine"], 1.0)
     revoked.learn({f"theirs{number}": None for number in range(50)}, 2.0)
@@ -76,7 +76,7 @@ def test_a_flood_does_not_push_out_what_was_said_here() -> None:
 
 
 def test_ids_of_any_size() -> None:
-    """An id of megabytes is remembered, and takes no more room than any other."""
+    """An ID of megabytes is remembered in bounded space."""
     revoked, huge = Revoked(), "x" * 4_000_000
     revoked.add([huge], 1.0)
     assert revoked.holds(huge, 2.0)
@@ -88,7 +88,7 @@ def test_ids_of_any_size() -> None:
 
 
 def test_a_clock_that_is_set_back() -> None:
-    """What was revoked before the clock was set back is kept no longer than what is revoked now."""
+    """A revocation from before the clock was set back is kept no longer than one from now."""
     revoked = Revoked(10, 100.0)
     revoked.add(["id"], 1_000_000.0)
     assert revoked.holds("id", 50.0)

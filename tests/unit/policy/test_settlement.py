@@ -42,7 +42,7 @@ def steps(outcome: Outcome, terms: DeliveryOptions, lost_before: int = 0, *, ear
 
 @pytest.mark.parametrize("outcome", [RETURNED, RAISED])
 def test_a_task_that_ended(outcome: Outcome) -> None:
-    """Its result would be lost, or its message come back."""
+    """A task that ended has its result stored and its message acknowledged."""
     assert steps(outcome, WANTED) == (Store(), Acknowledge())
     assert steps(outcome, IGNORED) == (Acknowledge(),)
     assert steps(outcome, WANTED, early=True) == (Store(),)
@@ -50,13 +50,13 @@ def test_a_task_that_ended(outcome: Outcome) -> None:
 
 
 def test_a_task_that_was_refused() -> None:
-    """A message that can never run would vanish, or come back for ever."""
+    """A refused task is dead-lettered."""
     assert steps(REFUSED, WANTED) == (Store(), DeadLetter("arguments do not fit"), Acknowledge())
     assert steps(REFUSED, IGNORED, early=True) == (DeadLetter("arguments do not fit"),)
 
 
 def test_a_task_whose_child_died() -> None:
-    """It would not be run again, or without end."""
+    """A task whose child died is published again, and dead-lettered after task_max_deliveries."""
     assert steps(LOST, WANTED, 0) == (Republish(1), Acknowledge())
     assert steps(LOST, WANTED, 1) == (Republish(2), Acknowledge())
     story = "its child died 3 times (task_max_deliveries); the last time: signal 9 (SIGKILL)"
@@ -65,7 +65,7 @@ def test_a_task_whose_child_died() -> None:
 
 
 def test_a_task_that_is_not_to_blame() -> None:
-    """A death for which a call is not blamed is not counted, however many there were before."""
+    """A death for which a call is not blamed is not counted."""
     let_off = Lost("its zygote died: signal 9 (SIGKILL)", "ForkPoolWorker-1", blamed=False)
     for lost_before in (0, 2, 9):
         assert steps(let_off, WANTED, lost_before) == (Republish(lost_before), Acknowledge())
@@ -73,7 +73,7 @@ def test_a_task_that_is_not_to_blame() -> None:
 
 
 def test_a_task_that_is_retried() -> None:
-    """A crash before the next attempt is published would lose the task; after it, at worst, repeats it."""
+    """A retried task is published before its message is acknowledged."""
     assert steps(RETRYING, WANTED) == (Store(is_final=False), Delay(), Acknowledge())
     assert steps(RETRYING, IGNORED) == (Delay(), Acknowledge())
     assert steps(RETRYING, WANTED, early=True) == (Store(is_final=False), Delay())
@@ -81,7 +81,7 @@ def test_a_task_that_is_retried() -> None:
 
 
 def test_a_task_that_is_rejected() -> None:
-    """What a task rejects would vanish, or whoever waits not hear of it."""
+    """A rejected task is dead-lettered, and its result is stored."""
     letter = DeadLetter("the task rejected it: no")
     assert steps(REJECTED, WANTED) == (Store(), letter, Acknowledge())
     assert steps(REJECTED, IGNORED) == (letter, Acknowledge())
@@ -89,25 +89,25 @@ def test_a_task_that_is_rejected() -> None:
 
 
 def test_a_task_that_is_given_back() -> None:
-    """Whoever waits would be told of an end, or a message that the broker has forgotten be lost."""
+    """A task rejected with requeue goes back to its queue; one acknowledged early is published again."""
     assert steps(RETURNED_TO_SENDER, WANTED) == (Requeue(),)
     assert steps(RETURNED_TO_SENDER, WANTED, 1, early=True) == (Republish(1),)
 
 
 def test_a_task_that_is_ignored() -> None:
-    """It would come back, or a result be sent that the task has kept for itself."""
+    """An ignored task is acknowledged without a result."""
     assert steps(Ignored(), WANTED) == (Acknowledge(),)
     assert steps(Ignored(), WANTED, early=True) == ()
 
 
 def test_at_most_once_means_it() -> None:
-    """A task acknowledged before its start would run a second time."""
+    """A task acknowledged early is not run again after its child's death."""
     assert steps(LOST, WANTED, early=True) == (Store(),)
     assert steps(LOST, IGNORED, early=True) == ()
 
 
 def test_a_stop_is_not_the_tasks_fault() -> None:
-    """Each restart of a worker would bring long tasks nearer to the dead-letter queue."""
+    """A task lost in a stop goes back to its queue, and its death is not counted."""
     assert settle(LOST, WANTED, lost_before=2, acknowledged=False, stopping=True) == (Requeue(),)
 
 
@@ -120,7 +120,7 @@ def places(found: Sequence[Step], kind: type[object]) -> list[int]:
 def test_the_answer_comes_last_and_once(
     outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
-    """A crash between two steps would lose the message, or the broker close the channel on a second answer."""
+    """The answer to the broker is the last step, and given once."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     answers = places(found, Acknowledge) + places(found, Requeue)
     assert answers == ([] if acknowledged else [len(found) - 1])
@@ -130,7 +130,7 @@ def test_the_answer_comes_last_and_once(
 def test_results_are_stored_first_and_only_if_wanted(
     outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
-    """Whoever waits would see nothing after a crash, or the worker send answers that nobody asked for."""
+    """A result is stored first, and only if it is wanted."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     stores = places(found, Store)
     assert stores in ([], [0])
@@ -143,7 +143,7 @@ def test_results_are_stored_first_and_only_if_wanted(
 def test_a_lost_task_is_never_just_acknowledged(
     terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
-    """A task whose child died would be gone without a trace."""
+    """A lost task is acknowledged only after it was published again or dead-lettered."""
     found = settle(LOST, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     if places(found, Acknowledge):
         assert places(found, Republish) or places(found, DeadLetter)
@@ -153,7 +153,7 @@ def test_a_lost_task_is_never_just_acknowledged(
 
 @given(terms=terms, lost_before=attempts)
 def test_the_attempts_are_counted(terms: DeliveryOptions, lost_before: int) -> None:
-    """A task that kills its children would do so for ever."""
+    """Lost attempts are counted up to max_deliveries."""
     found = settle(LOST, terms, lost_before=lost_before, acknowledged=False, stopping=False)
     again = [step.lost for step in found if isinstance(step, Republish)]
     assert again == ([lost_before + 1] if lost_before + 1 < terms.max_deliveries else [])
@@ -162,14 +162,14 @@ def test_the_attempts_are_counted(terms: DeliveryOptions, lost_before: int) -> N
 
 @given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths)
 def test_only_the_lost_go_back(outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool) -> None:
-    """A task that has run to its end would run again after a stop."""
+    """Only lost and requeued tasks go back to their queue."""
     found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
     assert not places(found, Requeue) or isinstance(outcome, Lost) or outcome == RETURNED_TO_SENDER
 
 
 @given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_retries_are_no_deaths(terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool) -> None:
-    """A retry would be dropped because the worker stops, or after as many attempts as children may die."""
+    """A retry does not count as a death, and is not dropped by a stop."""
     found = settle(RETRYING, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     assert len(places(found, Delay)) == 1
     assert not places(found, DeadLetter)

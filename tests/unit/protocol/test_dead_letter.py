@@ -1,4 +1,4 @@
-"""What is written on a message that goes round again or to a dead-letter queue."""
+"""The headers of a message that is published again or dead-lettered."""
 
 import datetime as dt
 
@@ -69,7 +69,7 @@ def carried(delivery: Delivery, message: Outgoing) -> bool:
 
 @given(delivery=deliveries, reason=st.text(max_size=5000))
 def test_dead_letter(delivery: Delivery, reason: str) -> None:
-    """Nobody could say why, when and where a message was refused, or send it again."""
+    """A dead letter carries the message, and says why, when, where and by which worker it was refused."""
     delivery.headers = PLAIN
     letter = dead_letter(delivery, reason, "hybridpool@host", NOON)
     assert carried(delivery, letter)
@@ -85,7 +85,7 @@ def test_dead_letter(delivery: Delivery, reason: str) -> None:
 
 @given(delivery=deliveries, lost=counts)
 def test_once_more(delivery: Delivery, lost: int) -> None:
-    """The count of lost children would be lost itself, and the task kill children for ever."""
+    """A message that is published again carries the number of lost children."""
     delivery.headers = PLAIN
     message = once_more(delivery, lost)
     assert carried(delivery, message)
@@ -96,7 +96,7 @@ def test_once_more(delivery: Delivery, lost: int) -> None:
 
 @given(delivery=deliveries, retries=counts, wait=st.floats(0, 1e9))
 def test_next_attempt(delivery: Delivery, retries: int, wait: float) -> None:
-    """It would be another task to whoever waits, come at another time, or be counted wrongly."""
+    """The next attempt is the same message with new retries and a new ETA, and its lost children are forgotten."""
     delivery.headers = {**PLAIN, "retries": 1, "eta": "2029-01-01T00:00:00+00:00", LOST_BEFORE: 2}
     message = next_attempt(delivery, retries, wait, NOON, None)
     changed = {"retries", "eta", LOST_BEFORE}
@@ -113,7 +113,7 @@ def test_next_attempt(delivery: Delivery, retries: int, wait: float) -> None:
 
 
 def test_other_arguments() -> None:
-    """New arguments would be read as what the old ones were."""
+    """The next attempt's new arguments are JSON in UTF-8."""
     delivery = delivery_with(PLAIN)
     message = next_attempt(delivery, 1, 0, NOON, b"[[7],{},null]")
     assert (message.body, message.content_type, message.content_encoding) == (b"[[7],{},null]", JSON, "utf-8")
@@ -122,14 +122,14 @@ def test_other_arguments() -> None:
 
 @pytest.mark.parametrize("header", ["x-death", "x-first-death-queue", "x-last-death-reason"])
 def test_the_brokers_notes_stay_behind(header: str) -> None:
-    """RabbitMQ would take the fourth wait in its ladder for a loop and drop the message; headers would grow."""
+    """The broker's own headers are not copied to the next attempt."""
     delivery = delivery_with({**PLAIN, header: [{"queue": "celery_delayed_3"}]})
     assert header not in next_attempt(delivery, 1, 5, NOON, None).headers
 
 
 @given(delivery=deliveries)
 def test_nothing_can_vanish(delivery: Delivery) -> None:
-    """The broker would drop the message if the queue is gone, or lose it in a restart."""
+    """Each message that is published again is mandatory and persistent, and does not expire."""
     attempt = next_attempt(delivery, 1, 1.5, NOON, None)
     for message in (dead_letter(delivery, "", "", NOON), once_more(delivery, 1), attempt):
         assert message.mandatory
@@ -139,7 +139,7 @@ def test_nothing_can_vanish(delivery: Delivery) -> None:
 
 @given(delivery=deliveries)
 def test_the_delivery_stays_as_it_is(delivery: Delivery) -> None:
-    """A message whose publishing fails would go back changed."""
+    """Making a new message does not change the delivery's headers."""
     before = dict(delivery.headers)
     once_more(delivery, 2)
     next_attempt(delivery, 1, 1.5, NOON, b"[]")
@@ -147,7 +147,7 @@ def test_the_delivery_stays_as_it_is(delivery: Delivery) -> None:
 
 
 def test_names() -> None:
-    """A queue's dead letters would be where no operator looks."""
+    """A queue's dead letters are in the queue of its name with `.dead`."""
     assert dead_queue("celery") == "celery.dead"
 
 
@@ -158,7 +158,7 @@ KILLED = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1", exitcode=-9, peak=50 * 2
 
 @given(delivery=deliveries, rounds=st.integers(1, 14))
 def test_the_history_grows_from_worker_to_worker(delivery: Delivery, rounds: int) -> None:
-    """Nobody could say on which workers a task killed its children, or its message grow for ever."""
+    """The history of deaths grows from worker to worker, and keeps the last ten."""
     delivery.headers = PLAIN
     for number in range(1, rounds):
         delivery = attrs.evolve(delivery, headers=once_more(delivery, number, KILLED, f"w{number}@h", NOON).headers)
@@ -176,7 +176,7 @@ def test_the_history_grows_from_worker_to_worker(delivery: Delivery, rounds: int
 
 @pytest.mark.parametrize("foreign", ["text", 5, None, [1, "x" * 5000, {}], {"a": 1}])
 def test_a_history_that_others_wrote(foreign: object) -> None:
-    """A sender could make a worker fail, or its message outgrow a frame, by a header of ours."""
+    """A foreign value of the history header is replaced or cut, and does no harm."""
     delivery = attrs.evolve(BARE, headers={**PLAIN, HISTORY: foreign})
     notes = once_more(delivery, 1, Lost("c" * 5000, ""), "w", NOON).headers[HISTORY]
     assert isinstance(notes, list)
@@ -185,21 +185,21 @@ def test_a_history_that_others_wrote(foreign: object) -> None:
 
 
 def test_copies_are_not_made_again() -> None:
-    """A message whose sender had it copied to other queues (CC) is written again for one queue alone."""
+    """A message whose sender had it copied to other queues (CC) is published again to one queue alone."""
     message = once_more(attrs.evolve(BARE, headers={**PLAIN, "CC": ["other"]}), 1)
     assert "CC" not in message.headers
     assert message.headers["x-hybridpool-cc"] == ["other"]
 
 
 def test_other_arguments_are_not_compressed() -> None:
-    """New arguments that a task retries with are not read as compressed because the old ones were."""
+    """New arguments lose the header that says that the old ones were compressed."""
     delivery = attrs.evolve(BARE, headers={**PLAIN, "compression": "application/x-gzip"})
     assert next_attempt(delivery, 1, 0, NOON, None).headers["compression"] == "application/x-gzip"
     assert "compression" not in next_attempt(delivery, 1, 0, NOON, b"[[],{},{}]").headers
 
 
 def test_what_was_not_known_is_not_said() -> None:
-    """A letter would tell of a child that was never there."""
+    """A dead letter has no headers about a child where none was involved."""
     assert not {DELIVERIES, EXIT, PEAK, HISTORY} & dead_letter(BARE, "unknown task", "w", NOON).headers.keys()
     letter = dead_letter(BARE, "no child", "w", NOON, Lost("no child could be born", ""), 3)
     assert not {EXIT, PEAK} & letter.headers.keys()
@@ -207,7 +207,7 @@ def test_what_was_not_known_is_not_said() -> None:
 
 @given(delivery=deliveries)
 def test_there_and_back(delivery: Delivery) -> None:
-    """What is sent back would be another message than the one that came, or be dead-lettered at its next death."""
+    """A dead letter that is sent back is the original message, with all its attempts again."""
     delivery.headers = {**PLAIN, "retries": 2, LOST_BEFORE: 2}
     dead_lettered = attrs.evolve(delivery, headers=dead_letter(delivery, "why", "w", NOON, KILLED, 3).headers)
     message = revived(
@@ -229,6 +229,6 @@ def test_there_and_back(delivery: Delivery) -> None:
     ],
 )
 def test_what_has_expired_runs_all_the_same(expires: object, left: object) -> None:
-    """What an operator sends back would vanish at the worker, because its time has passed meanwhile."""
+    """A dead letter that has expired meanwhile is sent back without its expiry."""
     message = revived(attrs.evolve(BARE, headers={**PLAIN, "expires": expires}), "celery", NOON)
     assert message.headers["expires"] == left

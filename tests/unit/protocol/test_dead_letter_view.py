@@ -1,4 +1,4 @@
-"""A dead letter is read, whoever wrote it."""
+"""Reading dead letters of any origin."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ def dead_lettered(delivery: Delivery, headers: Mapping[str, object]) -> Delivery
 
 @given(delivery=deliveries)
 def test_what_was_written_is_read(delivery: Delivery) -> None:
-    """An operator would see another story than the worker's."""
+    """A dead letter is read as it was written."""
     delivery.headers, delivery.queue = PLAIN, "mails"
     lost = Lost("exit code 3", "ForkPoolWorker-2", exitcode=3, peak=4096)
     letter = read_letter(dead_lettered(delivery, dead_letter(delivery, "why", "w@h", NOON, lost, 3).headers))
@@ -38,7 +38,7 @@ def test_what_was_written_is_read(delivery: Delivery) -> None:
 
 @given(delivery=deliveries, headers=st.dictionaries(names, values))
 def test_anything_is_read(delivery: Delivery, headers: dict[str, object]) -> None:
-    """One orphan message in a dead-letter queue would hide all others."""
+    """Any message in a dead-letter queue can be read."""
     letter = read_letter(dead_lettered(delivery, headers))
     assert letter.id
     assert letter.queue
@@ -46,7 +46,7 @@ def test_anything_is_read(delivery: Delivery, headers: dict[str, object]) -> Non
 
 @given(delivery=deliveries)
 def test_a_letter_without_an_id_has_one_all_the_same(delivery: Delivery) -> None:
-    """What is no task message could be listed, and then neither shown nor deleted."""
+    """A letter without an ID has one made of its content, the same at each reading."""
     first = read_letter(dead_lettered(delivery, {"b": 1, "a": 2, "x-delivery-count": 1}))
     later = read_letter(dead_lettered(delivery, {"a": 2, "b": 1, "x-delivery-count": 2}))
     assert first.id == later.id
@@ -55,7 +55,7 @@ def test_a_letter_without_an_id_has_one_all_the_same(delivery: Delivery) -> None
 
 @given(delivery=deliveries)
 def test_a_letter_of_the_brokers(delivery: Delivery) -> None:
-    """What RabbitMQ dead-lettered by itself would be sent back to no queue."""
+    """A letter that RabbitMQ dead-lettered itself shows its queue and reason."""
     headers = {**PLAIN, "x-first-death-queue": "mails", "x-first-death-reason": "maxlen", HISTORY: "none"}
     letter = read_letter(dead_lettered(delivery, headers))
     assert (letter.queue, letter.reason, letter.history) == ("mails", "maxlen", ())

@@ -62,7 +62,7 @@ tame = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.lists(st.text(max_size=5))
 )
 times = st.sampled_from(["0001-01-01T00:00+23:59", "9999-12-31T23:59:59.999999-23:59", "2030-W01-1", "24:00", "-1"])
-#: what somebody reads, with a chance to be right
+#: header values, some of them valid
 known: dict[str, st.SearchStrategy[object]] = {
     "task": st.sampled_from([TASK, "shop.gone"]) | fields,
     "id": st.just("id-1") | fields,
@@ -125,7 +125,7 @@ def delivery(given_headers: Mapping[str, object], body: bytes = b"", content_typ
 @given(headers, bodies, st.just(JSON) | st.sampled_from([None, "", "text/plain"]))
 @settings(max_examples=200)
 def test_head_and_admission(found: Mapping[str, object], body: bytes, content_type: str | None) -> None:
-    """A strange message would end the worker that reads it, and after that the next one."""
+    """Any message is either refused with ProtocolError or admitted with a verdict."""
     came = delivery(found, body, content_type)
     try:
         head = read_head(came)
@@ -138,7 +138,7 @@ def test_head_and_admission(found: Mapping[str, object], body: bytes, content_ty
 @given(st.lists(st.tuples(headers, bodies, st.sampled_from([JSON, "text/plain"])), min_size=1, max_size=4))
 @settings(max_examples=60)
 def test_intake_settles_once(found: list[tuple[dict[str, object], bytes, str]]) -> None:
-    """A strange message would be settled twice, which ends the connection, or never, and so fill the prefetch."""
+    """Any message is settled exactly once by the intake."""
     anyio.run(
         taken_in,
         [Outgoing(body=body, routing_key="celery", headers=head, content_type=kind) for head, body, kind in found],
@@ -170,7 +170,7 @@ async def taken_in(messages: list[Outgoing]) -> None:
         assert len(jobs) == len(observed.of(events.TaskReceived))
         assert len(jobs) + held + sum(ended) == sent
         assert await broker.depth(dead_letter.dead_queue("celery")) == ended[0]
-        # only what is at work, or about to be, is still the broker's
+        # only messages that run, or are about to, are still the broker's
         await broker.__aexit__(None, None, None)
         async with MemoryBroker(server, lambda _: None) as other:
             assert await other.depth("celery") == len(jobs) + held
@@ -183,7 +183,7 @@ async def taken_in(messages: list[Outgoing]) -> None:
 def test_written_again(
     found: dict[str, object], came: Delivery, times: int, exitcode: int | None, cause: str, wait: float
 ) -> None:
-    """A message whose headers are odd could not be retried, dead_lettered, shown or revived, and go round for ever."""
+    """A message with any headers can be retried, dead-lettered, delayed, shown and sent back."""
     came = attrs.evolve(came, headers=found)
     lost = Lost(cause, "ForkPoolWorker-1", exitcode=exitcode)
     for message in (
@@ -202,7 +202,7 @@ def test_written_again(
 
 @given(st.dictionaries(st.text(max_size=10), tame, max_size=5))
 def test_tame_headers_go_out(found: dict[str, object]) -> None:
-    """A message of an ordinary client could not be sent on."""
+    """A message with ordinary headers can be encoded again."""
     assert written(dead_letter.later(delivery(found), 0))
 
 
@@ -215,7 +215,7 @@ def written(message: Outgoing) -> bytes:
     "value", [1e300, b"\xff", 2**63 - 1], ids=["a double", "text that is no UTF-8", "a large number"]
 )
 def test_what_came_goes_out(value: object) -> None:
-    """Such a message could be neither dead_lettered nor retried: an error, for ever."""
+    """A header of any value that AMQP delivers can be encoded again."""
     assert written(dead_letter.later(delivery({"x": value}), 0))
 
 
@@ -229,14 +229,14 @@ def test_what_came_goes_out(value: object) -> None:
     ids=["one more retry", "one more death", "too many deaths"],
 )
 def test_largest_counts(message: Outgoing) -> None:
-    """Such a message could be neither dead_lettered nor retried: an error, for ever."""
+    """A message with counts above the largest that is read can be encoded."""
     assert written(message)
 
 
 @pytest.mark.parametrize("header", ["retries", LOST_BEFORE, "x-delivery-count"])
 @pytest.mark.parametrize("count", [1_000_000_001, 2**63 - 1])
 def test_no_count(header: str, count: int) -> None:
-    """A sender's count would be believed, and one more be too many: a message that can never be settled."""
+    """A count that is too large is refused."""
     with pytest.raises(ProtocolError, match="no count"):
         read_head(delivery({"task": TASK, "id": "i", header: count}))
 
@@ -251,7 +251,7 @@ def test_no_count(header: str, count: int) -> None:
 @example(b"[[],{},{}]".decode().encode("utf-16"), JSON)
 @example(b'[[],{"\\ud800":1},{}]', JSON)
 def test_payload(body: bytes, content_type: str) -> None:
-    """A body would end the child that opens it."""
+    """Any body leads to an outcome that can be sent to the parent."""
     call = frames.RunCall(seq=1, task=TASK, id="i", content_type=content_type, body=body)
     outcome = execute.run(call, {TASK: lambda *args, **kwargs: [args, kwargs]})
     done = frames.Done(1, outcome, 0.0, 0)
@@ -272,7 +272,7 @@ orders = bodies | st.fixed_dictionaries(
 
 @given(orders)
 def test_order(body: bytes) -> None:
-    """A strange order would end a worker: all of them, since orders go to all."""
+    """Any remote-control message is either read or refused with ProtocolError."""
     try:
         remote_control.ids_of(remote_control.read_order(body))
     except ProtocolError:
@@ -281,7 +281,7 @@ def test_order(body: bytes) -> None:
 
 @given(bodies)
 def test_answer(body: bytes) -> None:
-    """A strange answer would end whoever waits for another one."""
+    """Any answer is either final or not."""
     assert isinstance(result_message.is_final(body), bool)
 
 
@@ -296,11 +296,11 @@ def test_answer(body: bytes) -> None:
     ids=["an order", "an order, no UTF-8", "a child's message", "a child's message, no UTF-8"],
 )
 def test_errors_nobody_expects(read: Callable[[bytes], object], data: bytes) -> None:
-    """What is nested without end, or no text, would be an error that nobody catches."""
+    """Remote-control and child messages that are nested too deeply, or are not UTF-8, raise ProtocolError."""
     with pytest.raises(ProtocolError):
         read(data)
 
 
 def test_a_deep_answer() -> None:
-    """Whoever waits for an answer that is nested too deeply would wait for ever."""
+    """An answer that is nested too deeply counts as final."""
     assert result_message.is_final(b'{"status":"SUCCESS","result":' + b"[" * DEEP)

@@ -17,7 +17,7 @@ def order(**fields: object) -> bytes:
 
 
 def test_there_and_back() -> None:
-    """An order would be understood otherwise than it was meant."""
+    """A revocation is read as it was written."""
     message = remote_control.revoke(["a", "b"], terminate=True)
     read = remote_control.read_order(message.body)
     assert (read.method, read.destination, remote_control.ids_of(read)) == ("revoke", None, ["a", "b"])
@@ -27,7 +27,7 @@ def test_there_and_back() -> None:
 
 @pytest.mark.parametrize("named", ["a", ["a"]])
 def test_one_id_or_several(named: object) -> None:
-    """What Celery's `control.revoke` sends for a single task would not be understood."""
+    """A command with one ID or several IDs is read as a list."""
     read = remote_control.read_order(order(method="revoke", arguments={"task_id": named}, destination=["w@h"]))
     assert remote_control.ids_of(read) == ["a"]
     assert read.destination == ["w@h"]
@@ -35,14 +35,14 @@ def test_one_id_or_several(named: object) -> None:
 
 @pytest.mark.parametrize("named", [None, 1, [1], {"a": 1}])
 def test_no_ids(named: object) -> None:
-    """A strange order would end a worker."""
+    """A command without readable IDs raises ProtocolError."""
     with pytest.raises(ProtocolError, match="task_id"):
         remote_control.ids_of(remote_control.read_order(order(method="revoke", arguments={"task_id": named})))
 
 
 @given(body=st.binary(max_size=40) | values.map(lambda value: repr(value).encode()))
 def test_noise(body: bytes) -> None:
-    """A message that is no order would raise something that nobody expects."""
+    """A message that is not a command raises ProtocolError."""
     try:
         read = remote_control.read_order(body)
     except ProtocolError:
@@ -51,7 +51,7 @@ def test_noise(body: bytes) -> None:
 
 
 def test_too_large() -> None:
-    """A worker could be kept busy, or filled, by one order."""
+    """A command that is too large raises ProtocolError."""
     with pytest.raises(ProtocolError, match="too large"):
         remote_control.read_order(b" " * (remote_control.LARGEST + 1))
 
@@ -72,19 +72,19 @@ def test_too_large() -> None:
     ],
 )
 def test_what_others_know(told: object, ages: dict[str, float | None]) -> None:
-    """What Celery's workers, older ones and ours tell of revoked tasks is understood."""
+    """What Celery's workers, old and new, and ours tell of revoked tasks is understood."""
     assert remote_control.read_hello(told) == ages
 
 
 @pytest.mark.parametrize("told", [None, [], {"revoked": 7}, {"revoked": [7]}])
 def test_not_a_hello(told: object) -> None:
-    """What is not a hello is an error that is expected."""
+    """An answer that is not a hello raises ProtocolError."""
     with pytest.raises(ProtocolError):
         remote_control.read_hello(told)
 
 
 def test_what_we_tell_is_bounded() -> None:
-    """A question or an answer is never larger than what workers take, and names the newest."""
+    """A hello and its answer stay below the size that workers accept, and name the newest IDs."""
     ages = {f"{number}" + "x" * 200: 50_000.0 - number for number in range(50_000)}
     question = remote_control.read_order(remote_control.hello("w@h", ages, "me.reply.celery.pidbox").body)
     assert question.reply_to is not None
@@ -109,12 +109,12 @@ def test_what_we_tell_is_bounded() -> None:
     ],
 )
 def test_answers_go_where_askers_wait(exchange: str, key: str, may: bool) -> None:
-    """An order cannot have a worker write into a queue of tasks."""
+    """An answer goes only to an exchange and a queue of remote control."""
     assert remote_control.may_answer(remote_control.Asker(exchange=exchange, routing_key=key)) is may
 
 
 def test_an_order_names_no_more_than_are_remembered() -> None:
-    """An order of millions of ids is cut to the last ones, each once."""
+    """A command with too many IDs is cut to the last ones, each once."""
     order = remote_control.Order(method="revoke", arguments={"task_id": ["a"] * 100 + [str(n) for n in range(60_000)]})
     assert len(remote_control.ids_of(order)) == remote_control.MOST
 
@@ -136,13 +136,13 @@ def test_an_order_names_no_more_than_are_remembered() -> None:
     ],
 )
 def test_whom_an_order_is_for(said: dict[str, object], is_ours: bool) -> None:
-    """An order to workers of some names is obeyed by those, as Celery's workers do."""
+    """A command is for the workers that its destination or pattern names."""
     assert remote_control.is_for(remote_control.read_order(order(method="ping", **said)), "w@h") is is_ours
 
 
 @pytest.mark.parametrize(("pattern", "matcher"), [("(a+)+$", "pcre"), ("w" * 301, "glob")])
 def test_patterns_that_are_not_tried(pattern: str, matcher: str) -> None:
-    """A stranger's pattern that may take for ever is refused."""
+    """A pattern that may take too long to match is refused."""
     asked = remote_control.read_order(order(method="ping", pattern=pattern, matcher=matcher))
     with pytest.raises(ProtocolError):
         remote_control.is_for(asked, "w@h")

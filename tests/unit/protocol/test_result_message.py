@@ -65,35 +65,35 @@ def raised(error: Exception) -> Raised:
 
 
 def test_keys_are_celerys() -> None:
-    """A client would miss a field of the meta."""
+    """A result message has the keys of Celery's."""
     ours, celerys = json.loads(meta(Returned(b"5", "5"))), json.loads(from_celery(5))
     assert ours.keys() - celerys.keys() <= {"parent_id", "group_id"}
-    # Celery writes null for "nobody knows", and readers take both for none
+    # Celery writes null for unknown values, and readers take both for none
     assert {name: ours[name] for name in celerys} == {**celerys, "date_done": NOON.isoformat(), "children": []}
 
 
 def test_the_tree_is_told() -> None:
-    """A group's results would not be found."""
+    """A result message names the task's parent and group."""
     tree = json.loads(meta(Returned(b"5", "5"), TREE))
     assert (tree["parent_id"], tree["group_id"], tree["date_done"]) == ("parent", "group", NOON.isoformat())
 
 
 @given(value=values)
 def test_any_value_to_celery(value: object) -> None:
-    """A Celery client would get another result than the task returned."""
+    """A Celery client decodes any JSON value that a task returned."""
     decoded = to_celery(Returned(encode(value), ""))
     assert (decoded["status"], decoded["result"]) == ("SUCCESS", value)
 
 
 @given(value=values)
 def test_any_value_from_celery(value: object) -> None:
-    """Our client would get another result from a Celery worker than the task returned."""
+    """Our client decodes any value that a Celery worker sends."""
     assert read_meta(from_celery(value)) == value
 
 
 @given(value=values)
 def test_any_value_between_us(value: object) -> None:
-    """Our client would get another result from our worker than the task returned."""
+    """Our client decodes any value that our worker sends."""
     assert read_meta(meta(Returned(encode(value), ""))) == value
 
 
@@ -101,7 +101,7 @@ def test_any_value_between_us(value: object) -> None:
     "error", [ValueError("wrong", 3), KeyError("k"), ShopError("x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")]
 )
 def test_known_exceptions(error: Exception) -> None:
-    """`except ValueError` around a `get()` would not work, in one client or the other."""
+    """A builtin exception keeps its type and arguments, from and to Celery."""
     outcome = raised(error)
     decoded = to_celery(outcome)
     assert decoded["status"] == "FAILURE"
@@ -115,7 +115,7 @@ def test_known_exceptions(error: Exception) -> None:
 
 
 def test_unknown_exceptions() -> None:
-    """An exception of a module that the client has not would be imported, or not be told at all."""
+    """An exception of an unknown module becomes TaskFailed with its name, arguments and traceback."""
     outcome = Raised("Deep.Error", "shop.secret", b'["a", 1]', "Deep.Error('a', 1)", "Traceback …")
     with pytest.raises(errors.TaskFailed, match=r"shop\.secret\.Deep\.Error\('a', 1\)") as caught:
         read_meta(meta(outcome))
@@ -125,7 +125,7 @@ def test_unknown_exceptions() -> None:
 
 
 def test_exceptions_that_cannot_be_made_again() -> None:
-    """A constructor with other arguments would hide the error behind one of its own."""
+    """An exception that its arguments cannot make again becomes TaskFailed."""
     with pytest.raises(errors.TaskFailed, match="Demanding"):
         read_meta(meta(raised(Demanding(1, two=2))))
 
@@ -143,13 +143,13 @@ def test_exceptions_that_cannot_be_made_again() -> None:
     ],
 )
 def test_only_exceptions_are_made(module: str, kind: str) -> None:
-    """Who can write to the reply queue could call functions in the client (CVE-2021-23727)."""
+    """Only exception classes are made from a message (CVE-2021-23727)."""
     with pytest.raises(errors.TaskFailed):
         read_meta(meta(Raised(kind, module, b'["true"]', "", "")))
 
 
 def test_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message could have modules imported in the client."""
+    """Reading a result imports no module."""
     monkeypatch.delitem(sys.modules, "this", raising=False)
     with pytest.raises(errors.TaskFailed):
         read_meta(meta(Raised("Error", "this", b"[]", "", "")))
@@ -157,7 +157,7 @@ def test_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lost_child() -> None:
-    """`except WorkerLostError` in a Celery client, or `except ChildLost` in ours, would not work."""
+    """A lost child is WorkerLostError to a Celery client and ChildLost to ours."""
     decoded = to_celery(Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1"))
     assert isinstance(decoded["result"], WorkerLostError)
     assert str(decoded["result"]) == "Worker exited prematurely: signal 9 (SIGKILL)."
@@ -170,7 +170,7 @@ def test_a_lost_child() -> None:
 
 
 def test_an_unknown_task() -> None:
-    """A caller would wait for ever for a task that no worker knows."""
+    """An unknown task is NotRegistered to both clients."""
     outcome = Refused("unknown task 'gone'", "NotRegistered", "celery.exceptions", b'["gone"]')
     assert isinstance(to_celery(outcome)["result"], NotRegistered)
     for written in (meta(outcome), from_celery(NotRegistered("gone"), "FAILURE")):
@@ -179,7 +179,7 @@ def test_an_unknown_task() -> None:
 
 
 def test_an_expired_task() -> None:
-    """A caller would wait for ever for a task whose time has passed."""
+    """An expired task is TaskRevokedError to a Celery client and TaskRevoked to ours."""
     decoded = to_celery(Expired())
     assert decoded["status"] == "REVOKED"
     assert isinstance(decoded["result"], TaskRevokedError)
@@ -206,14 +206,14 @@ def test_an_expired_task() -> None:
     ],
 )
 def test_unreadable_metas(written: bytes) -> None:
-    """A strange answer would raise in the client what nobody catches."""
+    """An unreadable result message raises an error of ours."""
     with pytest.raises(errors.HybridpoolError):
         read_meta(written)
 
 
 @given(outcome=outcomes)
 def test_any_outcome(outcome: Outcome) -> None:
-    """Some outcome could not be told, and its caller would wait for ever."""
+    """Every outcome has a result message that both clients can read."""
     written = meta(outcome)
     assert msgspec.json.decode(written)["task_id"] == "id-1"
     assert BACKEND.decode_result(written.decode())["status"] in ("SUCCESS", "FAILURE", "REVOKED")
@@ -225,7 +225,7 @@ def test_any_outcome(outcome: Outcome) -> None:
 
 
 def test_over_its_time() -> None:
-    """A client could not tell a task that was killed for its time from one whose child died."""
+    """A task killed at its hard limit is TimeLimitExceeded to both clients."""
     written = meta(TimedOut(1.5, "ForkPoolWorker-1"))
     told = to_celery(TimedOut(1.5, "ForkPoolWorker-1"))["result"]
     assert (type(told), told.args) == (TimeLimitExceeded, (1.5,))
@@ -236,7 +236,7 @@ def test_over_its_time() -> None:
 
 
 def test_over_its_soft_limit() -> None:
-    """A Celery client would be told a type that it does not know."""
+    """A task over its soft limit is SoftTimeLimitExceeded to a Celery client."""
     told = to_celery(rendering.raised(errors.SoftTimeLimitExceeded(2.0)))["result"]
     assert (type(told), told.args) == (SoftTimeLimitExceeded, (2.0,))
 
@@ -252,7 +252,7 @@ def retrying(error: Exception | None) -> Retrying:
 
 @pytest.mark.parametrize("error", [OSError("away"), ShopError("x")])
 def test_a_retry(error: Exception) -> None:
-    """A Celery client would not see why the task is run again, or any client take it for the end."""
+    """A retry is RETRY with its exception to a Celery client, and final to no client."""
     outcome = retrying(error)
     decoded = to_celery(outcome)
     assert (decoded["status"], decoded["traceback"]) == ("RETRY", outcome.traceback)
@@ -262,13 +262,13 @@ def test_a_retry(error: Exception) -> None:
 
 
 def test_a_retry_without_a_reason() -> None:
-    """A Celery client would be shown an exception that nobody raised; Celery's own worker tells it none."""
+    """A retry without an exception has None as its result, as in Celery."""
     decoded = to_celery(retrying(None))
     assert (decoded["status"], decoded["result"]) == ("RETRY", None)
 
 
 def test_retries_exhausted() -> None:
-    """`except MaxRetriesExceededError` in a Celery program would no longer catch it, nor our name for it in ours."""
+    """A task out of retries is MaxRetriesExceededError to a Celery client and RetriesExhausted to ours."""
     error = errors.RetriesExhausted("shop.add was retried 3 times")
     decoded = to_celery(raised(error))
     assert decoded["status"] == "FAILURE"
@@ -280,7 +280,7 @@ def test_retries_exhausted() -> None:
 
 
 def test_rejected() -> None:
-    """A Celery client would not know Reject by its name."""
+    """A rejected task is Reject to a Celery client and TaskFailed to ours."""
     decoded = to_celery(Rejected("no", False))
     assert decoded["status"] == "FAILURE"
     assert type(decoded["result"]) is Reject
@@ -291,6 +291,6 @@ def test_rejected() -> None:
 
 
 def test_verdicts_are_metas_too() -> None:
-    """Some outcome would have no form, and end the worker."""
+    """Ignored and rejected tasks have result messages."""
     assert json.loads(meta(Ignored()))["status"] == "IGNORED"
     assert is_final(meta(Rejected("no", False)))

@@ -43,7 +43,7 @@ def head(**headers: Any) -> Head:
 
 
 def test_the_least() -> None:
-    """A message of a small client that writes only name and id would be refused."""
+    """A message with a name and an ID alone is read."""
     assert attrs.astuple(head()) == ("shop.add", "id-1", None, None, None, 0, None, None, None, None, False, 0, 0)
 
 
@@ -67,7 +67,7 @@ def test_what_celery_writes(
     eta: dt.datetime | None,
     expires: dt.datetime,
 ) -> None:
-    """A field of a Celery client's message would be read wrongly."""
+    """The headers of a Celery client's message are read as they were meant."""
     written = CELERY.amqp.as_task_v2(
         task_id,
         name,
@@ -102,7 +102,7 @@ CELERY = Celery("test", set_as_current=False)
     ],
 )
 def test_no_task_message(headers: dict[str, Any]) -> None:
-    """An orphan message would be taken for a task, or end the consumer."""
+    """A message without task or ID raises ProtocolError."""
     with pytest.raises(ProtocolError, match=r"header '(task|id)' is missing"):
         read_head(delivery(headers))
 
@@ -127,14 +127,14 @@ def test_no_task_message(headers: dict[str, Any]) -> None:
     ],
 )
 def test_fields_of_the_wrong_type(field: str, value: object) -> None:
-    """A wrong field would end the consumer, or the child that is given the call."""
+    """A field of the wrong type raises ProtocolError that names it."""
     with pytest.raises(ProtocolError, match=f"header '{field}' is no "):
         head(**{field: value})
 
 
 @pytest.mark.parametrize("field", ["root_id", "parent_id", "group", "retries", "eta", "expires", LOST_BEFORE])
 def test_fields_of_nothing(field: str) -> None:
-    """Celery writes None for what it does not use; such a message would be refused."""
+    """A field that is None is read as missing."""
     assert attrs.astuple(head(**{field: None})) == attrs.astuple(head())
 
 
@@ -152,14 +152,14 @@ def test_fields_of_nothing(field: str) -> None:
 )
 @pytest.mark.parametrize("field", ["eta", "expires"])
 def test_moments(field: str, written: object, read: dt.datetime) -> None:
-    """A task would run or expire hours off, or a comparison with UTC fail."""
+    """A moment is read with its time zone, and UTC without one."""
     assert getattr(head(**{field: written}), field) == read
     assert getattr(head(**{field: written}), field).tzinfo is not None
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, True), (False, False), (None, False), (1, False), ("yes", False)])
 def test_ignore_result(written: object, read: bool) -> None:
-    """A result that somebody waits for would not be sent."""
+    """Only True means that the result is ignored."""
     assert head(ignore_result=written).ignore_result is read
 
 
@@ -170,7 +170,7 @@ values: st.SearchStrategy[object] = (
 
 @given(delivery=deliveries, headers=st.dictionaries(st.sampled_from([*PLAIN, "eta", "retries", "group"]), values))
 def test_noise(delivery: Delivery, headers: dict[str, object]) -> None:
-    """Some strange header would end the consumer in place of its message."""
+    """Any headers are either read or refused with ProtocolError."""
     delivery.headers = headers
     try:
         read = read_head(delivery)

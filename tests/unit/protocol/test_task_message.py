@@ -58,7 +58,7 @@ def theirs(request: Request, **options: Any) -> Any:
 
 
 def test_headers_are_celerys() -> None:
-    """A Celery worker or monitor would miss a header, or read another value from it."""
+    """A message has the headers of Celery's, with the same values."""
     ours, celerys = dict(written().headers), dict(theirs(PLAIN).headers)
     assert ours.keys() == celerys.keys()
     assert str(ours.pop("origin")).startswith("gen")
@@ -67,7 +67,7 @@ def test_headers_are_celerys() -> None:
 
 
 def test_headers_with_options_are_celerys() -> None:
-    """A call with options would mean something else to a Celery worker."""
+    """A message with options has the headers of Celery's."""
     request = attrs.evolve(PLAIN, expires=60.0, ignore_result=True, root_id="root", parent_id="parent")
     ours = to_message(request, NOON).headers
     celerys = theirs(request, expires=60, root_id="root", parent_id="parent").headers
@@ -75,7 +75,7 @@ def test_headers_with_options_are_celerys() -> None:
 
 
 def test_properties_are_celerys() -> None:
-    """An answer would not find its way, or a Celery worker not know how to read the body."""
+    """A message has the properties of Celery's."""
     ours = written(reply_to="answers", priority=3)
     properties = theirs(PLAIN, reply_to="answers").properties
     assert (ours.correlation_id, ours.reply_to) == (properties["correlation_id"], properties["reply_to"])
@@ -85,7 +85,7 @@ def test_properties_are_celerys() -> None:
 
 @given(args=st.lists(values, max_size=3), kwargs=st.dictionaries(keys, values, max_size=3))
 def test_bodies_are_celerys(args: list[object], kwargs: dict[str, object]) -> None:
-    """A Celery worker would run the call with other arguments."""
+    """A message's body is decoded as Celery's is."""
     ours = written(args=args, kwargs=kwargs).body
     celerys = kombu.dumps(theirs(attrs.evolve(PLAIN, args=args, kwargs=kwargs)).body)
     assert kombu.loads(ours) == kombu.loads(celerys)
@@ -102,32 +102,32 @@ def test_bodies_are_celerys(args: list[object], kwargs: dict[str, object]) -> No
     ],
 )
 def test_expiry(expires: float | dt.datetime) -> None:
-    """A call would run after its time, or not in time."""
+    """An expiry in seconds, as a duration or as a moment means the same moment."""
     written_for_us = delivered(written(expires=expires))
     assert read_head(written_for_us).expires == NOON + MINUTE
 
 
 @pytest.mark.parametrize("expires", [60, 0, -5, NOON - MINUTE])
 def test_the_broker_drops_nothing(expires: float | dt.datetime) -> None:
-    """The broker would drop an expired call in silence, and whoever waits for it never hear of it."""
+    """An expiry is a header only, so the broker does not drop the message."""
     message = written(expires=expires)
     assert message.expiration is None
     assert message.headers["expires"]
 
 
 def test_no_expiry() -> None:
-    """Calls would be dropped though nobody asked for it."""
+    """A message without an expiry has none."""
     assert (written().expiration, written().headers["expires"]) == (None, None)
 
 
 def test_own_headers() -> None:
-    """Headers of the caller would be lost, or replace those that workers read."""
+    """Headers of the caller are sent, and do not replace those that workers read."""
     headers = written(headers={"tenant": "t-1", "task": "evil"}).headers
     assert (headers["tenant"], headers["task"]) == ("t-1", "shop.add")
 
 
 def test_long_arguments_are_cut_for_monitors() -> None:
-    """An argument of many MB would be sent twice, and not fit into the headers' frame."""
+    """Long arguments are cut in the headers for monitors."""
     headers = written(args=["x" * 10_000], kwargs={"y": "y" * 10_000}).headers
     assert len(str(headers["argsrepr"])) <= 1024
     assert len(str(headers["kwargsrepr"])) <= 1024
@@ -142,13 +142,13 @@ def test_long_arguments_are_cut_for_monitors() -> None:
     ],
 )
 def test_what_cannot_be_sent_is_named(changes: dict[str, Any], name: str) -> None:
-    """A caller would have to guess which of many arguments it is."""
+    """The error for an argument that cannot be sent names the argument."""
     with pytest.raises(TypeError, match=f"^shop.add: {name} cannot be sent: .* has no JSON form$"):
         written(**changes)
 
 
 def test_an_argument_within_itself_is_named() -> None:
-    """The caller would meet an error of the encoder."""
+    """The error for an argument that contains itself names the argument."""
     value: list[object] = []
     value.append(value)
     with pytest.raises(TypeError, match="argument 1 cannot be sent: Circular"):
@@ -156,6 +156,6 @@ def test_an_argument_within_itself_is_named() -> None:
 
 
 def test_a_root_of_its_own() -> None:
-    """A call that nobody called would belong to no tree."""
+    """A call without a root is its own root."""
     assert written().headers["root_id"] == "id-1"
     assert written(root_id="root").headers["root_id"] == "root"

@@ -24,18 +24,18 @@ def machine(root: Path, cgroup: str, **files: str) -> Path:
 
 
 def found(root: Path) -> list[tuple[str, int, int]]:
-    """Return what is read there."""
+    """Return the readings of that machine."""
     return [(bound.name, bound.limit, bound.used) for bound in memory_readings.bounds(root)]
 
 
 def test_the_host(tmp_path: Path) -> None:
-    """Memory that others use would be taken for free."""
+    """The host's bound is its total memory, less what is in use and a reserve."""
     [host] = memory_readings.bounds(machine(tmp_path, ""))
     assert (host.limit, host.used, host.free) == (1000 * 1024, 600 * 1024, 400 * 1024 - 102400)
 
 
 def test_version_2(tmp_path: Path) -> None:
-    """A container's limit would be overlooked, or files that can be dropped be taken for used."""
+    """The limit of a cgroup of version 2 is found, and inactive files do not count as used."""
     root = machine(
         tmp_path,
         "0::/app/inner\n",
@@ -49,7 +49,7 @@ def test_version_2(tmp_path: Path) -> None:
 
 
 def test_version_1(tmp_path: Path) -> None:
-    """A container on an older host would be taken for a whole machine."""
+    """The limit of a cgroup of version 1 is found."""
     root = machine(
         tmp_path,
         "4:cpu,cpuacct:/x\n7:memory:/x\n",
@@ -61,12 +61,12 @@ def test_version_1(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    """A system without these files would end the autoscaler."""
+    """A machine without these files has no bounds."""
     assert memory_readings.bounds(tmp_path) == []
 
 
 def test_own_memory() -> None:
-    """A process's weight would not be seen, or that of a page it has only looked at be added."""
+    """A process owns the pages that it wrote."""
     before = memory_readings.owned([os.getpid()])[os.getpid()]
     with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE) as page:
         page[:: mmap.PAGESIZE] = b"x" * (64 * MIB // mmap.PAGESIZE)
@@ -75,7 +75,7 @@ def test_own_memory() -> None:
 
 
 def test_the_light_and_the_gone_are_left_out() -> None:
-    """A child that has just died would end the supervisor; a light one would cost a dear look."""
+    """Processes that are gone or light are left out."""
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     assert memory_readings.owned([gone.pid]) == {}

@@ -1,6 +1,6 @@
-"""What the pool's tests have children do with PostgreSQL.
+"""The functions that the pool's tests run in children with PostgreSQL.
 
-The first part stands in docs/how-to/database-connections.md, word for word: what is documented is what is tested.
+The first part stands in docs/how-to/database-connections.md, word for word, so that the documented code is tested.
 """
 
 from collections.abc import Generator
@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 import hybridpool
-from tests.integration.pool.chores import enter, pass_through, tell
+from tests.integration.pool.functions import enter, pass_through, tell
 
 # ---- as documented ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""Start servers as somebody who may be one: PostgreSQL and pgbouncer refuse to be root.
+"""Start servers under an unprivileged account, because PostgreSQL and pgbouncer refuse to run as root.
 
-If we are root, they run as Debian's account for them, or as nobody; else as we do.
+Started by root, they run under Debian's account for them, or as "nobody"; else under the account of the tests.
 """
 
 import os
@@ -14,24 +14,24 @@ from tests.rabbit import MARK
 
 
 def own_folder(prefix: str) -> Path:
-    """Make a temporary folder that belongs to whom the servers run as."""
+    """Make a temporary folder that belongs to the servers' account."""
     made = Path(tempfile.mkdtemp(prefix=prefix))
     give_away(made)
     return made
 
 
 def give_away(path: Path) -> None:
-    """Let a file belong to whom the servers run as, and nobody else read it."""
+    """Make the servers' account the owner of a file, and its only reader."""
     if path.is_file():
         path.chmod(0o600)
-    if servant := account():
-        os.chown(path, servant.pw_uid, servant.pw_gid)
+    if owner := account():
+        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def start(words: Sequence[str | Path], folder: Path) -> subprocess.Popen[bytes]:
     """Start a program in a folder, with its output in the file ``log`` there."""
-    servant = account()
-    # without the mark of orphans, and without whatever points the user's own clients to the user's own server
+    owner = account()
+    # without the mark of orphans, and without the variables that point the user's clients to the user's server
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PG", MARK))}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
@@ -43,19 +43,19 @@ def start(words: Sequence[str | Path], folder: Path) -> subprocess.Popen[bytes]:
             stderr=log,
             # a ^C or a killpg aimed at the tests spares it
             start_new_session=True,
-            user=servant and servant.pw_uid,
-            group=servant and servant.pw_gid,
-            extra_groups=[] if servant else None,
+            user=owner and owner.pw_uid,
+            group=owner and owner.pw_gid,
+            extra_groups=[] if owner else None,
         )
 
 
-def drain_outcomes(folder: Path) -> str:
+def log_tail(folder: Path) -> str:
     """Return the end of the log."""
     return (folder / "log").read_text(errors="replace")[-1000:].strip()
 
 
 def account() -> pwd.struct_passwd | None:
-    """Return the account that servers run as; None: our own."""
+    """Return the account that servers run under; None: that of the tests."""
     if os.geteuid() != 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What tasks start and leave, each kind further out of reach of whoever would end it with its child."""
+"""Processes that tasks start and leave, each kind harder to end with its child than the one before."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import anyio
 
 from hybridpool import Pool
-from tests.integration.pool import chores
+from tests.integration.pool import functions
 
 #: the ways to start a process
 KINDS = ("own session", "daemon", "line of sessions")
@@ -46,11 +46,11 @@ def _daemon() -> int:
 
 def start_and_stay(kind: str, journal: str, gate: str, own: int = 0) -> int:
     """Leave a line about this process and all that it has started, and wait to be let, whatever is raised."""
-    chores.keep(own)
-    chores.tell(journal, f"{os.getpid()} {' '.join(map(str, start(kind)))}\n")
+    functions.keep(own)
+    functions.tell(journal, f"{os.getpid()} {' '.join(map(str, start(kind)))}\n")
     while True:
         try:
-            chores.pass_through(gate)
+            functions.pass_through(gate)
         except BaseException:  # noqa: BLE001  # it is deaf
             continue
         return os.getpid()
@@ -61,7 +61,7 @@ def by_a_pool(number: int) -> list[int]:
 
     async def use() -> list[int]:
         async with Pool(2) as pool:
-            return [value async for value in pool.map(chores.square, range(number))]
+            return [value async for value in pool.map(functions.square, range(number))]
 
     return anyio.run(use)
 

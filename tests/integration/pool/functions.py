@@ -1,4 +1,4 @@
-"""What the pool's tests have children do."""
+"""The functions that the pool's tests run in children."""
 
 import functools
 import os
@@ -71,7 +71,7 @@ def zeros(size: int) -> bytes:
 
 
 def enter(gate: str) -> None:
-    """Tell whoever waits at the gate that this process has come."""
+    """Tell the test that waits at the gate that this process has come."""
     tell(gate + ".entered", f"{os.getpid()}\n")
 
 
@@ -275,18 +275,18 @@ def kept_until_let_go(gate: str) -> Generator[None]:
 
 
 def held_birth(gate: str, flag: str) -> None:
-    """Be born only when let, while the flag is there."""
+    """Start only when let, while the flag is there."""
     if Path(flag).exists():
         pass_through(gate)
 
 
 def never_born() -> None:
-    """Hang in birth."""
+    """Hang at the start."""
     time.sleep(60)
 
 
 def no_database() -> None:
-    """Fail in birth."""
+    """Fail at the start."""
     raise RuntimeError("no database")
 
 

@@ -1,6 +1,6 @@
 """Stopping a client of RabbitMQ at one step that it takes: what goes through a `Proxy`, read as AMQP.
 
-So a test can say between which two steps something breaks, and need not hope to hit the moment.
+So a test names the two steps between which something breaks, and does not depend on timing.
 """
 
 import enum
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import attrs
 from anyio.from_thread import start_blocking_portal
 
-from tests.proxy import ChildHandle, Proxy
+from tests.proxy import Connection, Proxy
 from tests.workers import PATIENCE
 
 #: what a client says first, before any frame
@@ -37,7 +37,7 @@ class Step(enum.Enum):
     ACK = "the acknowledgement of a message from the queue"
 
 
-class Trap:
+class Breakpoint:
     """Lets everything pass but the first such step, and all that comes after it on that connection in that direction.
 
     :param queue: to which messages go through the default exchange, or from which they come.
@@ -46,56 +46,56 @@ class Trap:
     def __init__(self, step: Step, queue: str) -> None:
         self._step = step
         self._queue = queue
-        self._sprung = threading.Event()
+        self._is_hit = threading.Event()
         #: by connection and direction: the beginning of a frame; None: nothing passes any more
-        self._rests: dict[tuple[ChildHandle, bool], bytes | None] = {}
-        self._published: Counter[ChildHandle] = Counter()
+        self._rests: dict[tuple[Connection, bool], bytes | None] = {}
+        self._published: Counter[Connection] = Counter()
         #: the message whose answer is waited for: its connection and tag
-        self._noted: tuple[ChildHandle, int] | None = None
+        self._noted: tuple[Connection, int] | None = None
 
     def wait(self) -> None:
-        """Wait until it has sprung.
+        """Wait until the step was stopped.
 
-        :raises AssertionError: if it does not in time.
+        :raises AssertionError: if it did not come in time.
         """
-        assert self._sprung.wait(PATIENCE), f"{self._step.value} did not come within {PATIENCE:g} s"
+        assert self._is_hit.wait(PATIENCE), f"{self._step.value} did not come within {PATIENCE:g} s"
 
-    def sieve(self, child: ChildHandle, outward: bool, data: bytes) -> bytes:
+    def pass_on(self, connection: Connection, outward: bool, data: bytes) -> bytes:
         """Return what passes; see `Proxy`."""
-        rest = self._rests.get((child, outward), b"")
+        rest = self._rests.get((connection, outward), b"")
         if rest is None:
             return b""
         passed = b""
         rest += data
         while frame := first_frame(rest):
-            if not self._sprung.is_set() and self._is_it(child, outward, frame):
-                self._rests[child, outward] = None
-                self._sprung.set()
+            if not self._is_hit.is_set() and self._is_it(connection, outward, frame):
+                self._rests[connection, outward] = None
+                self._is_hit.set()
                 return passed
             passed += frame
             rest = rest[len(frame) :]
-        self._rests[child, outward] = rest
+        self._rests[connection, outward] = rest
         return passed
 
-    def _is_it(self, child: ChildHandle, outward: bool, frame: bytes) -> bool:
+    def _is_it(self, connection: Connection, outward: bool, frame: bytes) -> bool:
         method = method_of(frame)
         if method == PUBLISH:
-            self._published[child] += 1
-            return self._note(Step.CONFIRM, published_to(frame), child, self._published[child])
+            self._published[connection] += 1
+            return self._note(Step.CONFIRM, published_to(frame), connection, self._published[connection])
         if method == DELIVER:
             queue, tag = delivered_from(frame)
-            return self._note(Step.ACK, queue, child, tag)
+            return self._note(Step.ACK, queue, connection, tag)
         if method == ACK and self._noted is not None and outward is (self._step is Step.ACK):
             tag, multiple = ANSWER.unpack_from(frame, ARGUMENTS)
-            return self._noted[0] is child and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
+            return self._noted[0] is connection and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
         return False
 
-    def _note(self, awaited: Step, queue: str, child: ChildHandle, tag: int) -> bool:
+    def _note(self, awaited: Step, queue: str, connection: Connection, tag: int) -> bool:
         """Note the message whose answer is awaited; tell whether the message itself is what must not pass."""
         if queue != self._queue:
             return False
         if self._step is awaited and self._noted is None:
-            self._noted = (child, tag)
+            self._noted = (connection, tag)
         return self._step is Step.PUBLISH and awaited is Step.CONFIRM
 
 
@@ -133,18 +133,21 @@ def short_text(frame: bytes, at: int) -> tuple[str, int]:
 
 
 @attrs.frozen
-class Way:
-    """A way to the broker with a trap in it."""
+class StoppingProxy:
+    """A proxy before the broker that stops one step of its client."""
 
     url: str
-    trap: Trap
+    stop: Breakpoint
     #: resets every connection
     cut: Callable[[], None]
 
 
 @contextmanager
-def trapped(port: int, step: Step, queue: str) -> Generator[Way]:
-    """Give a way to the broker at this port; the proxy has a thread of its own, so that tests may wait."""
-    trap = Trap(step, queue)
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Proxy(port, trap.sieve)) as proxy:
-        yield Way(f"amqp://guest:guest@127.0.0.1:{proxy.port}//", trap, lambda: portal.call(proxy.cut))
+def stopped_at(port: int, step: Step, queue: str) -> Generator[StoppingProxy]:
+    """Open a proxy before the broker at this port; the proxy has a thread of its own, so that tests may wait."""
+    breakpoint_ = Breakpoint(step, queue)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(Proxy(port, breakpoint_.pass_on)) as proxy,
+    ):
+        yield StoppingProxy(f"amqp://guest:guest@127.0.0.1:{proxy.port}//", breakpoint_, lambda: portal.call(proxy.cut))

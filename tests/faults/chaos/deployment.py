@@ -1,4 +1,4 @@
-"""What is harmed: a node, three workers, each behind a proxy of its own, and the publisher behind a fourth."""
+"""The processes under test: a node, three workers, each behind a proxy, and the publisher behind a fourth."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ from tests.faults.chaos.letters import take_all
 from tests.faults.chaos.plan import WORKERS, Kind
 from tests.faults.chaos.sender import HEARTBEAT
 from tests.faults.ledger import Journal
-from tests.proxy import ChildHandle, Proxy
+from tests.proxy import Connection, Proxy
 from tests.queues import BrokerConsole
 from tests.rabbit import Node
 from tests.workers import PATIENCE, Worker
@@ -47,16 +47,16 @@ TAIL = 25
 WELL = (" received", " succeeded in ", " raised expected", "forked, pid", " ready", "retry: ")
 
 
-class Way(Proxy):
-    """A proxy that does not mind if there is nobody behind it."""
+class ClientProxy(Proxy):
+    """A proxy that resets a connection if the broker is away."""
 
     def url(self, user: str = "guest") -> str:
-        """Return the broker's address for a user, whose password is the name, who goes this way."""
+        """Return the broker's address through this proxy for a user, whose password is the name."""
         return f"amqp://{user}:{user}@127.0.0.1:{self.port}//"
 
-    def live(self) -> list[ChildHandle]:
+    def live(self) -> list[Connection]:
         """Return the connections that work."""
-        return [child for child in self.children if not child.is_dead and not child.ends[0].transport.is_closing()]
+        return [one for one in self.connections if not one.is_dead and not one.ends[0].transport.is_closing()]
 
     async def _accept(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         try:
@@ -67,11 +67,11 @@ class Way(Proxy):
 
 @attrs.frozen(kw_only=True)
 class Hit:
-    """What happened in event, and to whom. Times are the machine's monotonic seconds."""
+    """A fault that was injected, and where. Times are the machine's monotonic seconds."""
 
     kind: Kind
     begin: float
-    #: until then somebody may not have noticed
+    #: until then a process may not have noticed
     end: float
     #: name of the worker; None: all of them
     worker: str | None = None
@@ -80,28 +80,28 @@ class Hit:
 
 
 @attrs.define
-class Seat:
-    """A place for a worker, which may live there several times."""
+class WorkerSlot:
+    """One of the workers, which is started several times."""
 
     number: int
-    way: Way
-    lives: list[Worker] = attrs.field(factory=list)
-    #: something is happening to it already
+    proxy: ClientProxy
+    runs: list[Worker] = attrs.field(factory=list)
+    #: a fault is being injected already
     is_busy: bool = False
 
     @property
     def worker(self) -> Worker:
-        """Whoever sits there."""
-        return self.lives[-1]
+        """The worker of the latest run."""
+        return self.runs[-1]
 
     @property
     def is_ready(self) -> bool:
-        """Whoever sits there can take tasks; the node may be away just now, so this may last."""
+        """Whether the worker has been ready; the node may be away just now, so this may take long."""
         return bool(self.worker.seen(r"ready\.$"))
 
     @property
-    def is_deserted(self) -> bool:
-        """Whoever sat there is gone, and nobody has made him."""
+    def has_exited(self) -> bool:
+        """Whether the worker has exited."""
         try:
             return psutil.Process(self.worker.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -109,17 +109,17 @@ class Seat:
 
     @property
     def name(self) -> str:
-        """The name of this life."""
-        return f"w{self.number}.{len(self.lives) - 1}"
+        """The name of the latest run."""
+        return f"w{self.number}.{len(self.runs) - 1}"
 
 
-class Estate:
-    """All of it."""
+class Deployment:
+    """Node, workers and publisher's proxy of one chaos run."""
 
     def __init__(
         self, node: Node, queue_type: str, folder: Path, options: Sequence[str], odd: Sequence[ChaosCall] = ()
     ) -> None:
-        """Know it; see `prepare` and `open`.
+        """Start nothing yet; see `prepare` and `open`.
 
         :param options: further ones for the workers.
         :param odd: calls that are sent as bytes.
@@ -127,8 +127,8 @@ class Estate:
         self.node = node
         self.node_is_busy = False
         self.journal = Journal(folder / "journal")
-        self.seats: list[Seat] = []
-        self.sender_way = Way(node.port)
+        self.slots: list[WorkerSlot] = []
+        self.sender_proxy = ClientProxy(node.port)
         self.hits: list[Hit] = []
         self.odd = list(odd)
         #: letters that the operator has taken out of dead-letter queues, and sent back: the calls' names
@@ -138,8 +138,8 @@ class Estate:
         self.troubles: list[str] = []
         #: of those that were stopped in good order
         self.exit_codes: list[int] = []
-        #: whoever ended by himself, and how
-        self.deserters: list[str] = []
+        #: the workers that ended by themselves, and how
+        self.unexpected_exits: list[str] = []
         self.folder = folder
         self._queue_type = queue_type
         own = ("--concurrency=2", "--default-queue-type", queue_type, f"--broker-heartbeat={HEARTBEAT}s")
@@ -175,77 +175,77 @@ class Estate:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Start the workers; in the end nothing is left of them, and their logs are files."""
-        async with AsyncExitStack() as ways:
-            await ways.enter_async_context(self.sender_way)
+        async with AsyncExitStack() as proxies:
+            await proxies.enter_async_context(self.sender_proxy)
             for number in range(WORKERS):
-                self.seats.append(Seat(number, await ways.enter_async_context(Way(self.node.port))))
+                self.slots.append(WorkerSlot(number, await proxies.enter_async_context(ClientProxy(self.node.port))))
             try:
                 async with anyio.create_task_group() as starting:
-                    for seat in self.seats:
-                        starting.start_soon(self.start, seat)
+                    for slot in self.slots:
+                        starting.start_soon(self.start, slot)
                 yield
             finally:
                 with anyio.CancelScope(shield=True):
                     await in_thread(self._destroy)
 
-    async def start(self, seat: Seat) -> None:
-        """Begin a life."""
-        name = f"w{seat.number}.{len(seat.lives)}"
+    async def start(self, slot: WorkerSlot) -> None:
+        """Start the worker."""
+        name = f"w{slot.number}.{len(slot.runs)}"
         env = {JOURNAL: str(self.journal.path), WHO: name, MARKS: str(self._marks)}
         options = (*self._options, f"--hostname={name}@chaos")
-        seat.lives.append(
-            await in_thread(lambda: Worker(seat.way.url(USER), MAIN, *options, app=OURS, env=env, ready=0))
+        slot.runs.append(
+            await in_thread(lambda: Worker(slot.proxy.url(USER), MAIN, *options, app=OURS, env=env, ready=0))
         )
-        await until(lambda: seat.is_ready or seat.is_deserted, RECOVERY, f"{name} ready")
+        await until(lambda: slot.is_ready or slot.has_exited, RECOVERY, f"{name} ready")
 
-    async def stop(self, seat: Seat) -> None:
-        """End a life in good order."""
+    async def stop(self, slot: WorkerSlot) -> None:
+        """Stop the worker in order."""
         try:
-            self.exit_codes.append(await in_thread(seat.worker.stop))
+            self.exit_codes.append(await in_thread(slot.worker.stop))
         except AssertionError as error:
-            self.troubles.append(f"{seat.name} was to stop: {error}")
-            await in_thread(seat.worker.destroy)
+            self.troubles.append(f"{slot.name} was to stop: {error}")
+            await in_thread(slot.worker.destroy)
 
-    async def replace(self, seat: Seat) -> None:
-        """Begin another life where one has ended by itself, and remember that."""
-        code = await in_thread(seat.worker.wait)
-        self.deserters.append(f"{seat.name} ended by itself, exit code {code}")
-        # nobody knows since when
-        self.note(Kind.DESERTED, time.monotonic() - RECOVERY, worker=seat.name)
-        await self.start(seat)
+    async def replace(self, slot: WorkerSlot) -> None:
+        """Start the worker again after it ended by itself, and note that."""
+        code = await in_thread(slot.worker.wait)
+        self.unexpected_exits.append(f"{slot.name} ended by itself, exit code {code}")
+        # it may have ended any time before
+        self.note(Kind.EXITED, time.monotonic() - RECOVERY, worker=slot.name)
+        await self.start(slot)
 
     async def stop_all(self) -> None:
-        """End all lives in good order."""
+        """Stop all workers in order."""
         async with anyio.create_task_group() as stopping:
-            for seat in self.seats:
-                stopping.start_soon(self.stop, seat)
+            for slot in self.slots:
+                stopping.start_soon(self.stop, slot)
 
     def note(
         self, kind: Kind, begin: float, *, notice: float = 0.0, worker: str | None = None, pid: int | None = None
     ) -> None:
-        """Note what has happened just now.
+        """Note a fault that has just been injected.
 
-        :param notice: seconds until everybody has noticed.
+        :param notice: seconds until every process has noticed.
         """
         self.hits.append(Hit(kind=kind, begin=begin, end=time.monotonic() + notice, worker=worker, pid=pid))
 
     def logs(self) -> dict[str, list[str]]:
-        """Return what each worker said in each of its lives."""
-        return {f"w{seat.number}.{at}": life.lines for seat in self.seats for at, life in enumerate(seat.lives)}
+        """Return the log lines of each run of each worker."""
+        return {f"w{slot.number}.{at}": run.lines for slot in self.slots for at, run in enumerate(slot.runs)}
 
     def tails(self) -> str:
-        """Return the end of the log of each who is there now, but for what went well."""
+        """Return the end of each worker's latest log, without the lines of tasks that went well."""
         told = []
-        for seat in self.seats:
-            if seat.lives:
-                lines = [line for line in seat.worker.lines if not any(word in line for word in WELL)]
-                told += [f"---- {seat.name}", *lines[-TAIL:]]
+        for slot in self.slots:
+            if slot.runs:
+                lines = [line for line in slot.worker.lines if not any(word in line for word in WELL)]
+                told += [f"---- {slot.name}", *lines[-TAIL:]]
         return "\n".join([*told, f"The journal and all logs are in {self.folder}"])
 
     def _destroy(self) -> None:
-        for seat in self.seats:
-            for life in seat.lives:
-                life.destroy()
+        for slot in self.slots:
+            for run in slot.runs:
+                run.destroy()
         for name, lines in self.logs().items():
             (self.folder / f"{name}.log").write_text("\n".join(lines) + "\n")
 

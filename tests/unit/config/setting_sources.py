@@ -1,4 +1,4 @@
-"""The four ways in which a setting can be given, and sample values for every setting."""
+"""The four sources of a setting, and sample values for every setting."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from hybridpool._cli.worker import worker
 from hybridpool._config import SETTINGS, Conf, Layer, Range, Settings, environment_layer
 
 
-class Way(NamedTuple):
+class Source(NamedTuple):
     """One source of settings."""
 
     layer: Callable[[str, object], Layer]
@@ -43,11 +43,11 @@ def by_init(name: str, value: object) -> Layer:
 
 
 #: the strongest first
-WAYS = {
-    "command line": Way(by_command_line, lambda name: SETTINGS[name].option),
-    "environment": Way(by_environment, lambda name: f"HYBRIDPOOL_{name.upper()}"),
-    "app.conf": Way(by_conf, lambda name: f"app.conf.{name}"),
-    "App(...)": Way(by_init, lambda name: f"App({name}=…)"),
+SOURCES = {
+    "command line": Source(by_command_line, lambda name: SETTINGS[name].option),
+    "environment": Source(by_environment, lambda name: f"HYBRIDPOOL_{name.upper()}"),
+    "app.conf": Source(by_conf, lambda name: f"app.conf.{name}"),
+    "App(...)": Source(by_init, lambda name: f"App({name}=…)"),
 }
 
 #: setting → two texts that differ from each other and from the default, each with what it means
