@@ -4,7 +4,7 @@
     python3 noxfile.py tests      likewise, the whole test suite
     nox -s lint types             the same sessions from an environment of your own
 
-Upper half: set up, standard library only, in a syntax which an old Python can still read, so that it can say that
+Upper half: set up, standard library only, in a syntax that an old Python can still read, so that it can say that
 it is too old. Lower half: the sessions. They run in the environment that runs nox; no further ones are made.
 """
 
@@ -21,7 +21,7 @@ OLDEST = (3, 11)
 
 
 def main(argv: "list[str]") -> None:
-    """Make .venv ready and become the session; everything after the names goes to what the session runs."""
+    """Make .venv ready, then replace this process by nox; arguments after the names go to the session."""
     if sys.version_info < OLDEST:
         sys.exit(f"hybridpool needs Python {OLDEST[0]}.{OLDEST[1]} or newer, this is {sys.version.split()[0]}")
     count = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
@@ -30,7 +30,7 @@ def main(argv: "list[str]") -> None:
     python = str(VENV / "bin" / "python")
     os.chdir(ROOT)
     if names == ["demo"]:
-        # needs neither nox nor the tools, and is the first thing that a newcomer waits for
+        # needs neither nox nor the tools, and should start soon: it is the first command that a newcomer runs
         set_up("")
         os.execv(python, [python, "-m", "hybridpool", "demo", *posargs])
     set_up("[dev]")
@@ -60,7 +60,7 @@ def set_up(extra: str) -> None:
 
 
 def make_venv() -> None:
-    """Create .venv, with Debian's venv package if that is missing and we may install it."""
+    """Create .venv; install Debian's venv package first if it is missing and this user may."""
     if importlib.util.find_spec("ensurepip") is None:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         if os.geteuid() != 0 or subprocess.call(["which", "apt-get"], stdout=subprocess.DEVNULL):
@@ -68,7 +68,7 @@ def make_venv() -> None:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for words in (["update"], ["install", "--no-install-recommends", "-y", package]):
             subprocess.check_call(["apt-get", "-qq", *words], env=quiet, stdout=subprocess.DEVNULL)
-    # in a fresh process: this one has looked for ensurepip before it was there
+    # in a fresh process: this one looked for ensurepip before it was installed
     subprocess.check_call([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
@@ -109,6 +109,30 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def precommit(session: nox.Session) -> None:
+    """Check what is quick to check before a commit; ``-- install`` makes git do so.
+
+    Not the pre-commit framework: it would install these tools a second time, in other versions than `.venv` has.
+    """
+    if session.posargs == ["install"]:
+        install_hook(session)
+        return
+    lint(session)
+    run(session, "mypy")
+
+
+def install_hook(session: nox.Session) -> None:
+    """Write git's hook, unless there is one."""
+    told = session.run("git", "rev-parse", "--git-path", "hooks/pre-commit", external=True, silent=True)
+    hook = Path(str(told).strip())
+    if hook.exists():
+        session.error(f"{hook} exists; let it run: python3 noxfile.py precommit")
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text("#!/bin/sh\nexec python3 noxfile.py precommit\n")
+    hook.chmod(0o755)
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Static types, by two checkers."""
     run(session, "mypy")
@@ -117,7 +141,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Thinking and house rules: no broker needed."""
+    """Unit tests and the rules of the code: no broker needed."""
     pytest(session, "tests/unit", "tests/architecture", broker=False)
 
 
@@ -143,14 +167,14 @@ def chaos(session: nox.Session, *words: str) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Things are killed, cut and frozen; then all of that at once, drawn from seeds which are printed first."""
+    """Processes killed, connections cut, nodes frozen; then all at once, by seeds that are printed first."""
     pytest(session, "tests/faults")
     chaos(session)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Atheris looks for bytes that our readers cannot take: ``-- payload -max_total_time=600``; else all, shortly."""
+    """Atheris looks for bytes that a reader cannot take: ``-- payload -max_total_time=600``; default: all, briefly."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "atheris"]
     # not among the tools in pyproject.toml: there is none for every Python, and then nothing could be installed
     if importlib.util.find_spec("atheris") is None and subprocess.run(pip, capture_output=True, check=False).returncode:

@@ -1,4 +1,4 @@
-"""The command line. Only this room reads argv and the environment.
+"""The command line. Only this package reads the command line and the environment.
 
 Importing it is quick: what a command needs to run is imported when it runs.
 """

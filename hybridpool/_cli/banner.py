@@ -1,4 +1,4 @@
-"""The start-up banner, laid out as operators of Celery know it."""
+"""The start-up banner, in the layout of Celery's."""
 
 import platform
 import time
@@ -30,7 +30,7 @@ _LAYOUT = """
 
 
 def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
-    """Draw the banner. It never shows a password, nor a control character in a name."""
+    """Return the banner. It never contains a password, nor a control character from a name."""
     settings, sizes = prepared.resolved.settings, prepared.range
     size = f"{sizes.start}" if sizes.floor == sizes.ceiling else f"{{min={sizes.floor}, max={sizes.ceiling}}}"
     return _LAYOUT.format(

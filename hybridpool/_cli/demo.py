@@ -1,4 +1,4 @@
-"""`hybridpool demo`: what the command line says, handed to `demo_story`."""
+"""`hybridpool demo`: reads the command line and calls `demo_story`."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from hybridpool._cli.options import layer_of
 HELP = """Show a worker at work, for some seconds; no broker is needed.
 
 A worker with one to three forked children runs mixed tasks: quick ones, some that keep a CPU busy, one that fails, one
-whose child is killed while it runs it. The pool grows with the load and shrinks after it; children are replaced after
-some tasks. The exit code is 0 if all of that happened, else 1. Settings in the environment are left aside.
+whose child is killed while it runs. The pool grows with the load and shrinks after it; children are replaced after
+some tasks. The exit code is 0 if all of that happened, and 1 if not. Settings in the environment are ignored.
 """
-#: with fewer it could not be expected that the pool grows and children are replaced
-FEWEST = 20
+#: with fewer tasks the pool may not grow, and no child may be recycled
+MIN_TASKS = 20
 
 
 def run(broker: str | None, tasks: int) -> int:
@@ -39,14 +39,14 @@ demo = click.Command(
         click.Option(
             ["-b", "--broker"],
             metavar="URL",
-            help="Go through this RabbitMQ, with queues that are deleted in the end. [default: queues in memory]",
+            help="Go through this RabbitMQ, with queues that are deleted at the end. [default: queues in memory]",
         ),
         click.Option(
             ["--tasks"],
             metavar="N",
-            type=click.IntRange(min=FEWEST),
+            type=click.IntRange(min=MIN_TASKS),
             default=100,
-            help=f"How many tasks to send, at least {FEWEST}. [default: 100]",
+            help=f"How many tasks to send, at least {MIN_TASKS}. [default: 100]",
         ),
     ],
 )

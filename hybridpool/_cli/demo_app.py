@@ -31,7 +31,7 @@ log = logging.getLogger("demo")
 
 @contextlib.contextmanager
 def at_work(what: str) -> Generator[None]:
-    """Let the display see what this process does."""
+    """Put what this process does into its name, where the display reads it."""
     comm = Path("/proc/self/comm")
     before = comm.read_text()
     comm.write_text(AT_WORK + what)
@@ -50,7 +50,10 @@ def quick(number: int) -> int:
 
 @app.task(name="demo.crunch")
 def crunch(seconds: float) -> int:
-    """Keep a CPU busy: walk at random, count the steps. By the clock, so that the demo lasts as long everywhere."""
+    """Keep a CPU busy: walk at random and count the steps.
+
+    It ends by the clock, so that the demo takes the same time on each machine.
+    """
     with at_work(f"crunch {seconds:.2f}"):
         steps, place, end = 0, 0.0, time.perf_counter() + seconds
         while time.perf_counter() < end:
@@ -69,7 +72,7 @@ def speak(number: int) -> None:
 
 @app.task(name="demo.fail")
 def fail() -> None:
-    """Raise, as user code does too."""
+    """Raise, as user code may."""
     with at_work("fail"):
         raise ValueError("this task always fails")
 
@@ -78,7 +81,8 @@ def fail() -> None:
 def die_once(note: str) -> str:
     """Kill the process that runs this; when it is delivered again, succeed.
 
-    :param note: a file that does not exist yet; that it exists tells that this is the second time.
+    :param note: path of a file that does not exist yet; the first run makes it, so that the second run
+        knows that it is the second.
     """
     with at_work("die_once"):
         try:
@@ -86,16 +90,16 @@ def die_once(note: str) -> str:
         except FileExistsError:
             return "done by another child"
         os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("nobody survives SIGKILL")
+        raise AssertionError("no process survives SIGKILL")
 
 
 def mixed(total: int, note: Path) -> list[Send]:
-    """Say what to send, in order; chance has a seed, so that each demo is alike.
+    """Return what to send, in order. The random numbers have a fixed seed, so that each demo is alike.
 
     :param note: as `die_once` takes it.
     """
     chance = random.Random(2)
-    # the first of the second wave are long, so that two are surely under way at a time
+    # the first of the second wave are long, so that two of them always run at the same time
     sends: list[Send] = [
         partial(crunch.enqueue, chance.uniform(0.1, 0.3))
         if number % 2 == 0 or total // 6 <= number < total // 6 + 2

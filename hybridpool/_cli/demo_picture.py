@@ -1,4 +1,4 @@
-"""The demo on a terminal: the children, how far it is, the last lines of the log."""
+"""The demo on a terminal: the children, the progress, the last lines of the log."""
 
 import logging
 import re
@@ -22,10 +22,10 @@ from hybridpool._observe import log
 _CHILDREN_SHOWN: Final = 8
 _LINES_SHOWN: Final = 12
 #: lines for title, header, bar, borders and the cursor
-_FRAMES: Final = 10
+_FRAME_LINES: Final = 10
 #: a line in the log's format, taken apart: time of day, level, process, text
 _LINE: Final = re.compile(r"\[\S+ (\S+): (\w+)/([^\]]+)\] (.*)")
-#: a task's id; its beginning tells it from the others here
+#: a task's id; its first four characters are unique enough here
 _ID: Final = re.compile(r"\[(\w{4})[\w-]{32}\]")
 _LEVEL_STYLES: Final = {"INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 _STATE_STYLES: Final = {"starting": "yellow", "busy": "bold green", "retiring": "yellow", "killed": "red"}
@@ -39,21 +39,21 @@ class Row:
     state: str = "starting"
     task: str = ""
     tasks: int = 0
-    #: bytes that it shares with nobody
+    #: bytes that it shares with no other process
     memory: int = 0
 
 
 class Picture(logging.Handler):
-    """A terminal: what is to be seen at the moment. It is the root handler of the log, too."""
+    """The display for a terminal: the present state. It is also the root handler of the log."""
 
     def __init__(self, title: str, height: int) -> None:
         super().__init__()
         self._title = title
         self._begun = time.perf_counter()
         self._done, self._total = 0, 1
-        self._height = min(_LINES_SHOWN, max(3, height - _CHILDREN_SHOWN - _FRAMES))
+        self._height = min(_LINES_SHOWN, max(3, height - _CHILDREN_SHOWN - _FRAME_LINES))
         self._lines: deque[str] = deque(maxlen=self._height)
-        self._face = log.LogListener(self._say)
+        self._listener = log.LogListener(self._say)
         self.children: dict[str, Row] = {}
         self.setFormatter(logging.Formatter(FORMAT))
         root = logging.getLogger()
@@ -70,7 +70,7 @@ class Picture(logging.Handler):
             case events.TaskFailed(child=child):
                 self.children[child].tasks += 1
             case events.ChildSpawned(child, pid):
-                # a child's own word can be here before the zygote's
+                # ChildReady, which the child sends, can arrive before ChildSpawned, which the zygote sends
                 self.children.setdefault(child, Row()).pid = pid
             case events.ChildReady(child):
                 self.children.setdefault(child, Row()).state = "idle"
@@ -82,14 +82,14 @@ class Picture(logging.Handler):
                 row.state, row.task = ("gone", row.task) if expected else ("killed", cause)
             case _:
                 pass
-        self._face(event)
+        self._listener(event)
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""
         self._done, self._total = done, total
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line of the log; of a traceback only what it is about."""
+        """Take one log record; of one with a traceback only the first line."""
         record.processName = getattr(record, "child", None) or record.processName
         self._say(one_line(self.format(record).partition("\n")[0]))
 
@@ -97,14 +97,14 @@ class Picture(logging.Handler):
         self._lines.extend(text.splitlines())
 
     def draw(self) -> RenderableType:
-        """Put the picture together."""
-        way = Table.grid(padding=(0, 2), expand=True)
-        way.add_column(ratio=1)
+        """Render the present state."""
+        progress = Table.grid(padding=(0, 2), expand=True)
+        progress.add_column(ratio=1)
         bar = ProgressBar(total=self._total, completed=self._done, complete_style="green")
-        way.add_row(bar, f"{self._done}/{self._total} tasks", f"{time.perf_counter() - self._begun:.1f} s")
+        progress.add_row(bar, f"{self._done}/{self._total} tasks", f"{time.perf_counter() - self._begun:.1f} s")
         lines = Text("\n", overflow="ellipsis", no_wrap=True).join(_colour(line) for line in self._lines)
         panel = Panel(lines, title="log", title_align="left", border_style="dim", height=self._height + 2)
-        return Group(self._table(), way, panel)
+        return Group(self._table(), progress, panel)
 
     def _table(self) -> Table:
         table = Table(

@@ -1,6 +1,6 @@
-"""The demo's story: a worker in this process, three waves of tasks, a rest, a summary.
+"""The course of the demo: a worker in this process, three waves of tasks, an idle time, a summary.
 
-Nothing is staged: the worker is the one that `hybridpool worker` runs. What is to happen is checked in the end.
+Nothing is simulated: the worker is the one that `hybridpool worker` runs. The end checks that all happened as expected.
 """
 
 import os
@@ -31,13 +31,13 @@ from hybridpool._protocol.dead_letter import dead_queue
 from hybridpool.errors import ResultTimeout, plain_error
 
 #: seconds
-_BROKER_PATIENCE: Final = 4.0
-_RESULT_PATIENCE: Final = 60.0
-_IDLE: Final = 1.0
+_BROKER_TIMEOUT_S: Final = 4.0
+_RESULT_TIMEOUT_S: Final = 60.0
+_IDLE_S: Final = 1.0
 #: on a busy machine
-_SHRINK_PATIENCE: Final = 30.0
-_PULSE: Final = 0.01
-_FLOOR, _CEILING = 1, 3
+_SHRINK_TIMEOUT_S: Final = 30.0
+_LAG_INTERVAL_S: Final = 0.01
+_MIN_CHILDREN, _MAX_CHILDREN = 1, 3
 #: exit code
 _INTERRUPTED: Final = 130
 
@@ -45,10 +45,10 @@ Connect = Callable[[events.Listener], Broker]
 
 
 def tell(url: str | None, tasks: int) -> int:
-    """Run the demo and return the exit code: 0 if all went as it should, else 1.
+    """Run the demo and return the exit code: 0 if all went as expected, 1 if not.
 
-    :param url: None: queues in memory.
-    :raises HybridpoolError: if it cannot begin or go on; one line says why.
+    :param url: of the broker; None: queues in memory.
+    :raises HybridpoolError: if it cannot start or go on; its text is one line.
     """
     # settings that are meant for a real worker would change what happens here
     for name in [name for name in os.environ if name.startswith("HYBRIDPOOL_")]:
@@ -62,8 +62,8 @@ def tell(url: str | None, tasks: int) -> int:
 async def _main(url: str, tasks: int) -> int:
     console, tally, bus = Console(highlight=False), Tally(tasks), events.Bus()
     begun = time.perf_counter()
-    title = f"hybridpool demo: {tasks} tasks through {parse(url).masked}, {_FLOOR} to {_CEILING} children"
-    # not the default ways to end: the queues of a demo that is interrupted are to be deleted too
+    title = f"hybridpool demo: {tasks} tasks through {parse(url).masked}, {_MIN_CHILDREN} to {_MAX_CHILDREN} children"
+    # signals unwind the stack, so that an interrupted demo deletes its queues too
     with Signals(), tempfile.TemporaryDirectory(prefix="hybridpool-demo-") as scratch:
         async with _queue(url) as (queue, connect), shown(console, title) as view:
             bus.subscribe(view)
@@ -73,8 +73,8 @@ async def _main(url: str, tasks: int) -> int:
                 bus=bus,
                 connect=connect,
                 task_default_queue=queue,
-                worker_autoscale=(_FLOOR, _CEILING),
-                worker_autoscale_idle=_IDLE,
+                worker_autoscale=(_MIN_CHILDREN, _MAX_CHILDREN),
+                worker_autoscale_idle=_IDLE_S,
                 worker_max_tasks_per_child=max(2, tasks // 6),
             )
             async with worker:
@@ -86,22 +86,22 @@ async def _main(url: str, tasks: int) -> int:
 
 @asynccontextmanager
 async def _queue(url: str) -> AsyncGenerator[tuple[str, Connect]]:
-    """Give a queue that nobody else uses, and how to connect; the queue and its dead letters are deleted in the end.
+    """Yield the name of the demo's own queue and a function that connects; delete the queue and its letters after.
 
     :raises BrokerError: if the broker cannot be reached.
     """
     server, queue = MemoryServer(), f"hybridpool-demo-{secrets.token_hex(4)}"
 
     def connect(announce: events.Listener) -> Broker:
-        return open_broker(url, announce, connect_timeout=_BROKER_PATIENCE, name=queue, server=server)
+        return open_broker(url, announce, connect_timeout=_BROKER_TIMEOUT_S, name=queue, server=server)
 
     async with connect(lambda _: None) as broker:
-        # a worker would try for ever
-        await broker.connected(_BROKER_PATIENCE)
+        # the worker itself would try without end
+        await broker.connected(_BROKER_TIMEOUT_S)
         try:
             yield queue, connect
         finally:
-            with anyio.move_on_after(_BROKER_PATIENCE, shield=True):
+            with anyio.move_on_after(_BROKER_TIMEOUT_S, shield=True):
                 await broker.delete(queue)
                 await broker.delete(dead_queue(queue))
 
@@ -110,17 +110,17 @@ async def _play(tally: Tally, view: View, bus: events.Bus, note: Path) -> None:
     """Send one at a time, then two, then many; then wait until the pool has shrunk."""
     view.progress(0, tally.total)
     async with anyio.create_task_group() as beside:
-        beside.start_soon(_feel_pulse, tally)
+        beside.start_soon(_measure_lag, tally)
         calls = mixed(tally.total, note)
         few = tally.total // 6
-        for wave, width in ((calls[:few], 1), (calls[few : 2 * few], 2), (calls[2 * few :], 4 * _CEILING)):
+        for wave, width in ((calls[:few], 1), (calls[few : 2 * few], 2), (calls[2 * few :], 4 * _MAX_CHILDREN)):
             await _wave(wave, width, tally, view)
         await _shrunk(tally, bus)
         beside.cancel_scope.cancel()
 
 
 async def _wave(sends: Sequence[Send], width: int, tally: Tally, view: View) -> None:
-    """Have so many tasks under way at a time."""
+    """Send the tasks, at most `width` of them at a time."""
     limit = anyio.CapacityLimiter(width)
 
     async def one(send: Send) -> None:
@@ -129,7 +129,7 @@ async def _wave(sends: Sequence[Send], width: int, tally: Tally, view: View) -> 
             begun = time.perf_counter()
             try:
                 handle = await send()
-                await handle.get(_RESULT_PATIENCE)
+                await handle.get(_RESULT_TIMEOUT_S)
             except ResultTimeout:
                 raise
             except Exception as result:  # noqa: BLE001 - whatever the task raised
@@ -143,26 +143,26 @@ async def _wave(sends: Sequence[Send], width: int, tally: Tally, view: View) -> 
 
 
 async def _shrunk(tally: Tally, bus: events.Bus) -> None:
-    """Wait for the pool to be at its least, some seconds at most."""
+    """Wait until the pool has its minimum size, for `_SHRINK_TIMEOUT_S` at most."""
     is_shrunk = anyio.Event()
 
-    def hear(event: events.Event) -> None:
-        if isinstance(event, events.PoolScaled) and event.after == _FLOOR:
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.PoolScaled) and event.after == _MIN_CHILDREN:
             is_shrunk.set()
 
-    bus.subscribe(hear)
-    if tally.scaled and tally.scaled[-1][1] > _FLOOR:
-        with anyio.move_on_after(_SHRINK_PATIENCE):
+    bus.subscribe(listen)
+    if tally.scaled and tally.scaled[-1][1] > _MIN_CHILDREN:
+        with anyio.move_on_after(_SHRINK_TIMEOUT_S):
             await is_shrunk.wait()
-    bus.unsubscribe(hear)
+    bus.unsubscribe(listen)
 
 
-async def _feel_pulse(tally: Tally) -> None:
-    """Find out how late the loop is at the worst."""
+async def _measure_lag(tally: Tally) -> None:
+    """Measure the largest delay of the event loop."""
     while True:
         begun = time.perf_counter()
-        await anyio.sleep(_PULSE)
-        tally.lag = max(tally.lag, time.perf_counter() - begun - _PULSE)
+        await anyio.sleep(_LAG_INTERVAL_S)
+        tally.lag = max(tally.lag, time.perf_counter() - begun - _LAG_INTERVAL_S)
 
 
 def _sum_up(console: Console, tally: Tally, duration: float) -> int:

@@ -1,4 +1,4 @@
-"""What the demo counts, what it expects, and the summary."""
+"""The demo's counts, its expectations and its summary."""
 
 import statistics
 from collections import Counter
@@ -10,7 +10,7 @@ from hybridpool import events
 
 @attrs.define
 class Tally:
-    """Hears observed, and is told of answers."""
+    """Counts events and results."""
 
     #: how many tasks are to be sent
     total: int
@@ -27,7 +27,7 @@ class Tally:
     scaled: list[tuple[int, int]] = attrs.field(factory=list)
     #: finished tasks by child
     by_child: Counter[str] = attrs.field(factory=Counter)
-    #: seconds that the loop came too late at the worst
+    #: largest delay of the event loop, in seconds
     lag: float = 0.0
     #: processes that were still there after the worker's end
     left: int = 0
@@ -58,7 +58,7 @@ class Tally:
             self.failed[type(error).__name__] += 1
 
     def surprises(self) -> list[str]:
-        """Say what did not go as it should."""
+        """Return what did not go as expected, one text each."""
         ups = sum(after > before for before, after in self.scaled)
         downs = sum(after < before for before, after in self.scaled)
         expected = {
@@ -74,7 +74,7 @@ class Tally:
         return [text for text, is_so in expected.items() if not is_so]
 
     def summary(self, duration: float) -> list[tuple[str, str]]:
-        """Return topics and what there is to say about each."""
+        """Return the lines of the summary: topic and text."""
         median, late = percentiles(self.waits)
         numbered = {int(name.rpartition("-")[2]): count for name, count in self.by_child.items()}
         ran = (f"{number}: {count}" for number, count in sorted(numbered.items()))

@@ -1,6 +1,6 @@
-"""What the demo shows while it runs: on a terminal a picture that is drawn again and again, elsewhere plain lines.
+"""The demo's display while it runs: on a terminal a picture that is redrawn, elsewhere plain lines.
 
-A picture is put together on the loop and drawn in a thread, so a terminal that is slow does not stop the worker.
+A picture is rendered on the loop and drawn in a thread, so a slow terminal does not stop the worker.
 """
 
 import contextlib
@@ -23,34 +23,34 @@ from hybridpool._observe import log
 from hybridpool._observe.log_sink import Sink
 
 #: seconds between two pictures
-_PICTURE_EVERY: Final = 0.1
+_REDRAW_INTERVAL_S: Final = 0.1
 
 
 class Lines:
-    """No terminal: the plain log of a worker, less two lines for each task."""
+    """The display without a terminal: a worker's log without the two lines for each task."""
 
     def __init__(self, sink: Sink) -> None:
-        self._face = log.LogListener(sink.write)
-        self._told = 0
+        self._listener = log.LogListener(sink.write)
+        self._fifths_logged = 0
 
     def __call__(self, event: events.Event) -> None:
         if not isinstance(event, events.TaskReceived | events.TaskSucceeded):
-            self._face(event)
+            self._listener(event)
 
     def progress(self, done: int, total: int) -> None:
-        """Tell every fifth part of the way."""
-        if done * 5 // total > self._told:
-            self._told = done * 5 // total
+        """Log the progress, five times in all."""
+        if done * 5 // total > self._fifths_logged:
+            self._fifths_logged = done * 5 // total
             log.log.info("%d of %d tasks done", done, total)
 
 
-#: shows how far the demo is, and hears the observed
+#: listens to events and shows the progress
 View: TypeAlias = Lines | Picture
 
 
 @asynccontextmanager
 async def shown(console: Console, title: str) -> AsyncGenerator[View]:
-    """Show what happens while the block lasts."""
+    """Display events while the block runs."""
     if not console.is_terminal or console.is_dumb_terminal:
         sink = Sink(1)
         log.set_up(sink, logging.INFO)
@@ -72,16 +72,16 @@ async def _redraw(picture: Picture, live: Live) -> None:
         seen = await anyio.to_thread.run_sync(_look_at, alive)
         for name, (task, memory) in seen.items():
             row = picture.children[name]
-            # it may have been told to go meanwhile
+            # it may have been retired meanwhile
             if row.state in ("idle", "busy"):
                 row.state, row.task, row.memory = "busy" if task else "idle", task, memory
         live.update(picture.draw())
         await anyio.to_thread.run_sync(live.refresh)
-        await anyio.sleep(_PICTURE_EVERY)
+        await anyio.sleep(_REDRAW_INTERVAL_S)
 
 
 def _look_at(pids: dict[str, int]) -> dict[str, tuple[str, int]]:
-    """Return task at work and own memory of those that are still there."""
+    """Return the running task and the own memory of each process that still exists."""
     seen: dict[str, tuple[str, int]] = {}
     for name, pid in pids.items():
         with contextlib.suppress(OSError, psutil.Error):

@@ -1,4 +1,4 @@
-"""`hybridpool dlq`: what the command line says, handed to `dlq_work`."""
+"""`hybridpool dlq`: reads the command line and calls `dlq_work`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,75 +10,78 @@ from hybridpool._child.printable import one_line
 from hybridpool._cli.options import layer_of, setting_options
 
 if TYPE_CHECKING:
-    from hybridpool._cli.dlq_work import Place
+    from hybridpool._cli.dlq_work import Source
 
-HELP = """Look at dead letters: messages that could not be run. Send them back, or delete them.
+HELP = """Inspect dead letters: messages that could not be run. Send them back, or delete them.
 
-They lie in the queue NAME.dead, NAME being the queue that they came from. Nothing is taken out by looking, but while a
-queue is looked into nobody else can.
+They are in the queue NAME.dead, NAME being the queue that they came from. Listing or showing them removes nothing.
+While one command reads a queue, no other client can read those letters.
 """
 
 
-def _place(params: Mapping[str, object]) -> "Place":
-    """Say where to look, by the options of the command and of the group above it."""
+def _source(params: Mapping[str, object]) -> "Source":
+    """Return where the letters are, by the options of the command and of its group."""
     above: Mapping[str, object] = click.get_current_context().obj or {}
     app = str(params["app"] or above.get("app") or "")
-    from hybridpool._cli.dlq_work import Place  # with it come the event loop and the broker, which help does not need
+    from hybridpool._cli.dlq_work import Source  # with it come the event loop and the broker, which help does not need
 
-    return Place(app, layer_of(params, above))
+    return Source(app, layer_of(params, above))
 
 
 def ls(as_json: bool, **params: object) -> int:
     """List the letters."""
     from hybridpool._cli import dlq_work
 
-    return dlq_work.ls(_place(params), as_json=as_json)
+    return dlq_work.ls(_source(params), as_json=as_json)
 
 
 def show(ids: tuple[str, ...], with_body: bool, **params: object) -> int:
-    """Show letters with all that is known."""
+    """Show everything that is known of some letters."""
     from hybridpool._cli import dlq_work
 
-    return dlq_work.show(_place(params), ids, with_body=with_body)
+    return dlq_work.show(_source(params), ids, with_body=with_body)
 
 
 def replay(ids: tuple[str, ...], is_all: bool, to: str | None, **params: object) -> int:
     """Send letters back.
 
-    :raises click.UsageError: if it is not clear which.
+    :raises click.UsageError: if neither IDs nor --all are given, or both.
     """
     _check_choice(ids, is_all)
     from hybridpool._cli import dlq_work
 
-    return dlq_work.replay(_place(params), ids, to)
+    return dlq_work.replay(_source(params), ids, to)
 
 
 def purge(ids: tuple[str, ...], is_all: bool, is_sure: bool, **params: object) -> int:
     """Delete letters.
 
-    :raises click.UsageError: if it is not clear which, or nobody can be asked.
+    :raises click.UsageError: if neither IDs nor --all are given, or both; or if --yes is missing and stdin is not a
+        terminal.
     """
     _check_choice(ids, is_all)
     if not is_sure:
         if not sys.stdin.isatty():
-            raise click.UsageError("purge deletes for ever, and nobody can be asked here; say --yes")
+            raise click.UsageError(
+                "purge deletes for good, and it cannot ask because stdin is not a terminal; give --yes"
+            )
         what = "all dead letters" if is_all else f"the dead letters {one_line(', '.join(ids))}"
-        if not click.confirm(f"Delete {what} for ever?", err=True):
+        if not click.confirm(f"Delete {what} for good?", err=True):
             return 1
     from hybridpool._cli import dlq_work
 
-    return dlq_work.purge(_place(params), ids)
+    return dlq_work.purge(_source(params), ids)
 
 
 def _check_choice(ids: tuple[str, ...], is_all: bool) -> None:
     if bool(ids) == is_all:
-        raise click.UsageError("say which: some IDs, or --all")
+        raise click.UsageError("give either some IDs or --all")
 
 
 def _command(callback: Callable[..., int], brief: str, more: str, *own: click.Parameter) -> click.Command:
     common = [
-        click.Option(["-Q", "--queues", "worker_queues"], metavar="NAMES", help="Queues whose letters are meant."),
-        click.Option(["-A", "--app"], metavar="APP", help="The app whose settings hold. [default: none]"),
+        click.Option(["-Q", "--queues", "worker_queues"], metavar="NAMES", help="Queues whose letters to use."),
+        click.Option(["-A", "--app"], metavar="APP", help="The app whose settings to use. [default: none]"),
         *setting_options(["broker_url"]),
     ]
     return click.Command(
@@ -86,8 +89,8 @@ def _command(callback: Callable[..., int], brief: str, more: str, *own: click.Pa
     )
 
 
-_SOME = "An ID may be cut to its beginning."
-_ALL = click.Option(["--all", "is_all"], is_flag=True, help="All that are there now.")
+_SOME = "The first characters of an ID are enough."
+_ALL = click.Option(["--all", "is_all"], is_flag=True, help="All letters that are there now.")
 dlq = click.Group(
     "dlq",
     help=HELP,
@@ -98,11 +101,11 @@ dlq = click.Group(
             ls,
             "List the letters.",
             "",
-            click.Option(["--json", "as_json"], is_flag=True, help="As JSON, for programs."),
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs."),
         ),
         _command(
             show,
-            "Show letters with their story and headers.",
+            "Show letters with their history and headers.",
             _SOME,
             click.Argument(["ids"], metavar="ID...", nargs=-1, required=True),
             click.Option(["--body", "with_body"], is_flag=True, help="Show the arguments too; JSON only."),
@@ -110,15 +113,15 @@ dlq = click.Group(
         _command(
             replay,
             "Send letters back to be run.",
-            "They have all their retries and deliveries before them again. If this is interrupted, a letter may be "
-            f"both sent back and still here, but never neither. {_SOME}",
+            "Their counts of retries and deliveries start again. If this is interrupted, a letter may be "
+            f"both sent back and still here; it is never lost. {_SOME}",
             click.Argument(["ids"], metavar="[ID...]", nargs=-1),
             _ALL,
             click.Option(["--to"], metavar="QUEUE", help="Send them to this queue. [default: where they came from]"),
         ),
         _command(
             purge,
-            "Delete letters for ever.",
+            "Delete letters for good.",
             _SOME,
             click.Argument(["ids"], metavar="[ID...]", nargs=-1),
             _ALL,

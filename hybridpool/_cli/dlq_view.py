@@ -1,4 +1,4 @@
-"""Dead letters as text. What comes from a message is shown so that it cannot do anything to a terminal."""
+"""Dead letters as text. Text from a message is escaped, so that it cannot control the terminal."""
 
 import datetime as dt
 import json
@@ -13,13 +13,13 @@ from hybridpool._protocol.dead_letter_view import StoredDeadLetter
 
 _HEADINGS = ("ID", "TASK", "QUEUE", "WHEN (UTC)", "DEATHS", "REASON")
 #: characters
-_REASON_WIDTH = 90
-_BODY_SHOWN = 2000
-_LINE = 100
+_MAX_REASON_CHARS = 90
+_MAX_BODY_BYTES = 2000
+_MAX_ONE_LINE_BYTES = 100
 
 
 def table(letters: Sequence[StoredDeadLetter]) -> str:
-    """Lay letters out in columns."""
+    """Format letters as a table."""
     rows = [_HEADINGS, *(_row(letter) for letter in letters)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -27,23 +27,23 @@ def table(letters: Sequence[StoredDeadLetter]) -> str:
 
 def _row(letter: StoredDeadLetter) -> tuple[str, ...]:
     reason = plain(letter.reason)
-    short = reason if len(reason) <= _REASON_WIDTH else f"{reason[: _REASON_WIDTH - 1]}…"
+    short = reason if len(reason) <= _MAX_REASON_CHARS else f"{reason[: _MAX_REASON_CHARS - 1]}…"
     deaths = str(letter.deliveries or "-")
     return plain(letter.id), plain(letter.task) or "?", plain(letter.queue), _moment(letter.when), deaths, short
 
 
 def as_json(letters: Sequence[StoredDeadLetter]) -> str:
-    """Write letters for programs."""
+    """Format letters as JSON."""
     return json.dumps([attrs.asdict(letter) for letter in letters], indent=1, default=str)
 
 
 def name(letter: StoredDeadLetter) -> str:
-    """Name a letter on one line."""
+    """Return task and ID of a letter, on one line."""
     return f"{plain(letter.task) or '?'}[{plain(letter.id)}]"
 
 
-def story(letter: StoredDeadLetter) -> str:
-    """Tell all that is known of a letter."""
+def details(letter: StoredDeadLetter) -> str:
+    """Format everything that is known of a letter."""
     fields = {
         "id": letter.id,
         "task": letter.task,
@@ -69,20 +69,20 @@ def story(letter: StoredDeadLetter) -> str:
 
 
 def body(letter: StoredDeadLetter, data: bytes) -> str:
-    """Show a body if it is JSON; nothing else is opened, since opening pickle runs what its sender wrote."""
+    """Format a body if it is JSON. Other bodies are not opened: loading a pickle runs code of its sender."""
     if letter.content_type == PICKLE:
-        return "body: it is pickle, which is not opened here: opening it would run what is in it"
+        return "body: it is a pickle, which is not opened here: loading it would run code from the message"
     try:
         if letter.content_type != JSON:
             raise ValueError(f"{letter.content_type or 'no content type'}, not {JSON}")
         value = json.loads(data)
-        return f"body:\n{json.dumps(value, indent=2 if len(data) > _LINE else None)}"
+        return f"body:\n{json.dumps(value, indent=2 if len(data) > _MAX_ONE_LINE_BYTES else None)}"
     except (ValueError, RecursionError) as error:
-        return f"body: it is no JSON ({plain(str(error))}): {data[:_BODY_SHOWN]!r}"
+        return f"body: it is not JSON ({plain(str(error))}): {data[:_MAX_BODY_BYTES]!r}"
 
 
 def plain(text: str) -> str:
-    """Return the text on one line, with what is not printable written as in Python."""
+    """Return the text on one line, with characters that are not printable escaped as in Python."""
     return one_line(text)
 
 

@@ -1,6 +1,6 @@
-"""What the commands of `hybridpool dlq` do.
+"""The commands of `hybridpool dlq`.
 
-Nothing is printed while letters are held only to be read: a pager would hold them for as long as it is open.
+Nothing is printed while letters are held only to be read: a pager that is open would hold them as long.
 """
 
 import os
@@ -27,15 +27,15 @@ Act = Callable[[DeadLetters], Awaitable[int]]
 
 
 @attrs.frozen
-class Place:
-    """Where to look, as the command line says."""
+class Source:
+    """Where the letters are, as the command line says."""
 
     #: empty: none
     app: str
     layer: Layer
 
     def settings(self) -> Settings:
-        """Give the settings that hold, the app's own among them if one is named.
+        """Return the settings in force, those of the app included if one is named.
 
         :raises ConfigError: if a value does not fit.
         :raises AppLoadError: if the app cannot be imported.
@@ -47,7 +47,7 @@ class Place:
         return resolve(layers, cpus=lambda: 1).settings
 
 
-def ls(place: Place, *, as_json: bool) -> int:
+def ls(source: Source, *, as_json: bool) -> int:
     """List the letters; exit code 0, however many there are."""
     texts: list[str] = []
 
@@ -56,29 +56,29 @@ def ls(place: Place, *, as_json: bool) -> int:
         texts.append(view.as_json(found) if as_json else view.table(found) if found else NONE)
         return 0
 
-    code = _work(place, look, lambda _: False)
+    code = _work(source, look, lambda _: False)
     click.echo("\n".join(texts))
     return code
 
 
-def show(place: Place, ids: Sequence[str], *, with_body: bool) -> int:
+def show(source: Source, ids: Sequence[str], *, with_body: bool) -> int:
     """Show letters."""
     texts: list[str] = []
 
     async def look(letters: DeadLetters) -> int:
         for one in _chosen(letters.found, ids):
-            texts.append(view.story(one.letter))
+            texts.append(view.details(one.letter))
             if with_body:
                 texts.append(view.body(one.letter, one.delivery.body))
         return 0
 
-    code = _work(place, look, lambda letter: with_body and _is_meant(letter.id, ids))
+    code = _work(source, look, lambda letter: with_body and _matches(letter.id, ids))
     click.echo("\n\n".join(texts))
     return code
 
 
-def replay(place: Place, ids: Sequence[str], to: str | None) -> int:
-    """Send letters back; exit code 1 if one could not be."""
+def replay(source: Source, ids: Sequence[str], to: str | None) -> int:
+    """Send letters back; exit code 1 if one was not sent."""
 
     async def send(letters: DeadLetters) -> int:
         chosen, failed = _chosen(letters.found, ids), 0
@@ -96,10 +96,10 @@ def replay(place: Place, ids: Sequence[str], to: str | None) -> int:
             click.echo(NONE)
         return 1 if failed else 0
 
-    return _work(place, send, lambda letter: not ids or _is_meant(letter.id, ids))
+    return _work(source, send, lambda letter: not ids or _matches(letter.id, ids))
 
 
-def purge(place: Place, ids: Sequence[str]) -> int:
+def purge(source: Source, ids: Sequence[str]) -> int:
     """Delete letters."""
 
     async def delete(letters: DeadLetters) -> int:
@@ -111,35 +111,35 @@ def purge(place: Place, ids: Sequence[str]) -> int:
             click.echo(NONE)
         return 0
 
-    return _work(place, delete, lambda _: False)
+    return _work(source, delete, lambda _: False)
 
 
 def _chosen(found: Sequence[Found], ids: Sequence[str]) -> list[Found]:
-    """Return the letters that are meant; without IDs all.
+    """Return the letters of these IDs; without IDs, all.
 
-    :raises HybridpoolError: if there is none of an ID, or it is the beginning of several.
+    :raises HybridpoolError: if an ID matches no letter, or several.
     """
     for wanted in ids:
-        known = {one.letter.id for one in found if _is_meant(one.letter.id, [wanted])}
+        known = {one.letter.id for one in found if _matches(one.letter.id, [wanted])}
         if not known:
             raise HybridpoolError(f"there is no dead letter {wanted}")
         if len(known) > 1 and wanted not in known:
             raise HybridpoolError(f"{wanted} may be {' or '.join(sorted(known))}")
     exact = {one.letter.id for one in found} & set(ids)
     cut = [wanted for wanted in ids if wanted not in exact]
-    return [one for one in found if not ids or one.letter.id in exact or _is_meant(one.letter.id, cut)]
+    return [one for one in found if not ids or one.letter.id in exact or _matches(one.letter.id, cut)]
 
 
-def _is_meant(letter_id: str, ids: Sequence[str]) -> bool:
+def _matches(letter_id: str, ids: Sequence[str]) -> bool:
     return any(letter_id.startswith(wanted) for wanted in ids)
 
 
-def _work(place: Place, act: Act, wants_body: WantsBody) -> int:
-    """Do something with the letters at hand; returns the exit code.
+def _work(source: Source, act: Act, wants_body: WantsBody) -> int:
+    """Run a command on the letters; return its exit code.
 
-    :raises HybridpoolError: if there is no broker, or what the work raises.
+    :raises HybridpoolError: if there is no broker, or if the command fails.
     """
-    settings = place.settings()
+    settings = source.settings()
     try:
         return anyio.run(_main, settings, act, wants_body, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
@@ -149,7 +149,7 @@ def _work(place: Place, act: Act, wants_body: WantsBody) -> int:
 async def _main(settings: Settings, act: Act, wants_body: WantsBody) -> int:
     broker = open_broker(
         settings.broker_url,
-        _unheard,
+        _ignore,
         heartbeat=settings.broker_heartbeat,
         connect_timeout=settings.broker_connection_timeout,
         name="hybridpool dlq",
@@ -159,9 +159,9 @@ async def _main(settings: Settings, act: Act, wants_body: WantsBody) -> int:
         async with dead_letters(broker, settings.queues, wants_body) as letters:
             if letters.missed:
                 where = ", ".join(map(dead_queue, settings.queues))
-                click.echo(f"{letters.missed} more in {where} could not be read: somebody else has them", err=True)
+                click.echo(f"{letters.missed} more in {where} could not be read: another client holds them", err=True)
             return await act(letters)
 
 
-def _unheard(event: Event) -> None:
-    """What the connection goes through is told by what fails."""
+def _ignore(event: Event) -> None:
+    """Ignore the connection's events: a failure is reported by the call that fails."""

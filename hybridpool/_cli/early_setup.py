@@ -1,4 +1,4 @@
-"""What a command sees to before it imports anything large: signals that would end it, and the current folder."""
+"""What a command does before it imports anything large: it handles signals and the current folder."""
 
 import signal
 import sys
@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-#: of the signals that end or stop a process by default, those that say nothing about stopping to a worker, nor of a
-#: fault of its own. The real-time ones are among them: they have no meaning but what a program gives them.
-OUTLIVED: Final = (
+#: signals that end or stop a process by default, but do not ask a worker to stop and do not report a fault of its own.
+#: The real-time signals are among them: they have only the meaning that a program gives them.
+IGNORED_SIGNALS: Final = (
     signal.SIGHUP,
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -27,27 +27,28 @@ OUTLIVED: Final = (
 
 
 def prepare_for_signals() -> None:
-    """See that no signal ends this process without an order, until they are heard.
+    """Ignore other signals, and make TERM and QUIT exit, until the worker installs its own handlers.
 
-    Those that stop a worker end it here in order, as there is no worker yet: PID 1 would not hear them at all.
+    There is no worker yet, so those two end the process in order. For PID 1 the kernel has no default action: without a
+    handler it would not react to them at all.
     """
     for number, code in ((signal.SIGTERM, 0), (signal.SIGQUIT, 1)):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, partial(_exit, code))
-    outlive_signals()
+    ignore_signals()
 
 
 def _exit(code: int, _number: int, _frame: object) -> None:
     sys.exit(code)
 
 
-def outlive_signals() -> None:
-    """Ignore the signals of `OUTLIVED` that have their default meaning."""
-    for number in OUTLIVED:
+def ignore_signals() -> None:
+    """Ignore the signals of `IGNORED_SIGNALS` that have their default meaning."""
+    for number in IGNORED_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)
-    # A background job that writes to a terminal set to `tostop` is stopped by it, unless it is ignored: a handler would
-    # be called again and again, as the write is tried again after it.
+    # A background job that writes to a terminal set to `tostop` is stopped by it, unless SIGTTOU is ignored. A handler
+    # would be called without end, because the write is tried again after each call.
     if signal.getsignal(signal.SIGTTOU) is signal.SIG_DFL:
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 

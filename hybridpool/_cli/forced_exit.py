@@ -1,13 +1,13 @@
-"""The end of a process whose own threads do not end: a name server or a file system that does not answer.
+"""Ends a process whose threads do not end, because a name server or a file system does not answer.
 
-Python joins them when a loop is closed and when the interpreter ends. Nothing of the worker's needs that.
+Python joins threads when a loop is closed and when the interpreter ends. The worker does not need those joins.
 """
 
 import os
 import threading
 from typing import Final
 
-#: seconds that the rest of an ordinary end may take
+#: seconds that an ordinary exit may take after the worker has stopped
 TEARDOWN_S: Final = 1.5
 
 
@@ -27,5 +27,5 @@ def exit_within(seconds: float, code: int, text: str = "") -> None:
     try:
         timer.start()
     except RuntimeError:
-        # There can be no more threads; then the end takes as long as it takes.
+        # No thread can be started any more; the exit is then not limited in time.
         return

@@ -31,7 +31,7 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
     """Run a worker until it is told to stop; returns the exit code: 0 after a warm stop, 1 after a cold one.
 
     :param layer: the command line's settings.
-    :raises HybridpoolError: if it cannot start or go on; one line says why.
+    :raises HybridpoolError: if it cannot start or go on; its text is one line.
     """
     if sys.platform != "linux":
         raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
@@ -43,7 +43,7 @@ def launch(app: str, layer: Layer, *, banner: bool) -> int:
 
 
 async def _run(app: str, layer: Layer, show_banner: bool) -> int:
-    """Work; once that has ended, however it did, the process ends soon, whatever its threads do."""
+    """Run the worker; then limit the time in which the process exits, because threads that hang would delay it."""
     try:
         code = await _main(app, layer, show_banner)
     except BaseException as error:
@@ -58,7 +58,7 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     bus = events.Bus()
     ended = StopMode.WARM
     with Signals() as signals:
-        # The broker's library takes a while to import: let that be while the zygote imports the app.
+        # The broker's library is slow to import: import it while the zygote imports the app.
         asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool._brokers.rabbitmq")
         prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
@@ -131,7 +131,7 @@ def _why_not(path: str, error: OSError) -> str:
             # as /dev/stdout of a systemd service is
             return "it is a socket; leave --logfile out, and the log goes to stderr"
         case errno.ENXIO:
-            return "it is a FIFO that nobody reads; start its reader first"
+            return "it is a FIFO without a reader; start its reader first"
         case errno.ENOENT:
             return f"there is no folder {os.path.dirname(path) or '.'}"  # noqa: PTH120  # as it was given
         case _:

@@ -1,6 +1,6 @@
-"""The commands, and how their failures look: one line on stderr, and an exit code.
+"""The commands. A failure is one line on stderr and an exit code.
 
-Exit codes: 0 all is well; 1 the command failed; 2 the command line is wrong; 130 interrupted.
+Exit codes: 0 success; 1 the command failed; 2 the command line is wrong; 130 interrupted.
 """
 
 import os
@@ -30,7 +30,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command.
 
-        :raises click.UsageError: if there is none of that name.
+        :raises click.UsageError: if there is no command of that name.
         """
         name = args[0]
         if name not in self.commands:
@@ -46,7 +46,7 @@ def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.C
 
 def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
     if is_wanted and not ctx.resilient_parsing:
-        from importlib import metadata  # half of the start-up time of `--help`, were it above
+        from importlib import metadata  # imported here, because it would double the start-up time of `--help`
 
         try:
             version = metadata.version("hybridpool")
@@ -57,7 +57,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) 
 
 
 def _common(workdir: str | None, **params: object) -> None:
-    """Keep what was said before the command, for the command."""
+    """Keep the options before the command, for the command."""
     if workdir is not None:
         os.chdir(workdir)
     click.get_current_context().obj = params
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_descriptors()
     if argv is None:
-        # At once: what is imported for a command takes a while.
+        # First of all, because the imports of a command take a while.
         hide_passwords(sys.orig_argv)
     try:
         code = cli.main(None if argv is None else list(argv), PROGRAM, standalone_mode=False)
@@ -107,31 +107,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(empty.format_message(), err=True)
         return 2
     except click.UsageError as wrong:
-        _complain(_usage_line(wrong))
+        _print_error(_usage_line(wrong))
         return 2
     except click.Abort:
         return 130
     except AppLoadError as broken:
         if broken.details:
             click.echo(printable.lines(broken.details.rstrip()), err=True)
-        _complain(without_logins(str(broken)))
+        _print_error(without_logins(str(broken)))
         return 1
     except (ConfigError, BrokerError) as failed:
-        # they show URLs, masked
-        _complain(str(failed))
+        # these texts mask URLs themselves
+        _print_error(str(failed))
         return 1
     except HybridpoolError as failed:
-        _complain(without_logins(str(failed)))
+        _print_error(without_logins(str(failed)))
         return 1
     return code if isinstance(code, int) else 0
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(printable.one_line(f"{PROGRAM}: {text}"), err=True)
 
 
 def _usage_line(wrong: click.UsageError) -> str:
-    """What is wrong with the command line, on one line, with what was probably meant; no password that it quotes."""
+    """Return what is wrong with the command line, on one line, with a suggestion and without passwords."""
     return without_logins(_usage_fault(wrong))
 
 

@@ -1,7 +1,7 @@
 """Command-line options made from the table of settings, and help that shows them by kind.
 
-Click only splits the line; values are parsed and refused by `hybridpool._config`, so a wrong one reads the same whether
-it came from the command line, the environment or the app.
+Click only splits the command line. `hybridpool._config` parses the values, so the error for a wrong value is the same
+whether it came from the command line, the environment or the app.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from hybridpool._config import KINDS, SETTINGS, Layer, Setting, command_line_lay
 class SettingOption(click.Option):
     """The one option of a setting; None if it was not given.
 
-    :param setting: the row of the table.
+    :param setting: its row in the table of settings.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -26,7 +26,7 @@ class SettingOption(click.Option):
             default = long if setting.default else negative
             long = f"{long}/{negative}"
         super().__init__(
-            # the last one, without dashes, is the name under which click files the value
+            # the last one, without dashes, is the parameter's name
             [*short, long, setting.name],
             default=None,
             is_flag=is_switch,

@@ -1,7 +1,7 @@
-"""What signals mean to a worker. Heard from the first moment on: as PID 1, a process has no defaults to die of.
+"""The signals of a worker. They have handlers from the start: for PID 1 the kernel has no default actions.
 
-TERM, INT and QUIT stop it, and nothing else that is sent to it does: HUP opens the log file anew, USR1 shows where the
-worker is, and the others that would end a process are ignored with a line.
+TERM, INT and QUIT stop the worker. No other signal that can be handled does: HUP reopens the log file, USR1 logs what
+the worker is doing, and the others that would end a process are ignored and logged.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from typing import Final, Self
 import anyio
 
 from hybridpool._child.printable import one_line
-from hybridpool._cli.early_setup import OUTLIVED, outlive_signals
+from hybridpool._cli.early_setup import IGNORED_SIGNALS, ignore_signals
 from hybridpool._observe.log import log
 from hybridpool._observe.log_sink import Sink
 from hybridpool._observe.stacks import stacks
 from hybridpool._worker.runtime import StopMode, Worker
 
 _ANSWERS: Final = {signal.SIGTERM: StopMode.WARM, signal.SIGINT: StopMode.WARM, signal.SIGQUIT: StopMode.COLD}
-#: seconds
-_REAP_EVERY: Final = 5.0
-#: seconds in which a signal that is ignored gets one line: a timer may send thousands
+#: seconds between two looks for orphans
+_REAP_INTERVAL_S: Final = 5.0
+#: seconds between two lines about the same ignored signal: a timer may send thousands
 _LINE_INTERVAL_S: Final = 10.0
 
 
 class Signals:
-    """TERM and the first INT stop warmly, QUIT and the second INT coldly.
+    """A context with signal handlers: TERM and the first INT stop warmly, QUIT and the second INT coldly.
 
-    A context in which signals are heard; before there is a worker, each of them ends the context.
+    Before there is a worker, each of these ends the context.
     """
 
     def __init__(self) -> None:
@@ -41,37 +41,37 @@ class Signals:
         self._sink: Sink | None = None
         self._noted: list[int] = []
         #: monotonic seconds of the last line about each signal that is ignored
-        self._said: dict[int, float] = {}
+        self._logged_at: dict[int, float] = {}
 
     def __enter__(self) -> Self:
         self._scope.__enter__()
         loop = asyncio.get_running_loop()
         for number in _ANSWERS:
-            loop.add_signal_handler(number, self._hear, number)
-        outlive_signals()
-        # One that has a handler already belongs to a profiler, or a debugger.
-        self._noted = [other for other in OUTLIVED if signal.getsignal(other) is signal.SIG_IGN]
+            loop.add_signal_handler(number, self._stop, number)
+        ignore_signals()
+        # A signal that has a handler already belongs to a profiler or a debugger.
+        self._noted = [other for other in IGNORED_SIGNALS if signal.getsignal(other) is signal.SIG_IGN]
         for other in self._noted:
             loop.add_signal_handler(other, self._note, other)
         return self
 
     def __exit__(self, *exc_info: object) -> bool:
         loop = asyncio.get_running_loop()
-        # From here on they are ignored: the process ends soon, with the exit code of what it has done.
-        # Between handler and that there is the default.
+        # From here on they are ignored, so that the process exits with its own code. They are blocked meanwhile:
+        # between `remove_signal_handler` and SIG_IGN the default action holds, and a signal then would end the process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_ANSWERS, *self._noted])
         for number in _ANSWERS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
         for other in self._noted:
             loop.remove_signal_handler(other)
-        outlive_signals()
+        ignore_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return bool(self._scope.__exit__(*exc_info))  # type: ignore[arg-type]  # passed on as they came
 
     @contextmanager
     def meant_for(self, worker: Worker) -> Generator[None]:
-        """From now on signals stop this worker."""
+        """Let signals stop this worker while the block runs."""
         self._worker = worker
         try:
             yield
@@ -79,11 +79,11 @@ class Signals:
             self._worker = None
 
     def log_to(self, sink: Sink) -> None:
-        """From now on HUP opens this sink's file anew."""
+        """Let HUP reopen this sink's file."""
         self._sink = sink
 
     def _note(self, number: int) -> None:
-        """Hear a signal that does not stop the worker."""
+        """Handle a signal that does not stop the worker."""
         match number:
             case signal.SIGHUP:
                 self._open_log_anew()
@@ -92,8 +92,8 @@ class Signals:
                 log.warning("worker: SIGUSR1: where it is\n%s", "\n".join([*map(one_line, children), stacks()]))
             case _:
                 now = time.monotonic()
-                if now - self._said.get(number, -_LINE_INTERVAL_S) >= _LINE_INTERVAL_S:
-                    self._said[number] = now
+                if now - self._logged_at.get(number, -_LINE_INTERVAL_S) >= _LINE_INTERVAL_S:
+                    self._logged_at[number] = now
                     meaning = "has no meaning yet and is ignored" if number == signal.SIGUSR2 else "is ignored"
                     log.warning("worker: %s %s", _name(number), meaning)
 
@@ -109,7 +109,7 @@ class Signals:
         else:
             log.warning("worker: SIGHUP: the log file %s is opened anew", path)
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _stop(self, number: signal.Signals) -> None:
         if self._worker is None:
             self._scope.cancel()
             return
@@ -132,13 +132,14 @@ def _name(number: int) -> str:
 
 
 async def reap_orphans(worker: Worker) -> None:
-    """As PID 1, collect the orphans that the kernel gives us, for ever.
+    """As PID 1, reap the orphans that the kernel hands to this process, without end.
 
-    By looking now and then, since uvloop keeps SIGCHLD for itself. Descendants of our own are the zygote's to reap;
-    what comes here was started beside us, or was a child when its zygote died. The zygote is left to who waits for it.
+    It polls, since uvloop keeps SIGCHLD for itself. The zygote reaps what the worker's children started.
+    What comes here was started by other processes, or was a child when its zygote died. The zygote's client reaps the
+    zygote itself.
     """
     while True:
-        await anyio.sleep(_REAP_EVERY)
+        await anyio.sleep(_REAP_INTERVAL_S)
         while (pid := _dead_child()) and pid != worker.zygote_pid:
             os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  # it is dead already
 

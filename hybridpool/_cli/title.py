@@ -1,4 +1,4 @@
-"""What `ps` shows of this process: passwords on its command line are masked, where that can be done."""
+"""The command line that `ps` shows: passwords in it are masked, where that can be done."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def hide_passwords(words: Sequence[str]) -> bool:
-    """Have `ps` show the command line without passwords; False: there is one, and it cannot be hidden.
+    """Let `ps` show the command line without passwords; return False if there is one and it cannot be hidden.
 
     :param words: the command line, the interpreter first.
     """

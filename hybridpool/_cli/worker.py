@@ -1,4 +1,4 @@
-"""`hybridpool worker`: what the command line says, handed to `launch`."""
+"""`hybridpool worker`: reads the command line and calls `launch`."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ from hybridpool._cli.options import SettingsCommand, layer_of, setting_options
 HELP = """Run a worker: take tasks from RabbitMQ and run them in forked children.
 
 Each setting can also come from the environment (HYBRIDPOOL_ and the setting's name, such as
-HYBRIDPOOL_WORKER_CONCURRENCY=4), from app.conf or from App(...). The command line is the strongest, then the
-environment.
+HYBRIDPOOL_WORKER_CONCURRENCY=4), from app.conf or from App(...). The command line takes precedence over the
+environment, and that over the app.
 
 Durations take a unit (500ms, 30s, 5m, 1h, 1d), sizes too (200MB, 1.5GiB; all are powers of 1024). Signals: TERM and the
-first INT let running tasks finish; QUIT and the second INT do not. HUP opens the log file anew, USR1 logs where the
-worker is; others do not end it.
+first INT let running tasks finish; QUIT and the second INT do not. HUP reopens the log file, USR1 logs what the
+worker is doing; other signals do not end it.
 """
 
 APP_HELP = "The app: module, or module:name."
@@ -30,7 +30,7 @@ def run(app: str | None, without_banner: bool, **params: object) -> int:
     above: Mapping[str, object] = click.get_current_context().obj or {}
     app = app or str(above.get("app") or "")
     if not app:
-        raise click.UsageError("no app is named; say --app=module, --app=module:name or set HYBRIDPOOL_APP")
+        raise click.UsageError("no app is named; give --app=module or --app=module:name, or set HYBRIDPOOL_APP")
     layer = layer_of(params, above)
     prepare_for_signals()
     # the worker and its broker are slow to import, and `--help` does not need them

@@ -1,8 +1,8 @@
-"""The documentation says what the code says: generated parts are fresh, and whatever a page names exists.
+"""The documentation agrees with the code: generated parts are fresh, and everything that a page names exists.
 
     python -m tests.architecture.test_docs --write      renew the generated parts
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; `GENERATED` says what makes it.
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`; `GENERATED` has the function that makes it.
 """
 
 import ast
@@ -30,6 +30,12 @@ NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", 
     "task_reject_on_worker_lost",
     "worker_prefetch_count",
 }
+#: words that hide who acts: a sentence names the parent, child, client, broker, operator or caller instead
+VAGUE = re.compile(r"\b(?i:whoever|nobody|somebody|everybody)\b|\bElse,? ")
+#: names that things had before they got standard ones; decision 0012 tells of them
+OLD_NAMES = re.compile(r"\b(?:nursery|warden|slate|stillborn|freight|crew|the house|rooms)\b", re.IGNORECASE)
+#: another file's owner brings its words in line
+NOT_CHECKED_FOR_WORDS = {"python-api.md"}
 PART = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 WIDTH = 100
 
@@ -41,11 +47,11 @@ def page(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-# ---- what is generated ---------------------------------------------------------------------------------------
+# ---- generated parts ------------------------------------------------------------------------------------------
 
 
 def settings_tables() -> str:
-    """One table for each kind of setting, in the order of the code's own table."""
+    """Return one table for each kind of setting, in the order of the code's own table."""
     return "\n\n".join(f"## {kind}\n\n{_settings_of(kind)}" for kind in KINDS)
 
 
@@ -61,20 +67,20 @@ def _settings_of(kind: str) -> str:
 
 
 def lifecycle() -> str:
-    """The table of states as a diagram."""
+    """Return the table of a child's states as a diagram."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> starting"]
     lines += [f"    {at.value} --> {to.value}: {what.value}" for at, row in TABLE.items() for what, to in row.items()]
     return "\n".join([*lines, f"    {State.GONE.value} --> [*]", "```"])
 
 
 def error_tree() -> str:
-    """The tree that the errors' own file begins with."""
+    """Return the tree in the docstring of the module of errors."""
     _, _, tree = (errors.__doc__ or "").partition("\n\n")
     return f"```text\n{tree.rstrip()}\n```"
 
 
 def help_texts() -> str:
-    """What `--help` prints, for each command."""
+    """Return what `--help` prints, for each command."""
     parts = []
     for command, name in [(cli, "hybridpool"), *((c, f"hybridpool {n}") for n, c in _commands().items())]:
         context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
@@ -83,7 +89,7 @@ def help_texts() -> str:
 
 
 def _commands() -> Mapping[str, click.Command]:
-    """Return every command by its words: "worker", "dlq ls"."""
+    """Return every command by its full name: "worker", "dlq ls"."""
     found: dict[str, click.Command] = {}
     for name, command in cli.commands.items():
         found[name] = command
@@ -101,33 +107,33 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 
 def renewed(text: str) -> str:
-    """Return a page with its generated parts made again."""
+    """Return a page with its generated parts renewed."""
     return PART.sub(lambda part: f"{part[1]}\n{GENERATED[part[2]]()}\n\n{part[4]}", text)
 
 
 def test_generated_parts_are_fresh(page: Path) -> None:
-    """A page would describe settings, states or options of yesterday; renew it with `--write`."""
+    """The generated parts of a page are what the code generates now; `--write` renews them."""
     text = page.read_text()
     assert text == renewed(text)
 
 
 def test_everything_generated_is_shown() -> None:
-    """A reader would look for a table that no page has."""
+    """Each generated part is on some page."""
     assert {part[2] for path in PAGES for part in PART.finditer(path.read_text())} == set(GENERATED)
 
 
-# ---- what pages name -----------------------------------------------------------------------------------------
+# ---- names on pages ------------------------------------------------------------------------------------------
 
 
 def test_links_lead_somewhere(page: Path) -> None:
-    """A reader would click into the void."""
-    children = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    inner = [child for child in children if not re.match(r"\w+:", child)]
-    assert [child for child in inner if not _leads(page, child)] == []
+    """Each link within the repository leads to a page that exists, and to a heading of it."""
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    inner = [link for link in links if not re.match(r"\w+:", link)]
+    assert [link for link in inner if not _leads(page, link)] == []
 
 
-def _leads(page: Path, child: str) -> bool:
-    place, _, anchor = child.partition("#")
+def _leads(page: Path, link: str) -> bool:
+    place, _, anchor = link.partition("#")
     target = (page.parent / place).resolve() if place else page
     if not target.exists() or not target.is_relative_to(ROOT):
         return False
@@ -140,20 +146,46 @@ def _slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def test_every_page_is_linked() -> None:
-    """A page would be written and never found."""
-    linked = {
-        (path.parent / child.partition("#")[0]).resolve()
-        for path in PAGES
-        for child in re.findall(r"\]\(([^)\s]+\.md[^)\s]*)\)", path.read_text())
-    }
-    assert [path.name for path in PAGES if path not in linked and path.name != "README.md"] == []
+def test_the_index_lists_every_page() -> None:
+    """`docs/index.md` links to every page of the documentation."""
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+\.md)", index.read_text())}
+    assert [str(path.relative_to(ROOT)) for path in PAGES[1:] if path not in {*linked, index}] == []
+
+
+def test_decisions_are_numbered() -> None:
+    """Each decision has a number of its own, the next free one, and its title repeats it."""
+    decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    assert [path.name for path in decisions if not path.read_text().startswith(f"# {path.name[:4]} ")] == []
 
 
 def test_files_exist(page: Path) -> None:
-    """A page would send its reader to a file or a test that was renamed."""
+    """Each file and each test that a page names exists."""
     named = re.findall(r"((?:hybridpool|tests|examples|docs)/[\w/.-]+\.(?:py|md))(?:::(\w+))?", page.read_text())
     assert [f"{file}::{test}" for file, test in named if not _has(ROOT / file, test)] == []
+
+
+def test_paths_begin_at_the_root(page: Path) -> None:
+    """A path of a module begins at the root of the repository, so that the test above checks it."""
+    named = re.findall(r"(?<![\w/.…])(?:[a-z_]+/)+[a-z_]+\.py\b", page.read_text())
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_sessions_exist(page: Path) -> None:
+    """Each session of nox that a page names exists."""
+    sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
+    commands = re.findall(r"(?:nox -s|noxfile\.py) ([a-z0-9 ]+)", page.read_text())
+    assert sorted({name for command in commands for name in re.split(" {2,}", command)[0].split()} - sessions) == []
+
+
+def test_words(page: Path) -> None:
+    """A page uses standard names, and names who acts."""
+    if page.name in NOT_CHECKED_FOR_WORDS:
+        pytest.skip("checked by its owner")
+    prose = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", "", PART.sub("", page.read_text()), flags=re.DOTALL)
+    assert VAGUE.findall(prose) == []
+    assert page.name == "0012-plain-words.md" or OLD_NAMES.findall(prose) == []
 
 
 def _has(file: Path, test: str) -> bool:
@@ -161,7 +193,7 @@ def _has(file: Path, test: str) -> bool:
 
 
 def test_modules_exist(page: Path) -> None:
-    """A page would name a module, class or function of ours that is gone."""
+    """Each module, class and function of this project that a page names exists."""
     named = set(re.findall(r"\bhybridpool(?:\.[A-Za-z_]\w*)+", page.read_text()))
     assert [name for name in sorted(named - {"hybridpool.service", "hybridpool.git"}) if not _importable(name)] == []
 
@@ -181,7 +213,7 @@ def _importable(name: str) -> bool:
 
 
 def test_settings_exist(page: Path) -> None:
-    """An operator would copy a setting that the worker refuses."""
+    """Each setting and each environment variable that a page names exists."""
     text = page.read_text()
     named = set(re.findall(r"\b(?:worker|task|broker|result)_[a-z_]+\b(?!\.)", text))
     assert sorted(named - NO_SETTINGS - set(SETTINGS) - set(_functions_named_like_settings())) == []
@@ -197,7 +229,7 @@ def _functions_named_like_settings() -> Iterator[str]:
 
 
 def test_options_exist(page: Path) -> None:
-    """An operator would copy an option that the command line refuses."""
+    """Each option in a command on a page is one that the command line takes."""
     known = {"--write"}
     for command in [cli, *_commands().values()]:
         known |= {"--help", *(word for param in command.params for word in (*param.opts, *param.secondary_opts))}
@@ -207,10 +239,11 @@ def test_options_exist(page: Path) -> None:
 
 
 def test_every_log_line_is_listed() -> None:
-    """An operator would search the reference for a line that the worker does print."""
+    """The reference lists every line that the worker logs."""
     page = (ROOT / "docs/reference/log-lines.md").read_text()
-    files = (ROOT / "hybridpool/_observe/log.py", *sorted((ROOT / "hybridpool/cli").glob("[!d]*.py")))
+    files = (ROOT / "hybridpool/_observe/log.py", *sorted((ROOT / "hybridpool/_cli").glob("[!d]*.py")))
     lines = [line.replace("\n%s", "") for file in files for line in _logged(file)]
+    assert len(lines) > 40, "the files that log are not found"
     assert [line for line in lines if line not in page] == []
 
 
@@ -226,7 +259,7 @@ def _logged(file: Path) -> Iterator[str]:
 
 
 def test_headers_are_listed() -> None:
-    """Whoever reads a dead letter would not find what its headers mean."""
+    """The reference lists every header that a dead letter may have."""
     page = (ROOT / "docs/reference/messages.md").read_text()
     ours = [
         getattr(dead_letter, name)
@@ -237,7 +270,7 @@ def test_headers_are_listed() -> None:
 
 
 def test_demo_is_a_command() -> None:
-    """The first command of the README would not be there."""
+    """The commands that the README begins with exist."""
     assert {"demo", "worker"} <= set(_commands())
 
 

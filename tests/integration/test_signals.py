@@ -189,7 +189,7 @@ def bind(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (os.mkfifo, "it is a FIFO that nobody reads; start its reader first"),
+        (os.mkfifo, "it is a FIFO without a reader; start its reader first"),
         (bind, "it is a socket; leave --logfile out, and the log goes to stderr"),
         (os.mkdir, "Is a directory"),
         (lambda _: None, "there is no folder {folder}"),

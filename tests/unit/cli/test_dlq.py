@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from hybridpool._cli import main
-from hybridpool._cli.dlq_view import as_json, body, story, table
+from hybridpool._cli.dlq_view import as_json, body, details, table
 from hybridpool._protocol.dead_letter_view import StoredDeadLetter
 
 LETTER = StoredDeadLetter(
@@ -31,10 +31,10 @@ LETTER = StoredDeadLetter(
 MISTYPED = [
     ("dlq lss", "No such command 'lss'. Did you mean 'ls'?"),
     ("dlq show", "Missing argument 'ID...'."),
-    ("dlq replay", "say which: some IDs, or --all"),
-    ("dlq replay 6c1b --all", "say which: some IDs, or --all"),
-    ("dlq purge --yes", "say which: some IDs, or --all"),
-    ("dlq purge --all", "purge deletes for ever, and nobody can be asked here; say --yes"),
+    ("dlq replay", "give either some IDs or --all"),
+    ("dlq replay 6c1b --all", "give either some IDs or --all"),
+    ("dlq purge --yes", "give either some IDs or --all"),
+    ("dlq purge --all", "purge deletes for good, and it cannot ask because stdin is not a terminal; give --yes"),
     ("dlq replay --al", "no such option --al; did you mean --all?"),
 ]
 
@@ -56,7 +56,7 @@ def test_a_deletion_is_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch
 
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert main(["dlq", "purge", "6c1b"]) == 1
-    assert "Delete the dead letters 6c1b for ever?" in capsys.readouterr().err
+    assert "Delete the dead letters 6c1b for good?" in capsys.readouterr().err
 
 
 def test_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,16 +90,16 @@ def test_story() -> None:
     for part in ("mails.dead", "signal 9 (SIGKILL)", "50.0 MiB", "celery@host", "  third death", "(1, 2)", "17 bytes"):
         assert part in shown
     assert "None" not in shown
-    assert "exit code 3" in story(attrs.evolve(LETTER, exitcode=3))
-    assert "signal 99" in story(attrs.evolve(LETTER, exitcode=-99))
-    assert "last exit" not in story(attrs.evolve(LETTER, exitcode=None))
+    assert "exit code 3" in details(attrs.evolve(LETTER, exitcode=3))
+    assert "signal 99" in details(attrs.evolve(LETTER, exitcode=-99))
+    assert "last exit" not in details(attrs.evolve(LETTER, exitcode=None))
 
 
 def test_nothing_reaches_the_terminal() -> None:
     """Control characters in a message do not reach the terminal."""
     evil = "\x1b[2J\r\n\x9b"
     letter = attrs.evolve(LETTER, id=evil, task=evil, queue=evil, reason=evil, history=(evil,), headers={evil: evil})
-    for shown in (table([letter]), story(letter), as_json([letter]), body(letter, json.dumps([evil]).encode())):
+    for shown in (table([letter]), details(letter), as_json([letter]), body(letter, json.dumps([evil]).encode())):
         assert not set(shown.replace("\n", "")) & set("\x1b\r\x9b")
 
 
@@ -107,9 +107,9 @@ def test_body() -> None:
     """A JSON body is shown, and any other one is not opened."""
     assert body(LETTER, b'[[1],{"x":2},{}]') == 'body:\n[[1], {"x": 2}, {}]'
     assert len(body(LETTER, json.dumps([list(range(100)), {}, {}]).encode()).splitlines()) > 100
-    assert "it is no JSON" in body(LETTER, b"{nope")
-    assert "it is no JSON" in body(LETTER, b"[" * 100_000)
-    assert "it is no JSON" in body(attrs.evolve(LETTER, content_type=""), b"[]")
+    assert "it is not JSON" in body(LETTER, b"{nope")
+    assert "it is not JSON" in body(LETTER, b"[" * 100_000)
+    assert "it is not JSON" in body(attrs.evolve(LETTER, content_type=""), b"[]")
 
     pickled = attrs.evolve(LETTER, content_type="application/x-python-serialize")
     assert "not opened" in body(pickled, pickle.dumps([1]))

@@ -7,11 +7,11 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys
-from hybridpool._cli.early_setup import OUTLIVED, prepare_for_signals
+from hybridpool._cli.early_setup import IGNORED_SIGNALS, prepare_for_signals
 # a job in the background of a script inherits QUIT ignored
 signal.signal(getattr(signal, sys.argv[1]), signal.SIG_DFL)
 prepare_for_signals()
-for number in OUTLIVED:
+for number in IGNORED_SIGNALS:
     os.kill(os.getpid(), number)
 os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 sys.exit(7)

@@ -21,7 +21,7 @@ MISTYPED = [
     ("--ap=proj worker", "no such option --ap; did you mean --app?"),
     ("--concurrency=2 worker", "--concurrency is an option of the command worker; write it after worker"),
     ("-A proj", "Missing command."),
-    ("worker", "no app is named; say --app=module, --app=module:name or set HYBRIDPOOL_APP"),
+    ("worker", "no app is named; give --app=module or --app=module:name, or set HYBRIDPOOL_APP"),
     ("worker -A proj extra", "Got unexpected extra argument (extra)"),
     ("worker -A proj -c", "Option '-c' requires an argument."),
     ("--workdir=/no/such/folder worker", "Directory '/no/such/folder' does not exist."),
