@@ -12,7 +12,11 @@ from hybridpool._lanes.prefork.child_handle import ChildHandle
 class ChildStats:
     """One child at one moment."""
 
+    __module__ = "hybridpool"
+
+    #: name of the child, as in the log
     name: str
+    #: its process id
     pid: int
     #: "starting", "idle", "busy" or "retiring"
     state: str

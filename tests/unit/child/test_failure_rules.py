@@ -12,7 +12,7 @@ from hybridpool._child.failure_rules import DEFAULT, Rules
 from hybridpool._ipc import frames
 from hybridpool._ipc.codec import JSON, PICKLE, decode, encode
 from hybridpool._ipc.frames import ChildOutcome, Done, Ignored, Raised, Rejected, Retrying, RunCall
-from hybridpool._task_context import Running, set_current_task
+from hybridpool._task_context import RunningTask, set_current_task
 from hybridpool.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded, TaskVerdict
 from tests.strategies import counts
 
@@ -147,7 +147,7 @@ def test_raised_by_hand_it_ends_too(rules: Rules) -> None:
 
 def test_the_tasks_own_limit_counts() -> None:
     """`self.retry(max_retries=10)` would be held to the limit of the task's options."""
-    running = Running("id-1", "t", 7, None, "ForkPoolWorker-1", lambda message: None)
+    running = RunningTask("id-1", "t", 7, None, "ForkPoolWorker-1", lambda message: None)
 
     def task() -> None:
         running.retry(max_retries=10)
@@ -220,9 +220,9 @@ def test_other_arguments(asked: Retry, expected: object) -> None:
 
 def test_the_task_at_work_is_no_argument() -> None:
     """A bound task's next attempt would have one argument too many."""
-    set_current_task(running := Running("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
+    set_current_task(running := RunningTask("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
 
-    def task(self: Running, *args: object) -> None:
+    def task(self: RunningTask, *args: object) -> None:
         assert self is running
         raise Retry(kwargs={"k": 1})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridpool._client.call_options import CALL_OPTIONS, CallArguments
+from hybridpool._client.call_options import CALL_OPTIONS, CallOptionsDict
 from hybridpool._client.result_handle import Handle, SyncHandle
 from hybridpool._client.tasks import Task
 from hybridpool._task import TaskOptions
@@ -147,4 +147,4 @@ def test_unknown_options(task: Task[..., int]) -> None:
 
 def test_names_of_options() -> None:
     """An option could be chosen in one way of calling and not in the other."""
-    assert set(CALL_OPTIONS) == set(CallArguments.__annotations__)
+    assert set(CALL_OPTIONS) == set(CallOptionsDict.__annotations__)

@@ -128,7 +128,9 @@ class _InlineLane:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        _task_context.set_current_task(_task_context.Running(job.id, job.task, job.retries, job.root_id, HERE, _refuse))
+        _task_context.set_current_task(
+            _task_context.RunningTask(job.id, job.task, job.retries, job.root_id, HERE, _refuse)
+        )
         began = time.perf_counter()
         try:
             outcome = _outcome(job)
