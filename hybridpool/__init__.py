@@ -105,16 +105,18 @@ _MODULES: Final = {
 _SUBMODULES: Final = ("errors", "events", "testing")
 
 
-def __getattr__(name: str) -> object:
-    # Imported at the first use: the zygote and its children import this package too, and a fork hands on whatever is
-    # loaded.
-    if name in _SUBMODULES:
-        return import_module(f"hybridpool.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'hybridpool' has no attribute {name!r}")
-    value: object = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        # Imported at the first use: the zygote and its children import this package too, and a fork hands on whatever
+        # is loaded.
+        if name in _SUBMODULES:
+            return import_module(f"hybridpool.{name}")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'hybridpool' has no attribute {name!r}")
+        value: object = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

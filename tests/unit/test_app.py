@@ -226,7 +226,7 @@ def test_public_names() -> None:
     """A public name would vanish, or a mistyped one give a strange error."""
     assert all(getattr(hybridpool, name) for name in hybridpool.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Ap'"):
-        _ = hybridpool.Ap
+        _ = hybridpool.Ap  # type: ignore[attr-defined]
 
 
 class InATask:
