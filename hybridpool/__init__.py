@@ -1,57 +1,123 @@
-"""hybridpool: an async parent, prefork children, tasks from RabbitMQ.
+"""hybridpool: an asyncio parent with prefork children, for tasks from RabbitMQ and for functions of a program.
 
-The house, from the top; each room imports only rooms below it:
+`App` declares tasks and sends calls to workers. Start a worker with ``hybridpool -A shop.app worker``:
 
-    cli            the command line
-    monitor        faces that listen: the log
-    testing        for tests: a pool without children; the pool's machinery, simulated
-    worker         pool + broker + results, wired by hand
-    deadletters    what lies in dead-letter queues: read, sent back, dropped
-    intake, settle, relay     delivery → job; outcome → result, acknowledgement; what children publish
-    control, state_file       orders to a worker: what is revoked, and the file that keeps it
-    namesake                  whether another worker has this one's name
-    app, client, pool         what programs use: tasks and sending; children without a broker
-    supervisors    small async loops that act: headcount, autoscaler, zygote
-    lanes, brokers, results   where calls run; where messages come from; where results go
-    protocol       Celery's formats
-    policy         pure decisions
-    events         observed, and the bus on which they are heard
-    message, task, outcome    the words
-    config         settings
-    daemon_threads blocking work that may hang without holding the end
-    errors         every error
-    child          the other side of the fork
+    # shop.py
+    from hybridpool import App
+
+    app = App("shop", broker="amqp://localhost//", result_backend="rpc://")
+
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+
+    async def main() -> None:
+        async with app:
+            handle = await add.enqueue(2, 3)
+            print(await handle.get(timeout=5))
+
+`Pool` runs functions in child processes, without a broker:
+
+    import asyncio
+    import math
+
+    from hybridpool import Pool
+
+
+    async def main() -> None:
+        async with Pool(2) as pool:
+            print(await pool.run(math.factorial, 20, timeout=10))
+
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+
+Further modules:
+
+    errors     the exceptions that hybridpool raises
+    events     what a worker or a pool reports while it runs, and the bus that listeners subscribe to
+    testing    for tests of programs that use hybridpool
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from hybridpool import errors, events, testing
     from hybridpool._app import App
-    from hybridpool._pool import Pool
-    from hybridpool._task_context import current_task, resource
+    from hybridpool._client.call_options import CallOptionsDict
+    from hybridpool._client.result_handle import Handle, SyncHandle
+    from hybridpool._client.task_arguments import TaskOptionsDict
+    from hybridpool._client.tasks import Task, TaskCall
+    from hybridpool._embed import embedded
+    from hybridpool._pool.call import Call
+    from hybridpool._pool.options import PoolOptions
+    from hybridpool._pool.pool import Pool
+    from hybridpool._pool.stats import ChildStats
+    from hybridpool._task import TaskOptions
+    from hybridpool._task_context import RunningTask, current_task, resource
 
 __version__ = "0.1.0"
-__all__ = ["App", "Pool", "__version__", "current_task", "resource"]
+__all__ = [
+    "App",
+    "Call",
+    "CallOptionsDict",
+    "ChildStats",
+    "Handle",
+    "Pool",
+    "PoolOptions",
+    "RunningTask",
+    "SyncHandle",
+    "Task",
+    "TaskCall",
+    "TaskOptions",
+    "TaskOptionsDict",
+    "__version__",
+    "current_task",
+    "embedded",
+    "errors",
+    "events",
+    "resource",
+    "testing",
+]
+
+#: the module that defines each public name
+_MODULES: Final = {
+    "App": "hybridpool._app",
+    "Call": "hybridpool._pool.call",
+    "CallOptionsDict": "hybridpool._client.call_options",
+    "ChildStats": "hybridpool._pool.stats",
+    "Handle": "hybridpool._client.result_handle",
+    "Pool": "hybridpool._pool.pool",
+    "PoolOptions": "hybridpool._pool.options",
+    "RunningTask": "hybridpool._task_context",
+    "SyncHandle": "hybridpool._client.result_handle",
+    "Task": "hybridpool._client.tasks",
+    "TaskCall": "hybridpool._client.tasks",
+    "TaskOptions": "hybridpool._task",
+    "TaskOptionsDict": "hybridpool._client.task_arguments",
+    "current_task": "hybridpool._task_context",
+    "embedded": "hybridpool._embed",
+    "resource": "hybridpool._task_context",
+}
+_SUBMODULES: Final = ("errors", "events", "testing")
 
 
-def __getattr__(name: str) -> object:
-    # The zygote and its children import this package too, and need none of what is public here until the app asks.
-    match name:
-        case "App":
-            from hybridpool._app import App
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
 
-            return App
-        case "current_task":
-            from hybridpool._task_context import current_task
-
-            return current_task
-        case "Pool":
-            from hybridpool._pool import Pool
-
-            return Pool
-        case "resource":
-            from hybridpool._task_context import resource
-
-            return resource
-        case _:
+    def __getattr__(name: str) -> object:
+        # Imported at the first use: the zygote and its children import this package too, and a fork hands on whatever
+        # is loaded.
+        if name in _SUBMODULES:
+            return import_module(f"hybridpool.{name}")
+        if name not in _MODULES:
             raise AttributeError(f"module 'hybridpool' has no attribute {name!r}")
+        value: object = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,10 +15,10 @@ import attrs
 from hybridpool._client.app_manifest import AppManifest
 from hybridpool._client.function_identity import Origin, is_same, origin_of
 from hybridpool._client.publisher import CallPublisher, Road
-from hybridpool._client.task_arguments import TaskArguments, read_arguments
+from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
 from hybridpool._client.tasks import Task
 from hybridpool._config import Conf
-from hybridpool._task_context import Running
+from hybridpool._task_context import RunningTask
 from hybridpool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,18 +30,22 @@ Hook = TypeVar("Hook", bound=Callable[[], object])
 
 
 class App:
-    """The tasks of a program and their settings.
+    """The tasks of a program, their settings, and the way to send calls to its workers.
 
     :param name: shown in the banner, and the module name of tasks defined in a script.
-    :param broker: short for the setting broker_url.
-    :param settings: as `conf` takes them; see docs/reference/settings.md.
+    :param broker: URL of the broker, short for the setting ``broker_url``.
+    :param settings: any other setting, as `conf` takes it; see docs/reference/settings.md.
     :raises ConfigError: if a setting is unknown or has a wrong value.
     """
 
+    __module__ = "hybridpool"
+
     def __init__(self, name: str, *, broker: str | None = None, **settings: object) -> None:
+        #: the name that it was given
         self.name = name
+        #: settings as attributes: ``app.conf.worker_concurrency = 4``, ``app.conf.update({...})``
         self.conf = Conf(settings if broker is None else {"broker_url": broker, **settings})
-        #: tasks by name
+        #: registered tasks by name
         self.tasks: dict[str, Task[..., Any]] = {}
         #: where each of them was declared
         self._origins: dict[str, Origin] = {}
@@ -54,22 +58,23 @@ class App:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
     def task(
-        self, *, bind: Literal[True], **options: Unpack[TaskArguments]
-    ) -> Callable[[Callable[Concatenate[Running, P], R]], Task[P, R]]: ...
+        self, *, bind: Literal[True], **options: Unpack[TaskOptionsDict]
+    ) -> Callable[[Callable[Concatenate[RunningTask, P], R]], Task[P, R]]: ...
     @overload
     def task(
-        self, *, bind: Literal[False] = False, **options: Unpack[TaskArguments]
+        self, *, bind: Literal[False] = False, **options: Unpack[TaskOptionsDict]
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
-        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[TaskArguments]
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[TaskOptionsDict]
     ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
         """Register a function as a task; it stays callable.
 
-        :param bind: give it the task at work (`current_task()`) as its first argument.
-        :param options: see `TaskArguments`.
-        A module that is reloaded and a cell that is run again declare the same tasks, which take the old ones' place.
+        A module that is reloaded and a cell that is run again declare the same tasks, which replace the earlier ones.
 
-        :raises ConfigError: if it is a coroutine function, an option is wrong, or another function has the name.
+        :param bind: pass the running task (`current_task()`) as the first argument.
+        :param options: see `TaskOptionsDict`.
+        :raises ConfigError: if the function is a coroutine function or a generator function, an option is wrong, or
+            another function has the name.
         """
         declared, rules = read_arguments(options, bind=bind)
 
@@ -92,17 +97,17 @@ class App:
         return register if function is None else register(function)
 
     def worker_init(self, hook: Hook) -> Hook:
-        """Call this once, in the process that imports the app, before any child is forked."""
+        """Register a function to be called once, in the process that imports the app, before a child is forked."""
         self._hooks["worker_init"].append(hook)
         return hook
 
     def worker_process_init(self, hook: Hook) -> Hook:
-        """Call this in each child, before its first task."""
+        """Register a function to be called in each child, before its first task."""
         self._hooks["worker_process_init"].append(hook)
         return hook
 
     def worker_process_shutdown(self, hook: Hook) -> Hook:
-        """Call this in each child that leaves in order, after its last task."""
+        """Register a function to be called in each child that exits normally, after its last task."""
         self._hooks["worker_process_shutdown"].append(hook)
         return hook
 
@@ -111,36 +116,30 @@ class App:
     async def send(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
     ) -> "Handle[Any]":
-        """Send a call by name, and wait until the broker has confirmed it. The task need not be known here.
+        """Send a call by name, and wait until the broker has confirmed it. This app need not know the task.
 
-        :param options: as `Task.options` takes them.
-        :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
-        :raises CannotSend: if an argument has no JSON form or does not fit a task that is known here, or an option
-            is unknown or cannot be obeyed.
+        :param name: name of the task.
+        :param args: positional arguments.
+        :param kwargs: keyword arguments.
+        :param options: see `CallOptionsDict`.
+        :raises BrokerUnavailable: if there is no connection to a broker within ``broker_connection_timeout``.
+        :raises CannotSend: if an argument has no JSON form or does not fit a task that this app knows, or an option
+            is unknown or has a wrong value.
         """
         return await self._outbox.send(name, args, kwargs, options)
 
     async def send_many(self, name: str, calls: Iterable[Sequence[object]], **options: Any) -> "list[Handle[Any]]":
-        """Send many calls by name, and wait until the broker has confirmed them all; see `Task.enqueue_many`."""
+        """Send many calls by name, and wait until the broker has confirmed them all; see `Task.enqueue_many`.
+
+        :param calls: the positional arguments of each call.
+        """
         return await self._outbox.send_many(name, calls, options)
 
     def send_task(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
     ) -> "SyncHandle[Any]":
-        """Send a call by name from sync code; as `send` in all else."""
+        """Send a call by name from sync code; otherwise as `send`."""
         return self._outbox.send_from_sync(name, args, kwargs, options)
-
-    def send_over(self, road: Road | None) -> Road | None:
-        """Send another way from now on, under the settings that hold there; None: as conf and environment say.
-
-        :returns: what held before.
-        """
-        before, self._outbox.road = self._outbox.road, road
-        return before
-
-    def sending_over(self, road: Road) -> AbstractContextManager[None]:
-        """Send another way while a block lasts, under the settings that hold there."""
-        return self._outbox.sending_over(road)
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,15 +148,15 @@ class App:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection that this event loop sends over; the next call opens another."""
+        """Close the connections that this event loop sends over; the next call opens others."""
         await self._outbox.close_here()
 
     def close(self) -> None:
-        """Close the background connection of the sync calls; the next one opens another."""
+        """Close the background connections of the sync calls; the next one opens others."""
         self._outbox.close_background()
 
-    def program(self) -> AppManifest:
-        """What the zygote and the children need of this app (child.load.Program)."""
+    def __hybridpool_program__(self) -> AppManifest:
+        """Return what the zygote and the children need of this app; by this method they also tell that it is one."""
         return AppManifest(self.name, self.conf, self.tasks, self._hooks)
 
     def __reduce__(self) -> NoReturn:
@@ -165,6 +164,22 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self.name}>"
+
+
+def override_transport(app: App, transport: Road | None) -> Road | None:
+    """Have an app send over another broker from now on, under the settings that hold there.
+
+    :param transport: None: as conf and environment say.
+    :returns: what held before.
+    """
+    outbox = app._outbox
+    before, outbox.road = outbox.road, transport
+    return before
+
+
+def transport_overridden(app: App, transport: Road) -> AbstractContextManager[None]:
+    """Have an app send over another broker while a block lasts, under the settings that hold there."""
+    return app._outbox.sending_over(transport)
 
 
 def _name_of(function: Callable[..., object], script: str) -> str:

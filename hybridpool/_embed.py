@@ -1,6 +1,6 @@
-"""A worker inside this process's event loop, without a broker: for tests of user code, for embedding, for the demo.
+"""A worker inside this process's event loop, without a broker: for tests of user code, and for the demo.
 
-The children are as real as any; only the messages stay in memory, unless the caller brings another broker.
+The children are real processes; the messages stay in memory, unless the caller gives another broker.
 """
 
 import sys
@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 import anyio
 
 from hybridpool import events
-from hybridpool._app import App
+from hybridpool._app import App, transport_overridden
 from hybridpool._brokers.base import Broker
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
-from hybridpool._client.asynclib import running_loop, without_stale_cancellation
+from hybridpool._client.asynclib import plain_error, running_loop, without_stale_cancellation
 from hybridpool._config import init_layer
 from hybridpool._worker.runtime import StopMode, Worker, prepare
-from hybridpool.errors import ConfigError, plain_error
+from hybridpool.errors import ConfigError
 
 
 @asynccontextmanager
@@ -28,20 +28,22 @@ async def embedded(
     connect: Callable[[events.Listener], Broker] | None = None,
     **settings: object,
 ) -> AsyncGenerator[Worker]:
-    """Run a worker for the app while the block lasts; inside it, the app sends to that worker.
+    """Run a worker for the app while the block lasts; inside it, the app sends its calls to that worker.
 
-    The app is imported again by name in the process that forks the children, so it must live in a module.
+    The app is imported again by name in the process that forks the children, so it must be defined in a module.
+    Leaving the block is a warm shutdown; leaving it by an exception kills what still runs.
 
-    :param name: where the app is, as ``module:attribute``; None: found by itself.
-    :param bus: hears what happens; None: nobody does.
-    :param connect: opens a connection to the broker, once for the worker and once for the app; None: to queues in
-        memory that live as long as the block.
-    :param settings: stronger than the app's own; the environment does not count here.
+    :param app: the app whose tasks the worker runs.
+    :param name: where the app is, as ``module:attribute``; None: found among the imported modules.
+    :param bus: gets the worker's events; None: they are not reported.
+    :param connect: opens a connection to a broker, once for the worker and once for the app; None: to queues in
+        memory that live as long as the block. For the tests of hybridpool itself: its type is not public.
+    :param settings: settings that override the app's own; the environment is ignored.
     :raises ConfigError: if a setting is wrong, or the app cannot be found by name.
     :raises AppLoadError: if it cannot be imported there.
     """
     running_loop("embedded()", ConfigError)
-    # A bus of its own: a worker acts on what it hears there, and must not act on what happens to another one.
+    # A bus of its own: a worker acts on the events of its bus, and must not act on those of another worker.
     own_bus = events.Bus()
     if bus is not None:
         own_bus.subscribe(bus.emit)
@@ -53,7 +55,7 @@ async def embedded(
     await app.aclose()
     failure: Exception | None = None
     try:
-        with app.sending_over((connect, prepared.resolved.settings)):
+        with transport_overridden(app, (connect, prepared.resolved.settings)):
             async with anyio.create_task_group() as running:
                 running.start_soon(worker.run)
                 await worker.ready.wait()
@@ -79,10 +81,10 @@ def import_name(app: App) -> str:
     :raises ConfigError: if it is in no importable module.
     """
     for module_name, module in list(sys.modules.items()):
-        # Under the second name multiprocessing knows the same script.
+        # The second one is multiprocessing's name for the same script.
         if module_name in ("__main__", "__mp_main__"):
             continue
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:
                 return f"{module_name}:{attribute}"
-    raise ConfigError(f"{app!r} is in no importable module; move it out of the script, or say embedded(app, name=…)")
+    raise ConfigError(f"{app!r} is not in an importable module; move it to one, or use embedded(app, name=…)")

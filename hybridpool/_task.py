@@ -7,26 +7,31 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class TaskOptions:
-    """Options of one task; None means: as the worker's setting says."""
+    """The options that a task was declared with (`Task.declared`); None: as the worker's settings say."""
 
+    __module__ = "hybridpool"
+
+    #: name of the task
     name: str
     #: acknowledge after the outcome is settled (at least once) or early, just before the task starts
     acks_late: bool | None = None
+    #: keep no result
     ignore_result: bool | None = None
-    #: how often it may be delivered when its child dies in it, before it is dead-lettered
+    #: deliveries of a message whose child dies in the task, before it is dead-lettered
     max_deliveries: int | None = None
-    #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
+    #: seconds after which its child is killed
     time_limit: float | None = None
+    #: seconds after which `SoftTimeLimitExceeded` is raised in it
     soft_time_limit: float | None = None
-    #: seconds until a retry that names no time of its own; with a backoff, which doubles with each retry, that counts
+    #: seconds until a retry that names no time of its own; a backoff takes precedence
     retry_delay: float | None = None
-    #: seconds before the first retry, doubled with each; None: none
+    #: seconds before the first retry, doubled with each further one; None: no backoff
     retry_backoff: float | None = None
-    #: seconds that a backoff does not pass
+    #: upper limit of a backoff, in seconds
     retry_backoff_max: float | None = None
-    #: spread a backoff between nothing and itself
+    #: choose each delay at random between 0 and the backoff
     retry_jitter: bool | None = None
-    #: where calls go; None: task_default_queue
+    #: queue that calls go to; None: as `task_default_queue` says
     queue: str | None = None
 
 

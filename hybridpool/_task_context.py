@@ -17,16 +17,20 @@ from hybridpool.errors import BrokerError, HybridpoolError, ProtocolError, Retri
 
 
 class GrantedRetry(Retry):
-    """A retry that `Running.retry` has found to be within the limit; one raised by hand is still to be counted."""
+    """A retry that `RunningTask.retry` has found to be within the limit; one raised by hand is still to be counted."""
 
     # In tracebacks it is what its user knows.
     __module__, __qualname__ = Retry.__module__, Retry.__qualname__
 
 
-class Running(msgspec.Struct, frozen=True):
-    """The task at work. A task with ``bind=True`` gets it as its first argument."""
+class RunningTask(msgspec.Struct, frozen=True):
+    """The task that runs. `current_task()` returns it; a task with ``bind=True`` gets it as its first argument."""
 
+    __module__ = "hybridpool"
+
+    #: id of the task; of a call through a pool, a number
     id: str
+    #: name of the task or function
     name: str
     #: attempts before this one
     retries: int
@@ -34,9 +38,9 @@ class Running(msgspec.Struct, frozen=True):
     root_id: str | None
     #: name of the child, as in the log
     child: str
-    #: hand an encoded message to the parent to publish; returns when the broker has confirmed it, or raises BrokerError
-    enqueue: Callable[[bytes], None]
-    #: retries it may have; None: no end
+    #: hands an encoded message to the parent to publish; returns when the broker has confirmed it
+    _enqueue: Callable[[bytes], None]
+    #: retries that the task may have; None: no limit
     max_retries: int | None = 3
 
     @property
@@ -116,24 +120,24 @@ def set_resource(value: object) -> None:
     _resource[:] = [value]
 
 
-_running: ContextVar[Running | None] = ContextVar("hybridpool_running", default=None)
+_running: ContextVar[RunningTask | None] = ContextVar("hybridpool_running", default=None)
 
 
-def current_task() -> Running | None:
+def current_task() -> RunningTask | None:
     """Return the task at work in this child, or None outside of one."""
     return _running.get()
 
 
-def set_current_task(running: Running | None) -> None:
+def set_current_task(running: RunningTask | None) -> None:
     """Say which task is at work."""
     _running.set(running)
 
 
 #: in a child of an app: what threads send by that carry no task's context
-_stand_in: list[Running] = []
+_stand_in: list[RunningTask] = []
 
 
-def current_sender() -> Running | None:
+def current_sender() -> RunningTask | None:
     """Return by what calls leave here: the task at work, or in a child what stands for it; None in other programs.
 
     A thread that a task starts does not have the task's context (before Python 3.14), but is in the child all the same.
@@ -141,6 +145,14 @@ def current_sender() -> Running | None:
     return _running.get() or (_stand_in[-1] if _stand_in else None)
 
 
-def set_stand_in(running: Running | None) -> None:
+def send_to_parent(running: RunningTask, message: bytes) -> None:
+    """Hand an encoded message to the parent to publish; returns when the broker has confirmed it.
+
+    :raises BrokerError: if the parent could not publish it.
+    """
+    running._enqueue(message)
+
+
+def set_stand_in(running: RunningTask | None) -> None:
     """Say what stands for a task in threads without its context."""
     _stand_in[:] = [] if running is None else [running]

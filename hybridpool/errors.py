@@ -42,17 +42,6 @@ class HybridpoolError(Exception):
     """Root of everything that hybridpool raises on purpose."""
 
 
-def plain_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one mistake that a group of exceptions is about, however deep; the group if it is none of ours.
-
-    A mistake of a user is one line, whichever task groups it came through; a fault of ours is shown whole.
-    """
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, HybridpoolError) else group
-
-
 class ConfigError(HybridpoolError):
     """A setting or option has a value that cannot be used.
 

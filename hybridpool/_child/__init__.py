@@ -1,18 +1,22 @@
-"""The other side of the fork: sync, single-threaded, importing next to nothing.
+"""What runs in a child process: sync, single-threaded, with few imports.
 
-This room imports the standard library, msgspec and `hybridpool.errors` only, because a fork hands a child all that its
-parent holds. The parent reads `frames` and `wire` from here, since both ends must agree on them.
+This package imports the standard library, msgspec, `hybridpool._ipc` and `hybridpool.errors` only, because a fork gives
+a child everything that its parent has loaded.
 
-    frames    the words between parent, zygote and children
-    wire      how a message of frames crosses a socket
-    zygote    imports the app once, forks children on request, reaps them
-    load      finds the app by its name
-    birth     from fork to READY
-    loop      read a call, run it, answer
-    payload   bytes ⇄ arguments and results
-    forwarder     what user code logs and prints, in whole lines
-    printable text of strangers, fit for a log and a terminal
-    context   what a task can know about itself
-    memory    what a child owns itself, unshared
-    guard     process group, signals, death of the parent
+Modules:
+
+    channel              A child's end of its channel
+    entry                From fork to READY, and from the last call to the exit
+    execute              One call: bytes → arguments → the function → outcome
+    failure_rules        What a task's options say about its failures, and what follows from them in the child
+    functions            Calls of plain functions, for a pool without a broker
+    log_forwarding       What user code logs and prints
+    loop                 The life of a child: take a call, run it, answer; until the channel ends
+    memory               How much memory a child owns itself
+    printable            Text that a stranger chose, made fit for a log and a terminal
+    process_isolation    What keeps processes from outliving each other
+    process_state        What the calls of a child share, whether they want to or not: the state of their process
+    program              What the zygote and the children need of an app
+    rendering            Values and exceptions in words: for the log, for result metas, for tracebacks
+    text_streams         sys.stdout and sys.stderr of a task: real text streams whose lines become records of the log
 """

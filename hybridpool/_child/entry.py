@@ -91,7 +91,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     process_isolation.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
     if program:
-        _task_context.set_stand_in(_task_context.Running("", "", 0, None, order.name, child.enqueue))
+        _task_context.set_stand_in(_task_context.RunningTask("", "", 0, None, order.name, child.enqueue))
     try:
         child.work(run, gauge, after_each)
     finally:

@@ -27,7 +27,7 @@ class Rules(msgspec.Struct, frozen=True):
     throws: tuple[type[BaseException], ...] = ()
     #: retries it may have; None: no end
     max_retries: int | None = 3
-    #: its first argument is the task at work (`context.Running`)
+    #: its first argument is the task at work (`context.RunningTask`)
     bind: bool = False
 
 

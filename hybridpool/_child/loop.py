@@ -297,7 +297,9 @@ class Child:
         self, call: RunCall, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState
     ) -> None:
         most = self.rules.get(call.task, DEFAULT).max_retries
-        running = _task_context.Running(call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most)
+        running = _task_context.RunningTask(
+            call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most
+        )
         if get_handler(ATTENTION) is not self._handler:
             # Taken by the call just before: else a signal that is meant for this one would kill it.
             set_handler(ATTENTION, self._handler)

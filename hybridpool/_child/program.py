@@ -33,6 +33,6 @@ class Program(Protocol):
 class HasProgram(Protocol):
     """An app: `hybridpool._app.App` is one."""
 
-    def program(self) -> Program:
+    def __hybridpool_program__(self) -> Program:
         """What is needed of it here."""
         ...

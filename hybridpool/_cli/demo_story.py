@@ -25,10 +25,11 @@ from hybridpool._cli.demo_app import Send, app, mixed
 from hybridpool._cli.demo_tally import Tally
 from hybridpool._cli.demo_view import View, shown
 from hybridpool._cli.signals import Signals
+from hybridpool._client.asynclib import plain_error
 from hybridpool._client.sync_portal import has_uvloop
 from hybridpool._embed import embedded
 from hybridpool._protocol.dead_letter import dead_queue
-from hybridpool.errors import ResultTimeout, plain_error
+from hybridpool.errors import ResultTimeout
 
 #: seconds
 _BROKER_TIMEOUT_S: Final = 4.0

@@ -14,12 +14,13 @@ import msgspec
 from hybridpool._brokers.factory import open_broker
 from hybridpool._cli import dlq_view as view
 from hybridpool._cli.early_setup import import_from_here
+from hybridpool._client.asynclib import plain_error
 from hybridpool._client.sync_portal import has_uvloop
 from hybridpool._config import Layer, Settings, environment_layer, layers_from, resolve
 from hybridpool._dead_letters import DeadLetters, Found, WantsBody, dead_letters
 from hybridpool._protocol.dead_letter import dead_queue
 from hybridpool._zygote.loader import load
-from hybridpool.errors import BrokerError, BrokerUnavailable, HybridpoolError, plain_error
+from hybridpool.errors import BrokerError, BrokerUnavailable, HybridpoolError
 from hybridpool.events import Event
 
 NONE = "no dead letters"

@@ -18,13 +18,14 @@ from hybridpool._cli.early_setup import import_from_here
 from hybridpool._cli.forced_exit import TEARDOWN_S, exit_within
 from hybridpool._cli.signals import Signals, reap_orphans
 from hybridpool._cli.title import hide_passwords
+from hybridpool._client.asynclib import plain_error
 from hybridpool._client.sync_portal import has_uvloop
 from hybridpool._config import Layer, environment_layer
 from hybridpool._observe import log
 from hybridpool._observe.log_file import LogFile
 from hybridpool._observe.log_sink import Sink
 from hybridpool._worker.runtime import Prepared, StopMode, Worker, prepare
-from hybridpool.errors import ConfigError, plain_error
+from hybridpool.errors import ConfigError
 
 
 def launch(app: str, layer: Layer, *, banner: bool) -> int:

@@ -30,6 +30,17 @@ def running_loop(what: str, error: type[HybridpoolError]) -> asyncio.AbstractEve
         raise error(f"{what} needs asyncio, and {found}") from None
 
 
+def plain_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error of hybridpool that a group of exceptions holds, however deep; else the group.
+
+    A user's mistake is one line, whichever task groups it passed through; a fault of hybridpool is shown whole.
+    """
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, HybridpoolError) else group
+
+
 def _other_library() -> str | None:
     # Whoever runs another library has loaded this; where it is missing there is asyncio alone.
     sniffio = sys.modules.get("sniffio")

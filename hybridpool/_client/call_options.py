@@ -1,4 +1,4 @@
-"""How one call is sent: its options, and the same for type checkers."""
+"""The options of one call: as type checkers see them, and checked."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -7,44 +7,49 @@ from typing import TypedDict
 import attrs
 
 
+class CallOptionsDict(TypedDict, total=False):
+    """The options of one call, for type checkers. None is as leaving it out: the task's options and the app apply."""
+
+    #: queue that the call goes to
+    queue: str | None
+    #: seconds after which the call must not start any more, or the moment; default: never
+    expires: float | dt.datetime | None
+    #: seconds before which the call must not start; default: 0
+    countdown: float | None
+    #: moment before which the call must not start; without a time zone it is UTC
+    eta: dt.datetime | None
+    #: priority, 0 to 255, in queues that are declared with `x-max-priority`
+    priority: int | None
+    #: True: keep no result
+    ignore_result: bool | None
+    #: seconds after which the task's child is killed
+    time_limit: float | None
+    #: seconds after which `SoftTimeLimitExceeded` is raised in the task
+    soft_time_limit: float | None
+    #: id of the call; default: a new UUID
+    task_id: str | None
+    #: further AMQP headers of the message
+    headers: Mapping[str, object]
+    #: False: do not wait until the broker has confirmed the message, which may be lost. A call whose result is kept is
+    #: always confirmed; default: True
+    confirm: bool | None
+
+
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """How one call is sent; None: as the task or the app says."""
+    """The options of one call, checked; for their meaning see `CallOptionsDict`. None: as the task or the app says."""
 
     queue: str | None = None
-    #: seconds after which it must not be started any more, or the moment
     expires: float | dt.datetime | None = None
-    #: seconds from now before which it must not be started, or the moment
     countdown: float | None = None
     eta: dt.datetime | None = None
-    #: 0–255, for queues declared with x-max-priority
     priority: int | None = None
     ignore_result: bool | None = None
-    #: seconds after which its child is killed, or `SoftTimeLimitExceeded` is raised in it
     time_limit: float | None = None
     soft_time_limit: float | None = None
-    #: the task's id; None: a new one
     task_id: str | None = None
-    #: further AMQP headers
     headers: Mapping[str, object] = attrs.field(factory=dict)
-    #: False: do not wait until the broker has it; the call may be lost. One whose result is kept is always confirmed
     confirm: bool | None = None
-
-
-class CallArguments(TypedDict, total=False):
-    """As `CallOptions`, for whoever checks types."""
-
-    queue: str | None
-    expires: float | dt.datetime | None
-    countdown: float | None
-    eta: dt.datetime | None
-    priority: int | None
-    ignore_result: bool | None
-    time_limit: float | None
-    soft_time_limit: float | None
-    task_id: str | None
-    headers: Mapping[str, object]
-    confirm: bool | None
 
 
 CALL_OPTIONS = tuple(field.name for field in attrs.fields(CallOptions))

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool._client.call_checks import check_arguments, check_target, read_call_options
 from hybridpool._client.call_options import CallOptions
-from hybridpool._client.tasks import Task
+from hybridpool._client.tasks import Task, signature_of
 from hybridpool._config import Conf, Settings, environment_layer, resolve
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._task import TaskOptions
-from hybridpool._task_context import Running, current_sender
+from hybridpool._task_context import RunningTask, current_sender, send_to_parent
 from hybridpool.errors import CannotSend, HybridpoolError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class CallPublisher:
         check_arguments(name, args, kwargs)
         known, running = self._tasks.get(name), current_sender()
         if known is not None:
-            known.signature.check(name, args, kwargs or {})
+            signature_of(known).check(name, args, kwargs or {})
         declared = known.declared if known else TaskOptions(name=name)
         declarations = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
         ignores = next(wish for wish in declarations if wish is not None)
@@ -247,10 +247,10 @@ def _eta(options: CallOptions) -> dt.datetime | None:
     return None if not options.countdown else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=options.countdown)
 
 
-def _through_parent(request: Request, running: Running) -> "Handle[Any]":
+def _through_parent(request: Request, running: RunningTask) -> "Handle[Any]":
     """Inside a task: the parent publishes; nobody here can wait for the result."""
     from hybridpool._client.result_handle import Handle
     from hybridpool._message import pack
 
-    running.enqueue(pack(to_message(request, dt.datetime.now(dt.UTC))))
+    send_to_parent(running, pack(to_message(request, dt.datetime.now(dt.UTC))))
     return Handle(request.task, request.id, None, "it was sent from inside a task")

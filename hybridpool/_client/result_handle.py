@@ -21,6 +21,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Handle(Generic[R_co]):
     """A sent task, waited for with ``await handle.get()`` on the loop that sent it."""
 
+    __module__ = "hybridpool"
+
     def __init__(
         self,
         task: str,
@@ -38,6 +40,7 @@ class Handle(Generic[R_co]):
         self._revoke = revoke
         #: name of the task
         self.task = task
+        #: id of the task
         self.id = id
         self._reader = reader
         self._claim = claim
@@ -104,12 +107,15 @@ def _check_timeout(timeout: object) -> None:
 class SyncHandle(Generic[R_co]):
     """A sent task, waited for with ``handle.get()`` from any thread."""
 
+    __module__ = "hybridpool"
+
     def __init__(self, handle: Handle[R_co], portal: "Callable[[], Portal] | None") -> None:
         self._handle = handle
         self._portal = portal
         self._pid = os.getpid()
         #: name of the task
         self.task = handle.task
+        #: id of the task
         self.id = handle.id
 
     def get(self, timeout: float | None = None) -> R_co:

@@ -1,4 +1,4 @@
-"""What may be said about a task when it is declared."""
+"""The options of ``@app.task``: checked, and split into those of the parent and those of the children."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
@@ -14,39 +14,45 @@ from hybridpool.errors import ConfigError
 T = TypeVar("T")
 
 
-class TaskArguments(TypedDict, total=False):
-    """The options of ``@app.task``. What is left out, or None, is as the worker's settings say."""
+class TaskOptionsDict(TypedDict, total=False):
+    """The options of ``@app.task``, for type checkers. None is as leaving it out: the worker's settings apply."""
 
-    #: default: module and qualified name
+    #: name of the task; default: module and qualified name of the function
     name: str | None
+    #: queue that calls go to; default: the setting `task_default_queue`
     queue: str | None
+    #: True: acknowledge the message after the outcome is settled; False: just before the task starts
     acks_late: bool | None
+    #: True: keep no result
     ignore_result: bool | None
+    #: deliveries of a message whose child dies in the task, before it is dead-lettered
     max_deliveries: int | None
+    #: seconds after which the task's child is killed
     time_limit: float | None
+    #: seconds after which `SoftTimeLimitExceeded` is raised in the task
     soft_time_limit: float | None
-    #: exceptions after which the task is run again
+    #: exceptions after which the task is run again; default: none
     autoretry_for: Sequence[type[BaseException]]
-    #: exceptions out of these after which it is not
+    #: subclasses of these exceptions after which it is not run again; default: none
     dont_autoretry_for: Sequence[type[BaseException]]
-    #: exceptions that are no surprise: logged in one line
+    #: expected exceptions: logged in one line, without a traceback; default: none
     throws: Sequence[type[BaseException]]
-    #: retries it may have (3); None: no end
+    #: retries that the task may have; default: 3; None: no limit
     max_retries: int | None
-    #: seconds until a retry (180)
+    #: seconds until a retry; default: 180
     default_retry_delay: float
-    #: True, or the seconds before the first retry; each further one waits twice as long
+    #: seconds before the first retry, doubled for each further one; True: 1 second; default: no backoff
     retry_backoff: bool | float
-    #: seconds that a backoff does not pass (600)
+    #: upper limit of a backoff, in seconds; default: 600
     retry_backoff_max: float
-    #: spread a backoff between nothing and itself (True)
+    #: True: choose each delay at random between 0 and the backoff; default: True
     retry_jitter: bool
 
 
-_NAMES: Final = tuple(TaskArguments.__annotations__)
+_NAMES: Final = tuple(TaskOptionsDict.__annotations__)
 
 
-def read_arguments(given: TaskArguments, *, bind: bool) -> tuple[TaskOptions, Rules]:
+def read_arguments(given: TaskOptionsDict, *, bind: bool) -> tuple[TaskOptions, Rules]:
     """Check what was said; returns what the parent needs of it, with an empty name for none, and what children need.
 
     :raises ConfigError: if an option is unknown or has a wrong value.

@@ -8,7 +8,7 @@ import attrs
 
 from hybridpool._child.failure_rules import DEFAULT, Rules
 from hybridpool._client.call_checks import Signature
-from hybridpool._client.call_options import CallArguments, CallOptions
+from hybridpool._client.call_options import CallOptions, CallOptionsDict
 from hybridpool._task import TaskOptions
 
 if TYPE_CHECKING:
@@ -36,19 +36,22 @@ class Sends(Protocol):
 
 
 class Task(Generic[P, R]):
-    """A registered task.
+    """A registered task, made by ``@app.task``.
 
-    Calling it calls the function, here and now; `enqueue` and `delay` have a worker do it.
+    Calling it calls the function in this process; `enqueue` and `delay` send a call to a worker.
     """
+
+    __module__ = "hybridpool"
 
     def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT) -> None:
         functools.update_wrapper(self, function)
         self._app = app
+        #: the function itself
         self.function = function
         #: name, queue and the other options it was declared with
         self.declared = options
-        #: what its children need to know of them
-        self.rules = rules
+        #: those of the options that its children need
+        self._rules = rules
 
     @property
     def name(self) -> str:
@@ -56,9 +59,8 @@ class Task(Generic[P, R]):
         return self.declared.name
 
     @functools.cached_property
-    def signature(self) -> Signature:
-        """What arguments it takes."""
-        return Signature(self.function, bind=self.rules.bind)
+    def _signature(self) -> Signature:
+        return Signature(self.function, bind=self._rules.bind)
 
     def __reduce__(self) -> str:
         """Pickle it by its name, as functions are; unpickling imports its module.
@@ -102,7 +104,7 @@ class Task(Generic[P, R]):
         """
         return self._app.send_task(self.name, args, kwargs, **options)
 
-    def options(self, **options: Unpack[CallArguments]) -> "TaskCall[P, R]":
+    def options(self, **options: Unpack[CallOptionsDict]) -> "TaskCall[P, R]":
         """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
 
         :raises CannotSend: if there is no such option, or one cannot be obeyed.
@@ -115,8 +117,20 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
 
+def rules_of(task: Task[..., Any]) -> Rules:
+    """Return those options of a task that its children need."""
+    return task._rules
+
+
+def signature_of(task: Task[..., Any]) -> Signature:
+    """Return which arguments a task takes."""
+    return task._signature
+
+
 class TaskCall(Generic[P, R]):
-    """A task with the options of its next calls."""
+    """A task with the options of its next calls, made by `Task.options`."""
+
+    __module__ = "hybridpool"
 
     def __init__(self, app: Sends, task: Task[P, R], options: CallOptions) -> None:
         self._app = app

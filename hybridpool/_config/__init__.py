@@ -1,17 +1,23 @@
-"""Configuration: what an operator may choose, from where, and what is effective. Frozen values, checked at once.
+"""Configuration: what an operator may choose, from which sources, and which value is effective.
 
-    units, shapes        parsers: what people write → numbers; lists, choices, ranges of them
-    urls, names          parsers: URLs (and how they are shown without passwords), names of queues, modules, nodes
-    cpus                 how many CPUs this process may use
-    nearest              what somebody who mistyped a name meant
-    celery_names         names that Celery has and hybridpool has not
-    settings, row        THE table, and `Settings`, the effective values
-    layers               sources over each other: command line, environment, app.conf, App(...), default
-    conf                 `app.conf`
-    poolrange            concurrency and autoscale together
-    agree                what else must fit together
+Nothing here imports an event loop or reads the environment: the environment is passed as an argument.
 
-Nothing here imports an event loop or reads the environment: the environment comes in as an argument.
+Modules:
+
+    celery_names    Names that Celery 5 has and hybridpool has not: somebody who moves here did not mistype them
+    cgroup          The cgroups (version 1 and 2) that this process is in, from its own up to the root
+    conf            `app.conf`: settings of an app, read and set as attributes
+    cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
+    cross_checks    Settings that are right each by itself and wrong together
+    names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
+    parsers         What is put together from single values: lists, choices, ranges, and "or none". Pure, as `units` is
+    pool_range      How large the pool may be: the rule for concurrency and autoscale together
+    setting         One row of the table of settings
+    settings        THE table of settings: what an operator may choose, once each
+    sources         Sources of settings, one over the other: command line, environment, `app.conf`, `App(...)`, default
+    suggestions     What somebody who mistyped a name meant. A suggestion that means something else is worse than none
+    units           What an operator writes, turned into plain numbers: `1.5GiB`, `5m`, `yes`
+    urls            URLs of brokers and result backends: checked, and shown without their passwords. Pure
 """
 
 from hybridpool._config.conf import Conf, layers_from

@@ -1,1 +1,16 @@
-"""How parent, zygote and children talk: frames, their framing, the shared page, large objects in memory files."""
+"""How parent, zygote and children communicate: frames, their framing, the shared page, large objects in memory files.
+
+Modules:
+
+    blobs             Large bodies and values on the parent's side
+    codec             Values ⇄ bytes, in the JSON dialect of Celery clients
+    descriptors       Descriptors 0 to 2, which are closed in what some schedulers and daemons start (`<&- >&- 2>&-`)
+    frames            The frames between parent, zygote and children
+    framing           How messages of frames cross a socket
+    large_objects     Large values
+    shared_folders    The parent's folders of modules (`sys.path`), in memory that the zygote and all children share
+                      with it
+    shared_page       A page that parent and child share, and that survives the child
+    transport         One end of a socket that carries whole messages, read and written by the event loop without ever
+                      blocking it
+"""

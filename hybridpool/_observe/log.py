@@ -10,7 +10,7 @@ from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._child.printable import one_line
 from hybridpool._observe.log_sink import Sink
 from hybridpool._observe.task_lines import QuickLines
-from hybridpool.events.children import POOL_ENDED
+from hybridpool.events import POOL_ENDED
 
 log = logging.getLogger("hybridpool._worker.runtime")
 

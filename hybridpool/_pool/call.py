@@ -353,24 +353,37 @@ def check_loop(loop: asyncio.AbstractEventLoop) -> None:
 class Call(Generic[R]):
     """A submitted call. Await it for its value; any number of times, by any number of tasks of its loop."""
 
-    __slots__ = ("__weakref__", "_cancel", "_child", "_loop", "_outcome", "_value", "_wakeup", "job", "name", "runtime")
+    __module__ = "hybridpool"
+    __slots__ = (
+        "__weakref__",
+        "_cancel",
+        "_child",
+        "_job",
+        "_loop",
+        "_outcome",
+        "_value",
+        "_wakeup",
+        "name",
+        "runtime",
+    )
 
     def __init__(self, name: str, cancel: Callable[[Job], None], loop: asyncio.AbstractEventLoop) -> None:
+        #: name of the function
         self.name = name
         self._cancel = cancel
         self._loop = loop
         #: what the lane knows it as
-        self.job: Job | None = None
+        self._job: Job | None = None
         self._outcome: Outcome | None = None
         #: gives a large value
         self._value: Callable[[], object] | None = None
         # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
         self._wakeup: Wakeup | None = None
         self._child = ""
-        #: seconds it ran
+        #: seconds it ran; 0 until it has ended
         self.runtime = 0.0
 
-    def ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+    def _ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
         self._child, self.runtime = child, runtime
         blob = clear(job)
@@ -394,18 +407,18 @@ class Call(Generic[R]):
     @property
     def child(self) -> str:
         """Name of the child that runs it, or ran it; empty before."""
-        return self._child or (self.job.child if self.job else "")
+        return self._child or (self._job.child if self._job else "")
 
     @property
     def started_at(self) -> float | None:
         """Monotonic seconds of when a child had it in hand; None before."""
-        return self.job.handed_at if self.job else None
+        return self._job.handed_at if self._job else None
 
     def cancel(self) -> None:
         """Give it up: if it has not begun it never will; else it is stopped, and after a grace its child is killed."""
-        if self.job is not None and self._outcome is None:
+        if self._job is not None and self._outcome is None:
             check_loop(self._loop)
-            self._cancel(self.job)
+            self._cancel(self._job)
 
     async def wait(self) -> None:
         """Wait until it has ended, however."""
@@ -427,3 +440,18 @@ class Call(Generic[R]):
         while self._outcome is None:
             yield from self._sleeper()
         return cast("R", read(self.name, self._outcome, self._value))
+
+
+def submitted(
+    name: str,
+    begin: Callable[[Callable[..., None]], Job],
+    cancel: Callable[[Job], None],
+    loop: asyncio.AbstractEventLoop,
+) -> Call[Any]:
+    """Submit a call and return its handle.
+
+    :param begin: submits the job; its argument is the job's `on_done`.
+    """
+    call: Call[Any] = Call(name, cancel, loop)
+    call._job = begin(call._ended)
+    return call

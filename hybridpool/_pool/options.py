@@ -1,4 +1,4 @@
-"""What a pool may be told."""
+"""The options of a pool: checked, and turned into the configuration of its lane."""
 
 import inspect
 import logging
@@ -28,40 +28,47 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class PoolOptions:
-    """The options of a `Pool`, checked when it is made. Times are in seconds."""
+    """The options of a `Pool`, checked when it is made.
 
-    #: children that work at once; None: one per CPU this process may use
+    Durations are in seconds. Sizes of memory are in bytes, or text with a unit: ``"200MB"``, ``"1.5GiB"``.
+    """
+
+    __module__ = "hybridpool"
+
+    #: children that run calls at once; None: one per CPU that this process may use
     size: int | None = None
-    #: replace a child after so many calls
+    #: calls after which a child is replaced; None: no limit
     max_tasks_per_child: int | None = None
-    #: replace a child that owns more than this, itself, unshared: bytes, or "200MB"
+    #: memory of its own, unshared, above which a child is replaced after its call; None: no limit
     max_memory_per_child: int | str | None = None
-    #: replace a child that is so old
+    #: seconds after which a child is replaced; None: no limit
     max_age_per_child: float | None = None
-    #: a child's limits of calls and age may fall short by up to this share, so that not all go at once
+    #: largest share (0 to 1) by which a child's limits of calls and age are lowered, so that not all are replaced at
+    #: once
     recycle_jitter: float = 0.05
-    #: kill a child that owns more than this in the middle of a call, which ends as `ChildLost`: bytes, or "1GB"
+    #: memory of its own above which a child is killed during a call, which raises `ChildLost`; None: no limit
     memory_limit: int | str | None = None
-    #: with `autoscale`: grow only while the children own less than this together; None: what cgroup and host leave
+    #: with `autoscale`: memory that the children may own together before the pool stops growing; None: what cgroup and
+    #: host leave
     memory_budget: int | str | None = None
-    #: two sizes between which the pool moves with its load
+    #: smallest and largest size, between which the pool follows its load; None: the size is fixed
     autoscale: tuple[int, int] | None = None
-    #: how long a surplus child stays
+    #: with `autoscale`: seconds without work after which a surplus child is retired
     autoscale_idle: float = 30.0
-    #: called in each child at its birth; a generator function's first value is kept (`hybridpool.resource`), and what
-    #: stands after its `yield` runs when the child retires
+    #: called in each child when it starts; `resource()` returns what it returned. Of a generator function the first
+    #: value counts, and the code after its `yield` runs when the child retires
     initializer: Callable[[], object] | None = None
-    #: modules to import before the children are forked, so that they share them
+    #: modules to import before the children are forked, so that they share the memory
     preload: Sequence[str] = ()
-    #: how long a call may run before its child is killed
+    #: seconds that a call may run before its child is killed and it raises `TimeLimitExceeded`; None: no limit
     time_limit: float | None = None
-    #: how long a call may run before `SoftTimeLimitExceeded` is raised in it
+    #: seconds that a call may run before `SoftTimeLimitExceeded` is raised in it; None: no limit
     soft_time_limit: float | None = None
-    #: how long a cancelled call may take to stop before its child is killed
+    #: seconds that a cancelled call may take to stop before its child is killed
     grace: float = 1.0
-    #: how long a child may take to be born
+    #: seconds that a child may take to start before it is killed
     start_timeout: float = 30.0
-    #: hears what happens in the pool; see `hybridpool.events`
+    #: called with each event of the pool, on the event loop; see `hybridpool.events`
     on_event: events.Listener | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -94,8 +101,8 @@ def _check_names(names: object) -> None:
             raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
 
 
-#: seconds; a limit beyond it is none, and timers need not cope with it
-_LONGEST_S: Final = 1e9
+#: seconds; a longer duration is refused, so that timers need not support it
+_MAX_DURATION_S: Final = 1e9
 
 
 def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
@@ -116,9 +123,9 @@ def check_seconds(what: str, value: object) -> float:
 
     :raises ConfigError: if it is not a finite number of seconds, or is negative.
     """
-    # Compared before it is made a float: a number may be too large for one.
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _LONGEST_S:
-        # As a plain number: it travels to children, where numpy's kind could not be read.
+    # Compared before the conversion: an int may be too large for a float.
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _MAX_DURATION_S:
+        # As a plain float: it is sent to children, which cannot decode a number of numpy.
         return float(value)
     raise ConfigError(f"{what} must be seconds, not {value!r}")
 
@@ -134,7 +141,7 @@ def check_count(what: str, value: object) -> int:
 
 
 def lane_config(options: PoolOptions) -> LaneConfig:
-    """Put options into a supervised's words.
+    """Return the configuration of the pool's lane.
 
     :raises ConfigError: if one has a wrong value.
     :raises CannotSend: if the initializer cannot be sent.
@@ -163,7 +170,7 @@ def lane_config(options: PoolOptions) -> LaneConfig:
         ),
         start_timeout=options.start_timeout,
         spares=recycle.spares,
-        # What fails at the very start is no passing trouble, and somebody waits in `async with`.
+        # A failure at the very start is not temporary, and the caller waits in `async with`.
         first_starts=3,
         memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
         memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
@@ -190,7 +197,7 @@ def _pickled(initializer: Callable[[], object] | None) -> bytes:
 
 
 def _by_cloudpickle(initializer: Callable[[], object]) -> bytes:
-    """Pickle what is defined where no child could import it: in a notebook, at a prompt."""
+    """Pickle a function that no child can import, because it is defined in a notebook or at a prompt."""
     import cloudpickle
 
     return cloudpickle.dumps(initializer)  # type: ignore[no-any-return]  # untyped

@@ -23,7 +23,7 @@ from hybridpool._lanes.prefork.children import ChildRegistry
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.lifecycle import State
-from hybridpool._pool.call import Call, Names, check_loop, write
+from hybridpool._pool.call import Call, Names, check_loop, submitted, write
 from hybridpool._pool.options import check_count, check_seconds, lane_config, read_options
 from hybridpool._pool.stats import ChildStats, look
 from hybridpool._pool.stream import stream
@@ -38,15 +38,17 @@ _NOT_GIVEN: Final = object()
 
 
 class Pool(OpenedInParts):
-    """Runs functions in forked children; enter it to have them.
+    """Runs functions in forked children, which exist inside ``async with``.
 
-    Leaving in order waits for the calls that were submitted; leaving by an exception kills the children. Where entering
-    and leaving are two tasks (cells of a notebook, halves of a fixture) use `open` and `close`.
+    Leaving the block normally waits for the calls that were submitted; leaving it by an exception kills the children.
+    Where one task enters and another one leaves (cells of a notebook, halves of a fixture) use `open` and `close`.
 
-    :param size: how many children work at once; None: one per CPU this process may use.
+    :param size: how many children work at once; None: one per CPU that this process may use.
     :param options: see `PoolOptions`.
     :raises ConfigError: if an option has a wrong value.
     """
+
+    __module__ = "hybridpool"
 
     def __init__(self, size: int | None = None, **options: Any) -> None:
         self._options = read_options(size, options)
@@ -285,10 +287,13 @@ class Pool(OpenedInParts):
     def _submit(
         self, function: Callable[..., R], args: Any, kwargs: Any, timeout: float | None, soft: float | None
     ) -> Call[R]:
-        # Where it has none, it is not entered, and the next line raises.
-        call: Call[R] = Call(_name(function), self._cancel, cast("asyncio.AbstractEventLoop", self._loop))
-        call.job = self._begin(function, args, kwargs, call.ended, timeout, soft)
-        return call
+        return submitted(
+            _name(function),
+            lambda on_done: self._begin(function, args, kwargs, on_done, timeout, soft),
+            self._cancel,
+            # A pool without a loop is not entered: `_begin` raises then.
+            cast("asyncio.AbstractEventLoop", self._loop),
+        )
 
     def _begin(
         self,

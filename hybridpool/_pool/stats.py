@@ -1,4 +1,4 @@
-"""What each child of a pool is doing, as plain values."""
+"""Statistics of the children of a pool."""
 
 import time
 from collections.abc import Iterable
@@ -12,24 +12,28 @@ from hybridpool._lanes.prefork.child_handle import ChildHandle
 class ChildStats:
     """One child at one moment."""
 
+    __module__ = "hybridpool"
+
+    #: name of the child, as in the log
     name: str
+    #: its process id
     pid: int
     #: "starting", "idle", "busy" or "retiring"
     state: str
-    #: calls it has finished
+    #: number of calls that it has finished
     tasks: int
-    #: calls in its channel, the one at work included
+    #: number of calls that were handed to it, the running one included
     in_hand: int
-    #: name of the call at work; None: none
+    #: name of the running call's function; None: no call runs
     at_work: str | None
-    #: seconds it has been at work
+    #: seconds for which that call has run
     working_for: float
-    #: bytes it owned alone when it was last looked at; 0: not looked at, or surely under the limit
+    #: bytes of its own, unshared memory when it was last measured; 0: not measured, or well below the limit
     owned: int
 
 
 def look(children: Iterable[ChildHandle]) -> list[ChildStats]:
-    """Look at each child, in the order of their spawn_failures."""
+    """Return the statistics of each child, in the order of their starts."""
     now = time.monotonic()
     return [
         ChildStats(

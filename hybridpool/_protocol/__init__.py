@@ -1,7 +1,12 @@
-"""Celery's formats: message protocol 2, results. Bytes ⇄ values, no I/O; one format in and out.
+"""Celery's formats: message protocol 2 and results. Bytes ⇄ values, without I/O.
 
-head      a task message's headers → `Head`
-request   a call → the message a client sends
-reply     an outcome → result meta, and back
-dead      what is written on a message that goes to a dead-letter queue, or around again
+Modules:
+
+    dead_letter         What is written on a message that goes round again, at once or later, or to a dead-letter queue
+    dead_letter_view    A dead letter, as its headers tell it
+    queues              How the queues of tasks are declared
+    remote_control      Orders to workers
+    result_message      An outcome → result meta, and back (Celery, `celery.backends.base`)
+    task_headers        The head of a task message: Celery message protocol 2, `application_headers`
+    task_message        A call → the message a client sends (Celery message protocol 2, `celery.app.amqp.as_task_v2`)
 """

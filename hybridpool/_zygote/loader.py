@@ -134,7 +134,7 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Program:
     if not _is_app(found):
         kind = type(found).__qualname__
         raise AppLoadError(f"{module.__name__}:{attribute} is not a hybridpool App, but of type {kind}")
-    return cast("HasProgram", found).program()
+    return cast("HasProgram", found).__hybridpool_program__()
 
 
 def _only_app(module: ModuleType, name: str) -> Program:
@@ -155,10 +155,10 @@ def _app_in(module: ModuleType) -> Program | None:
     apps = {key: value for key, value in vars(module).items() if _is_app(value)}
     for usual in ("app", "celery"):
         if usual in apps:
-            return cast("HasProgram", apps[usual]).program()
+            return cast("HasProgram", apps[usual]).__hybridpool_program__()
     different = list({id(value): value for value in apps.values()}.values())
     if len(different) == 1:
-        return cast("HasProgram", different[0]).program()
+        return cast("HasProgram", different[0]).__hybridpool_program__()
     if different:
         choices = ", ".join(f"{module.__name__}:{key}" for key in sorted(apps))
         raise AppLoadError(f"module {module.__name__!r} has several apps; say which: {choices}")
@@ -167,7 +167,11 @@ def _app_in(module: ModuleType) -> Program | None:
 
 def _is_app(value: object) -> bool:
     try:
-        return not isinstance(value, type) and callable(getattr(value, "program", None)) and hasattr(value, "tasks")
+        return (
+            not isinstance(value, type)
+            and callable(getattr(value, "__hybridpool_program__", None))
+            and hasattr(value, "tasks")
+        )
     except Exception:
         # A lazy object of another library, which does not like to be asked here.
         return False

@@ -1,11 +1,12 @@
-"""Events: frozen values that say what happened, and the Bus on which the faces hear them.
+"""Events: frozen values that say what happened in a worker or a pool, and the `Bus` that listeners subscribe to.
 
-The pipeline emits observed and does not know who listens; the log, the demo's display and later the metrics and Celery
-events are listeners. A listener is a plain function, called at once, in the order of subscription; one that raises is
-logged and kept.
+A listener is a plain function with one argument, the event. It is called at once, on the event loop, in the order of
+subscription, so it must not block. If it raises, the error is logged and the listener stays subscribed.
+
+All events are classes of attrs; docs/reference/python-api.md lists them with their fields.
 """
 
-from hybridpool.events.broker import (
+from hybridpool.events._broker import (
     BrokerConnected,
     BrokerLost,
     ConsumingStarted,
@@ -15,8 +16,9 @@ from hybridpool.events.broker import (
     QueueDiffers,
     TaskOutlastsBroker,
 )
-from hybridpool.events.bus import Bus, Event, Listener
-from hybridpool.events.children import (
+from hybridpool.events._bus import Bus, Event, Listener
+from hybridpool.events._children import (
+    POOL_ENDED,
     ChildGone,
     ChildLogged,
     ChildReady,
@@ -29,7 +31,7 @@ from hybridpool.events.children import (
     PoolScaled,
     ZygoteLost,
 )
-from hybridpool.events.tasks import (
+from hybridpool.events._tasks import (
     SettleDelayed,
     SettleFailed,
     TaskExpired,
@@ -50,6 +52,7 @@ from hybridpool.events.tasks import (
 )
 
 __all__ = [
+    "POOL_ENDED",
     "BrokerConnected",
     "BrokerLost",
     "Bus",
@@ -90,3 +93,8 @@ __all__ = [
     "TooManyHeld",
     "ZygoteLost",
 ]
+
+# An event's help and pickles name the module that programs import it from.
+for _public in [globals()[name] for name in __all__]:
+    if isinstance(_public, type):
+        _public.__module__ = __name__

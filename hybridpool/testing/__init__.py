@@ -1,17 +1,10 @@
-"""For tests: of programs that use a pool, and of the pool itself.
+"""For tests of programs that use hybridpool: a pool without children, and a worker inside the test's event loop.
 
-inline      `InlinePool`: a pool without children, for fast unit tests of code that takes a `Pool`
-sweep       `simulate`: the pool's own machinery under seeded schedules of everything that can go wrong
-simulation  the same from the command line
-schedule    one schedule: the real lane and supervisors, fake children
-plan        what the seed decides
-virtual     time that leaps
-zygote, child   fakes that keep the real protocol; `life` is what a child does, `channel` how it is heard
-world, checks   the truth, and what must hold
+async with InlinePool() as pool: ...        takes the place of a `Pool`, and starts no process
+async with embedded(app): ...               a worker with real children, and queues in memory
 """
 
-from hybridpool.testing.inline import InlinePool
-from tests.simulation.sweep import Report, simulate
-from tests.simulation.world import PromiseBroken
+from hybridpool._embed import embedded
+from hybridpool.testing._inline import InlinePool
 
-__all__ = ["InlinePool", "PromiseBroken", "Report", "simulate"]
+__all__ = ["InlinePool", "embedded"]

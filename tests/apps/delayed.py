@@ -3,8 +3,7 @@
 import time
 from pathlib import Path
 
-from hybridpool import App
-from hybridpool._task_context import Running
+from hybridpool import App, RunningTask
 
 app = App("delayed", result_backend="rpc://")
 
@@ -19,7 +18,7 @@ def stamp(path: str) -> float:
 
 
 @app.task(bind=True)
-def again(self: Running, path: str, countdown: float) -> float:
+def again(self: RunningTask, path: str, countdown: float) -> float:
     """Note the moment; at the first attempt ask for a second one."""
     now = stamp.function(path)
     if self.retries == 0:

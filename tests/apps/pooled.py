@@ -25,7 +25,7 @@ def asked(text: str) -> None:
     """Ask the parent, and wait for its answer."""
     running = current_task()
     assert running is not None
-    running.enqueue(text.encode())
+    running._enqueue(text.encode())
 
 
 @app.task(name="add")

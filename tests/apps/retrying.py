@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hybridpool import App, current_task
-from hybridpool._task_context import Running
+from hybridpool import App, RunningTask, current_task
 from hybridpool.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 app = App("retrying", result_backend="rpc://")
@@ -69,7 +68,7 @@ def expected() -> None:
 
 
 @app.task(bind=True, max_retries=2)
-def bound(self: Running, journal: str, number: int = 0, *, word: str = "") -> list[Any]:
+def bound(self: RunningTask, journal: str, number: int = 0, *, word: str = "") -> list[Any]:
     """Ask for another attempt with other arguments."""
     attempted(journal)
     if self.retries == 0:
@@ -151,7 +150,7 @@ def give_up() -> None:
 
 
 @app.task(name="handed.over", bind=True, default_retry_delay=0)
-def handed_over(self: Running, word: str) -> list[Any]:
+def handed_over(self: RunningTask, word: str) -> list[Any]:
     """Finish what a Celery worker began."""
     return [word, self.id, self.retries]
 

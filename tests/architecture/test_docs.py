@@ -8,6 +8,7 @@ A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`; `GENE
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from operator import attrgetter
@@ -22,6 +23,7 @@ from hybridpool._client.call_options import CALL_OPTIONS
 from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS
 from hybridpool._policy.lifecycle import TABLE, State
 from hybridpool._protocol import dead_letter
+from tests.architecture import public_api, test_module_maps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -98,7 +100,23 @@ def _commands() -> Mapping[str, click.Command]:
     return found
 
 
+def modules() -> str:
+    """Return the packages and modules at the top of the library, the highest layer first."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        layers = tomllib.load(file)["tool"]["importlinter"]["contracts"][0]["layers"]
+    said = test_module_maps.modules(test_module_maps.TOP)
+    names = [name for layer in layers for name in re.split(r" [|:] ", layer)]
+    return "\n".join(["| module | contents |", "| --- | --- |", *(f"| `{name}` | {said[name]} |" for name in names)])
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "modules": modules,
+    "pool_options": lambda: public_api.option_table("hybridpool", "PoolOptions", has_defaults=True),
+    "options_of_a_task": lambda: public_api.option_table("hybridpool", "TaskOptionsDict", has_defaults=False),
+    "declared_options": lambda: public_api.option_table("hybridpool", "TaskOptions", has_defaults=True),
+    "call_options": lambda: public_api.option_table("hybridpool", "CallOptionsDict", has_defaults=False),
+    "child_stats": lambda: public_api.option_table("hybridpool", "ChildStats", has_defaults=False),
+    "events": public_api.event_table,
     "settings": settings_tables,
     "lifecycle": lifecycle,
     "errors": error_tree,

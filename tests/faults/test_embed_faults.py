@@ -5,8 +5,7 @@ import signal
 
 import pytest
 
-from hybridpool import events
-from hybridpool._embed import embedded
+from hybridpool import embedded, events
 from hybridpool.errors import ChildLost
 from tests.faults.apps import JOURNAL, app, fatal
 from tests.faults.helpers import APP, Call, numbers, send_with, until

@@ -12,8 +12,7 @@ import pytest
 
 # the first call over a connection would import the driver otherwise, on the loop
 import hybridpool._brokers.rabbitmq  # noqa: F401
-from hybridpool import App, events
-from hybridpool._embed import embedded
+from hybridpool import App, embedded, events
 from hybridpool.errors import (
     BrokerUnavailable,
     ChildLost,

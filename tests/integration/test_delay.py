@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool import App
-from hybridpool._embed import embedded
+from hybridpool import App, embedded
 from hybridpool.errors import TaskRevoked
 from tests.apps import delayed
 from tests.queues import BrokerConsole

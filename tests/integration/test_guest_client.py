@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool import events
-from hybridpool._embed import embedded
+from hybridpool import embedded, events
 from tests.apps import second, worker
 
 # starting a zygote reads the pipe on which exec would tell its failure
@@ -61,7 +60,7 @@ def test_beside_sniffio(tmp_path: Path) -> None:
         tmp_path,
         """
         import asyncio, sniffio
-        from hybridpool._embed import embedded
+        from hybridpool import embedded
         from tests.apps import worker
         async def main():
             async with embedded(worker.app, worker_concurrency=1):

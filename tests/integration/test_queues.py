@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool import events
-from hybridpool._embed import embedded
+from hybridpool import embedded, events
 from tests.apps import worker as worker_app
 from tests.contract.inbox import Events
 from tests.queues import BrokerConsole

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool import App, events
-from hybridpool._embed import embedded
+from hybridpool import App, embedded, events
 from hybridpool._protocol.dead_letter import REASON
 from hybridpool.errors import ResultTimeout, RetriesExhausted, TaskFailed
 from tests.apps import retrying

@@ -3,10 +3,7 @@
 import datetime as dt
 from typing import assert_type
 
-from hybridpool import App, current_task
-from hybridpool._client.result_handle import Handle, SyncHandle
-from hybridpool._client.tasks import Task, TaskCall
-from hybridpool._task_context import Running
+from hybridpool import App, Handle, RunningTask, SyncHandle, Task, TaskCall, current_task
 
 app = App("shop", worker_concurrency=2)
 
@@ -39,7 +36,7 @@ def nothing() -> None:
     retry_backoff_max=60.0,
     retry_jitter=False,
 )
-def fetch(self: Running, url: str) -> bytes:
+def fetch(self: RunningTask, url: str) -> bytes:
     """Return a page, in the end."""
     if not url:
         self.retry(countdown=2.5, args=("u",), kwargs={}, max_retries=None)

@@ -16,7 +16,7 @@ from hybridpool._client.tasks import Task
 from hybridpool._embed import import_name
 from hybridpool._ipc.codec import decode
 from hybridpool._message import Outgoing, unpack
-from hybridpool._task_context import Running, set_current_task, set_stand_in
+from hybridpool._task_context import RunningTask, set_current_task, set_stand_in
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
 
 
@@ -59,7 +59,7 @@ def test_a_script_is_no_importable_module(app: App, monkeypatch: pytest.MonkeyPa
     script = types.ModuleType("__main__")
     script.app = app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__mp_main__", script)
-    with pytest.raises(ConfigError, match="is in no importable module"):
+    with pytest.raises(ConfigError, match="is not in an importable module"):
         import_name(app)
 
 
@@ -193,7 +193,7 @@ def test_hooks_in_order(app: App) -> None:
     @app.worker_process_init
     def second() -> None: ...
 
-    program = app.program()
+    program = app.__hybridpool_program__()
     assert list(program.child_hooks("worker_process_init")) == [first, second]
     assert not program.child_hooks("worker_init")
     assert not program.child_hooks("worker_process_shutdown")
@@ -203,7 +203,7 @@ def test_what_the_other_side_of_the_fork_gets(app: App) -> None:
     """Children get the functions, and the parent gets the settings and the tasks' options."""
     app.task(name="t", queue="slow")(add)
     app.conf.worker_concurrency = 3
-    program = app.program()
+    program = app.__hybridpool_program__()
     assert program.child_tasks() == {"t": add}
     manifest = json.loads(program.manifest())
     assert manifest["app"] == "shop"
@@ -218,7 +218,7 @@ def test_apps_do_not_know_each_other(app: App) -> None:
     app.conf.worker_concurrency = 3
     other = App("other")
     assert other.tasks == {}
-    assert not other.program().child_hooks("worker_init")
+    assert not other.__hybridpool_program__().child_hooks("worker_init")
     assert other.conf.worker_concurrency != 3 or other.conf.export()["conf"] == {}
 
 
@@ -226,7 +226,7 @@ def test_public_names() -> None:
     """Every public name exists, and any other one raises AttributeError."""
     assert all(getattr(hybridpool, name) for name in hybridpool.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Ap'"):
-        _ = hybridpool.Ap
+        _ = hybridpool.Ap  # type: ignore[attr-defined]
 
 
 class InATask:
@@ -237,7 +237,7 @@ class InATask:
 
     def __enter__(self) -> Self:
         set_current_task(
-            Running(id="id-1", name="t", retries=0, root_id="root", child="ForkPoolWorker-1", enqueue=self.enqueue)
+            RunningTask(id="id-1", name="t", retries=0, root_id="root", child="ForkPoolWorker-1", _enqueue=self.enqueue)
         )
         return self
 
@@ -298,7 +298,7 @@ def test_the_nearest_word_on_results_holds(
 def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
     """A call made in a thread of a task goes to the parent."""
     sent: list[Outgoing] = []
-    set_stand_in(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
+    set_stand_in(RunningTask("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
     try:
         thread = threading.Thread(target=app.send_task, args=("mail", (1,)))
         thread.start()

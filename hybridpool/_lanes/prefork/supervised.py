@@ -22,7 +22,7 @@ from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._zygote.interpreter import module_folders
 from hybridpool.errors import PoolClosed
-from hybridpool.events.children import POOL_ENDED
+from hybridpool.events import POOL_ENDED
 
 #: seconds for killing all children; the zygote has one second before the parent does it itself
 _KILL_S: Final = 2.5

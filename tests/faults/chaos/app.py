@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from hybridpool import current_task
-from hybridpool._task_context import Running
+from hybridpool import RunningTask, current_task
 from hybridpool.errors import BrokerError, Reject
 from tests.faults.apps import app, journalled, number, write
 from tests.faults.ledger import tell as say
@@ -80,7 +79,7 @@ def raises() -> None:
 
 
 @app.task(bind=True)
-def retries(running: Running, countdown: float) -> None:
+def retries(running: RunningTask, countdown: float) -> None:
     """Ask for one more attempt, and succeed in that."""
     write(running.id, "start")
     if not running.retries:
@@ -206,7 +205,7 @@ def large(size: int) -> str:
 
 
 @app.task(bind=True)
-def grows(running: Running, size: int) -> None:
+def grows(running: RunningTask, size: int) -> None:
     """Ask for one more attempt, with more arguments than the broker takes."""
     write(running.id, "start")
     write(running.id, ASKED)

@@ -8,6 +8,7 @@ import anyio
 import attrs
 
 from hybridpool import App
+from hybridpool._app import override_transport
 from hybridpool._brokers.rabbitmq import RabbitBroker
 from hybridpool._config import resolve
 from hybridpool._message import Outgoing
@@ -60,7 +61,7 @@ class Sender:
         settings = {"task_default_queue": calls[0].queue, "task_default_queue_type": self.queue_type}
         async with App("chaos", broker=self.broker, **settings) as app:
             plain = resolve(app.conf.layers(), cpus=lambda: 1).settings
-            app.send_over((lambda announce: CountingBroker(self.broker, announce, self.tries), plain))
+            override_transport(app, (lambda announce: CountingBroker(self.broker, announce, self.tries), plain))
             await self._send(app, calls[0], countdown=1)
             numbered = [(number, call) for number, call in enumerate(calls) if number and not call.oddity]
             async with anyio.create_task_group() as group:

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from hybridpool import App, Pool
-from hybridpool._embed import embedded
+from hybridpool import App, Pool, embedded
 from hybridpool.errors import CannotSend, ConfigError, PoolError
 from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, open_pool

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from msgspec import UNSET, UnsetType, structs
 
 import hybridpool
-from hybridpool._task_context import Running, current_task, set_current_task
+from hybridpool._task_context import RunningTask, current_task, set_current_task
 from hybridpool.errors import RetriesExhausted, Retry
 from tests.strategies import counts
 
-RUNNING = Running(
-    id="id-1", name="shop.add", retries=0, root_id="id-0", child="ForkPoolWorker-1", enqueue=lambda message: None
+RUNNING = RunningTask(
+    id="id-1", name="shop.add", retries=0, root_id="id-0", child="ForkPoolWorker-1", _enqueue=lambda message: None
 )
 
 
@@ -58,7 +58,7 @@ def test_a_copied_context_keeps_its_task() -> None:
 def test_other_threads_have_none() -> None:
     """A thread of its own has no current task."""
     set_current_task(RUNNING)
-    seen: list[Running | None] = []
+    seen: list[RunningTask | None] = []
     thread = threading.Thread(target=lambda: seen.append(current_task()))
     thread.start()
     thread.join()
@@ -68,14 +68,14 @@ def test_other_threads_have_none() -> None:
 # ---- retry -----------------------------------------------------------------------------------------------------------
 
 
-def retried(running: Running = RUNNING, **asked: Any) -> Retry:
+def retried(running: RunningTask = RUNNING, **asked: Any) -> Retry:
     """Ask for a retry, and return what it raises."""
     with pytest.raises(Retry) as raised:
         running.retry(**asked)
     return raised.value
 
 
-def after(retries: int, most: int | None = 3) -> Running:
+def after(retries: int, most: int | None = 3) -> RunningTask:
     """A task that has been retried so often."""
     return structs.replace(RUNNING, retries=retries, max_retries=most)
 

@@ -12,7 +12,7 @@ from hybridpool._child.failure_rules import DEFAULT, Rules
 from hybridpool._ipc import frames
 from hybridpool._ipc.codec import JSON, PICKLE, decode, encode
 from hybridpool._ipc.frames import ChildOutcome, Done, Ignored, Raised, Rejected, Retrying, RunCall
-from hybridpool._task_context import Running, set_current_task
+from hybridpool._task_context import RunningTask, set_current_task
 from hybridpool.errors import Ignore, Reject, Retry, SoftTimeLimitExceeded, TaskVerdict
 from tests.strategies import counts
 
@@ -222,7 +222,7 @@ def test_the_task_at_work_is_no_argument() -> None:
     """The bound task itself is not among the next attempt's arguments."""
     set_current_task(running := Running("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
 
-    def task(self: Running, *args: object) -> None:
+    def task(self: RunningTask, *args: object) -> None:
         assert self is running
         raise Retry(kwargs={"k": 1})
 

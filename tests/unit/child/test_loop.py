@@ -305,7 +305,7 @@ def ask() -> None:
     """Have the parent publish something."""
     running = _task_context.current_task()
     assert running is not None
-    running.enqueue(b"message")
+    running._enqueue(b"message")
 
 
 def test_asks_and_goes_on(play: Play) -> None:

@@ -107,9 +107,9 @@ def test_each_thread_gets_its_own_answer(play: Play) -> None:
     """Calls that several threads send at once are each answered to their own thread."""
     ends: list[BaseException | None] = []
 
-    def send(running: _task_context.Running, body: bytes) -> None:
+    def send(running: _task_context.RunningTask, body: bytes) -> None:
         try:
-            running.enqueue(body)
+            running._enqueue(body)
         except BrokerError as error:
             ends.append(error)
         else:
@@ -159,7 +159,7 @@ def test_a_thread_whose_answer_cannot_come(play: Play) -> None:
 
         def enqueue() -> None:
             with pytest.raises(BrokerError, match="ulimit") as refused:
-                running.enqueue(b"")
+                running._enqueue(b"")
             said.append(str(refused.value))
 
         thread = threading.Thread(target=enqueue)

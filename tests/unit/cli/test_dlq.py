@@ -84,9 +84,9 @@ def test_json() -> None:
     assert (shown["id"], shown["deliveries"], shown["history"][2]) == ("6c1b-1", 3, "third death")
 
 
-def test_story() -> None:
-    """The story of a letter shows its reason, deaths, worker, arguments and size."""
-    shown = story(LETTER)
+def test_details() -> None:
+    """The story of a dead letter shows its reason, deaths, worker, arguments and size."""
+    shown = details(LETTER)
     for part in ("mails.dead", "signal 9 (SIGKILL)", "50.0 MiB", "celery@host", "  third death", "(1, 2)", "17 bytes"):
         assert part in shown
     assert "None" not in shown

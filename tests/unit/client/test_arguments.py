@@ -7,14 +7,14 @@ import pytest
 
 from hybridpool import App
 from hybridpool._child.failure_rules import DEFAULT, Rules
-from hybridpool._client.task_arguments import TaskArguments, read_arguments
+from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
 from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
 from hybridpool.errors import ConfigError, SoftTimeLimitExceeded
 
 
 def read(*, bind: Any = False, **options: Any) -> tuple[TaskOptions, Rules]:
     """Declare a task."""
-    return read_arguments(cast("TaskArguments", options), bind=bind)
+    return read_arguments(cast("TaskOptionsDict", options), bind=bind)
 
 
 def test_nothing_said() -> None:

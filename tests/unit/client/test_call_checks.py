@@ -12,7 +12,7 @@ import pytest
 from hybridpool import App
 from hybridpool._client.call_checks import Signature, read_call_options
 from hybridpool._client.result_handle import Handle, SyncHandle
-from hybridpool._task_context import Running, set_current_task
+from hybridpool._task_context import RunningTask, set_current_task
 from hybridpool.errors import CannotSend, ConfigError, HybridpoolError
 
 NOW = dt.datetime.now(dt.UTC)
@@ -190,7 +190,7 @@ class InATask:
         self.sent: list[bytes] = []
 
     def __enter__(self) -> Self:
-        set_current_task(Running("id-1", "t", 0, None, "ForkPoolWorker-1", self.sent.append))
+        set_current_task(RunningTask("id-1", "t", 0, None, "ForkPoolWorker-1", self.sent.append))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -204,7 +204,7 @@ def app() -> App:
     app.task(name="add")(add)
 
     @app.task(name="bound", bind=True)
-    def bound(task: Running, x: int) -> str:
+    def bound(task: RunningTask, x: int) -> str:
         return task.id * x
 
     return app

@@ -14,6 +14,7 @@ from celery.backends.base import Backend
 
 import hybridpool._client.connection  # noqa: F401  # what the first call imports, here and not on the loop
 from hybridpool import App
+from hybridpool._app import override_transport
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._client.result_handle import Handle, SyncHandle
 from hybridpool._client.sync_portal import Portal
@@ -75,7 +76,7 @@ async def worker(server: MemoryServer) -> AsyncIterator[Worker]:
 async def app(server: MemoryServer) -> AsyncIterator[App]:
     """Make an app that sends over the memory broker."""
     made = App("shop", result_backend="rpc://", task_default_queue=QUEUE, worker_concurrency=1)
-    made.send_over((partial(MemoryBroker, server), made.conf.settings()))
+    override_transport(made, (partial(MemoryBroker, server), made.conf.settings()))
     async with made:
         yield made
 
@@ -143,7 +144,7 @@ async def test_a_cancelled_wait_harms_nobody(app: App, worker: Worker) -> None:
 async def test_no_backend(server: MemoryServer, worker: Worker) -> None:
     """Without a backend `get` raises ResultsDisabled, and the message has no reply queue."""
     app = App("shop", task_default_queue=QUEUE, worker_concurrency=1)
-    app.send_over((partial(MemoryBroker, server), app.conf.settings()))
+    override_transport(app, (partial(MemoryBroker, server), app.conf.settings()))
     async with app:
         handle = await app.send("shop.add")
         with pytest.raises(ResultsDisabled, match="result_backend is not set"):

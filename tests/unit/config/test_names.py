@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
-from hybridpool._client.task_arguments import TaskArguments
+from hybridpool._client.task_arguments import TaskOptionsDict
 from hybridpool._config import SETTINGS, celery_names, masked, names, nearest, node_name
 from hybridpool._config.names import module_name, node_pattern, queue_name
 from hybridpool._config.units import BadValue
@@ -158,7 +158,7 @@ def test_what_celery_has() -> None:
     """The table of Celery's names has all names of Celery that are missing here, and no other."""
     theirs = {name for name, _ in flatten(NAMESPACES)}
     assert theirs - SETTINGS.keys() == celery_names.SETTINGS
-    assert not celery_names.TASK_OPTIONS & {*TaskArguments.__annotations__}
+    assert not celery_names.TASK_OPTIONS & {*TaskOptionsDict.__annotations__}
     assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
     commands = {**cli.commands}
     assert not celery_names.COMMANDS & commands.keys()

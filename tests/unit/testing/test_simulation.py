@@ -23,9 +23,9 @@ from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import ProcessLane
 from hybridpool._policy import deadline, reconcile
-from hybridpool.testing import PromiseBroken, simulate
 from tests.simulation.life import Life
-from tests.simulation.sweep import run_one
+from tests.simulation.sweep import run_one, simulate
+from tests.simulation.world import PromiseBroken
 
 ROOT = Path(__file__).parents[3]
 #: enough for each of the faults that are put in here to show

@@ -1,11 +1,11 @@
-"""The Bus: hands observed to whoever listens."""
+"""The bus that hands each event to its listeners."""
 
 import logging
 from collections.abc import Callable
 
-from hybridpool.events.broker import BrokerEvent
-from hybridpool.events.children import ChildEvent
-from hybridpool.events.tasks import TaskEvent
+from hybridpool.events._broker import BrokerEvent
+from hybridpool.events._children import ChildEvent
+from hybridpool.events._tasks import TaskEvent
 
 log = logging.getLogger(__name__)
 
@@ -14,21 +14,21 @@ Listener = Callable[[Event], None]
 
 
 class Bus:
-    """Hands each event to each listener."""
+    """Hands each event to each listener, in the order of their subscription."""
 
     def __init__(self) -> None:
         self._listeners: tuple[Listener, ...] = ()
 
     def subscribe(self, listener: Listener) -> None:
-        """Add a listener; it hears every event from now on."""
+        """Add a listener, which is called with every event from now on."""
         self._listeners = (*self._listeners, listener)
 
     def unsubscribe(self, listener: Listener) -> None:
-        """Remove a listener; one that is not there is ignored."""
+        """Remove a listener. One that is not subscribed is ignored."""
         self._listeners = tuple(known for known in self._listeners if known != listener)
 
     def emit(self, event: Event) -> None:
-        """Tell everyone, now."""
+        """Call every listener now. An error that one raises is logged."""
         for listener in self._listeners:
             try:
                 listener(event)

@@ -1,31 +1,34 @@
-"""Events about the connection to the broker, and what is consumed."""
+"""Events about the connection to the broker and about consumed queues."""
 
 import attrs
 
 
 @attrs.frozen
 class BrokerConnected:
-    #: masked: never with a password
+    """There is a connection to the broker."""
+
+    #: without its password
     url: str
 
 
 @attrs.frozen
 class BrokerLost:
-    """No connection: it broke, or an attempt to make one failed."""
+    """The connection broke, or an attempt to make one failed."""
 
+    #: without its password
     url: str
     reason: str
     #: seconds until the next attempt
     retry_in: float
-    #: masked: the one that is tried next, at once, if it is another
+    #: the URL that is tried next, at once, if it is another one; without its password
     next_url: str = ""
 
 
 @attrs.frozen
 class PublishingBlocked:
-    """The broker is short of something and reads nothing of what we publish: until resumed, or `BrokerLost`."""
+    """The broker is low on a resource and reads nothing that is sent, until `PublishingResumed` or `BrokerLost`."""
 
-    #: masked
+    #: without its password
     url: str
     #: "low on memory", "low on disk"
     reason: str
@@ -33,13 +36,15 @@ class PublishingBlocked:
 
 @attrs.frozen
 class PublishingResumed:
-    #: masked
+    """The broker reads again what is published."""
+
+    #: without its password
     url: str
 
 
 @attrs.frozen
 class QueueDiffers:
-    """A queue exists with other arguments than ours and is used as it is."""
+    """A queue exists with other arguments than the worker would declare, and is used as it is."""
 
     queue: str
     reason: str
@@ -47,13 +52,16 @@ class QueueDiffers:
 
 @attrs.frozen
 class ConsumingStarted:
+    """The worker consumes a queue."""
+
     queue: str
+    #: messages that it holds at most
     prefetch: int
 
 
 @attrs.frozen
 class PrefetchUnlimited:
-    """The worker holds whatever its queues have."""
+    """The worker has no prefetch limit: it takes all messages of its queues."""
 
 
 @attrs.frozen
@@ -61,8 +69,9 @@ class TaskOutlastsBroker:
     """A task may run longer than the broker waits for its acknowledgement."""
 
     name: str
-    #: seconds: its time limit, and the broker's patience
+    #: time limit of the task, in seconds
     limit: float
+    #: seconds that the broker waits
     timeout: float
 
 

@@ -1,7 +1,7 @@
-"""InlinePool: the interface of `Pool`, and no children: for fast unit tests of code that takes a pool.
+"""InlinePool: the interface of `Pool` without children, for fast unit tests of code that takes a pool.
 
-Everything that crosses to a child and back is pickled as there, so what cannot be sent fails here too. A call runs on
-the event loop, which it blocks: nothing goes on beside it, and it can be neither stopped nor killed for its time.
+Arguments and values are pickled as on their way to a child and back, so what cannot be sent fails here too. A call
+blocks the event loop: nothing else runs beside it, and it can be neither cancelled nor killed at a time limit.
 """
 
 import asyncio
@@ -28,19 +28,21 @@ from hybridpool._pool import Pool
 from hybridpool._pool.options import check_count
 from hybridpool.errors import BrokerError, ChildStartFailed, PoolError
 
-#: where calls run, in place of a child's name
+#: the name that calls get in place of a child's
 HERE: Final = "InlinePool"
 
 
 class InlinePool(Pool):
-    """A `Pool` that runs each call in this process. It takes the options of `Pool`, and keeps no limits.
+    """A `Pool` that runs each call in this process. It takes the options of `Pool`, and applies no limits.
 
-    The initializer is called once, at entry; what follows its `yield` runs at exit, whatever ended the block.
-    There are no children to look at: `stats` is empty, and `resize` only checks the size.
+    The initializer is called once, at entry; the code after its `yield` runs at exit, also if the block raised.
+    There are no children: `stats` returns an empty list, and `resize` only checks the size.
     """
 
+    __module__ = "hybridpool.testing"
+
     def __init__(self, size: int | None = 1, **options: Any) -> None:
-        # One, as nothing here works at once; to count the CPUs takes reading files.
+        # One, because no calls run at once here; counting the CPUs takes reading files.
         super().__init__(size, **options)
 
     @asynccontextmanager
@@ -53,7 +55,7 @@ class InlinePool(Pool):
         except BaseException:
             self._loop = None
             raise
-        # It has those parts of a supervised that a pool without children comes to use.
+        # It has those parts of a supervised lane that a pool without children uses.
         self._supervised = cast("SupervisedLane", supervised)
         try:
             yield self
@@ -74,12 +76,15 @@ class InlinePool(Pool):
         cast("_InlineLane", self._entered()).size = check_count("resize(…)", size)
 
     async def recycle(self, child: str) -> None:
-        """:raises PoolError: always, as there is no child."""
+        """Raise, because there is no child to replace.
+
+        :raises PoolError: always.
+        """
         raise PoolError(f"there is no child {child!r}: {HERE} has none")
 
 
 class _InlineLane:
-    """Runs jobs, one in each turn of the loop. It is supervised, lane and registry in one."""
+    """Runs jobs, one in each turn of the loop. It takes the place of supervised lane, lane and registry."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -111,7 +116,7 @@ class _InlineLane:
             await self._at_rest.wait()
 
     def abandon(self) -> None:
-        """End what waits: nobody who waits for a call may wait for ever."""
+        """End the calls that wait, so that no caller waits for ever."""
         while self._waiting:
             job = self._waiting.popleft()
             job.on_done(job, Lost("the pool ended", ""), "", 0.0)
@@ -128,7 +133,9 @@ class _InlineLane:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        _task_context.set_current_task(_task_context.Running(job.id, job.task, job.retries, job.root_id, HERE, _refuse))
+        _task_context.set_current_task(
+            _task_context.RunningTask(job.id, job.task, job.retries, job.root_id, HERE, _refuse)
+        )
         began = time.perf_counter()
         try:
             outcome = _outcome(job)
@@ -162,7 +169,7 @@ def _outcome(job: Job) -> ChildOutcome:
 
 @contextmanager
 def _main_at_hand() -> Generator[None]:
-    """A child would run the script again to find what is defined in it; here it is at hand."""
+    """Give the script the second name that it has in children, where it is run again; here it is loaded already."""
     known = sys.modules.get("__mp_main__")
     sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     try:
@@ -177,7 +184,7 @@ def _refuse(_message: bytes) -> None:
 
 
 def _initialize(pickled: bytes) -> Generator[object] | None:
-    """Make the resource; returns what gives it back."""
+    """Call the initializer; returns the generator that tears its resource down, if it is one."""
     _task_context.set_resource(None)
     if not pickled:
         return None

@@ -1,16 +1,20 @@
-"""Events about messages and the tasks they ask for."""
+"""Events about messages and tasks."""
 
 import attrs
 
 
 @attrs.frozen
 class TaskReceived:
+    """A message was taken from a queue, and its task will be run."""
+
     name: str
     id: str
 
 
 @attrs.frozen
 class TaskSucceeded:
+    """A task returned."""
+
     name: str
     id: str
     child: str
@@ -22,45 +26,48 @@ class TaskSucceeded:
 
 @attrs.frozen
 class TaskFailed:
+    """A task raised, and is not run again."""
+
     name: str
     id: str
     child: str
+    #: seconds
     runtime: float
     #: repr of the exception
     text: str
     traceback: str
-    #: the task's option `throws` names it
+    #: True: the task's option `throws` names the exception
     expected: bool = False
 
 
 @attrs.frozen
 class TaskRetried:
-    """An attempt has failed, and another one follows."""
+    """An attempt failed, and the task is run again."""
 
     name: str
     id: str
     child: str
     #: seconds until then
     wait: float
-    #: repr of the cause; empty: it gave none
+    #: repr of the cause; empty: none was given
     text: str
 
 
 @attrs.frozen
 class TaskRejected:
-    """The task does not want its message kept."""
+    """The task raised `Reject`."""
 
     name: str
     id: str
     child: str
     reason: str
-    #: what becomes of it
+    #: what happens to the message
     next_step: str
 
 
 @attrs.frozen
 class TaskIgnored:
-    """The task wants no result kept."""
+    """The task raised `Ignore`: no result is kept."""
 
     name: str
     id: str
@@ -69,36 +76,36 @@ class TaskIgnored:
 
 @attrs.frozen
 class TaskRevoked:
-    """Somebody does not want the task run any more."""
+    """A revoked task is not run, or was stopped."""
 
     name: str
     id: str
-    #: the child it was stopped in; empty: it had not begun
+    #: the child that it was stopped in; empty: it had not begun
     child: str
 
 
 @attrs.frozen
 class TasksFlagged:
-    """An order came not to run tasks."""
+    """A client revoked tasks."""
 
     ids: tuple[str, ...]
-    #: stop them if they are at work
+    #: True: stop those that run
     terminate: bool
 
 
 @attrs.frozen
 class TaskPostponed:
-    """A message came before its time, and waits in the broker."""
+    """A message came before its `eta`, and waits in the broker."""
 
     name: str
     id: str
-    #: seconds until then
+    #: seconds until its `eta`
     wait: float
 
 
 @attrs.frozen
 class TaskLost:
-    """The child died in this task."""
+    """A child died while it ran the task."""
 
     name: str
     id: str
@@ -106,7 +113,7 @@ class TaskLost:
     cause: str
     #: which delivery of the task this was, from 1
     attempt: int
-    #: what happens next, for the log line: "requeued", "dead-lettered", …
+    #: what happens to the message: "requeued", "dead-lettered", …
     next_step: str
 
 
@@ -123,7 +130,7 @@ class TaskTimedOut:
 
 @attrs.frozen
 class TaskRefused:
-    """A message that is not run: dead-lettered with the reason."""
+    """A message was not run, but dead-lettered with the reason."""
 
     queue: str
     name: str
@@ -134,23 +141,25 @@ class TaskRefused:
 
 @attrs.frozen
 class TaskExpired:
+    """A message was not run, because its `expires` had passed."""
+
     name: str
     id: str
 
 
 @attrs.frozen
 class TaskRedelivered:
-    """The broker delivered a message again that was run here already, or still is; it is not run a second time."""
+    """The broker delivered a message again whose task this worker has run, or still runs; it is not run again."""
 
     name: str
     id: str
-    #: False: it is still at work
+    #: False: the task still runs
     is_done: bool
 
 
 @attrs.frozen
 class SettleDelayed:
-    """An outcome cannot be settled now, and waits."""
+    """An outcome cannot be settled now, and is settled later."""
 
     name: str
     id: str
@@ -160,21 +169,21 @@ class SettleDelayed:
 
 @attrs.frozen
 class SettleFailed:
-    """The broker refuses a step of settling a task, and something else is done in its place."""
+    """The broker refused a step of settling a task, and another step replaces it."""
 
     name: str
     id: str
     reason: str
-    #: what is done
+    #: the step that replaces it
     next_step: str
 
 
 @attrs.frozen
 class TooManyHeld:
-    """So many messages of a worker wait for the broker to take something that no more are taken in their place."""
+    """So many messages wait to be settled that the worker takes no more from a queue."""
 
     queue: str
-    #: how many
+    #: number of messages
     held: int
 
 

@@ -7,43 +7,49 @@ import attrs
 
 @attrs.frozen
 class ChildSpawned:
+    """A child was forked."""
+
     child: str
     pid: int
 
 
 @attrs.frozen
 class ChildReady:
+    """A child can take calls."""
+
     child: str
     pid: int
 
 
 @attrs.frozen
 class ChildRetired:
-    """A child leaves on purpose after its current task."""
+    """A child is to exit after its current task."""
 
     child: str
     pid: int
-    #: with its figure: "max_tasks_per_child: 10 tasks", "max_memory_per_child: 212 MiB of 200 MiB", "scaled down"
+    #: with the figure: "max_tasks_per_child: 10 tasks", "max_memory_per_child: 212 MiB of 200 MiB", "scaled down"
     reason: str
 
 
 @attrs.frozen
 class ChildGone:
+    """A child has exited."""
+
     child: str
     pid: int
     #: "exit code 0", "signal 9 (SIGKILL)"
     cause: str
-    #: it was told to go
+    #: True: it was told to exit
     expected: bool
 
 
-#: the cause of those that were still there when their pool ended
+#: the `cause` in `ChildGone` of a child that still ran when its pool ended
 POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen
 class ChildUnresponsive:
-    """A child does not take what it is given, though it has nothing else to do; another one gets it."""
+    """An idle child does not read the call that it was given; another child gets it."""
 
     child: str
     pid: int
@@ -51,6 +57,8 @@ class ChildUnresponsive:
 
 @attrs.frozen
 class ChildStartFailed:
+    """A child died or hung before it was ready."""
+
     child: str
     cause: str
     #: seconds until the next attempt
@@ -59,15 +67,18 @@ class ChildStartFailed:
 
 @attrs.frozen
 class ZygoteLost:
+    """The zygote died; another one is started."""
+
     cause: str
 
 
 @attrs.frozen
 class DrainTimedOut:
-    """A warm stop did not end in time; what still runs is killed and goes back to its queue."""
+    """A warm shutdown did not end in time: running tasks are killed, and their messages go back to their queues."""
 
     #: seconds
     timeout: float
+    #: number of running tasks
     running: int
 
 
@@ -75,24 +86,29 @@ class DrainTimedOut:
 class PoolScaled:
     """The autoscaler changed the pool's size."""
 
+    #: number of children
     before: int
+    #: number of children
     after: int
 
 
 @attrs.frozen
 class PoolHeld:
-    """The autoscaler would have more children, but memory is short."""
+    """The pool does not grow, although there is work, because memory is scarce."""
 
+    #: number of children
     size: int
+    #: number of children that the load asks for
     wanted: int
     reason: str
 
 
 @attrs.frozen
 class ChildLogged:
-    """Whole lines, already formatted, that user code in a child logged or printed."""
+    """Code in a child logged or printed something."""
 
     child: str
+    #: whole lines, formatted
     text: str
 
 
