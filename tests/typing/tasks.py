@@ -112,7 +112,7 @@ def ends_here() -> int:
     running.retry(exc=OSError("away"))
 
 
-def retried_wrongly(running: Running, reason: str) -> None:
+def retried_wrongly(running: RunningTask, reason: str) -> None:
     """An option that would fail the task is found before the program runs."""
     if reason == "countdown":
         running.retry(countdown="soon")  # type: ignore[arg-type]

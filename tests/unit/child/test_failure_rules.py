@@ -147,7 +147,7 @@ def test_raised_by_hand_it_ends_too(rules: Rules) -> None:
 
 def test_the_tasks_own_limit_counts() -> None:
     """The limit given to `self.retry` goes before that of the options."""
-    running = Running("id-1", "t", 7, None, "ForkPoolWorker-1", lambda message: None)
+    running = RunningTask("id-1", "t", 7, None, "ForkPoolWorker-1", lambda message: None)
 
     def task() -> None:
         running.retry(max_retries=10)
@@ -220,7 +220,7 @@ def test_other_arguments(asked: Retry, expected: object) -> None:
 
 def test_the_task_at_work_is_no_argument() -> None:
     """The bound task itself is not among the next attempt's arguments."""
-    set_current_task(running := Running("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
+    set_current_task(running := RunningTask("id-1", "t", 0, None, "ForkPoolWorker-1", lambda message: None))
 
     def task(self: RunningTask, *args: object) -> None:
         assert self is running

@@ -62,7 +62,7 @@ def test_all_said() -> None:
 
 def test_none_is_nothing_said() -> None:
     """None for an option is the same as leaving it out."""
-    assert read(**dict.fromkeys(set(TaskArguments.__annotations__) - {"max_retries"})) == read()
+    assert read(**dict.fromkeys(set(TaskOptionsDict.__annotations__) - {"max_retries"})) == read()
 
 
 def test_no_end() -> None:

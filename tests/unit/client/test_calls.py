@@ -147,4 +147,4 @@ def test_unknown_options(task: Task[..., int]) -> None:
 
 def test_names_of_options() -> None:
     """Both ways of calling know the same options."""
-    assert set(CALL_OPTIONS) == set(CallArguments.__annotations__)
+    assert set(CALL_OPTIONS) == set(CallOptionsDict.__annotations__)
