@@ -1,18 +1,20 @@
-"""The other side of the fork: sync, single-threaded, importing next to nothing.
+"""What runs in a child: synchronous code in one thread.
 
-This room imports the standard library, msgspec and `hybridpool.errors` only, because a fork hands a child all that its
-parent holds. The parent reads `frames` and `wire` from here, since both ends must agree on them.
+It imports the standard library, msgspec and `hybridpool.errors` only, as a fork shares with a child all that the zygote
+has imported.
 
-    frames    the words between parent, zygote and children
-    wire      how a message of frames crosses a socket
-    zygote    imports the app once, forks children on request, reaps them
-    load      finds the app by its name
-    birth     from fork to READY
-    loop      read a call, run it, answer
-    payload   bytes ⇄ arguments and results
-    forwarder     what user code logs and prints, in whole lines
-    printable text of strangers, fit for a log and a terminal
-    context   what a task can know about itself
-    memory    what a child owns itself, unshared
-    guard     process group, signals, death of the parent
+    entry              from the fork to READY
+    loop               reads a call, runs it, answers
+    channel            the child's end of its socket to the parent
+    execute            bytes → arguments → the task → outcome
+    functions          calls of functions for a pool without a broker
+    failure_rules      what follows from a task's failure
+    program            the interface of an app towards zygote and children
+    rendering          values and exceptions as text
+    printable          escapes in untrusted text
+    log_forwarding     log records and prints, sent to the parent
+    text_streams       sys.stdout and sys.stderr of tasks
+    memory             how much memory a child owns itself
+    process_state      signals, timers and limits, restored after calls
+    process_isolation  process groups, signals, death of the parent
 """

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.tasks import Task
 from hybridpool._config import Conf
 from hybridpool._task import tasks_to_plain
@@ -32,7 +32,7 @@ class AppManifest:
 
     def child_rules(self) -> Mapping[str, Rules]:
         """What the options of tasks say about their failures."""
-        return {name: task.rules for name, task in self._tasks.items() if task.rules != DEFAULT}
+        return {name: task.rules for name, task in self._tasks.items() if task.rules != DEFAULT_RULES}
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
         """The hooks of one moment, in the order of their registration."""

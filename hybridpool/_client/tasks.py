@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Un
 
 import attrs
 
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.call_checks import Signature
 from hybridpool._client.call_options import CallArguments, CallOptions
 from hybridpool._task import TaskOptions
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-_DEFAULT = CallOptions()
+_NO_OPTIONS = CallOptions()
 
 
 class Sends(Protocol):
@@ -41,7 +41,9 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now; `enqueue` and `delay` have a worker do it.
     """
 
-    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT) -> None:
+    def __init__(
+        self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT_RULES
+    ) -> None:
         functools.update_wrapper(self, function)
         self._app = app
         self.function = function
@@ -76,7 +78,7 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
         :raises CannotSend: if an argument has no JSON form, or the arguments do not fit the function.
         """
-        return await TaskCall(self._app, self, _DEFAULT).enqueue(*args, **kwargs)
+        return await TaskCall(self._app, self, _NO_OPTIONS).enqueue(*args, **kwargs)
 
     async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
         """Send a call for each tuple of arguments, and wait until the broker has confirmed them all.
@@ -87,11 +89,11 @@ class Task(Generic[P, R]):
             were confirmed.
         :raises CannotSend: if an argument has no JSON form, or does not fit the function; nothing is sent then.
         """
-        return await TaskCall(self._app, self, _DEFAULT).enqueue_many(calls)
+        return await TaskCall(self._app, self, _NO_OPTIONS).enqueue_many(calls)
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """Send a call from sync code; as `enqueue` in all else."""
-        return TaskCall(self._app, self, _DEFAULT).delay(*args, **kwargs)
+        return TaskCall(self._app, self, _NO_OPTIONS).delay(*args, **kwargs)
 
     def apply_async(
         self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
@@ -136,6 +138,6 @@ class TaskCall(Generic[P, R]):
         return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
 
     def _plain(self) -> dict[str, Any]:
-        if self._options is _DEFAULT:
+        if self._options is _NO_OPTIONS:
             return {}
         return attrs.asdict(self._options, recurse=False, filter=lambda _, value: value not in (None, {}))

@@ -93,7 +93,7 @@ class Names:
         :raises CannotSend: if that one was defined again since the pool was opened.
         """
         inner = functions.innermost(function)
-        return "" if inner is function or self._find(inner) is None else functions.mark(name, inner)
+        return "" if inner is function or self._find(inner) is None else functions.fingerprint(name, inner)
 
     def has_parameter(self, function: Callable[..., object], name: str) -> bool:
         """Tell whether a function has a parameter that can be given by that name."""
@@ -130,7 +130,7 @@ class Names:
             raise _redefined(name)
         if not is_alike(self._first.setdefault(name, function), function):
             raise _redefined(name)
-        mark = functions.mark(name, function)
+        mark = functions.fingerprint(name, function)
         return Named(name, functions.BY_NAME + mark, getattr(function, "__code__", None))
 
 
@@ -194,7 +194,7 @@ def _write_whole(
         return dump_whole(value, has_script=names.has_script)
 
     try:
-        return name, functions.WHOLE + names.mark(name, function), _packed(dump((function, args, kwargs)))
+        return name, functions.BY_VALUE + names.mark(name, function), _packed(dump((function, args, kwargs)))
     except ImportError:
         raise _unsendable(name, args, kwargs, why, pickle.dumps, _HINT) from None
     except Exception as error:  # noqa: BLE001  # whatever pickling user values raises

@@ -70,7 +70,7 @@ def forwarder(heard: Heard, *, level: int = logging.INFO, redirect: bool = True,
 
 
 def test_logging(heard: Heard) -> None:
-    """Lines of a task would not say which child, or not arrive at all."""
+    """LineAssembler of a task would not say which child, or not arrive at all."""
     forwarder(heard)
     logging.getLogger("shop").info("sold %d", 3)
     logging.getLogger("shop").debug("not this")
@@ -86,7 +86,7 @@ def test_level(heard: Heard) -> None:
 
 
 def test_handlers_of_the_app_are_replaced(heard: Heard) -> None:
-    """Lines would come twice, or be written by many processes into one file."""
+    """LineAssembler would come twice, or be written by many processes into one file."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     forwarder(heard)
@@ -138,7 +138,7 @@ def test_half_a_line_ends_with_its_task(heard: Heard) -> None:
 
 
 def test_long_lines(heard: Heard) -> None:
-    """Lines over the size of a pipe would be torn."""
+    """LineAssembler over the size of a pipe would be torn."""
     forwarder(heard)
     print("x" * 200_000)
     assert heard.lines() == [("WARNING", "x" * 200_000)]
@@ -284,7 +284,7 @@ def test_what_hooks_set_up_stays(heard: Heard) -> None:
     made, mine, stream = forwarder(heard), Later(), io.StringIO()
     logging.getLogger().handlers[:] = [mine]
     sys.stdout = stream
-    made.keep()
+    made.save_state()
     made.finish()
     logging.error("one")
     print("two")

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from hybridpool import App
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.task_arguments import TaskArguments, read_arguments
 from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
 from hybridpool.errors import ConfigError, SoftTimeLimitExceeded
@@ -19,8 +19,8 @@ def read(*, bind: Any = False, **options: Any) -> tuple[TaskOptions, Rules]:
 
 def test_nothing_said() -> None:
     """A task without options would have some."""
-    assert read() == (TaskOptions(name=""), DEFAULT)
-    assert DEFAULT.max_retries == 3
+    assert read() == (TaskOptions(name=""), DEFAULT_RULES)
+    assert DEFAULT_RULES.max_retries == 3
 
 
 def test_all_said() -> None:
