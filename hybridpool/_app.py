@@ -14,7 +14,7 @@ import attrs
 
 from hybridpool._client.app_manifest import AppManifest
 from hybridpool._client.function_identity import Origin, is_same, origin_of
-from hybridpool._client.publisher import CallPublisher, Road
+from hybridpool._client.publisher import CallPublisher, TransportOverride
 from hybridpool._client.task_arguments import TaskArguments, read_arguments
 from hybridpool._client.tasks import Task
 from hybridpool._config import Conf
@@ -130,17 +130,17 @@ class App:
         """Send a call by name from sync code; as `send` in all else."""
         return self._outbox.send_from_sync(name, args, kwargs, options)
 
-    def send_over(self, road: Road | None) -> Road | None:
-        """Send another way from now on, under the settings that hold there; None: as conf and environment say.
+    def send_over(self, override: TransportOverride | None) -> TransportOverride | None:
+        """Override the transport of all calls; None: use broker_url of conf and environment.
 
-        :returns: what held before.
+        :returns: the override before.
         """
-        before, self._outbox.road = self._outbox.road, road
+        before, self._outbox.transport_override = self._outbox.transport_override, override
         return before
 
-    def sending_over(self, road: Road) -> AbstractContextManager[None]:
-        """Send another way while a block lasts, under the settings that hold there."""
-        return self._outbox.sending_over(road)
+    def sending_over(self, override: TransportOverride) -> AbstractContextManager[None]:
+        """Override the transport of calls while a block lasts."""
+        return self._outbox.override_transport(override)
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,9 +200,8 @@ def _caller() -> FrameType | None:
 
 
 def _two_of_one_name(name: str, first: Origin, second: Origin, function: Callable[..., Any]) -> str:
-    said = (
-        f"there are two tasks named {name!r}, declared at {first.place} and at {second.place}; give one of them name="
-    )
+    places = f"{first.location} and at {second.location}"
+    said = f"there are two tasks named {name!r}, declared at {places}; give one of them name="
     if "<locals>" in name and not hasattr(function, "__wrapped__"):
         said += " (or, if a decorator returns this function, put functools.wraps into the decorator)"
     return said

@@ -15,8 +15,8 @@ import attrs
 
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
-from hybridpool._protocol.dead_letter import again, dead_queue, revived
-from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_letter
+from hybridpool._protocol.dead_letter import copy_message, dead_queue, restore_message
+from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_dead_letter
 from hybridpool.errors import BrokerError, BrokerUnavailable
 
 Result = TypeVar("Result")
@@ -83,7 +83,7 @@ class DeadLetters:
         :raises BrokerError: if no queue takes it; the letter stays.
         """
         queue = to or found.letter.queue
-        message = revived(found.delivery, queue, dt.datetime.now(dt.UTC))
+        message = restore_message(found.delivery, queue, dt.datetime.now(dt.UTC))
         await _in_time(self._broker.publish(message), f"{found.letter.id} stays in {found.letter.dead}")
         self.drop(found)
         return queue
@@ -98,7 +98,9 @@ class DeadLetters:
         try:
             for key, delivery in tuple(self._open.items()):
                 if _is_worn(delivery):
-                    await _in_time(self._broker.publish(again(delivery, delivery.queue)), "its copy is not confirmed")
+                    await _in_time(
+                        self._broker.publish(copy_message(delivery, delivery.queue)), "its copy is not confirmed"
+                    )
                     self._broker.ack(self._open.pop(key))
         finally:
             for delivery in self._open.values():
@@ -133,7 +135,7 @@ class _Reading:
             # The connection was lost and came back, and so does all that was here.
             self.open.clear()
             self.found.clear()
-        letter = read_letter(delivery)
+        letter = read_dead_letter(delivery)
         kept = delivery if _is_worn(delivery) or self._wants_body(letter) else attrs.evolve(delivery, body=b"")
         self.open.append(kept)
         if len(self.found) < self._wanted:

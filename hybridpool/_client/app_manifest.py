@@ -1,4 +1,4 @@
-"""What an app is on the other side of the fork: functions, hooks, and a manifest for the parent."""
+"""An app, as the zygote and the children use it: functions, hooks, and a manifest for the parent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from hybridpool._task import tasks_to_plain
 
 
 class AppManifest:
-    """An app, as `child.load.Program` wants it."""
+    """Implements `_child.program.Program` for an app."""
 
     def __init__(
         self,
@@ -31,11 +31,11 @@ class AppManifest:
         return {name: task.function for name, task in self._tasks.items()}
 
     def child_rules(self) -> Mapping[str, Rules]:
-        """What the options of tasks say about their failures."""
+        """The rules for failures of tasks, by task name, if they are not the default."""
         return {name: task.rules for name, task in self._tasks.items() if task.rules != DEFAULT_RULES}
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
-        """The hooks of one moment, in the order of their registration."""
+        """The hooks of one kind, in the order of their registration."""
         return self._hooks.get(moment, ())
 
     def further_imports(self) -> Sequence[str]:

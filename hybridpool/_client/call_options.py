@@ -1,4 +1,4 @@
-"""How one call is sent: its options, and the same for type checkers."""
+"""The options of one call, also as a type for type checkers."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ class CallOptions:
     task_id: str | None = None
     #: further AMQP headers
     headers: Mapping[str, object] = attrs.field(factory=dict)
-    #: False: do not wait until the broker has it; the call may be lost. One whose result is kept is always confirmed
+    #: False: do not wait until the broker has it; the call may be lost. A call whose result is kept is always confirmed
     confirm: bool | None = None
 
 
 class CallArguments(TypedDict, total=False):
-    """As `CallOptions`, for whoever checks types."""
+    """As `CallOptions`, for type checkers."""
 
     queue: str | None
     expires: float | dt.datetime | None

@@ -1,4 +1,4 @@
-"""`Task`: what @app.task makes. It stays the function it was, and can be called from afar, typed."""
+"""`Task`: what @app.task makes. It still is the function, and can also be called remotely, with types."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ R = TypeVar("R")
 _NO_OPTIONS = CallOptions()
 
 
-class Sends(Protocol):
-    """What a task needs of its app."""
+class Sender(Protocol):
+    """The part of an app that sends calls of its tasks."""
 
     async def send(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
@@ -42,14 +42,14 @@ class Task(Generic[P, R]):
     """
 
     def __init__(
-        self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT_RULES
+        self, app: Sender, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT_RULES
     ) -> None:
         functools.update_wrapper(self, function)
         self._app = app
         self.function = function
         #: name, queue and the other options it was declared with
         self.declared = options
-        #: what its children need to know of them
+        #: the options that children need
         self.rules = rules
 
     @property
@@ -59,7 +59,7 @@ class Task(Generic[P, R]):
 
     @functools.cached_property
     def signature(self) -> Signature:
-        """What arguments it takes."""
+        """Which arguments it takes."""
         return Signature(self.function, bind=self.rules.bind)
 
     def __reduce__(self) -> str:
@@ -100,14 +100,14 @@ class Task(Generic[P, R]):
     ) -> "SyncHandle[R]":
         """Send a call from sync code with options, in Celery's form.
 
-        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        :raises CannotSend: if there is no such option, or a value is not allowed.
         """
         return self._app.send_task(self.name, args, kwargs, **options)
 
     def options(self, **options: Unpack[CallArguments]) -> "TaskCall[P, R]":
-        """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
+        """Return this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
 
-        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        :raises CannotSend: if there is no such option, or a value is not allowed.
         """
         from hybridpool._client.call_checks import read_call_options
 
@@ -120,24 +120,24 @@ class Task(Generic[P, R]):
 class TaskCall(Generic[P, R]):
     """A task with the options of its next calls."""
 
-    def __init__(self, app: Sends, task: Task[P, R], options: CallOptions) -> None:
+    def __init__(self, app: Sender, task: Task[P, R], options: CallOptions) -> None:
         self._app = app
         self._task = task
         self._options = options
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
         """As `Task.enqueue`, with these options."""
-        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._plain()))
+        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._as_keywords()))
 
     async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
         """As `Task.enqueue_many`, with these options."""
-        return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._plain()))
+        return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._as_keywords()))
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """As `Task.delay`, with these options."""
-        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
+        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._as_keywords()))
 
-    def _plain(self) -> dict[str, Any]:
+    def _as_keywords(self) -> dict[str, Any]:
         if self._options is _NO_OPTIONS:
             return {}
         return attrs.asdict(self._options, recurse=False, filter=lambda _, value: value not in (None, {}))

@@ -1,15 +1,15 @@
-"""Configuration: what an operator may choose, from where, and what is effective. Frozen values, checked at once.
+"""Settings: what an operator may choose, from which sources, and the effective values, parsed and checked.
 
-    units, shapes        parsers: what people write → numbers; lists, choices, ranges of them
-    urls, names          parsers: URLs (and how they are shown without passwords), names of queues, modules, nodes
-    cpus                 how many CPUs this process may use
-    nearest              what somebody who mistyped a name meant
-    celery_names         names that Celery has and hybridpool has not
-    settings, row        THE table, and `Settings`, the effective values
-    layers               sources over each other: command line, environment, app.conf, App(...), default
-    conf                 `app.conf`
-    poolrange            concurrency and autoscale together
-    agree                what else must fit together
+    settings, setting  the table of settings, one entry of it, and `Settings`, the effective values
+    sources            layers of values: command line, environment, app.conf, App(...), default
+    conf               `app.conf`
+    units, parsers     parsers of numbers, durations and sizes; of lists, choices and ranges
+    urls, names        parsers of URLs, masking of their passwords; names of queues, modules and nodes
+    cpus, cgroup       how many CPUs this process may use
+    suggestions        "did you mean …" for mistyped names
+    celery_names       names that Celery has and hybridpool does not have
+    pool_range         the rule for concurrency and autoscale together
+    cross_checks       checks of settings that depend on each other
 
 Nothing here imports an event loop or reads the environment: the environment comes in as an argument.
 """
@@ -32,7 +32,7 @@ from hybridpool._config.sources import (
     init_layer,
     resolve,
 )
-from hybridpool._config.suggestions import nearest
+from hybridpool._config.suggestions import find_similar
 from hybridpool._config.urls import masked
 
 __all__ = [
@@ -50,10 +50,10 @@ __all__ = [
     "command_line_layer",
     "conf_layer",
     "environment_layer",
+    "find_similar",
     "init_layer",
     "layers_from",
     "masked",
-    "nearest",
     "node_name",
     "pool_range",
     "resolve",

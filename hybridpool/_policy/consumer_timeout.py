@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from hybridpool._task import TaskOptions
 
 
-def outlasting(
-    tasks: Iterable[TaskOptions], *, patience: float | None, limit: float | None, acks_late: bool
+def tasks_over_timeout(
+    tasks: Iterable[TaskOptions], *, consumer_timeout: float | None, limit: float | None, acks_late: bool
 ) -> list[tuple[str, float]]:
     """Return names and time limits of tasks that the broker would take back while they run.
 
@@ -17,11 +17,11 @@ def outlasting(
     :param limit: seconds, of tasks that have none of their own; None: no limit.
     :param acks_late: of tasks that do not say.
     """
-    if patience is None:
+    if consumer_timeout is None:
         return []
     limits = [
         (task.name, limit if task.time_limit is None else task.time_limit)
         for task in tasks
         if (acks_late if task.acks_late is None else task.acks_late)
     ]
-    return [(name, longest) for name, longest in limits if longest is not None and longest >= patience]
+    return [(name, longest) for name, longest in limits if longest is not None and longest >= consumer_timeout]

@@ -11,9 +11,9 @@ import attrs
 
 MIB: Final = 1024 * 1024
 #: bytes; what a child may come to own before anybody has seen it
-_PLENTY: Final = 256 * MIB
+_UNMEASURED_CHILD_BYTES: Final = 256 * MIB
 #: bytes; no child is taken for lighter
-_LEAST: Final = 16 * MIB
+_MIN_CHILD_BYTES: Final = 16 * MIB
 
 
 @attrs.frozen(kw_only=True)
@@ -52,9 +52,9 @@ def fit(*, size: int, wanted: int, heaviest: int, bounds: Sequence[Bound]) -> Fi
     """
     growth = wanted - size
     tightest = min(bounds, key=lambda bound: bound.free, default=None)
-    if tightest is None or tightest.free >= 2 * growth * max(heaviest, _PLENTY):
+    if tightest is None or tightest.free >= 2 * growth * max(heaviest, _UNMEASURED_CHILD_BYTES):
         return Fit(size=wanted)
-    each = max(heaviest, _LEAST)
+    each = max(heaviest, _MIN_CHILD_BYTES)
     fits = tightest.free // each
     step = min(growth, fits, max(1, size))
     if step == growth:

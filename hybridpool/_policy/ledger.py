@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 #: tags that are settled and kept, beyond as many as there are of deliveries out
-MAX_SETTLED: Final = 256
+MAX_SETTLED_TAGS: Final = 256
 
 
 class Answer(enum.Enum):
@@ -22,7 +22,7 @@ class Answer(enum.Enum):
     REQUEUE = "requeue"
 
 
-class WireAnswer(NamedTuple):
+class AckFrame(NamedTuple):
     """One frame to send; ``multiple`` covers every tag up to and including ``tag`` that was not answered before."""
 
     kind: Answer
@@ -40,16 +40,16 @@ class Ledger:
         #: no answer yet, for the tags still out; the answer, from `settle` until its frame is taken
         self._answers: dict[int, Answer | None] = {}
         #: settled since the last `take`
-        self._fresh: list[int] = []
+        self._newly_settled: list[int] = []
 
     def __len__(self) -> int:
         """How many deliveries are not settled."""
-        return len(self._answers) - len(self._fresh)
+        return len(self._answers) - len(self._newly_settled)
 
     @property
     def is_waiting(self) -> bool:
         """Whether `take` would return anything."""
-        return bool(self._fresh)
+        return bool(self._newly_settled)
 
     def delivered(self, tag: int) -> None:
         """Note a delivery. Tags of one channel only rise."""
@@ -65,32 +65,32 @@ class Ledger:
         if self._answers.get(tag, answer) is not None:
             return False
         self._answers[tag] = answer
-        self._fresh.append(tag)
+        self._newly_settled.append(tag)
         return True
 
-    def take(self) -> list[WireAnswer]:
+    def take(self) -> list[AckFrame]:
         """Return the answers to send now, in the order in which they must be sent, and forget them."""
-        if not self._fresh:
+        if not self._newly_settled:
             return []
         frames = self._take_head()
         answers = self._answers
-        for tag in self._fresh:
+        for tag in self._newly_settled:
             answer = answers.pop(tag, None)
             if answer is not None:
-                frames.append(WireAnswer(answer, tag, False))
-        self._fresh.clear()
-        if len(self._order) > 2 * len(answers) + MAX_SETTLED:
+                frames.append(AckFrame(answer, tag, False))
+        self._newly_settled.clear()
+        if len(self._order) > 2 * len(answers) + MAX_SETTLED_TAGS:
             # at least half of it goes, so each tag is looked at once or twice in all
             self._order = deque(tag for tag in self._order if tag in answers)
         return frames
 
-    def _take_head(self) -> list[WireAnswer]:
+    def _take_head(self) -> list[AckFrame]:
         """Pop everything settled at the head, as runs of one kind.
 
         A tag that left alone earlier is in ``_order`` but no longer in ``_answers``: a run may pass over it, since the
         broker does not have it out any more.
         """
-        frames: list[WireAnswer] = []
+        frames: list[AckFrame] = []
         order, answers = self._order, self._answers
         kind: Answer | None = None
         last = length = 0
@@ -102,12 +102,12 @@ class Ledger:
                     break
                 if answer is not kind:
                     if kind is not None:
-                        frames.append(WireAnswer(kind, last, length > 1))
+                        frames.append(AckFrame(kind, last, length > 1))
                     kind, length = answer, 0
                 del answers[tag]
                 last = tag
                 length += 1
             order.popleft()
         if kind is not None:
-            frames.append(WireAnswer(kind, last, length > 1))
+            frames.append(AckFrame(kind, last, length > 1))
         return frames

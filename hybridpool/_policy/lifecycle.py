@@ -19,7 +19,7 @@ class State(enum.Enum):
     GONE = "gone"  #: reaped
 
 
-class Happening(enum.Enum):
+class ChildEvent(enum.Enum):
     """What can happen to a child."""
 
     READY = "ready"
@@ -29,42 +29,42 @@ class Happening(enum.Enum):
     EXIT = "exit"  #: it was reaped, whatever the cause
 
 
-TABLE: Final[Mapping[State, Mapping[Happening, State]]] = {
+TABLE: Final[Mapping[State, Mapping[ChildEvent, State]]] = {
     State.STARTING: {
-        Happening.READY: State.IDLE,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.READY: State.IDLE,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.IDLE: {
-        Happening.CALL: State.BUSY,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.CALL: State.BUSY,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.BUSY: {
-        Happening.DONE: State.IDLE,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.DONE: State.IDLE,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.RETIRING: {
         # It was told to go before it said READY, or while a call was under way.
-        Happening.READY: State.RETIRING,
-        Happening.DONE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.READY: State.RETIRING,
+        ChildEvent.DONE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.GONE: {},
 }
 
 
-class ImpossibleStep(Exception):
+class InvalidTransition(Exception):
     """Something happened to a child that cannot happen in its state."""
 
 
-def step(state: State, happening: Happening) -> State:
+def transition(state: State, event: ChildEvent) -> State:
     """Return the next state.
 
     :raises ImpossibleStep: if the table has no such step.
     """
     try:
-        return TABLE[state][happening]
+        return TABLE[state][event]
     except KeyError:
-        raise ImpossibleStep(f"a child that is {state.value} cannot have {happening.value!r} happen to it") from None
+        raise InvalidTransition(f"a child that is {state.value} cannot have {event.value!r} happen to it") from None

@@ -24,7 +24,7 @@ class RecycleLimits:
         return 0 if self.tasks is None and self.memory is None else 1
 
 
-def allot(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
+def limits_for_child(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
     """Return the limits of one child: the common ones, less a share that differs from child to child.
 
     Children that were born together and do the same work would else leave together, and all their replacements would
@@ -43,7 +43,7 @@ def allot(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
     return RecycleLimits(tasks=tasks, memory=limits.memory, age=age)
 
 
-def verdict(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
+def retire_reason(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
     """Return why the child must be retired after the task it just finished, with the figure; None if it stays.
 
     :param tasks: how many it has run.
@@ -56,7 +56,7 @@ def verdict(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
     return None
 
 
-def too_old(limits: RecycleLimits, *, age: float) -> str | None:
+def age_reason(limits: RecycleLimits, *, age: float) -> str | None:
     """Return why the child must be replaced although it may be idle; None if it stays.
 
     :param age: seconds since the order to fork it.

@@ -8,20 +8,20 @@ from typing import Final
 
 import attrs
 
-DELAY: Final = 180.0
-MOST: Final = 600.0
+DEFAULT_DELAY_S: Final = 180.0
+DEFAULT_MAX_BACKOFF_S: Final = 600.0
 #: seconds; a hundred years, so that every wait ends at a moment that can be written down
-_FAR: Final = 100 * 365 * 86400.0
+_MAX_WAIT_S: Final = 100 * 365 * 86400.0
 
 
 @attrs.frozen(kw_only=True)
 class RetryPace:
     """How long a task waits for its next attempt. In seconds."""
 
-    delay: float = DELAY
+    delay: float = DEFAULT_DELAY_S
     #: the first wait; None: `delay` each time
     backoff: float | None = None
-    most: float = MOST
+    max_backoff: float = DEFAULT_MAX_BACKOFF_S
     jitter: bool = True
 
 
@@ -36,9 +36,9 @@ def wait(pace: RetryPace, *, retries: int, countdown: float | None, chance: floa
     if not 0 <= chance <= 1:
         raise ValueError(f"no chance: {chance!r}")
     if countdown is not None:
-        return min(max(0.0, countdown), _FAR)
+        return min(max(0.0, countdown), _MAX_WAIT_S)
     if pace.backoff is None:
-        return min(pace.delay, _FAR)
+        return min(pace.delay, _MAX_WAIT_S)
     # Beyond that the limit is reached by any backoff of a microsecond or more.
-    longest = min(_FAR, pace.most, pace.backoff * 2.0 ** min(retries, 64))
+    longest = min(_MAX_WAIT_S, pace.max_backoff, pace.backoff * 2.0 ** min(retries, 64))
     return longest * chance if pace.jitter else longest

@@ -8,18 +8,18 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-MOST: Final = 50_000
+MAX_IDS: Final = 50_000
 #: seconds
-KEEP: Final = 10_800.0
+KEEP_S: Final = 10_800.0
 #: characters of an id that is kept as it is
-_LONGEST_ID: Final = 255
+_MAX_ID_CHARS: Final = 255
 
 
-class Revoked:
+class RevokedTasks:
     """Ids, and when they were revoked, in that order. The oldest go first."""
 
-    def __init__(self, most: int = MOST, keep: float = KEEP) -> None:
-        self._most = most
+    def __init__(self, max_ids: int = MAX_IDS, keep: float = KEEP_S) -> None:
+        self._max_ids = max_ids
         self._keep = keep
         self._since: OrderedDict[str, float] = OrderedDict()
 
@@ -36,7 +36,7 @@ class Revoked:
             known = _key(task_id)
             self._since.pop(known, None)
             self._since[known] = now
-            if len(self._since) > self._most:
+            if len(self._since) > self._max_ids:
                 self._since.popitem(last=False)
 
     def holds(self, task_id: str, now: float) -> bool:
@@ -67,7 +67,7 @@ class Revoked:
         }
         # the newest, and no more than there is room for: what was said to this worker itself is not pushed out
         fresh = sorted((item for item in found.items() if now - item[1] < self._keep), key=lambda item: item[1])
-        fresh = fresh[max(0, len(fresh) - self._most + len(self._since)) :]
+        fresh = fresh[max(0, len(fresh) - self._max_ids + len(self._since)) :]
         if fresh:
             self._since = OrderedDict(sorted([*self._since.items(), *fresh], key=lambda item: item[1]))
         return bool(fresh)
@@ -88,14 +88,14 @@ class Revoked:
 
 
 def _key(task_id: str) -> str:
-    if len(task_id) <= _LONGEST_ID:
+    if len(task_id) <= _MAX_ID_CHARS:
         return task_id
     return f"sha256:{hashlib.sha256(task_id.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _believed(age: float | None) -> float:
-    return age if age is not None and 0.0 <= age < _ABSURD else 0.0
+    return age if age is not None and 0.0 <= age < _MAX_BELIEVED_AGE_S else 0.0
 
 
 #: seconds; nobody remembers for so long
-_ABSURD: Final = 30 * 86_400.0
+_MAX_BELIEVED_AGE_S: Final = 30 * 86_400.0

@@ -14,7 +14,7 @@ from hybridpool import events
 from hybridpool._child import functions
 from hybridpool._config import usable_cpus
 from hybridpool._config.parsers import autoscale
-from hybridpool._config.suggestions import hint
+from hybridpool._config.suggestions import suggest
 from hybridpool._config.units import BadValue, share, size
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.supervised import LaneConfig
@@ -106,7 +106,7 @@ def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
     known = [field.name for field in attrs.fields(PoolOptions)]
     for name in given:
         if name not in known:
-            meant = hint(name, known, quoted=True)
+            meant = suggest(name, known, quoted=True)
             raise ConfigError(f"{name!r} is not an option of Pool{meant}")
     return PoolOptions(size=size, **given)
 

@@ -15,7 +15,7 @@ from hybridpool._protocol.dead_letter import (
     PEAK,
     REASON,
     WORKER,
-    is_story,
+    is_added_header,
     notes,
 )
 
@@ -47,10 +47,10 @@ class StoredDeadLetter:
     size: int
 
 
-def read_letter(delivery: Delivery) -> StoredDeadLetter:
+def read_dead_letter(delivery: Delivery) -> StoredDeadLetter:
     """Read what lies in a dead-letter queue; what others have put there is read too, as far as it goes."""
     headers = delivery.headers
-    own = {name: value for name, value in headers.items() if not is_story(name)}
+    own = {name: value for name, value in headers.items() if not is_added_header(name)}
     return StoredDeadLetter(
         id=_text(headers, "id") or _made_of(delivery, own),
         task=_text(headers, "task"),

@@ -36,7 +36,7 @@ _REJECTED = ("Reject", "celery.exceptions")
 
 
 #: what Celery's clients know by another name
-_AS_CELERY = {
+_CELERY_NAMES = {
     (errors.SoftTimeLimitExceeded.__name__, errors.__name__): ("SoftTimeLimitExceeded", "billiard.exceptions"),
     (errors.RetriesExhausted.__name__, errors.__name__): ("MaxRetriesExceededError", "celery.exceptions"),
 }
@@ -131,7 +131,7 @@ def _arguments(*values: object) -> msgspec.Raw:
 
 
 def _failure(outcome: Raised | Refused | Retrying) -> _Failure:
-    kind, module = _AS_CELERY.get((outcome.kind, outcome.module), (outcome.kind, outcome.module))
+    kind, module = _CELERY_NAMES.get((outcome.kind, outcome.module), (outcome.kind, outcome.module))
     return _Failure(kind, msgspec.Raw(outcome.arguments), module)
 
 
@@ -158,16 +158,16 @@ def read_meta(meta: bytes) -> object:
         return result
     if not isinstance(result, dict):
         raise errors.ResultError(f"the result cannot be read: state {status!r} without an exception")
-    raise _rebuilt(result, document.get("traceback"))
+    raise _rebuild(result, document.get("traceback"))
 
 
-def _rebuilt(result: Any, traceback: str | None) -> BaseException:
+def _rebuild(result: Any, traceback: str | None) -> BaseException:
     """Make the exception again, with the child's traceback as a note."""
     kind, module = str(result.get("exc_type")), str(result.get("exc_module"))
     message = result.get("exc_message")
     arguments = tuple(message) if isinstance(message, list) else (message,)
     # Whether the reader has imported Celery too must not decide what it gets.
-    error = None if (kind, module) == _REJECTED else _known(kind, module, arguments)
+    error = None if (kind, module) == _REJECTED else _rebuild_type(kind, module, arguments)
     if error is None:
         error = errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback or "")
     if traceback and not annotate(error, f"\nIn the child:\n{traceback}"):
@@ -175,7 +175,7 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
     return error
 
 
-def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
+def _rebuild_type(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
     if (kind, module) == _LOST:
         return errors.ChildLost(str(arguments[0]) if arguments else "")
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):

@@ -174,13 +174,13 @@ def test_broker_is_short_for_its_setting() -> None:
 )
 def test_unknown_options_of_a_call(app: App, option: str, near: str) -> None:
     """A mistyped option of a call would be ignored."""
-    with pytest.raises(TypeError, match=f"^'{option}' is no option of a call; did you mean '{near}'\\?$"):
+    with pytest.raises(TypeError, match=f"^'{option}' is not an option of a call; did you mean '{near}'\\?$"):
         app.send_task("t", (), {}, **{option: 1})
 
 
 async def test_unknown_options_of_an_async_call(app: App) -> None:
     """A mistyped option of a call would be ignored, and the hint be far-fetched."""
-    with pytest.raises(TypeError, match=r"^'zzzzzz' is no option of a call$"):
+    with pytest.raises(TypeError, match=r"^'zzzzzz' is not an option of a call$"):
         await app.send("t", zzzzzz=1)
 
 

@@ -139,7 +139,7 @@ def test_wrong_values(wrong: dict[str, Any], complaint: str) -> None:
 )
 def test_unknown_options(unknown: str, near: str) -> None:
     """A mistyped option would be ignored."""
-    with pytest.raises(ConfigError, match=f"'{unknown}' is no option of a task; did you mean '{near}'"):
+    with pytest.raises(ConfigError, match=f"'{unknown}' is not an option of a task; did you mean '{near}'"):
         read(**{unknown: 1})
 
 
