@@ -191,7 +191,7 @@ class _NotEncodable(Exception):
 def _size(value: object, depth: int) -> int:
     """Return about how many bytes a header's value takes.
 
-    :raises _NoHeader: if AMQP has no form for it.
+    :raises _NotEncodable: if AMQP has no form for it.
     """
     match value:
         case None | bool() | dt.datetime():

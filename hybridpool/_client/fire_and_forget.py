@@ -28,7 +28,7 @@ class FireAndForget:
     def __init__(
         self, portal: Portal, send: Callable[[Sequence[Outgoing]], Awaitable[None]], put_timeout: float
     ) -> None:
-        """:param patience: seconds that `put` waits for a free slot."""
+        """:param put_timeout: seconds that `put` waits for a free slot."""
         self._portal = portal
         self._send = send
         self._put_timeout = put_timeout

@@ -39,7 +39,7 @@ def find_similar(name: str, known: Iterable[str]) -> str | None:
 def suggest(name: str, known: Iterable[str], celery_names: Iterable[str] = (), *, quoted: bool = False) -> str:
     """Return the end of a message about an unknown name: the name that was meant, or that Celery has it.
 
-    :param celerys: names that Celery has and hybridpool does not have.
+    :param celery_names: names that Celery has and hybridpool does not have.
     """
     if name in celery_names:
         return ": Celery has it, and it is not there yet"

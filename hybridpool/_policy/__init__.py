@@ -1,6 +1,5 @@
-"""Pure thinking: every decision of the house, without clock, chance or I/O.
+"""Decisions as pure functions, without clock, random numbers or I/O.
 
-Time, jitter and readings come in as arguments, so each decision is a table or a property test. The room imports no
-asyncio, anyio, time, random, os, signal, socket, threading or logging; ``supervisors`` and ``brokers`` act on what is
-decided here.
+Time, jitter and readings are arguments, so each decision has a table or a property test. The package does not import
+asyncio, anyio, time, random, os, signal, socket, threading or logging; lanes, worker and brokers act on the decisions.
 """

@@ -8,14 +8,14 @@ from hybridpool._task import TaskOptions
 def tasks_over_timeout(
     tasks: Iterable[TaskOptions], *, consumer_timeout: float | None, limit: float | None, acks_late: bool
 ) -> list[tuple[str, float]]:
-    """Return names and time limits of tasks that the broker would take back while they run.
+    """Return names and time limits of tasks whose messages the broker would take back while they run.
 
-    A task without a limit is not among them: nobody knows how long it takes. One that is acknowledged before it starts
-    may take as long as it likes.
+    A task without a limit is not included, as its duration is not known. Nor is a task that is acknowledged before it
+    starts.
 
-    :param patience: seconds; None: the broker waits for ever.
+    :param consumer_timeout: seconds; None: the broker waits for ever.
     :param limit: seconds, of tasks that have none of their own; None: no limit.
-    :param acks_late: of tasks that do not say.
+    :param acks_late: of tasks without this option.
     """
     if consumer_timeout is None:
         return []

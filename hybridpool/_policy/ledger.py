@@ -1,21 +1,21 @@
-"""The acknowledgement ledger of one channel: which deliveries are out, and how little must be said to settle them.
+"""The acknowledgement ledger of one channel: the unsettled deliveries, and the fewest frames that settle them.
 
-It promises that the broker hears each settled tag exactly once, that tags settled without a gap from the lowest one
-still out leave as one answer with ``multiple``, and that such an answer never covers a tag which is not settled or
-is settled the other way. Every call is O(1) amortised. What it keeps is bounded by the deliveries that are out, also
-when one is out for long beside many that come and go. It sends nothing.
+Guarantees: each settled tag is acknowledged exactly once; tags that are settled without a gap from the lowest unsettled
+one are acknowledged by one frame with ``multiple``; such a frame never covers a tag that is unsettled or settled
+differently. Each call is O(1) amortised. Memory is bounded by the number of unsettled deliveries, also when one stays
+unsettled for long beside many others. The ledger does no I/O.
 """
 
 import enum
 from collections import deque
 from typing import Final, NamedTuple
 
-#: tags that are settled and kept, beyond as many as there are of deliveries out
+#: settled tags that are kept, beyond the number of unsettled deliveries
 MAX_SETTLED_TAGS: Final = 256
 
 
 class Answer(enum.Enum):
-    """What became of a delivery."""
+    """How a delivery was settled."""
 
     ACK = "ack"
     #: back to its place in the queue
@@ -34,10 +34,10 @@ class Ledger:
     """Deliveries of one channel from their arrival to the answer."""
 
     def __init__(self) -> None:
-        #: tags from the lowest unsettled one up, in order of arrival; the head is popped once it is settled, and what
-        #: was settled behind an unsettled head is left out now and then
+        #: tags from the lowest unsettled one up, in order of arrival; the head is popped once it is settled, and tags
+        #: that were settled behind an unsettled head are removed from time to time
         self._order: deque[int] = deque()
-        #: no answer yet, for the tags still out; the answer, from `settle` until its frame is taken
+        #: None for unsettled tags; the answer, from `settle` until its frame is taken
         self._answers: dict[int, Answer | None] = {}
         #: settled since the last `take`
         self._newly_settled: list[int] = []
@@ -48,16 +48,16 @@ class Ledger:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `take` would return anything."""
+        """Whether `take` would return a frame."""
         return bool(self._newly_settled)
 
     def delivered(self, tag: int) -> None:
-        """Note a delivery. Tags of one channel only rise."""
+        """Record a delivery. The tags of a channel only rise."""
         self._order.append(tag)
         self._answers[tag] = None
 
     def settle(self, tag: int, answer: Answer) -> bool:
-        """Note the answer to a delivery; tell whether it counts.
+        """Record the answer to a delivery; return whether it counts.
 
         The first answer wins: a second one for the same tag, or one for a tag never delivered, is refused, because a
         broker closes the channel on either.
@@ -69,7 +69,7 @@ class Ledger:
         return True
 
     def take(self) -> list[AckFrame]:
-        """Return the answers to send now, in the order in which they must be sent, and forget them."""
+        """Return the frames to send now, in the order in which they must be sent, and forget them."""
         if not self._newly_settled:
             return []
         frames = self._take_head()
@@ -87,8 +87,8 @@ class Ledger:
     def _take_head(self) -> list[AckFrame]:
         """Pop everything settled at the head, as runs of one kind.
 
-        A tag that left alone earlier is in ``_order`` but no longer in ``_answers``: a run may pass over it, since the
-        broker does not have it out any more.
+        A tag that was acknowledged alone earlier is in ``_order`` but not in ``_answers``: a run may cover it, as the
+        broker has settled it.
         """
         frames: list[AckFrame] = []
         order, answers = self._order, self._answers

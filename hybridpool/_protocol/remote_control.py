@@ -11,21 +11,21 @@ import msgspec
 from hybridpool._message import Outgoing
 from hybridpool.errors import ProtocolError
 
-#: to which orders go; each worker has a queue of its own there
+#: the exchange of orders; each worker has its own queue there
 EXCHANGE: Final = "celery.pidbox"
-#: bytes; no order that we take is larger
+#: a larger order is refused
 MAX_ORDER_BYTES: Final = 4 * 1024 * 1024
-#: where Celery's programs wait for answers
+#: the exchange where Celery's programs wait for answers
 REPLIES: Final = f"reply.{EXCHANGE}"
-#: bytes, about, of the ids that a worker tells another
+#: bytes, roughly, of the ids that a worker sends to another
 _MAX_IDS_BYTES: Final = MAX_ORDER_BYTES // 2
 #: ids in one order, or one answer
 MAX_IDS: Final = 50_000
 
 
-#: of a pattern of workers' names
+#: characters of a pattern of workers' names
 _MAX_PATTERN_CHARS: Final = 300
-#: an age in seconds beyond this is no age
+#: an age beyond this is not believed
 _MAX_AGE_S: Final = 1e12
 
 
@@ -37,7 +37,7 @@ class ReplyTarget(msgspec.Struct):
 
 
 class Order(msgspec.Struct):
-    """An order: what to do, to whom it goes (None: all), and who wants an answer (None: nobody)."""
+    """An order: what to do, to whom it goes (None: all), and where its answer goes (None: there is none)."""
 
     method: str
     arguments: dict[str, Any] = {}
@@ -45,7 +45,7 @@ class Order(msgspec.Struct):
     reply_to: ReplyTarget | None = None
     #: tells the answers to one question from those to another
     ticket: str | None = None
-    #: names of workers, and how they are meant: as "glob" (fnmatch) or "pcre"; where there is no destination
+    #: in place of `destination`: a pattern of workers' names, and its type, "glob" (fnmatch) or "pcre"
     pattern: str | None = None
     matcher: str | None = None
 
@@ -53,7 +53,7 @@ class Order(msgspec.Struct):
 def read_order(body: bytes) -> Order:
     """Read an order.
 
-    :raises ProtocolError: if it is none.
+    :raises ProtocolError: if it is not an order.
     """
     if len(body) > MAX_ORDER_BYTES:
         raise ProtocolError(f"an order of {len(body)} bytes is too large")
@@ -66,9 +66,9 @@ def read_order(body: bytes) -> Order:
 def is_for(order: Order, node: str) -> bool:
     """Tell whether an order is for the worker of this name.
 
-    A stranger's regular expression could take for ever, so an order to those that match one is for nobody here.
+    An untrusted regular expression could take for ever to match, so it is refused.
 
-    :raises ProtocolError: if that cannot be told.
+    :raises ProtocolError: if the pattern is not supported.
     """
     if order.destination:
         return node in order.destination
@@ -83,14 +83,14 @@ def is_for(order: Order, node: str) -> bool:
 
 
 def may_answer(to: ReplyTarget) -> bool:
-    """Tell whether an answer may go there: anybody can ask, and must not have us write into a queue of tasks."""
+    """Tell whether an answer may go there: any program can ask, and must not make workers write to a queue of tasks."""
     return to.exchange == REPLIES or (not to.exchange and to.routing_key.endswith(f".{REPLIES}"))
 
 
 def hello(node: str, ages: Mapping[str, float], reply_to: str) -> Outgoing:
-    """Write the question that a worker puts at its start: who is there, and what is revoked? (Celery, `mingle`)
+    """Write the question of a worker at its start: which workers are there, and what is revoked? (Celery, `mingle`)
 
-    :param ages: what it knows itself: ids, oldest first, and how many seconds ago they were revoked.
+    :param ages: the ids that it knows itself, oldest first, and how many seconds ago they were revoked.
     :param reply_to: the queue where it waits for answers.
     """
     reply_target = ReplyTarget(exchange="", routing_key=reply_to)
@@ -98,14 +98,14 @@ def hello(node: str, ages: Mapping[str, float], reply_to: str) -> Outgoing:
 
 
 def hello_answer(ages: Mapping[str, float]) -> dict[str, object]:
-    """Say what is revoked. A clock of 0 leaves the logical clock of Celery's workers as it is."""
+    """Return the revoked ids. A clock of 0 does not change the logical clock of Celery's workers."""
     return {**_revoked_with_ages(ages), "clock": 0}
 
 
 def read_hello(content: object) -> dict[str, float | None]:
-    """Read what another worker knows, of its question or its answer: ids, and how many seconds ago they were revoked.
+    """Read the revoked ids of another worker's question or answer, and how many seconds ago they were revoked.
 
-    Celery's workers tell the ids alone, older ones with moments of a clock that only they have.
+    Celery's workers send only ids; older ones add times of a clock that cannot be compared.
 
     :raises ProtocolError: if it is something else.
     """
@@ -177,7 +177,7 @@ def revoke(ids: Sequence[str], *, terminate: bool) -> Outgoing:
 def revoked_ids(order: Order) -> list[str]:
     """Return the ids that a `revoke` names.
 
-    :raises ProtocolError: if they are none.
+    :raises ProtocolError: if there are no such ids.
     """
     named = order.arguments.get("task_id")
     ids = [named] if isinstance(named, str) else named

@@ -1,7 +1,7 @@
 """The head of a task message: Celery message protocol 2, `application_headers`.
 
-Only what the parent decides on is read. A header ``task`` makes a message protocol 2; protocol 1 kept everything in the
-body, which nobody opens here, so it is refused with that reason.
+Only fields that the parent uses are read. A header ``task`` identifies protocol 2; protocol 1 has all fields in the
+body, which the parent does not decode, so such a message is refused.
 """
 
 import datetime as dt
@@ -11,20 +11,20 @@ from typing import Final
 from hybridpool._message import Delivery, Head
 from hybridpool.errors import ProtocolError
 
-#: ours: how many times this task was handed to a child that died in it
+#: our header: how many times a child died in this task
 LOST_BEFORE = "x-hybridpool-lost"
 
-#: RabbitMQ's, on messages of quorum queues: how many times it came back
+#: RabbitMQ's, on messages of quorum queues: how many times it was returned
 _DELIVERY_COUNT = "x-delivery-count"
 
-#: a count beyond this is no count; a sender may have written anything
+#: a larger count is refused; a sender may have written any value
 _MAX_COUNT: Final = 1_000_000_000
 
 
 def read_head(delivery: Delivery) -> Head:
     """Read the head of a delivery.
 
-    :raises ProtocolError: if it is no task message of protocol 2, or a field has the wrong type.
+    :raises ProtocolError: if it is not a task message of protocol 2, or a field has the wrong type.
     """
     headers = delivery.headers
     name, task_id = headers.get("task"), headers.get("id")
@@ -49,7 +49,7 @@ def read_head(delivery: Delivery) -> Head:
 
 
 def read_sender(delivery: Delivery) -> Head | None:
-    """Read of a head that is wrong somewhere what it takes to tell its sender so; None: not even that can be read."""
+    """Read from invalid headers what is needed to answer the sender; None: not even that is valid."""
     headers = delivery.headers
     name, task_id = headers.get("task"), headers.get("id")
     if not isinstance(name, str) or not name or not isinstance(task_id, str) or not task_id:

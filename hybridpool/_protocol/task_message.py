@@ -12,7 +12,7 @@ from hybridpool._ipc import codec
 from hybridpool._message import Outgoing, whole_seconds
 from hybridpool.errors import CannotSend
 
-#: characters of the arguments' repr that monitors are shown
+#: characters of the arguments' repr, which monitors show
 _MAX_REPR_CHARS = 1024
 
 
@@ -27,7 +27,7 @@ class Request:
     kwargs: Mapping[str, object] = attrs.field(factory=dict)
     #: seconds after which it must not be started any more, or the moment itself
     expires: float | dt.datetime | None = None
-    #: the moment before which it must not be started
+    #: the time before which it must not be started
     eta: dt.datetime | None = None
     #: 0–255 for queues declared with x-max-priority; None: none
     priority: int | None = None
@@ -111,5 +111,5 @@ def _cannot_send(request: Request, error: Exception) -> CannotSend:
 
 @functools.cache
 def _origin(pid: int) -> str:
-    """Name who sends, as Celery's clients do; a fork is somebody else."""
+    """Return the sender's name, as Celery's clients have it; cached by pid, as a fork is another sender."""
     return f"gen{pid}@{socket.gethostname()}"
