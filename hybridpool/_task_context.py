@@ -1,6 +1,6 @@
-"""What code inside a child can know about the task at work, and the way it asks the parent for something.
+"""The running task, for code inside a child, and its access to the parent.
 
-The one module-level variable of the house: a task function has no other road to the process it runs in.
+It is kept in module variables, as a task function is called with the caller's arguments only.
 """
 
 import datetime as dt
@@ -17,14 +17,14 @@ from hybridpool.errors import BrokerError, HybridpoolError, ProtocolError, Retri
 
 
 class GrantedRetry(Retry):
-    """A retry that `Running.retry` has found to be within the limit; one raised by hand is still to be counted."""
+    """A retry whose limit `Running.retry` has checked; for a `Retry` that a task raises itself it is checked later."""
 
-    # In tracebacks it is what its user knows.
+    # Tracebacks show the public class.
     __module__, __qualname__ = Retry.__module__, Retry.__qualname__
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The task at work. A task with ``bind=True`` gets it as its first argument."""
+    """The running task. A task with ``bind=True`` gets it as its first argument."""
 
     id: str
     name: str
@@ -34,14 +34,14 @@ class Running(msgspec.Struct, frozen=True):
     root_id: str | None
     #: name of the child, as in the log
     child: str
-    #: hand an encoded message to the parent to publish; returns when the broker has confirmed it, or raises BrokerError
+    #: has the parent publish an encoded message; returns when the broker has confirmed it, or raises BrokerError
     enqueue: Callable[[bytes], None]
-    #: retries it may have; None: no end
+    #: the limit of retries; None: no limit
     max_retries: int | None = 3
 
     @property
     def request(self) -> Self:
-        """The task itself; Celery's tasks say ``self.request.retries``."""
+        """The task itself, as Celery's tasks use ``self.request.retries``."""
         return self
 
     def retry(
@@ -63,7 +63,7 @@ class Running(msgspec.Struct, frozen=True):
         :param args: of the next attempt; None: the same.
         :param kwargs: of the next attempt; None: the same.
         :raises Retry: which ends the attempt.
-        :raises RetriesExhausted: if it may not be run again and there is no exception to raise, else that.
+        :raises RetriesExhausted: if it may not be run again and there is no exception; otherwise that exception.
         :raises TypeError: if there are both a countdown and an eta, or one argument is of another kind.
         """
         _check(exc, countdown, eta)
@@ -82,7 +82,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def _check(exc: object, countdown: object, eta: object) -> None:
-    """:raises TypeError: if no retry can be made of that. Here, so that the traceback shows the line that is wrong."""
+    """:raises TypeError: if an argument is invalid. Checked here, so that the traceback shows the task's line."""
     if exc is not None and not isinstance(exc, BaseException):
         raise TypeError(f"retry(exc=…) must be an exception, not {exc!r}")
     if eta is not None and not isinstance(eta, dt.datetime):
@@ -92,7 +92,7 @@ def _check(exc: object, countdown: object, eta: object) -> None:
 
 
 def not_published(kind: str, why: str) -> HybridpoolError:
-    """Return what a client's call would raise: a task sends as any program does, and catches the same errors.
+    """Return the error that a client's call would raise, so that a task catches the same errors as other programs.
 
     :param kind: name of the class of the parent's error.
     """
@@ -102,7 +102,7 @@ def not_published(kind: str, why: str) -> HybridpoolError:
     return BrokerError(why)
 
 
-#: what the pool's initializer made in this child
+#: the value of the pool's initializer in this child
 _resource: list[object] = []
 
 
@@ -112,7 +112,7 @@ def resource() -> object:
 
 
 def set_resource(value: object) -> None:
-    """Keep what the initializer made."""
+    """Store the value of the initializer."""
     _resource[:] = [value]
 
 
@@ -120,27 +120,27 @@ _running: ContextVar[Running | None] = ContextVar("hybridpool_running", default=
 
 
 def current_task() -> Running | None:
-    """Return the task at work in this child, or None outside of one."""
+    """Return the running task of this child; None outside of a task."""
     return _running.get()
 
 
 def set_current_task(running: Running | None) -> None:
-    """Say which task is at work."""
+    """Set the running task."""
     _running.set(running)
 
 
-#: in a child of an app: what threads send by that carry no task's context
-_stand_in: list[Running] = []
+#: in a child of an app: sends calls of threads without a task's context
+_fallback_sender: list[Running] = []
 
 
 def current_sender() -> Running | None:
-    """Return by what calls leave here: the task at work, or in a child what stands for it; None in other programs.
+    """Return the sender of calls: the running task, or in a child its fallback; None in other programs.
 
     A thread that a task starts does not have the task's context (before Python 3.14), but is in the child all the same.
     """
-    return _running.get() or (_stand_in[-1] if _stand_in else None)
+    return _running.get() or (_fallback_sender[-1] if _fallback_sender else None)
 
 
-def set_stand_in(running: Running | None) -> None:
-    """Say what stands for a task in threads without its context."""
-    _stand_in[:] = [] if running is None else [running]
+def set_fallback_sender(running: Running | None) -> None:
+    """Set the sender of calls in threads without a task's context."""
+    _fallback_sender[:] = [] if running is None else [running]

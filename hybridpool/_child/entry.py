@@ -91,11 +91,11 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     process_isolation.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
     if program:
-        _task_context.set_stand_in(_task_context.Running("", "", 0, None, order.name, child.enqueue))
+        _task_context.set_fallback_sender(_task_context.Running("", "", 0, None, order.name, child.enqueue))
     try:
         child.work(run, gauge, after_each)
     finally:
-        _task_context.set_stand_in(None)
+        _task_context.set_fallback_sender(None)
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

@@ -1,10 +1,11 @@
 """Functions in forked children, without a broker: what async programs embed.
 
-pool      `Pool`
-options   what it may be told
-call      a call: how it is written, read, awaited
-stream    `Pool.map`
-stats     what each child is doing
+pool        `Pool`
+options     `PoolOptions`
+open_close  `Pool.open` and `Pool.close`
+call        `Call`, and how calls are serialized
+stream      `Pool.map`
+stats       what each child is doing
 """
 
 from hybridpool._pool.call import Call

@@ -94,8 +94,8 @@ def _check_names(names: object) -> None:
             raise ConfigError(f"Pool(preload=…) must be a list of module names, not one with {name!r} in it")
 
 
-#: seconds; a limit beyond it is none, and timers need not cope with it
-_LONGEST_S: Final = 1e9
+#: seconds; a longer limit is refused, so that timers do not overflow
+_MAX_SECONDS: Final = 1e9
 
 
 def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
@@ -106,8 +106,8 @@ def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
     known = [field.name for field in attrs.fields(PoolOptions)]
     for name in given:
         if name not in known:
-            meant = suggest(name, known, quoted=True)
-            raise ConfigError(f"{name!r} is not an option of Pool{meant}")
+            suggestion = suggest(name, known, quoted=True)
+            raise ConfigError(f"{name!r} is not an option of Pool{suggestion}")
     return PoolOptions(size=size, **given)
 
 
@@ -116,9 +116,9 @@ def check_seconds(what: str, value: object) -> float:
 
     :raises ConfigError: if it is not a finite number of seconds, or is negative.
     """
-    # Compared before it is made a float: a number may be too large for one.
-    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _LONGEST_S:
-        # As a plain number: it travels to children, where numpy's kind could not be read.
+    # Compared before the conversion: a number may be too large for a float.
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 <= cast("float", value) <= _MAX_SECONDS:
+        # A float, as it is sent to children, which cannot decode numpy's types.
         return float(value)
     raise ConfigError(f"{what} must be seconds, not {value!r}")
 
@@ -134,7 +134,7 @@ def check_count(what: str, value: object) -> int:
 
 
 def lane_config(options: PoolOptions) -> LaneConfig:
-    """Put options into a supervised's words.
+    """Return the lane's configuration for these options.
 
     :raises ConfigError: if one has a wrong value.
     :raises CannotSend: if the initializer cannot be sent.
@@ -163,7 +163,7 @@ def lane_config(options: PoolOptions) -> LaneConfig:
         ),
         start_timeout=options.start_timeout,
         spares=recycle.spares,
-        # What fails at the very start is no passing trouble, and somebody waits in `async with`.
+        # A failure of the first start does not pass by itself, and the caller waits in `async with`.
         first_starts=3,
         memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
         memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
@@ -183,14 +183,14 @@ def _pickled(initializer: Callable[[], object] | None) -> bytes:
     if initializer is None:
         return b""
     try:
-        whole = functions.dumps(initializer) if has_script() else _by_cloudpickle(initializer)
+        whole = functions.dumps(initializer) if has_script() else _cloudpickled(initializer)
         return pickle.dumps(partial(functions.call_pickled, whole), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error
 
 
-def _by_cloudpickle(initializer: Callable[[], object]) -> bytes:
-    """Pickle what is defined where no child could import it: in a notebook, at a prompt."""
+def _cloudpickled(initializer: Callable[[], object]) -> bytes:
+    """Pickle a function that a child cannot import: of a notebook or a prompt."""
     import cloudpickle
 
     return cloudpickle.dumps(initializer)  # type: ignore[no-any-return]  # untyped

@@ -18,18 +18,18 @@ class ChildStats:
     state: str
     #: calls it has finished
     tasks: int
-    #: calls in its channel, the one at work included
+    #: calls that were sent to it, the running one included
     in_hand: int
-    #: name of the call at work; None: none
+    #: name of the running call; None: there is none
     at_work: str | None
-    #: seconds it has been at work
+    #: seconds since that call began
     working_for: float
-    #: bytes it owned alone when it was last looked at; 0: not looked at, or surely under the limit
+    #: bytes it owned alone when it was last measured; 0: not measured, or under the limit
     owned: int
 
 
-def look(children: Iterable[ChildHandle]) -> list[ChildStats]:
-    """Look at each child, in the order of their spawn_failures."""
+def child_stats(children: Iterable[ChildHandle]) -> list[ChildStats]:
+    """Return the state of each child, in the order in which they were forked."""
     now = time.monotonic()
     return [
         ChildStats(

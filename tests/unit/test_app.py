@@ -16,7 +16,7 @@ from hybridpool._client.tasks import Task
 from hybridpool._embed import import_name
 from hybridpool._ipc.codec import decode
 from hybridpool._message import Outgoing, unpack
-from hybridpool._task_context import Running, set_current_task, set_stand_in
+from hybridpool._task_context import Running, set_current_task, set_fallback_sender
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
 
 
@@ -298,13 +298,13 @@ def test_the_nearest_word_on_results_holds(
 def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
     """A thread without the context of a task does not open a connection of its own in a child."""
     sent: list[Outgoing] = []
-    set_stand_in(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
+    set_fallback_sender(Running("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
     try:
         thread = threading.Thread(target=app.send_task, args=("mail", (1,)))
         thread.start()
         thread.join()
     finally:
-        set_stand_in(None)
+        set_fallback_sender(None)
     [message] = sent
     assert message.headers["root_id"] == message.headers["id"]
     assert message.headers["parent_id"] is None

@@ -450,9 +450,9 @@ async def test_local_functions_without_cloudpickle(monkeypatch: pytest.MonkeyPat
 
 def test_functions_are_not_kept() -> None:
     """A pool that is given methods or lambdas would keep them, and all they refer to, for ever."""
-    from hybridpool._pool.call import Names
+    from hybridpool._pool.call import FunctionNames
 
-    names = Names()
+    names = FunctionNames()
     named = names.name(chores.add)
     assert named is not None
     assert named.name == f"{chores.__name__}:add"
