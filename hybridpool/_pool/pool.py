@@ -78,7 +78,7 @@ class Pool(OpenClose):
         self._names.opened()
         await keeper.start()
         ended: BaseException | None = None
-        own: Exception | None = None
+        block_error: Exception | None = None
         try:
             async with SupervisedLane(keeper, self._config, self._bus, _refuse) as supervised:
                 self._supervised = supervised
@@ -87,12 +87,12 @@ class Pool(OpenClose):
                         yield
                     await self._finish()
                 except Exception as error:
-                    own = error
+                    block_error = error
                     raise
                 finally:
                     self._supervised = None
         except BaseExceptionGroup as group:
-            ended = _without_group(group, own)
+            ended = _without_group(group, block_error)
         # Raised outside of `except`, so that the user does not see the exception group of the pool's own tasks.
         if ended is not None:
             raise ended
@@ -334,12 +334,12 @@ def _working_children(registry: ChildRegistry) -> list[ChildHandle]:
     return [handle for handle in registry.children.values() if handle.state in (State.IDLE, State.BUSY)]
 
 
-def _without_group(group: BaseExceptionGroup[BaseException], own: Exception | None) -> BaseException:
+def _without_group(group: BaseExceptionGroup[BaseException], block_error: Exception | None) -> BaseException:
     """Return what ended the pool: its own error if there was one, otherwise the error of the block."""
-    own_errors = [error for error in group.exceptions if error is not own]
-    if not own_errors and own is not None:
-        return own
-    return own_errors[0] if len(own_errors) == 1 else group
+    pool_errors = [error for error in group.exceptions if error is not block_error]
+    if not pool_errors and block_error is not None:
+        return block_error
+    return pool_errors[0] if len(pool_errors) == 1 else group
 
 
 def _refuse(frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
