@@ -14,7 +14,7 @@ import attrs
 
 from hybridpool._client.app_manifest import AppManifest
 from hybridpool._client.function_identity import Origin, is_same, origin_of
-from hybridpool._client.publisher import CallPublisher, Road
+from hybridpool._client.publisher import CallPublisher, TransportOverride
 from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
 from hybridpool._client.tasks import Task
 from hybridpool._config import Conf
@@ -166,20 +166,20 @@ class App:
         return f"<App {self.name}>"
 
 
-def override_transport(app: App, transport: Road | None) -> Road | None:
+def override_transport(app: App, transport: TransportOverride | None) -> TransportOverride | None:
     """Have an app send over another broker from now on, under the settings that hold there.
 
     :param transport: None: as conf and environment say.
     :returns: what held before.
     """
     outbox = app._outbox
-    before, outbox.road = outbox.road, transport
+    before, outbox.transport_override = outbox.transport_override, transport
     return before
 
 
-def transport_overridden(app: App, transport: Road) -> AbstractContextManager[None]:
+def transport_overridden(app: App, transport: TransportOverride) -> AbstractContextManager[None]:
     """Have an app send over another broker while a block lasts, under the settings that hold there."""
-    return app._outbox.sending_over(transport)
+    return app._outbox.override_transport(transport)
 
 
 def _name_of(function: Callable[..., object], script: str) -> str:
@@ -215,9 +215,8 @@ def _caller() -> FrameType | None:
 
 
 def _two_of_one_name(name: str, first: Origin, second: Origin, function: Callable[..., Any]) -> str:
-    said = (
-        f"there are two tasks named {name!r}, declared at {first.place} and at {second.place}; give one of them name="
-    )
+    places = f"{first.location} and at {second.location}"
+    said = f"there are two tasks named {name!r}, declared at {places}; give one of them name="
     if "<locals>" in name and not hasattr(function, "__wrapped__"):
         said += " (or, if a decorator returns this function, put functools.wraps into the decorator)"
     return said

@@ -1,7 +1,7 @@
-"""Blocking work in a daemon thread: a file on a dead network share must not hold the end of the program.
+"""Blocking work in a daemon thread: a file on a dead network share must not keep the program from exiting.
 
-A pool of threads is joined when the program ends, and by `anyio.to_thread` also when whoever waits is cancelled. A call
-here may be given up at any time: its thread is left to itself.
+A pool of threads is joined when the program ends, and `anyio.to_thread` waits for it even when its caller is cancelled.
+Here the caller may be cancelled at any time; the thread then runs on alone.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def run_in_daemon_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own, and give what it returns or raise what it raises.
+    """Call a function in a thread of its own, and return its value or raise its error.
 
     :raises OSError: if there can be no more threads.
     """
@@ -33,9 +33,9 @@ async def run_in_daemon_thread(function: Callable[[], T]) -> T:
         value, error = None, None
         try:
             value = function()
-        except Exception as failure:  # noqa: BLE001  # it is raised where the function was called
+        except Exception as failure:  # noqa: BLE001  # raised in the caller
             error = failure
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so there is no caller any more
             loop.call_soon_threadsafe(settle, value, error)
 
     try:

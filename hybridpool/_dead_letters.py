@@ -1,8 +1,8 @@
-"""Dead-letter queues at hand: read without taking anything out, then send back or delete what is chosen.
+"""Access to dead-letter queues: reads messages without removing them, then sends back or deletes chosen ones.
 
-Reading is consuming without an answer, since AMQP has no other way to look. So while a queue is looked into nobody else
-can, and what is not chosen is given back at the end; if this process dies, the broker does that by itself. A letter is
-sent back before it is taken out, so that a crash in between may repeat it and never loses it.
+Reading is consuming without acknowledgement, since AMQP has no other way to look. So while a queue is read, no other
+program can read it. Messages that are not chosen are requeued at the end; if this process dies, the broker requeues
+them. A message is sent back before it is removed, so a crash in between may duplicate it and never loses it.
 """
 
 import datetime as dt
@@ -15,49 +15,49 @@ import attrs
 
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
-from hybridpool._protocol.dead_letter import again, dead_queue, revived
-from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_letter
+from hybridpool._protocol.dead_letter import copy_message, dead_queue, restore_message
+from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_dead_letter
 from hybridpool.errors import BrokerError, BrokerUnavailable
 
 Result = TypeVar("Result")
-#: seconds for each thing that is asked of the broker
-_ANSWER = 20.0
-#: seconds without a letter after which the rest is somebody else's: they were counted, and are gone
-_SILENCE = 5.0
+#: seconds for each operation of the broker
+_BROKER_TIMEOUT_S = 20.0
+#: seconds without a message after which the rest, which was counted, is taken as consumed by another program
+_MAX_GAP_S = 5.0
 #: seconds to read one queue
-_READING = 60.0
+_READ_TIMEOUT_S = 60.0
 
-#: A quorum queue drops what it has delivered 20 times (RabbitMQ 4's default), and each look is a delivery: what has
-#: been delivered this often is written anew, which sets the count back.
-_DELIVERIES = 10
+#: A quorum queue drops a message after 20 deliveries (RabbitMQ 4's default), and each reading is a delivery: a message
+#: that was delivered this often is published again, which resets the count.
+_MAX_DELIVERIES = 10
 
-#: says of which letters the body is needed; to hold them all might not fit into memory
+#: whether the body of a message is needed; all bodies together might not fit into memory
 WantsBody: TypeAlias = Callable[[StoredDeadLetter], bool]
 
 
 @attrs.frozen
 class Found:
-    """A letter at hand: what it says, and what settles it."""
+    """A dead letter that was read, and its unsettled delivery."""
 
     letter: StoredDeadLetter
     delivery: Delivery
 
 
 class DeadLetters:
-    """Letters at hand, in the order of their queues. Those that are not settled go back."""
+    """The dead letters that were read, in the order of their queues. Those that are not settled are requeued."""
 
     def __init__(self, broker: Broker, wants_body: WantsBody) -> None:
         self.found: list[Found] = []
-        #: letters that were counted but did not come: another looks at them, or they were too many
+        #: dead letters that were counted but not received: another program reads them, or there were too many
         self.missed = 0
         self._broker = broker
         self._wants_body = wants_body
         self._open: dict[tuple[int, int], Delivery] = {}
 
     async def collect(self, queue: str) -> None:
-        """Read what is ready in the dead-letter queue now; what comes meanwhile is not waited for.
+        """Read the messages that are in the dead-letter queue now.
 
-        :param queue: the one whose letters they are.
+        :param queue: the queue that they came from.
         :raises BrokerError: if the broker refuses.
         """
         dead = dead_queue(queue)
@@ -66,39 +66,41 @@ class DeadLetters:
             return
         reading = _Reading(ready, self._wants_body)
         try:
-            await _in_time(self._broker.consume(dead, 0, reading.take), f"{dead} cannot be read")
+            await _with_timeout(self._broker.consume(dead, 0, reading.take), f"{dead} cannot be read")
             await reading.done()
         finally:
-            # before anything is given back, or it would come here again
+            # before messages are requeued, or they would be delivered here again
             with anyio.CancelScope(shield=True):
-                await _in_time(self._broker.cancel(dead), f"{dead} is still consumed")
+                await _with_timeout(self._broker.cancel(dead), f"{dead} is still consumed")
         self._open |= {_key(delivery): delivery for delivery in reading.open}
         self.found += reading.found
         self.missed += ready - len(reading.found)
 
     async def send_back(self, found: Found, to: str | None) -> str:
-        """Publish the message as it was, wait for the confirmation, and take the letter out; returns the queue.
+        """Publish the original message, wait for the confirmation, and remove the dead letter; return the queue.
 
-        :param to: another queue than the one it came from.
-        :raises BrokerError: if no queue takes it; the letter stays.
+        :param to: the queue; None: the one it came from.
+        :raises BrokerError: if no queue takes it; the dead letter stays.
         """
         queue = to or found.letter.queue
-        message = revived(found.delivery, queue, dt.datetime.now(dt.UTC))
-        await _in_time(self._broker.publish(message), f"{found.letter.id} stays in {found.letter.dead}")
+        message = restore_message(found.delivery, queue, dt.datetime.now(dt.UTC))
+        await _with_timeout(self._broker.publish(message), f"{found.letter.id} stays in {found.letter.dead}")
         self.drop(found)
         return queue
 
     def drop(self, found: Found) -> None:
-        """Take the letter out."""
+        """Remove the dead letter."""
         self._open.pop(_key(found.delivery), None)
         self._broker.ack(found.delivery)
 
     async def give_back(self) -> None:
-        """Give back what is not settled."""
+        """Requeue the messages that are not settled."""
         try:
             for key, delivery in tuple(self._open.items()):
-                if _is_worn(delivery):
-                    await _in_time(self._broker.publish(again(delivery, delivery.queue)), "its copy is not confirmed")
+                if _is_often_delivered(delivery):
+                    await _with_timeout(
+                        self._broker.publish(copy_message(delivery, delivery.queue)), "its copy is not confirmed"
+                    )
                     self._broker.ack(self._open.pop(key))
         finally:
             for delivery in self._open.values():
@@ -107,53 +109,55 @@ class DeadLetters:
 
     async def _depth(self, dead: str) -> int:
         try:
-            return await _in_time(self._broker.depth(dead), f"{dead} cannot be counted")
+            return await _with_timeout(self._broker.depth(dead), f"{dead} cannot be counted")
         except BrokerUnavailable:
             raise
         except BrokerError as error:
-            # the port has no other word for it; a queue is declared with its first letter
+            # the queue is declared with its first message, so without it there is none
             if "does not exist" in str(error):
                 return 0
             raise
 
 
 class _Reading:
-    """Takes letters in until as many are here as were counted."""
+    """Receives messages until as many have arrived as were counted."""
 
     def __init__(self, wanted: int, wants_body: WantsBody) -> None:
         self.found: list[Found] = []
         self.open: list[Delivery] = []
         self._wanted = wanted
         self._wants_body = wants_body
-        self._news = anyio.Event()
+        self._arrived = anyio.Event()
 
     def take(self, delivery: Delivery) -> None:
-        """Take one in; called by the broker, so it must not raise."""
+        """Receive a message; called by the broker, so it must not raise."""
         if self.open and self.open[-1].channel != delivery.channel:
-            # The connection was lost and came back, and so does all that was here.
+            # The connection was lost and restored: the broker delivers all messages again.
             self.open.clear()
             self.found.clear()
-        letter = read_letter(delivery)
-        kept = delivery if _is_worn(delivery) or self._wants_body(letter) else attrs.evolve(delivery, body=b"")
+        letter = read_dead_letter(delivery)
+        kept = (
+            delivery if _is_often_delivered(delivery) or self._wants_body(letter) else attrs.evolve(delivery, body=b"")
+        )
         self.open.append(kept)
         if len(self.found) < self._wanted:
             self.found.append(Found(letter, kept))
-        self._news.set()
+        self._arrived.set()
 
     async def done(self) -> None:
-        """Wait until all are here, or no more come."""
-        with anyio.move_on_after(_READING):
+        """Wait until all have arrived, or no more do."""
+        with anyio.move_on_after(_READ_TIMEOUT_S):
             while len(self.found) < self._wanted:
-                self._news = anyio.Event()
-                with anyio.move_on_after(_SILENCE) as silence:
-                    await self._news.wait()
-                if silence.cancelled_caught:
+                self._arrived = anyio.Event()
+                with anyio.move_on_after(_MAX_GAP_S) as gap:
+                    await self._arrived.wait()
+                if gap.cancelled_caught:
                     return
 
 
 @asynccontextmanager
 async def dead_letters(broker: Broker, queues: Iterable[str], wants_body: WantsBody) -> AsyncGenerator[DeadLetters]:
-    """Give the letters of these queues; on the way out those that are not settled go back.
+    """Read the dead letters of these queues; on exit those that are not settled are requeued.
 
     :raises BrokerError: if the broker refuses.
     """
@@ -163,26 +167,26 @@ async def dead_letters(broker: Broker, queues: Iterable[str], wants_body: WantsB
             await letters.collect(queue)
         yield letters
     finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_ANSWER):
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_BROKER_TIMEOUT_S):
             await letters.give_back()
             await broker.flush()
 
 
-def _is_worn(delivery: Delivery) -> bool:
+def _is_often_delivered(delivery: Delivery) -> bool:
     count = delivery.headers.get("x-delivery-count")
-    return isinstance(count, int) and count >= _DELIVERIES
+    return isinstance(count, int) and count >= _MAX_DELIVERIES
 
 
 def _key(delivery: Delivery) -> tuple[int, int]:
     return delivery.channel, delivery.tag
 
 
-async def _in_time(step: Coroutine[object, object, Result], otherwise: str) -> Result:
-    """Do one thing; a broker that takes a message and does not confirm it must not hold us for ever.
+async def _with_timeout(step: Coroutine[object, object, Result], otherwise: str) -> Result:
+    """Run an operation of the broker with a timeout, as a broker may never confirm a message.
 
-    :param otherwise: what holds if it does not answer.
+    :param otherwise: the consequence of a timeout, for the error.
     :raises BrokerUnavailable: if it does not answer.
     """
-    with anyio.move_on_after(_ANSWER):
+    with anyio.move_on_after(_BROKER_TIMEOUT_S):
         return await step
-    raise BrokerUnavailable(f"the broker does not answer within {_ANSWER:g} s; {otherwise}")
+    raise BrokerUnavailable(f"the broker does not answer within {_BROKER_TIMEOUT_S:g} s; {otherwise}")

@@ -1,4 +1,4 @@
-"""What the parent knows of a task: its name and options. The function itself lives in the children."""
+"""The name and options of a task, as the parent has them. Only the children have the function."""
 
 from collections.abc import Mapping
 
@@ -36,12 +36,12 @@ class TaskOptions:
 
 
 def tasks_from(plain: Mapping[str, Mapping[str, object]]) -> dict[str, TaskOptions]:
-    """Rebuild the tasks of an app from what another process sent as plain data."""
+    """Rebuild the tasks of an app from the plain data of `tasks_to_plain`."""
     return {name: TaskOptions(name=name, **options) for name, options in plain.items()}  # type: ignore[arg-type]
 
 
 def tasks_to_plain(tasks: Mapping[str, TaskOptions]) -> dict[str, dict[str, object]]:
-    """Give tasks as plain data; `tasks_from` reads it."""
+    """Return tasks as plain data; `tasks_from` reads it."""
     return {
         name: attrs.asdict(options, filter=lambda field, value: field.name != "name" and value is not None)
         for name, options in tasks.items()

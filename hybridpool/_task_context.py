@@ -1,6 +1,6 @@
-"""What code inside a child can know about the task at work, and the way it asks the parent for something.
+"""The running task, for code inside a child, and its access to the parent.
 
-The one module-level variable of the house: a task function has no other road to the process it runs in.
+It is kept in module variables, as a task function is called with the caller's arguments only.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ from hybridpool.errors import BrokerError, HybridpoolError, ProtocolError, Retri
 class GrantedRetry(Retry):
     """A retry that `RunningTask.retry` has found to be within the limit; one raised by hand is still to be counted."""
 
-    # In tracebacks it is what its user knows.
+    # Tracebacks show the public class.
     __module__, __qualname__ = Retry.__module__, Retry.__qualname__
 
 
@@ -45,7 +45,7 @@ class RunningTask(msgspec.Struct, frozen=True):
 
     @property
     def request(self) -> Self:
-        """The task itself; Celery's tasks say ``self.request.retries``."""
+        """The task itself, as Celery's tasks use ``self.request.retries``."""
         return self
 
     def retry(
@@ -67,7 +67,7 @@ class RunningTask(msgspec.Struct, frozen=True):
         :param args: of the next attempt; None: the same.
         :param kwargs: of the next attempt; None: the same.
         :raises Retry: which ends the attempt.
-        :raises RetriesExhausted: if it may not be run again and there is no exception to raise, else that.
+        :raises RetriesExhausted: if it may not be run again and there is no exception; otherwise that exception.
         :raises TypeError: if there are both a countdown and an eta, or one argument is of another kind.
         """
         _check(exc, countdown, eta)
@@ -86,7 +86,7 @@ class RunningTask(msgspec.Struct, frozen=True):
 
 
 def _check(exc: object, countdown: object, eta: object) -> None:
-    """:raises TypeError: if no retry can be made of that. Here, so that the traceback shows the line that is wrong."""
+    """:raises TypeError: if an argument is invalid. Checked here, so that the traceback shows the task's line."""
     if exc is not None and not isinstance(exc, BaseException):
         raise TypeError(f"retry(exc=…) must be an exception, not {exc!r}")
     if eta is not None and not isinstance(eta, dt.datetime):
@@ -96,7 +96,7 @@ def _check(exc: object, countdown: object, eta: object) -> None:
 
 
 def not_published(kind: str, why: str) -> HybridpoolError:
-    """Return what a client's call would raise: a task sends as any program does, and catches the same errors.
+    """Return the error that a client's call would raise, so that a task catches the same errors as other programs.
 
     :param kind: name of the class of the parent's error.
     """
@@ -106,7 +106,7 @@ def not_published(kind: str, why: str) -> HybridpoolError:
     return BrokerError(why)
 
 
-#: what the pool's initializer made in this child
+#: the value of the pool's initializer in this child
 _resource: list[object] = []
 
 
@@ -116,7 +116,7 @@ def resource() -> object:
 
 
 def set_resource(value: object) -> None:
-    """Keep what the initializer made."""
+    """Store the value of the initializer."""
     _resource[:] = [value]
 
 
@@ -134,7 +134,7 @@ def set_current_task(running: RunningTask | None) -> None:
 
 
 #: in a child of an app: what threads send by that carry no task's context
-_stand_in: list[RunningTask] = []
+_fallback_sender: list[RunningTask] = []
 
 
 def current_sender() -> RunningTask | None:
@@ -142,7 +142,7 @@ def current_sender() -> RunningTask | None:
 
     A thread that a task starts does not have the task's context (before Python 3.14), but is in the child all the same.
     """
-    return _running.get() or (_stand_in[-1] if _stand_in else None)
+    return _running.get() or (_fallback_sender[-1] if _fallback_sender else None)
 
 
 def send_to_parent(running: RunningTask, message: bytes) -> None:
@@ -153,6 +153,6 @@ def send_to_parent(running: RunningTask, message: bytes) -> None:
     running._enqueue(message)
 
 
-def set_stand_in(running: RunningTask | None) -> None:
+def set_fallback_sender(running: RunningTask | None) -> None:
     """Say what stands for a task in threads without its context."""
-    _stand_in[:] = [] if running is None else [running]
+    _fallback_sender[:] = [] if running is None else [running]

@@ -1,37 +1,37 @@
 """Every error a user of hybridpool can meet. This file imports nothing.
 
 HybridpoolError
-├── ConfigError           an option or setting is wrong; says which, where it came from and what would be right
+├── ConfigError           an option or setting is wrong; names it, its source and the allowed values
 ├── AppLoadError          the app named on the command line cannot be imported
-├── TaskError             the task's own fault, as seen by whoever waits for it
+├── TaskError             the task failed, as seen by its caller
 │   ├── NotRegistered     no task of that name
-│   ├── TaskRevoked       the task was not run, or was stopped: it had expired, or somebody revoked it
-│   ├── RetriesExhausted  the task wanted another attempt, and had had all it may have
+│   ├── TaskRevoked       the task was not run, or was stopped: it had expired or was revoked
+│   ├── RetriesExhausted  the task wanted another attempt, beyond max_retries
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
 │   ├── ChildLost         a child died while it ran the call
 │   ├── ChildStartFailed  children die or hang before they are ready, again and again
 │   └── PoolClosed        the pool is shutting down or gone
-├── BrokerError           the broker cannot be reached, refused us, or did not confirm
-│   ├── BrokerUnavailable no connection within the time allowed, or nothing is taken for now: trying again may help
+├── BrokerError           the broker cannot be reached, has refused, or did not confirm
+│   ├── BrokerUnavailable no connection in time, or no message is accepted now: a retry may help
 │   │   └── QueueFull     a queue takes no more messages for now
 │   └── BrokerRefused     the broker refuses for good: the same request will be refused again
 │       ├── AccessRefused   this user has no right to do that
 │       ├── QueueNotFound   no such queue or exchange
 │       ├── MessageTooLarge the body is over the broker's max_message_size
 │       └── CannotEncode    a header or property has no form in AMQP, or does not fit into a frame
-├── ResultError           the answer cannot be had
+├── ResultError           there is no answer
 │   ├── ResultTimeout     not within the time allowed; the task may still run
 │   └── ResultsDisabled   no result backend is configured, or the task ignores its result
-├── ProtocolError         a message that is not Celery protocol 2, or that we refuse
+├── ProtocolError         a message that is not Celery protocol 2, or is refused
 └── CannotSend            a function, argument or result that has no form in which it can be sent
 
-TaskSignal                raised inside a task, from outside; no Exception, so `except Exception` does not swallow it
+TaskSignal                raised inside a task, from outside; not an Exception, so `except Exception` does not catch it
 ├── SoftTimeLimitExceeded the soft time limit has passed; the task may clean up and return
-└── TaskCancelled         whoever called does not want the result any more
+└── TaskCancelled         the caller has cancelled the call
 
-TaskVerdict               raised by a task to say what becomes of its message; no Exception either
+TaskVerdict               raised by a task to decide about its message; not an Exception either
 ├── Retry                 run it again later
 ├── Reject                dead-letter it, or give it back to its queue
 └── Ignore                acknowledge it; keep no result
@@ -39,7 +39,7 @@ TaskVerdict               raised by a task to say what becomes of its message; n
 
 
 class HybridpoolError(Exception):
-    """Root of everything that hybridpool raises on purpose."""
+    """Base of all errors that hybridpool raises."""
 
 
 class ConfigError(HybridpoolError):
@@ -62,7 +62,7 @@ class AppLoadError(HybridpoolError):
 
 
 class TaskError(HybridpoolError):
-    """The task is at fault, not the machinery."""
+    """The task failed, not the pool or the broker."""
 
 
 class NotRegistered(TaskError):
@@ -70,7 +70,7 @@ class NotRegistered(TaskError):
 
 
 class TaskRevoked(TaskError):
-    """The task was not run, because its time had passed or somebody revoked it; or it was stopped for that."""
+    """The task was not run, because it had expired or was revoked; or it was stopped for that."""
 
 
 class RetriesExhausted(TaskError):
@@ -94,11 +94,11 @@ class TaskFailed(TaskError):
 
 
 class TimeLimitExceeded(HybridpoolError, TimeoutError):
-    """The task ran over its hard time limit, and its child was killed with all it had started."""
+    """The task ran over its hard time limit, and its child was killed with its descendants."""
 
 
 class PoolError(HybridpoolError):
-    """The pool could not do its part."""
+    """The pool failed, not the task."""
 
 
 class ChildLost(PoolError):
@@ -138,7 +138,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class QueueFull(BrokerUnavailable):
-    """A queue takes no more messages for now: it is full and refuses (`reject-publish`), or its node is just going."""
+    """A queue takes no messages for now: it is full and refuses (`reject-publish`), or its node is shutting down."""
 
 
 class BrokerRefused(BrokerError):
@@ -146,7 +146,7 @@ class BrokerRefused(BrokerError):
 
 
 class AccessRefused(BrokerRefused):
-    """The user has no right to do that; the message holds the broker's words."""
+    """The user has no right to do that; the message quotes the broker."""
 
 
 class QueueNotFound(BrokerRefused):
@@ -162,7 +162,7 @@ class CannotEncode(BrokerRefused):
 
 
 class ResultError(HybridpoolError):
-    """The answer of a task cannot be had."""
+    """There is no answer of a task."""
 
 
 class ResultTimeout(ResultError, TimeoutError):
@@ -193,17 +193,17 @@ class SoftTimeLimitExceeded(TaskSignal):
 
 
 class TaskCancelled(TaskSignal):
-    """Whoever called does not want the result any more."""
+    """The caller has cancelled the call."""
 
 
 class TaskVerdict(BaseException):
-    """Raised by a task to say what becomes of its message."""
+    """Raised by a task to decide about its message."""
 
 
 class Retry(TaskVerdict):
     """Run the task again, later: the same id, one more retry. `current_task().retry(…)` raises it.
 
-    :param cause: why, for the log and for whoever asks for the task's state.
+    :param cause: why, for the log and the task's state.
     :param countdown: seconds until then; None: as the task's retry options say.
     :param args: positional arguments of the next attempt; None: the same.
     :param kwargs: keyword arguments of the next attempt; None: the same.
@@ -237,4 +237,4 @@ class Reject(TaskVerdict):
 
 
 class Ignore(TaskVerdict):
-    """Acknowledge the message, and keep no result: the task has seen to that itself."""
+    """Acknowledge the message, and keep no result: the task has stored one itself."""

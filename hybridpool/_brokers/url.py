@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import attrs
 
 from hybridpool._child.printable import one_line
-from hybridpool._config.urls import fault, split, user_shown
+from hybridpool._config.urls import find_fault, masked_user, split
 from hybridpool.errors import ConfigError
 
 #: port by scheme; Celery's spelling ``pyamqp`` is read as ``amqp``
@@ -30,7 +30,7 @@ class BrokerUrl:
     scheme: str
     host: str = "localhost"
     port: int = 0
-    user: str = attrs.field(default="guest", repr=lambda user: repr(user_shown(user)))
+    user: str = attrs.field(default="guest", repr=lambda user: repr(masked_user(user)))
     password: str = attrs.field(default="guest", repr=False)
     vhost: str = "/"
     query: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
@@ -41,7 +41,7 @@ class BrokerUrl:
         if self.scheme == MEMORY:
             return "memory://"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return one_line(f"{self.scheme}://{user_shown(self.user)}:**@{host}:{self.port}/{self.vhost}")
+        return one_line(f"{self.scheme}://{masked_user(self.user)}:**@{host}:{self.port}/{self.vhost}")
 
 
 def parse_all(url: str, setting: str = "broker_url") -> tuple[BrokerUrl, ...]:
@@ -67,7 +67,7 @@ def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
     if "://" not in url or scheme not in (*PORTS, MEMORY):
         named = f"scheme {scheme!r} is not known" if re.fullmatch("[a-z+]{1,20}", scheme) else "this is no URL"
         raise ConfigError(f"{setting}: {named}; it must begin with amqp://, amqps:// or memory://")
-    if (wrong := fault(url)) is not None:
+    if (wrong := find_fault(url)) is not None:
         raise ConfigError(f"{setting}: {wrong}")
     if scheme == MEMORY:
         return BrokerUrl(scheme=MEMORY, host="")

@@ -16,7 +16,7 @@ from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.program import Program
-from hybridpool._child.rendering import plain
+from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc.frames import Fork, Ready, StartFailed
 from hybridpool._ipc.shared_page import SharedPage
 
@@ -83,19 +83,19 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
     except (Exception, SystemExit) as error:
         own = error.__traceback__
         text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(StartFailed(plain(f"its initializer failed:\n{text}")))
+        child.send(StartFailed(escape_surrogates(f"its initializer failed:\n{text}")))
         return _START_FAILED
     if forwarder:
-        forwarder.keep()
+        forwarder.save_state()
     # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     process_isolation.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
     if program:
-        _task_context.set_stand_in(_task_context.RunningTask("", "", 0, None, order.name, child.enqueue))
+        _task_context.set_fallback_sender(_task_context.RunningTask("", "", 0, None, order.name, child.enqueue))
     try:
         child.work(run, gauge, after_each)
     finally:
-        _task_context.set_stand_in(None)
+        _task_context.set_fallback_sender(None)
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

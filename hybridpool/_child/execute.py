@@ -10,8 +10,8 @@ from typing import Any
 
 from hybridpool import _task_context
 from hybridpool._child import functions
-from hybridpool._child.failure_rules import DEFAULT, Rules, failed
-from hybridpool._child.rendering import described, plain, raised, shown
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules, to_outcome
+from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
 from hybridpool._ipc.frames import ChildOutcome, Refused, Returned, RunCall
 from hybridpool._ipc.large_objects import LargeObject
@@ -21,65 +21,65 @@ from hybridpool.errors import TaskSignal
 def runner(
     tasks: Mapping[str, Callable[..., Any]], rules: Mapping[str, Rules] = MappingProxyType({})
 ) -> Callable[[RunCall, int | None], ChildOutcome | LargeObject]:
-    """Return what runs a call of either kind: a task of the app, or a function of the pool's user.
+    """Return a function that runs a call of either kind: a task of the app, or a function given to a pool.
 
-    :param rules: of tasks that have other than the default ones.
+    :param rules: by task name, for tasks whose rules are not the default.
     """
 
     def run_either(call: RunCall, file: int | None) -> ChildOutcome | LargeObject:
-        if call.content_type.startswith(functions.PREFIX):
+        if call.content_type.startswith(functions.CONTENT_TYPE_PREFIX):
             return functions.run(call, file)
         if file is not None:
             call.body = os.pread(file, call.parts[0], 0)
-        return run(call, tasks, rules.get(call.task, DEFAULT))
+        return run(call, tasks, rules.get(call.task, DEFAULT_RULES))
 
     return run_either
 
 
-def run(call: RunCall, tasks: Mapping[str, Callable[..., Any]], rules: Rules = DEFAULT) -> ChildOutcome:
+def run(call: RunCall, tasks: Mapping[str, Callable[..., Any]], rules: Rules = DEFAULT_RULES) -> ChildOutcome:
     """Run a task; whatever it raises becomes an outcome: `SystemExit` and `KeyboardInterrupt` are failures like others.
 
-    What an exception or a value does when it is looked at (its repr, its pickle, its `args`) is the task's, too.
+    The repr, the pickle and the `args` of an exception or a value are the code of the task too, and may raise.
     """
     function = tasks.get(call.task)
     if function is None:
         return refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", [call.task])
     try:
-        args, kwargs = _arguments(call)
+        args, kwargs = _decode_arguments(call)
     except _Unsupported as error:
         return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
     except ValueError as error:
         return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
-    given = [_task_context.current_task(), *args] if rules.bind else args
+    all_args = [_task_context.current_task(), *args] if rules.bind else args
     try:
-        value = function(*given, **kwargs)
+        value = function(*all_args, **kwargs)
     except BaseException as error:
         if type(error) is TypeError and _never_entered(error.__traceback__):
             return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
         try:
-            return failed(rules, error, call.retries, args, kwargs)
+            return to_outcome(rules, error, call.retries, args, kwargs)
         except BaseException:
-            # The exception has a __class__ of its own, a reason without a repr, or the like.
-            return raised(error)
+            # Code of the exception itself raised: its __class__, or the repr of its reason.
+            return to_raised(error)
     try:
-        return Returned(codec.encode(value), shown(value))
+        return Returned(codec.encode(value), safe_repr(value))
     except TaskSignal:
         raise
     except BaseException as error:
         why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON"
-        return raised(TypeError(f"{why}: {described(error)}"))
+        return to_raised(TypeError(f"{why}: {describe_exception(error)}"))
 
 
 def refuse(reason: str, kind: str, module: str, arguments: list[object]) -> Refused:
-    """Say that the task was not run, and why, also in the form of an exception for whoever waits."""
-    return Refused(reason=plain(reason), kind=kind, module=module, arguments=codec.encode(arguments))
+    """Return the outcome of a task that was not run: the reason, and the exception that the caller gets for it."""
+    return Refused(reason=escape_surrogates(reason), kind=kind, module=module, arguments=codec.encode(arguments))
 
 
 class _Unsupported(Exception):
-    """The message asks for something of Celery's that is not there yet; to run it without would be wrong."""
+    """The message asks for a feature of Celery that is not supported; to run the task without it would be wrong."""
 
 
-def _arguments(call: RunCall) -> tuple[list[Any], dict[str, Any]]:
+def _decode_arguments(call: RunCall) -> tuple[list[Any], dict[str, Any]]:
     """:raises ValueError: if the body cannot be decoded or is not what protocol 2 says."""
     match codec.decode_as(call.content_type, call.body):
         case [list() | tuple() as args, dict() as kwargs, dict() | None as embed]:
@@ -88,9 +88,9 @@ def _arguments(call: RunCall) -> tuple[list[Any], dict[str, Any]]:
                     raise _Unsupported(f"the message asks for {name!r}, which this worker does not do yet")
             return list(args), kwargs
         case other:
-            raise ValueError(f"expected [args, kwargs, embed], got {shown(other)[:80]}")
+            raise ValueError(f"expected [args, kwargs, embed], got {safe_repr(other)[:80]}")
 
 
 def _never_entered(frames: TracebackType | None) -> bool:
-    """Tell whether the traceback ends where we called: then the call itself did not fit, not code inside it."""
+    """Tell whether the traceback ends at the call: then the arguments did not fit, and no code of the task ran."""
     return frames is not None and frames.tb_next is None and frames.tb_frame.f_code is run.__code__

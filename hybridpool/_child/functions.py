@@ -1,7 +1,7 @@
 """Calls of plain functions, for a pool without a broker: pickled arguments in, pickled results out.
 
-A function travels as ``module:qualname`` and is looked up here, once. What has no such name (a lambda, a local
-function) travels whole, by cloudpickle, if that is installed.
+A function travels as ``module:qualname`` and is looked up here, once. A function without such a name (a lambda, a
+local function) is pickled by value, with cloudpickle, if that is installed.
 """
 
 import functools
@@ -15,60 +15,60 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from hybridpool._child.rendering import described, raised
+from hybridpool._child.rendering import describe_exception, to_raised
 from hybridpool._ipc import large_objects
 from hybridpool._ipc.frames import ChildOutcome, Raised, Returned, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_folders import SharedFolders
 from hybridpool.errors import CannotSend, TaskSignal, TaskVerdict
 
-#: with which the content type of each call of a plain function begins; behind it may stand a mark of the function
-PREFIX: Final = "application/x-hybridpool-"
+#: how the content type of a call of a function begins; the fingerprint of the function may follow
+CONTENT_TYPE_PREFIX: Final = "application/x-hybridpool-"
 #: the body is ``pickle.dumps((args, kwargs))``, the task ``module:qualname``
-BY_NAME: Final = PREFIX + "call"
+BY_NAME: Final = CONTENT_TYPE_PREFIX + "call"
 #: the body is ``cloudpickle.dumps((function, args, kwargs))``
-WHOLE: Final = PREFIX + "function"
+BY_VALUE: Final = CONTENT_TYPE_PREFIX + "function"
 
 #: types of values that are never large
-_SMALL: Final = frozenset({type(None), bool, int, float, complex})
-#: functions by their marked content type, or by their name if they have no mark
-_known: dict[str, Callable[..., Any]] = {}
+_SMALL_TYPES: Final = frozenset({type(None), bool, int, float, complex})
+#: functions by content type with a fingerprint, or by name if they have no fingerprint
+_found: dict[str, Callable[..., Any]] = {}
 
 
 def run(call: RunCall, file: int | None) -> ChildOutcome | LargeObject:
-    """Run the call; whatever it raises becomes an outcome, `SystemExit` and `KeyboardInterrupt` as well.
+    """Run the call; any exception becomes an outcome, `SystemExit` and `KeyboardInterrupt` as well.
 
-    :param file: what its body came along in, if it did.
-    :returns: `LargeObject` is a large value, to be sent along in a file.
+    :param file: descriptor of the file that holds its body; None: the body is in the frame.
+    :returns: the outcome, or a large value that is to be sent in a file.
     """
     try:
         body = call.body if file is None else functools.partial(large_objects.load, file, call.parts)
         if call.content_type.startswith(BY_NAME):
-            function = _known.get(call.content_type) or _known.get(call.task) or find(call.task, call.content_type)
+            function = _found.get(call.content_type) or _found.get(call.task) or find(call.task, call.content_type)
             args, kwargs = loads(body)
         else:
             function, args, kwargs = loads(body)
-            _check(call.task, function, call.content_type.removeprefix(WHOLE))
+            _check_identity(call.task, function, call.content_type.removeprefix(BY_VALUE))
         del body
         value = function(*args, **kwargs)
         del args, kwargs
     except BaseException as error:
         if issubclass(type(error), TaskVerdict):
-            said = type(error).__name__
-            why = f"{call.task} raised {said}, which is for tasks of an app: there is no broker here"
-            return _raised(CannotSend(why))
-        return _raised(error)
+            failure = type(error).__name__
+            why = f"{call.task} raised {failure}, which is for tasks of an app: there is no broker here"
+            return _to_raised_with_pickle(CannotSend(why))
+        return _to_raised_with_pickle(error)
     try:
         dumped = _dump(value)
         return dumped if isinstance(dumped, LargeObject) else Returned(dumped, "")
     except TaskSignal:
         raise
     except BaseException as error:
-        return _unsendable(call.task, value, error)
+        return _cannot_send_result(call.task, value, error)
 
 
 def dumps(value: object) -> bytes:
-    """Pickle, by cloudpickle if it takes that and it is installed."""
+    """Pickle a value, with cloudpickle if pickle cannot and cloudpickle is installed."""
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception:
@@ -83,7 +83,7 @@ def dumps(value: object) -> bytes:
 
 def _dump(value: object) -> bytes | LargeObject:
     """Pickle a result, which may be large."""
-    if type(value) in _SMALL:
+    if type(value) in _SMALL_TYPES:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     try:
         return large_objects.dump(value)
@@ -94,7 +94,7 @@ def _dump(value: object) -> bytes | LargeObject:
 def loads(data: bytes | Callable[[], Any]) -> Any:
     """Unpickle what the parent sent; classes and functions of its ``__main__`` are found in its script.
 
-    :param data: a pickle, or what reads a large one.
+    :param data: a pickle, or a function that reads a large one.
     """
     load = data if callable(data) else functools.partial(pickle.loads, data)
     try:
@@ -113,7 +113,7 @@ def call_pickled(function: bytes) -> object:
 
 
 def innermost(function: Any) -> Any:
-    """Return the function in partials and bound methods."""
+    """Return the function inside partials and bound methods."""
     while True:
         match function:
             case functools.partial():
@@ -124,25 +124,25 @@ def innermost(function: Any) -> Any:
                 return function
 
 
-def mark(name: str, function: Any) -> str:
-    """Return a mark that two different functions of one name do not share; empty if it has no Python code to go by.
+def fingerprint(name: str, function: Any) -> str:
+    """Return a text that differs between two functions of one name; empty for a function without Python code.
 
     A module may give a name to another function when it is imported here than where it was imported before: under a
     condition, by a decorator or a patch. File, name and, in a script, line of the code tell them apart. In modules the
-    line does not count, since a file may be edited beneath a running program.
+    line does not count, since a file may be edited while the program runs.
     """
     function = innermost(function)
     code = getattr(function, "__code__", None)
     if not isinstance(code, types.CodeType):
         return ""
     line = code.co_firstlineno if getattr(function, "__module__", None) in ("__main__", "__mp_main__") else 0
-    place = f"{os.path.basename(code.co_filename)}:{code.co_qualname}:{line}"
-    return f"+{zlib.crc32(name.encode(errors='replace')):08x}{zlib.crc32(place.encode(errors='replace')):08x}"
+    location = f"{os.path.basename(code.co_filename)}:{code.co_qualname}:{line}"
+    return f"+{zlib.crc32(name.encode(errors='replace')):08x}{zlib.crc32(location.encode(errors='replace')):08x}"
 
 
-def _check(name: str, function: Any, expected: str) -> None:
-    """:raises CannotSend: if it is not the function that the caller has."""
-    if expected and mark(name, function) != expected:
+def _check_identity(name: str, function: Any, expected: str) -> None:
+    """:raises CannotSend: if it is not the caller's function."""
+    if expected and fingerprint(name, function) != expected:
         raise CannotSend(
             f"{name} is another function in the child than in the program: the name was given to another one, by a "
             f"condition, a decorator or a patch, that only one of the two runs"
@@ -152,8 +152,8 @@ def _check(name: str, function: Any, expected: str) -> None:
 def find(name: str, content_type: str = BY_NAME) -> Callable[..., Any]:
     """Look a function up by ``module:qualname`` and remember it.
 
-    :param content_type: with the mark of the function that the caller has, if it has one.
-    :raises CannotSend: if it is not there, or another one is.
+    :param content_type: with the fingerprint of the caller's function, if it has one.
+    :raises CannotSend: if there is no such function, or it is another one than the caller's.
     """
     module_name, _, qualname = name.partition(":")
     if module_name in ("__main__", "__mp_main__"):
@@ -165,13 +165,13 @@ def find(name: str, content_type: str = BY_NAME) -> Callable[..., Any]:
     if not callable(found):
         raise CannotSend(f"there is no function {qualname!r} in module {module_name!r} of the child")
     expected = content_type.removeprefix(BY_NAME)
-    _check(name, found, expected)
-    _known[content_type if expected else name] = found
+    _check_identity(name, found, expected)
+    _found[content_type if expected else name] = found
     return found  # type: ignore[no-any-return]  # callable, as just asked
 
 
 def _with_new_folders(load: Callable[[], Any]) -> Any:
-    """Import or unpickle; if a module is not there, once more with the folders that the parent has by now."""
+    """Import or unpickle; if a module is not found, try again with the parent's current folders."""
     try:
         return load()
     except ModuleNotFoundError:
@@ -179,13 +179,13 @@ def _with_new_folders(load: Callable[[], Any]) -> Any:
             folders = shared.read()
             if folders is not None:
                 sys.path[:] = [*folders, *(entry for entry in sys.path if entry not in folders)]
-        # A file that is new in a folder which was looked through lately is not seen either.
+        # Importlib caches the listing of a folder, so it would not see a file that is new there.
         importlib.invalidate_caches()
     return load()
 
 
 def follow_folders(shared: SharedFolders) -> None:
-    """Look there for the parent's folders of modules when a module is not found."""
+    """Use the parent's module folders when a module is not found."""
     _shared_folders[:] = [shared]
 
 
@@ -215,7 +215,8 @@ def _main() -> Any:
 def _known_main() -> types.ModuleType | None:
     """Return the parent's script if it has been run here.
 
-    When multiprocessing is imported, it puts whatever is ``__main__`` there: the empty module of `hide_own_main`.
+    When multiprocessing is imported, it stores the current ``__main__`` there, which is the empty module of
+    `hide_own_main`.
     """
     known = sys.modules.get("__mp_main__")
     return None if known in _empty_main else known
@@ -224,7 +225,7 @@ def _known_main() -> types.ModuleType | None:
 _shared_folders: list[SharedFolders] = []
 _main_path: list[str] = []
 _running_main: list[str] = []
-#: kept, because its code is still at work
+#: kept alive, because its code is still running
 _own_main: list[types.ModuleType] = []
 _empty_main: list[types.ModuleType] = []
 
@@ -240,37 +241,38 @@ def main_path() -> str | None:
 
 
 def set_main_path(path: str | None) -> None:
-    """Say where the parent's script is."""
+    """Set where the parent's script is."""
     _main_path[:] = [path] if path else []
 
 
 def hide_own_main() -> None:
     """Put an empty module in place of the zygote's main script.
 
-    A class of the parent's script that is called like something in the zygote's would be taken for it.
+    A class of the parent's script could otherwise be found in the zygote's own script, under the same name.
     """
     _own_main.append(sys.modules["__main__"])
     _empty_main[:] = [types.ModuleType("__main__")]
     sys.modules["__main__"] = _empty_main[0]
 
 
-def _raised(error: BaseException) -> Raised:
-    said = raised(error)
-    if _steers_its_caller(type(error)):
-        # Its type, arguments and traceback still travel as text.
-        return said
+def _to_raised_with_pickle(error: BaseException) -> Raised:
+    failure = to_raised(error)
+    if _is_control_flow(type(error)):
+        # It is not pickled; its type, arguments and traceback are sent as text.
+        return failure
     try:
-        said.pickled = dumps(error)
+        failure.pickled = dumps(error)
     except BaseException:
-        # As above.
-        said.pickled = b""
-    return said
+        # Pickling runs code of the exception's class.
+        failure.pickled = b""
+    return failure
 
 
-def _steers_its_caller(kind: type[BaseException]) -> bool:
-    """Tell whether such an exception, raised again where the call was made, would end or misguide the program there.
+def _is_control_flow(kind: type[BaseException]) -> bool:
+    """Tell whether an exception of this type steers the code around it, and not only reports an error.
 
-    It says something to the process, the coroutine or the loop in which it is raised; here that is the child's.
+    It was meant for the process, coroutine or loop of the child. Raised again in the parent, it would end the program,
+    a coroutine or a loop there.
     """
     cancelled = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
     steering = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
@@ -279,6 +281,8 @@ def _steers_its_caller(kind: type[BaseException]) -> bool:
     return issubclass(kind, steering) or (cancelled is not None and issubclass(kind, cancelled))
 
 
-def _unsendable(name: str, value: object, error: BaseException) -> ChildOutcome:
+def _cannot_send_result(name: str, value: object, error: BaseException) -> ChildOutcome:
     kind = type(value).__qualname__
-    return _raised(CannotSend(f"{name} returned a {kind} that cannot be sent back: {described(error)}"))
+    return _to_raised_with_pickle(
+        CannotSend(f"{name} returned a {kind} that cannot be sent back: {describe_exception(error)}")
+    )

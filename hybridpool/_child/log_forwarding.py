@@ -1,10 +1,11 @@
-"""What user code logs and prints: whole formatted lines, sent to the parent, who alone writes to terminal or file.
+"""Forwards what user code logs and prints to the parent, as whole formatted lines.
 
-So lines of different children never mix, at any length, and a line that was sent survives its child. Output
+Only the parent writes to the terminal or the log file. So lines of different children never mix, at any length, and a
+line that was sent survives its child. Output
 that does not pass through Python's logging or sys.stdout (a C library, a subprocess) goes to the real descriptors.
 
-Tasks configure logging and replace streams. Whatever they do, a print is said once, and the next task finds both as
-they were when the child was ready.
+Tasks may configure logging and replace streams. A print is logged once all the same, and the next task finds logging
+and streams as they were when the child was ready.
 """
 
 import logging
@@ -15,15 +16,15 @@ from threading import get_ident
 from typing import Final
 
 from hybridpool._child import printable
-from hybridpool._child.text_streams import MAX_RECORD_CHARS, Lines, PrintedStream, write_whole
+from hybridpool._child.text_streams import MAX_RECORD_CHARS, LineAssembler, PrintedStream, write_whole
 from hybridpool._ipc.frames import ChildOrders
 
-Say = Callable[[str], None]
+SendText = Callable[[str], None]
 
-#: how a log line looks, in parent and children (Celery, worker_log_format)
+#: format of a log line, in parent and children (Celery, worker_log_format)
 FORMAT: Final = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
-#: the logger of lines that a task printed; Celery's name for the same thing is celery.redirected
+#: the logger of lines that a task printed; in Celery it is celery.redirected
 PRINTED: Final = "hybridpool.printed"
 
 
@@ -42,28 +43,28 @@ class _LineFormatter(logging.Formatter):
 class ForwardingHandler(logging.Handler):
     """Formats records and passes them to the parent."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, send: SendText) -> None:
         super().__init__()
-        self._say = say
+        self._send = send
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say a record; a mistake in a log call is said in its place."""
+        """SendText a record; a mistake in a log call is said in its place."""
         try:
             line = self.format(record)
         except Exception as error:
-            # With raiseExceptions off it would vanish.
-            line = self._say_mistake(record, error)
+            # `logging.raiseExceptions` may be off, and then the error would be lost.
+            line = self._format_mistake(record, error)
         if len(line) > MAX_RECORD_CHARS:
             line = f"{line[:MAX_RECORD_CHARS]}… ({len(line) - MAX_RECORD_CHARS} characters more)"
         line = printable.record(line) + "\n"
         if os.getpid() == self._pid:
-            self._say(line)
+            self._send(line)
         else:
-            # A process that the task has forked; the channel is not its own.
+            # A process that the task has forked: the socket belongs to the child.
             write_whole(2, line.encode())
 
-    def _say_mistake(self, record: logging.LogRecord, error: Exception) -> str:
+    def _format_mistake(self, record: logging.LogRecord, error: Exception) -> str:
         try:
             mistake = f"a log call cannot be shown: {record.msg!r} with {record.args!r}: {error!r}"
         except Exception:
@@ -72,12 +73,12 @@ class ForwardingHandler(logging.Handler):
         try:
             return self.format(record)
         except Exception:
-            # The factory of records is the user's, and may leave out what the layout names.
+            # The record factory may be the user's, and leave out fields that the layout names.
             return mistake
 
 
-class _Watch(logging.Handler):
-    """Hears that all handlers are closed, as `dictConfig` does before it disables the loggers that it does not name."""
+class _CloseDetector(logging.Handler):
+    """Detects that all handlers were closed, as by `dictConfig`, which then disables loggers that it does not name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,29 +89,29 @@ class _Watch(logging.Handler):
         super().close()
 
 
-class _Printer:
-    """Makes records of what is printed.
+class _PrintLogger:
+    """Logs what is printed.
 
-    They go to the handler above whatever the state of `logging` is, and not to handlers of the root logger: those may
-    write to sys.stderr, and each such line would be printed again without end. The level of the logger `PRINTED`
-    counts, and its own filters and handlers; what one of those prints is dropped.
+    Records go to the forwarding handler in any state of `logging`, and not to handlers of the root logger: those may
+    write to sys.stderr, and each such line would be printed again without end. The level, filters and handlers of the
+    logger `PRINTED` apply; what one of those handlers prints is dropped.
     """
 
     def __init__(self, handler: ForwardingHandler, level: int) -> None:
         self._handler = handler
         self._log = logging.getLogger(PRINTED)
         self._log.propagate = False
-        # Its own, so that what a task does to the root logger does not silence what it prints.
+        # A level of its own: a change of the root logger's level by a task does not affect prints.
         self._log.setLevel(level)
-        #: threads in which handlers of the user's are at work
+        #: threads in which user handlers are running
         self._busy: set[int] = set()
 
-    def say(self, text: str) -> None:
-        """Say what was printed, as one record."""
+    def log_text(self, text: str) -> None:
+        """Log a printed text as one record."""
         log, thread = self._log, get_ident()
         if log.getEffectiveLevel() > logging.WARNING or thread in self._busy:
             return
-        # Without arguments, so that a percent sign is one.
+        # Without arguments, so a percent sign is not a format.
         record = logging.LogRecord(PRINTED, logging.WARNING, "", 0, text, None, None)
         if log.filters or log.handlers:
             self._busy.add(thread)
@@ -125,8 +126,8 @@ class _Printer:
         self._handler.handle(record)
 
 
-class _Found:
-    """What the tasks of a child find, and what each leaves as it was."""
+class _LoggingState:
+    """The state of streams and logging, which is restored after each task."""
 
     def __init__(self) -> None:
         root = logging.getLogger()
@@ -140,54 +141,57 @@ class _Found:
 
 
 class LogForwarder:
-    """Redirects logging and printing of this process, once, at birth."""
+    """Redirects logging and printing of this process, once, when the child starts."""
 
-    def __init__(self, child: str, orders: ChildOrders, say: Say) -> None:
+    def __init__(self, child: str, orders: ChildOrders, send: SendText) -> None:
         root = self._root = logging.getLogger()
-        self._handler = ForwardingHandler(say)
+        self._handler = ForwardingHandler(send)
         self._handler.setFormatter(_LineFormatter(orders.log_format, child))
         root.handlers[:] = [self._handler]
         root.setLevel(orders.log_level)
-        self._lines: list[Lines] = []
+        self._lines: list[LineAssembler] = []
         if orders.redirect_stdouts:
             encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
-            printer = _Printer(self._handler, orders.log_level)
-            out, err = Lines(1, encoding, printer.say), Lines(2, encoding, printer.say)
+            print_logger = _PrintLogger(self._handler, orders.log_level)
+            out, err = (
+                LineAssembler(1, encoding, print_logger.log_text),
+                LineAssembler(2, encoding, print_logger.log_text),
+            )
             self._lines = [out, err]
             sys.stdout = PrintedStream(out, "<stdout>", "strict", line_buffering=False)
             sys.stderr = PrintedStream(err, "<stderr>", "backslashreplace", line_buffering=True)
-        self.keep()
+        self.save_state()
 
-    def keep(self) -> None:
-        """Let tasks find streams and logging as they are now: hooks may have set them up."""
-        self._found = _Found()
-        # Beside it, as this is looked at after each task.
-        self._begun = [lines.begun for lines in self._lines] or [{}, {}]
-        self._stdout, self._stderr = self._found.streams
+    def save_state(self) -> None:
+        """Save streams and logging as they are now, for all tasks: hooks may have configured them."""
+        self._saved = _LoggingState()
+        # Copied out of the saved state, as `finish` reads them after each task.
+        self._partial = [lines.partial for lines in self._lines] or [{}, {}]
+        self._stdout, self._stderr = self._saved.streams
         self._handlers, self._level = list(self._root.handlers), self._root.level
-        self._watch = _Watch()
+        self._close_detector = _CloseDetector()
 
     def finish(self) -> None:
-        """After each task: say what was begun, as a print without a newline ends with its task; put the rest right."""
+        """End a task: log its last line also without a newline, and restore streams and logging."""
         try:
             if (
-                self._begun[0]
-                or self._begun[1]
+                self._partial[0]
+                or self._partial[1]
                 or sys.stdout is not self._stdout
                 or sys.stderr is not self._stderr
                 or self._root.handlers != self._handlers
                 or self._root.level != self._level
-                or self._watch.was_closed
+                or self._close_detector.was_closed
                 or self._root.manager.disable
             ):
-                self._put_right()
+                self._restore()
         except AttributeError:
             # There is no sys.stdout, or no sys.stderr.
-            self._put_right()
+            self._restore()
 
-    def _put_right(self) -> None:
-        found, root = self._found, self._root
-        for name, ours in zip(("stdout", "stderr"), found.streams, strict=True):
+    def _restore(self) -> None:
+        saved, root = self._saved, self._root
+        for name, ours in zip(("stdout", "stderr"), saved.streams, strict=True):
             theirs = getattr(sys, name, None)
             if theirs is not ours:
                 setattr(sys, name, ours)
@@ -195,27 +199,27 @@ class LogForwarder:
         for lines in self._lines:
             lines.finish()
         if root.handlers != self._handlers:
-            # What tasks add stays, unless it says again what our own says.
-            own = {id(handler) for handler in found.handlers}
-            more = [one for one in root.handlers if id(one) not in own and not self._is_printed(one)]
-            root.handlers[:] = [*found.handlers, *more]
+            # Handlers that tasks add stay, except those that print to our streams: each line would be logged twice.
+            own = {id(handler) for handler in saved.handlers}
+            more = [one for one in root.handlers if id(one) not in own and not self._writes_to_ours(one)]
+            root.handlers[:] = [*saved.handlers, *more]
             self._handlers = list(root.handlers)
-        root.setLevel(found.level)
-        root.manager.disable = found.disabled_level
-        logging.raiseExceptions = found.raises
-        if self._watch.was_closed:
-            # A closed handler is not closed again.
-            self._watch = _Watch()
-            for logger in found.loggers:
-                logger.disabled = logger in found.disabled
+        root.setLevel(saved.level)
+        root.manager.disable = saved.disabled_level
+        logging.raiseExceptions = saved.raises
+        if self._close_detector.was_closed:
+            # `logging` closes a handler only once, so a new detector is needed.
+            self._close_detector = _CloseDetector()
+            for logger in saved.loggers:
+                logger.disabled = logger in saved.disabled
 
-    def _is_printed(self, handler: logging.Handler) -> bool:
+    def _writes_to_ours(self, handler: logging.Handler) -> bool:
         return isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, PrintedStream)
 
 
 def _flush(stream: object) -> None:
-    """Have a task's own stream give what it holds back."""
+    """Flush a stream that a task has put in place of ours."""
     try:
-        stream.flush()  # type: ignore[attr-defined]  # or it is no stream, and has none
+        stream.flush()  # type: ignore[attr-defined]  # it may not be a stream
     except Exception:
         return

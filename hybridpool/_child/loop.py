@@ -54,10 +54,10 @@ from typing import Any, Final, NoReturn
 
 from hybridpool import _task_context
 from hybridpool._child.channel import PARENT_GONE, Channel, ChannelClosed, ForkMark
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.process_state import ProcessState, get_handler, set_handler
-from hybridpool._child.rendering import raised
+from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import CallsGivenBack, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, RunCall
 from hybridpool._ipc.framing import INLINE
@@ -296,7 +296,7 @@ class Child:
     def _serve(
         self, call: RunCall, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState
     ) -> None:
-        most = self.rules.get(call.task, DEFAULT).max_retries
+        most = self.rules.get(call.task, DEFAULT_RULES).max_retries
         running = _task_context.RunningTask(
             call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most
         )
@@ -316,7 +316,7 @@ class Child:
         except BaseException as late:
             # A stop, or the exception of a handler that the task has left, came outside of the function.
             self._at_work = 0
-            outcome = raised(late)
+            outcome = to_raised(late)
             if isinstance(late, TaskSignal):
                 outcome.pickled = pickle.dumps(late)
         if not self._own[0]:
@@ -425,7 +425,7 @@ class Child:
     def _note_instead(self, call: RunCall, done: Done, size: int, why: Exception) -> None:
         """Note a failure in place of an outcome that cannot be sent, so that whoever waits is told the cause."""
         text = f"{call.task} ended with {size} bytes of outcome, for which there is no room: {why}"
-        self._shared_page.add(frames.pack(Done(done.seq, raised(CannotSend(text)), done.runtime, done.owned)))
+        self._shared_page.add(frames.pack(Done(done.seq, to_raised(CannotSend(text)), done.runtime, done.owned)))
 
     # ---- reading -----------------------------------------------------------------------------------------
 

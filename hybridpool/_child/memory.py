@@ -11,13 +11,13 @@ import time
 from contextlib import suppress
 from typing import Final
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 #: seconds between exact readings when resident size has not moved; copying shared pages does not move it
-_LOOK_AGAIN: Final = 1.0
+_EXACT_READING_INTERVAL_S: Final = 1.0
 
 
 def private_bytes(pid: int | str = "self") -> int:
-    """Read exactly how many bytes a process shares with nobody, swapped ones included."""
+    """Read exactly how many bytes a process does not share with another, swapped ones included."""
     total = 0
     with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:
         for line in rollup:
@@ -29,41 +29,41 @@ def private_bytes(pid: int | str = "self") -> int:
 def resident_bytes(pid: int) -> int:
     """Read how many bytes a process has resident, shared ones included: cheap, and never less than its own."""
     with open(f"/proc/{pid}/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE
+        return int(statm.read().split()[1]) * _PAGE_BYTES
 
 
 class MemoryGauge:
-    """Tells a child's own memory when it may have passed a limit, at the least cost."""
+    """Reads a child's own memory when it may have passed a limit, at the least cost."""
 
     def __init__(self, limit: int) -> None:
-        """:param limit: bytes; 0 means nobody wants to know."""
+        """:param limit: bytes; 0: there is no limit, and nothing is read."""
         self._limit = limit
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if limit else -1
-        self._resident_then = 0
-        self._owned_then = 0
-        self._looked = -_LOOK_AGAIN
+        self._last_resident = 0
+        self._last_owned = 0
+        self._read_at = -_EXACT_READING_INTERVAL_S
 
     def owned(self) -> int:
-        """Return own bytes, or 0 when they are surely under the limit or have not been looked at again."""
+        """Return own bytes; 0: they are under the limit, or were not read again."""
         if not self._limit:
             return 0
         try:
-            resident = int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE
+            resident = int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE_BYTES
         except (OSError, ValueError, IndexError):
             # The task has closed it, and its number may be another file's by now.
             return self._reopen()
         if resident <= self._limit:
             return 0
         now = time.monotonic()
-        could_be = self._owned_then + max(0, resident - self._resident_then)
-        if could_be <= self._limit and now - self._looked < _LOOK_AGAIN:
+        could_be = self._last_owned + max(0, resident - self._last_resident)
+        if could_be <= self._limit and now - self._read_at < _EXACT_READING_INTERVAL_S:
             return 0
-        self._resident_then, self._looked = resident, now
-        self._owned_then = private_bytes()
-        return self._owned_then
+        self._last_resident, self._read_at = resident, now
+        self._last_owned = private_bytes()
+        return self._last_owned
 
     def _reopen(self) -> int:
-        # If no descriptor is left now, it is tried again after the next call.
+        # If there is no free descriptor, it is tried again after the next call.
         with suppress(OSError):
             self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         return 0

@@ -1,4 +1,4 @@
-r"""Text that a stranger chose, made fit for a log and a terminal: no control character passes, no line can be forged.
+r"""Escapes in untrusted text for a log and a terminal: no control character passes, no line can be forged.
 
 What is escaped: control characters (ESC, BEL, C1), everything that ends a line, bidirectional overrides, and whatever
 else Python calls unprintable. It is written as in a Python string: ``\\x1b``, ``\\u202e``.
@@ -9,7 +9,7 @@ further line of it is indented. Pure.
 
 from typing import Final
 
-#: unprintable to Python, harmless and needed: spaces of other widths, and the joiners of Persian, Hindi and emoji
+#: not printable to Python, but harmless and needed: spaces of other widths, and the joiners of Persian, Hindi and emoji
 _HARMLESS: Final = frozenset("\xa0\xad\u2002\u2003\u2009\u200a\u200c\u200d\u202f\u3000")
 #: before each further line of a record
 MARGIN: Final = "  "

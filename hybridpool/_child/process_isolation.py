@@ -1,10 +1,10 @@
-"""What keeps processes from outliving each other: process groups, signals, the kernel's word on a parent's death.
+"""Keeps processes from outliving each other: process groups, signals, the kernel's notice of a parent's death.
 
 prctl(2) by number, since the standard library has no name for it: PR_SET_PDEATHSIG = 1, PR_SET_CHILD_SUBREAPER = 36.
 
-A process group is left by `setsid`, and a parent by its death; a resource limit is inherited whatever happens. So each
-child writes its pid into a limit that Linux has not enforced since 2.4.25 (RLIMIT_LOCKS = 10, getrlimit(2)), and all
-that its tasks start carries it: `OrphanReaper` reads there whose a process is.
+A process leaves its group by `setsid`, and its parent when that dies; resource limits it always inherits. So each child
+writes its pid into a limit that Linux has not enforced since 2.4.25 (RLIMIT_LOCKS = 10, getrlimit(2)). All processes
+that its tasks start carry this tag, and `OrphanReaper` reads from it to which child a process belongs.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _RLIMIT_LOCKS: Final = 10
-#: bytes; the kernel gives less than a page of process ids at a time
-_SOME_PIDS: Final = 4096
-#: what a service manager sends to all processes of a worker (`systemctl kill`), for the parent to act upon
-_PARENTS_OWN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: bytes for each read; the kernel returns less than a page of process ids at a time
+_READ_BYTES: Final = 4096
+#: signals that a service manager sends to all processes of a worker (`systemctl kill`); only the parent acts on them
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _libc = ctypes.CDLL(None, use_errno=True)
-#: as they are before the app is imported: that may put others in their place (gevent does)
+#: bound before the app is imported, which may replace these functions (gevent does)
 _set_handler, _set_mask, _kill, _killpg = signal.signal, signal.pthread_sigmask, os.kill, os.killpg
 
 
@@ -37,10 +37,10 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def wake_at_end_of_parent() -> None:
-    """In place of `die_with_parent`: have the kernel send CONT, so that also a process that was stopped looks.
+def wake_when_parent_ends() -> None:
+    """In place of `die_with_parent`: the kernel sends CONT, so that a stopped process continues and checks its parent.
 
-    The parent's thread may end without the parent, which costs one look.
+    The parent's thread may end before the parent does, which costs one check.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
@@ -58,8 +58,8 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def forget_inherited_signals() -> None:
-    """Block no signal, and ignore none but those that Python ignores itself, and HUP, as `nohup` wants.
+def reset_inherited_signals() -> None:
+    """Unblock all signals, and ignore only those that Python ignores itself, and HUP, as `nohup` sets it.
 
     Both are inherited over exec: a program that waits for signals with `sigwait` has them blocked in all it starts.
     """
@@ -70,29 +70,29 @@ def forget_inherited_signals() -> None:
 
 
 def reset_signals() -> None:
-    """Give every signal that Python or the zygote handles its default meaning back, except those that stop a worker."""
+    """Reset every signal that Python or the zygote handles to its default, except those that stop a worker."""
     signal.set_wakeup_fd(-1)
     own = (signal.SIGHUP, signal.SIGCHLD, signal.SIGCONT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
     for number in own:
         _set_handler(number, signal.SIG_DFL)
-    leave_stopping_to_parent()
+    leave_stop_signals_to_parent()
     _set_mask(signal.SIG_SETMASK, ())
 
 
-def leave_stopping_to_parent() -> None:
-    """Take no notice of TERM, INT and the like: they may be sent to all at once, and the parent decides what they mean.
+def leave_stop_signals_to_parent() -> None:
+    """Do nothing on TERM, INT and the like: they may be sent to all processes, and only the parent acts on them.
 
-    Not by ignoring them, which a task's subprocesses would inherit; and a process that a task forks dies of them.
+    The signals are not ignored, as subprocesses of a task would inherit that; a process that a task forks dies of them.
     """
     own = os.getpid()
 
-    def shrug(number: int, _frame: object) -> None:
+    def ignore_in_this_process(number: int, _frame: object) -> None:
         if os.getpid() != own:
             _set_handler(number, signal.SIG_DFL)
             _kill(os.getpid(), number)
 
-    for number in _PARENTS_OWN:
-        _set_handler(number, shrug)
+    for number in _STOP_SIGNALS:
+        _set_handler(number, ignore_in_this_process)
 
 
 def kill_group(pid: int, signum: int) -> None:
@@ -106,24 +106,24 @@ def kill_group(pid: int, signum: int) -> None:
 
 
 def tag_descendants() -> None:
-    """Write this process's pid where all that it starts inherits it, whatever session or parent that has later."""
+    """Write this process's pid into the tag, which all processes that it starts inherit, in any session."""
     _, hard = resource.getrlimit(_RLIMIT_LOCKS)
     try:
         resource.setrlimit(_RLIMIT_LOCKS, (os.getpid(), hard))
     except (OSError, ValueError):
-        # Somebody has bounded it. Then the process group is all that holds a family together.
+        # The hard limit is too low for a pid. Then descendants are found by their process group only.
         return
 
 
-def kill_families(children: Collection[int], *, with_children: bool = False) -> None:
-    """Kill all that children had started whose zygote is gone too, or deaf, so that nobody has adopted it.
+def kill_descendants(children: Collection[int], *, with_children: bool = False) -> None:
+    """Kill the descendants of children whose zygote is dead or unresponsive, and so has not adopted them.
 
     :param children: their pids; they are dead, or about to be.
     :param with_children: kill the children as well.
     """
     killed: set[int] = set()
     before = -1
-    # Once more, after a look that found somebody: it may have started another one behind our back.
+    # Scan again after a scan that found a process: it may have started another one after that was scanned.
     while len(killed) > before:
         before = len(killed)
         for pid in _all_pids():
@@ -135,18 +135,18 @@ def _all_pids() -> list[int]:
     try:
         return list(map(int, filter(str.isdigit, os.listdir("/proc"))))
     except OSError:
-        # Without /proc nobody can be found.
+        # Without /proc no process can be found.
         return []
 
 
 def _kill_if_of(children: Collection[int], pid: int) -> bool:
     try:
-        # First a handle, then the look: so that the pid cannot become another process's in between.
+        # The handle is opened before the check: so the pid cannot become another process's in between.
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        if _mark_of(pid) not in children:
+        if _tag_of(pid) not in children:
             return False
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     except OSError:
@@ -159,16 +159,16 @@ def _kill_if_of(children: Collection[int], pid: int) -> bool:
 def open_child(pid: int, zygote: int) -> int | None:
     """Return a handle on a child of a zygote, which may be dead and not reaped; None if there is no such child.
 
-    For the parent, which must not take another process for it that has its number by now.
+    For the parent, which must not take another process with the same pid for the child.
     """
     try:
-        # First a handle, then the look: if the handle's process is gone by then, a signal to it hits nobody.
+        # The handle is opened before the check: if its process ends in between, a signal to it has no effect.
         handle = os.pidfd_open(pid)
     except OSError:
         return None
     try:
         parent = _parent_of(pid)
-        is_child = _mark_of(pid) == pid if parent is None else parent == zygote
+        is_child = _tag_of(pid) == pid if parent is None else parent == zygote
     except OSError:
         is_child = False
     if not is_child:
@@ -196,78 +196,79 @@ def _parent_of(pid: int) -> int | None:
 
 
 class OrphanReaper:
-    """What a child that is gone has left, and what came to this process, a subreaper, as orphans."""
+    """Kills the descendants of dead children, which come to this process, a subreaper, as orphans."""
 
     def __init__(self) -> None:
-        """For the thread that reaps, as orphans come to that one."""
-        self._own_mark = _mark_of(os.getpid())
+        """Make it in the thread that reaps, as orphans become children of that thread."""
+        self._own_tag = _tag_of(os.getpid())
         try:
             # Kept open, so that it can be read when there is no descriptor left.
-            self._kin = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+            self._children_fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             # A kernel without CONFIG_PROC_CHILDREN.
-            self._kin = -1
+            self._children_fd = -1
 
     def kill(self, living: Container[int]) -> list[int]:
-        """Kill those whose child is gone; what *they* have started comes here next.
+        """Kill the orphans whose child is dead; what *they* have started becomes an orphan next.
 
-        A pid of this process's own kin cannot be somebody else's: it is free only after it was waited for.
+        The pid of a child of this process cannot be reused before this process has waited for it.
 
-        :param living: pids of the children that are not gone, which are left alone with all they started.
-        :returns: the pids.
+        :param living: pids of the children that live; they and their descendants are left alone.
+        :returns: the pids that were killed.
         """
-        return [pid for pid in self._kin_pids() if pid not in living and self._kill_if_orphan(pid, living)]
+        return [pid for pid in self._child_pids() if pid not in living and self._kill_if_orphan(pid, living)]
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        if self._kin >= 0:
-            os.close(self._kin)
+        """Close the descriptor."""
+        if self._children_fd >= 0:
+            os.close(self._children_fd)
 
     def _kill_if_orphan(self, pid: int, living: Container[int]) -> bool:
         try:
-            mark = _mark_of(pid)
-            if mark == self._own_mark or mark in living:
+            tag = _tag_of(pid)
+            if tag == self._own_tag or tag in living:
                 return False
             _kill(pid, signal.SIGKILL)
         except OSError:
-            # Under another user it can neither be looked at nor killed.
+            # A process of another user can neither be read nor killed.
             return False
         return True
 
-    def _kin_pids(self) -> list[int]:
-        if self._kin < 0:
+    def _child_pids(self) -> list[int]:
+        if self._children_fd < 0:
             return _children_by_scan()
         text = b""
-        while more := os.pread(self._kin, _SOME_PIDS, len(text)):
+        while more := os.pread(self._children_fd, _READ_BYTES, len(text)):
             text += more
         return list(map(int, text.split()))
 
 
-def _mark_of(pid: int) -> int:
+def _tag_of(pid: int) -> int:
     return resource.prlimit(pid, _RLIMIT_LOCKS)[0]
 
 
 def _children_by_scan() -> list[int]:
-    """Look through all processes for those whose parent is this one; without a descriptor nothing can be seen."""
+    """Scan all processes for those whose parent is this one; without a free descriptor none is found."""
     own = os.getpid()
     return [pid for pid in _all_pids() if _parent_of(pid) == own]
 
 
-def why_no_fork(error: OSError) -> str:
-    """Put a fork that failed into words: which limit it was, and how high."""
+def describe_fork_error(error: OSError) -> str:
+    """Describe a fork that failed: the limit, and its value."""
     text = f"fork: {error.strerror}"
     if error.errno == errno.EAGAIN:
-        return (
-            f"{text}; this user may have {_soft(resource.RLIMIT_NPROC)} processes (`ulimit -u`), or the container fewer"
-        )
+        limit = _soft_limit(resource.RLIMIT_NPROC)
+        return f"{text}; this user may have {limit} processes (`ulimit -u`), or the container fewer"
     return text
 
 
-def no_descriptors() -> str:
-    """Say that this process has no descriptor left, and how many it may have."""
-    return f"no file descriptor is left in the zygote, which may have {_soft(resource.RLIMIT_NOFILE)} (`ulimit -n`)"
+def describe_descriptor_shortage() -> str:
+    """Describe that this process has no free descriptor, and how many it may have."""
+    return (
+        f"no file descriptor is left in the zygote, which may have {_soft_limit(resource.RLIMIT_NOFILE)} (`ulimit -n`)"
+    )
 
 
-def _soft(limit: int) -> str:
+def _soft_limit(limit: int) -> str:
     soft = resource.getrlimit(limit)[0]
     return "any number of" if soft == resource.RLIM_INFINITY else str(soft)

@@ -1,12 +1,12 @@
-"""What the calls of a child share, whether they want to or not: the state of their process.
+"""The state of the process, which all calls of a child share.
 
-A task may leave a signal handler, a blocked signal, a running timer, another folder, mask or limit; the next task,
-which knows nothing of it, would pay. Most of it the child's own loop relies on as well. So it is noted once, after the
-hooks of the app have run, and put back after each call (`loop` says how often). What an app's hooks have set up stays.
+A task may leave a signal handler, a blocked signal, a running timer, another folder, mask or limit; these would
+affect the next task, and the child's own loop relies on most of them as well. So the state is saved once, after the
+hooks of the app have run, and restored after calls (`loop` says how often). What an app's hooks have set up stays.
 
-Put back are: the three signals that are the child's own, and any other that was set to be ignored or to its default;
+Restored are: the three signals that are the child's own, and any other that was set to be ignored or to its default;
 blocked signals; timers; folder and file mode mask; resource limits; the recursion limit; closed standard descriptors.
-Not put back is what other code may have set up once and for all: handlers that are functions, environment, logging,
+Not restored is what a library may have set up for good: handlers that are functions, environment, logging,
 locale, `sys.path`, threads, open files.
 """
 
@@ -26,8 +26,8 @@ get_handler: Callable[[int], Handler] = _signal.getsignal
 set_handler: Callable[[int, Handler], Handler] = _signal.signal
 DEFAULT_HANDLER: Final[Handler] = _signal.SIG_DFL
 
-#: signals that programs ignore, or give their default meaning back
-_NUMBERS: Final = (
+#: signals that programs ignore, or reset to their default
+_SIGNALS: Final = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -40,7 +40,7 @@ _NUMBERS: Final = (
     signal.SIGXFSZ,
 )
 _RARE_TIMERS: Final = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-#: RLIMIT_LOCKS, by which `guard` knows a child's descendants
+#: RLIMIT_LOCKS, in which `process_isolation` stores the tag of a child's descendants
 _RLIMIT_LOCKS: Final = 10
 _LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 _RARE_LIMITS: Final = (
@@ -50,46 +50,46 @@ _RARE_LIMITS: Final = (
     resource.RLIMIT_STACK,
     _RLIMIT_LOCKS,
 )
-_STANDARD: Final = (0, 1, 2)
+_STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 
 
 class ProcessState:
-    """What a process was like when this was made, and how to make it so again."""
+    """The state of the process when this was made; `restore` brings it back."""
 
     def __init__(self, attention: int, own: dict[int, Handler]) -> None:
-        """Note it.
+        """Save the state.
 
         :param attention: the signal by which the parent asks for attention.
-        :param own: signals whose handlers must be these, whatever they are now; that one among them.
+        :param own: the child's own handlers by signal, `attention` included; they are set here.
         """
         self._attention = attention
         self._own = own
         for number, handler in own.items():
             set_handler(number, handler)
-        self._handlers: list[Handler] = list(map(get_handler, _NUMBERS))
+        self._handlers: list[Handler] = list(map(get_handler, _SIGNALS))
         self._blocked = set(map(int, _signal.pthread_sigmask(signal.SIG_BLOCK, ()))) - own.keys()
-        # A profiler that a hook has started goes on.
+        # A timer that a hook has started, as a profiler does, is left running.
         self._stops_alarm = not _signal.getitimer(signal.ITIMER_REAL)[0]
         self._rare_timers = tuple(timer for timer in _RARE_TIMERS if not _signal.getitimer(timer)[0])
         self._mode_mask = os.umask(0o077)
         os.umask(self._mode_mask)
-        self._folder, self._folder_id = _folder(), _folder_id()
+        self._folder, self._folder_id = _current_folder(), _folder_id()
         self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
         self._rare_limits = [(limit, resource.getrlimit(limit)) for limit in _RARE_LIMITS]
         self._recursion_limit = sys.getrecursionlimit()
 
     def restore(self) -> bool:
-        """Make the process so again, as far as tasks often change it, or as the next task may die of it.
+        """Restore what tasks often change, and what would break the next task.
 
-        What cannot be put back, say a limit that only root may raise, stays.
+        What cannot be restored, for example a limit that only root may raise, stays.
 
         :returns: whether anything was different.
         """
         changed = False
-        if list(map(get_handler, _NUMBERS)) != self._handlers:
+        if list(map(get_handler, _SIGNALS)) != self._handlers:
             changed = True
             self._restore_handlers()
-        # Always: `faulthandler.register` takes it without Python's knowing.
+        # Always: `faulthandler.register` replaces it without Python's knowledge.
         set_handler(self._attention, self._own[self._attention])
         if _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked) != self._blocked:
             changed = True
@@ -97,7 +97,7 @@ class ProcessState:
             changed = True
         if os.umask(self._mode_mask) != self._mode_mask:
             changed = True
-        if _folder() != self._folder:
+        if _current_folder() != self._folder:
             changed = True
             self._restore_folder()
         for limit, values in self._limits:
@@ -110,7 +110,7 @@ class ProcessState:
         return changed
 
     def restore_all(self) -> bool:
-        """Make the process so again, and look for rare changes too; as `restore`."""
+        """As `restore`, and restore rare changes too."""
         changed = self.restore()
         for timer in self._rare_timers:
             if _signal.setitimer(timer, 0)[0]:
@@ -119,36 +119,36 @@ class ProcessState:
             if resource.getrlimit(limit) != values:
                 changed = True
                 _restore_limit(limit, values)
-        for descriptor in _STANDARD:
-            if _keep_open(descriptor):
+        for descriptor in _STANDARD_DESCRIPTORS:
+            if _reopen_if_closed(descriptor):
                 changed = True
         return changed
 
     def _restore_handlers(self) -> None:
-        for at, (number, handler) in enumerate(zip(_NUMBERS, self._handlers, strict=True)):
+        for at, (number, handler) in enumerate(zip(_SIGNALS, self._handlers, strict=True)):
             now = get_handler(number)
-            is_plain = now in (signal.SIG_IGN, signal.SIG_DFL)
+            is_not_a_function = now in (signal.SIG_IGN, signal.SIG_DFL)
             if now == handler:
                 continue
-            if handler is not None and (is_plain or number in self._own):
+            if handler is not None and (is_not_a_function or number in self._own):
                 set_handler(number, handler)
             else:
-                # A function: a library may have set it up once and for all.
+                # A function: a library may have set it up for good.
                 self._handlers[at] = now
 
     def _restore_folder(self) -> None:
-        if self._folder is None or (_folder() is not None and _folder_id() == self._folder_id):
-            # It had been removed before, or has another name now.
-            self._folder = _folder()
+        if self._folder is None or (_current_folder() is not None and _folder_id() == self._folder_id):
+            # It did not exist then, or was renamed since.
+            self._folder = _current_folder()
             return
         try:
             os.chdir(self._folder)
         except OSError:
-            # It is gone: there is nowhere to go back to.
+            # It was deleted, so it cannot be restored.
             return
 
 
-def _folder() -> str | None:
+def _current_folder() -> str | None:
     try:
         return os.getcwd()  # a Path costs more than the system call
     except OSError:
@@ -173,8 +173,8 @@ def _restore_limit(limit: int, values: tuple[int, int]) -> None:
         return
 
 
-def _keep_open(descriptor: int) -> bool:
-    """Put the null device where a standard descriptor was closed: the next file would come there, and be printed to.
+def _reopen_if_closed(descriptor: int) -> bool:
+    """Open the null device for a closed standard descriptor: the next file would get its number and the prints.
 
     :returns: whether it was closed.
     """
@@ -187,7 +187,7 @@ def _keep_open(descriptor: int) -> bool:
     try:
         null = os.open(os.devnull, os.O_RDWR)
     except OSError:
-        # None is left.
+        # There is no free descriptor.
         return True
     if null == descriptor:
         os.set_inheritable(descriptor, True)

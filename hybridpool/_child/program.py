@@ -1,4 +1,4 @@
-"""What the zygote and the children need of an app."""
+"""The interface of an app towards the zygote and the children."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,22 +7,22 @@ from hybridpool._child.failure_rules import Rules
 
 
 class Program(Protocol):
-    """What the zygote and the children need of an app."""
+    """An app, as the zygote and the children use it."""
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
         ...
 
     def child_rules(self) -> Mapping[str, Rules]:
-        """What the options of tasks say about their failures, by task name."""
+        """The rules for failures, by task name."""
         ...
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
-        """What to call at "worker_init", "worker_process_init", "worker_process_shutdown"."""
+        """The functions to call at "worker_init", "worker_process_init" or "worker_process_shutdown"."""
         ...
 
     def further_imports(self) -> Sequence[str]:
-        """Modules that hold more tasks, by the app's own settings."""
+        """Further modules with tasks, from the app's own settings."""
         ...
 
     def manifest(self) -> bytes:

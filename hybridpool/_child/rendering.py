@@ -1,4 +1,4 @@
-"""Values and exceptions in words: for the log, for result metas, for tracebacks."""
+"""Values and exceptions as text: for the log, for result metas, for tracebacks."""
 
 import traceback
 from typing import Any, Final
@@ -6,99 +6,101 @@ from typing import Any, Final
 from hybridpool._ipc import codec
 from hybridpool._ipc.frames import Raised
 
-#: as they are, whatever a subclass has put in their place
+#: the descriptors of the base class, which a subclass may hide
 _ARGUMENTS: Final[Any] = BaseException.__dict__["args"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 #: characters of a value's repr that go into the log and the events
-_TEXT_LIMIT: Final = 1024
+_MAX_REPR_CHARS: Final = 1024
 
 
-def raised(error: BaseException) -> Raised:
-    """Put an exception into words; arguments that have no JSON form go as their repr, as Celery does.
+def to_raised(error: BaseException) -> Raised:
+    """Describe an exception as a frame; arguments that have no JSON form are sent as their repr, as Celery does.
 
-    It never fails, whatever the exception's own methods and attributes do: each part that cannot be had is named.
+    It never raises, whatever the exception's own methods and attributes do: a part that cannot be read is named.
     """
     kind = type(error)
     return Raised(
-        kind=_name_of(kind, "__qualname__"),
-        module=_name_of(kind, "__module__"),
-        arguments=_encoded_arguments(error),
-        text=shown(error),
-        traceback=_user_part(error),
+        kind=_safe_name(kind, "__qualname__"),
+        module=_safe_name(kind, "__module__"),
+        arguments=_encode_arguments(error),
+        text=safe_repr(error),
+        traceback=_user_traceback(error),
     )
 
 
-def shown(value: object) -> str:
-    """Return the value's repr, cut at 1024 characters; a repr that raises is named, not passed on."""
+def safe_repr(value: object) -> str:
+    """Return the value's repr, cut at 1024 characters; for a repr that raises, a text that says so."""
     try:
         text = repr(value)
-        # Of the text's own class, too: a subclass of str may do anything.
-        return plain(str(text) if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…")
+        # A subclass of str may override any method, so it is converted here, where exceptions are caught.
+        return escape_surrogates(str(text) if len(text) <= _MAX_REPR_CHARS else text[: _MAX_REPR_CHARS - 1] + "…")
     except BaseException as error:
-        # Be it SystemExit, KeyboardInterrupt or a soft limit: the call has ended, and how is being said.
-        return f"<{_name_of(type(value), '__qualname__')} whose repr raised {_name_of(type(error), '__qualname__')}>"
+        # Also SystemExit, KeyboardInterrupt and a soft limit: the call has ended, and only its outcome is described.
+        return (
+            f"<{_safe_name(type(value), '__qualname__')} whose repr raised {_safe_name(type(error), '__qualname__')}>"
+        )
 
 
-def described(error: BaseException) -> str:
-    """Return an exception's own text; its repr if there is none, or it raises."""
+def describe_exception(error: BaseException) -> str:
+    """Return an exception's own text; its repr if that text is empty or cannot be made."""
     try:
-        return plain(str(error)) or shown(error)
+        return escape_surrogates(str(error)) or safe_repr(error)
     except BaseException:
-        return shown(error)
+        return safe_repr(error)
 
 
 def annotate(error: BaseException, note: str) -> bool:
-    """Add a note to an exception of a user's type; False if it takes none."""
+    """Add a note to an exception of a user's type; False if that type refuses it."""
     try:
         error.add_note(note)
     except Exception:
-        # Its own __getattr__, or what it has in place of `__notes__`.
+        # Its own __getattr__ or `__notes__` raised.
         return False
     return True
 
 
-def plain(text: str) -> str:
-    """Return text that has a UTF-8 form: lone surrogates, as in odd file names, are written out as escapes."""
+def escape_surrogates(text: str) -> str:
+    """Return text that has a UTF-8 form: lone surrogates, as in file names that are not UTF-8, become escapes."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def _name_of(kind: type, attribute: str) -> str:
+def _safe_name(kind: type, attribute: str) -> str:
     try:
-        return plain(str(getattr(kind, attribute)))
+        return escape_surrogates(str(getattr(kind, attribute)))
     except BaseException:
-        # Its metaclass answers otherwise. The slot itself is always there.
-        return plain(str(type.__dict__["__name__"].__get__(kind)))
+        # Its metaclass overrides the attribute. The slot of `type` is always there.
+        return escape_surrogates(str(type.__dict__["__name__"].__get__(kind)))
 
 
-def _encoded_arguments(error: BaseException) -> bytes:
+def _encode_arguments(error: BaseException) -> bytes:
     try:
         return codec.encode(list(error.args))
     except BaseException:
         # An argument's own __json__, or its class, may raise anything.
         pass
     try:
-        return codec.encode([shown(argument) for argument in error.args])
+        return codec.encode([safe_repr(argument) for argument in error.args])
     except BaseException:
-        # `args` itself raises, or gives something else. The exception's own are behind it.
+        # `args` is overridden, and raises or is not a tuple; the descriptor of the base class still has the arguments.
         arguments: tuple[object, ...] = _ARGUMENTS.__get__(error)
-        return codec.encode([shown(argument) for argument in arguments])
+        return codec.encode([safe_repr(argument) for argument in arguments])
 
 
-def _user_part(error: BaseException) -> str:
-    """Format the traceback without our own frame, which tells a user nothing."""
+def _user_traceback(error: BaseException) -> str:
+    """Format the traceback without the frame of this library, which does not help a user."""
     try:
         frames = error.__traceback__
         if frames is not None and frames.tb_next is not None:
             frames = frames.tb_next
-        return plain("".join(traceback.format_exception(type(error), error, frames)).rstrip("\n"))
+        return escape_surrogates("".join(traceback.format_exception(type(error), error, frames)).rstrip("\n"))
     except BaseException as failure:
-        name = _name_of(type(error), "__qualname__")
-        return f"{_place(error)}{name} (its traceback cannot be formatted: {shown(failure)})"
+        name = _safe_name(type(error), "__qualname__")
+        return f"{_traceback_lines(error)}{name} (its traceback cannot be formatted: {safe_repr(failure)})"
 
 
-def _place(error: BaseException) -> str:
-    """Return the lines of the traceback, without what the exception says of itself."""
+def _traceback_lines(error: BaseException) -> str:
+    """Return the lines of the traceback, without the exception's own text."""
     try:
-        return plain("".join(traceback.format_tb(_TRACEBACK.__get__(error))))
+        return escape_surrogates("".join(traceback.format_tb(_TRACEBACK.__get__(error))))
     except BaseException:
         return ""

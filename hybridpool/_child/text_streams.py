@@ -3,12 +3,13 @@
 `print` is several writes, and several threads print at once. So each thread has a buffer of its own, and a record is
 what one thread wrote up to a write that ends with a newline: a text of several lines is one record.
 
-A carriage return begins a line anew, as progress bars do. What it replaces is dropped, except for one state a second.
-What is flushed in the middle of a line is said if the line was begun a second ago or earlier. Memory and time are
+A carriage return starts the line again, as progress bars do. The text that it replaces is dropped, except for one state
+a second.
+A flush in the middle of a line logs it if the line began a second ago or earlier. Memory and time are
 linear in what is written, and a record has at most `MAX_RECORD_CHARS`.
 
-A process that a task forks has copies of these streams. A copy writes to the real descriptor, since the channel to the
-parent belongs to the child alone; what the child had begun is not said a second time there.
+A process that a task forks has copies of these streams. A copy writes to the real descriptor, since the socket to the
+parent belongs to the child alone; partial records of the child are not logged a second time there.
 """
 
 import codecs
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
-#: what is longer is said in several records
+#: a longer text becomes several records
 MAX_RECORD_CHARS: Final = 1024 * 1024
 #: seconds between two states of a line that is not ended
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -28,10 +29,10 @@ PROGRESS_INTERVAL_S: Final = 1.0
 Buffer = Any  # collections.abc.Buffer, from Python 3.12 on
 
 
-class _Begun:
+class _PartialRecord:
     """What one thread has written and not ended."""
 
-    __slots__ = ("current", "decoder", "ended", "is_flushed", "is_replaced", "is_said", "returned", "since", "size")
+    __slots__ = ("current", "decoder", "ended", "is_emitted", "is_flushed", "is_replaced", "returned", "since", "size")
 
     def __init__(self, since: float) -> None:
         #: whole lines that wait for the end of their record
@@ -40,14 +41,14 @@ class _Begun:
         self.current: list[str] = []
         #: characters in both
         self.size = 0
-        #: seconds of a monotonic clock: when this was begun, or said last
+        #: seconds of a monotonic clock: when this was begun, or last logged
         self.since = since
         #: a carriage return stands at the end: the next text replaces the current line
         self.returned = False
         #: the current line holds a state that replaced another
         self.is_replaced = False
-        #: the current line has been said as it is
-        self.is_said = False
+        #: the current line was logged in its present state
+        self.is_emitted = False
         #: nothing was written since the last flush
         self.is_flushed = False
         #: holds the first bytes of a character whose others have not come
@@ -72,18 +73,18 @@ class _Begun:
                 body = body.rpartition("\r")[2]
             self.current.append(body)
             self.size += len(body)
-            self.returned = self.is_said = False
+            self.returned = self.is_emitted = False
         if len(body) < len(text) and text.endswith("\r"):
             self.returned = True
 
     def _end_line(self) -> None:
         line = "".join(self.current)
-        # A bar that is gone leaves blanks; what stands there last may have been said.
-        if not self.is_said and (line.strip() or not self.is_replaced):
+        # A progress bar that is removed leaves blanks; its last state may have been logged.
+        if not self.is_emitted and (line.strip() or not self.is_replaced):
             self.ended.append(line)
             self.size += 1
         self.current = []
-        self.returned = self.is_replaced = self.is_said = False
+        self.returned = self.is_replaced = self.is_emitted = False
 
     def take_ended(self) -> str:
         """Return the whole lines that wait and forget them."""
@@ -92,152 +93,153 @@ class _Begun:
         return "\n".join(ended)
 
     def take(self) -> str | None:
-        """Return all that has not been said and forget it; None if there is nothing."""
+        """Return all that was not logged and forget it; None if there is nothing."""
         ended, self.ended = self.ended, []
-        if self.current and not self.is_said and ("".join(self.current).strip() or not self.is_replaced):
+        if self.current and not self.is_emitted and ("".join(self.current).strip() or not self.is_replaced):
             ended.append("".join(self.current))
         if not self.is_replaced:
             self.current = []
-        self.is_said = True
+        self.is_emitted = True
         self.size = sum(map(len, self.current))
         return "\n".join(ended) if ended else None
 
 
-class Lines:
-    """Puts what threads write together to records."""
+class LineAssembler:
+    """Assembles records from what threads write."""
 
     def __init__(
-        self, descriptor: int, encoding: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self, descriptor: int, encoding: str, emit: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """:param say: takes a record, without the newline at its end."""
+        """:param emit: called with each record, without the newline at its end."""
         self.descriptor = descriptor
         self.encoding = encoding
-        self._say = say
+        self._emit = emit
         self._clock = clock
         self._pid = os.getpid()
         self._is_copy = False
-        #: by thread; empty while nothing is begun
-        self.begun: dict[int, _Begun] = {}
+        #: by thread; empty while no record is partial
+        self.partial: dict[int, _PartialRecord] = {}
 
     def write(self, text: str) -> None:
-        """Take what this thread writes."""
-        self._look_at_process()
+        """Accept text that this thread writes."""
+        self._check_process()
         thread = get_ident()
-        begun = self.begun.get(thread)
+        partial = self.partial.get(thread)
         if self._is_copy:
-            self._write_copy(thread, begun, text)
+            self._write_copy(thread, partial, text)
             return
         ends = text.endswith("\n")
-        if begun is None:
+        if partial is None:
             if not text:
                 return
             if ends and "\r" not in text:
-                self._say_in_parts(text[:-1])
+                self._emit_in_parts(text[:-1])
                 return
-            begun = self.begun[thread] = _Begun(self._clock())
-        elif begun.current and not begun.is_said and (begun.returned or "\r" in text) and self._is_due(begun):
-            # This state of a progress bar would be replaced unseen.
-            self._say_begun(begun)
-        begun.add(text)
+            partial = self.partial[thread] = _PartialRecord(self._clock())
+        elif (
+            partial.current and not partial.is_emitted and (partial.returned or "\r" in text) and self._is_due(partial)
+        ):
+            # Otherwise this state of a progress bar would never be logged.
+            self._emit_partial(partial)
+        partial.add(text)
         if ends:
-            # The decoder is needed no more: its newline was a whole character.
-            self.begun.pop(thread, None)
-            self._say_begun(begun)
-        elif begun.size > MAX_RECORD_CHARS:
-            self._say_begun(begun)
-            begun.current, begun.size = [], 0
+            # The decoder is not needed any more: the newline was a whole character.
+            self.partial.pop(thread, None)
+            self._emit_partial(partial)
+        elif partial.size > MAX_RECORD_CHARS:
+            self._emit_partial(partial)
+            partial.current, partial.size = [], 0
 
     def write_bytes(self, data: bytes) -> None:
-        """Take bytes that this thread writes; what is no text in the stream's encoding is written out as escapes."""
-        self._look_at_process()
+        """Accept bytes that this thread writes; bytes that are not text in the stream's encoding become escapes."""
+        self._check_process()
         thread = get_ident()
-        begun = self.begun.get(thread)
-        decoder = begun.decoder if begun is not None else None
+        partial = self.partial.get(thread)
+        decoder = partial.decoder if partial is not None else None
         if decoder is None:
             decoder = codecs.getincrementaldecoder(self.encoding)("backslashreplace")
         self.write(decoder.decode(data))
         is_torn = bool(decoder.getstate()[0])
-        begun = self.begun.get(thread)
-        if begun is not None:
-            begun.decoder = decoder if is_torn else None
+        partial = self.partial.get(thread)
+        if partial is not None:
+            partial.decoder = decoder if is_torn else None
         elif is_torn:
-            begun = self.begun[thread] = _Begun(self._clock())
-            begun.decoder = decoder
+            partial = self.partial[thread] = _PartialRecord(self._clock())
+            partial.decoder = decoder
 
     def flush(self) -> None:
-        """Say the whole lines of this thread, and the one it has begun unless that was just now."""
-        self._look_at_process()
-        begun = self.begun.get(get_ident())
-        if begun is None:
+        """Log the whole lines of this thread, and its partial line if that began a second ago or earlier."""
+        self._check_process()
+        partial = self.partial.get(get_ident())
+        if partial is None:
             return
         if self._is_copy:
-            self.begun.pop(get_ident(), None)
-            self._write_whole("".join(begun.current))
+            self.partial.pop(get_ident(), None)
+            self._write_whole("".join(partial.current))
             return
-        begun.is_flushed = True
-        if self._is_due(begun):
-            self._say_begun(begun)
-        elif begun.ended:
-            self._say_in_parts(begun.take_ended())
+        partial.is_flushed = True
+        if self._is_due(partial):
+            self._emit_partial(partial)
+        elif partial.ended:
+            self._emit_in_parts(partial.take_ended())
 
     def finish(self) -> None:
-        """Say what was begun in the task that ends, by this thread and by those that are gone.
+        """Log the partial records of the task that ends, of this thread and of threads that have ended.
 
-        A thread that goes on may be between two writes of one `print`: what it has begun waits for its end, unless it
-        was flushed.
+        A thread that goes on may be between two writes of one `print`: its record stays partial, unless it was flushed.
         """
         own, living = get_ident(), sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
-        for thread, begun in list(self.begun.items()):
+        for thread, partial in list(self.partial.items()):
             if thread == own or thread not in living:
-                self.begun.pop(thread, None)
-                if begun.decoder is not None:
-                    begun.add(begun.decoder.decode(b"", final=True))
-                self._say_begun(begun)
-            elif begun.is_flushed:
-                self._say_begun(begun)
+                self.partial.pop(thread, None)
+                if partial.decoder is not None:
+                    partial.add(partial.decoder.decode(b"", final=True))
+                self._emit_partial(partial)
+            elif partial.is_flushed:
+                self._emit_partial(partial)
 
-    def _is_due(self, begun: _Begun) -> bool:
-        return self._clock() - begun.since >= PROGRESS_INTERVAL_S
+    def _is_due(self, partial: _PartialRecord) -> bool:
+        return self._clock() - partial.since >= PROGRESS_INTERVAL_S
 
-    def _say_begun(self, begun: _Begun) -> None:
-        begun.since = self._clock()
-        text = begun.take()
+    def _emit_partial(self, partial: _PartialRecord) -> None:
+        partial.since = self._clock()
+        text = partial.take()
         if text is not None:
-            self._say_in_parts(text)
+            self._emit_in_parts(text)
 
-    def _say_in_parts(self, text: str) -> None:
+    def _emit_in_parts(self, text: str) -> None:
         start = 0
         while len(text) - start > MAX_RECORD_CHARS:
             end = text.rfind("\n", start + 1, start + MAX_RECORD_CHARS + 1)
             if end < 0:
                 end = start + MAX_RECORD_CHARS
-            self._say(text[start:end])
+            self._emit(text[start:end])
             start = end + (text[end] == "\n")
-        self._say(text[start:] if start else text)
+        self._emit(text[start:] if start else text)
 
     # ---- in a process that the task has forked -----------------------------------------------------------
 
-    def _look_at_process(self) -> None:
+    def _check_process(self) -> None:
         pid = os.getpid()
         if pid != self._pid:
             self._pid, self._is_copy = pid, True
-            self.begun.clear()
+            self.partial.clear()
 
-    def _write_copy(self, thread: int, begun: _Begun | None, text: str) -> None:
-        if begun is None:
-            begun = self.begun[thread] = _Begun(0.0)
-        begun.current.append(text)
-        begun.size += len(text)
-        if "\n" in text or begun.size > MAX_RECORD_CHARS:
-            self.begun.pop(thread, None)
-            self._write_whole("".join(begun.current))
+    def _write_copy(self, thread: int, partial: _PartialRecord | None, text: str) -> None:
+        if partial is None:
+            partial = self.partial[thread] = _PartialRecord(0.0)
+        partial.current.append(text)
+        partial.size += len(text)
+        if "\n" in text or partial.size > MAX_RECORD_CHARS:
+            self.partial.pop(thread, None)
+            self._write_whole("".join(partial.current))
 
     def _write_whole(self, text: str) -> None:
         write_whole(self.descriptor, text.encode(self.encoding, errors="backslashreplace"))
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor that others write to as well; whoever reads there may be gone."""
+    """Write to a descriptor that others write to as well; its reader may be gone."""
     view = memoryview(data)
     try:
         while view:
@@ -246,18 +248,18 @@ def write_whole(descriptor: int, data: bytes) -> None:
         return
 
 
-class _Bytes(io.BufferedIOBase):
+class _ByteStream(io.BufferedIOBase):
     """The stream's `buffer`."""
 
     mode = "wb"
 
-    def __init__(self, lines: Lines, name: str) -> None:
+    def __init__(self, lines: LineAssembler, name: str) -> None:
         self._lines = lines
         self.name = name
 
     @property
     def raw(self) -> io.BufferedIOBase:
-        """What is below a buffer; this one holds nothing back."""
+        """The raw stream: this one, as nothing is buffered here."""
         return self
 
     def write(self, data: Buffer) -> int:
@@ -277,7 +279,7 @@ class _Bytes(io.BufferedIOBase):
         self._lines.flush()
 
     def close(self) -> None:
-        """Say what was begun. It stays open: the next task prints there."""
+        """Flush; the stream stays open, as the next task prints to it."""
         self._lines.flush()
 
     def detach(self) -> io.BufferedIOBase:  # type: ignore[override]  # as `raw`
@@ -287,29 +289,33 @@ class _Bytes(io.BufferedIOBase):
 class PrintedStream(io.TextIOWrapper):
     """A stand-in for sys.stdout or sys.stderr.
 
-    A text goes to its record as it is, without a way over bytes: so no encoding refuses it. Neither `close` nor
+    A text becomes a record as it is, without being encoded: so no encoding refuses it. Neither `close` nor
     `detach` ends the stream, which belongs to all tasks of its child.
     """
 
-    def __init__(self, lines: Lines, name: str, errors: str, *, line_buffering: bool) -> None:
-        """:param errors: what the stream says of itself; nothing is refused here."""
+    def __init__(self, lines: LineAssembler, name: str, errors: str, *, line_buffering: bool) -> None:
+        """:param errors: the value of the attribute `errors`; no text is refused here."""
         self._lines = lines
         super().__init__(
-            _Bytes(lines, name), encoding=lines.encoding, errors=errors, newline="\n", line_buffering=line_buffering
+            _ByteStream(lines, name),
+            encoding=lines.encoding,
+            errors=errors,
+            newline="\n",
+            line_buffering=line_buffering,
         )
 
     @property
     def mode(self) -> str:
-        """As with the streams that Python makes."""
+        """The mode, as of the streams that Python makes."""
         return "w"
 
     @property
-    def lines(self) -> Lines:
-        """What puts the records together."""
+    def lines(self) -> LineAssembler:
+        """The assembler of records."""
         return self._lines
 
     def write(self, text: object) -> int:
-        """Take a piece of text.
+        """Write a text.
 
         :raises TypeError: if it is something else.
         """
@@ -319,13 +325,13 @@ class PrintedStream(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """Say what was begun long enough ago."""
+        """Log the partial line if it began a second ago or earlier."""
         self._lines.flush()
 
     def close(self) -> None:
-        """Say what was begun. It stays open: the next task prints there."""
+        """Flush; the stream stays open, as the next task prints to it."""
         self._lines.flush()
 
     def detach(self) -> io.BufferedIOBase:  # type: ignore[override]  # a BinaryIO in the stub
         """Return the stream of bytes; this one stays usable."""
-        return self.buffer  # type: ignore[return-value]  # it is `_Bytes`
+        return self.buffer  # type: ignore[return-value]  # it is `_ByteStream`

@@ -16,7 +16,7 @@ from hybridpool._cli.options import setting_options
 from hybridpool._cli.title import hide_passwords
 from hybridpool._cli.worker import APP_HELP, worker
 from hybridpool._config import APP_VARIABLE, celery_names
-from hybridpool._config.suggestions import hint
+from hybridpool._config.suggestions import suggest
 from hybridpool._config.urls import without_logins
 from hybridpool._ipc.descriptors import open_standard_descriptors
 from hybridpool.errors import AppLoadError, BrokerError, ConfigError, HybridpoolError
@@ -41,7 +41,7 @@ class Commands(click.Group):
 
 
 def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.Context) -> str:
-    return hint(name, known, celerys) or f"; see {ctx.command_path} --help"
+    return suggest(name, known, celerys) or f"; see {ctx.command_path} --help"
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:

@@ -1,18 +1,18 @@
-"""What an app is on the other side of the fork: functions, hooks, and a manifest for the parent."""
+"""An app, as the zygote and the children use it: functions, hooks, and a manifest for the parent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.tasks import Task, rules_of
 from hybridpool._config import Conf
 from hybridpool._task import tasks_to_plain
 
 
 class AppManifest:
-    """An app, as `child.load.Program` wants it."""
+    """Implements `_child.program.Program` for an app."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class AppManifest:
 
     def child_rules(self) -> Mapping[str, Rules]:
         """What the options of tasks say about their failures."""
-        return {name: rules for name, task in self._tasks.items() if (rules := rules_of(task)) != DEFAULT}
+        return {name: rules for name, task in self._tasks.items() if (rules := rules_of(task)) != DEFAULT_RULES}
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
-        """The hooks of one moment, in the order of their registration."""
+        """The hooks of one kind, in the order of their registration."""
         return self._hooks.get(moment, ())
 
     def further_imports(self) -> Sequence[str]:

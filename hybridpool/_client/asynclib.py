@@ -1,6 +1,6 @@
-"""What this program's event loop is, for those who run on it as a guest.
+"""Finds out which event loop library runs, for code that runs on the loop of a user's program.
 
-The parent's side runs on asyncio, whatever else the program has loaded.
+Client and pool need asyncio, whatever other library the program has loaded.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Final
 
 from hybridpool.errors import HybridpoolError
 
-#: asyncio's own task groups give back each cancellation of the task around them
-_GIVES_BACK: Final = sys.version_info >= (3, 13)
+#: asyncio's task groups uncancel the task around them
+_UNCANCELS: Final = sys.version_info >= (3, 13)
 
 
 def running_loop(what: str, error: type[HybridpoolError]) -> asyncio.AbstractEventLoop:
     """Return the event loop that runs here.
 
-    :param what: that needs it, for the error.
+    :param what: what needs the loop, for the error.
     :raises HybridpoolError: of the type `error`, if there is none, or if it is trio's.
     """
     try:
@@ -42,7 +42,7 @@ def plain_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _other_library() -> str | None:
-    # Whoever runs another library has loaded this; where it is missing there is asyncio alone.
+    # A program that runs on another library has loaded sniffio.
     sniffio = sys.modules.get("sniffio")
     if sniffio is None:
         return None
@@ -51,10 +51,10 @@ def _other_library() -> str | None:
     return None
 
 
-def name_asyncio() -> None:
-    """Say in this task's context that it runs on asyncio. Call it first in a task that registers callbacks.
+def declare_asyncio() -> None:
+    """Declare in this task's context that it runs on asyncio. Call it first in a task that registers callbacks.
 
-    anyio asks sniffio, if that is installed, and sniffio takes the word of asyncio's current task. A callback of the
+    anyio asks sniffio, if that is installed, and sniffio looks at asyncio's current task. A callback of the
     loop has no current task, only the context of the task that registered it. Only `anyio.run` names the library there:
     `asyncio.run`, uvicorn and notebooks do not.
     """
@@ -71,19 +71,19 @@ def without_stale_cancellation() -> Generator[None]:
     own tasks, would then take its own cancellation for one from outside, and raise `CancelledError` at the end.
     A cancellation that is still to be delivered is not lost by this: it is delivered by another flag.
     """
-    task = None if _GIVES_BACK else asyncio.current_task()
+    task = None if _UNCANCELS else asyncio.current_task()
     before = 0 if task is None else task.cancelling()
     try:
         yield
     except asyncio.CancelledError:
         raise
     except BaseException:
-        _take_back(task, before)
+        _uncancel(task, before)
         raise
     else:
-        _take_back(task, before)
+        _uncancel(task, before)
 
 
-def _take_back(task: "asyncio.Task[object] | None", before: int) -> None:
+def _uncancel(task: "asyncio.Task[object] | None", before: int) -> None:
     while task is not None and task.cancelling() > before:
         task.uncancel()

@@ -1,6 +1,7 @@
-"""What a call may be told, and whether its arguments fit: said where the call is written, not where it would be run.
+"""Checks the options and arguments of a call before it is sent.
 
-A message that cannot be run costs a delivery, a dead letter and somebody's search; an error at the call names the line.
+A message that cannot be run costs a delivery, a dead letter and a search for its sender; an error at the call shows the
+line.
 """
 
 import datetime as dt
@@ -12,40 +13,39 @@ from typing import Any, Final
 
 from hybridpool._client.call_options import CALL_OPTIONS, CallOptions
 from hybridpool._config import celery_names
-from hybridpool._config.suggestions import hint
+from hybridpool._config.suggestions import suggest
 from hybridpool.errors import CannotSend
 
 #: bytes of an AMQP short string: routing keys, ids, names of headers
 MAX_SHORT_TEXT_BYTES: Final = 255
 #: bytes of a queue's name: ``.dead`` behind it must still fit
 MAX_QUEUE_BYTES: Final = MAX_SHORT_TEXT_BYTES - len(".dead")
-#: bytes of the name of a queue for which the broker holds messages back: a digit and a dot for each of the 28 levels of
-#: the ladder stand before it
+#: bytes of the name of a queue with delayed messages: a digit and a dot for each of the 28 delay levels precede it
 MAX_DELAYED_QUEUE_BYTES: Final = MAX_SHORT_TEXT_BYTES - 2 * 28
 #: seconds; a hundred years
 MAX_WAIT_S: Final = 100 * 365 * 86400
 #: seconds of a time limit
 MAX_LIMIT_S: Final = 1e9
-#: bytes of all further headers together, roughly: the head of a message must fit into one frame of 128 KiB
+#: bytes of all further headers together, roughly: the headers of a message must fit into one frame of 128 KiB
 MAX_HEADERS_BYTES: Final = 64 * 1024
-#: tables and lists inside each other in a header
+#: nesting of tables and lists in a header
 MAX_HEADER_DEPTH: Final = 16
 
 
 def read_call_options(given: Mapping[str, Any]) -> CallOptions:
     """Check the options of a call.
 
-    :raises CannotSend: if there is no such option, or one has a value that no message could carry, or no worker obey.
+    :raises CannotSend: if there is no such option, or a value cannot be sent in a message or used by a worker.
     """
     for option, value in given.items():
         check = _CHECKS.get(option)
         if check is None:
-            meant = hint(option, CALL_OPTIONS, celery_names.CALL_OPTIONS, quoted=True)
-            raise CannotSend(f"{option!r} is no option of a call{meant}")
+            meant = suggest(option, CALL_OPTIONS, celery_names.CALL_OPTIONS, quoted=True)
+            raise CannotSend(f"{option!r} is not an option of a call{meant}")
         if value is not None:
             expected = check(value)
             if expected:
-                raise CannotSend(f"{option}=… must be {expected}, not {_shown(value)}")
+                raise CannotSend(f"{option}=… must be {expected}, not {_short_repr(value)}")
     options = CallOptions(**{name: value for name, value in given.items() if value is not None})
     if options.countdown is not None and options.eta is not None:
         raise CannotSend("a call has a countdown or an eta, not both")
@@ -56,23 +56,23 @@ def read_call_options(given: Mapping[str, Any]) -> CallOptions:
 
 
 def check_target(name: object, queue: str, *, is_delayed: bool) -> None:
-    """Check where a call goes.
+    """Check the task's name and the queue of a call.
 
     :param name: of the task.
-    :raises CannotSend: if no message could carry it.
+    :raises CannotSend: if they cannot be sent in a message.
     """
-    if not isinstance(name, str) or not name or not _is_text(name):
-        raise CannotSend(f"a task's name must be text, not {_shown(name)}")
+    if not isinstance(name, str) or not name or not _has_utf8_form(name):
+        raise CannotSend(f"a task's name must be text, not {_short_repr(name)}")
     if is_delayed and _is_longer(queue, MAX_DELAYED_QUEUE_BYTES):
         raise CannotSend(
             f"{name}: a call with a countdown or an eta needs a queue whose name has at most "
-            f"{MAX_DELAYED_QUEUE_BYTES} bytes, not {_shown(queue)}"
+            f"{MAX_DELAYED_QUEUE_BYTES} bytes, not {_short_repr(queue)}"
         )
 
 
 def check_queue(value: object) -> str:
-    """Say what a queue's name must be; empty if it is that."""
-    if not isinstance(value, str) or not value or not _is_text(value):
+    """Return what a queue's name must be; empty: the name is valid."""
+    if not isinstance(value, str) or not value or not _has_utf8_form(value):
         return "a queue's name"
     if _is_longer(value, MAX_QUEUE_BYTES):
         return f"a queue's name of at most {MAX_QUEUE_BYTES} bytes"
@@ -82,50 +82,50 @@ def check_queue(value: object) -> str:
 def check_arguments(name: str, args: object, kwargs: object) -> None:
     """Check that arguments are a list and a dict of them.
 
-    :raises CannotSend: if they are something else, as a text is that would be taken for a list of letters.
+    :raises CannotSend: if they are something else; a text would be taken for a list of characters.
     """
-    # The first question alone is asked of most calls: the others are slow.
-    if type(args) not in _LISTS and (isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence)):
-        raise CannotSend(f"{name}: the arguments must be a list or tuple, not {_shown(args)}")
+    # The first check suffices for most calls; the others are slow.
+    if type(args) not in _LIST_TYPES and (isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence)):
+        raise CannotSend(f"{name}: the arguments must be a list or tuple, not {_short_repr(args)}")
     if kwargs is None:
         return
     if not isinstance(kwargs, Mapping):
-        raise CannotSend(f"{name}: the keyword arguments must be a dict, not {_shown(kwargs)}")
+        raise CannotSend(f"{name}: the keyword arguments must be a dict, not {_short_repr(kwargs)}")
     for key in kwargs:
         if not isinstance(key, str):
-            raise CannotSend(f"{name}: names of keyword arguments must be text, not {_shown(key)}")
+            raise CannotSend(f"{name}: names of keyword arguments must be text, not {_short_repr(key)}")
 
 
 class Signature:
-    """What arguments a task takes. Most calls are found to fit by a comparison of two numbers."""
+    """Which arguments a task takes. For most calls a comparison of their number is enough."""
 
-    __slots__ = ("_bind", "_least", "_most", "_signature")
+    __slots__ = ("_bind", "_max_args", "_min_args", "_signature")
 
     def __init__(self, function: Callable[..., object], *, bind: bool) -> None:
-        """:param bind: it gets the task at work before all others."""
+        """:param bind: the function gets the running task as its first argument."""
         self._bind = (None,) if bind else ()
-        self._least: float = 0
-        self._most: float = math.inf
-        # Not that of the function which a decorator wraps: the decorator may give it arguments of its own.
+        self._min_args: float = 0
+        self._max_args: float = math.inf
+        # The decorator's own signature: it may pass further arguments to the function that it wraps.
         try:
             self._signature: inspect.Signature | None = inspect.signature(function, follow_wrapped=False)
-        except (ValueError, TypeError):  # some functions in C tell nothing
+        except (ValueError, TypeError):  # some functions in C have no signature
             self._signature = None
             return
         parameters = self._signature.parameters.values()
-        by_place = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         if not any(one.kind is one.VAR_POSITIONAL for one in parameters):
-            self._most = len(by_place) - len(self._bind)
-        self._least = sum(one.default is one.empty for one in by_place) - len(self._bind)
+            self._max_args = len(positional) - len(self._bind)
+        self._min_args = sum(one.default is one.empty for one in positional) - len(self._bind)
         if any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters):
-            self._least = math.inf
+            self._min_args = math.inf
 
     def check(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Check arguments.
 
         :raises CannotSend: if they do not fit.
         """
-        if (not kwargs and self._least <= len(args) <= self._most) or self._signature is None:
+        if (not kwargs and self._min_args <= len(args) <= self._max_args) or self._signature is None:
             return
         try:
             self._signature.bind(*self._bind, *args, **kwargs)
@@ -133,20 +133,20 @@ class Signature:
             raise CannotSend(f"{name}{self._signature}: the arguments do not fit: {error}") from None
 
 
-def _number(least: float, most: float, expected: str) -> Callable[[object], str]:
+def _number(minimum: float, maximum: float, expected: str) -> Callable[[object], str]:
     def check(value: object) -> str:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
             return expected
         return ""
 
     return check
 
 
-def _moment_or_seconds(value: object) -> str:
+def _datetime_or_seconds(value: object) -> str:
     return "" if isinstance(value, dt.datetime) else _seconds(value) and "seconds or a datetime"
 
 
-def _moment(value: object) -> str:
+def _datetime(value: object) -> str:
     if not isinstance(value, dt.datetime):
         return "a datetime"
     moment = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
@@ -163,12 +163,12 @@ def _priority(value: object) -> str:
     return ""
 
 
-def _truth(value: object) -> str:
+def _boolean(value: object) -> str:
     return "" if isinstance(value, bool) else "True or False"
 
 
 def _id(value: object) -> str:
-    is_id = isinstance(value, str) and value and _is_text(value) and not _is_longer(value, MAX_SHORT_TEXT_BYTES)
+    is_id = isinstance(value, str) and value and _has_utf8_form(value) and not _is_longer(value, MAX_SHORT_TEXT_BYTES)
     return "" if is_id else f"text of 1 to {MAX_SHORT_TEXT_BYTES} bytes"
 
 
@@ -177,60 +177,60 @@ def _headers(value: object) -> str:
         return "a dict of AMQP headers"
     try:
         size = _size(value, MAX_HEADER_DEPTH)
-    except _NoHeader as wrong:
+    except _NotEncodable as wrong:
         return f"a dict of AMQP headers, which {wrong}"
     except RecursionError:
         return "a dict of AMQP headers, which refers to itself"
     return "" if size <= MAX_HEADERS_BYTES else f"a dict of AMQP headers of at most {MAX_HEADERS_BYTES} bytes"
 
 
-class _NoHeader(Exception):
-    """A value that no header can have."""
+class _NotEncodable(Exception):
+    """A value that has no form in AMQP; the text completes "headers, which …"."""
 
 
 def _size(value: object, depth: int) -> int:
     """Return about how many bytes a header's value takes.
 
-    :raises _NoHeader: if AMQP has no form for it.
+    :raises _NotEncodable: if AMQP has no form for it.
     """
     match value:
         case None | bool() | dt.datetime():
             return 9
         case int():
             if not -(2**63) <= value < 2**63:
-                raise _NoHeader(f"cannot hold the number {_shown(value)}: it has more than 64 bits")
+                raise _NotEncodable(f"cannot hold the number {_short_repr(value)}: it has more than 64 bits")
             return 9
         case float() | Decimal():
             if not math.isfinite(value):
-                raise _NoHeader(f"cannot hold {value!r}")
+                raise _NotEncodable(f"cannot hold {value!r}")
             return 9
         case str():
-            if not _is_text(value):
-                raise _NoHeader(f"cannot hold {_shown(value)}: it has no UTF-8 form")
+            if not _has_utf8_form(value):
+                raise _NotEncodable(f"cannot hold {_short_repr(value)}: it has no UTF-8 form")
             return 5 + len(value.encode())
         case bytes() | bytearray():
             return 5 + len(value)
         case Mapping():
-            return 5 + sum(_name_size(key) + _size(one, _deeper(depth)) for key, one in value.items())
+            return 5 + sum(_name_size(key) + _size(one, _next_depth(depth)) for key, one in value.items())
         case list() | tuple():
-            return 5 + sum(_size(one, _deeper(depth)) for one in value)
+            return 5 + sum(_size(one, _next_depth(depth)) for one in value)
         case _:
-            raise _NoHeader(f"cannot hold {type(value).__qualname__} objects")
+            raise _NotEncodable(f"cannot hold {type(value).__qualname__} objects")
 
 
-def _deeper(depth: int) -> int:
+def _next_depth(depth: int) -> int:
     if not depth:
-        raise _NoHeader(f"cannot be more than {MAX_HEADER_DEPTH} levels deep")
+        raise _NotEncodable(f"cannot be more than {MAX_HEADER_DEPTH} levels deep")
     return depth - 1
 
 
 def _name_size(key: object) -> int:
-    if not isinstance(key, str) or not _is_text(key) or _is_longer(key, MAX_SHORT_TEXT_BYTES):
-        raise _NoHeader(f"have names of at most {MAX_SHORT_TEXT_BYTES} bytes, not {_shown(key)}")
+    if not isinstance(key, str) or not _has_utf8_form(key) or _is_longer(key, MAX_SHORT_TEXT_BYTES):
+        raise _NotEncodable(f"have names of at most {MAX_SHORT_TEXT_BYTES} bytes, not {_short_repr(key)}")
     return 1 + len(key.encode())
 
 
-def _is_text(value: str) -> bool:
+def _has_utf8_form(value: str) -> bool:
     """Tell whether it has a UTF-8 form; half a surrogate pair has none."""
     try:
         value.encode()
@@ -239,33 +239,33 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _is_longer(value: str, most: int) -> bool:
-    return len(value) * 4 > most and len(value.encode(errors="replace")) > most
+def _is_longer(value: str, maximum: int) -> bool:
+    return len(value) * 4 > maximum and len(value.encode(errors="replace")) > maximum
 
 
-def _shown(value: object) -> str:
+def _short_repr(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  # whatever a user's repr raises
         text = f"a {type(value).__qualname__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _MAX_REPR_CHARS else f"{text[:_MAX_REPR_CHARS]}…"
 
 
-_LISTS: Final = frozenset({tuple, list})
-#: characters of a wrong value that an error shows
-_SHOWN: Final = 60
+_LIST_TYPES: Final = frozenset({tuple, list})
+#: characters of a wrong value in an error
+_MAX_REPR_CHARS: Final = 60
 _seconds: Final = _number(-MAX_WAIT_S, MAX_WAIT_S, "seconds, within a hundred years")
 _limit: Final = _number(math.ulp(0.0), MAX_LIMIT_S, "seconds above zero")
 _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "queue": check_queue,
-    "expires": _moment_or_seconds,
+    "expires": _datetime_or_seconds,
     "countdown": _seconds,
-    "eta": _moment,
+    "eta": _datetime,
     "priority": _priority,
-    "ignore_result": _truth,
+    "ignore_result": _boolean,
     "time_limit": _limit,
     "soft_time_limit": _limit,
     "task_id": _id,
     "headers": _headers,
-    "confirm": _truth,
+    "confirm": _boolean,
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
-from hybridpool._client.asynclib import name_asyncio
+from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._client.result_handle import Handle
 from hybridpool._config import Settings
 from hybridpool._message import Outgoing
@@ -20,27 +20,27 @@ from hybridpool._results.rpc import RpcReader
 from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
 log = logging.getLogger("hybridpool._client")
-#: messages on their way to the broker at once, of one call that sends many
-_PORTION = 1000
+#: messages that `send_many` publishes at once
+_MAX_BATCH_MESSAGES = 1000
 
-#: queues that are known to be declared; fewer than the broker's side remembers
-_QUEUES = 500
+#: queues remembered as declared; fewer than the broker connection remembers
+_MAX_DECLARED_QUEUES = 500
 
 
 class ClientConnection:
-    """Sends tasks. It belongs to the loop that made it."""
+    """Sends tasks. Use it on the loop that made it."""
 
     def __init__(self, settings: Settings, open_broker: Callable[[Callable[[events.Event], None]], Broker]) -> None:
         self._settings = settings
-        self._broker = open_broker(_announce)
+        self._broker = open_broker(_log_event)
         self._reader: ResultReader | None = RpcReader(self._broker) if settings.result_backend else None
         self._prepared: dict[str, asyncio.Future[None]] = {}
         #: queues that are declared
-        self._made: set[str] = set()
-        #: the reader listens
-        self._is_open = False
+        self._declared: set[str] = set()
+        #: the result reader listens
+        self._is_listening = False
         self._closing = asyncio.Event()
-        self._host = asyncio.create_task(self._live(), name="hybridpool-sender")
+        self._broker_task = asyncio.create_task(self._run(), name="hybridpool-sender")
 
     async def send(self, request: Request) -> Handle[object]:
         """Publish a call and wait until the broker has confirmed it.
@@ -50,17 +50,17 @@ class ClientConnection:
         :raises CannotSend: if an argument has no JSON form.
         """
         handle, message = self.expect(request)
-        is_made_again = False
+        was_declared_again = False
         for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
                 await self._make_ready(message)
                 await self._broker.publish(message)
             except QueueNotFound:
-                if is_made_again:
+                if was_declared_again:
                     raise
-                is_made_again = True
-                self._forget(message.routing_key)
+                was_declared_again = True
+                self._forget_queue(message.routing_key)
             except BrokerUnavailable:
                 if attempt == backoff.ATTEMPTS:
                     raise
@@ -76,18 +76,18 @@ class ClientConnection:
         :raises CannotSend: if an argument has no JSON form; nothing is sent then.
         """
         expected = [self.expect(request) for request in requests]
-        for start in range(0, len(expected), _PORTION):
-            part = [message for _, message in expected[start : start + _PORTION]]
+        for start in range(0, len(expected), _MAX_BATCH_MESSAGES):
+            part = [message for _, message in expected[start : start + _MAX_BATCH_MESSAGES]]
             await self.post(part, start, len(expected))
         return [handle for handle, _ in expected]
 
     async def post(self, messages: Sequence[Outgoing], before: int = 0, total: int = 0) -> None:
-        """Publish messages; those that find no broker are tried again.
+        """Publish messages; those that cannot reach the broker are tried again.
 
         :param before: how many are confirmed already, of how many in all, for the error.
         :raises BrokerError: if one of them is not confirmed.
         """
-        left, is_made_again = list(messages), False
+        left, was_declared_again = list(messages), False
         for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
@@ -101,10 +101,10 @@ class ClientConnection:
                 return
             final = next((error for _, error in failed if not isinstance(error, BrokerUnavailable)), failed[0][1])
             left = [message for message, _ in failed]
-            if isinstance(final, QueueNotFound) and not is_made_again:
-                is_made_again = True
+            if isinstance(final, QueueNotFound) and not was_declared_again:
+                was_declared_again = True
                 for message in left:
-                    self._forget(message.routing_key)
+                    self._forget_queue(message.routing_key)
                 continue
             if attempt == backoff.ATTEMPTS or not isinstance(final, BrokerUnavailable):
                 final.add_note(f"{before + len(messages) - len(left)} of {total or len(messages)} calls were confirmed")
@@ -112,7 +112,7 @@ class ClientConnection:
             await asyncio.sleep(backoff.pause(attempt))
 
     def expect(self, request: Request) -> tuple[Handle[object], Outgoing]:
-        """Write a call's message, and the handle that waits for its result."""
+        """Return the handle that waits for a call's result, and the call's message."""
         reader = None if request.ignore_result else self._reader
         claim: object = None
         if reader is not None:
@@ -130,17 +130,17 @@ class ClientConnection:
         await self._broker.connected(self._settings.broker_connection_timeout)
         await self._broker.publish(remote_control.revoke(ids, terminate=terminate))
 
-    def leave(self) -> None:
-        """Close the connection, and do not wait until it is closed."""
+    def close_soon(self) -> None:
+        """Start closing the connection, without waiting for that."""
         self._closing.set()
 
     async def close(self) -> None:
         """Close the connection."""
         self._closing.set()
-        await asyncio.wait((self._host,))
+        await asyncio.wait((self._broker_task,))
 
-    async def _live(self) -> None:
-        name_asyncio()
+    async def _run(self) -> None:
+        declare_asyncio()
         async with self._broker:
             await self._closing.wait()
             if self._reader is not None:
@@ -149,31 +149,31 @@ class ClientConnection:
     async def _make_ready(self, message: Outgoing) -> None:
         """Declare the queue and open the reader, once each, however many calls come at the same time."""
         queue = message.routing_key
-        if queue not in self._made:
+        if queue not in self._declared:
             await self._once(f"queue {queue}", lambda: self._broker.declare(task_queue(queue, self._settings)))
-            if len(self._made) >= _QUEUES:
-                self._made.clear()
-            self._made.add(queue)
+            if len(self._declared) >= _MAX_DECLARED_QUEUES:
+                self._declared.clear()
+            self._declared.add(queue)
             self._prepared.pop(f"queue {queue}", None)
         reader = self._reader
-        if reader is not None and message.reply_to is not None and not self._is_open:
+        if reader is not None and message.reply_to is not None and not self._is_listening:
             await self._once("reader", reader.open)
-            self._is_open = True
+            self._is_listening = True
 
-    def _forget(self, queue: str) -> None:
+    def _forget_queue(self, queue: str) -> None:
         """Declare the queue with the next message: it was deleted since."""
-        self._made.discard(queue)
+        self._declared.discard(queue)
         self._prepared.pop(f"queue {queue}", None)
 
     async def _once(self, what: str, do: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Do it unless it is done or under way; what failed is done again."""
+        """Run a step unless it is done or under way; a step that failed is run again."""
         under_way = self._prepared.get(what)
         if under_way is None or (under_way.done() and (under_way.cancelled() or under_way.exception() is not None)):
             under_way = self._prepared[what] = asyncio.ensure_future(do())
         await asyncio.shield(under_way)
 
 
-def _announce(event: events.Event) -> None:
+def _log_event(event: events.Event) -> None:
     match event:
         case events.BrokerLost(url, reason, _, next_url) if next_url:
             log.warning("no connection to %s: %s; trying %s now", url, reason, next_url)

@@ -1,7 +1,7 @@
-"""Calls for which nobody waits: sync code hands them over and goes on; they leave in the background, many at a time.
+"""Calls that are sent without waiting for the broker: a thread queues them, a background loop sends them in batches.
 
-What is handed over is lost if the process dies before it is sent, or the connection breaks with it. A process that ends
-in order sends it first.
+Queued calls are lost if the process dies before they are sent, or the connection breaks meanwhile. A process that exits
+normally sends them first.
 """
 
 import asyncio
@@ -17,68 +17,72 @@ from hybridpool.errors import BrokerUnavailable
 
 log = logging.getLogger("hybridpool._client")
 #: messages that may wait to be sent
-_MOST: Final = 5000
+MAX_WAITING_MESSAGES: Final = 5000
 #: messages that are sent together
-_PORTION: Final = 500
+_MAX_BATCH_MESSAGES: Final = 500
 
 
 class FireAndForget:
-    """A line of messages between any thread and the background loop."""
+    """A queue of messages from any thread to the background loop."""
 
-    def __init__(self, portal: Portal, send: Callable[[Sequence[Outgoing]], Awaitable[None]], patience: float) -> None:
-        """:param patience: seconds that `put` waits for room."""
+    def __init__(
+        self, portal: Portal, send: Callable[[Sequence[Outgoing]], Awaitable[None]], put_timeout: float
+    ) -> None:
+        """:param put_timeout: seconds that `put` waits for a free slot."""
         self._portal = portal
         self._send = send
-        self._patience = patience
-        self._line: deque[Outgoing] = deque()
-        self._room = threading.Semaphore(_MOST)
-        #: the loop is told of what is in the line, or is sending
-        self._is_due = False
+        self._put_timeout = put_timeout
+        self._queue: deque[Outgoing] = deque()
+        self._free_slots = threading.Semaphore(MAX_WAITING_MESSAGES)
+        #: `run` is scheduled, or has not yet looked at the queue
+        self._is_scheduled = False
         self._is_running = False
-        self._at_rest = asyncio.Event()
+        self._idle = asyncio.Event()
 
     def put(self, message: Outgoing) -> None:
-        """Hand a message over.
+        """Queue a message.
 
         :raises BrokerUnavailable: if too many wait, because there is no broker.
         """
-        if not self._room.acquire(timeout=self._patience):
-            raise BrokerUnavailable(f"{_MOST} calls wait to be sent, and there is no broker to take them")
-        self._line.append(message)
-        if not self._is_due:
-            self._is_due = True
-            self._portal.soon(self.run)
+        if not self._free_slots.acquire(timeout=self._put_timeout):
+            raise BrokerUnavailable(
+                f"{MAX_WAITING_MESSAGES} calls wait to be sent, and there is no broker to take them"
+            )
+        self._queue.append(message)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._portal.start_soon(self.run)
 
     async def run(self) -> None:
-        """On the loop: send until the line is empty."""
+        """On the loop: send until the queue is empty."""
         if self._is_running:
             return
         self._is_running = True
-        self._at_rest.clear()
+        self._idle.clear()
         try:
             while True:
-                # Before looking: a thread that appends after the look finds this, and has `run` called again. Were it
-                # set after sending, it could stay for ever when a thread is held up between its two steps:
-                #     thread: appends B          loop: sends A and B, finds the line empty, ends
-                #     thread: sets `_is_due`     loop: called again, finds the line empty, ends
-                self._is_due = False
-                if not self._line:
+                # Reset before the check: a thread that appends after it finds this reset, and schedules `run` again.
+                # Reset after sending, a message could stay for ever when a thread is paused between its two steps:
+                #     thread: appends B          loop: sends A and B, finds the queue empty, ends
+                #     thread: sets `_is_scheduled`     loop: called again, finds the queue empty, ends
+                self._is_scheduled = False
+                if not self._queue:
                     break
                 await self._send_some()
         finally:
             self._is_running = False
-            self._at_rest.set()
+            self._idle.set()
 
     async def finish(self) -> None:
-        """On the loop: send what is there, and wait until it is sent."""
+        """On the loop: send all queued messages, and wait until they are sent."""
         await self.run()
-        await self._at_rest.wait()
+        await self._idle.wait()
 
     async def _send_some(self) -> None:
-        portion = [self._line.popleft() for _ in range(min(_PORTION, len(self._line)))]
+        batch = [self._queue.popleft() for _ in range(min(_MAX_BATCH_MESSAGES, len(self._queue)))]
         try:
-            await self._send(portion)
-        except Exception as error:  # noqa: BLE001  # whatever it is, what is put later must be sent
-            log.error("of %d calls, for which nobody waits, not all were sent: %s", len(portion), error)
+            await self._send(batch)
+        except Exception as error:  # noqa: BLE001  # messages that are queued later must still be sent
+            log.error("of %d calls, for which nobody waits, not all were sent: %s", len(batch), error)
         finally:
-            self._room.release(len(portion))
+            self._free_slots.release(len(batch))

@@ -1,4 +1,4 @@
-"""Two functions under one name: one piece of source that was defined again, or two different functions.
+"""Decides whether two functions of one name are one function that was defined again, or two functions.
 
 A module that is reloaded, or a cell of a notebook that is run again, defines its functions anew, and the new function
 takes the place of the old one. Two functions that one run of a module's body declares under one name are two tasks, and
@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import attrs
 
-#: decorators around one function that are looked into
-_DEEPEST: Final = 8
+#: decorators around one function that are searched
+_MAX_NESTED_DECORATORS: Final = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +28,7 @@ class Origin:
     """Where a function was declared, and by which run of which module's body."""
 
     #: file and line of the declaration
-    place: str
+    location: str
     #: the code of the module's body, script or cell that was being run; None: none was
     body: "weakref.ref[CodeType] | None"
     #: the body itself declares it, and no function or class in it
@@ -42,11 +42,11 @@ def origin_of(function: Callable[..., Any], frame: FrameType | None) -> Origin:
 
     :param frame: of the code that declares it.
     """
-    place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "somewhere"
+    location = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "somewhere"
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     body = _body(function, frame)
     return Origin(
-        place=place,
+        location=location,
         body=None if body is None else weakref.ref(body),
         is_direct=frame is not None and frame.f_code is body,
         spec=getattr(module, "__spec__", None),
@@ -54,7 +54,7 @@ def origin_of(function: Callable[..., Any], frame: FrameType | None) -> Origin:
 
 
 def is_same(old: Callable[..., Any], before: Origin, new: Callable[..., Any], now: Origin) -> bool:
-    """Tell whether two functions of one name are the same one, perhaps defined again.
+    """Tell whether two functions of one name are the same function, perhaps defined again.
 
     :param before: where the old one was declared.
     :param now: where the new one is being declared.
@@ -68,7 +68,7 @@ def is_same(old: Callable[..., Any], before: Origin, new: Callable[..., Any], no
 
 def is_alike(one: object, other: object) -> bool:
     """Tell whether two objects do the same: equal code in one module, equal defaults, and the same things captured."""
-    return _alike(one, other, set())
+    return _are_alike(one, other, set())
 
 
 def _is_renewed(old: Callable[..., Any], before: Origin, new: Callable[..., Any], now: Origin) -> bool:
@@ -99,7 +99,7 @@ def _source(function: Callable[..., Any]) -> tuple[str, int, str] | None:
     return (code.co_filename, code.co_firstlineno, code.co_qualname) if isinstance(code, CodeType) else None
 
 
-def _alike(one: object, other: object, seen: set[tuple[int, int]]) -> bool:
+def _are_alike(one: object, other: object, seen: set[tuple[int, int]]) -> bool:
     if one is other or (id(one), id(other)) in seen:
         return True
     if type(one) is not type(other):
@@ -110,21 +110,21 @@ def _alike(one: object, other: object, seen: set[tuple[int, int]]) -> bool:
             one.__module__ == other.__module__
             and one.__code__ == other.__code__
             and one.__code__.co_filename == other.__code__.co_filename
-            and _alike(one.__defaults__, other.__defaults__, seen)
-            and _alike(one.__kwdefaults__, other.__kwdefaults__, seen)
-            and _alike(_captured(one), _captured(other), seen)
+            and _are_alike(one.__defaults__, other.__defaults__, seen)
+            and _are_alike(one.__kwdefaults__, other.__kwdefaults__, seen)
+            and _are_alike(_captured(one), _captured(other), seen)
         )
     if isinstance(one, MethodType) and isinstance(other, MethodType):
-        return _alike(one.__func__, other.__func__, seen) and _alike(one.__self__, other.__self__, seen)
+        return _are_alike(one.__func__, other.__func__, seen) and _are_alike(one.__self__, other.__self__, seen)
     if isinstance(one, functools.partial) and isinstance(other, functools.partial):
         return all(
-            _alike(a, b, seen)
+            _are_alike(a, b, seen)
             for a, b in ((one.func, other.func), (one.args, other.args), (one.keywords, other.keywords))
         )
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
-        return len(one) == len(other) and all(_alike(a, b, seen) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_are_alike(a, b, seen) for a, b in zip(one, other, strict=True))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key], seen) for key in one)
+        return one.keys() == other.keys() and all(_are_alike(one[key], other[key], seen) for key in one)
     try:
         return bool(one == other)
     except Exception:  # noqa: BLE001  # whatever comparing user values raises
@@ -143,14 +143,14 @@ def _captured(function: FunctionType) -> list[object]:
 
 
 def _body(function: Callable[..., Any], frame: FrameType | None) -> CodeType | None:
-    """Return the code of the module's body that is being run: the outermost one, which may run others by `exec`."""
-    homes = [id(home) for home in _homes(function, 0)]
+    """Return the code of the module's body that is running: the outermost one, as a body may run others by `exec`."""
+    namespaces = [id(namespace) for namespace in _module_namespaces(function, 0)]
     found = None
     while frame is not None:
         code = frame.f_code
         if (
             not code.co_flags & inspect.CO_NEWLOCALS
-            and id(frame.f_globals) in homes
+            and id(frame.f_globals) in namespaces
             and frame.f_locals is frame.f_globals
         ):
             found = code
@@ -158,8 +158,8 @@ def _body(function: Callable[..., Any], frame: FrameType | None) -> CodeType | N
     return found
 
 
-def _homes(value: object, depth: int) -> Iterator[dict[str, Any]]:
-    """Give the namespaces of the modules that a callable is made from."""
+def _module_namespaces(value: object, depth: int) -> Iterator[dict[str, Any]]:
+    """Yield the namespaces of the modules that define a callable and what it wraps."""
     if isinstance(value, FunctionType):
         yield value.__globals__
         inner = [*_captured(value), getattr(value, "__wrapped__", None)]
@@ -172,6 +172,6 @@ def _homes(value: object, depth: int) -> Iterator[dict[str, Any]]:
         if callable(value) and module is not None:
             yield vars(module)
         inner = []
-    for one in inner if depth < _DEEPEST else ():
+    for one in inner if depth < _MAX_NESTED_DECORATORS else ():
         if callable(one):
-            yield from _homes(one, depth + 1)
+            yield from _module_namespaces(one, depth + 1)

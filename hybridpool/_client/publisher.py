@@ -1,9 +1,9 @@
-"""Where an app's calls leave: over this loop's connection, over the background one, or through a child's parent.
+"""Sends an app's calls: over this loop's connection, over the background connection, or, in a child, by its parent.
 
 Imports asyncio and the broker's side only when something is sent, so that defining tasks stays light.
 """
 
-# Not used here. Imported first when a program ends, it raises an error, and what is sent then needs it.
+# Not used here: its first import raises an error while the interpreter exits, and calls that are sent then need it.
 import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import datetime as dt
 import os
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from hybridpool._message import Outgoing
     from hybridpool.events import Listener
 
-#: opens a broker connection, given who hears of its state
+#: opens a broker connection, given a listener to its events
 Opener: TypeAlias = "Callable[[Listener], Broker]"
-#: another way out than broker_url, and the settings that hold on it
-Road: TypeAlias = tuple[Opener, Settings]
+#: replaces the broker of broker_url, together with the settings that apply to it
+TransportOverride: TypeAlias = tuple[Opener, Settings]
 _NO_OPTIONS = CallOptions()
 
 
@@ -48,19 +48,19 @@ class CallPublisher:
         self._app = app
         self._conf = conf
         self._tasks = tasks
-        #: other ways out, the last one first; none: broker_url, conf and environment say the way
-        self._roads: list[Road] = []
-        #: by loop: the way that a sender was made for, and the sender
-        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Road | None, ClientConnection]] = (
-            weakref.WeakKeyDictionary()
-        )
+        #: the last one applies; none: broker_url of conf and environment applies
+        self._overrides: list[TransportOverride] = []
+        #: by loop: the override that a connection was made with, and the connection
+        self._connections: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[TransportOverride | None, ClientConnection]
+        ] = weakref.WeakKeyDictionary()
         self._portal: Portal | None = None
         self._portal_lock = threading.Lock()
-        #: the process that the lock is of
+        #: the process in which the lock was made
         self._lock_pid = os.getpid()
-        #: the line of calls that nobody waits for, and the portal that it belongs to
+        #: the queue of unconfirmed calls, and the portal that it belongs to
         self._fire_and_forget: tuple[Portal, FireAndForget] | None = None
-        #: the state of conf they follow from, and the settings
+        #: the revision of conf, and the settings that follow from it
         self._settings: tuple[int, Settings] | None = None
 
     async def send(
@@ -70,7 +70,7 @@ class CallPublisher:
         request, running = self._request(name, args, kwargs, options), current_sender()
         if running is not None:
             return _through_parent(request, running)
-        return await self._sender().send(request)
+        return await self._connection().send(request)
 
     async def send_many(
         self, name: str, calls: Iterable[Sequence[object]], options: dict[str, Any]
@@ -81,7 +81,7 @@ class CallPublisher:
             raise CannotSend(f"{name}: task_id={options['task_id']!r} is the id of one call, not of {len(requests)}")
         if running is not None:
             return [_through_parent(request, running) for request in requests]
-        return await self._sender().send_many(requests)
+        return await self._connection().send_many(requests)
 
     def send_from_sync(
         self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, options: dict[str, Any]
@@ -94,40 +94,40 @@ class CallPublisher:
             return SyncHandle(_through_parent(request, running), None)
 
         if not request.is_confirmed:
-            self._in_the_background(request)
+            self._send_unconfirmed(request)
             why = "it was sent without confirmation, and its result is not kept"
             return SyncHandle(Handle(name, request.id, None, why), self._background)
 
         async def on_portal() -> "Handle[Any]":
-            return await self._sender().send(request)
+            return await self._connection().send(request)
 
         return SyncHandle(self._background().call(on_portal), self._background)
 
     @property
-    def road(self) -> Road | None:
-        """What connections are opened with, and the settings that hold there; None: as conf and environment say."""
-        return self._roads[-1] if self._roads else None
+    def transport_override(self) -> TransportOverride | None:
+        """The opener and settings of connections; None: broker_url of conf and environment applies."""
+        return self._overrides[-1] if self._overrides else None
 
-    @road.setter
-    def road(self, road: Road | None) -> None:
-        self._roads = [] if road is None else [road]
+    @transport_override.setter
+    def transport_override(self, transport_override: TransportOverride | None) -> None:
+        self._overrides = [] if transport_override is None else [transport_override]
 
     @contextmanager
-    def sending_over(self, road: Road) -> Generator[None]:
-        """Send another way while the block lasts; blocks may overlap, and end in any order."""
-        self._roads.append(road)
+    def override_transport(self, transport_override: TransportOverride) -> Generator[None]:
+        """Override the transport while the block lasts; blocks may overlap, and end in any order."""
+        self._overrides.append(transport_override)
         try:
             yield
         finally:
-            self._roads = [other for other in self._roads if other is not road]
+            self._overrides = [other for other in self._overrides if other is not transport_override]
 
     async def close_here(self) -> None:
         """Close this loop's connection."""
         import asyncio
 
-        _, sender = self._senders.pop(asyncio.get_running_loop(), (None, None))
-        if sender is not None:
-            await sender.close()
+        _, connection = self._connections.pop(asyncio.get_running_loop(), (None, None))
+        if connection is not None:
+            await connection.close()
 
     def close_background(self) -> None:
         """Close the background connection and its loop."""
@@ -136,57 +136,59 @@ class CallPublisher:
             portal.close()
 
     def settings(self) -> Settings:
-        """Give the settings that hold for sending: the environment over `conf`.
+        """Return the settings for sending: the environment over `conf`.
 
         :raises ConfigError: if the environment holds a wrong value.
         """
-        if self._roads:
-            return self._roads[-1][1]
+        if self._overrides:
+            return self._overrides[-1][1]
         revision = self._conf.revision()
         if self._settings is None or self._settings[0] != revision:
             layers = [environment_layer(os.environ), *self._conf.layers()]
-            # Who sends needs no count of CPUs, and counting reads files.
+            # A sender does not need the number of CPUs, and counting them reads files.
             self._settings = revision, resolve(layers, cpus=lambda: 1).settings
         return self._settings[1]
 
-    def _in_the_background(self, request: Request) -> None:
-        """Send a call that nobody waits for."""
+    def _send_unconfirmed(self, request: Request) -> None:
+        """Queue a call that is sent without confirmation."""
         from hybridpool._client.fire_and_forget import FireAndForget
 
         portal = self._background()
         if self._fire_and_forget is None or self._fire_and_forget[0] is not portal:
 
             async def post(messages: "Sequence[Outgoing]") -> None:
-                await self._sender().post(messages)
+                await self._connection().post(messages)
 
             fire_and_forget = FireAndForget(portal, post, self.settings().broker_connection_timeout)
             portal.at_close(fire_and_forget.finish, first=True)
             self._fire_and_forget = portal, fire_and_forget
         self._fire_and_forget[1].put(to_message(request, dt.datetime.now(dt.UTC)))
 
-    def _sender(self) -> "ClientConnection":
+    def _connection(self) -> "ClientConnection":
         from hybridpool._client.asynclib import running_loop
         from hybridpool._client.connection import ClientConnection
 
-        loop, road = running_loop("an App's async calls", HybridpoolError), self.road
-        before, sender = self._senders.get(loop, (None, None))
-        if sender is not None and before is road:
-            return sender
-        if sender is not None:
-            sender.leave()
-        sender = ClientConnection(self.settings(), road[0] if road else self._open_broker)
-        self._senders[loop] = road, sender
-        return sender
+        loop, transport_override = running_loop("an App's async calls", HybridpoolError), self.transport_override
+        before, connection = self._connections.get(loop, (None, None))
+        if connection is not None and before is transport_override:
+            return connection
+        if connection is not None:
+            connection.close_soon()
+        connection = ClientConnection(
+            self.settings(), transport_override[0] if transport_override else self._open_broker
+        )
+        self._connections[loop] = transport_override, connection
+        return connection
 
     def _background(self) -> "Portal":
         from hybridpool._client.sync_portal import Portal
 
         if self._lock_pid != os.getpid():
-            # A thread that held it at the moment of the fork is not in this process, and will not let it go.
+            # A thread that held the lock during the fork does not exist in this process, so it would never release it.
             self._portal_lock, self._lock_pid = threading.Lock(), os.getpid()
         with self._portal_lock:
-            # A fork does not carry threads over, so what another process made is of no use here. One that was closed at
-            # exit is replaced for what is sent later still.
+            # A fork has no other threads, so a portal of another process is not used. A portal that was closed at exit
+            # is replaced, for calls that are sent later still.
             if self._portal is None or not self._portal.is_open:
                 self._portal = Portal()
                 self._portal.at_close(self.close_here)
@@ -205,18 +207,18 @@ class CallPublisher:
         )
 
     def _request(
-        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, plain: dict[str, Any]
+        self, name: str, args: Sequence[object], kwargs: Mapping[str, object] | None, given: dict[str, Any]
     ) -> Request:
-        options, settings = read_call_options(plain) if plain else _NO_OPTIONS, self.settings()
+        options, settings = read_call_options(given) if given else _NO_OPTIONS, self.settings()
         check_arguments(name, args, kwargs)
         known, running = self._tasks.get(name), current_sender()
         if known is not None:
             signature_of(known).check(name, args, kwargs or {})
         declared = known.declared if known else TaskOptions(name=name)
-        declarations = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
-        ignores = next(wish for wish in declarations if wish is not None)
+        choices = (options.ignore_result, declared.ignore_result, settings.task_ignore_result)
+        ignores = next(ignore for ignore in choices if ignore is not None)
         confirm = settings.broker_confirm_publish if options.confirm is None else options.confirm
-        # Inside a task the parent knows the default: it may have been told another on its command line.
+        # Inside a task the parent fills in the default queue, which its command line may have changed.
         queue = options.queue or declared.queue or ("" if running else settings.task_default_queue)
         eta = _eta(options)
         check_target(name, queue, is_delayed=eta is not None)
@@ -233,7 +235,7 @@ class CallPublisher:
             time_limit=options.time_limit,
             soft_time_limit=options.soft_time_limit,
             ignore_result=ignores,
-            # one whose result is kept waits for the broker anyway; inside a task the parent confirms
+            # a call whose result is kept is always confirmed; inside a task the parent confirms
             is_confirmed=running is not None or confirm or (not ignores and settings.result_backend is not None),
             root_id=(running.root_id or running.id or None) if running else None,
             parent_id=(running.id or None) if running else None,

@@ -1,4 +1,4 @@
-"""What a call from afar gives back: the task's id, and a way to wait for its result."""
+"""Handles of sent calls: the task's id, and waiting for its result."""
 
 import asyncio
 import math
@@ -28,14 +28,15 @@ class Handle(Generic[R_co]):
         task: str,
         id: str,
         reader: "ResultReader | None",
-        why_none: str = "",
+        no_result_reason: str = "",
         claim: object = None,
         revoke: Callable[[Sequence[str], bool], Awaitable[None]] | None = None,
     ) -> None:
-        """Keep what is needed to wait for a task.
+        """Make a handle.
 
-        :param claim: keeps the result there for as long as the handle is.
-        :param revoke: tells the workers not to run tasks; None: that cannot be done from here.
+        :param no_result_reason: why there is no reader.
+        :param claim: an object that keeps the result for as long as the handle exists.
+        :param revoke: tells the workers not to run tasks; None: revoking is not possible here.
         """
         self._revoke = revoke
         #: name of the task
@@ -44,7 +45,7 @@ class Handle(Generic[R_co]):
         self.id = id
         self._reader = reader
         self._claim = claim
-        self._why_none = why_none
+        self._no_result_reason = no_result_reason
         #: the loop that sent it, if it was sent from one
         self._loop: asyncio.AbstractEventLoop | None = None
         with suppress(RuntimeError):
@@ -57,13 +58,13 @@ class Handle(Generic[R_co]):
         :returns: what the task returned.
         :raises ResultTimeout: if it does not come in time; it can be asked for again.
         :raises ResultsDisabled: if no result was asked for.
-        :raises ResultError: on another event loop than the one that sent it, or if the timeout is no number of seconds.
+        :raises ResultError: on another event loop than the one that sent it, or if the timeout is not in seconds.
         :raises ChildLost: if the task's child died, and it was not run again.
         :raises TaskFailed: if the task raised something whose type is not imported here; else that very exception,
             with the child's traceback as a note.
         """
         if self._reader is None:
-            raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._why_none}")
+            raise ResultsDisabled(f"task {self.task}[{self.id}] has no result to wait for: {self._no_result_reason}")
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ResultError(f"{self.task}[{self.id}] was sent on another event loop; its result comes only there")
         _check_timeout(timeout)
@@ -82,7 +83,7 @@ class Handle(Generic[R_co]):
         await self._revoke([self.id], terminate)
 
     def forget(self) -> None:
-        """Give the result up, so that it is not kept."""
+        """Drop the result, so that it is not kept."""
         if self._reader is not None:
             self._reader.forget(self.id)
             self._claim = None
@@ -95,9 +96,9 @@ class Handle(Generic[R_co]):
 
 
 def _check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds. One that is not a number at all would upset all timers of the loop.
+    """Check a timeout. NaN would corrupt the order of all timers of the loop.
 
-    :raises ResultError: if it is that.
+    :raises ResultError: if it is not a number of seconds.
     """
     if timeout is None or (not isinstance(timeout, bool) and isinstance(timeout, Real) and not math.isnan(timeout)):
         return
@@ -148,7 +149,7 @@ class SyncHandle(Generic[R_co]):
         self._portal().call(on_portal)
 
     def forget(self) -> None:
-        """Give the result up, so that it is not kept."""
+        """Drop the result, so that it is not kept."""
         self._handle.forget()
 
     def __reduce__(self) -> NoReturn:

@@ -1,6 +1,6 @@
-"""The background loop behind the sync calls: one daemon thread, started by the first of them.
+"""The background event loop of sync calls: one daemon thread, started by the first of them.
 
-A daemon, so that a script that ends does not hang on it; closed at exit, so that its connection is closed in order.
+A daemon, so that it does not keep a script from exiting; closed at exit, so that its connection is closed properly.
 """
 
 import atexit
@@ -17,8 +17,8 @@ from anyio.from_thread import BlockingPortal
 from hybridpool.errors import BrokerUnavailable
 
 T = TypeVar("T")
-#: seconds to let the loop close its connections at exit
-_PARTING: Final = 3.0
+#: seconds for the loop to close its connections at exit
+_CLOSE_TIMEOUT_S: Final = 3.0
 
 
 class Portal:
@@ -28,7 +28,7 @@ class Portal:
         """:raises BrokerUnavailable: if its loop cannot start."""
         _check_threads()
         self.pid = os.getpid()
-        self._up = threading.Event()
+        self._started = threading.Event()
         self._portal: BlockingPortal | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
         #: why the loop could not start, or has ended
@@ -39,7 +39,7 @@ class Portal:
         except RuntimeError as error:
             # No more threads may be started: their number is limited, or the interpreter is ending.
             raise _not_started(error) from error
-        self._up.wait()
+        self._started.wait()
         if not self.is_open:
             raise _not_started(self._failure) from self._failure
         atexit.register(self.close)
@@ -53,7 +53,7 @@ class Portal:
             raise RuntimeError("the app is closed")
         return self._portal.call(function, *args)
 
-    def soon(self, function: Callable[[], Awaitable[None]]) -> None:
+    def start_soon(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run on the loop, and do not wait.
 
         :raises RuntimeError: if the portal is closed.
@@ -65,7 +65,7 @@ class Portal:
     def at_close(self, closer: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
         """Await this on the loop when the portal closes.
 
-        :param first: before all that is known so far.
+        :param first: before all others so far.
         """
         self._closers.insert(0 if first else len(self._closers), closer)
 
@@ -76,7 +76,7 @@ class Portal:
             return
         atexit.unregister(self.close)
         portal.start_task_soon(self._end, portal)
-        self._thread.join(_PARTING)
+        self._thread.join(_CLOSE_TIMEOUT_S)
 
     async def _end(self, portal: BlockingPortal) -> None:
         for closer in self._closers:
@@ -86,22 +86,22 @@ class Portal:
     def _run(self) -> None:
         try:
             anyio.run(self._serve, backend="asyncio", backend_options={"use_uvloop": has_uvloop()})
-        except BaseException as error:  # noqa: BLE001  # it is raised where the loop is waited for
+        except BaseException as error:  # noqa: BLE001  # `__init__` raises it
             self._failure = error
         finally:
             self._portal = None
-            # Whoever waits for the loop to start must learn that it never will.
-            self._up.set()
+            # Also if the loop could not start, as `__init__` waits for this.
+            self._started.set()
 
     @property
     def is_open(self) -> bool:
-        """It takes calls."""
+        """Whether it accepts calls."""
         return self._portal is not None and self.pid == os.getpid()
 
     async def _serve(self) -> None:
         async with BlockingPortal() as portal:
             self._portal = portal
-            self._up.set()
+            self._started.set()
             await portal.sleep_until_stopped()
 
 

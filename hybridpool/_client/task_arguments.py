@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict, TypeVar
 from hybridpool._child.failure_rules import Rules
 from hybridpool._client.call_checks import check_queue
 from hybridpool._config import celery_names
-from hybridpool._config.suggestions import hint
+from hybridpool._config.suggestions import suggest
 from hybridpool._config.units import BadValue, boolean, seconds, some_seconds, whole
 from hybridpool._task import TaskOptions
 from hybridpool.errors import ConfigError
@@ -49,7 +49,7 @@ class TaskOptionsDict(TypedDict, total=False):
     retry_jitter: bool
 
 
-_NAMES: Final = tuple(TaskOptionsDict.__annotations__)
+_OPTION_NAMES: Final = tuple(TaskOptionsDict.__annotations__)
 
 
 def read_arguments(given: TaskOptionsDict, *, bind: bool) -> tuple[TaskOptions, Rules]:
@@ -59,9 +59,9 @@ def read_arguments(given: TaskOptionsDict, *, bind: bool) -> tuple[TaskOptions, 
     """
     options: dict[str, Any] = dict(given)
     for name in options:
-        if name not in _NAMES:
-            meant = hint(name, _NAMES, celery_names.TASK_OPTIONS, quoted=True)
-            raise ConfigError(f"{name!r} is no option of a task{meant}")
+        if name not in _OPTION_NAMES:
+            meant = suggest(name, _OPTION_NAMES, celery_names.TASK_OPTIONS, quoted=True)
+            raise ConfigError(f"{name!r} is not an option of a task{meant}")
     hard, soft = (_checked(options, name, some_seconds) for name in ("time_limit", "soft_time_limit"))
     if hard is not None and soft is not None and soft > hard:
         raise ConfigError(f"task(soft_time_limit=…) must not be above time_limit: {soft:g} s and {hard:g} s")
@@ -71,7 +71,7 @@ def read_arguments(given: TaskOptionsDict, *, bind: bool) -> tuple[TaskOptions, 
 def _for_parent(options: dict[str, Any]) -> TaskOptions:
     backoff = options.get("retry_backoff") or None
     return TaskOptions(
-        name=_checked(options, "name", _word) or "",
+        name=_checked(options, "name", _name) or "",
         queue=_checked(options, "queue", _queue),
         acks_late=_checked(options, "acks_late", boolean),
         ignore_result=_checked(options, "ignore_result", boolean),
@@ -87,9 +87,9 @@ def _for_parent(options: dict[str, Any]) -> TaskOptions:
 
 def _for_children(options: dict[str, Any], *, bind: bool) -> Rules:
     return Rules(
-        autoretry_for=_kinds(options, "autoretry_for"),
-        dont_autoretry_for=_kinds(options, "dont_autoretry_for"),
-        throws=_kinds(options, "throws"),
+        autoretry_for=_exception_types(options, "autoretry_for"),
+        dont_autoretry_for=_exception_types(options, "dont_autoretry_for"),
+        throws=_exception_types(options, "throws"),
         max_retries=_checked(options, "max_retries", whole(0)) if "max_retries" in options else 3,
         bind=_checked({"bind": bind}, "bind", boolean) or False,
     )
@@ -105,18 +105,18 @@ def _checked(options: dict[str, Any], name: str, parse: Callable[[object], T]) -
         raise ConfigError(f"task({name}=…) must be {bad.expected}, not {value!r}") from None
 
 
-def _kinds(options: dict[str, Any], name: str) -> tuple[type[BaseException], ...]:
+def _exception_types(options: dict[str, Any], name: str) -> tuple[type[BaseException], ...]:
     given = options.get(name)
-    kinds = () if given is None else (given,) if isinstance(given, type) else given
-    if isinstance(kinds, Collection) and not isinstance(kinds, str):
-        wrong = [kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, BaseException))]
+    types = () if given is None else (given,) if isinstance(given, type) else given
+    if isinstance(types, Collection) and not isinstance(types, str):
+        wrong = [kind for kind in types if not (isinstance(kind, type) and issubclass(kind, BaseException))]
         if not wrong:
-            return tuple(kinds)
+            return tuple(types)
         given = wrong[0]
     raise ConfigError(f"task({name}=…) must be exception classes, not {given!r}")
 
 
-def _word(value: object) -> str:
+def _name(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise BadValue("a name")
     return value

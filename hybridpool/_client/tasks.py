@@ -1,4 +1,4 @@
-"""`Task`: what @app.task makes. It stays the function it was, and can be called from afar, typed."""
+"""`Task`: what @app.task makes. It still is the function, and can also be called remotely, with types."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Un
 
 import attrs
 
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.call_checks import Signature
 from hybridpool._client.call_options import CallOptions, CallOptionsDict
 from hybridpool._task import TaskOptions
@@ -18,11 +18,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-_DEFAULT = CallOptions()
+_NO_OPTIONS = CallOptions()
 
 
-class Sends(Protocol):
-    """What a task needs of its app."""
+class Sender(Protocol):
+    """The part of an app that sends calls of its tasks."""
 
     async def send(
         self, name: str, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
@@ -43,7 +43,9 @@ class Task(Generic[P, R]):
 
     __module__ = "hybridpool"
 
-    def __init__(self, app: Sends, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT) -> None:
+    def __init__(
+        self, app: Sender, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT_RULES
+    ) -> None:
         functools.update_wrapper(self, function)
         self._app = app
         #: the function itself
@@ -78,7 +80,7 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: if there is no broker within broker_connection_timeout.
         :raises CannotSend: if an argument has no JSON form, or the arguments do not fit the function.
         """
-        return await TaskCall(self._app, self, _DEFAULT).enqueue(*args, **kwargs)
+        return await TaskCall(self._app, self, _NO_OPTIONS).enqueue(*args, **kwargs)
 
     async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
         """Send a call for each tuple of arguments, and wait until the broker has confirmed them all.
@@ -89,25 +91,25 @@ class Task(Generic[P, R]):
             were confirmed.
         :raises CannotSend: if an argument has no JSON form, or does not fit the function; nothing is sent then.
         """
-        return await TaskCall(self._app, self, _DEFAULT).enqueue_many(calls)
+        return await TaskCall(self._app, self, _NO_OPTIONS).enqueue_many(calls)
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """Send a call from sync code; as `enqueue` in all else."""
-        return TaskCall(self._app, self, _DEFAULT).delay(*args, **kwargs)
+        return TaskCall(self._app, self, _NO_OPTIONS).delay(*args, **kwargs)
 
     def apply_async(
         self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None, **options: Any
     ) -> "SyncHandle[R]":
         """Send a call from sync code with options, in Celery's form.
 
-        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        :raises CannotSend: if there is no such option, or a value is not allowed.
         """
         return self._app.send_task(self.name, args, kwargs, **options)
 
     def options(self, **options: Unpack[CallOptionsDict]) -> "TaskCall[P, R]":
         """Give this task with options for the next calls: ``await add.options(queue="slow").enqueue(2, 3)``.
 
-        :raises CannotSend: if there is no such option, or one cannot be obeyed.
+        :raises CannotSend: if there is no such option, or a value is not allowed.
         """
         from hybridpool._client.call_checks import read_call_options
 
@@ -132,24 +134,24 @@ class TaskCall(Generic[P, R]):
 
     __module__ = "hybridpool"
 
-    def __init__(self, app: Sends, task: Task[P, R], options: CallOptions) -> None:
+    def __init__(self, app: Sender, task: Task[P, R], options: CallOptions) -> None:
         self._app = app
         self._task = task
         self._options = options
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
         """As `Task.enqueue`, with these options."""
-        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._plain()))
+        return cast("Handle[R]", await self._app.send(self._task.name, args, kwargs, **self._as_keywords()))
 
     async def enqueue_many(self, calls: Iterable[Sequence[object]]) -> "list[Handle[R]]":
         """As `Task.enqueue_many`, with these options."""
-        return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._plain()))
+        return cast("list[Handle[R]]", await self._app.send_many(self._task.name, calls, **self._as_keywords()))
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> "SyncHandle[R]":
         """As `Task.delay`, with these options."""
-        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._plain()))
+        return cast("SyncHandle[R]", self._app.send_task(self._task.name, args, kwargs, **self._as_keywords()))
 
-    def _plain(self) -> dict[str, Any]:
-        if self._options is _DEFAULT:
+    def _as_keywords(self) -> dict[str, Any]:
+        if self._options is _NO_OPTIONS:
             return {}
         return attrs.asdict(self._options, recurse=False, filter=lambda _, value: value not in (None, {}))

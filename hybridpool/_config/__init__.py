@@ -38,7 +38,7 @@ from hybridpool._config.sources import (
     init_layer,
     resolve,
 )
-from hybridpool._config.suggestions import nearest
+from hybridpool._config.suggestions import find_similar
 from hybridpool._config.urls import masked
 
 __all__ = [
@@ -56,10 +56,10 @@ __all__ = [
     "command_line_layer",
     "conf_layer",
     "environment_layer",
+    "find_similar",
     "init_layer",
     "layers_from",
     "masked",
-    "nearest",
     "node_name",
     "pool_range",
     "resolve",

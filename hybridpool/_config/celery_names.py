@@ -1,6 +1,6 @@
-"""Names that Celery 5 has and hybridpool has not: somebody who moves here did not mistype them.
+"""Names that Celery 5 has and hybridpool does not have: for a user who moves here, they are not typing errors.
 
-A test holds this table against Celery's own and against ours.
+A test compares this table with Celery's names and with ours.
 """
 
 from typing import Final

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 
 def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
-    """Give version and folder of each cgroup in which a controller may limit this process.
+    """Yield version and folder of each cgroup in which a controller may limit this process.
 
     :param controller: "cpu", "memory".
     :param root: where /proc and /sys are.
@@ -22,7 +22,7 @@ def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path
 
 
 def read(file: Path) -> str:
-    """Return what stands in a file of the kernel's; nothing if it is not there."""
+    """Return the content of a kernel file; empty if there is no such file."""
     try:
         return file.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -30,7 +30,7 @@ def read(file: Path) -> str:
 
 
 def _with_parents(path: str) -> Iterator[str]:
-    """A cgroup's path below the mount point, then those above it.
+    """Yield a cgroup's path below the mount point, then those of its parents.
 
     In a container the path may be the host's and lead nowhere, or climb out of the namespace (`/../x`); the root of
     the mount is the container's own group then.

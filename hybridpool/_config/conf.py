@@ -1,8 +1,7 @@
 """`app.conf`: settings of an app, read and set as attributes.
 
-Holds two layers, what `App(...)` was given and what was set later, and knows nothing of the stronger ones, which belong
-to whoever starts a worker. As the app is imported in another process than the one that runs the worker, both layers
-can travel as plain data.
+Holds two layers: the values given to `App(...)`, and the values set later. The stronger layers belong to the program
+that starts a worker. As another process than the worker's imports the app, both layers can be sent as plain data.
 """
 
 from collections.abc import Mapping
@@ -17,13 +16,13 @@ _NOTHING: Mapping[str, object] = {}
 class Conf:
     """The settings of an app.
 
-    :param init: what `App(...)` was given.
-    :raises ConfigError: if a name is no setting, or a value does not fit.
+    :param init: the values given to `App(...)`.
+    :raises ConfigError: if a name is not a setting, or a value does not fit.
     """
 
     _init: Layer
     _set: dict[str, object]
-    #: forgotten whenever something is set
+    #: a cache, cleared when a value is set
     _effective: Settings | None
     _revision: int
 
@@ -45,35 +44,35 @@ class Conf:
     def update(self, values: Mapping[str, object] = _NOTHING, /, **more: object) -> None:
         """Set several; none is set if one is wrong.
 
-        :raises ConfigError: if a name is no setting, or a value does not fit.
+        :raises ConfigError: if a name is not a setting, or a value does not fit.
         """
         self._set.update(conf_layer({**values, **more}).values)
         self.__dict__.update(_effective=None, _revision=self._revision + 1)
 
     def settings(self) -> Settings:
-        """Give what is effective here: set, else given to `App(...)`, else the default."""
+        """Return the effective settings: set values, then those given to `App(...)`, then defaults."""
         effective = self._effective or resolve(self.layers()).settings
         self.__dict__["_effective"] = effective
         return effective
 
     def revision(self) -> int:
-        """Give a number that rises whenever something is set."""
+        """Return a number that rises whenever a value is set."""
         return self._revision
 
     def layers(self) -> tuple[Layer, Layer]:
-        """Give what was set and what `App(...)` was given, the stronger first."""
+        """Return the set values and those given to `App(...)`, the stronger layer first."""
         return conf_layer(self._set), self._init
 
     def export(self) -> dict[str, dict[str, object]]:
-        """Give both layers as plain data (None, bool, int, float, str, list); `layers_from` reads it."""
+        """Return both layers as plain data (None, bool, int, float, str, list); `layers_from` reads it."""
         conf, init = self.layers()
         return {"conf": _plain(conf.values), "init": _plain(init.values)}
 
 
 def layers_from(exported: Mapping[str, Mapping[str, object]]) -> tuple[Layer, Layer]:
-    """Make the layers of an app from what its `Conf.export` gave in another process, the stronger first.
+    """Make the layers of an app from the `Conf.export` of another process, the stronger first.
 
-    :raises ConfigError: if the other side has settings which this one does not know.
+    :raises ConfigError: if the other process has a setting that this one does not have.
     """
     return conf_layer(exported["conf"]), init_layer(exported["init"])
 

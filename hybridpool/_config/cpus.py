@@ -2,7 +2,7 @@
 
 `usable` decides from readings and is pure. `usable_cpus` takes the readings: the scheduler's affinity mask, and the CPU
 quota of every cgroup (version 1 or 2) from this process's own up to the root, since the tightest of them counts.
-A reading that cannot be had is left out.
+A reading that is not available is left out.
 """
 
 import math
@@ -14,7 +14,7 @@ from hybridpool._config import cgroup
 
 
 def usable(affinity: int, quotas: Iterable[float]) -> int:
-    """Say how many CPUs' worth of children can run at once: the smallest reading, rounded up, at least 1.
+    """Return how many children can run at once: the smallest reading, rounded up, at least 1.
 
     :param affinity: CPUs in the affinity mask.
     :param quotas: CPUs that cgroups allow, as fractions (0.5: half of one CPU's time).

@@ -1,20 +1,20 @@
-"""Settings that are right each by itself and wrong together."""
+"""Checks of settings that are valid on their own and invalid together."""
 
 from hybridpool._config.sources import Resolved
 from hybridpool.errors import ConfigError
 
 
 def check_queues(resolved: Resolved) -> None:
-    """Check what is said of queues.
+    """Check the settings of queues.
 
     :raises ConfigError: if a queue that is not consumed has a weight, or a quorum queue is to have priorities.
     """
     settings = resolved.settings
-    strangers = [name for name, _ in settings.worker_queue_weights or () if name not in settings.queues]
-    if strangers:
+    not_consumed = [name for name, _ in settings.worker_queue_weights or () if name not in settings.queues]
+    if not_consumed:
         raise ConfigError(
-            f"worker_queue_weights (from {resolved.source_of('worker_queue_weights')}) names {', '.join(strangers)}; "
-            f"this worker consumes {', '.join(settings.queues)}"
+            f"worker_queue_weights (from {resolved.source_of('worker_queue_weights')}) names "
+            f"{', '.join(not_consumed)}; this worker consumes {', '.join(settings.queues)}"
         )
     if settings.task_queue_max_priority is not None and settings.task_default_queue_type == "quorum":
         raise ConfigError(

@@ -25,7 +25,7 @@ def queue_name(value: object) -> str:
     AMQP allows 255 bytes; five stay free for the name of its dead-letter queue, which ends in ".dead".
 
     :raises BadValue: if it is empty, too long, unprintable, begins with "amq.", which only the broker may do, or is a
-        URL with a login: names are shown everywhere.
+        URL with a login: names appear in logs and messages.
     """
     name = value.strip() if isinstance(value, str) else ""
     is_fit = name.isprintable() and 0 < len(name.encode(errors="replace")) <= 250 and not name.startswith("amq.")

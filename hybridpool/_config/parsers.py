@@ -1,10 +1,10 @@
-"""What is put together from single values: lists, choices, ranges, and "or none". Pure, as `units` is."""
+"""Parsers for lists, choices, ranges and "or none", made from parsers for single values. Pure, as `units` is."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from hybridpool._config.suggestions import nearest
+from hybridpool._config.suggestions import find_similar
 from hybridpool._config.units import BadValue, Parser, whole
 
 T = TypeVar("T")
@@ -20,8 +20,8 @@ class Range(NamedTuple):
         return f"{self.minimum},{self.maximum}"
 
 
-def words(parse_one: Parser[str], expected: str, *, may_be_empty: bool = False) -> Parser[tuple[str, ...]]:
-    """Make a parser for a list: text with commas, or an iterable of text. Doubles and empty places are dropped."""
+def text_list(parse_one: Parser[str], expected: str, *, may_be_empty: bool = False) -> Parser[tuple[str, ...]]:
+    """Make a parser for a list: text with commas, or an iterable of text. Duplicates and empty items are dropped."""
 
     def parse(value: object) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -60,17 +60,17 @@ def choice(*allowed: str, aliases: Mapping[str, str] = MappingProxyType({})) -> 
 
     :param aliases: lower-case words, or numbers as text, that stand for an allowed one.
     """
-    meant = {word.lower(): word for word in allowed} | dict(aliases)
+    by_word = {word.lower(): word for word in allowed} | dict(aliases)
     also = [alias for alias in aliases if alias.isalpha()]
     expected = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
     expected += f" (also written {', '.join(also)})" if also else ""
 
     def parse(value: object) -> str:
         word = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(value).strip().lower()
-        if word not in meant:
-            near = nearest(word, [name for name in meant if name.isalpha()])
-            raise BadValue(expected, meant[near] if near else "")
-        return meant[word]
+        if word not in by_word:
+            similar = find_similar(word, [name for name in by_word if name.isalpha()])
+            raise BadValue(expected, by_word[similar] if similar else "")
+        return by_word[word]
 
     return parse
 
@@ -78,8 +78,8 @@ def choice(*allowed: str, aliases: Mapping[str, str] = MappingProxyType({})) -> 
 def autoscale(value: object) -> Range:
     """Parse the two sizes between which a pool moves, in either order: `1,3`, `(3, 1)`.
 
-    The minimum is at least 1: a pool without a child has nothing to hand a message to, and a prefetch of pool size
-    times multiplier would be 0, which to the broker means "no limit".
+    The minimum is at least 1: a pool without a child cannot run a message, and a prefetch of pool size times
+    multiplier would be 0, which to the broker means "no limit".
 
     :raises BadValue: if it is not two whole numbers of at least 1.
     """

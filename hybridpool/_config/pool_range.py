@@ -17,12 +17,12 @@ class PoolRange:
     floor: int
     ceiling: int
     start: int
-    #: for the banner
+    #: the reason, for the banner
     why: str
 
     @property
     def is_fixed(self) -> bool:
-        """The pool never changes its size."""
+        """Whether the pool never changes its size."""
         return self.floor == self.ceiling
 
 

@@ -1,4 +1,4 @@
-"""One row of the table of settings."""
+"""One entry of the table of settings."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """One row of the table."""
+    """One entry of the table of settings."""
 
     name: str
     #: checks a value from any source; raises `units.BadValue`
     parse: Callable[[object], object]
     default: object
-    #: as help shows the default
+    #: the default, as help shows it
     default_text: str
     help: str
     kind: str
@@ -47,8 +47,8 @@ def setting(
     secret: bool = False,
     factory: Callable[[], object] | None = None,
 ) -> T:
-    """Declare a row. To the type checker it is a `T`, so that a parser which does not fit its attribute is an error."""
-    row = {
+    """Declare an entry. To the type checker it is a `T`, so a parser that does not fit its attribute is an error."""
+    entry = {
         "parse": parse,
         "default": default,
         "default_text": default_text or str(default),
@@ -61,7 +61,7 @@ def setting(
     field = attrs.field(
         default=attrs.Factory(factory) if factory else parse(default),
         repr=_masked_repr if secret else True,
-        metadata=row,
+        metadata=entry,
     )
     return cast(T, field)
 

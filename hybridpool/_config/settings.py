@@ -1,8 +1,8 @@
-"""THE table of settings: what an operator may choose, once each.
+"""The table of settings, with one entry for each.
 
-`Settings` is both: a frozen value with one typed attribute per setting, and, through `setting(...)`, the table row with
+`Settings` is both: a frozen value with one typed attribute per setting, and, by `setting(...)`, the table entry with
 the setting's parser, default, help and command-line option. The environment variable, the command line's help and the
-messages are made from the same row, so a new setting is one entry here.
+messages are made from the same entry, so a new setting is one entry here.
 """
 
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ class Settings:
         kind=POOL, opts="--shutdown-timeout", metavar="DURATION")
     #: None: the default queue alone; see `queues`
     worker_queues: tuple[str, ...] | None = setting(
-        parsers.optional(parsers.words(names.queue_name, "queue names such as mails,images")), None,
+        parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
         "Queues to consume: mails,images.",
         kind=MESSAGES, opts="-Q --queues", metavar="NAMES", default_text="the default queue")
     worker_queue_weights: tuple[tuple[str, int], ...] | None = setting(
@@ -117,7 +117,7 @@ class Settings:
         units.whole(1), 3, "Give up on a message whose child died so many times.",
         kind=MESSAGES, opts="--max-deliveries", metavar="N")
     accept_content: tuple[str, ...] = setting(
-        parsers.words(_CONTENT, "json, pickle or both"), ("json",),
+        parsers.text_list(_CONTENT, "json, pickle or both"), ("json",),
         "Serializers a message may use: json, pickle. Pickle runs code from the message.",
         kind=MESSAGES, opts="--accept-content", metavar="NAMES", default_text="json")
     #: bytes
@@ -160,7 +160,7 @@ class Settings:
         kind=NODE, opts="-n --hostname", metavar="NAME")
     #: modules to import after the app's own
     imports: tuple[str, ...] = setting(
-        parsers.words(names.module_name, "module names such as proj.tasks,proj.reports", may_be_empty=True), (),
+        parsers.text_list(names.module_name, "module names such as proj.tasks,proj.reports", may_be_empty=True), (),
         "More modules to import.",
         kind=NODE, opts="-I --include", metavar="MODULES", default_text="none")
     worker_loglevel: str = setting(
@@ -183,10 +183,10 @@ class Settings:
         return self.worker_queues or (self.task_default_queue,)
 
 
-def _rows() -> Mapping[str, Setting]:
+def _read_table() -> Mapping[str, Setting]:
     fields = attrs.fields(Settings)
     return MappingProxyType({field.name: Setting(name=field.name, **field.metadata) for field in fields})
 
 
-#: name → row, in the order of `Settings`
-SETTINGS: Mapping[str, Setting] = _rows()
+#: name → entry, in the order of `Settings`
+SETTINGS: Mapping[str, Setting] = _read_table()

@@ -1,8 +1,8 @@
-"""Sources of settings, one over the other: command line, environment, `app.conf`, `App(...)`, default.
+"""Sources of settings, the strongest first: command line, environment, `app.conf`, `App(...)`, default.
 
 A `Layer` is what one source gives. It is parsed and checked when it is made, so a wrong value is an error where it
-was written, even if a stronger source would hide it. `resolve` lays the layers over each other and remembers for each
-setting who won.
+was written, even if a stronger source would hide it. `resolve` merges the layers and records for each
+setting where its value came from.
 """
 
 import re
@@ -14,26 +14,26 @@ import attrs
 from hybridpool._config import celery_names
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.settings import SETTINGS, Settings
-from hybridpool._config.suggestions import nearest
+from hybridpool._config.suggestions import find_similar
 from hybridpool._config.units import BadValue
 from hybridpool._config.urls import masked, without_logins
 from hybridpool.errors import ConfigError
 
-#: says how a source names a setting: "--concurrency", "HYBRIDPOOL_WORKER_CONCURRENCY", …
+#: how a source names a setting: "--concurrency", "HYBRIDPOOL_WORKER_CONCURRENCY", …
 Label = Callable[[str], str]
 
 PREFIX = "HYBRIDPOOL_"
-#: the one variable of this prefix that is an option and no setting
+#: the one variable of this prefix that is an option and not a setting
 APP_VARIABLE = "HYBRIDPOOL_APP"
 #: Kubernetes puts these into every pod that runs beside a service called "hybridpool"
-_FOREIGN = re.compile(r"HYBRIDPOOL_(SERVICE_(HOST|PORT.*)|PORT|PORT_\d.*)")
+_KUBERNETES = re.compile(r"HYBRIDPOOL_(SERVICE_(HOST|PORT.*)|PORT|PORT_\d.*)")
 
 
 @attrs.frozen
 class Layer:
-    """What one source gives: parsed values, and how the source calls each of them."""
+    """The parsed values of one source, and how the source names them."""
 
-    #: not shown: there may be a password in it
+    #: not in the repr: a value may hold a password
     values: Mapping[str, object] = attrs.field(repr=False)
     label: Label
 
@@ -43,17 +43,17 @@ class Resolved:
     """The effective settings, and where each came from."""
 
     settings: Settings
-    #: name → source, for those that some source gives
+    #: name → source, for settings that a source gives
     sources: Mapping[str, str]
-    #: those left to us: given by nobody, or given as `auto`
+    #: settings without a given value, or with `auto`
     automatic: frozenset[str]
 
     def source_of(self, name: str) -> str:
-        """Say where a setting came from: `--concurrency`, `HYBRIDPOOL_…`, `app.conf.…`, `App(…=…)` or `default`."""
+        """Return where a setting came from: `--concurrency`, `HYBRIDPOOL_…`, `app.conf.…`, `App(…=…)` or `default`."""
         return self.sources.get(name, "default")
 
     def is_default(self, name: str) -> bool:
-        """Tell whether nobody chose a value; `worker_concurrency="auto"` is no choice either."""
+        """Tell whether no source gives a value; `worker_concurrency="auto"` counts as not given."""
         return name in self.automatic
 
 
@@ -69,23 +69,23 @@ def checked(name: str, value: object, label: Label) -> object:
     try:
         return setting.parse(value)
     except BadValue as bad:
-        shown = masked(str(value)) if setting.secret else _shown(value)
+        shown = masked(str(value)) if setting.secret else _short_repr(value)
         meant = f"; did you mean {bad.hint}?" if bad.hint else ""
         raise ConfigError(f"{name} must be {bad.expected}, not {shown} (from {label(name)}){meant}") from None
 
 
 def unknown(name: str, label: Label) -> str:
-    """Make the message for a name that is no setting, in the words of its source."""
+    """Return the message for a name that is not a setting, as its source names it."""
     if name in celery_names.SETTINGS:
         return f"{label(name)}: Celery has this setting; it is not there yet"
-    near = nearest(name, SETTINGS)
-    return f"{label(name)} is not a setting" + (f"; did you mean {label(near)}?" if near else "")
+    similar = find_similar(name, SETTINGS)
+    return f"{label(name)} is not a setting" + (f"; did you mean {label(similar)}?" if similar else "")
 
 
-def _shown(value: object) -> str:
-    """A value on one line, and not a long one; text in quotes only where they help."""
+def _short_repr(value: object) -> str:
+    """Return a value as one short line; text in quotes only if it needs them."""
     if isinstance(value, str):
-        # somebody may have given the broker's URL to the wrong setting
+        # the broker's URL may have been given to the wrong setting
         value = without_logins(value)
         if re.fullmatch(r"[\w.,:;/+%@-]{1,80}", value):
             return value
@@ -135,19 +135,19 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     An empty variable counts as not set, as `VAR=${VAR:-}` in a compose file means it. `HYBRIDPOOL_APP` is left to the
     command line, and what Kubernetes adds for a service called "hybridpool" is ignored.
 
-    :raises ConfigError: if a variable is no setting, or its value does not fit.
+    :raises ConfigError: if a variable is not a setting, or its value does not fit.
     """
     ours = {
         variable.removeprefix(PREFIX): value
         for variable, value in environ.items()
-        if variable.startswith(PREFIX) and variable != APP_VARIABLE and not _FOREIGN.fullmatch(variable)
+        if variable.startswith(PREFIX) and variable != APP_VARIABLE and not _KUBERNETES.fullmatch(variable)
     }
     for suffix in ours:
         if suffix != suffix.upper() or suffix.lower() not in SETTINGS:
             if suffix.lower() in celery_names.SETTINGS:
                 raise ConfigError(unknown(suffix.lower(), environment_label))
-            near = nearest(suffix, ["app", *SETTINGS])
-            meant = f"; did you mean {environment_label(near)}?" if near else ""
+            similar = find_similar(suffix, ["app", *SETTINGS])
+            meant = f"; did you mean {environment_label(similar)}?" if similar else ""
             raise ConfigError(f"{PREFIX}{suffix} is not a setting{meant}")
     return _layer({suffix.lower(): value for suffix, value in ours.items() if value.strip()}, environment_label)
 
@@ -155,7 +155,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
 def conf_layer(values: Mapping[str, object]) -> Layer:
     """Make the layer of what was set on `app.conf`.
 
-    :raises ConfigError: if a name is no setting, or a value does not fit.
+    :raises ConfigError: if a name is not a setting, or a value does not fit.
     """
     return _layer(values, conf_label)
 
@@ -163,16 +163,16 @@ def conf_layer(values: Mapping[str, object]) -> Layer:
 def init_layer(values: Mapping[str, object]) -> Layer:
     """Make the layer of what was given to `App(...)`.
 
-    :raises ConfigError: if a name is no setting, or a value does not fit.
+    :raises ConfigError: if a name is not a setting, or a value does not fit.
     """
     return _layer(values, init_label)
 
 
 def resolve(layers: Iterable[Layer], *, cpus: Callable[[], int] = usable_cpus) -> Resolved:
-    """Lay layers over each other.
+    """Merge layers.
 
     :param layers: the strongest first.
-    :param cpus: counts the CPUs, for a concurrency left to us.
+    :param cpus: counts the CPUs, for an automatic concurrency.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}

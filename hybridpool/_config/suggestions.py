@@ -1,51 +1,53 @@
-"""What somebody who mistyped a name meant. A suggestion that means something else is worse than none."""
+"""Suggests the name that was probably meant by a mistyped one. A wrong suggestion is worse than none."""
 
 import re
 from collections.abc import Iterable
 
-#: letters of a name to each slip that it may have, and the most slips
-_LETTERS_A_SLIP = 6
-_MOST_SLIPS = 2
+#: letters of a name for each typing error that it may have beyond the first, and the limit of errors
+_LETTERS_PER_TYPO = 6
+_MAX_TYPOS = 2
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def find_similar(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that `name` was probably meant to be.
 
-    Near is a name with a slip or two of the keyboard in it, the beginning of just one name (`prio`), and one that lacks
-    words of a longer name (`max_memory` for `worker_max_memory_per_child`), if it is clear of which.
+    Similar are a name with one or two typing errors, the beginning of only one name (`prio`), and a name that lacks
+    words of only one longer name (`max_memory` for `worker_max_memory_per_child`).
 
-    :return: None if nothing is near enough to be worth showing.
+    :returns: None if no name is similar enough.
     """
-    words = _words(name)
+    words = _split_words(name)
     letters = len("".join(words))
     if letters < 2:
         return None
-    candidates = {candidate: own for candidate in sorted(set(known)) if len("".join(own := _words(candidate))) > 1}
-    most = min(_MOST_SLIPS, 1 + letters // _LETTERS_A_SLIP)
-    slips = [(_slips(words, own, most), len(candidate), candidate) for candidate, own in candidates.items()]
-    least, _, best = min(slips, default=(most + 1, 0, ""))
-    if least <= most and least < letters:
+    candidates = {
+        candidate: parts for candidate in sorted(set(known)) if len("".join(parts := _split_words(candidate))) > 1
+    }
+    limit = min(_MAX_TYPOS, 1 + letters // _LETTERS_PER_TYPO)
+    typos = [(_count_typos(words, parts, limit), len(candidate), candidate) for candidate, parts in candidates.items()]
+    fewest, _, best = min(typos, default=(limit + 1, 0, ""))
+    if fewest <= limit and fewest < letters:
         return best
-    begun = [candidate for candidate in candidates if letters > 2 and candidate.startswith(name)]
-    if len(begun) == 1:
-        return begun[0]
-    holding = [candidate for candidate, own in candidates.items() if letters > 3 and _holds(own, words)]
-    begun = [candidate for candidate in holding if candidates[candidate][: len(words)] == words]
-    return next((found[0] for found in (holding, begun) if len(found) == 1), None)
+    starting = [candidate for candidate in candidates if letters > 2 and candidate.startswith(name)]
+    if len(starting) == 1:
+        return starting[0]
+    containing = [candidate for candidate, parts in candidates.items() if letters > 3 and _contains(parts, words)]
+    starting = [candidate for candidate in containing if candidates[candidate][: len(words)] == words]
+    return next((found[0] for found in (containing, starting) if len(found) == 1), None)
 
 
-def hint(name: str, known: Iterable[str], celerys: Iterable[str] = (), *, quoted: bool = False) -> str:
-    """Return the end of a message about a name that is not known: what was meant, or that Celery has it.
+def suggest(name: str, known: Iterable[str], celery_names: Iterable[str] = (), *, quoted: bool = False) -> str:
+    """Return the end of a message about an unknown name: the name that was meant, or that Celery has it.
 
-    :param celerys: names that Celery has, and hybridpool has not.
+    :param celery_names: names that Celery has and hybridpool does not have.
     """
-    if name in celerys:
+    if name in celery_names:
         return ": Celery has it, and it is not there yet"
-    near = nearest(name, known)
-    return "" if near is None else f"; did you mean {near!r}?" if quoted else f"; did you mean {near}?"
+    similar = find_similar(name, known)
+    return "" if similar is None else f"; did you mean {similar!r}?" if quoted else f"; did you mean {similar}?"
 
 
-def _words(name: str) -> list[str]:
+def _split_words(name: str) -> list[str]:
     return [word for word in re.split(r"[^0-9a-z]+", name.lower()) if word]
 
 
@@ -53,29 +55,29 @@ def _singular(words: list[str]) -> list[str]:
     return [f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s") for word in words]
 
 
-def _slips(words: list[str], own: list[str], most: int) -> int:
-    """Count the slips from a known name, with or without its first word; the singular for the plural is none."""
-    forms = [form for form in (own, own[1:]) if form]
+def _count_typos(words: list[str], parts: list[str], limit: int) -> int:
+    """Count the typing errors against a known name, with or without its first word; singular and plural are equal."""
+    forms = [form for form in (parts, parts[1:]) if form]
     pairs = [(words, form) for form in forms] + [(_singular(words), _singular(form)) for form in forms]
-    return min(_distance("_".join(one), "_".join(other), most) for one, other in pairs)
+    return min(_distance("_".join(one), "_".join(other), limit) for one, other in pairs)
 
 
-def _holds(longer: list[str], words: list[str]) -> bool:
-    """Tell whether the words stand in the longer name, one after the other."""
+def _contains(longer: list[str], words: list[str]) -> bool:
+    """Tell whether the longer name contains these words in sequence."""
     return any(longer[at : at + len(words)] == words for at in range(len(longer) - len(words) + 1))
 
 
-def _distance(one: str, other: str, most: int) -> int:
-    """Count the letters to insert, drop, replace, or swap with their neighbour; `most` + 1 stands for more."""
-    if abs(len(one) - len(other)) > most:
-        return most + 1
+def _distance(one: str, other: str, limit: int) -> int:
+    """Count the letters to insert, drop, replace, or swap with their neighbour; `limit` + 1 stands for more."""
+    if abs(len(one) - len(other)) > limit:
+        return limit + 1
     before: list[int] = []
-    row = list(range(len(other) + 1))
+    costs = list(range(len(other) + 1))
     for at, letter in enumerate(one, 1):
-        earlier, before, row = before, row, [at]
+        earlier, before, costs = before, costs, [at]
         for to, wanted in enumerate(other, 1):
-            cost = min(before[to] + 1, row[-1] + 1, before[to - 1] + (letter != wanted))
+            cost = min(before[to] + 1, costs[-1] + 1, before[to - 1] + (letter != wanted))
             if at > 1 and to > 1 and letter == other[to - 2] and one[at - 2] == wanted:
                 cost = min(cost, earlier[to - 2] + 1)
-            row.append(cost)
-    return min(row[-1], most + 1)
+            costs.append(cost)
+    return min(costs[-1], limit + 1)

@@ -1,9 +1,9 @@
-"""What an operator writes, turned into plain numbers: `1.5GiB`, `5m`, `yes`. Lists and choices are in `shapes`.
+"""Parsers of what an operator writes, into numbers: `1.5GiB`, `5m`, `yes`. Lists and choices are in `parsers`.
 
 Everything here is pure. A parser takes the text of a command line or the environment as well as a Python value, and
 gives the same value again when it is fed its own answer (so parsed settings can be sent to another process and parsed
-there). One that cannot use a value raises `BadValue`, which says only what would have been right; who asked, and from
-where the value came, is added by `hybridpool._config.sources`.
+there). One that cannot use a value raises `BadValue`, which says only what would have been right; the setting and
+its source are added by `hybridpool._config.sources`.
 """
 
 import math
@@ -16,20 +16,20 @@ from typing import TypeVar
 T = TypeVar("T")
 Parser = Callable[[object], T]
 
-#: 15 digits are enough for every setting and keep a slip of the keyboard from becoming a very long computation
+#: 15 digits are enough for every setting and keep a typing error from becoming a very long computation
 _AMOUNT = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
 _SECONDS: dict[str, Fraction | int] = {"": 1, "ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"b": 1} | {
     letter + tail: 1024**power for power, letter in enumerate("kmgt", start=1) for tail in ("", "b", "ib")
 }
-_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class BadValue(ValueError):
     """A value that cannot be used.
 
     :param expected: what is allowed, so that it reads well after "must be".
-    :param hint: the allowed value that was probably meant; empty if none is near.
+    :param hint: the allowed value that was probably meant; empty if none is similar.
     """
 
     def __init__(self, expected: str, hint: str = "") -> None:
@@ -39,7 +39,7 @@ class BadValue(ValueError):
 
 
 def _amount(value: object, units: Mapping[str, Fraction | int]) -> Fraction | None:
-    """The value times its unit, exactly; None if it is not a number with one of these units."""
+    """Return the value times its unit, exactly; None if it is not a number with one of these units."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if not isinstance(value, str):
@@ -99,7 +99,7 @@ def seconds(value: object) -> float:
 
 
 def some_seconds(value: object) -> float:
-    """Parse a duration longer than nothing.
+    """Parse a duration above zero.
 
     :raises BadValue: if it is not a duration, or zero.
     """
@@ -143,11 +143,11 @@ def priority(value: object) -> int:
 
 
 def boolean(value: object) -> bool:
-    """Parse a truth: a `bool`, 0, 1 or true, false, yes, no, on, off in any case.
+    """Parse a boolean: a `bool`, 0, 1 or true, false, yes, no, on, off in any case.
 
     :raises BadValue: if it is anything else.
     """
-    truth = _TRUTHS.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
-    if truth is None:
+    parsed = _BOOLEANS.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
+    if parsed is None:
         raise BadValue("true or false")
-    return truth
+    return parsed

@@ -9,10 +9,10 @@ from hybridpool._config.units import BadValue
 _BROKERS = {"amqp": "amqp", "amqps": "amqps", "pyamqp": "amqp", "memory": "memory"}
 _BROKER = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
 #: where several URLs are cut: a semicolon before a broker's scheme, so that one in a password does no harm
-_BETWEEN = re.compile(r"\s*;\s*(?=(?:py)?amqps?://|memory://)", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\s*;\s*(?=(?:py)?amqps?://|memory://)", re.IGNORECASE)
 _SCHEME_NAME = r"[a-zA-Z][a-zA-Z0-9+.-]*"
 _SCHEME = re.compile(_SCHEME_NAME + "://")
-#: a login without a scheme, as somebody may write it where a URL belongs
+#: a login without a scheme, written in place of a URL
 _LOGIN = re.compile(r"[^\s=]*:\S.*@", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:\[\],;'\"]*)(:\d*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -34,7 +34,7 @@ def masked(url: str) -> str:
 
 
 def without_logins(text: str) -> str:
-    """Hide the passwords in a text of unknown making: a word of the command line, a message that quotes one.
+    """Hide the passwords in any text: an argument of the command line, a message that quotes one.
 
     From the first URL on everything counts as part of it, so that no password with a space in it is shown in part.
     """
@@ -44,23 +44,23 @@ def without_logins(text: str) -> str:
     return _LOGIN.sub("**@", text)
 
 
-def user_shown(user: str) -> str:
+def masked_user(user: str) -> str:
     """Return a user's name as it may be shown: one in which a password may stand is not."""
     return "**" if "@" in user or ":" in user else one_line(user)
 
 
-def fault(url: str) -> str | None:
-    """Say what is wrong with how a URL is written, quoting nothing of it; None: it can be read in one way only."""
+def find_fault(url: str) -> str | None:
+    """Return what is wrong with the form of a URL, without quoting it; None: it can be read in one way only."""
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(_SCHEME_NAME, scheme):
-        return "this is no URL"
-    place, tail = _cut(rest)
+        return "this is not a URL"
+    location, tail = _cut(rest)
     if ";" in tail:
         # what follows may be another URL with a typing error in it, whose password would be taken for a name
         return "after a semicolon, a whole URL must follow; in a name it is written %3B"
     if "@" in tail or "#" in tail or _CONTROL.search(url):
         return _ESCAPE
-    host = place.rpartition("@")[2]
+    host = location.rpartition("@")[2]
     if not _HOST.fullmatch(host) or not _has_sound_port(url):
         return f"host or port cannot be read; {_ESCAPE}"
     return None
@@ -68,21 +68,21 @@ def fault(url: str) -> str | None:
 
 def split(urls: str) -> list[str]:
     """Cut `amqp://a;amqp://b` into its URLs; there is at least one, which may be empty."""
-    return _BETWEEN.split(urls.strip().rstrip(";"))
+    return _SEPARATOR.split(urls.strip().rstrip(";"))
 
 
 def _masked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(_SCHEME_NAME, scheme):
         return "(hidden)"
-    if fault(url) is not None:
+    if find_fault(url) is not None:
         return f"{scheme}://(hidden)"
-    place, tail = _cut(rest)
-    login, at, host = place.rpartition("@")
+    location, tail = _cut(rest)
+    login, at, host = location.rpartition("@")
     user, colon, _ = login.partition(":")
     path, question, _ = tail.partition("?")
-    shown = f"{user_shown(unquote(user)) if user else ''}{':**' if colon else ''}{at}"
-    return one_line(f"{scheme}://{shown}{host}{path}{'?**' if question else ''}")
+    login_text = f"{masked_user(unquote(user)) if user else ''}{':**' if colon else ''}{at}"
+    return one_line(f"{scheme}://{login_text}{host}{path}{'?**' if question else ''}")
 
 
 def _cut(rest: str) -> tuple[str, str]:
@@ -97,7 +97,7 @@ def broker(value: object) -> str:
 
     Celery's `pyamqp://` is `amqp://` here.
 
-    :raises BadValue: if one is not a URL, or of a broker we do not speak to.
+    :raises BadValue: if one is not a URL, or of a broker that is not supported.
     """
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         value = ";".join(value)
@@ -113,8 +113,8 @@ def _checked(url: str) -> str:
     known = _BROKERS.get(scheme.lower())
     if not separator or known is None:
         raise BadValue(_BROKER)
-    if (wrong := fault(url)) is not None:
-        raise BadValue(f"{_BROKER}; {wrong}")
+    if (fault := find_fault(url)) is not None:
+        raise BadValue(f"{_BROKER}; {fault}")
     return f"{known}://{rest}"
 
 

@@ -20,14 +20,14 @@ PICKLE: Final = "application/x-python-serialize"
 #: names used by the setting accept_content
 CONTENT_TYPES: Final[Mapping[str, str]] = {"json": JSON, "pickle": PICKLE}
 
-#: bytes of memory that a short list, or a small object, takes at least, with its place in what holds it
+#: bytes of memory that a short list, or a small object, takes at least, with the reference to it
 _LIST_BYTES: Final = 72
 _OBJECT_BYTES: Final = 200
-#: how many times as much memory as a message may have bytes its lists and objects may take. Texts and numbers never
-#: take more than 13 times as much as their JSON
-_BLOAT: Final = 16
-#: bytes that a compressed body may ask for to be opened
-_LZMA_MEMORY: Final = 128 * 1024 * 1024
+#: memory that lists and objects may take, as a multiple of the bytes that a message may have. Texts and numbers never
+#: take more than 13 times the size of their JSON
+_MAX_MEMORY_FACTOR: Final = 16
+#: bytes of memory that decompressing one body may take
+_MAX_LZMA_MEMORY_BYTES: Final = 128 * 1024 * 1024
 
 #: the versions that `uuid.UUID(version=…)`, which Celery's clients call, takes
 _UUID_VERSIONS: Final = range(1, 6)
@@ -69,7 +69,7 @@ def decode(data: bytes | str) -> Any:
 
 
 def decode_as(content_type: str, data: bytes) -> Any:
-    """Decode by content type. Whether pickle is allowed at all was decided by the parent (accept_content).
+    """Decode by content type. The parent has checked that the content type is allowed (accept_content).
 
     :raises ValueError: if the bytes are not of that type or the type is unknown.
     """
@@ -82,30 +82,30 @@ def decode_as(content_type: str, data: bytes) -> Any:
             except Exception as error:
                 raise ValueError(f"{type(error).__name__}: {error}") from error
         case _ if ";" in content_type:
-            return decode_as(*_opened(content_type, data))
+            return decode_as(*_unpack(content_type, data))
         case _:
             raise ValueError(f"no decoder for content type {content_type!r}")
 
 
-def _opened(content_type: str, data: bytes) -> tuple[str, bytes]:
+def _unpack(content_type: str, data: bytes) -> tuple[str, bytes]:
     """Return a media type without parameters, and bytes of that type in UTF-8.
 
     :raises ValueError: if the bytes are not what the parameters say, or too many.
     """
-    media, *listed = content_type.split(";")
-    told = dict(parameter.split("=", 1) for parameter in listed)
-    limit = int(told["limit"])
-    if "compression" in told:
-        data = _decompressed(told["compression"], data, limit)
-    if media == JSON and "charset" in told:
-        data = data.decode(told["charset"]).encode()
+    media, *pairs = content_type.split(";")
+    parameters = dict(parameter.split("=", 1) for parameter in pairs)
+    limit = int(parameters["limit"])
+    if "compression" in parameters:
+        data = _decompressed(parameters["compression"], data, limit)
+    if media == JSON and "charset" in parameters:
+        data = data.decode(parameters["charset"]).encode()
     if media == JSON:
-        _weigh(data, limit)
+        _check_memory(data, limit)
     return media, data
 
 
 def _decompressed(kind: str, data: bytes, limit: int) -> bytes:
-    """:raises ValueError: if the bytes are not compressed so, end too soon, or are more than so many."""
+    """:raises ValueError: if the bytes are not compressed that way, end too soon, or become too large."""
     try:
         if kind == "gzip":
             import zlib
@@ -120,7 +120,7 @@ def _decompressed(kind: str, data: bytes, limit: int) -> bytes:
         else:
             import lzma
 
-            other = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+            other = lzma.LZMADecompressor(memlimit=_MAX_LZMA_MEMORY_BYTES)
             found, is_whole = other.decompress(data, limit + 1), other.eof
     except Exception as error:
         raise ValueError(f"it is not compressed with {kind}: {error}") from error
@@ -131,15 +131,15 @@ def _decompressed(kind: str, data: bytes, limit: int) -> bytes:
     return found
 
 
-def _weigh(data: bytes, limit: int) -> None:
-    """Refuse JSON of which decoding would make many times more: lists and objects, empty ones above all.
+def _check_memory(data: bytes, limit: int) -> None:
+    """Refuse JSON whose lists and objects, above all empty ones, would take many times its size in memory.
 
     :raises ValueError: if its lists and objects would take 16 times as much memory as a message may have bytes.
     """
     lists, objects = data.count(b"["), data.count(b"{")
-    if lists * _LIST_BYTES + objects * _OBJECT_BYTES > limit * _BLOAT:
+    if lists * _LIST_BYTES + objects * _OBJECT_BYTES > limit * _MAX_MEMORY_FACTOR:
         raise ValueError(
-            f"its {lists} lists and {objects} objects would take more memory than {_BLOAT} times "
+            f"its {lists} lists and {objects} objects would take more memory than {_MAX_MEMORY_FACTOR} times "
             f"worker_max_message_size ({limit})"
         )
 
@@ -154,8 +154,8 @@ def _rebuild(mapping: dict[str, Any]) -> object:
     return decoder(mapping["__value__"])
 
 
-def _unusual(value: object) -> object:
-    # datetime stands before date, because it is one.
+def _to_json_form(value: object) -> object:
+    # datetime comes before date, as it is a subclass.
     match value:
         case dt.datetime():
             return _typed("datetime", value.isoformat())
@@ -179,7 +179,7 @@ def _unusual(value: object) -> object:
     own_form = getattr(value, "__json__", None)
     if callable(own_form):
         return own_form()
-    # Django's lazy texts (translations), as kombu sends them. Who has one has loaded this.
+    # Django's lazy texts (translations), as kombu sends them. A program that has one has loaded this module.
     lazy = getattr(sys.modules.get("django.utils.functional"), "Promise", None)
     if isinstance(lazy, type) and isinstance(value, lazy):
         return str(value)
@@ -190,4 +190,4 @@ def _typed(kind: str, value: object) -> dict[str, object]:
     return {"__type__": kind, "__value__": value}
 
 
-_encoder = json.JSONEncoder(default=_unusual, separators=(",", ":"))
+_encoder = json.JSONEncoder(default=_to_json_form, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Descriptors 0 to 2, which are closed in what some schedulers and daemons start (`<&- >&- 2>&-`)."""
+"""Standard descriptors (0 to 2), which some schedulers and daemons close in what they start (`<&- >&- 2>&-`)."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ _FIRST_FREE: Final = 3
 def open_standard_descriptors() -> None:
     """Open /dev/null where a standard descriptor is closed: otherwise the next socket or file gets that number.
 
-    Whatever prints would write into it, and libuv ends a process that closes such a one.
+    Prints would be written into it, and libuv aborts a process that closes it.
     """
     for number in range(_FIRST_FREE):
         try:
@@ -28,15 +28,15 @@ def open_standard_descriptors() -> None:
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def above_standard(sock: socket.socket) -> socket.socket:
-    """Return a socket whose number is none of a standard descriptor, in whose place it may be in a user's program."""
+def move_above_standard(sock: socket.socket) -> socket.socket:
+    """Return the socket under a number above the standard descriptors."""
     if sock.fileno() >= _FIRST_FREE:
         return sock
-    return socket.socket(fileno=number_above_standard(sock.detach()))
+    return socket.socket(fileno=move_number_above_standard(sock.detach()))
 
 
-def number_above_standard(descriptor: int) -> int:
-    """Return a descriptor under a number that is none of a standard descriptor; the one given is closed then."""
+def move_number_above_standard(descriptor: int) -> int:
+    """Return a descriptor above the standard ones; a descriptor that has to move is closed."""
     if descriptor >= _FIRST_FREE:
         return descriptor
     try:

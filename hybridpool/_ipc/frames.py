@@ -1,6 +1,6 @@
 """The frames between parent, zygote and children.
 
-A *message* is a msgpack array of frames; `wire` carries it across a socket. Nothing here knows a socket.
+A *message* is a msgpack array of frames; `framing` sends it over a socket. Nothing here does I/O.
 """
 
 import mmap
@@ -9,10 +9,10 @@ import msgspec
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False):
-    """Base of everything on the wire: a tagged msgpack array."""
+    """Base of all frames: a tagged msgpack array."""
 
 
-# ---- how a call ended, as the child saw it -------------------------------------------------------------------
+# ---- how a call ended, as the child reports it -------------------------------------------------------------------
 
 
 class Returned(Frame, tag=1):
@@ -20,7 +20,7 @@ class Returned(Frame, tag=1):
     value: bytes
     #: its repr, cut at 1024 characters
     text: str
-    #: if the value came along as a file: the sizes of its parts, as `bulk` names them; then `value` is empty
+    #: if the value is sent as a file: the sizes of its parts (`LargeObject.sizes`); then `value` is empty
     parts: tuple[int, ...] = ()
 
 
@@ -33,14 +33,14 @@ class Raised(Frame, tag=2):
     #: its repr
     text: str
     traceback: str
-    #: the exception itself, for a call that came pickled; empty if it cannot be
+    #: the pickled exception, if the call was pickled; empty if it cannot be pickled
     pickled: bytes = b""
     #: the task's option `throws` names it
     expected: bool = False
 
 
 class Refused(Frame, tag=3):
-    """The task was not run: its body or arguments cannot be used. The fields of `Raised` are for whoever waits."""
+    """The task was not run: its body or arguments cannot be used. The exception is for the caller."""
 
     reason: str
     kind: str
@@ -49,7 +49,7 @@ class Refused(Frame, tag=3):
 
 
 class Retrying(Frame, tag=4):
-    """The task wants to be run again. Says of the cause what `Raised` says."""
+    """The task wants to be run again. The cause is described as in `Raised`."""
 
     kind: str
     module: str
@@ -80,7 +80,7 @@ ChildOutcome = Returned | Raised | Refused | Retrying | Rejected | Ignored
 
 
 class RunCall(Frame, tag=10):
-    """Run this."""
+    """Run this call."""
 
     seq: int
     task: str
@@ -90,12 +90,12 @@ class RunCall(Frame, tag=10):
     #: attempts before this one (Celery's `retries`)
     retries: int = 0
     root_id: str | None = None
-    #: if the body came along as a file: the sizes of its parts, as `bulk` names them; then `body` is empty
+    #: if the body is sent as a file: the sizes of its parts (`LargeObject.sizes`); then `body` is empty
     parts: tuple[int, ...] = ()
 
 
 class Interrupt(Frame, tag=12):
-    """Raise in the call with this number if it is the one at work. Comes with the signal ATTENTION."""
+    """Raise in the call with this number if it is running. Sent together with the signal ATTENTION."""
 
     seq: int
     #: "soft time limit", "cancelled"
@@ -105,11 +105,11 @@ class Interrupt(Frame, tag=12):
 
 
 class Recall(Frame, tag=13):
-    """Give back the calls that were read and not begun. Comes with the signal ATTENTION."""
+    """Give back the calls that were read and not begun. Sent together with the signal ATTENTION."""
 
 
 class EnqueueAnswer(Frame, tag=11):
-    """The answer to `Enqueue`: the parent has published, or says why not."""
+    """The answer to `Enqueue`: the message is published, or the error."""
 
     ticket: int
     error: str | None
@@ -121,13 +121,13 @@ class EnqueueAnswer(Frame, tag=11):
 
 
 class Ready(Frame, tag=20):
-    """Birth is done; calls may come. It may be heard before `Forked`, which takes another way."""
+    """The child has started and accepts calls. May arrive before `Forked`, which comes over the zygote's socket."""
 
     pid: int
 
 
 class StartFailed(Frame, tag=21):
-    """Birth failed; the child exits."""
+    """The child could not start, and exits."""
 
     text: str
 
@@ -137,12 +137,12 @@ class Done(Frame, tag=22):
     outcome: ChildOutcome
     #: seconds
     runtime: float
-    #: bytes this child owns alone, when that was looked at; else 0
+    #: bytes this child owns alone; 0: not measured
     owned: int
 
 
 class CallsGivenBack(Frame, tag=25):
-    """Calls given back, not begun."""
+    """The answer to `Recall`: calls that were not begun."""
 
     seqs: list[int]
 
@@ -154,10 +154,10 @@ class LogLines(Frame, tag=23):
 
 
 class Enqueue(Frame, tag=24):
-    """Please publish this message for me and answer with `EnqueueAnswer`."""
+    """Publish this message for the child, and answer with `EnqueueAnswer`."""
 
     ticket: int
-    #: an encoded message; the app's client side writes and reads it, the wire does not look inside
+    #: a message encoded by `_message.pack`
     message: bytes
 
 
@@ -165,33 +165,34 @@ class Enqueue(Frame, tag=24):
 
 
 class ChildOrders(Frame, tag=31):
-    """What a child is told at birth."""
+    """The options of a child."""
 
     log_level: int
     #: empty: leave logging and printing as they are
     log_format: str
     redirect_stdouts: bool
-    #: bytes of own memory above which an exact reading is worth its price; 0: never look
+    #: bytes of own memory above which it is measured exactly; 0: never
     memory_watch: int
-    #: pickled: a callable to call at birth; a generator function's first value is kept, its rest run at retirement
+    #: pickled: a callable to call at the start; of a generator function the first value is kept, the rest runs when the
+    #: child retires
     initializer: bytes = b""
 
 
 class Fork(Frame, tag=32):
-    """Fork a child; its end of the channel comes along."""
+    """Fork a child; the descriptors of its socket and its shared page are sent along."""
 
     name: str
     orders: ChildOrders
 
 
 class Signal(Frame, tag=34):
-    """Send ATTENTION to the child alone, not to what it started."""
+    """Send ATTENTION to the child alone, not to its descendants."""
 
     pid: int
 
 
 class Kill(Frame, tag=33):
-    """Signal a child's process group. Only the zygote, who reaps, knows that a pid is still that child's."""
+    """Signal a child's process group. Only the zygote, which reaps, knows that a pid is still that child's."""
 
     pid: int
     signum: int
@@ -201,11 +202,11 @@ class Kill(Frame, tag=33):
 
 
 class Imported(Frame, tag=40):
-    """The app is there."""
+    """The app is imported."""
 
-    #: JSON, from the app itself: settings and tasks
+    #: settings and tasks of the app, as JSON
     manifest: bytes
-    #: names of threads that importing the app left running; a fork does not carry them over
+    #: names of threads that importing the app has started; a child does not have them
     threads: tuple[str, ...] = ()
 
 
@@ -238,7 +239,7 @@ FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue
 ToZygote = Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 
-#: a message as it comes out of a socket
+#: a message as received: bytes of a packet, or a mapped file
 Message = bytes | mmap.mmap
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,8 +2,8 @@
 
 A *message* is a msgpack array of frames in one SOCK_SEQPACKET packet, so it arrives whole or not at all: a process
 killed in the middle of a send leaves no torn frame, and the parent can take back what a child has not read yet. A
-message over `INLINE` bytes travels as a memfd that is passed along with a one-byte packet; so there is one framing
-for all sizes. The byte 0xC1 marks that packet: msgpack never uses it (msgpack spec, "formats").
+message over `INLINE` bytes travels as a memfd that is passed along with a one-byte packet; so one framing
+serves all sizes. The byte 0xC1 marks that packet: msgpack never uses it (msgpack spec, "formats").
 """
 
 import errno
@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
-from hybridpool._ipc.descriptors import above_standard
+from hybridpool._ipc.descriptors import move_above_standard
 from hybridpool._ipc.frames import Message
 
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
@@ -23,14 +23,14 @@ INLINE: Final = 96 * 1024
 IN_FILE: Final = b"\xc1"
 #: room for three descriptors
 _FD_SPACE: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
-#: a plain number: adding to the flag itself builds another flag each time
+#: an int, as `|` with the enum member would build another member each time
 _CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
-    """Make both ends of a private channel; messages stay whole, order is kept."""
+    """Return both ends of a socket pair that keeps messages whole and in order."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return above_standard(near), above_standard(far)
+    return move_above_standard(near), move_above_standard(far)
 
 
 def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: int = 0) -> None:
@@ -65,9 +65,9 @@ def receive(sock: socket.socket, flags: int = 0) -> Message:
 
 
 def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list[int]]:
-    """Take one message and the descriptors that came with it, which are the caller's to close.
+    """Take one message and the descriptors that came with it, which the caller must close.
 
-    The kernel drops descriptors that this process has no number for.
+    The kernel drops descriptors when this process may not have more.
 
     :raises OSError: as `receive`.
     """
@@ -88,7 +88,7 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
         for fd in fds:
             os.close(fd)
         if isinstance(error, ValueError):
-            # An empty file: none of ours.
+            # An empty file, which this library does not send.
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
         raise
     finally:

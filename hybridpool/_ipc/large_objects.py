@@ -1,9 +1,9 @@
 """Large values: pickled into pieces without a copy, carried as a file in memory, read back from there.
 
 A value whose pickle is large never becomes one string of bytes. The pickler hands out long byte strings as they are,
-and buffers (arrays) apart from the pickle (PEP 574, "out-of-band"); all of it is written to a memfd, whose descriptor
-travels. Writing and reading are system calls, during which other threads run: so a parent that does both in a thread
-is never held up. The reader maps the buffers instead of copying them; the mapping is its own, it may write there.
+and buffers (arrays) separately (PEP 574, "out-of-band"); all of it is written to a memfd, whose descriptor
+is sent. Writing and reading are system calls, during which other threads run: so a parent that does both in a thread is
+never blocked. The reader maps the buffers instead of copying them; the mapping is private, so it may write there.
 
 The file: the pickle, then each buffer, every one at a multiple of 64 bytes. Their sizes travel with the descriptor.
 """
@@ -18,12 +18,12 @@ from typing import Any, Final
 from hybridpool._ipc.framing import INLINE
 
 Buffer = bytes | bytearray | memoryview | pickle.PickleBuffer
-#: where arrays may begin, for any kind of number and the widest instructions
-_ALIGN: Final = 64
-#: buffers below this stand in the pickle
-_APART: Final = 16 * 1024
-#: at most so many pieces in one system call (IOV_MAX is 1024)
-_MANY: Final = 512
+#: of each buffer in the file: enough for any type of number and the widest instructions
+_ALIGNMENT_BYTES: Final = 64
+#: smaller buffers are part of the pickle
+_MIN_OUT_OF_BAND_BYTES: Final = 16 * 1024
+#: pieces written by one system call (IOV_MAX is 1024)
+_MAX_PIECES_PER_WRITE: Final = 512
 
 
 class LargeObject:
@@ -46,15 +46,15 @@ class LargeObject:
         return sum(self.sizes)
 
     def write(self) -> int:
-        """Write all to a new memfd; returns its descriptor, which is the caller's to close.
+        """Write all to a new memfd; return its descriptor, which the caller must close.
 
         :raises OSError: if there is no descriptor or no memory.
         """
-        file = os.memfd_create("hybridpool-bulk", os.MFD_CLOEXEC)
+        file = os.memfd_create("hybridpool-large", os.MFD_CLOEXEC)
         try:
-            for start in range(0, len(self._pieces), _MANY):
-                _write_all(file, self._pieces[start : start + _MANY])
-            for (start, _), buffer in zip(_places(self.sizes)[1:], self._buffers, strict=True):
+            for start in range(0, len(self._pieces), _MAX_PIECES_PER_WRITE):
+                _write_all(file, self._pieces[start : start + _MAX_PIECES_PER_WRITE])
+            for (start, _), buffer in zip(_offsets(self.sizes)[1:], self._buffers, strict=True):
                 os.lseek(file, start, os.SEEK_SET)
                 _write_all(file, (buffer,))
         except BaseException:
@@ -63,12 +63,12 @@ class LargeObject:
         return file
 
     def mentions(self, word: bytes) -> bool:
-        """Tell whether the word stands in the pickle itself, outside of long strings and buffers."""
+        """Tell whether the pickle contains the word outside of long strings and buffers."""
         return any(len(piece) < INLINE and word in piece for piece in self._pieces)
 
 
-class _Gather:
-    """The file that a pickler writes to: it keeps what it is given."""
+class _PieceSink:
+    """A file for a pickler, which keeps the pieces that are written."""
 
     __slots__ = ("write",)
 
@@ -79,7 +79,7 @@ class _Gather:
 def dump(value: object, pickler: Callable[..., Any] = pickle.Pickler) -> bytes | LargeObject:
     """Pickle a value: into bytes, or into a `LargeObject` if it is large.
 
-    :param pickler: the class to do it with.
+    :param pickler: the class of the pickler.
     """
     pieces: list[bytes] = []
     buffers: list[memoryview] = []
@@ -88,67 +88,67 @@ def dump(value: object, pickler: Callable[..., Any] = pickle.Pickler) -> bytes |
         # A bytearray may be changed, even in its length, before it is written.
         pieces.append(piece if isinstance(piece, bytes) else bytes(piece))
 
-    def apart(buffer: pickle.PickleBuffer) -> bool:
-        """Keep a large buffer; True: put it into the pickle."""
+    def keep_out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        """Keep a large buffer out of the pickle; True: the pickler shall include it."""
         try:
             raw = buffer.raw()
         except BufferError:  # not in one piece
             return True
-        if raw.nbytes < _APART:
+        if raw.nbytes < _MIN_OUT_OF_BAND_BYTES:
             return True
         buffers.append(raw)
         return False
 
-    pickler(_Gather(keep), pickle.HIGHEST_PROTOCOL, buffer_callback=apart).dump(value)
-    bulk = LargeObject(pieces, buffers)
-    if buffers or bulk.total > INLINE:
-        return bulk
+    pickler(_PieceSink(keep), pickle.HIGHEST_PROTOCOL, buffer_callback=keep_out_of_band).dump(value)
+    large = LargeObject(pieces, buffers)
+    if buffers or large.total > INLINE:
+        return large
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def load(file: int, sizes: Sequence[int]) -> Any:
     """Read a value back. The descriptor may be closed afterwards."""
-    (_, end), *places = _places(sizes)
+    (_, end), *offsets = _offsets(sizes)
     buffers: list[memoryview] = []
-    if places:
-        page = memoryview(mmap.mmap(file, places[-1][1], access=mmap.ACCESS_COPY))
-        buffers = [page[start:stop] for start, stop in places]
+    if offsets:
+        mapping = memoryview(mmap.mmap(file, offsets[-1][1], access=mmap.ACCESS_COPY))
+        buffers = [mapping[start:stop] for start, stop in offsets]
     os.lseek(file, 0, os.SEEK_SET)
     with open(file, "rb", buffering=min(end, INLINE) or 1, closefd=False) as stream:
         return pickle.Unpickler(stream, buffers=buffers).load()
 
 
 class Files:
-    """The files of a child's calls, by their numbers."""
+    """The files that hold bodies of a child's calls, by the calls' numbers."""
 
     def __init__(self) -> None:
         self._files: dict[int, int] = {}
 
     def keep(self, seq: int, file: int) -> None:
-        """Keep the file in which a call's body came."""
+        """Keep the file of a call's body."""
         self._files[seq] = file
 
     def of(self, seq: int) -> int | None:
-        """Return the file of a call; None if its body stands in its frame."""
+        """Return the file of a call; None: the body is in the frame."""
         return self._files.get(seq)
 
     def drop(self, seq: int) -> None:
-        """Close the file of a call that is done with, if it has one."""
+        """Close the file of a call that has ended, if it has one."""
         file = self._files.pop(seq, None)
         if file is not None:
-            # The task may have closed it, with all others.
+            # The task may have closed all descriptors.
             with suppress(OSError):
                 os.close(file)
 
 
-def _places(sizes: Sequence[int]) -> list[tuple[int, int]]:
+def _offsets(sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Return start and end of each part of the file."""
-    places: list[tuple[int, int]] = []
+    offsets: list[tuple[int, int]] = []
     start = 0
     for size in sizes:
-        places.append((start, start + size))
-        start = -(-(start + size) // _ALIGN) * _ALIGN
-    return places
+        offsets.append((start, start + size))
+        start = -(-(start + size) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return offsets
 
 
 def _write_all(file: int, parts: Sequence[bytes | memoryview]) -> None:

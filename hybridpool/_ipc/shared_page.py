@@ -1,17 +1,29 @@
 """A page that parent and child share, and that survives the child.
 
-On it stand the number of the call at work, and outcomes that have not been sent yet. So when a child is killed in the
-middle of a batch the parent knows exactly which call it was in, which had ended, and which had not begun.
+It holds the number of the running call, and outcomes that were not sent yet. So when a child is killed in the middle of
+a batch, the parent knows which call was running, which had ended, and which had not begun.
 
-The child's side has one writer: the main thread, in code of `loop.Child`, which lets no handler and no other thread in
-between. What may still come at any moment is an exception, raised by a signal handler that a task has left. So every
-step can be taken twice: `add` writes the bytes, then the word by which the parent finds them, and last the child's own
-memory of both, in one assignment. Broken off before the last step, it does the same again at the same place; after it,
-the outcome stands there twice, and the parent takes no notice of the second. Between `message` and `clear` the main
-thread adds nothing.
+Writers. Each word has one writer, and is written at once: a process that is killed in between leaves the old word or
+the new one. On the child's side the writer is the main thread, in code of `loop.Child` that no handler and no other
+thread interrupts. Only an exception may still come at any moment, from a signal handler that a task has left.
 
-The parent writes one word: the number of a call that it is about to kill the child for. A child that has just done with
-that call waits before the next one, and a parent that sees it beyond that call lets it live: the kill hits no other.
+Adding an outcome can therefore be repeated. `add` writes the bytes, then the word that counts them, and last
+`self._counts`, in one assignment. An exception
+
+    before the last step: the next attempt writes the same bytes at the same position;
+    after the last step:  the outcome is on the page twice, and the parent ignores the second one.
+
+Between `message` and `clear` the main thread adds nothing.
+
+Killing hits the right call. The parent kills a child for a call that may end at this moment; the kill must not hit the
+next call. Each side writes its own word first and reads the other's afterwards: the child writes _NEXT and reads
+_MARKED_FOR_KILL (`start`), the parent writes _MARKED_FOR_KILL and reads _NEXT (`mark_for_kill`). For call 7 and then 8:
+
+    child writes _NEXT = 8, parent reads it:   the child is beyond 7; the parent removes the mark and does not kill.
+    parent reads _NEXT = 7 before that:        its mark 7 was written earlier still, so the child, which reads the mark
+                                               after it has written _NEXT = 8, finds it and waits for the kill.
+
+For the child to begin call 8 and be killed for call 7, both reads would have to precede both writes.
 """
 
 import mmap
@@ -25,20 +37,19 @@ import msgspec
 from hybridpool._ipc import frames
 from hybridpool._ipc.framing import INLINE
 
-#: words, each written in one go, so that a child killed in the middle leaves the old one or the new one: the number of
-#: the call at work; how many outcomes stand below (16 bits), where they end (16), and how often they were wiped
-#: off (32); the number of the call that is next; the number of the call to be killed
-_HEAD: Final = struct.Struct("@QQQQ")
+#: four words: the number of the running call; the number of outcomes (16 bits), where they end (16), and how often they
+#: were cleared (32); the number of the next call; the number of the call that the child is to be killed for
+_HEADER: Final = struct.Struct("@QQQQ")
 _WORD: Final = struct.Struct("@Q")
 _STARTED, _COUNTS, _NEXT, _MARKED_FOR_KILL = (n * _WORD.size for n in range(4))
-#: seconds between two looks of a child that waits for its end
-_LOOK: Final = 0.0005
-_SIZE: Final = 2 * mmap.PAGESIZE
-_ROOM: Final = min(_SIZE - _HEAD.size, INLINE)
-#: nothing stands on the page
-_EMPTY: Final = _HEAD.size << 16
-#: msgpack's "array 16": its mark, then the number of elements
-_ARRAY: Final = struct.Struct(">BH")
+#: seconds between two readings of the mark by a child that waits to be killed
+_POLL_INTERVAL_S: Final = 0.0005
+_PAGE_BYTES: Final = 2 * mmap.PAGESIZE
+_MAX_END: Final = min(_PAGE_BYTES - _HEADER.size, INLINE)
+#: the counts of a page without outcomes
+_EMPTY: Final = _HEADER.size << 16
+#: the header of msgpack's "array 16": its type byte, then the number of elements
+_ARRAY_HEADER: Final = struct.Struct(">BH")
 
 
 class SharedPage:
@@ -46,17 +57,17 @@ class SharedPage:
 
     def __init__(self, descriptor: int) -> None:
         """Map a page that `make` made; the descriptor may be closed afterwards."""
-        self._page = mmap.mmap(descriptor, _SIZE)
-        #: as on the page: where the outcomes end, and how many there are
+        self._page = mmap.mmap(descriptor, _PAGE_BYTES)
+        #: a copy of the counts on the page: where the outcomes end, and how many there are
         self._counts = _EMPTY
         self._wiped = 0
 
     @classmethod
     def make(cls) -> tuple[Self, int]:
-        """Make a page; returns it, and the descriptor to pass to the child and close."""
-        descriptor = os.memfd_create("hybridpool-shared_page", os.MFD_CLOEXEC)
+        """Make a page; return it, and the descriptor to pass to the child and close."""
+        descriptor = os.memfd_create("hybridpool-shared-page", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(descriptor, _SIZE)
+            os.ftruncate(descriptor, _PAGE_BYTES)
             return cls(descriptor), descriptor
         except BaseException:
             os.close(descriptor)
@@ -65,19 +76,19 @@ class SharedPage:
     # ---- the child ---------------------------------------------------------------------------------------
 
     def start(self, seq: int) -> None:
-        """Note which call is at work from now on; first wait, if this child is to be killed for one before it."""
+        """Record that a call begins; wait first, if this child is to be killed for an earlier call."""
         page = self._page
         _WORD.pack_into(page, _NEXT, seq)
         while 0 < _WORD.unpack_from(page, _MARKED_FOR_KILL)[0] < seq:
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL_S)
         _WORD.pack_into(page, _STARTED, seq)
 
     def add(self, outcome: bytes) -> bool:
-        """Note an outcome, as a packed frame; False if there is no room."""
+        """Record an outcome, as a packed frame; False: the page is full."""
         counts = self._counts
         start = counts >> 16
         end = start + len(outcome)
-        if end > _ROOM:
+        if end > _MAX_END:
             return False
         self._page[start:end] = outcome
         counts = end << 16 | (counts & 0xFFFF) + 1
@@ -87,16 +98,16 @@ class SharedPage:
 
     @property
     def count(self) -> int:
-        """How many outcomes are noted."""
+        """The number of recorded outcomes."""
         return self._counts & 0xFFFF
 
     def message(self) -> bytes:
-        """Return the noted outcomes as one message; `clear` when it is sent."""
+        """Return the recorded outcomes as one message; call `clear` when it is sent."""
         counts = self._counts
-        return _ARRAY.pack(0xDC, counts & 0xFFFF) + self._page[_HEAD.size : counts >> 16]
+        return _ARRAY_HEADER.pack(0xDC, counts & 0xFFFF) + self._page[_HEADER.size : counts >> 16]
 
     def clear(self) -> None:
-        """Forget the outcomes: they are sent."""
+        """Remove the outcomes, after they were sent."""
         self._counts = _EMPTY
         self._wiped = (self._wiped + 1) & 0xFFFF_FFFF
         _WORD.pack_into(self._page, _COUNTS, self._wiped << 32)
@@ -104,7 +115,7 @@ class SharedPage:
     # ---- the parent --------------------------------------------------------------------------------------
 
     def mark_for_kill(self, seq: int) -> bool:
-        """Say that the child is to be killed for this call; False if it has done with it, and must not be."""
+        """Mark the child to be killed for this call; False: the call has ended, and the child must not be killed."""
         _WORD.pack_into(self._page, _MARKED_FOR_KILL, seq)
         if _WORD.unpack_from(self._page, _NEXT)[0] <= seq:
             return True
@@ -117,14 +128,14 @@ class SharedPage:
         return int(_WORD.unpack_from(self._page, _STARTED)[0])
 
     def read(self) -> tuple[int, list[frames.FromChild]]:
-        """After the child's death: the last call it began, and the outcomes it had not sent, or just had."""
-        started, counts, _, _ = _HEAD.unpack_from(self._page, 0)
+        """Return, after the child's death, its last call and the outcomes that it had not sent, or had just sent."""
+        started, counts, _, _ = _HEADER.unpack_from(self._page, 0)
         return started, _outcomes(counts, self._page[:])
 
     def pending_outcomes(self) -> list[frames.FromChild]:
-        """While the child lives: the outcomes it has not sent yet; nothing if it is about to change them.
+        """Return, while the child lives, the outcomes it has not sent yet; none if it changes them at this moment.
 
-        It will send them all the same.
+        The child still sends them.
         """
         counts = _WORD.unpack_from(self._page, _COUNTS)[0]
         page = self._page[:]
@@ -133,7 +144,7 @@ class SharedPage:
         return _outcomes(counts, page)
 
     def close(self) -> None:
-        """Let go of the page."""
+        """Unmap the page."""
         self._page.close()
 
 
@@ -142,7 +153,7 @@ def _outcomes(counts: int, page: bytes) -> list[frames.FromChild]:
     if not count:
         return []
     try:
-        return frames.read_from_child(_ARRAY.pack(0xDC, count) + page[_HEAD.size : end])
+        return frames.read_from_child(_ARRAY_HEADER.pack(0xDC, count) + page[_HEADER.size : end])
     except (msgspec.MsgspecError, ValueError):
-        # The task has written to memory that is not its own. Those calls are lost with it.
+        # The task has overwritten the page. These outcomes are lost with the child.
         return []

@@ -15,14 +15,14 @@ from hybridpool._ipc import frames, framing
 from hybridpool._ipc.blobs import OutgoingBlob
 
 #: what passes by itself, and seconds until it is tried again
-_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
-_LATER: Final = 0.05
+_TRANSIENT_ERRNOS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS)
+_RETRY_DELAY_S: Final = 0.05
 #: empty messages in a row after which nothing is expected behind them any more: an end looks the same
-_EMPTY_MESSAGES: Final = 64
+_MAX_EMPTY_MESSAGES: Final = 64
 #: messages that are read in one turn of the loop, beyond the usual one
-_AT_ONCE: Final = 1000
+_MAX_MESSAGES_AT_ONCE: Final = 1000
 _INT: Final = struct.Struct("@i")
-#: a message, and descriptors that came along, which are the listener's to close
+#: called with a message and its descriptors, which it must close
 OnMessage = Callable[[frames.Message, Sequence[int]], None]
 
 
@@ -30,20 +30,20 @@ class _Pending(NamedTuple):
     message: bytes
     #: to pass along, and to close once they are passed
     fds: Sequence[int]
-    #: whose file is to go along, once it is written
+    #: the large body whose file is sent along, once it is written
     blob: OutgoingBlob | None
     #: called in place of sending if it can never be sent
     on_failure: Callable[[OSError], None] | None = None
 
 
 class SeqpacketTransport:
-    """Reads messages as they come and writes them as the other end has room, in order."""
+    """Reads messages as they arrive, and writes messages in order, as the socket has room for them."""
 
     def __init__(self, sock: socket.socket, on_message: OnMessage, on_end: Callable[[OSError | None], None]) -> None:
         """Attach to the running loop.
 
         :param on_message: called on the loop with each message.
-        :param on_end: called once, when the other end is gone, or with the error why what it said could not be taken.
+        :param on_end: called once, when the other end is closed, or with the error of receiving a message.
         """
         sock.setblocking(False)
         self._sock = sock
@@ -52,7 +52,7 @@ class SeqpacketTransport:
         self._unsent: deque[_Pending] = deque()
         self._ended = False
         self._closing = False
-        self._watching = False
+        self._is_watching = False
         self._owner = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -64,29 +64,29 @@ class SeqpacketTransport:
         blob: OutgoingBlob | None = None,
         on_failure: Callable[[OSError], None] | None = None,
     ) -> None:
-        """Write now, or as soon as there is room. Descriptors to pass along become the transport's.
+        """Write now, or as soon as there is room. The transport closes the descriptors that it passes along.
 
         :param on_failure: called, in this turn of the loop or a later one, if the message is so large that it needs a
             file, and there can never be one.
         """
-        letter = _Pending(message, fds, blob, on_failure)
+        pending = _Pending(message, fds, blob, on_failure)
         if self._ended:
             _close(fds)
         elif self._unsent:
-            self._unsent.append(letter)
-        elif blob is not None or not self._write(letter):
-            self._unsent.append(letter)
-            self._pump()
+            self._unsent.append(pending)
+        elif blob is not None or not self._write(pending):
+            self._unsent.append(pending)
+            self._write_pending()
 
     def end(self) -> None:
-        """Let the other end see the end, after what was sent so far; reading goes on."""
+        """Close the writing side after what was sent so far; reading goes on."""
         self._closing = True
         if not self._unsent:
             self._shut()
 
     def read_all(self) -> bool:
         """Read what is there now; False if there is more than can be read at once."""
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_MESSAGES_AT_ONCE):
             if self._ended:
                 return True
             waiting = _INT.unpack(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(_INT.size)))[0]
@@ -96,12 +96,12 @@ class SeqpacketTransport:
         return False
 
     def drain(self) -> None:
-        """Read everything that is there now. For the moment after the other process has died.
+        """Read all that is there now, after the other process has died.
 
-        A message that cannot be taken, or is empty, is passed over: others may stand behind it.
+        A message that cannot be received, or is empty, is skipped: others may follow.
         """
         empty = 0
-        while self._sock.fileno() >= 0 and empty < _EMPTY_MESSAGES:
+        while self._sock.fileno() >= 0 and empty < _MAX_EMPTY_MESSAGES:
             why: OSError | None = None
             try:
                 message, fds = framing.receive_with_fds(self._sock)
@@ -115,29 +115,29 @@ class SeqpacketTransport:
                 empty += 1
                 self._note_end(why)
 
-    def cut(self) -> None:
-        """Let the other end see the end at once, also where another process holds this end as well."""
+    def end_now(self) -> None:
+        """Close the writing side at once, also if another process has a copy of this socket."""
         if not self._ended:
             self._shut()
 
     def unread_bytes(self) -> int:
-        """Tell how much of what was written the other end has not read, with the kernel's own part."""
+        """Return how many written bytes the other end has not read, the kernel's overhead included."""
         if self._sock.fileno() < 0:
             return 0
         found: int = _INT.unpack(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(_INT.size)))[0]
         return found
 
     def close(self) -> None:
-        """Detach and close; what was not written never will be."""
+        """Detach and close; messages that were not written are dropped."""
         if self._sock.fileno() >= 0:
-            # A copy of this process, made by fork, shares what the loop listens with: it must not unregister there.
+            # A process forked from this one shares the loop's epoll instance, and must not unregister sockets there.
             if os.getpid() == self._owner:
                 self._loop.remove_reader(self._sock.fileno())
-                self._watch(False)
+                self._watch_writable(False)
             self._sock.close()
         self._ended = True
-        for letter in self._unsent:
-            _close(letter.fds)
+        for pending in self._unsent:
+            _close(pending.fds)
         self._unsent.clear()
 
     def _readable(self) -> None:
@@ -160,63 +160,63 @@ class SeqpacketTransport:
             self._loop.remove_reader(self._sock.fileno())
             self._on_end(why)
 
-    def _pump(self) -> None:
+    def _write_pending(self) -> None:
         """Write what can be written, in order."""
         while self._unsent:
-            letter = self._unsent[0]
-            if letter.blob is not None and letter.blob.file is None and letter.blob.failure is None:
-                self._watch(False)
-                letter.blob.prepare(self._pump)
+            pending = self._unsent[0]
+            if pending.blob is not None and pending.blob.file is None and pending.blob.failure is None:
+                self._watch_writable(False)
+                pending.blob.prepare(self._write_pending)
                 return
-            if not self._write(letter):
+            if not self._write(pending):
                 return
             self._unsent.popleft()
-        self._watch(False)
+        self._watch_writable(False)
         if self._closing and not self._ended:
             self._shut()
 
-    def _write(self, letter: _Pending) -> bool:
-        """Try to write; False if that is to be tried again later. A reader that is gone takes everything."""
-        fds = letter.fds
-        if letter.blob is not None:
-            if letter.blob.file is None:
-                if letter.blob.failure is None:
+    def _write(self, pending: _Pending) -> bool:
+        """Try to write; False: try again later. If the other end is closed, the message is dropped: True."""
+        fds = pending.fds
+        if pending.blob is not None:
+            if pending.blob.file is None:
+                if pending.blob.failure is None:
                     return False
-                self._give_up(letter, letter.blob.failure)
+                self._give_up(pending, pending.blob.failure)
                 return True
-            fds = (*fds, letter.blob.file)
+            fds = (*fds, pending.blob.file)
         try:
-            framing.send(self._sock, letter.message, fds)
+            framing.send(self._sock, pending.message, fds)
         except (BlockingIOError, InterruptedError):
-            self._watch(True)
+            self._watch_writable(True)
             return False
         except ConnectionError:
-            # Nobody will read it. That the other end is gone is learnt by reading, once.
+            # The other end is closed; `_readable` reports that, once.
             pass
         except OSError as error:
-            if error.errno not in _SHORTAGES:
-                self._give_up(letter, error)
+            if error.errno not in _TRANSIENT_ERRNOS:
+                self._give_up(pending, error)
                 return True
-            # No descriptor or memory for a large message now; there will be when others are done.
-            self._watch(False)
-            self._loop.call_later(_LATER, self._pump)
+            # No descriptor or memory for a large message now; there will be when other calls end.
+            self._watch_writable(False)
+            self._loop.call_later(_RETRY_DELAY_S, self._write_pending)
             return False
-        _close(letter.fds)
+        _close(pending.fds)
         return True
 
-    def _give_up(self, letter: _Pending, error: OSError) -> None:
-        """A message can never be sent: no file may be so large (RLIMIT_FSIZE), or no memory is to be had."""
-        _close(letter.fds)
-        if letter.on_failure is None:
+    def _give_up(self, pending: _Pending, error: OSError) -> None:
+        """Report a message that cannot be sent, as no file may be so large (RLIMIT_FSIZE), or for lack of memory."""
+        _close(pending.fds)
+        if pending.on_failure is None:
             raise error
-        self._loop.call_soon(letter.on_failure, error)
+        self._loop.call_soon(pending.on_failure, error)
 
-    def _watch(self, wanted: bool) -> None:  # its name says what it is
-        """Wait for room, or do not."""
-        if wanted is not self._watching:
-            self._watching = wanted
+    def _watch_writable(self, wanted: bool) -> None:
+        """Start or stop waiting for room in the socket."""
+        if wanted is not self._is_watching:
+            self._is_watching = wanted
             if wanted:
-                self._loop.add_writer(self._sock.fileno(), self._pump)
+                self._loop.add_writer(self._sock.fileno(), self._write_pending)
             else:
                 self._loop.remove_writer(self._sock.fileno())
 
@@ -224,7 +224,7 @@ class SeqpacketTransport:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            # It is gone already, which is what was wanted.
+            # It is closed already.
             return
 
 

@@ -171,7 +171,7 @@ def _broker_line(event: events.Event) -> None:
         case events.QueueDiffers(queue, reason):
             _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
-            _say(DEBUG, "QueueConsumers from %s, prefetch %d", queue, prefetch)
+            _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
         case events.TaskOutlastsBroker(name, limit, timeout):
             _say(
                 WARNING,

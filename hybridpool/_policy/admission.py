@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from hybridpool._message import Delivery, Head
-from hybridpool._policy.content import PLAIN, WEIGHED, Unreadable, reading
+from hybridpool._policy.content import IDENTITY_ENCODINGS, MIN_CHECKED_BYTES, Unreadable, resolve_media_type
 
 #: a message that came back so often is taken for one that brings down workers; RabbitMQ 4 gives up at the same number.
 #: A child's death is counted apart, and has a lower limit
@@ -78,12 +78,14 @@ def admit(gate: AdmissionRules, head: Head, delivery: Delivery, now: dt.datetime
     admitted = _ADMITTED
     if (
         delivery.content_type not in gate.accepts
-        or delivery.content_encoding not in PLAIN
-        or len(delivery.body) > WEIGHED
+        or delivery.content_encoding not in IDENTITY_ENCODINGS
+        or len(delivery.body) > MIN_CHECKED_BYTES
         or "compression" in delivery.headers
     ):
         compression = delivery.headers.get("compression")
-        told = reading(delivery.content_type, delivery.content_encoding, compression, gate.accepts, gate.max_size)
+        told = resolve_media_type(
+            delivery.content_type, delivery.content_encoding, compression, gate.accepts, gate.max_size
+        )
         if isinstance(told, Unreadable):
             return Denied(told.reason, "ContentDisallowed", "kombu.exceptions", told.reason)
         admitted = Admitted(told)

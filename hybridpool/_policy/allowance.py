@@ -1,27 +1,27 @@
-"""How much of something may be used up: so much at once, and more as time goes by."""
+"""A token bucket: a capacity that is used up, and refilled at a steady rate."""
 
 
 class Allowance:
-    """An amount that is used up and comes back at a steady rate."""
+    """A token bucket."""
 
-    def __init__(self, most: float, rate: float) -> None:
-        """Begin with all of it.
+    def __init__(self, capacity: float, rate: float) -> None:
+        """Make a full bucket.
 
-        :param most: what may be used at once.
-        :param rate: what comes back in a second.
+        :param capacity: the amount that may be used at once.
+        :param rate: the amount that is refilled in a second.
         """
-        self._most = most
+        self._capacity = capacity
         self._rate = rate
-        self._left = most
-        self._at = 0.0
+        self._left = capacity
+        self._updated_at = 0.0
 
     def take(self, amount: float, now: float) -> bool:
-        """Use some of it; False: there is not enough left, and none is used.
+        """Use an amount; False: not enough is left, and nothing is used.
 
         :param now: monotonic seconds.
         """
-        self._left = min(self._most, self._left + max(0.0, now - self._at) * self._rate)
-        self._at = now
+        self._left = min(self._capacity, self._left + max(0.0, now - self._updated_at) * self._rate)
+        self._updated_at = now
         if amount > self._left:
             return False
         self._left -= amount

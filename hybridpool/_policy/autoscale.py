@@ -1,8 +1,8 @@
-"""How large the pool should be.
+"""Decides how large the pool should be.
 
 It grows at once by as many children as calls wait for, up to the ceiling; it shrinks to what the load needs when that
-has been too little for `idle` seconds on end, down to the floor. Which child leaves is `headcount`'s matter; a busy one
-never does.
+has been too little for `idle` seconds on end, down to the floor. `reconcile` decides which child is
+retired, never a busy one.
 """
 
 import sys
@@ -20,7 +20,7 @@ class ScaleLimits:
 
 @attrs.frozen
 class ScaleMemory:
-    """What the policy remembers between looks."""
+    """What the policy remembers between decisions."""
 
     #: since when the load has needed fewer children than there are; None: it needs them all
     surplus_since: float | None = None
@@ -30,9 +30,9 @@ class ScaleMemory:
 class ScalePlan:
     size: int
     memory: ScaleMemory
-    #: a look is due when the load leaves these bounds, both included
+    #: the next decision is due when the load leaves these bounds, both included
     watch: tuple[int, int]
-    #: seconds until a look is due although the load stays within them; None: none
+    #: seconds until the next decision is due although the load stays within them; None: it is not
     look_again_in: float | None = None
 
 
@@ -54,7 +54,7 @@ def decide(*, load: int, size: int, limits: ScaleLimits, memory: ScaleMemory, no
 
 
 def _settled(size: int, limits: ScaleLimits) -> ScalePlan:
-    """The size is right for now: look again when the load asks for more, or needs less."""
+    """Return a plan to keep this size until the load needs more or fewer children."""
     least = size if size > limits.floor else 0
     most = size if size < limits.ceiling else sys.maxsize
     return ScalePlan(size=size, memory=ScaleMemory(), watch=(least, most))

@@ -1,7 +1,7 @@
-"""How far a pool may grow before memory gets scarce.
+"""Decides how far a pool may grow before memory gets scarce.
 
-Where there is plenty it grows at once. Where there is not, it at most doubles, so that the newcomers show what they
-weigh before more of them come; and it stops where another one as heavy as the heaviest would not fit.
+With much free memory it grows at once. Otherwise it at most doubles, so that the memory of the new children is measured
+before more are forked; and it stops where another child as large as the largest would not fit.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import Final
 import attrs
 
 MIB: Final = 1024 * 1024
-#: bytes; what a child may come to own before anybody has seen it
-_PLENTY: Final = 256 * MIB
-#: bytes; no child is taken for lighter
-_LEAST: Final = 16 * MIB
+#: bytes that a child is assumed to own before it was measured
+_UNMEASURED_CHILD_BYTES: Final = 256 * MIB
+#: bytes that each child is assumed to own at least
+_MIN_CHILD_BYTES: Final = 16 * MIB
 
 
 @attrs.frozen(kw_only=True)
@@ -23,12 +23,12 @@ class Bound:
     name: str
     limit: int
     used: int
-    #: what is to stay free
+    #: bytes that stay free
     reserve: int
 
     @property
     def free(self) -> int:
-        """What may still be used."""
+        """Bytes that may still be used."""
         return max(0, self.limit - self.used - self.reserve)
 
 
@@ -37,9 +37,9 @@ class Fit:
     """How large the pool may be now."""
 
     size: int
-    #: more were wanted: look again soon
+    #: more were wanted: decide again soon
     is_short: bool = False
-    #: why not more; None: there is room, or it is only to be seen what the newcomers weigh
+    #: the limit that prevents growth; None: there is memory, or new children are to be measured first
     held_by: str | None = None
 
 
@@ -52,9 +52,9 @@ def fit(*, size: int, wanted: int, heaviest: int, bounds: Sequence[Bound]) -> Fi
     """
     growth = wanted - size
     tightest = min(bounds, key=lambda bound: bound.free, default=None)
-    if tightest is None or tightest.free >= 2 * growth * max(heaviest, _PLENTY):
+    if tightest is None or tightest.free >= 2 * growth * max(heaviest, _UNMEASURED_CHILD_BYTES):
         return Fit(size=wanted)
-    each = max(heaviest, _LEAST)
+    each = max(heaviest, _MIN_CHILD_BYTES)
     fits = tightest.free // each
     step = min(growth, fits, max(1, size))
     if step == growth:

@@ -1,6 +1,6 @@
-"""The life of a child as a table: state × what happened → next state.
+"""The states of a child as a table: state × event → next state.
 
-Everything that may happen to a child stands here; what does not is a fault of ours and raises. The picture in
+An event that the table does not have in a state is a bug, and raises. The picture in
 docs/explanation/life-of-a-child.md is drawn from this table.
 """
 
@@ -10,61 +10,61 @@ from typing import Final
 
 
 class State(enum.Enum):
-    """Where a child is in its life."""
+    """A state of a child."""
 
     STARTING = "starting"  #: forked, or about to be; not READY
     IDLE = "idle"  #: waits for a call
     BUSY = "busy"  #: runs a call
-    RETIRING = "retiring"  #: gets no more calls; finishes the one it has and exits
+    RETIRING = "retiring"  #: gets no more calls; finishes those it has and exits
     GONE = "gone"  #: reaped
 
 
-class Happening(enum.Enum):
-    """What can happen to a child."""
+class ChildEvent(enum.Enum):
+    """An event in the life of a child."""
 
     READY = "ready"
-    CALL = "call"  #: a call was put into its channel
+    CALL = "call"  #: a call was sent to it
     DONE = "done"  #: it answered its last call
-    RETIRE = "retire"  #: its channel was ended by us
-    EXIT = "exit"  #: it was reaped, whatever the cause
+    RETIRE = "retire"  #: the parent has closed its side of the socket
+    EXIT = "exit"  #: it was reaped, for any cause
 
 
-TABLE: Final[Mapping[State, Mapping[Happening, State]]] = {
+TABLE: Final[Mapping[State, Mapping[ChildEvent, State]]] = {
     State.STARTING: {
-        Happening.READY: State.IDLE,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.READY: State.IDLE,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.IDLE: {
-        Happening.CALL: State.BUSY,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.CALL: State.BUSY,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.BUSY: {
-        Happening.DONE: State.IDLE,
-        Happening.RETIRE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        ChildEvent.DONE: State.IDLE,
+        ChildEvent.RETIRE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.RETIRING: {
-        # It was told to go before it said READY, or while a call was under way.
-        Happening.READY: State.RETIRING,
-        Happening.DONE: State.RETIRING,
-        Happening.EXIT: State.GONE,
+        # It was retired before it was READY, or while a call was running.
+        ChildEvent.READY: State.RETIRING,
+        ChildEvent.DONE: State.RETIRING,
+        ChildEvent.EXIT: State.GONE,
     },
     State.GONE: {},
 }
 
 
-class ImpossibleStep(Exception):
-    """Something happened to a child that cannot happen in its state."""
+class InvalidTransition(Exception):
+    """The table has no transition for an event in this state."""
 
 
-def step(state: State, happening: Happening) -> State:
+def transition(state: State, event: ChildEvent) -> State:
     """Return the next state.
 
-    :raises ImpossibleStep: if the table has no such step.
+    :raises InvalidTransition: if the table has none for this event.
     """
     try:
-        return TABLE[state][happening]
+        return TABLE[state][event]
     except KeyError:
-        raise ImpossibleStep(f"a child that is {state.value} cannot have {happening.value!r} happen to it") from None
+        raise InvalidTransition(f"a child that is {state.value} cannot get the event {event.value!r}") from None

@@ -1,4 +1,4 @@
-"""When a child has served enough: by count of tasks, by memory of its own, by age."""
+"""Decides when a child is replaced: by its number of tasks, its own memory, or its age."""
 
 import attrs
 
@@ -20,15 +20,15 @@ class RecycleLimits:
     @property
     def spares(self) -> int:
         """READY children to keep beyond the pool's size, so that one that leaves is replaced at once."""
-        # One that is too old works on until its replacement is there.
+        # A child that is too old works until its replacement is ready, and needs no spare.
         return 0 if self.tasks is None and self.memory is None else 1
 
 
-def allot(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
+def limits_for_child(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
     """Return the limits of one child: the common ones, less a share that differs from child to child.
 
-    Children that were born together and do the same work would else leave together, and all their replacements would
-    be forked at one moment. A count is never lowered by less than one whole task, so small ones stay as they are.
+    Otherwise children that were forked together and do the same work would be replaced all at one moment. A count is
+    never lowered by less than one whole task, so small ones stay as they are.
 
     :param chance: a random number from 0 to 1, 1 excluded.
     :raises ValueError: if it, or the jitter, is out of its range.
@@ -43,11 +43,11 @@ def allot(limits: RecycleLimits, *, chance: float) -> RecycleLimits:
     return RecycleLimits(tasks=tasks, memory=limits.memory, age=age)
 
 
-def verdict(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
+def retire_reason(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
     """Return why the child must be retired after the task it just finished, with the figure; None if it stays.
 
     :param tasks: how many it has run.
-    :param owned: bytes it owns alone as it reported last; 0 when it is surely under the limit.
+    :param owned: bytes it owned alone in its last report; 0: under the limit.
     """
     if limits.tasks is not None and tasks >= limits.tasks:
         return f"max_tasks_per_child: {tasks} tasks"
@@ -56,7 +56,7 @@ def verdict(limits: RecycleLimits, *, tasks: int, owned: int) -> str | None:
     return None
 
 
-def too_old(limits: RecycleLimits, *, age: float) -> str | None:
+def age_reason(limits: RecycleLimits, *, age: float) -> str | None:
     """Return why the child must be replaced although it may be idle; None if it stays.
 
     :param age: seconds since the order to fork it.

@@ -1,6 +1,6 @@
-"""Which tasks must not be run any more: a memory of ids, bounded in number, in bytes and in time.
+"""The ids of revoked tasks, which must not be run; bounded in number, bytes and time.
 
-Bounds as Celery's: 50,000 ids, three hours. An id that is longer than those that anybody gives is known by its digest.
+The bounds are Celery's: 50,000 ids, three hours. Of an id that is unusually long only the digest is kept.
 """
 
 import hashlib
@@ -8,18 +8,18 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-MOST: Final = 50_000
+MAX_IDS: Final = 50_000
 #: seconds
-KEEP: Final = 10_800.0
-#: characters of an id that is kept as it is
-_LONGEST_ID: Final = 255
+KEEP_S: Final = 10_800.0
+#: characters of an id; of a longer one the digest is kept
+_MAX_ID_CHARS: Final = 255
 
 
-class Revoked:
+class RevokedTasks:
     """Ids, and when they were revoked, in that order. The oldest go first."""
 
-    def __init__(self, most: int = MOST, keep: float = KEEP) -> None:
-        self._most = most
+    def __init__(self, max_ids: int = MAX_IDS, keep: float = KEEP_S) -> None:
+        self._max_ids = max_ids
         self._keep = keep
         self._since: OrderedDict[str, float] = OrderedDict()
 
@@ -27,16 +27,16 @@ class Revoked:
         return len(self._since)
 
     def add(self, ids: Iterable[str], now: float) -> None:
-        """Note ids; one that is known already is known anew.
+        """Add ids; the time of a known one is renewed.
 
-        :param now: seconds of a clock that goes on while no worker runs.
+        :param now: seconds of a wall clock, which continues while no worker runs.
         """
         self._forget(now)
         for task_id in ids:
             known = _key(task_id)
             self._since.pop(known, None)
             self._since[known] = now
-            if len(self._since) > self._most:
+            if len(self._since) > self._max_ids:
                 self._since.popitem(last=False)
 
     def holds(self, task_id: str, now: float) -> bool:
@@ -54,10 +54,10 @@ class Revoked:
         return {task_id: max(0.0, now - since) for task_id, since in self.all(now).items()}
 
     def learn(self, ages: Mapping[str, float | None], now: float) -> bool:
-        """Remember what another life or another worker knew; tells whether there was something new.
+        """Add ids from an earlier run or from another worker; return whether one was new.
 
-        Ages, not moments, because clocks differ. One that cannot be true counts as none: the id is taken as revoked
-        now, so it is neither forgotten at once nor kept for ever. What is known already keeps the moment that it has.
+        Ages are passed, not times, because clocks differ. An impossible age counts as not known: the id is taken as
+        revoked now, so it is neither forgotten at once nor kept for ever. Known ids keep their time.
 
         :param ages: by id: seconds since it was revoked; None: not known.
         """
@@ -65,20 +65,20 @@ class Revoked:
         found = {
             known: now - _believed(age) for given, age in ages.items() if (known := _key(given)) not in self._since
         }
-        # the newest, and no more than there is room for: what was said to this worker itself is not pushed out
+        # the newest, and only as many as are free: ids that this worker was given itself are not dropped
         fresh = sorted((item for item in found.items() if now - item[1] < self._keep), key=lambda item: item[1])
-        fresh = fresh[max(0, len(fresh) - self._most + len(self._since)) :]
+        fresh = fresh[max(0, len(fresh) - self._max_ids + len(self._since)) :]
         if fresh:
             self._since = OrderedDict(sorted([*self._since.items(), *fresh], key=lambda item: item[1]))
         return bool(fresh)
 
     def load(self, known: Mapping[str, float], now: float) -> None:
-        """Remember what `all` gave, in another life."""
+        """Add ids that `all` returned in an earlier run."""
         self.learn({task_id: now - since for task_id, since in known.items()}, now)
 
     def _forget(self, now: float) -> None:
         if self._since and self._since[next(reversed(self._since))] > now:
-            # the clock was set back: what seems to come from the future is kept as long as what comes now
+            # the clock was set back: ids from the future are kept as if they were revoked now
             self._since = OrderedDict((known, min(since, now)) for known, since in self._since.items())
         while self._since:
             oldest, since = next(iter(self._since.items()))
@@ -88,14 +88,14 @@ class Revoked:
 
 
 def _key(task_id: str) -> str:
-    if len(task_id) <= _LONGEST_ID:
+    if len(task_id) <= _MAX_ID_CHARS:
         return task_id
     return f"sha256:{hashlib.sha256(task_id.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _believed(age: float | None) -> float:
-    return age if age is not None and 0.0 <= age < _ABSURD else 0.0
+    return age if age is not None and 0.0 <= age < _MAX_BELIEVED_AGE_S else 0.0
 
 
-#: seconds; nobody remembers for so long
-_ABSURD: Final = 30 * 86_400.0
+#: seconds; a larger age is not believed
+_MAX_BELIEVED_AGE_S: Final = 30 * 86_400.0

@@ -1,4 +1,4 @@
-"""A call of a plain function through a pool: how it is written, how its outcome is read, and its handle."""
+"""Calls of functions through a pool: serialization, outcomes, and the handle `Call`."""
 
 import asyncio
 import inspect
@@ -23,34 +23,34 @@ from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Retur
 
 R = TypeVar("R")
 _HINT: Final = "; with cloudpickle installed it may work"
-_MAIN: Final = b"__main__"
+_MAIN_NAME: Final = b"__main__"
 #: types of arguments that are never large
-_SMALL: Final = frozenset({type(None), bool, int, float, complex})
-#: where a call is in its life
+_SMALL_TYPES: Final = frozenset({type(None), bool, int, float, complex})
+#: the states of a call
 CallState = Literal["waiting", "running", "done", "cancelled"]
 
 
-class Named(NamedTuple):
+class FunctionName(NamedTuple):
     """A function that children find by its name."""
 
     name: str
-    #: says also by what a child knows that it has found this very function
+    #: with the fingerprint, by which a child checks that it has found this function
     content_type: str
-    #: its code when it was looked up; a program that is changed at run time may give it another
+    #: its code when it was looked up; a program may replace it at run time
     code: object
 
 
-class Names:
-    """How functions are named to children; found once for each function that has a name.
+class FunctionNames:
+    """The names by which children find functions, looked up once for each function.
 
-    A name is good only if it leads to the very function that the caller has in hand, here and in the children. Here
-    that is looked up, as pickle does. The children import the same modules for themselves, so what this process changes
-    later (a module that is reloaded, a function that a test patches) they do not see. Such a function is refused: under
-    its name a child would run the one before.
+    A name is valid only if it leads to the caller's function, here and in the children. Here it is looked up, as pickle
+    does. The children import the same modules for themselves, so they do not see later
+    changes of this process (a module that is reloaded, a function that a test patches). Such a function is refused:
+    under its name a child would run the earlier one.
     """
 
     def __init__(self) -> None:
-        self._known: dict[Callable[..., object], Named] = {}
+        self._known: dict[Callable[..., object], FunctionName] = {}
         #: the function that a name led to at first
         self._first: dict[str, Callable[..., object]] = {}
         #: modules by name, as their specs: a reload makes another one
@@ -60,16 +60,16 @@ class Names:
         self.has_script = has_script()
 
     def opened(self) -> None:
-        """Note the modules that are loaded when children begin to import theirs."""
+        """Record the loaded modules, as children import theirs from now on."""
         self._known.clear()
         self._first.clear()
         self._specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
         if self.has_script:
-            # What comes back of the script's own classes has that name for it; so has multiprocessing, if loaded.
+            # Objects of the script's classes come back under that module name; multiprocessing sets it too, if loaded.
             sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 
-    def name(self, function: Callable[..., object]) -> Named | None:
-        """Return how children find a function, or None if its name does not lead to this very function.
+    def name(self, function: Callable[..., object]) -> FunctionName | None:
+        """Return how children find a function, or None if its name does not lead to this function.
 
         :raises CannotSend: if a child cannot run it, or was defined again since the pool was opened.
         """
@@ -87,13 +87,13 @@ class Names:
             self._known[function] = found
         return found
 
-    def mark(self, name: str, function: Callable[..., object]) -> str:
-        """Return by what a child knows a function that travels whole, if it holds one that is found by its name.
+    def fingerprint(self, name: str, function: Callable[..., object]) -> str:
+        """Return the fingerprint of a function pickled by value, if it wraps one that is found by its name.
 
         :raises CannotSend: if that one was defined again since the pool was opened.
         """
         inner = functions.innermost(function)
-        return "" if inner is function or self._find(inner) is None else functions.mark(name, inner)
+        return "" if inner is function or self._find(inner) is None else functions.fingerprint(name, inner)
 
     def has_parameter(self, function: Callable[..., object], name: str) -> bool:
         """Tell whether a function has a parameter that can be given by that name."""
@@ -107,12 +107,12 @@ class Names:
             return False
         found = parameter is not None and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         with suppress(TypeError):
-            # What has no name may be made for each call, and is not to be kept.
+            # A function without a name may be made for each call, so it is not kept.
             if function in self._known:
                 self._parameters[function, name] = found
         return found
 
-    def _find(self, function: Callable[..., object]) -> Named | None:
+    def _find(self, function: Callable[..., object]) -> FunctionName | None:
         module_name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
         if not isinstance(module_name, str) or not isinstance(qualname, str):
             return None
@@ -130,8 +130,8 @@ class Names:
             raise _redefined(name)
         if not is_alike(self._first.setdefault(name, function), function):
             raise _redefined(name)
-        mark = functions.mark(name, function)
-        return Named(name, functions.BY_NAME + mark, getattr(function, "__code__", None))
+        fingerprint = functions.fingerprint(name, function)
+        return FunctionName(name, functions.BY_NAME + fingerprint, getattr(function, "__code__", None))
 
 
 def _redefined(name: str) -> errors.CannotSend:
@@ -142,18 +142,18 @@ def _redefined(name: str) -> errors.CannotSend:
 
 
 def _check_function(function: Callable[..., object]) -> None:
-    """:raises CannotSend: if calling it in a child gives no value that could come back."""
-    shown = getattr(function, "__qualname__", None) or repr(function)
+    """:raises CannotSend: if it is async, a generator, or not callable."""
+    name_shown = getattr(function, "__qualname__", None) or repr(function)
     if not callable(function):
-        raise errors.CannotSend(f"a pool runs functions, and {shown} cannot be called")
+        raise errors.CannotSend(f"a pool runs functions, and {name_shown} cannot be called")
     inner = functions.innermost(function)
     call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
     code = getattr(inner, "__code__", None) or getattr(call, "__code__", None)
     flags = code.co_flags if isinstance(code, types.CodeType) else 0
     if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-        raise errors.CannotSend(f"{shown} is async: a child runs plain functions; call asyncio.run in one of them")
+        raise errors.CannotSend(f"{name_shown} is async: a child runs plain functions; call asyncio.run in one of them")
     if flags & inspect.CO_GENERATOR:
-        raise errors.CannotSend(f"{shown} is a generator function, whose values stay in the child; return a list")
+        raise errors.CannotSend(f"{name_shown} is a generator function, whose values stay in the child; return a list")
 
 
 def has_script() -> bool:
@@ -163,7 +163,7 @@ def has_script() -> bool:
 
 
 def write(
-    names: Names, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+    names: FunctionNames, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
 ) -> tuple[str, str, bytes | OutgoingBlob]:
     """Return name, content type and body of a call.
 
@@ -174,16 +174,16 @@ def write(
         try:
             body = _dump_arguments(args, kwargs)
         except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
-            return _write_whole(names, named.name, function, args, kwargs, error)
+            return _write_by_value(names, named.name, function, args, kwargs, error)
         if names.has_script or not _mentions_main(body):
             return named.name, named.content_type, body
-    shown = getattr(function, "__qualname__", repr(function))
-    reason = errors.CannotSend(f"{shown} has no name by which a child could import it")
-    return _write_whole(names, shown, function, args, kwargs, reason)
+    name_shown = getattr(function, "__qualname__", repr(function))
+    reason = errors.CannotSend(f"{name_shown} has no name by which a child could import it")
+    return _write_by_value(names, name_shown, function, args, kwargs, reason)
 
 
-def _write_whole(
-    names: Names,
+def _write_by_value(
+    names: FunctionNames,
     name: str,
     function: Callable[..., object],
     args: Sequence[object],
@@ -191,47 +191,47 @@ def _write_whole(
     why: Exception,
 ) -> tuple[str, str, bytes | OutgoingBlob]:
     def dump(value: object) -> bytes | LargeObject:
-        return dump_whole(value, has_script=names.has_script)
+        return dump_by_value(value, has_script=names.has_script)
 
     try:
-        return name, functions.WHOLE + names.mark(name, function), _packed(dump((function, args, kwargs)))
+        return name, functions.BY_VALUE + names.fingerprint(name, function), _pack(dump((function, args, kwargs)))
     except ImportError:
-        raise _unsendable(name, args, kwargs, why, pickle.dumps, _HINT) from None
+        raise _cannot_send(name, args, kwargs, why, pickle.dumps, _HINT) from None
     except Exception as error:  # noqa: BLE001  # whatever pickling user values raises
-        raise _unsendable(name, args, kwargs, error, dump, "") from None
+        raise _cannot_send(name, args, kwargs, error, dump, "") from None
 
 
 def _dump_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes | OutgoingBlob:
-    # Gathering a large value's pieces has its price, which a small one need not pay.
-    if not kwargs and _SMALL.issuperset(map(type, args)):
+    # Collecting the pieces of a large value costs time, which small values do not need.
+    if not kwargs and _SMALL_TYPES.issuperset(map(type, args)):
         return pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
-    return _packed(large_objects.dump((args, kwargs)))
+    return _pack(large_objects.dump((args, kwargs)))
 
 
-def _packed(dumped: bytes | LargeObject) -> bytes | OutgoingBlob:
+def _pack(dumped: bytes | LargeObject) -> bytes | OutgoingBlob:
     return OutgoingBlob(dumped) if isinstance(dumped, LargeObject) else dumped
 
 
 def _mentions_main(body: bytes | OutgoingBlob) -> bool:
-    return body.mentions(_MAIN) if isinstance(body, OutgoingBlob) else _MAIN in body
+    return body.mentions(_MAIN_NAME) if isinstance(body, OutgoingBlob) else _MAIN_NAME in body
 
 
-def dump_whole(value: object, *, has_script: bool) -> bytes | LargeObject:
-    """Pickle a value that holds functions: methods and partials as they are, the rest by cloudpickle.
+def dump_by_value(value: object, *, has_script: bool) -> bytes | LargeObject:
+    """Pickle a value that contains functions: methods and partials by pickle, other functions by cloudpickle.
 
-    :raises ImportError: if it takes cloudpickle, and that is not installed.
+    :raises ImportError: if cloudpickle is needed and not installed.
     """
     if has_script:
         try:
             return large_objects.dump(value)
-        except Exception:  # noqa: BLE001  # whatever pickling user values raises; there is another way
+        except Exception:  # noqa: BLE001  # whatever pickling user values raises; cloudpickle may do it
             pass
     import cloudpickle
 
     return large_objects.dump(value, cloudpickle.Pickler)
 
 
-def _unsendable(
+def _cannot_send(
     name: str,
     args: Sequence[object],
     kwargs: Mapping[str, object],
@@ -248,26 +248,26 @@ def _unsendable(
     return errors.CannotSend(f"{name} cannot be sent to a child: {why}{hint}")
 
 
-def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None) -> object:
+def result_of(name: str, outcome: Outcome, value: Callable[[], object] | None = None) -> object:
     """Return the value of a call.
 
-    :param value: gives a large one, which came in a blob.
+    :param value: returns a large value, which came in a blob.
 
     :raises ChildLost: if its child died.
-    :raises PoolClosed: if it was not run, because the pool ended.
-    :raises TimeLimitExceeded: if it was killed for its time, or ended by its soft limit.
-    :raises TaskCancelled: if it was given up.
-    :raises TaskFailed: if the exception it raised cannot be rebuilt here; else that exception.
+    :raises PoolClosed: if it was not run, because the pool was closed.
+    :raises TimeLimitExceeded: if it ran over its hard or soft limit.
+    :raises TaskCancelled: if it was cancelled.
+    :raises TaskFailed: if the exception that it raised cannot be rebuilt here; otherwise that exception.
     """
     match outcome:
         case Returned():
             try:
                 return pickle.loads(outcome.value) if value is None else value()
             except (SystemExit, GeneratorExit) as error:
-                # A value's own code may raise anything; this would end whoever waits.
+                # Unpickling runs code of the value; these exceptions would end the caller.
                 raise errors.TaskFailed(name, (f"its value cannot be unpickled: {error!r}",)) from error
         case Raised():
-            raise _rebuilt(name, outcome)
+            raise _rebuild(name, outcome)
         case Lost(cause=cause, child=child):
             if not child:
                 raise errors.PoolClosed(f"{name} was not run: {cause}")
@@ -285,10 +285,10 @@ def read(name: str, outcome: Outcome, value: Callable[[], object] | None = None)
             )
 
 
-def clear(job: Job) -> IncomingBlob | None:
-    """Let a call that has ended go of what it held, and return the large value, if that is what came of it.
+def release(job: Job) -> IncomingBlob | None:
+    """Release what an ended call holds, and return its large value, if it has one.
 
-    Job and handle know each other: only the collector would free them, and the body with them.
+    Job and handle refer to each other, so only the garbage collector would free them, and the body with them.
     """
     job.body, job.on_done = b"", _already_ended
     blob, job.blob = job.blob, None
@@ -296,14 +296,14 @@ def clear(job: Job) -> IncomingBlob | None:
 
 
 def _already_ended(*_: object) -> None:
-    """Nobody is to be told any more."""
+    """Do nothing: the end was reported."""
 
 
 _SIGNALS: Final = {kind.__name__: kind for kind in (errors.SoftTimeLimitExceeded, errors.TaskCancelled)}
 
 
 def _is_cancelled(outcome: Outcome) -> bool:
-    """Tell whether a call ended because it was given up: before it began, by the signal inside, or with its child."""
+    """Tell whether a call was cancelled: before it began, by `TaskCancelled` inside, or with its child."""
     match outcome:
         case Cancelled():
             return True
@@ -313,18 +313,18 @@ def _is_cancelled(outcome: Outcome) -> bool:
             return False
 
 
-def _rebuilt(name: str, raised: Raised) -> BaseException:
+def _rebuild(name: str, raised: Raised) -> BaseException:
     error: object = None
     if raised.pickled:
         try:
             error = pickle.loads(raised.pickled)
-        except Exception:  # noqa: BLE001  # whatever unpickling user values raises; the text still tells the story
+        except Exception:  # noqa: BLE001  # unpickling runs user code; the error's text is used instead
             error = None
     elif raised.module == errors.__name__ and raised.kind in _SIGNALS:
-        # It came between the function's end and its answer, so it was not pickled.
+        # It was raised after the function had ended, so it was not pickled.
         error = _SIGNALS[raised.kind](*codec.decode(raised.arguments))
     if isinstance(error, errors.SoftTimeLimitExceeded):
-        # Inside the task it is no Exception, so that it is not swallowed; here it is an error like others.
+        # Inside the task it is not an Exception, so that it is not swallowed; here it is an error like others.
         error = errors.TimeLimitExceeded(f"{name} ran over its soft time limit of {error.args[0]:g} s")
     if not isinstance(error, BaseException):
         error = errors.TaskFailed(f"{raised.module}.{raised.kind}", (raised.text,), raised.traceback)
@@ -335,7 +335,7 @@ def _rebuilt(name: str, raised: Raised) -> BaseException:
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Refuse another event loop than the pool's, and a thread without one: nothing there would be woken.
+    """Check that this is the pool's event loop: on another loop, or without one, a waiter would not be woken.
 
     :raises PoolError: if this is another one.
     """
@@ -375,9 +375,9 @@ class Call(Generic[R]):
         #: what the lane knows it as
         self._job: Job | None = None
         self._outcome: Outcome | None = None
-        #: gives a large value
+        #: returns a large value
         self._value: Callable[[], object] | None = None
-        # Not one future for all who wait: each would have to shield it, which costs a turn of the loop.
+        # Not one future for all waiters: each would have to shield it, which costs a turn of the loop.
         self._wakeup: Wakeup | None = None
         self._child = ""
         #: seconds it ran; 0 until it has ended
@@ -386,7 +386,7 @@ class Call(Generic[R]):
     def _ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
         self._child, self.runtime = child, runtime
-        blob = clear(job)
+        blob = release(job)
         if blob is None:
             self._end(outcome)
         else:
@@ -399,7 +399,7 @@ class Call(Generic[R]):
 
     @property
     def state(self) -> CallState:
-        """Where it is in its life."""
+        """The state of the call."""
         if self._outcome is None:
             return "running" if self.started_at is not None else "waiting"
         return "cancelled" if _is_cancelled(self._outcome) else "done"
@@ -421,7 +421,7 @@ class Call(Generic[R]):
             self._cancel(self._job)
 
     async def wait(self) -> None:
-        """Wait until it has ended, however."""
+        """Wait until it has ended, in any way."""
         while self._outcome is None:
             await self._sleeper()
 
@@ -439,7 +439,7 @@ class Call(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         while self._outcome is None:
             yield from self._sleeper()
-        return cast("R", read(self.name, self._outcome, self._value))
+        return cast("R", result_of(self.name, self._outcome, self._value))
 
 
 def submitted(

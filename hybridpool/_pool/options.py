@@ -14,7 +14,7 @@ from hybridpool import events
 from hybridpool._child import functions
 from hybridpool._config import usable_cpus
 from hybridpool._config.parsers import autoscale
-from hybridpool._config.suggestions import hint
+from hybridpool._config.suggestions import suggest
 from hybridpool._config.units import BadValue, share, size
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.supervised import LaneConfig
@@ -113,8 +113,8 @@ def read_options(size: int | None, given: Mapping[str, Any]) -> PoolOptions:
     known = [field.name for field in attrs.fields(PoolOptions)]
     for name in given:
         if name not in known:
-            meant = hint(name, known, quoted=True)
-            raise ConfigError(f"{name!r} is not an option of Pool{meant}")
+            suggestion = suggest(name, known, quoted=True)
+            raise ConfigError(f"{name!r} is not an option of Pool{suggestion}")
     return PoolOptions(size=size, **given)
 
 
@@ -190,13 +190,13 @@ def _pickled(initializer: Callable[[], object] | None) -> bytes:
     if initializer is None:
         return b""
     try:
-        whole = functions.dumps(initializer) if has_script() else _by_cloudpickle(initializer)
+        whole = functions.dumps(initializer) if has_script() else _cloudpickled(initializer)
         return pickle.dumps(partial(functions.call_pickled, whole), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise CannotSend(f"the initializer {initializer!r} cannot be sent to a child: {error}") from error
 
 
-def _by_cloudpickle(initializer: Callable[[], object]) -> bytes:
+def _cloudpickled(initializer: Callable[[], object]) -> bytes:
     """Pickle a function that no child can import, because it is defined in a notebook or at a prompt."""
     import cloudpickle
 

@@ -23,21 +23,21 @@ from hybridpool._lanes.prefork.children import ChildRegistry
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.lifecycle import State
-from hybridpool._pool.call import Call, Names, check_loop, submitted, write
+from hybridpool._pool.call import Call, FunctionNames, check_loop, submitted, write
+from hybridpool._pool.open_close import OpenClose
 from hybridpool._pool.options import check_count, check_seconds, lane_config, read_options
-from hybridpool._pool.stats import ChildStats, look
+from hybridpool._pool.stats import ChildStats, child_stats
 from hybridpool._pool.stream import stream
-from hybridpool._pool.two_halves import OpenedInParts
 from hybridpool.errors import CannotSend, PoolClosed, PoolError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-#: stands for a limit of `run` that was not given
+#: the default of `run`'s limits, which may be given as None
 _NOT_GIVEN: Final = object()
 
 
-class Pool(OpenedInParts):
+class Pool(OpenClose):
     """Runs functions in forked children, which exist inside ``async with``.
 
     Leaving the block normally waits for the calls that were submitted; leaving it by an exception kills the children.
@@ -54,7 +54,7 @@ class Pool(OpenedInParts):
         self._options = read_options(size, options)
         self._config: LaneConfig = lane_config(self._options)
         self._bus = events.Bus()
-        self._names = Names()
+        self._names = FunctionNames()
         self._supervised: SupervisedLane | None = None
         #: the loop that it was entered on
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +80,7 @@ class Pool(OpenedInParts):
         self._names.opened()
         await keeper.start()
         ended: BaseException | None = None
-        own: Exception | None = None
+        block_error: Exception | None = None
         try:
             async with SupervisedLane(keeper, self._config, self._bus, _refuse) as supervised:
                 self._supervised = supervised
@@ -89,13 +89,13 @@ class Pool(OpenedInParts):
                         yield
                     await self._finish()
                 except Exception as error:
-                    own = error
+                    block_error = error
                     raise
                 finally:
                     self._supervised = None
         except BaseExceptionGroup as group:
-            ended = _without_group(group, own)
-        # Raised here, so that the group of the pool's own tasks is no part of what the user sees.
+            ended = _without_group(group, block_error)
+        # Raised outside of `except`, so that the user does not see the exception group of the pool's own tasks.
         if ended is not None:
             raise ended
 
@@ -205,7 +205,7 @@ class Pool(OpenedInParts):
         children = max(1, self._entered().lane.size)
         window = limit if limit is not None else 128 * children
         name = _name(function)
-        # Again when the iteration begins, which may be elsewhere.
+        # Checked again when the iteration begins, which may be on another loop.
         check = self._entered
         return stream(
             begin, self._cancel, items, check=check, ordered=ordered, window=window, children=children, name=name
@@ -222,7 +222,7 @@ class Pool(OpenedInParts):
         check_count("resize(…)", size)
         self._entered().ensure_fd_limit(size)
         lane.resize(size)
-        while lane.size == size and len(_at_service(lane.registry)) < size:
+        while lane.size == size and len(_working_children(lane.registry)) < size:
             await lane.registry.changed.wait()
 
     async def recycle(self, child: str) -> None:
@@ -247,8 +247,8 @@ class Pool(OpenedInParts):
             raise
 
     def stats(self) -> list[ChildStats]:
-        """Tell what each child is doing."""
-        return look(self._entered().lane.registry.children.values())
+        """Return what each child is doing."""
+        return child_stats(self._entered().lane.registry.children.values())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -270,7 +270,7 @@ class Pool(OpenedInParts):
         try:
             check_loop(self._loop)
         except PoolError:
-            # A copy of the program has another loop as well, and that is not what is wrong.
+            # In a fork of the program the loop differs too; then the fork is the error to report.
             self._supervised.check_process()
             raise
         return self._supervised
@@ -318,7 +318,7 @@ class Pool(OpenedInParts):
         return job
 
     def _cancel(self, job: Job) -> None:
-        # Without children every call has ended, or is about to be told that it has.
+        # Without a lane every call has ended, or its end is about to be reported.
         if self._supervised is not None:
             self._supervised.lane.cancel(job, self._options.grace)
 
@@ -334,17 +334,17 @@ def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def _at_service(registry: ChildRegistry) -> list[ChildHandle]:
-    """The children that run calls or wait for one."""
+def _working_children(registry: ChildRegistry) -> list[ChildHandle]:
+    """Return the children that run calls or wait for one."""
     return [handle for handle in registry.children.values() if handle.state in (State.IDLE, State.BUSY)]
 
 
-def _without_group(group: BaseExceptionGroup[BaseException], own: Exception | None) -> BaseException:
-    """What ended the pool: its own trouble if there was some, else what the block raised."""
-    trouble = [error for error in group.exceptions if error is not own]
-    if not trouble and own is not None:
-        return own
-    return trouble[0] if len(trouble) == 1 else group
+def _without_group(group: BaseExceptionGroup[BaseException], block_error: Exception | None) -> BaseException:
+    """Return what ended the pool: its own error if there was one, otherwise the error of the block."""
+    pool_errors = [error for error in group.exceptions if error is not block_error]
+    if not pool_errors and block_error is not None:
+        return block_error
+    return pool_errors[0] if len(pool_errors) == 1 else group
 
 
 def _refuse(frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:

@@ -32,7 +32,7 @@ class ChildStats:
     owned: int
 
 
-def look(children: Iterable[ChildHandle]) -> list[ChildStats]:
+def child_stats(children: Iterable[ChildHandle]) -> list[ChildStats]:
     """Return the statistics of each child, in the order of their starts."""
     now = time.monotonic()
     return [

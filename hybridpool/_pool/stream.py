@@ -10,11 +10,11 @@ import anyio
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.wakeup import Wakeup
 from hybridpool._outcome import Outcome
-from hybridpool._pool.call import clear, read
+from hybridpool._pool.call import release, result_of
 
 T = TypeVar("T")
-#: calls under way, for each child, with which none is idle
-_ENOUGH: Final = 8
+#: calls under way for each child, so that none is idle
+_MIN_CALLS_PER_CHILD: Final = 8
 Begin = Callable[[T, Callable[..., None]], Job]
 
 
@@ -32,7 +32,7 @@ class _Slot:
         self.value: Callable[[], object] | None = None
 
     def ended(self, job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
-        blob = clear(job)
+        blob = release(job)
         if blob is None:
             self._end(outcome)
         else:
@@ -45,65 +45,65 @@ class _Slot:
         self.wakeup.ring()
 
 
-class _Line(Generic[T]):
-    """The calls under way, or ended and not given yet."""
+class _CallWindow(Generic[T]):
+    """The calls that are under way, or ended and not yielded yet."""
 
     def __init__(self, begin: Begin[T], window: int, children: int, *, ordered: bool) -> None:
         self._begin = begin
         self._window = window
-        # Never so low that a child might have nothing to do.
-        self._low = max(window // 2, min(window - 1, _ENOUGH * children))
-        #: rings when a call has ended, or the input
+        # High enough that each child has a call.
+        self._low = max(window // 2, min(window - 1, _MIN_CALLS_PER_CHILD * children))
+        #: notified when a call or the input has ended
         self.wakeup = Wakeup()
-        #: rings when there is room again
-        self.room = Wakeup()
+        #: notified when more calls may be submitted
+        self.has_room = Wakeup()
         #: in the order of the items
-        self._line: deque[_Slot] = deque()
-        #: in the order of their ends, if that is the order to give them in
+        self._calls: deque[_Slot] = deque()
+        #: in the order of their ends, if values are yielded in that order
         self._done: deque[_Slot] | None = None if ordered else deque()
         self.under_way = 0
 
     @property
     def is_full(self) -> bool:
-        """No more may be under way."""
+        """Whether no more calls may be under way."""
         return self.under_way >= self._window
 
     @property
     def is_low(self) -> bool:
-        """It is time to fill up: doing so only now keeps the calls coming in bursts, which travel together."""
+        """Whether to submit more calls: to wait for this makes batches, which are sent together."""
         return self.under_way <= self._low
 
     def add(self, item: T) -> None:
         """Submit the call for an item."""
         slot = _Slot(self.wakeup, self._done)
         slot.job = self._begin(item, slot.ended)
-        self._line.append(slot)
+        self._calls.append(slot)
         self.under_way += 1
 
     def next(self) -> _Slot | None:
-        """Take out what is to be given next; None if it is not there yet."""
+        """Remove and return the next ended call to yield; None: there is none yet."""
         slot = self._ready()
         if slot is None:
             return None
         self.under_way -= 1
         if self.is_low:
-            self.room.ring()
+            self.has_room.ring()
         return slot
 
     def _ready(self) -> _Slot | None:
-        line, done = self._line, self._done
+        calls, done = self._calls, self._done
         if done is None:
-            return line.popleft() if line and line[0].outcome is not None else None
+            return calls.popleft() if calls and calls[0].outcome is not None else None
         if not done:
             return None
-        # Those that are given stay in the line until they reach its head, so that nothing is searched for.
-        while line and line[0].outcome is not None:
-            line.popleft()
+        # Yielded calls stay in `_calls` until they reach its head, so that no search is needed.
+        while calls and calls[0].outcome is not None:
+            calls.popleft()
         return done.popleft()
 
-    def left(self) -> list[Job]:
-        """Return the calls that have not ended."""
-        return [slot.job for slot in self._line if slot.outcome is None and slot.job is not None]
+    def unfinished(self) -> list[Job]:
+        """Return the jobs of calls that have not ended."""
+        return [slot.job for slot in self._calls if slot.outcome is None and slot.job is not None]
 
 
 async def stream(
@@ -117,70 +117,71 @@ async def stream(
     children: int,
     name: str,
 ) -> AsyncGenerator[Any]:
-    """Give the values of calls on items.
+    """Yield the values of calls on items.
 
-    :param begin: submits the call for an item, and says whom to tell.
+    :param begin: submits the call for an item, with the callback for its end.
     :param check: raises if the calls cannot be waited for here.
     :param window: how many may be under way.
     :param children: how many can work at once.
     """
     check()
-    line = _Line(begin, window, children, ordered=ordered)
-    source: _Now[T] | _Later[T] = _Later(items, line) if isinstance(items, AsyncIterable) else _Now(items, line)
+    calls = _CallWindow(begin, window, children, ordered=ordered)
+    source: _SyncItems[T] | _AsyncItems[T]
+    source = _AsyncItems(items, calls) if isinstance(items, AsyncIterable) else _SyncItems(items, calls)
     try:
         while True:
             source.fill()
-            slot = line.next()
+            slot = calls.next()
             if slot is not None and slot.outcome is not None:
-                yield read(name, slot.outcome, slot.value)
-            elif line.under_way or not source.ended:
-                await line.wakeup.wait()
+                yield result_of(name, slot.outcome, slot.value)
+            elif calls.under_way or not source.ended:
+                await calls.wakeup.wait()
             else:
                 return
     finally:
-        for job in line.left():
+        for job in calls.unfinished():
             cancel(job)
         await source.close()
 
 
-class _Now(Generic[T]):
-    """Fills the line from an iterable."""
+class _SyncItems(Generic[T]):
+    """Submits calls from an iterable."""
 
-    def __init__(self, items: Iterable[T], line: _Line[T]) -> None:
+    def __init__(self, items: Iterable[T], calls: _CallWindow[T]) -> None:
         self._items: Iterator[T] = iter(items)
-        self._line = line
+        self._calls = calls
         self.ended = False
 
     def fill(self) -> None:
-        """Submit as many as there is room for."""
-        if self.ended or not self._line.is_low:
+        """Submit calls until the window is full."""
+        if self.ended or not self._calls.is_low:
             return
-        while not self._line.is_full:
+        while not self._calls.is_full:
             try:
                 item = next(self._items)
             except StopIteration:
                 self.ended = True
                 return
-            self._line.add(item)
+            self._calls.add(item)
 
     async def close(self) -> None:
-        """Take no more; whose iterator it is may go on with it."""
+        """Take no more items; the iterator stays usable."""
         self.ended = True
 
 
-class _Later(Generic[T]):
-    """Fills the line from an async iterable, in a task of its own: values are given while it waits for an item."""
+class _AsyncItems(Generic[T]):
+    """Submits calls from an async iterable, in its own task: values are yielded while it waits for an item."""
 
-    def __init__(self, items: AsyncIterable[T], line: _Line[T]) -> None:
-        self._line = line
+    def __init__(self, items: AsyncIterable[T], calls: _CallWindow[T]) -> None:
+        self._calls = calls
         self._task = asyncio.ensure_future(self._feed(items))
-        self._task.add_done_callback(lambda _: line.wakeup.ring())
+        self._task.add_done_callback(lambda _: calls.wakeup.ring())
 
     async def _feed(self, items: AsyncIterable[T]) -> None:
         async for item in items:
-            self._line.add(item)
-            while self._line.is_full:
-                await self._line.room.wait()
+            self._calls.add(item)
+            while self._calls.is_full:
+                await self._calls.has_room.wait()
 
     @property
     def ended(self) -> bool:
@@ -188,15 +189,15 @@ class _Later(Generic[T]):
         return self._task.done()
 
     def fill(self) -> None:
-        """Raise what the items have raised."""
+        """Raise the error of the iterable, if it has raised."""
         if self._task.done():
             self._task.result()
 
     async def close(self) -> None:
-        """Take no more."""
+        """Take no more items."""
         self._task.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.wait((self._task,))
         if not self._task.cancelled():
-            # What it raised is on its way already, or came too late to matter.
+            # Its error was raised already, or came after the iteration had ended.
             self._task.exception()

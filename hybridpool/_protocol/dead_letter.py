@@ -1,4 +1,4 @@
-"""What is written on a message that goes round again, at once or later, or to a dead-letter queue."""
+"""Messages that are written again: for a dead-letter queue, or for another attempt at once or later."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ DELIVERIES = "x-hybridpool-deliveries"
 EXIT = "x-hybridpool-exitcode"
 #: bytes of memory that its last child had resident at most
 PEAK = "x-hybridpool-peak"
-#: the last deaths of its children, one text each; it goes round with the message
+#: the last deaths of its children, one text each
 HISTORY = "x-hybridpool-history"
-#: how the names of our headers begin
-OURS = "x-hybridpool-"
-#: how the names of dead-letter queues end
+#: the prefix of our headers
+HEADER_PREFIX = "x-hybridpool-"
+#: the suffix of dead-letter queues
 DEAD = ".dead"
 
-#: what RabbitMQ notes on its own dead-lettering: kept, it would stop the next one for a loop, and grow for ever
-_OF_THE_BROKER = frozenset(
+#: headers of RabbitMQ's own dead-lettering: they would make the next one look like a loop, and grow
+_BROKER_HEADERS = frozenset(
     {
         "x-death",
         "x-first-death-exchange",
@@ -44,18 +44,18 @@ _OF_THE_BROKER = frozenset(
         # of quorum queues: how often it was delivered
         "x-delivery-count",
         "x-acquired-count",
-        # ours: by which a message is known that no queue takes
+        # ours: marks a message that is returned if no queue takes it
         "x-hybridpool-return",
     }
 )
-#: headers that tell RabbitMQ to copy a message to further queues: it has done so, and would again. Kept by other names
-_COPIES = {"CC": "x-hybridpool-cc", "BCC": "x-hybridpool-bcc"}
+#: headers that make RabbitMQ copy a message to further queues, which it has done already; kept under other names
+_RENAMED_HEADERS = {"CC": "x-hybridpool-cc", "BCC": "x-hybridpool-bcc"}
 #: how the body is compressed (Celery)
 COMPRESSION = "compression"
-#: headers that say nothing but what the body says; a message may be run without them
+#: headers that only repeat the body, or are not needed to run the message
 _EXPENDABLE = frozenset({"argsrepr", "kwargsrepr", HISTORY})
 
-#: what a dead letter is known by, run by when it is sent back, and judged by
+#: headers that are needed to identify a dead letter, to run it when it is sent back, and to judge it
 _NEEDED = frozenset(
     {
         *("task", "id", "root_id", "parent_id", "group", "retries", "eta", "expires", "timelimit", "lang"),
@@ -63,10 +63,10 @@ _NEEDED = frozenset(
     }
 )
 
-#: characters. The headers of a message must fit into one frame of the broker's, which sees to it: see `expendable`
-_REASON_LIMIT = 2000
-_NOTE_LIMIT = 200
-_NOTES = 10
+#: the headers of a message must fit into one frame; the broker client drops `expendable` ones if they do not
+_MAX_REASON_CHARS = 2000
+_MAX_NOTE_CHARS = 200
+_MAX_NOTES = 10
 
 
 def dead_queue(queue: str) -> str:
@@ -74,54 +74,54 @@ def dead_queue(queue: str) -> str:
     return f"{queue}{DEAD}"
 
 
-def dead_letter(
+def write_dead_letter(
     delivery: Delivery, reason: str, worker: str, now: dt.datetime, lost: Lost | None = None, deliveries: int = 1
 ) -> Outgoing:
-    """Write the message again for the dead-letter queue, body untouched, with its story in the headers.
+    """Write the message again for the dead-letter queue, body unchanged, with what happened to it in the headers.
 
-    :param lost: how its last child ended, if that is why.
+    :param lost: how its last child ended, if that is the reason.
     :param deliveries: how many times its child died, the last time included.
     """
-    story: dict[str, object] = {
-        REASON: reason[:_REASON_LIMIT],
+    added: dict[str, object] = {
+        REASON: reason[:_MAX_REASON_CHARS],
         ORIGIN: delivery.queue,
         WORKER: worker,
         MOMENT: now.isoformat(),
     }
     if lost is not None:
-        story |= {DELIVERIES: deliveries, **_history(delivery, lost, worker, now)}
+        added |= {DELIVERIES: deliveries, **_history(delivery, lost, worker, now)}
         if lost.exitcode is not None:
-            story[EXIT] = lost.exitcode
+            added[EXIT] = lost.exitcode
         if lost.peak:
-            story[PEAK] = lost.peak
-    letter = _again(delivery, dead_queue(delivery.queue), story)
+            added[PEAK] = lost.peak
+    letter = _copy(delivery, dead_queue(delivery.queue), added)
     return attrs.evolve(letter, expendable=frozenset(letter.headers))
 
 
-def once_more(
+def write_redelivery(
     delivery: Delivery, times: int, lost: Lost | None = None, worker: str = "", now: dt.datetime | None = None
 ) -> Outgoing:
     """Write the message again for its own queue, with the number of times its child has died.
 
-    :param lost: the last of these deaths; None: it was not that which sends it round.
+    :param lost: the last of these deaths; None: there is another reason for the redelivery.
     """
     more = {} if lost is None or now is None else _history(delivery, lost, worker, now)
-    return _again(delivery, delivery.queue, {LOST_BEFORE: times, **more})
+    return _copy(delivery, delivery.queue, {LOST_BEFORE: times, **more})
 
 
 def _history(delivery: Delivery, lost: Lost, worker: str, now: dt.datetime) -> Mapping[str, object]:
-    """Write one more death below the earlier ones, which other workers may have noted."""
+    """Return the history with one more death; other workers may have written the earlier ones."""
     note = f"{now.isoformat()} {worker} {lost.child or '-'}: {lost.cause}"
-    return {HISTORY: [*notes(delivery.headers), note[:_NOTE_LIMIT]][-_NOTES:]}
+    return {HISTORY: [*notes(delivery.headers), note[:_MAX_NOTE_CHARS]][-_MAX_NOTES:]}
 
 
 def notes(headers: Mapping[str, object]) -> list[str]:
-    """Read the history; a sender may have written anything there."""
+    """Read the history; a sender may have written any value there."""
     found = headers.get(HISTORY)
-    return [note[:_NOTE_LIMIT] for note in found if isinstance(note, str)] if isinstance(found, list) else []
+    return [note[:_MAX_NOTE_CHARS] for note in found if isinstance(note, str)] if isinstance(found, list) else []
 
 
-def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime, body: bytes | None) -> Outgoing:
+def write_retry(delivery: Delivery, retries: int, wait: float, now: dt.datetime, body: bytes | None) -> Outgoing:
     """Write the message again for its next attempt: the same id, one more retry.
 
     :param retries: attempts before that one.
@@ -129,7 +129,7 @@ def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime
     :param body: another body; None: the same.
     """
     eta = (now + dt.timedelta(seconds=wait)).isoformat() if wait else None
-    message = _again(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
+    message = _copy(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
     if body is not None:
         headers = {name: value for name, value in message.headers.items() if name != COMPRESSION}
         message = attrs.evolve(
@@ -138,15 +138,15 @@ def next_attempt(delivery: Delivery, retries: int, wait: float, now: dt.datetime
     return attrs.evolve(message, delay=whole_seconds(wait))
 
 
-def later(delivery: Delivery, wait: float) -> Outgoing:
-    """Write the message again for its own queue, to be there when its time has come."""
-    return attrs.evolve(_again(delivery, delivery.queue, {}), delay=whole_seconds(wait))
+def write_delayed(delivery: Delivery, wait: float) -> Outgoing:
+    """Write the message again for its own queue, to arrive after a delay."""
+    return attrs.evolve(_copy(delivery, delivery.queue, {}), delay=whole_seconds(wait))
 
 
-def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
-    """Write the message again, with these headers besides its own; what its sender wrote goes on byte for byte."""
-    theirs = {name: value for name, value in delivery.headers.items() if name not in _OF_THE_BROKER}
-    copies = {ours: theirs.pop(name) for name, ours in _COPIES.items() if name in theirs}
+def _copy(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:
+    """Write the message again, with further headers; what its sender wrote stays byte for byte."""
+    theirs = {name: value for name, value in delivery.headers.items() if name not in _BROKER_HEADERS}
+    copies = {ours: theirs.pop(name) for name, ours in _RENAMED_HEADERS.items() if name in theirs}
     return Outgoing(
         body=delivery.body,
         routing_key=queue,
@@ -163,15 +163,15 @@ def _again(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoi
     )
 
 
-def bare(letter: Outgoing) -> Outgoing:
-    """Keep of a dead letter's headers those by which it is known, run and judged, each of them short.
+def strip_headers(letter: Outgoing) -> Outgoing:
+    """Drop the headers of a dead letter that are not needed or too long.
 
-    How many are left out is said in the reason.
+    The reason tells how many were dropped.
     """
     kept = {name: value for name, value in letter.headers.items() if name in _NEEDED and _is_short(value)}
-    told = f" [left out: {len(letter.headers) - len(kept)} headers that cannot be written again]"
-    reason = str(letter.headers.get(REASON, ""))[: _REASON_LIMIT - len(told)]
-    return attrs.evolve(letter, headers={**kept, REASON: reason + told})
+    suffix = f" [left out: {len(letter.headers) - len(kept)} headers that cannot be written again]"
+    reason = str(letter.headers.get(REASON, ""))[: _MAX_REASON_CHARS - len(suffix)]
+    return attrs.evolve(letter, headers={**kept, REASON: reason + suffix})
 
 
 def _is_short(value: object) -> bool:
@@ -181,25 +181,25 @@ def _is_short(value: object) -> bool:
         case int():
             return abs(value) < 2**63
         case str():
-            return len(value) <= _REASON_LIMIT
+            return len(value) <= _MAX_REASON_CHARS
         case [*items]:
-            return len(items) <= _NOTES and all(isinstance(item, str | int | float | None) for item in items)
+            return len(items) <= _MAX_NOTES and all(isinstance(item, str | int | float | None) for item in items)
         case _:
             return False
 
 
-def again(delivery: Delivery, queue: str) -> Outgoing:
-    """Write the message again as it is."""
-    return _again(delivery, queue, {})
+def copy_message(delivery: Delivery, queue: str) -> Outgoing:
+    """Write the message again without changes."""
+    return _copy(delivery, queue, {})
 
 
-def revived(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
-    """Write a dead letter again as the message that it was, with all its retries and deliveries before it.
+def restore_message(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
+    """Write a dead letter again as the original message, with its count of retries and deliveries reset.
 
-    A time by which it should have run, and has not, is left out: a worker would drop it for that without a word.
+    An `expires` that has passed is dropped: with it a worker would not run the message.
     """
-    message = again(delivery, queue)
-    headers = {name: value for name, value in message.headers.items() if not is_story(name)}
+    message = copy_message(delivery, queue)
+    headers = {name: value for name, value in message.headers.items() if not is_added_header(name)}
     changed: dict[str, object] = {}
     if "retries" in headers:
         changed["retries"] = 0
@@ -208,9 +208,9 @@ def revived(delivery: Delivery, queue: str, now: dt.datetime) -> Outgoing:
     return attrs.evolve(message, headers={**headers, **changed}, kept=message.kept - changed.keys())
 
 
-def is_story(name: str) -> bool:
+def is_added_header(name: str) -> bool:
     """Tell whether a header was written by a worker or the broker, and not by the sender."""
-    return name.startswith(OURS) or name in _OF_THE_BROKER
+    return name.startswith(HEADER_PREFIX) or name in _BROKER_HEADERS
 
 
 def _is_past(value: object, now: dt.datetime) -> bool:

@@ -1,4 +1,4 @@
-"""A dead letter, as its headers tell it."""
+"""A dead letter, as its headers describe it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,44 +15,44 @@ from hybridpool._protocol.dead_letter import (
     PEAK,
     REASON,
     WORKER,
-    is_story,
+    is_added_header,
     notes,
 )
 
 
 @attrs.frozen(kw_only=True)
 class StoredDeadLetter:
-    """What a dead-letter queue holds, as far as its headers tell."""
+    """A message of a dead-letter queue."""
 
-    #: the task's; for what is no task message one that is made of its bytes
+    #: the task's id; for other messages an id made from their content
     id: str
     task: str
-    #: where it lies
+    #: the dead-letter queue
     dead: str
-    #: where it came from, and goes back to
+    #: the queue it came from, and is sent back to
     queue: str
     reason: str
     worker: str
     when: str
-    #: how many times its child died; 0: it is not here for that
+    #: how many times its child died; 0: that is not the reason
     deliveries: int
     exitcode: int | None
     #: bytes
     peak: int | None
     history: tuple[str, ...]
-    #: those of the message itself
+    #: headers of the original message
     headers: Mapping[str, object]
     content_type: str
     #: of the body, in bytes
     size: int
 
 
-def read_letter(delivery: Delivery) -> StoredDeadLetter:
-    """Read what lies in a dead-letter queue; what others have put there is read too, as far as it goes."""
+def read_dead_letter(delivery: Delivery) -> StoredDeadLetter:
+    """Read a message of a dead-letter queue; of messages that other programs have put there, the known fields."""
     headers = delivery.headers
-    own = {name: value for name, value in headers.items() if not is_story(name)}
+    own = {name: value for name, value in headers.items() if not is_added_header(name)}
     return StoredDeadLetter(
-        id=_text(headers, "id") or _made_of(delivery, own),
+        id=_text(headers, "id") or _derived_id(delivery, own),
         task=_text(headers, "task"),
         dead=delivery.queue,
         queue=_text(headers, ORIGIN) or _text(headers, "x-first-death-queue") or delivery.queue.removesuffix(DEAD),
@@ -69,10 +69,10 @@ def read_letter(delivery: Delivery) -> StoredDeadLetter:
     )
 
 
-def _made_of(delivery: Delivery, own: Mapping[str, object]) -> str:
-    """Return the same ID each time; the broker may put headers into another order, and counts in its own."""
-    seen = repr((sorted(own.items()), delivery.headers.get(MOMENT), delivery.body))
-    return f"~{hashlib.sha256(seen.encode()).hexdigest()[:12]}"
+def _derived_id(delivery: Delivery, own: Mapping[str, object]) -> str:
+    """Return an id that is the same each time, as the broker may reorder headers and update its counts."""
+    content = repr((sorted(own.items()), delivery.headers.get(MOMENT), delivery.body))
+    return f"~{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _text(headers: Mapping[str, object], name: str) -> str:

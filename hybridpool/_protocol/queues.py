@@ -1,11 +1,11 @@
-"""How the queues of tasks are declared: alike by who sends and who consumes, or the broker would see a difference."""
+"""How queues of tasks are declared: equally by clients and workers, or the broker refuses the second declaration."""
 
 from hybridpool._config import Settings
 from hybridpool._message import QueueSpec
 
 
 def task_queue(name: str, settings: Settings, *, is_target: bool = False) -> QueueSpec:
-    """Say how a queue of tasks is declared.
+    """Return how a queue of tasks is declared.
 
     :param is_target: see `QueueSpec`.
     """

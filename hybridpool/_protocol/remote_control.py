@@ -11,25 +11,25 @@ import msgspec
 from hybridpool._message import Outgoing
 from hybridpool.errors import ProtocolError
 
-#: to which orders go; each worker has a queue of its own there
+#: the exchange of orders; each worker has its own queue there
 EXCHANGE: Final = "celery.pidbox"
-#: bytes; no order that we take is larger
-LARGEST: Final = 4 * 1024 * 1024
-#: where Celery's programs wait for answers
+#: a larger order is refused
+MAX_ORDER_BYTES: Final = 4 * 1024 * 1024
+#: the exchange where Celery's programs wait for answers
 REPLIES: Final = f"reply.{EXCHANGE}"
-#: bytes, about, of the ids that a worker tells another
-_TOLD: Final = LARGEST // 2
+#: bytes, roughly, of the ids that a worker sends to another
+_MAX_IDS_BYTES: Final = MAX_ORDER_BYTES // 2
 #: ids in one order, or one answer
-MOST: Final = 50_000
+MAX_IDS: Final = 50_000
 
 
-#: of a pattern of workers' names
-_LONGEST_PATTERN: Final = 300
-#: an age in seconds beyond this is no age
-_MOST_SECONDS: Final = 1e12
+#: characters of a pattern of workers' names
+_MAX_PATTERN_CHARS: Final = 300
+#: an age beyond this is not believed
+_MAX_AGE_S: Final = 1e12
 
 
-class Asker(msgspec.Struct):
+class ReplyTarget(msgspec.Struct):
     """Where the answer to an order goes."""
 
     exchange: str
@@ -37,15 +37,15 @@ class Asker(msgspec.Struct):
 
 
 class Order(msgspec.Struct):
-    """An order: what to do, to whom it goes (None: all), and who wants an answer (None: nobody)."""
+    """An order: what to do, to whom it goes (None: all), and where its answer goes (None: there is none)."""
 
     method: str
     arguments: dict[str, Any] = {}
     destination: list[str] | None = None
-    reply_to: Asker | None = None
+    reply_to: ReplyTarget | None = None
     #: tells the answers to one question from those to another
     ticket: str | None = None
-    #: names of workers, and how they are meant: as "glob" (fnmatch) or "pcre"; where there is no destination
+    #: in place of `destination`: a pattern of workers' names, and its type, "glob" (fnmatch) or "pcre"
     pattern: str | None = None
     matcher: str | None = None
 
@@ -53,22 +53,22 @@ class Order(msgspec.Struct):
 def read_order(body: bytes) -> Order:
     """Read an order.
 
-    :raises ProtocolError: if it is none.
+    :raises ProtocolError: if it is not an order.
     """
-    if len(body) > LARGEST:
+    if len(body) > MAX_ORDER_BYTES:
         raise ProtocolError(f"an order of {len(body)} bytes is too large")
     try:
         return msgspec.json.decode(body, type=Order)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"no order: {error}") from error
+        raise ProtocolError(f"not an order: {error}") from error
 
 
 def is_for(order: Order, node: str) -> bool:
     """Tell whether an order is for the worker of this name.
 
-    A stranger's regular expression could take for ever, so an order to those that match one is for nobody here.
+    An untrusted regular expression could take for ever to match, so it is refused.
 
-    :raises ProtocolError: if that cannot be told.
+    :raises ProtocolError: if the pattern is not supported.
     """
     if order.destination:
         return node in order.destination
@@ -76,47 +76,47 @@ def is_for(order: Order, node: str) -> bool:
         return True
     if order.matcher != "glob":
         raise ProtocolError(f"workers are meant by matcher {order.matcher[:40]!r}; only 'glob' is known")
-    if len(order.pattern) > _LONGEST_PATTERN:
+    if len(order.pattern) > _MAX_PATTERN_CHARS:
         raise ProtocolError("the pattern of workers' names is too long")
     # not fnmatch itself, which remembers 32,768 patterns
     return re.match(fnmatch.translate(order.pattern), node) is not None
 
 
-def may_answer(to: Asker) -> bool:
-    """Tell whether an answer may go there: anybody can ask, and must not have us write into a queue of tasks."""
+def may_answer(to: ReplyTarget) -> bool:
+    """Tell whether an answer may go there: any program can ask, and must not make workers write to a queue of tasks."""
     return to.exchange == REPLIES or (not to.exchange and to.routing_key.endswith(f".{REPLIES}"))
 
 
 def hello(node: str, ages: Mapping[str, float], reply_to: str) -> Outgoing:
-    """Write the question that a worker puts at its start: who is there, and what is revoked? (Celery, `mingle`)
+    """Write the question of a worker at its start: which workers are there, and what is revoked? (Celery, `mingle`)
 
-    :param ages: what it knows itself: ids, oldest first, and how many seconds ago they were revoked.
+    :param ages: the ids that it knows itself, oldest first, and how many seconds ago they were revoked.
     :param reply_to: the queue where it waits for answers.
     """
-    asker = Asker(exchange="", routing_key=reply_to)
-    return write_order("hello", {"from_node": node, **_told(ages)}, asker)
+    reply_target = ReplyTarget(exchange="", routing_key=reply_to)
+    return write_order("hello", {"from_node": node, **_revoked_with_ages(ages)}, reply_target)
 
 
 def hello_answer(ages: Mapping[str, float]) -> dict[str, object]:
-    """Say what is revoked. A clock of 0 leaves the logical clock of Celery's workers as it is."""
-    return {**_told(ages), "clock": 0}
+    """Return the revoked ids. A clock of 0 does not change the logical clock of Celery's workers."""
+    return {**_revoked_with_ages(ages), "clock": 0}
 
 
-def read_hello(told: object) -> dict[str, float | None]:
-    """Read what another worker knows, of its question or its answer: ids, and how many seconds ago they were revoked.
+def read_hello(content: object) -> dict[str, float | None]:
+    """Read the revoked ids of another worker's question or answer, and how many seconds ago they were revoked.
 
-    Celery's workers tell the ids alone, older ones with moments of a clock that only they have.
+    Celery's workers send only ids; older ones add times of a clock that cannot be compared.
 
     :raises ProtocolError: if it is something else.
     """
-    if not isinstance(told, dict):
-        raise ProtocolError("a hello that says nothing")
-    ids, ages = told.get("revoked") or [], told.get("ages")
+    if not isinstance(content, dict):
+        raise ProtocolError("a hello without content")
+    ids, ages = content.get("revoked") or [], content.get("ages")
     if not isinstance(ids, list | dict) or not all(isinstance(one, str) for one in ids):
-        raise ProtocolError("a hello whose revoked ids are no list of texts")
-    listed = list(ids)[-MOST:]
+        raise ProtocolError("a hello whose revoked ids are not a list of texts")
+    listed = list(ids)[-MAX_IDS:]
     if isinstance(ids, list) and isinstance(ages, list) and len(ages) == len(ids):
-        return dict(zip(listed, map(_age, ages[-MOST:]), strict=True))
+        return dict(zip(listed, map(_age, ages[-MAX_IDS:]), strict=True))
     return dict.fromkeys(listed)
 
 
@@ -125,7 +125,7 @@ def read_answers(body: bytes) -> dict[str, dict[str, Any]]:
 
     :raises ProtocolError: if it is something else.
     """
-    if len(body) > LARGEST:
+    if len(body) > MAX_ORDER_BYTES:
         raise ProtocolError(f"an answer of {len(body)} bytes is too large")
     try:
         return msgspec.json.decode(body, type=dict[str, dict[str, Any]])
@@ -133,12 +133,12 @@ def read_answers(body: bytes) -> dict[str, dict[str, Any]]:
         raise ProtocolError(f"not an answer: {error}") from error
 
 
-def _told(ages: Mapping[str, float]) -> dict[str, object]:
+def _revoked_with_ages(ages: Mapping[str, float]) -> dict[str, object]:
     """Return the newest ids, as many as an order may have."""
-    room, newest = _TOLD, list[str]()
+    free_bytes, newest = _MAX_IDS_BYTES, list[str]()
     for task_id in reversed(list(ages)):
-        room -= 20 + len(task_id.encode(errors="replace"))
-        if room < 0 or len(newest) == MOST:
+        free_bytes -= 20 + len(task_id.encode(errors="replace"))
+        if free_bytes < 0 or len(newest) == MAX_IDS:
             break
         newest.append(task_id)
     newest.reverse()
@@ -146,10 +146,10 @@ def _told(ages: Mapping[str, float]) -> dict[str, object]:
 
 
 def _age(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and abs(value) < _MOST_SECONDS else None
+    return float(value) if isinstance(value, int | float) and abs(value) < _MAX_AGE_S else None
 
 
-def write_order(method: str, arguments: dict[str, object], reply_to: Asker | None = None) -> Outgoing:
+def write_order(method: str, arguments: dict[str, object], reply_to: ReplyTarget | None = None) -> Outgoing:
     """Write an order to all workers."""
     order: dict[str, object] = {"method": method, "arguments": arguments, "destination": None}
     if reply_to is not None:
@@ -158,7 +158,7 @@ def write_order(method: str, arguments: dict[str, object], reply_to: Asker | Non
     return Outgoing(body=body, exchange=EXCHANGE, routing_key="", broadcast=True, persistent=False)
 
 
-def write_answer(to: Asker, ticket: str | None, node: str, value: object) -> Outgoing:
+def write_answer(to: ReplyTarget, ticket: str | None, node: str, value: object) -> Outgoing:
     """Write a worker's answer to an order."""
     return Outgoing(
         body=msgspec.json.encode({node: value}),
@@ -174,13 +174,13 @@ def revoke(ids: Sequence[str], *, terminate: bool) -> Outgoing:
     return write_order("revoke", {"task_id": list(ids), "terminate": terminate, "signal": "SIGTERM"})
 
 
-def ids_of(order: Order) -> list[str]:
+def revoked_ids(order: Order) -> list[str]:
     """Return the ids that a `revoke` names.
 
-    :raises ProtocolError: if they are none.
+    :raises ProtocolError: if there are no such ids.
     """
     named = order.arguments.get("task_id")
     ids = [named] if isinstance(named, str) else named
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise ProtocolError(f"{order.method} without the task_id of a task, or a list of them")
-    return list(dict.fromkeys(ids))[-MOST:]
+    return list(dict.fromkeys(ids))[-MAX_IDS:]

@@ -1,8 +1,8 @@
 """An outcome → result meta, and back (Celery, `celery.backends.base`).
 
-The parent never opens a value: what the child encoded is set into the meta as it is. Exceptions travel as type name,
-module and arguments; whoever reads them looks the type up among the modules it has already imported, and never imports
-one because a message says so (CVE-2021-23727).
+The parent never decodes a value: the bytes from the child are put into the meta as they are. Exceptions are sent as
+type name, module and arguments; the reader looks the type up among the modules that it has already imported, and never
+imports one because a message names it (CVE-2021-23727).
 """
 
 import builtins
@@ -30,13 +30,13 @@ from hybridpool._outcome import (
     TimedOut,
 )
 
-#: a child that died, in the name that Celery's clients know (billiard.exceptions); ours reads it back as ChildLost
+#: the name of a dead child's error for Celery's clients; our client reads it as ChildLost
 _LOST = ("WorkerLostError", "billiard.exceptions")
 _REJECTED = ("Reject", "celery.exceptions")
 
 
-#: what Celery's clients know by another name
-_AS_CELERY = {
+#: our errors → their names for Celery's clients
+_CELERY_NAMES = {
     (errors.SoftTimeLimitExceeded.__name__, errors.__name__): ("SoftTimeLimitExceeded", "billiard.exceptions"),
     (errors.RetriesExhausted.__name__, errors.__name__): ("MaxRetriesExceededError", "celery.exceptions"),
 }
@@ -74,7 +74,7 @@ class Expired:
 
 @attrs.frozen
 class Revoked:
-    """The task was not run, because somebody did not want it any more."""
+    """The task was not run, because it was revoked."""
 
 
 def write_meta(head: Head, outcome: Outcome | Expired | Revoked, now: dt.datetime) -> bytes:
@@ -104,10 +104,10 @@ def write_meta(head: Head, outcome: Outcome | Expired | Revoked, now: dt.datetim
 
 
 def _failed(outcome: Outcome | Expired | Revoked) -> msgspec.Raw | _Failure:
-    """Put what is no value into the form of an exception."""
+    """Return the exception of an outcome without a value; null if there is none."""
     match outcome:
         case Retrying(kind=errors.Retry.__name__, module=errors.__name__):
-            # It asked for another attempt and said no reason; Celery's clients are told none either.
+            # The task asked for another attempt and gave no reason, so there is none for Celery's clients.
             return msgspec.Raw(b"null")
         case Raised() | Refused() | Retrying():
             return _failure(outcome)
@@ -131,12 +131,12 @@ def _arguments(*values: object) -> msgspec.Raw:
 
 
 def _failure(outcome: Raised | Refused | Retrying) -> _Failure:
-    kind, module = _AS_CELERY.get((outcome.kind, outcome.module), (outcome.kind, outcome.module))
+    kind, module = _CELERY_NAMES.get((outcome.kind, outcome.module), (outcome.kind, outcome.module))
     return _Failure(kind, msgspec.Raw(outcome.arguments), module)
 
 
 def is_final(meta: bytes) -> bool:
-    """Tell whether a meta holds a result: a Celery worker also sends STARTED and RETRY. What is odd is judged later."""
+    """Tell whether a meta holds a result: a Celery worker also sends STARTED and RETRY. A malformed one is final."""
     try:
         return msgspec.json.decode(meta, type=_Status).status not in _UNREADY
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -158,16 +158,16 @@ def read_meta(meta: bytes) -> object:
         return result
     if not isinstance(result, dict):
         raise errors.ResultError(f"the result cannot be read: state {status!r} without an exception")
-    raise _rebuilt(result, document.get("traceback"))
+    raise _rebuild(result, document.get("traceback"))
 
 
-def _rebuilt(result: Any, traceback: str | None) -> BaseException:
+def _rebuild(result: Any, traceback: str | None) -> BaseException:
     """Make the exception again, with the child's traceback as a note."""
     kind, module = str(result.get("exc_type")), str(result.get("exc_module"))
     message = result.get("exc_message")
     arguments = tuple(message) if isinstance(message, list) else (message,)
-    # Whether the reader has imported Celery too must not decide what it gets.
-    error = None if (kind, module) == _REJECTED else _known(kind, module, arguments)
+    # Also if the reader has imported Celery, so that the result does not depend on that.
+    error = None if (kind, module) == _REJECTED else _rebuild_type(kind, module, arguments)
     if error is None:
         error = errors.TaskFailed(f"{module}.{kind}" if module else kind, arguments, traceback or "")
     if traceback and not annotate(error, f"\nIn the child:\n{traceback}"):
@@ -175,7 +175,7 @@ def _rebuilt(result: Any, traceback: str | None) -> BaseException:
     return error
 
 
-def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
+def _rebuild_type(kind: str, module: str, arguments: tuple[object, ...]) -> BaseException | None:
     if (kind, module) == _LOST:
         return errors.ChildLost(str(arguments[0]) if arguments else "")
     if (kind, module) == ("TimeLimitExceeded", "billiard.exceptions"):
@@ -196,5 +196,5 @@ def _known(kind: str, module: str, arguments: tuple[object, ...]) -> BaseExcepti
     try:
         return found(*arguments)
     except Exception:  # noqa: BLE001  # user code, on our way to raise another exception
-        # A constructor that takes other things than `args`: the name, arguments and traceback still tell the story.
+        # A constructor that takes other things than `args`: name, arguments and traceback are reported instead.
         return None

@@ -12,8 +12,8 @@ from hybridpool._ipc import codec
 from hybridpool._message import Outgoing, whole_seconds
 from hybridpool.errors import CannotSend
 
-#: characters of the arguments' repr that monitors are shown
-_REPR_LIMIT = 1024
+#: characters of the arguments' repr, which monitors show
+_MAX_REPR_CHARS = 1024
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class Request:
     kwargs: Mapping[str, object] = attrs.field(factory=dict)
     #: seconds after which it must not be started any more, or the moment itself
     expires: float | dt.datetime | None = None
-    #: the moment before which it must not be started
+    #: the time before which it must not be started
     eta: dt.datetime | None = None
     #: 0–255 for queues declared with x-max-priority; None: none
     priority: int | None = None
@@ -53,7 +53,7 @@ def to_message(request: Request, now: dt.datetime) -> Outgoing:
     try:
         body = codec.encode([request.args, request.kwargs, _NO_FOLLOW_UPS])
     except Exception as error:  # noqa: BLE001  # a value's own __json__ may raise anything
-        raise _blamed(request, error) from None
+        raise _cannot_send(request, error) from None
     return Outgoing(
         body=body,
         routing_key=request.queue,
@@ -85,8 +85,8 @@ def _headers(request: Request, now: dt.datetime) -> dict[str, object]:
         "timelimit": [request.time_limit, request.soft_time_limit],
         "root_id": request.root_id or request.id,
         "parent_id": request.parent_id,
-        "argsrepr": repr(tuple(request.args))[:_REPR_LIMIT],
-        "kwargsrepr": repr(dict(request.kwargs))[:_REPR_LIMIT],
+        "argsrepr": repr(tuple(request.args))[:_MAX_REPR_CHARS],
+        "kwargsrepr": repr(dict(request.kwargs))[:_MAX_REPR_CHARS],
         "origin": _origin(os.getpid()),
         "ignore_result": request.ignore_result,
         "replaced_task_nesting": 0,
@@ -98,7 +98,7 @@ def _headers(request: Request, now: dt.datetime) -> dict[str, object]:
 _NO_FOLLOW_UPS: Mapping[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-def _blamed(request: Request, error: Exception) -> CannotSend:
+def _cannot_send(request: Request, error: Exception) -> CannotSend:
     """Return the error that names the first argument which has no JSON form."""
     named = [*((f"argument {n}", value) for n, value in enumerate(request.args, 1)), *request.kwargs.items()]
     for name, value in named:
@@ -111,5 +111,5 @@ def _blamed(request: Request, error: Exception) -> CannotSend:
 
 @functools.cache
 def _origin(pid: int) -> str:
-    """Name who sends, as Celery's clients do; a fork is somebody else."""
+    """Return the sender's name, as Celery's clients have it; cached by pid, as a fork is another sender."""
     return f"gen{pid}@{socket.gethostname()}"

@@ -17,7 +17,7 @@ from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
 from hybridpool._outcome import Outcome
 from hybridpool._policy.admission import RENEWED, AdmissionRules, Admitted, Denied, TooEarly, TooLate, admit, is_expired
-from hybridpool._policy.retry import DELAY, MOST, RetryPace
+from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import TaskOptions
@@ -227,9 +227,9 @@ def _both_terms(task: TaskOptions, settings: Settings) -> tuple[DeliveryOptions,
 
 def _pace(task: TaskOptions) -> RetryPace:
     return RetryPace(
-        delay=DELAY if task.retry_delay is None else task.retry_delay,
+        delay=DEFAULT_DELAY_S if task.retry_delay is None else task.retry_delay,
         backoff=task.retry_backoff,
-        most=MOST if task.retry_backoff_max is None else task.retry_backoff_max,
+        max_backoff=DEFAULT_MAX_BACKOFF_S if task.retry_backoff_max is None else task.retry_backoff_max,
         jitter=task.retry_jitter is not False,
     )
 

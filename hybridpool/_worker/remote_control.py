@@ -22,7 +22,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._message import Delivery, Outgoing, QueueSpec
 from hybridpool._policy.allowance import Allowance
-from hybridpool._policy.revoked import Revoked
+from hybridpool._policy.revoked import RevokedTasks
 from hybridpool._protocol import remote_control
 from hybridpool._worker.state_file import StateFile
 from hybridpool.errors import BrokerError, ProtocolError
@@ -50,7 +50,7 @@ class RemoteControl:
 
     def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
         """:param state: keeps what is revoked; None: it is forgotten at the end."""
-        self.revoked = Revoked()
+        self.revoked = RevokedTasks()
         self._broker = broker
         self._node = node
         self._bus = bus
@@ -86,7 +86,7 @@ class RemoteControl:
         """
         self._stop = stop
         await self._broker.declare(self._queue)
-        await self._broker.consume(self._queue.name, _PREFETCH, self._take, keeps=remote_control.LARGEST)
+        await self._broker.consume(self._queue.name, _PREFETCH, self._take, keeps=remote_control.MAX_ORDER_BYTES)
         await self._broker.connected(None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask)
@@ -115,7 +115,7 @@ class RemoteControl:
         match order.method:
             case "revoke" | "terminate":
                 try:
-                    ids = remote_control.ids_of(order)
+                    ids = remote_control.revoked_ids(order)
                 except ProtocolError as error:
                     self._answer(order, {"error": str(error)})
                     raise
@@ -163,7 +163,7 @@ class RemoteControl:
         queue = f"{uuid.uuid4()}.{remote_control.REPLIES}"
         try:
             await self._broker.declare(QueueSpec(name=queue, private=True))
-            await self._broker.consume(queue, _PREFETCH, self._take_answer, keeps=remote_control.LARGEST)
+            await self._broker.consume(queue, _PREFETCH, self._take_answer, keeps=remote_control.MAX_ORDER_BYTES)
             await self._say(remote_control.hello(self._node, self.revoked.ages(time.time()), queue))
             await anyio.sleep(_LISTENING)
             await self._broker.delete(queue)
@@ -181,7 +181,7 @@ class RemoteControl:
 
     def _hear(self, told: object) -> None:
         for task_id, age in remote_control.read_hello(told).items():
-            if len(self._heard) < remote_control.MOST:
+            if len(self._heard) < remote_control.MAX_IDS:
                 self._heard[task_id] = age
         self._news.set()
 
@@ -202,7 +202,7 @@ class RemoteControl:
                 await self._save(_FILE_TIMEOUT_S)
             await anyio.sleep(min(_LONGEST_REST, _REST * (time.monotonic() - began)))
 
-    async def _tell(self, order: remote_control.Order, to: remote_control.Asker) -> None:
+    async def _tell(self, order: remote_control.Order, to: remote_control.ReplyTarget) -> None:
         until, value = self._told
         if time.monotonic() > until:
             value = remote_control.hello_answer(self.revoked.ages(time.time()))

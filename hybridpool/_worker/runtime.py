@@ -20,14 +20,14 @@ from anyio.abc import TaskGroup
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
-from hybridpool._client.asynclib import name_asyncio
+from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.lane import ProcessLane, stop_messages
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.autoscale import ScaleLimits
-from hybridpool._policy.consumer_timeout import outlasting
+from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._results.base import ResultStore
 from hybridpool._results.rpc import RpcStore
@@ -145,7 +145,7 @@ class Worker:
         :raises BrokerError: if the broker refuses us for good.
         :raises ChildStartFailed: if no child can be born.
         """
-        name_asyncio()
+        declare_asyncio()
         settings = self._settings
         self._warn()
         with _state_file(settings.worker_state_db) as state:
@@ -234,14 +234,14 @@ class Worker:
         settings = self._settings
         if not settings.worker_prefetch_multiplier and not settings.worker_disable_prefetch:
             self._bus.emit(events.PrefetchUnlimited())
-        patience = settings.broker_consumer_timeout
-        for name, limit in outlasting(
+        consumer_timeout = settings.broker_consumer_timeout
+        for name, limit in tasks_over_timeout(
             self._prepared.tasks.values(),
-            patience=patience,
+            consumer_timeout=consumer_timeout,
             limit=settings.task_time_limit,
             acks_late=settings.task_acks_late,
         ):
-            self._bus.emit(events.TaskOutlastsBroker(name, limit, patience or 0.0))
+            self._bus.emit(events.TaskOutlastsBroker(name, limit, consumer_timeout or 0.0))
 
     def _results(self) -> ResultStore | None:
         if self._settings.result_backend is None:

@@ -281,15 +281,15 @@ class Settler:
                 received.wait = max(0.0, received.wait - (anyio.current_time() - began))
             case Republish(lost=times, road=road):
                 died = outcome if isinstance(outcome, Lost) else None
-                message = dead_letter.once_more(delivery, times, died, self._worker, now)
+                message = dead_letter.write_redelivery(delivery, times, died, self._worker, now)
                 await self._broker.publish(_by(road, message))
             case Delay(road=road):
                 await self._broker.publish(_by(road, _next(received, outcome, now)))
             case DeadLetter(reason=reason, is_bare=is_bare):
                 await self._broker.declare(QueueSpec(name=dead_letter.dead_queue(delivery.queue), kind=self._kind))
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
-                letter = dead_letter.dead_letter(delivery, reason, self._worker, now, died, times)
-                await self._broker.publish(dead_letter.bare(letter) if is_bare else letter)
+                letter = dead_letter.write_dead_letter(delivery, reason, self._worker, now, died, times)
+                await self._broker.publish(dead_letter.strip_headers(letter) if is_bare else letter)
             case Acknowledge():
                 self.tracker.acknowledge(received)
             case Requeue():
@@ -299,8 +299,8 @@ class Settler:
 def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
     """Write the message for its next attempt, or for its first one in its time."""
     if not isinstance(outcome, Retrying):
-        return dead_letter.later(received.delivery, received.wait)
-    return dead_letter.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
+        return dead_letter.write_delayed(received.delivery, received.wait)
+    return dead_letter.write_retry(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
 
 
 def _by(road: Road, message: Outgoing) -> Outgoing:

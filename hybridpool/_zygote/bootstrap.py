@@ -1,8 +1,8 @@
-"""The first code of a zygote: find the library as the parent found it, then the parent's modules, and nothing else.
+"""The first code of a zygote: finds the library where the parent found it, then the parent's modules.
 
 It runs as a file, with the parent's interpreter options, and imports only what is built in until `sys.path` is right.
 The standard library comes first while the library is imported: a file `random.py` in a folder where the program's own
-modules are is for the program, not for us. The words of the command line are in `lanes/interpreter.py`.
+modules are is for the program, not for us. The arguments of the command line are in `_zygote/interpreter.py`.
 """
 
 import sys
@@ -22,20 +22,20 @@ def _find_library(folders: list[str]) -> None:
 
 
 def main() -> None:
-    """Read what `lanes/interpreter.py` has written, and become the zygote."""
+    """Read what `_zygote/interpreter.py` has written, and become the zygote."""
     import marshal
 
     if not sys.flags.safe_path:
         # the folder of this file, which Python has put first
         del sys.path[0]
     with open(int(sys.argv[3]), "rb") as file:
-        library, path, app, imports, script, words = marshal.load(file)
+        library, path, app, imports, script, arguments = marshal.load(file)
     _find_library(library)
     from hybridpool._zygote import server
 
     control, folders, parent = int(sys.argv[2]), int(sys.argv[4]), int(sys.argv[5])
     # Settings and scripts look there for how their program was called.
-    sys.path[:], sys.argv[:] = path, words
+    sys.path[:], sys.argv[:] = path, arguments
     server.main(control, folders, parent, app, imports, script)
 
 

@@ -1,6 +1,6 @@
-"""How another process of this interpreter is started: the same options, the same library, the same folders of modules.
+"""Starts another process of this interpreter, with the same options, library and folders of modules.
 
-`multiprocessing` does the same for its own processes. Options that concern a prompt or the main script are left out.
+`multiprocessing` does the same for its processes. Options that concern a prompt or the main script are left out.
 """
 
 import marshal
@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
-from hybridpool._ipc.descriptors import number_above_standard
+from hybridpool._ipc.descriptors import move_number_above_standard
 from hybridpool._zygote import bootstrap
 from hybridpool.errors import PoolError
 
-#: a word for people and their tools: by it a zygote is found in the list of processes
-ZYGOTE_WORD: Final = "hybridpool._zygote.server"
+#: an argument by which people and tools find a zygote in the list of processes
+PROCESS_LABEL: Final = "hybridpool._zygote.server"
 #: option letter by the name in `sys.flags`; a flag of 2 is the letter twice
 _LETTERS: Final = {
     "debug": "d",
@@ -38,20 +38,20 @@ def zygote_command(control: int, start: int, folders: int) -> list[str]:
     :raises PoolError: if this process does not know its interpreter.
     """
     if getattr(sys, "frozen", False):
-        # Its executable is the program itself, which would be started again, and start another pool, without end.
+        # Its executable is the program itself: the child would start the program, and that another pool, without end.
         raise PoolError(
             "this program is frozen (PyInstaller and the like): children need a Python interpreter to run in"
         )
     if not sys.executable:
         raise PoolError("this program does not know its Python interpreter: set sys.executable to its path")
-    words = [ZYGOTE_WORD, str(control), str(start), str(folders), str(os.getpid())]
+    arguments = [PROCESS_LABEL, str(control), str(start), str(folders), str(os.getpid())]
     file = bootstrap.__file__
     if os.path.isfile(file):  # a name as Python gives it, of any bytes
-        return [sys.executable, *interpreter_options(), file, *words]
+        return [sys.executable, *interpreter_options(), file, *arguments]
     # the library is in a zip file
     assert bootstrap.__spec__ is not None
     source = getattr(bootstrap.__spec__.loader, "get_source")(bootstrap.__name__)  # noqa: B009  # of an importer
-    return [sys.executable, *interpreter_options(), "-c", source, *words]
+    return [sys.executable, *interpreter_options(), "-c", source, *arguments]
 
 
 def interpreter_options() -> list[str]:
@@ -85,18 +85,17 @@ def _warning_options() -> list[str]:
 
 
 def module_folders() -> list[str]:
-    """Return `sys.path`, without what importing ignores as well."""
-    # Anything can stand there, whatever the type says.
+    """Return `sys.path` without the entries that importing ignores."""
+    # Programs put objects of any type there.
     # A subclass of str (some path libraries have one) cannot be marshalled.
     return [str.__str__(folder) for folder in list[object](sys.path) if isinstance(folder, str)]
 
 
 def start_file(app: str, imports: tuple[str, ...]) -> int:
-    """Write what the bootstrap of a zygote reads; return the descriptor, which is the caller's to close.
+    """Write what the bootstrap of a zygote reads; return its descriptor, which the caller must close.
 
-    Where this process has found the library and what that needs, its `sys.path`, the app, the main script, and the
-    words that it was called with. Names of folders may hold bytes that are not UTF-8, in Python's form of them: that is
-    why it is not a frame.
+    It holds the folders of the library and its dependencies, `sys.path`, the app, the script and `sys.argv`. Names
+    of folders may hold bytes that are not UTF-8, which a frame cannot: so it is marshalled.
 
     :raises OSError: if there is no descriptor or no memory.
     """
@@ -104,11 +103,11 @@ def start_file(app: str, imports: tuple[str, ...]) -> int:
     above = os.path.dirname(os.path.dirname(child))
     beside = os.path.dirname(os.path.abspath(msgspec.__path__[0]))
     library = list(dict.fromkeys((above, beside)))
-    file = number_above_standard(os.memfd_create("hybridpool-start", os.MFD_CLOEXEC))
+    file = move_number_above_standard(os.memfd_create("hybridpool-start", os.MFD_CLOEXEC))
     try:
         with open(file, "wb", closefd=False) as writer:  # a descriptor
-            words = [str.__str__(word) for word in list[object](sys.argv) if isinstance(word, str)]
-            marshal.dump((library, module_folders(), app, imports, main_script(), words), writer)
+            arguments = [str.__str__(word) for word in list[object](sys.argv) if isinstance(word, str)]
+            marshal.dump((library, module_folders(), app, imports, main_script(), arguments), writer)
         os.lseek(file, 0, os.SEEK_SET)
     except BaseException:
         os.close(file)
@@ -120,7 +119,7 @@ def main_script() -> str | None:
     """Return where a child finds what ``__main__`` defines: a script, or ``-m module``; None if it is not a file."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    # A folder or zip file that is run has a spec of the name __main__, under which nobody finds it again.
+    # A folder or zip file that is run has a spec of the name __main__, under which it cannot be imported again.
     if spec is not None and spec.name != "__main__":
         return f"-m {spec.name}"
     path = getattr(main, "__file__", None)

@@ -91,7 +91,7 @@ async def test_texts_of_any_bytes(broker: RabbitBroker, observed: Events, broker
     )
     await run_sync(send, broker_url, queue_name, [message])
     (came,) = await inbox.take(1)
-    await broker.publish(dead_letter.later(came, 0))
+    await broker.publish(dead_letter.write_delayed(came, 0))
     (again,) = await inbox.take(1)
     assert table(message.headers)[4:] in again.properties
     assert (again.reply_to, again.correlation_id, again.content_type) == ("\udcff\udcfe",) * 3
@@ -127,7 +127,7 @@ async def test_a_large_message_comes_alone(broker: RabbitBroker, observed: Event
         assert bytes(large.body) == bytes((number,)) * 5 * MEGABYTE
         # what dead-lettering asks and says
         await broker.declare(QueueSpec(name=f"{queue_name}.dead", expires=60_000))
-        await broker.publish(dead_letter.dead_letter(large, "too large", "w", dt.datetime.now(dt.UTC)))
+        await broker.publish(dead_letter.write_dead_letter(large, "too large", "w", dt.datetime.now(dt.UTC)))
         assert not inbox.items
         broker.ack(large)
     await broker.publish(Outgoing(body=b"small", routing_key=queue_name))

@@ -73,15 +73,15 @@ def head(data: bytes) -> None:
     )
     with suppress(ProtocolError):
         admit(GATE, read_head(came), came, NOON)
-    dead_letter.dead_letter(came, "reason", "w", NOON)
-    dead_letter.revived(came, "q", NOON)
-    dead_letter_view.read_letter(came)
+    dead_letter.write_dead_letter(came, "reason", "w", NOON)
+    dead_letter.restore_message(came, "q", NOON)
+    dead_letter_view.read_dead_letter(came)
 
 
 def order(data: bytes) -> None:
     """Read an order to workers."""
     with suppress(ProtocolError):
-        remote_control.ids_of(remote_control.read_order(data))
+        remote_control.revoked_ids(remote_control.read_order(data))
 
 
 def body(data: bytes) -> None:

@@ -218,7 +218,7 @@ async def test_unsendable_argument(ours: App) -> None:
         await worker.echo.enqueue(1, object())
     with pytest.raises(TypeError, match=rf"{APP}\.echo: key cannot be sent: set has no JSON form"):
         await worker.echo.enqueue(key={1})
-    with pytest.raises(TypeError, match="'countdwn' is no option of a call"):
+    with pytest.raises(TypeError, match="'countdwn' is not an option of a call"):
         await ours.send(f"{APP}.add", (2, 3), countdwn=4)
     assert await (await worker.add.enqueue(2, 3)).get(RESULT) == 5
 

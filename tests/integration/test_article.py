@@ -109,7 +109,7 @@ def test_four_ways(
 def test_settings_of_the_app_reach_the_broker(broker_url: str, queue_name: str) -> None:
     """A setting given to `App(...)` reaches the worker's parent process."""
     with Worker(broker_url, queue_name, app="chosen:app", ready=2) as worker:
-        worker.see(rf"QueueConsumers from {queue_name}, prefetch 14$")
+        worker.see(rf"Consuming from {queue_name}, prefetch 14$")
 
 
 def test_quorum_queue(broker_url: str, queue_name: str) -> None:
@@ -380,11 +380,11 @@ def test_prefetch_follows_the_pool(broker_url: str, queue_name: str, tmp_path: P
         client_of(broker_url, queue_name) as us,
         gate_in(tmp_path) as gate,
     ):
-        worker.see(rf"QueueConsumers from {queue_name}, prefetch 2$")
+        worker.see(rf"Consuming from {queue_name}, prefetch 2$")
         fill(us, gate, 3)
-        worker.see(rf"QueueConsumers from {queue_name}, prefetch 6$")
+        worker.see(rf"Consuming from {queue_name}, prefetch 6$")
         gate.release(3)
-        worker.see(rf"QueueConsumers from {queue_name}, prefetch 2$", 2)
+        worker.see(rf"Consuming from {queue_name}, prefetch 2$", 2)
 
 
 def test_a_child_killed_from_outside(broker_url: str, queue_name: str) -> None:

@@ -52,12 +52,12 @@ BAD = {
     "a typed value": Bad(
         "undecodable body: ", body=b'[[{"__type__": "datetime", "__value__": "yesterday"}, 3], {}, {}]'
     ),
-    "no headers": Bad("header 'task' is missing or no text", {}),
-    "protocol 1": Bad("header 'task' is missing or no text", {}, json.dumps({"task": "worker.add"}).encode()),
-    "a number for a task": Bad("header 'task' is missing or no text", heads(task=5)),
-    "no id": Bad("header 'id' is missing or no text", {"task": "worker.add"}),
-    "no count of retries": Bad("header 'retries' is no count", heads(retries="many")),
-    "no moment": Bad("header 'eta' is no ISO 8601 time", heads(eta="soon")),
+    "no headers": Bad("header 'task' is missing or not text", {}),
+    "protocol 1": Bad("header 'task' is missing or not text", {}, json.dumps({"task": "worker.add"}).encode()),
+    "a number for a task": Bad("header 'task' is missing or not text", heads(task=5)),
+    "no id": Bad("header 'id' is missing or not text", {"task": "worker.add"}),
+    "no count of retries": Bad("header 'retries' is not a count", heads(retries="many")),
+    "no moment": Bad("header 'eta' is not an ISO 8601 time", heads(eta="soon")),
     "pickle": Bad(
         "content type 'application/x-python-serialize' is not in accept_content",
         body=b"\x80\x04N.",

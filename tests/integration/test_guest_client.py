@@ -109,7 +109,7 @@ async def _entered_and_left(first: object, later: object) -> None:
     assert await (await worker.add.enqueue(2, 3)).get(timeout=PATIENCE) == 5
     overs[1].set()
     await lives[1]
-    assert worker.app._outbox.road is None
+    assert worker.app._outbox.transport_override is None
 
 
 async def test_sync_calls_to_an_embedded_worker() -> None:

@@ -49,7 +49,7 @@ def test_turns(broker_url: str, queue_name: str, order: Path, gate: Gate, weight
                         client.send_task("worker.note", (str(order), queue), queue=queue, ignore_result=True)
             with Worker(broker_url, queue_name, "-c1", *options) as worker:
                 gate.entered()
-                worker.see(f"QueueConsumers from {other}")
+                worker.see(f"Consuming from {other}")
                 gate.release()
                 assert wait_for(lambda: len(tags(order)) == 2 * COUNT, PATIENCE)
         finally:

@@ -282,7 +282,7 @@ async def test_each_child_is_for_itself() -> None:
         assert one["group"] == one["session"] == one["pid"]
         assert one["threads"] == 1
         others = [child for fd, child in one["fds"].items() if int(fd) > 2 and child.startswith(("pipe:", "/memfd:"))]
-        assert others == [f"/memfd:hybridpool-{name} (deleted)" for name in ("folders", "shared_page")], "nothing else"
+        assert others == [f"/memfd:hybridpool-{name} (deleted)" for name in ("folders", "shared-page")], "nothing else"
 
 
 async def test_chance_differs(two: Bench) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from hybridpool._child import loop
-from hybridpool._child.rendering import raised
+from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames, framing, shared_page
 from hybridpool._ipc.frames import (
     CallsGivenBack,
@@ -109,7 +109,7 @@ class Life:
         self._may_die(Step.NEXT)
         yield from self._pause()
         while self._shared_page.is_to_be_killed(call.seq):
-            yield shared_page._LOOK
+            yield shared_page._POLL_INTERVAL_S
         self._shared_page.begin(call.seq)
         self._world.begins(fate, self._name)
         self._may_die(Step.START)
@@ -124,7 +124,7 @@ class Life:
             self._at_work = 0
         except TaskSignal as late:
             self._at_work = 0
-            outcome = raised(late)
+            outcome = to_raised(late)
         self._may_die(Step.ENDED)
         self._channel.drop_file(call.seq)
         now = self._world.loop.time()
@@ -145,9 +145,9 @@ class Life:
         except TaskSignal as signal:
             if plan.stops_in is not None:
                 yield plan.stops_in
-                return raised(signal)
+                return to_raised(signal)
             yield left
-        return raised(ValueError(plan.task)) if plan.raises else Returned(b"1" * plan.bulk[1], "")
+        return to_raised(ValueError(plan.task)) if plan.raises else Returned(b"1" * plan.bulk[1], "")
 
     def _answer(self, fate: Fate, done: Done, now: float) -> Generator[float, None, None]:
         if not self._shared_page.count:

@@ -16,7 +16,7 @@ from hybridpool._client.tasks import Task
 from hybridpool._embed import import_name
 from hybridpool._ipc.codec import decode
 from hybridpool._message import Outgoing, unpack
-from hybridpool._task_context import RunningTask, set_current_task, set_stand_in
+from hybridpool._task_context import RunningTask, set_current_task, set_fallback_sender
 from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
 
 
@@ -174,13 +174,13 @@ def test_broker_is_short_for_its_setting() -> None:
 )
 def test_unknown_options_of_a_call(app: App, option: str, near: str) -> None:
     """An unknown option of a call is refused with a suggestion."""
-    with pytest.raises(TypeError, match=f"^'{option}' is no option of a call; did you mean '{near}'\\?$"):
+    with pytest.raises(TypeError, match=f"^'{option}' is not an option of a call; did you mean '{near}'\\?$"):
         app.send_task("t", (), {}, **{option: 1})
 
 
 async def test_unknown_options_of_an_async_call(app: App) -> None:
     """An unknown option of an async call is refused, without a far-fetched suggestion."""
-    with pytest.raises(TypeError, match=r"^'zzzzzz' is no option of a call$"):
+    with pytest.raises(TypeError, match=r"^'zzzzzz' is not an option of a call$"):
         await app.send("t", zzzzzz=1)
 
 
@@ -298,13 +298,13 @@ def test_the_nearest_word_on_results_holds(
 def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:
     """A call made in a thread of a task goes to the parent."""
     sent: list[Outgoing] = []
-    set_stand_in(RunningTask("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
+    set_fallback_sender(RunningTask("", "", 0, None, "ForkPoolWorker-1", lambda message: sent.append(unpack(message))))
     try:
         thread = threading.Thread(target=app.send_task, args=("mail", (1,)))
         thread.start()
         thread.join()
     finally:
-        set_stand_in(None)
+        set_fallback_sender(None)
     [message] = sent
     assert message.headers["root_id"] == message.headers["id"]
     assert message.headers["parent_id"] is None

@@ -155,7 +155,7 @@ async def test_it_stays_the_brokers_until_then(bench: Bench) -> None:
     [
         ({"task": "shop.gone"}, "unknown task 'shop.gone'"),
         ({"task": ""}, "header 'task' is missing"),
-        ({"retries": "x"}, "header 'retries' is no count"),
+        ({"retries": "x"}, "header 'retries' is not a count"),
         ({"content_type": PICKLE}, "not in accept_content"),
     ],
 )

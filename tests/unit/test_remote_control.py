@@ -9,7 +9,7 @@ import pytest
 from hybridpool import events
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._message import Delivery
-from hybridpool._protocol.remote_control import REPLIES, Asker, revoke, write_order
+from hybridpool._protocol.remote_control import REPLIES, ReplyTarget, revoke, write_order
 from hybridpool._worker import remote_control
 from hybridpool._worker.remote_control import RemoteControl
 from hybridpool._worker.state_file import StateFile
@@ -72,7 +72,7 @@ async def test_answers_that_wait_are_bounded_in_bytes(monkeypatch: pytest.Monkey
     """Answers that wait are bounded in bytes."""
     monkeypatch.setattr(remote_control, "_TOLD_PER_SECOND", 0)
     ids = [f"{number:040}" for number in range(50_000)]
-    asker = Asker(exchange=REPLIES, routing_key="somebody")
+    asker = ReplyTarget(exchange=REPLIES, routing_key="somebody")
     body = write_order("revoke", {"task_id": ids}, asker).body
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         worker = RemoteControl(broker, "w@h", events.Bus(), None)
@@ -85,7 +85,7 @@ async def test_answers_that_wait_are_bounded_in_bytes(monkeypatch: pytest.Monkey
 
 async def test_what_askers_say_is_not_kept() -> None:
     """Of a `hello` that waits only the address for its answer is kept."""
-    asker = Asker(exchange=REPLIES, routing_key="somebody")
+    asker = ReplyTarget(exchange=REPLIES, routing_key="somebody")
     body = write_order("hello", {"from_node": "v@h", "junk": [[] for _ in range(1000)]}, asker).body
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         worker = RemoteControl(broker, "w@h", events.Bus(), None)

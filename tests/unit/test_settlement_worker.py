@@ -265,10 +265,10 @@ async def test_one_bad_header(bench: Bench) -> None:
     """Whoever waits for a task of which one header is wrong is told so."""
     received = await bench.received()
     bad = attrs.evolve(received.delivery, headers={**HEADERS, "retries": "many"})
-    bench.settler.unreadable(bad, "header 'retries' is no count")
+    bench.settler.unreadable(bad, "header 'retries' is not a count")
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     [event] = bench.observed.of(events.TaskRefused)
-    assert (event.name, event.id, event.reason) == ("shop.add", "id-1", "header 'retries' is no count")
+    assert (event.name, event.id, event.reason) == ("shop.add", "id-1", "header 'retries' is not a count")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes.base import Job
 from hybridpool._outcome import Outcome
 from hybridpool._policy.deadline import STALL
-from hybridpool._policy.lifecycle import Happening, State, step
+from hybridpool._policy.lifecycle import ChildEvent, State, transition
 from hybridpool._policy.recycle import RecycleLimits
 
 #: bytes of bodies in one message; what is above goes in a file. The rest of a packet is for names and ids.
@@ -156,15 +156,15 @@ class ChildHandle:
             told += f", {job.task}[{job.id}] for {now - self.head_since:.1f} s, {len(self.in_hand) - 1} more in hand"
         return told
 
-    def happens(self, happening: Happening) -> None:
+    def happens(self, happening: ChildEvent) -> None:
         """Move on in the table of `policy.lifecycle`."""
-        self.state = step(self.state, happening)
-        self.was_ready |= happening is Happening.READY
+        self.state = transition(self.state, happening)
+        self.was_ready |= happening is ChildEvent.READY
 
     def give(self, jobs: Sequence[Job], now: float) -> None:
         """Put calls into the channel, as one message."""
         if not self.in_hand:
-            self.happens(Happening.CALL)
+            self.happens(ChildEvent.CALL)
             self._begin_head(now)
         calls: list[RunCall] = []
         size = 0
@@ -315,7 +315,7 @@ class ChildHandle:
     def end(self, reason: str, now: float) -> None:
         """Tell the child to go after what it has in hand."""
         self.retired_because = reason
-        self.happens(Happening.RETIRE)
+        self.happens(ChildEvent.RETIRE)
         self._end_if_done(now)
 
     def _end_if_done(self, now: float) -> None:
@@ -347,7 +347,7 @@ class ChildHandle:
         for there in self._apart.values():
             there.close()
         self._apart.clear()
-        self.happens(Happening.EXIT)
+        self.happens(ChildEvent.EXIT)
         back = [job for seq, job in self.in_hand if seq > began]
         lost = [job for seq, job in self.in_hand if seq <= began]
         self.in_hand.clear()

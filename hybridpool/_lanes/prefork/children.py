@@ -22,7 +22,7 @@ from hybridpool._lanes.prefork.wakeup import Wakeup
 from hybridpool._outcome import Lost
 from hybridpool._policy.death_blame import DeathBlame
 from hybridpool._policy.lifecycle import State
-from hybridpool._policy.recycle import RecycleLimits, allot
+from hybridpool._policy.recycle import RecycleLimits, limits_for_child
 from hybridpool._zygote.client import News, describe_exit
 
 #: seconds; a child that dies idle and younger, before its first call, counts as not born
@@ -101,7 +101,7 @@ class ChildRegistry:
         child = ChildHandle(
             name=f"ForkPoolWorker-{self._ordered}",
             ordered_at=self.clock(),
-            limits=allot(self._limits, chance=random.random()),
+            limits=limits_for_child(self._limits, chance=random.random()),
         )
         try:
             fds = child.open(self._hear, self._breaks, self._cannot_give)
@@ -173,7 +173,7 @@ class ChildRegistry:
             self._hear_out(child)
         dead = list(self.children.values())
         suspects = [job.id for child in dead for job in child.at_work()]
-        blamed = self._let_off.blamed(suspects, killed_by_us=self._killed_zygote)
+        blamed = self._let_off.assign_blame(suspects, killed_by_us=self._killed_zygote)
         self._killed_zygote = False
         for child in dead:
             is_blamed = any(job.id in blamed for job in child.at_work())

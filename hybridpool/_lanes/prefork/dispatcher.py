@@ -17,7 +17,7 @@ from hybridpool._lanes.prefork.wakeup import Wakeup
 from hybridpool._lanes.prefork.watchdog import Watchdog
 from hybridpool._outcome import Cancelled
 from hybridpool._policy import recycle
-from hybridpool._policy.lifecycle import Happening, State
+from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.pipelining import DurationEstimate
 
 
@@ -97,7 +97,7 @@ class Dispatcher:
     def free(self, child: ChildHandle) -> None:
         """A child has nothing in hand any more."""
         self.busy.discard(child)
-        child.happens(Happening.DONE)
+        child.happens(ChildEvent.DONE)
         if child.state is State.IDLE and child.is_deaf:
             # It may be given calls when there is no other, and has them back after a while.
             self.idle.append(child)

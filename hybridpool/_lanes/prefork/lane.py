@@ -19,7 +19,7 @@ from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.watchdog import Watchdog
 from hybridpool._outcome import Cancelled, Lost, Refused
 from hybridpool._policy import recycle
-from hybridpool._policy.lifecycle import Happening, State
+from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool.errors import PoolClosed
 
@@ -134,7 +134,7 @@ class ProcessLane:
                     if child.is_answerable(frame):
                         self._publishes(frame, child.tell)
                 case Ready() if not child.was_ready:
-                    child.happens(Happening.READY)
+                    child.happens(ChildEvent.READY)
                     if child.state is State.IDLE:
                         self.dispatcher.idle.append(child)
                 case CallsGivenBack(seqs=seqs):
@@ -163,7 +163,7 @@ class ProcessLane:
             child.is_deaf = False
         child.owned = done.owned or child.owned
         if self._recycles and child.state is State.BUSY:
-            reason = recycle.verdict(child.limits, tasks=child.tasks, owned=done.owned)
+            reason = recycle.retire_reason(child.limits, tasks=child.tasks, owned=done.owned)
             if reason is not None:
                 self.registry.retire(child, reason)
         if not child.in_hand:

@@ -7,7 +7,7 @@ from hybridpool._lanes.prefork.lane import ProcessLane
 from hybridpool._policy import backoff
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.reconcile import LaneView, ReconcilePlan, plan
-from hybridpool._policy.recycle import too_old
+from hybridpool._policy.recycle import age_reason
 from hybridpool.errors import ChildStartFailed
 
 #: starts that may fail in a row before a pool that has nobody left gives up; with the back-off below that takes about
@@ -86,7 +86,7 @@ class Reconciler:
                 return None
             if child.limits.age is not None and child.state in (State.IDLE, State.BUSY):
                 age = now - child.ordered_at
-                child.leaving = too_old(child.limits, age=age)
+                child.leaving = age_reason(child.limits, age=age)
                 if child.leaving is not None:
                     return None
                 nearest = _sooner(nearest, child.limits.age - age)

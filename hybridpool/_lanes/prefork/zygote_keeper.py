@@ -78,7 +78,7 @@ class ZygoteKeeper:
             pids = registry.lose_zygote(cause)
             for pid in pids:
                 _kill_what_is_left(pid)
-            process_isolation.kill_families(pids)
+            process_isolation.kill_descendants(pids)
             if attempt > 1:
                 await anyio.sleep(_pause(attempt - 1))
             await self._revive()

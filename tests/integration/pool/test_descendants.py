@@ -185,7 +185,7 @@ def test_whose_they_are(can_list: bool, tmp_path: Path) -> None:
     orphans = process_isolation.OrphanReaper()
     if not can_list:
         orphans.close()
-        orphans._kin = -1
+        orphans._children_fd = -1
     marked = [subprocess.Popen([odd, "3600"], preexec_fn=process_isolation.tag_descendants) for _ in range(2)]  # noqa: PLW1509
     own = subprocess.Popen([odd, "3600"])
     orphan, others = (process.pid for process in marked)

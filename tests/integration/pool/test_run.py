@@ -450,9 +450,9 @@ async def test_local_functions_without_cloudpickle(monkeypatch: pytest.MonkeyPat
 
 def test_functions_are_not_kept() -> None:
     """A pool keeps no reference to methods and lambdas that it has called."""
-    from hybridpool._pool.call import Names
+    from hybridpool._pool.call import FunctionNames
 
-    names = Names()
+    names = FunctionNames()
     named = names.name(functions.add)
     assert named is not None
     assert named.name == f"{functions.__name__}:add"

@@ -131,11 +131,11 @@ def test_what_a_sender_wrote_goes_on_byte_for_byte(headers: dict[bytes, bytes], 
     came = delivered(properties(headers, rest))
     ours = {b"CC", b"BCC", b"retries", b"eta", b"expires", LOST_BEFORE.encode()}
     for message in (
-        dead_letter.once_more(came, 1, LOST, "w@h", NOON),
-        dead_letter.next_attempt(came, 1, 5.0, NOON, None),
-        dead_letter.later(came, 5.0),
-        dead_letter.again(came, "other"),
-        dead_letter.dead_letter(came, "why", "w@h", NOON, LOST, 3),
+        dead_letter.write_redelivery(came, 1, LOST, "w@h", NOON),
+        dead_letter.write_retry(came, 1, 5.0, NOON, None),
+        dead_letter.write_delayed(came, 5.0),
+        dead_letter.copy_message(came, "other"),
+        dead_letter.write_dead_letter(came, "why", "w@h", NOON, LOST, 3),
     ):
         raw = again(message)
         found, told = split_properties(raw), headers_of(raw)
@@ -155,7 +155,7 @@ def test_it_does_not_grow(headers: dict[bytes, bytes], rest: dict[int, bytes], t
     came = delivered(properties(headers, rest))
     sizes = set()
     for _ in range(times):
-        raw = again(dead_letter.once_more(came, 1))
+        raw = again(dead_letter.write_redelivery(came, 1))
         sizes.add(len(raw))
         came = delivered(raw)
     # the first time it may be given a message id
@@ -166,19 +166,21 @@ def test_it_does_not_grow(headers: dict[bytes, bytes], rest: dict[int, bytes], t
 def test_what_the_broker_would_refuse_becomes_a_header() -> None:
     """Properties that the broker would refuse or act on are kept as headers."""
     raw = again(
-        dead_letter.dead_letter(delivered(properties({}, {4: short(b"someone"), 8: short(b"60000")})), "", "w", NOON)
+        dead_letter.write_dead_letter(
+            delivered(properties({}, {4: short(b"someone"), 8: short(b"60000")})), "", "w", NOON
+        )
     )
     assert {1 << 4, 1 << 8}.isdisjoint(split_properties(raw))
     assert (headers_of(raw)[USER], headers_of(raw)[EXPIRATION]) == (sized(b"S", b"someone"), sized(b"S", b"60000"))
-    assert headers_of(again(dead_letter.once_more(delivered(raw), 1)))[USER] == sized(b"S", b"someone")
+    assert headers_of(again(dead_letter.write_redelivery(delivered(raw), 1)))[USER] == sized(b"S", b"someone")
 
 
 def test_a_senders_message_id_is_kept() -> None:
     """A sender's message ID is kept, and a returned copy is known by a header of its own."""
-    raw = again(dead_letter.once_more(delivered(properties({}, {7: short(b"\xffmine")})), 1))
+    raw = again(dead_letter.write_redelivery(delivered(properties({}, {7: short(b"\xffmine")})), 1))
     assert split_properties(raw)[1 << 7] == short(b"\xffmine")
     assert read_return_tag(raw) == 9
-    assert RETURN_TAG not in dead_letter.again(delivered(raw), "other").headers
+    assert RETURN_TAG not in dead_letter.copy_message(delivered(raw), "other").headers
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x20", b"\x20\x00\xff\xff\xff\xff", b"\x00\x80\x03a", b"\x00\x80\x03abc"])
@@ -197,7 +199,7 @@ def test_a_dead_letter_fits_into_a_frame(sizes: dict[bytes, int], small: int, la
     headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"id-1")}
     headers |= {b"%d" % number: sized(b"S", b"x" * 30) for number in range(small)}
     headers |= {b"_" + name: sized(b"S", b"y" * size) for name, size in sizes.items()}
-    letter = dead_letter.dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
+    letter = dead_letter.write_dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
     told = headers_of(again(letter, largest))
     assert (told["task"], told["id"]) == (headers[b"task"], headers[b"id"])
     assert told[dead_letter.REASON].startswith(b"S")
@@ -210,7 +212,7 @@ def test_near_the_frames_limit_our_own_words_go_first() -> None:
     """A sender's headers that just fit are kept whole, and the reason of the dead letter is shortened."""
     for size in range(127_800, 130_200, 150):
         headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"id-1"), b"x": sized(b"S", b"y" * size)}
-        letter = dead_letter.dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
+        letter = dead_letter.write_dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
         assert headers_of(again(letter))["x"] == headers[b"x"]
 
 
@@ -219,9 +221,9 @@ def test_what_is_run_again_is_what_came() -> None:
     headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"i" * 130_980)}
     came = delivered(properties(headers))
     with pytest.raises(ValueError, match="do not fit"):
-        again(dead_letter.next_attempt(came, 1, 5.0, NOON, None))
+        again(dead_letter.write_retry(came, 1, 5.0, NOON, None))
     short_of = {b"argsrepr": sized(b"S", b"a" * 130_950), **headers, b"id": sized(b"S", b"i")}
-    told = headers_of(again(dead_letter.next_attempt(delivered(properties(short_of)), 1, 5.0, NOON, None)))
+    told = headers_of(again(dead_letter.write_retry(delivered(properties(short_of)), 1, 5.0, NOON, None)))
     assert told["id"] == short_of[b"id"]
     assert len(told["argsrepr"]) < 300
 
@@ -229,7 +231,7 @@ def test_what_is_run_again_is_what_came() -> None:
 def test_other_arguments_have_their_own_type() -> None:
     """New arguments of a retry have their own content type and encoding."""
     came = delivered(properties({}, {15: short(b"application/x-python-serialize"), 14: short(b"binary")}))
-    found = split_properties(again(dead_letter.next_attempt(came, 1, 0.0, NOON, b"[[],{},{}]")))
+    found = split_properties(again(dead_letter.write_retry(came, 1, 0.0, NOON, b"[[],{},{}]")))
     assert (found[1 << 15], found[1 << 14]) == (short(b"application/json"), short(b"utf-8"))
 
 
@@ -262,7 +264,7 @@ def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
 def test_as_the_library_reads_it() -> None:
     """A message that is written again is read by the library."""
     came = delivered(properties({b"task": sized(b"S", b"shop.add")}, {15: short(b"application/json")}))
-    method, header = write_head(dead_letter.later(came, 0), "", "celery", message_id="9", largest=LARGEST)
+    method, header = write_head(dead_letter.write_delayed(came, 0), "", "celery", message_id="9", largest=LARGEST)
     data = struct.pack(">BHI", 2, 1, len(header)) + header + b"\xce"
     _, _, frame = pamqp.frame.unmarshal(data)
     assert method
@@ -275,6 +277,6 @@ def test_properties_that_cannot_be_told_apart() -> None:
     """A message whose properties are not AMQP is written with what is known of it."""
     came = attrs.evolve(delivered(properties({})), properties=b"\xff")
     assert (
-        headers_of(again(dead_letter.dead_letter(came, "why", "w", NOON)))[dead_letter.REASON]
+        headers_of(again(dead_letter.write_dead_letter(came, "why", "w", NOON)))[dead_letter.REASON]
         == write_entry("", "why")[1:]
     )

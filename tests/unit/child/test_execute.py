@@ -250,8 +250,8 @@ def test_long_texts_are_cut() -> None:
     assert isinstance(outcome, Returned)
     assert len(outcome.text) == 1024
     assert outcome.text.endswith("…")
-    assert rendering.shown("x" * 1022) == repr("x" * 1022)
-    assert len(rendering.shown("x" * 1023)) == 1024
+    assert rendering.safe_repr("x" * 1022) == repr("x" * 1022)
+    assert len(rendering.safe_repr("x" * 1023)) == 1024
 
 
 def test_a_chain_of_causes() -> None:

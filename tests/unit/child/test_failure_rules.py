@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridpool._child import execute
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._ipc import frames
 from hybridpool._ipc.codec import JSON, PICKLE, decode, encode
 from hybridpool._ipc.frames import ChildOutcome, Done, Ignored, Raised, Rejected, Retrying, RunCall
@@ -34,7 +34,7 @@ class Sly:
 
 
 def ran(
-    function: Callable[..., Any], rules: Rules = DEFAULT, *args: object, retries: int = 0, **kwargs: object
+    function: Callable[..., Any], rules: Rules = DEFAULT_RULES, *args: object, retries: int = 0, **kwargs: object
 ) -> ChildOutcome:
     """Run a function as a child would, and see that its outcome can cross the wire."""
     call = RunCall(1, "t", "id-1", JSON, encode([args, kwargs, None]), retries)
@@ -44,7 +44,7 @@ def ran(
     return outcome
 
 
-def raising(error: BaseException, rules: Rules = DEFAULT, *, retries: int = 0) -> ChildOutcome:
+def raising(error: BaseException, rules: Rules = DEFAULT_RULES, *, retries: int = 0) -> ChildOutcome:
     """Run a task that raises."""
 
     def task() -> None:
@@ -165,9 +165,9 @@ def test_except_exception_lets_it_through() -> None:
         except Exception:  # noqa: BLE001  that is the point
             raise AssertionError("swallowed") from None
 
-    assert isinstance(ran(task, DEFAULT, "retry"), Retrying)
-    assert ran(task, DEFAULT, "reject") == Rejected("no", False)
-    assert ran(task, DEFAULT, "ignore") == Ignored()
+    assert isinstance(ran(task, DEFAULT_RULES, "retry"), Retrying)
+    assert ran(task, DEFAULT_RULES, "reject") == Rejected("no", False)
+    assert ran(task, DEFAULT_RULES, "ignore") == Ignored()
 
 
 def test_verdicts_are_no_errors() -> None:
@@ -215,7 +215,7 @@ def test_other_arguments(asked: Retry, expected: object) -> None:
     def task(*args: object, k: int) -> None:
         raise asked
 
-    assert decode(retrying(ran(task, DEFAULT, 1, 2, k=3)).body or b"") == expected
+    assert decode(retrying(ran(task, DEFAULT_RULES, 1, 2, k=3)).body or b"") == expected
 
 
 def test_the_task_at_work_is_no_argument() -> None:

@@ -73,7 +73,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let this module be found by its name, as pytest does not put it there."""
     monkeypatch.setitem(sys.modules, MODULE, sys.modules.get(MODULE) or sys.modules[give_back.__module__])
     yield
-    functions._known.clear()
+    functions._found.clear()
 
 
 def call(name: str, *args: object, **kwargs: object) -> ChildOutcome:
@@ -113,7 +113,7 @@ def test_names_with_dots() -> None:
 def test_is_looked_up_once() -> None:
     """A function is looked up once."""
     call("give_back", 1)
-    assert functions._known == {f"{MODULE}:give_back": give_back}
+    assert functions._found == {f"{MODULE}:give_back": give_back}
 
 
 @pytest.mark.parametrize("name", ["gone", "Shop.gone", "Shop.gone.deeper", "MODULE"])
@@ -186,7 +186,7 @@ def test_with_cloudpickle() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     assert returned(call("make_local"))() == 7
     body = cloudpickle.dumps((lambda number: number + 1, (1,), {}))
-    assert returned(functions.run(RunCall(1, "<lambda>", "", functions.WHOLE, body), None)) == 2
+    assert returned(functions.run(RunCall(1, "<lambda>", "", functions.BY_VALUE, body), None)) == 2
 
 
 def test_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_arrays_begin_where_numbers_may() -> None:
     """Each array begins at a multiple of 64 bytes."""
     dumped = large_objects.dump([Array(filled(20_001)), Array(filled(30_003))])
     assert isinstance(dumped, LargeObject)
-    assert all(start % 64 == 0 for start, _ in large_objects._places(dumped.sizes))
+    assert all(start % 64 == 0 for start, _ in large_objects._offsets(dumped.sizes))
 
 
 def test_an_array_outlives_its_file() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridpool._zygote.loader import failed, load
+from hybridpool._zygote.loader import load, load_error
 from hybridpool.errors import AppLoadError
 
 Write = Callable[[str, str], None]
@@ -208,7 +208,7 @@ def test_interrupt_while_importing(write: Write) -> None:
 @pytest.mark.parametrize("message", ["first\nsecond", "first\n\nthird\n"])
 def test_a_message_of_several_lines(message: str) -> None:
     """An error message of several lines is shown by its first line."""
-    told = str(failed("proj", ValueError(message)))
+    told = str(load_error("proj", ValueError(message)))
     assert told.startswith("'proj' failed: ValueError: first")
     assert "\n" not in told
 
@@ -217,7 +217,7 @@ def test_a_message_with_notes() -> None:
     """An error with notes is shown by its own text."""
     error = ValueError("boom")
     error.add_note("see the manual")
-    assert str(failed("proj", error)).startswith("'proj' failed: ValueError: boom")
+    assert str(load_error("proj", error)).startswith("'proj' failed: ValueError: boom")
 
 
 @pytest.mark.parametrize("name", ["", ":app", ".app", "a b:app", "..", "zproj:"])

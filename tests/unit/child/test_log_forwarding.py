@@ -284,7 +284,7 @@ def test_what_hooks_set_up_stays(heard: Heard) -> None:
     made, mine, stream = forwarder(heard), Later(), io.StringIO()
     logging.getLogger().handlers[:] = [mine]
     sys.stdout = stream
-    made.keep()
+    made.save_state()
     made.finish()
     logging.error("one")
     print("two")

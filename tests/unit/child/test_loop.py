@@ -14,7 +14,7 @@ import pytest
 from hybridpool import _task_context
 from hybridpool._child.loop import ATTENTION, Child
 from hybridpool._child.memory import MemoryGauge
-from hybridpool._child.rendering import raised
+from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames, framing
 from hybridpool._ipc.frames import (
     CallsGivenBack,
@@ -67,7 +67,7 @@ class Play:
         try:
             self.tasks[message.task]()
         except BaseException as error:  # noqa: BLE001  # as a child does
-            return raised(error)
+            return to_raised(error)
         return OK
 
     def work(self) -> list[list[Any]]:

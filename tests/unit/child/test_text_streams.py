@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
-from hybridpool._child.text_streams import MAX_RECORD_CHARS, Lines, PrintedStream
+from hybridpool._child.text_streams import MAX_RECORD_CHARS, LineAssembler, PrintedStream
 
 
 @attrs.define
@@ -31,7 +31,7 @@ class Printed:
     def __init__(self, descriptor: int = 1) -> None:
         self.records: list[str] = []
         self.clock = Clock()
-        self.lines = Lines(descriptor, "utf-8", self.records.append, self.clock)
+        self.lines = LineAssembler(descriptor, "utf-8", self.records.append, self.clock)
         self.stream = PrintedStream(self.lines, "<stdout>", "strict", line_buffering=False)
 
     def take(self) -> list[str]:
@@ -95,7 +95,7 @@ def test_bytes(out: Printed) -> None:
     buffer.flush()
     out.lines.finish()
     assert out.take() == ["line", "ä€", "\\xff", "ab", "\\xc3"]
-    assert out.lines.begun == {}
+    assert out.lines.partial == {}
 
 
 def test_text_of_several_lines_is_one_record(out: Printed) -> None:
@@ -135,7 +135,7 @@ def test_progress_bar(out: Printed, form: str) -> None:
         print(form.format(f"{step}/1000"), end="", file=out.stream, flush=True)
     print(file=out.stream)
     assert out.take() == ["399/1000", "799/1000", "1000/1000"]
-    assert out.lines.begun == {}
+    assert out.lines.partial == {}
 
 
 def test_progress_bar_without_flush(out: Printed) -> None:
@@ -209,7 +209,7 @@ def test_threads(out: Printed) -> None:
     finally:
         sys.setswitchinterval(before)
     assert sorted(out.records) == sorted(f"{thread} says {number}" for thread in range(6) for number in range(300))
-    assert out.lines.begun == {}
+    assert out.lines.partial == {}
 
 
 def test_end_of_a_task_beside_a_thread_that_goes_on(out: Printed) -> None:

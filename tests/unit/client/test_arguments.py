@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from hybridpool import App
-from hybridpool._child.failure_rules import DEFAULT, Rules
+from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
 from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
 from hybridpool.errors import ConfigError, SoftTimeLimitExceeded
@@ -19,8 +19,8 @@ def read(*, bind: Any = False, **options: Any) -> tuple[TaskOptions, Rules]:
 
 def test_nothing_said() -> None:
     """A task without arguments to its decorator has the default options and rules."""
-    assert read() == (TaskOptions(name=""), DEFAULT)
-    assert DEFAULT.max_retries == 3
+    assert read() == (TaskOptions(name=""), DEFAULT_RULES)
+    assert DEFAULT_RULES.max_retries == 3
 
 
 def test_all_said() -> None:
@@ -139,7 +139,7 @@ def test_wrong_values(wrong: dict[str, Any], complaint: str) -> None:
 )
 def test_unknown_options(unknown: str, near: str) -> None:
     """An unknown option is refused with a suggestion."""
-    with pytest.raises(ConfigError, match=f"'{unknown}' is no option of a task; did you mean '{near}'"):
+    with pytest.raises(ConfigError, match=f"'{unknown}' is not an option of a task; did you mean '{near}'"):
         read(**{unknown: 1})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridpool._client.call_options import CALL_OPTIONS
+from hybridpool._client.call_options import CALL_OPTIONS, CallOptionsDict
 from hybridpool._client.result_handle import Handle, SyncHandle
 from hybridpool._client.tasks import Task
 from hybridpool._task import TaskOptions

@@ -112,7 +112,7 @@ def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
         portal.call(line.finish)
 
     held_up = HeldUp(lambda: None)
-    line._line = held_up  # pyright: ignore[reportPrivateUsage]
+    line._queue = held_up  # pyright: ignore[reportPrivateUsage]
     way.is_open.clear()
     line.put(message(0))
     held_up.meanwhile = open_and_finish

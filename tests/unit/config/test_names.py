@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
 from hybridpool._client.task_arguments import TaskOptionsDict
-from hybridpool._config import SETTINGS, celery_names, masked, names, nearest, node_name
+from hybridpool._config import SETTINGS, celery_names, find_similar, masked, names, node_name
 from hybridpool._config.names import module_name, node_pattern, queue_name
 from hybridpool._config.units import BadValue
 from hybridpool._config.urls import broker, without_logins
@@ -143,7 +143,7 @@ def test_broker_refused(url: object) -> None:
 )
 def test_nearest(name: str, near: str | None) -> None:
     """The suggestion for a mistyped name has nearly its letters or its words, and none is made otherwise."""
-    assert nearest(name, ["worker", "call", *SETTINGS]) == near
+    assert find_similar(name, ["worker", "call", *SETTINGS]) == near
 
 
 @given(st.sampled_from(sorted(SETTINGS)), st.data())
@@ -151,7 +151,7 @@ def test_one_slip_is_forgiven(name: str, data: st.DataObject) -> None:
     """A setting with one letter left out is found."""
     at = data.draw(st.integers(0, len(name) - 1))
     if name[at] != "_":
-        assert nearest(name[:at] + name[at + 1 :], SETTINGS) == name
+        assert find_similar(name[:at] + name[at + 1 :], SETTINGS) == name
 
 
 def test_what_celery_has() -> None:

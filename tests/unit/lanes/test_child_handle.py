@@ -15,7 +15,7 @@ from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._policy.deadline import STALL
-from hybridpool._policy.lifecycle import Happening
+from hybridpool._policy.lifecycle import ChildEvent
 from hybridpool._policy.recycle import RecycleLimits
 
 
@@ -34,12 +34,12 @@ async def pair() -> AsyncIterator[tuple[ChildHandle, SharedPage]]:
     """Make the parent's view of an idle child, and the child's view of the page they share."""
     child = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits())
     channel, shared_page = child.open(lambda *_: None, lambda *_: None, lambda *_: None)
-    child.happens(Happening.READY)
+    child.happens(ChildEvent.READY)
     page = SharedPage(shared_page)
     os.close(shared_page)
     with socket.socket(fileno=channel):
         yield child, page
-    child.happens(Happening.RETIRE)
+    child.happens(ChildEvent.RETIRE)
     child.close()
     page.close()
 
@@ -67,7 +67,7 @@ async def test_time_of_a_call_that_came_later(pair: tuple[ChildHandle, SharedPag
     assert child.look(1.0) == []
     assert child.look(50.0) == [done(1)]
     assert child.take(1, 50.0) is not None
-    child.happens(Happening.DONE)
+    child.happens(ChildEvent.DONE)
     child.give([job()], 50.0)
     assert (child.head_since, child.still_since) == (50.0, 50.0)
 
@@ -77,7 +77,7 @@ async def test_what_a_child_has_sent_is_heard_before_what_it_has_noted() -> None
     heard: list[frames.FromChild] = []
     child = ChildHandle("ForkPoolWorker-1", 0.0, RecycleLimits())
     channel, shared_page = child.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
-    child.happens(Happening.READY)
+    child.happens(ChildEvent.READY)
     page = SharedPage(shared_page)
     os.close(shared_page)
     with socket.socket(fileno=channel) as far:
@@ -91,7 +91,7 @@ async def test_what_a_child_has_sent_is_heard_before_what_it_has_noted() -> None
         assert child.look(1.0) == []
         assert child.look(1.0 + 2 * STALL) == [done(2)]
         assert heard == [*lines, done(1)]
-    child.happens(Happening.RETIRE)
+    child.happens(ChildEvent.RETIRE)
     child.close()
     page.close()
 
@@ -107,7 +107,7 @@ async def test_an_answer_that_is_heard_again(pair: tuple[ChildHandle, SharedPage
     assert (child.take(1, 0.0), child.take_out_of_turn(1, 0.0), child.fault) == (None, None, None)
     assert child.take(2, 0.0) is not None
     assert (child.take_out_of_turn(2, 0.0), child.fault) == (None, None)
-    child.happens(Happening.DONE)
+    child.happens(ChildEvent.DONE)
 
 
 async def test_an_answer_before_which_another_is_missing(pair: tuple[ChildHandle, SharedPage]) -> None:
@@ -147,8 +147,8 @@ async def test_a_message_that_cannot_be_read(message: bytes) -> None:
     # The second looks as if the message were in the file that came along.
     assert faults[0].startswith(("it sent what is not a message of a child", "its answer could not be taken"))
     assert heard == [[done(1)]]
-    child.happens(Happening.READY)
-    child.happens(Happening.RETIRE)
+    child.happens(ChildEvent.READY)
+    child.happens(ChildEvent.RETIRE)
     child.close()
 
 
@@ -174,6 +174,6 @@ async def test_an_answer_to_a_thread_names_the_error() -> None:
             child.tell, frames.EnqueueAnswer(asked.ticket, "no connection", "BrokerUnavailable")
         )
         assert frames.read_to_child(near.recv(1024)) == [frames.EnqueueAnswer(0, "no connection", "BrokerUnavailable")]
-    child.happens(Happening.READY)
-    child.happens(Happening.RETIRE)
+    child.happens(ChildEvent.READY)
+    child.happens(ChildEvent.RETIRE)
     child.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool._policy.consumer_timeout import outlasting
+from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._task import TaskOptions
 
 
@@ -21,9 +21,14 @@ from hybridpool._task import TaskOptions
     ],
 )
 def test_named(
-    own: float | None, late: bool | None, limit: float | None, acks_late: bool, patience: float | None, is_named: bool
+    own: float | None,
+    late: bool | None,
+    limit: float | None,
+    acks_late: bool,
+    consumer_timeout: float | None,
+    listed: bool,
 ) -> None:
     """A task whose limit exceeds the broker's consumer timeout is named if it is acknowledged late."""
     task = TaskOptions(name="shop.film", time_limit=own, acks_late=late)
-    named = outlasting([task], patience=patience, limit=limit, acks_late=acks_late)
-    assert named == ([("shop.film", own or limit)] if is_named else [])
+    named = tasks_over_timeout([task], consumer_timeout=consumer_timeout, limit=limit, acks_late=acks_late)
+    assert named == ([("shop.film", own or limit)] if listed else [])

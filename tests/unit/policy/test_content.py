@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridpool._ipc.codec import JSON, PICKLE
-from hybridpool._policy.content import Unreadable, reading
+from hybridpool._policy.content import Unreadable, resolve_media_type
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from hybridpool._policy.content import Unreadable, reading
 )
 def test_what_other_clients_write(content_type: str, encoding: str | None, compression: object, told: str) -> None:
     """A content type with parameters, another character set and Celery's compressions are understood."""
-    assert reading(content_type, encoding, compression, (JSON, PICKLE), 9) == told
+    assert resolve_media_type(content_type, encoding, compression, (JSON, PICKLE), 9) == told
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_is_not_read_is_named(
     content_type: str | None, encoding: str | None, compression: object, names: str
 ) -> None:
     """A refusal names what is not understood."""
-    told = reading(content_type, encoding, compression, (JSON,), 9)
+    told = resolve_media_type(content_type, encoding, compression, (JSON,), 9)
     assert isinstance(told, Unreadable)
     assert names in told.reason
 
@@ -57,7 +57,7 @@ def test_what_is_not_read_is_named(
 )
 def test_any_text(content_type: str, encoding: str | None, compression: object) -> None:
     """Any text in the content fields is either understood or refused."""
-    assert isinstance(reading(content_type, encoding, compression, (JSON,), 9), str | Unreadable)
+    assert isinstance(resolve_media_type(content_type, encoding, compression, (JSON,), 9), str | Unreadable)
 
 
 def test_names_are_not_remembered() -> None:
@@ -65,5 +65,5 @@ def test_names_are_not_remembered() -> None:
     known: dict[str, object] = encodings._cache
     before = len(known)
     for number in range(100):
-        assert isinstance(reading(JSON, f"no-such-{number}", None, (JSON,), 9), Unreadable)
+        assert isinstance(resolve_media_type(JSON, f"no-such-{number}", None, (JSON,), 9), Unreadable)
     assert len(known) == before

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybridpool._policy.ledger import MAX_SETTLED, Answer, Ledger, WireAnswer
+from hybridpool._policy.ledger import MAX_SETTLED_TAGS, AckFrame, Answer, Ledger
 
 ACK, REQUEUE = Answer.ACK, Answer.REQUEUE
 
@@ -26,14 +26,14 @@ def settled(made: Ledger, *tags: int, answer: Answer = ACK) -> Ledger:
     ("tags", "frames"),
     [
         ([], []),
-        ([1], [WireAnswer(ACK, 1, False)]),
-        ([1, 2, 3], [WireAnswer(ACK, 3, True)]),
-        ([3, 1, 2], [WireAnswer(ACK, 3, True)]),
-        ([2, 3], [WireAnswer(ACK, 2, False), WireAnswer(ACK, 3, False)]),
-        ([1, 2, 4], [WireAnswer(ACK, 2, True), WireAnswer(ACK, 4, False)]),
+        ([1], [AckFrame(ACK, 1, False)]),
+        ([1, 2, 3], [AckFrame(ACK, 3, True)]),
+        ([3, 1, 2], [AckFrame(ACK, 3, True)]),
+        ([2, 3], [AckFrame(ACK, 2, False), AckFrame(ACK, 3, False)]),
+        ([1, 2, 4], [AckFrame(ACK, 2, True), AckFrame(ACK, 4, False)]),
     ],
 )
-def test_acks_leave_together_only_from_the_lowest(tags: list[int], frames: list[WireAnswer]) -> None:
+def test_acks_leave_together_only_from_the_lowest(tags: list[int], frames: list[AckFrame]) -> None:
     """Acknowledgements leave as one frame only from the lowest tag on."""
     assert settled(ledger(5), *tags).take() == frames
 
@@ -42,14 +42,14 @@ def test_requeues_split_a_run() -> None:
     """A requeue splits a run of acknowledgements."""
     made = settled(ledger(6), 1, 2, 5)
     settled(made, 3, 4, answer=REQUEUE)
-    assert made.take() == [WireAnswer(ACK, 2, True), WireAnswer(REQUEUE, 4, True), WireAnswer(ACK, 5, False)]
+    assert made.take() == [AckFrame(ACK, 2, True), AckFrame(REQUEUE, 4, True), AckFrame(ACK, 5, False)]
 
 
 def test_run_passes_over_what_left_alone() -> None:
     """A run includes the tags that left alone before."""
     made = settled(ledger(5), 2)
-    assert made.take() == [WireAnswer(ACK, 2, False)]
-    assert settled(made, 1, 3).take() == [WireAnswer(ACK, 3, True)]
+    assert made.take() == [AckFrame(ACK, 2, False)]
+    assert settled(made, 1, 3).take() == [AckFrame(ACK, 3, True)]
 
 
 def test_nothing_is_said_twice() -> None:
@@ -57,7 +57,7 @@ def test_nothing_is_said_twice() -> None:
     made = settled(ledger(2), 1)
     assert not made.settle(1, ACK)
     assert not made.settle(1, REQUEUE)
-    assert made.take() == [WireAnswer(ACK, 1, False)]
+    assert made.take() == [AckFrame(ACK, 1, False)]
     assert not made.settle(1, ACK)
     assert made.take() == []
 
@@ -83,7 +83,7 @@ def test_work_grows_with_messages_only() -> None:
         made.settle(tag, ACK)
         frames += len(made.take())
     assert frames == 19_999
-    assert settled(made, 1).take() == [WireAnswer(ACK, 1, False)]
+    assert settled(made, 1).take() == [AckFrame(ACK, 1, False)]
     assert len(made) == 0
 
 
@@ -94,7 +94,7 @@ def test_memory_of_one_that_is_out_for_long() -> None:
     for tag in range(2, 100_000):
         ledger.delivered(tag)
         ledger.settle(tag, Answer.ACK)
-        assert ledger.take() == [WireAnswer(Answer.ACK, tag, False)]
-        assert len(ledger._order) <= 2 + MAX_SETTLED + 1
+        assert ledger.take() == [AckFrame(Answer.ACK, tag, False)]
+        assert len(ledger._order) <= 2 + MAX_SETTLED_TAGS + 1
     ledger.settle(1, Answer.ACK)
-    assert ledger.take() == [WireAnswer(Answer.ACK, 1, False)]
+    assert ledger.take() == [AckFrame(Answer.ACK, 1, False)]

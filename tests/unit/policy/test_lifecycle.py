@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from hybridpool._policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
+from hybridpool._policy.lifecycle import TABLE, ChildEvent, InvalidTransition, State, transition
 
-STEPS = [(state, happening) for state in State for happening in Happening]
+STEPS = [(state, happening) for state in State for happening in ChildEvent]
 
 
 def test_every_state_has_a_row() -> None:
@@ -17,7 +17,7 @@ def test_every_state_has_a_row() -> None:
 @pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
 def test_death_is_always_possible(state: State) -> None:
     """A child can exit in every state but GONE."""
-    assert step(state, Happening.EXIT) is State.GONE
+    assert transition(state, ChildEvent.EXIT) is State.GONE
 
 
 def test_nothing_happens_to_the_dead() -> None:
@@ -27,7 +27,7 @@ def test_nothing_happens_to_the_dead() -> None:
 
 def test_only_idle_children_are_called() -> None:
     """Only an idle child can be given a call."""
-    assert [state for state in State if Happening.CALL in TABLE[state]] == [State.IDLE]
+    assert [state for state in State if ChildEvent.CALL in TABLE[state]] == [State.IDLE]
 
 
 def test_no_way_back() -> None:
@@ -40,25 +40,25 @@ def test_no_way_back() -> None:
 @pytest.mark.parametrize("state", [State.STARTING, State.IDLE, State.BUSY])
 def test_all_can_retire(state: State) -> None:
     """Every living child can retire."""
-    assert step(state, Happening.RETIRE) is State.RETIRING
+    assert transition(state, ChildEvent.RETIRE) is State.RETIRING
 
 
 def test_a_usual_life() -> None:
     """An ordinary life goes through its states."""
     state = State.STARTING
-    usual = [Happening.READY, *(Happening.CALL, Happening.DONE) * 2, Happening.RETIRE, Happening.EXIT]
-    seen = [state := step(state, happening) for happening in usual]
+    usual = [ChildEvent.READY, *(ChildEvent.CALL, ChildEvent.DONE) * 2, ChildEvent.RETIRE, ChildEvent.EXIT]
+    seen = [state := transition(state, happening) for happening in usual]
     assert [state.value for state in seen] == ["idle", "busy", "idle", "busy", "idle", "retiring", "gone"]
 
 
 @pytest.mark.parametrize(("state", "happening"), STEPS)
-def test_what_is_not_in_the_table_raises(state: State, happening: Happening) -> None:
+def test_what_is_not_in_the_table_raises(state: State, happening: ChildEvent) -> None:
     """A step that is not in the table raises ImpossibleStep."""
     if happening in TABLE[state]:
-        assert step(state, happening) is TABLE[state][happening]
+        assert transition(state, happening) is TABLE[state][happening]
         return
-    with pytest.raises(ImpossibleStep, match=f"a child that is {state.value} cannot have '{happening.value}'"):
-        step(state, happening)
+    with pytest.raises(InvalidTransition, match=f"a child that is {state.value} cannot have '{happening.value}'"):
+        transition(state, happening)
 
 
 def test_every_state_can_be_reached() -> None:

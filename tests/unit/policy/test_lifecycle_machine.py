@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hybridpool._policy.lifecycle import TABLE, Happening, ImpossibleStep, State, step
+from hybridpool._policy.lifecycle import TABLE, ChildEvent, InvalidTransition, State, transition
 
 
 class LifeMachine(RuleBasedStateMachine):
@@ -16,42 +16,42 @@ class LifeMachine(RuleBasedStateMachine):
         self.state = State.STARTING
         self.ready = self.in_hand = self.told_to_go = self.gone = False
 
-    def possible(self, happening: Happening) -> bool:
+    def possible(self, happening: ChildEvent) -> bool:
         """Tell by the model whether that can happen to a child now."""
         if self.gone:
             return False
         match happening:
-            case Happening.READY:
+            case ChildEvent.READY:
                 # one that was told to go may say what it likes until it is gone
                 return self.told_to_go or not self.ready
-            case Happening.CALL:
+            case ChildEvent.CALL:
                 return self.ready and not self.in_hand and not self.told_to_go
-            case Happening.DONE:
+            case ChildEvent.DONE:
                 return self.told_to_go or self.in_hand
-            case Happening.RETIRE:
+            case ChildEvent.RETIRE:
                 return not self.told_to_go
-            case Happening.EXIT:
+            case ChildEvent.EXIT:
                 return True
 
-    @rule(happening=st.sampled_from([one for one in Happening if one is not Happening.EXIT]))
-    def live(self, happening: Happening) -> None:
+    @rule(happening=st.sampled_from([one for one in ChildEvent if one is not ChildEvent.EXIT]))
+    def live(self, happening: ChildEvent) -> None:
         self.try_it(happening)
 
     @rule()
     def die(self) -> None:
-        self.try_it(Happening.EXIT)
+        self.try_it(ChildEvent.EXIT)
 
-    def try_it(self, happening: Happening) -> None:
+    def try_it(self, happening: ChildEvent) -> None:
         """Have it happen to both."""
         if not self.possible(happening):
-            with pytest.raises(ImpossibleStep):
-                step(self.state, happening)
+            with pytest.raises(InvalidTransition):
+                transition(self.state, happening)
             return
-        self.state = step(self.state, happening)
-        self.ready |= happening is Happening.READY
-        self.in_hand = (self.in_hand or happening is Happening.CALL) and happening is not Happening.DONE
-        self.told_to_go |= happening is Happening.RETIRE
-        self.gone |= happening is Happening.EXIT
+        self.state = transition(self.state, happening)
+        self.ready |= happening is ChildEvent.READY
+        self.in_hand = (self.in_hand or happening is ChildEvent.CALL) and happening is not ChildEvent.DONE
+        self.told_to_go |= happening is ChildEvent.RETIRE
+        self.gone |= happening is ChildEvent.EXIT
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -67,12 +67,12 @@ class LifeMachine(RuleBasedStateMachine):
 
     @invariant()
     def calls_only_the_idle(self) -> None:
-        assert (Happening.CALL in TABLE[self.state]) == (self.state is State.IDLE)
+        assert (ChildEvent.CALL in TABLE[self.state]) == (self.state is State.IDLE)
 
     def teardown(self) -> None:
         """Every life ends, and stays ended."""
         if not self.gone:
-            self.state = step(self.state, Happening.EXIT)
+            self.state = transition(self.state, ChildEvent.EXIT)
         assert self.state is State.GONE
 
 

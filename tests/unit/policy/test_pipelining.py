@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridpool._policy.deadline import STALL
-from hybridpool._policy.pipelining import MOST, SHORT, DurationEstimate
+from hybridpool._policy.pipelining import MAX_DEPTH, MAX_SHORT_CALL_S, DurationEstimate
 
 runtimes = st.floats(0.0, 10.0)
 BRIEFLY = 0.000_1
@@ -28,13 +28,13 @@ def test_the_unknown_goes_alone() -> None:
 @pytest.mark.parametrize(
     ("runtime", "depth"),
     [
-        (0.0, MOST),
-        (0.000_01, MOST),
+        (0.0, MAX_DEPTH),
+        (0.000_01, MAX_DEPTH),
         (0.000_4, 40),
         (0.001, 16),
-        (SHORT / 2, 8),
-        (SHORT * 0.99, 4),
-        (SHORT, 1),
+        (MAX_SHORT_CALL_S / 2, 8),
+        (MAX_SHORT_CALL_S * 0.99, 4),
+        (MAX_SHORT_CALL_S, 1),
         (60.0, 1),
     ],
 )
@@ -60,10 +60,10 @@ def test_good_news_counts_in_time() -> None:
 @given(seconds=st.lists(runtimes, min_size=1, max_size=20))
 def test_depth_stays_within_its_bounds(seconds: list[float]) -> None:
     """The depth is at least 1 and at most its maximum."""
-    assert 1 <= after(*seconds).depth("a") <= MOST
+    assert 1 <= after(*seconds).depth("a") <= MAX_DEPTH
 
 
-@given(seconds=st.lists(runtimes, max_size=20), last=st.floats(SHORT, 10.0))
+@given(seconds=st.lists(runtimes, max_size=20), last=st.floats(MAX_SHORT_CALL_S, 10.0))
 def test_nothing_is_put_behind_what_was_long_just_now(seconds: list[float], last: float) -> None:
     """Nothing is put behind a task that was slow just now."""
     assert after(*seconds, last).depth("a") == 1
@@ -74,7 +74,7 @@ def test_the_work_ahead_is_bounded_by_what_was_seen(seconds: list[float]) -> Non
     """The work sent ahead is at most sixteen milliseconds by the shortest duration seen."""
     depth = after(*seconds).depth("a")
     assert depth == 1 or depth * min(seconds) <= 0.016
-    assert depth == 1 or min(seconds) < SHORT < STALL, "one that is surely called back would not be put there"
+    assert depth == 1 or min(seconds) < MAX_SHORT_CALL_S < STALL, "a call that is called back would not be put there"
 
 
 def test_names_do_not_pile_up() -> None:
@@ -82,5 +82,5 @@ def test_names_do_not_pile_up() -> None:
     pace = DurationEstimate()
     for number in range(10_000):
         pace.note(f"name {number}", BRIEFLY)
-    assert len(pace._recent) <= 4096
+    assert len(pace._seconds) <= 4096
     assert pace.depth("name 9999") > 1

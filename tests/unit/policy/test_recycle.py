@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.recycle import RecycleLimits, allot, is_last, too_old, verdict
+from hybridpool._policy.recycle import RecycleLimits, age_reason, is_last, limits_for_child, retire_reason
 
 MIB = 1024 * 1024
 limits = st.builds(
@@ -19,41 +19,41 @@ owned = st.integers(0, 600 * MIB)
 @pytest.mark.parametrize(("done", "goes"), [(1, False), (9, False), (10, True), (11, True)])
 def test_count(done: int, goes: bool) -> None:
     """A child goes at max_tasks_per_child."""
-    assert (verdict(RecycleLimits(tasks=10), tasks=done, owned=0) is not None) == goes
+    assert (retire_reason(RecycleLimits(tasks=10), tasks=done, owned=0) is not None) == goes
 
 
 @pytest.mark.parametrize(("mib", "goes"), [(0, False), (200, False), (201, True)])
 def test_memory(mib: int, goes: bool) -> None:
     """A child goes above max_memory_per_child."""
-    assert (verdict(RecycleLimits(memory=200 * MIB), tasks=1, owned=mib * MIB) is not None) == goes
+    assert (retire_reason(RecycleLimits(memory=200 * MIB), tasks=1, owned=mib * MIB) is not None) == goes
 
 
 def test_reasons_show_their_figures() -> None:
     """The reason shows the setting and its figures."""
     both = RecycleLimits(tasks=10, memory=200 * MIB)
-    assert verdict(both, tasks=10, owned=0) == "max_tasks_per_child: 10 tasks"
-    assert verdict(both, tasks=1, owned=212 * MIB) == "max_memory_per_child: 212.0 MiB own, limit 200.0 MiB"
+    assert retire_reason(both, tasks=10, owned=0) == "max_tasks_per_child: 10 tasks"
+    assert retire_reason(both, tasks=1, owned=212 * MIB) == "max_memory_per_child: 212.0 MiB own, limit 200.0 MiB"
 
 
 @given(tasks=tasks, owned=owned)
 def test_no_limit_no_end(tasks: int, owned: int) -> None:
     """Without limits no child goes."""
-    assert verdict(RecycleLimits(), tasks=tasks, owned=owned) is None
+    assert retire_reason(RecycleLimits(), tasks=tasks, owned=owned) is None
     assert not is_last(RecycleLimits(), tasks=tasks)
 
 
 @given(limits=limits, tasks=tasks)
 def test_the_last_is_known_in_advance(limits: RecycleLimits, tasks: int) -> None:
     """The last task before a child goes by its count is known in advance."""
-    goes_by_count = verdict(RecycleLimits(tasks=limits.tasks), tasks=tasks + 1, owned=0) is not None
+    goes_by_count = retire_reason(RecycleLimits(tasks=limits.tasks), tasks=tasks + 1, owned=0) is not None
     assert is_last(limits, tasks=tasks) == goes_by_count
 
 
 @given(limits=limits, tasks=tasks, owned=owned)
 def test_never_younger_again(limits: RecycleLimits, tasks: int, owned: int) -> None:
     """A child over a limit stays over it."""
-    if verdict(limits, tasks=tasks, owned=owned) is not None:
-        assert verdict(limits, tasks=tasks + 1, owned=owned + 1) is not None
+    if retire_reason(limits, tasks=tasks, owned=owned) is not None:
+        assert retire_reason(limits, tasks=tasks + 1, owned=owned + 1) is not None
 
 
 chances = st.floats(0, 1, exclude_max=True)
@@ -69,7 +69,7 @@ jittered = st.builds(
 @given(limits=jittered, chance=chances)
 def test_a_share_is_never_over_the_limit(limits: RecycleLimits, chance: float) -> None:
     """A child's own limits are at most the configured ones, and within the jitter."""
-    own = allot(limits, chance=chance)
+    own = limits_for_child(limits, chance=chance)
     assert own.memory == limits.memory
     if limits.tasks is None:
         assert own.tasks is None
@@ -86,12 +86,12 @@ def test_a_share_is_never_over_the_limit(limits: RecycleLimits, chance: float) -
 @given(chance=chances)
 def test_small_counts_stay_exact(chance: float) -> None:
     """A small count is not changed by the jitter."""
-    assert allot(RecycleLimits(tasks=10, jitter=0.05), chance=chance).tasks == 10
+    assert limits_for_child(RecycleLimits(tasks=10, jitter=0.05), chance=chance).tasks == 10
 
 
 def test_large_counts_differ() -> None:
     """A large count is spread over the jitter."""
-    found = {allot(RecycleLimits(tasks=1000, jitter=0.05), chance=n / 100).tasks for n in range(100)}
+    found = {limits_for_child(RecycleLimits(tasks=1000, jitter=0.05), chance=n / 100).tasks for n in range(100)}
     assert (min(found), max(found)) == (950, 1000)  # type: ignore[type-var]  # none is None
     assert len(found) == 51
 
@@ -100,14 +100,14 @@ def test_large_counts_differ() -> None:
 def test_no_such_share(jitter: float, chance: float) -> None:
     """An impossible jitter or random number is refused."""
     with pytest.raises(ValueError, match="no such share"):
-        allot(RecycleLimits(tasks=5, jitter=jitter), chance=chance)
+        limits_for_child(RecycleLimits(tasks=5, jitter=jitter), chance=chance)
 
 
 @pytest.mark.parametrize(("age", "goes"), [(0, False), (59.9, False), (60, True), (61, True)])
 def test_age(age: float, goes: bool) -> None:
     """A child goes at max_age_per_child."""
-    assert (too_old(RecycleLimits(age=60), age=age) is not None) == goes
-    assert too_old(RecycleLimits(), age=age) is None
+    assert (age_reason(RecycleLimits(age=60), age=age) is not None) == goes
+    assert age_reason(RecycleLimits(), age=age) is None
 
 
 def test_who_needs_a_spare() -> None:

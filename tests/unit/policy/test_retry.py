@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.retry import DELAY, MOST, RetryPace, wait
+from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace, wait
 from tests.strategies import NOON
 
 chances = st.floats(0, 1)
 retries = st.integers(0, 10_000)
 seconds = st.floats(0, 1e15)
 paces = st.builds(
-    RetryPace, delay=seconds, backoff=st.none() | st.floats(1e-3, 1e15), most=seconds, jitter=st.booleans()
+    RetryPace, delay=seconds, backoff=st.none() | st.floats(1e-3, 1e15), max_backoff=seconds, jitter=st.booleans()
 )
 CENTURY = 100 * 365 * 86400
 
@@ -26,8 +26,8 @@ def backing_off(backoff: float, **more: float) -> RetryPace:
 
 def test_the_numbers_are_celerys() -> None:
     """The defaults are Celery's."""
-    assert (DELAY, MOST) == (180, 600)
-    assert RetryPace() == RetryPace(delay=180, backoff=None, most=600, jitter=True)
+    assert (DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S) == (180, 600)
+    assert RetryPace() == RetryPace(delay=180, backoff=None, max_backoff=600, jitter=True)
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])
@@ -61,13 +61,13 @@ def test_it_ends_at_a_moment(pace: RetryPace, number: int, countdown: float | No
     assert NOON + dt.timedelta(seconds=found) >= NOON
 
 
-@given(backoff=st.floats(1e-3, 1e3), most=st.floats(0, 1e6), number=retries, chance=chances)
-def test_full_jitter(backoff: float, most: float, number: int, chance: float) -> None:
+@given(backoff=st.floats(1e-3, 1e3), max_backoff=st.floats(0, 1e6), number=retries, chance=chances)
+def test_full_jitter(backoff: float, max_backoff: float, number: int, chance: float) -> None:
     """The full jitter spreads a wait from 0 to the whole backoff."""
-    pace = RetryPace(backoff=backoff, most=most)
-    whole = wait(backing_off(backoff, most=most), retries=number, countdown=None, chance=chance)
+    pace = RetryPace(backoff=backoff, max_backoff=max_backoff)
+    whole = wait(backing_off(backoff, max_backoff=max_backoff), retries=number, countdown=None, chance=chance)
     assert wait(pace, retries=number, countdown=None, chance=0) == 0
-    assert wait(pace, retries=number, countdown=None, chance=1) == whole <= most
+    assert wait(pace, retries=number, countdown=None, chance=1) == whole <= max_backoff
     assert wait(pace, retries=number, countdown=None, chance=chance) == whole * chance
 
 
@@ -84,7 +84,7 @@ def test_doubles_until_the_limit(pace: RetryPace, number: int, chance: float) ->
     pace = attrs.evolve(pace, backoff=pace.backoff or 1.0, jitter=False)
     earlier = wait(pace, retries=number, countdown=None, chance=chance)
     later = wait(pace, retries=number + 1, countdown=None, chance=chance)
-    assert later == min(2 * earlier, pace.most, CENTURY)
+    assert later == min(2 * earlier, pace.max_backoff, CENTURY)
 
 
 @pytest.mark.parametrize("chance", [-0.1, 1.1, float("nan")])

@@ -19,11 +19,11 @@ from hybridpool._protocol.dead_letter import (
     PEAK,
     REASON,
     WORKER,
-    dead_letter,
     dead_queue,
-    next_attempt,
-    once_more,
-    revived,
+    restore_message,
+    write_dead_letter,
+    write_redelivery,
+    write_retry,
 )
 from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from tests.strategies import NOON, counts, deliveries
@@ -71,7 +71,7 @@ def carried(delivery: Delivery, message: Outgoing) -> bool:
 def test_dead_letter(delivery: Delivery, reason: str) -> None:
     """A dead letter carries the message, and says why, when, where and by which worker it was refused."""
     delivery.headers = PLAIN
-    letter = dead_letter(delivery, reason, "hybridpool@host", NOON)
+    letter = write_dead_letter(delivery, reason, "hybridpool@host", NOON)
     assert carried(delivery, letter)
     assert (letter.routing_key, letter.exchange) == (f"{delivery.queue}.dead", "")
     story = {name: letter.headers[name] for name in (REASON, ORIGIN, WORKER, MOMENT)}
@@ -87,18 +87,18 @@ def test_dead_letter(delivery: Delivery, reason: str) -> None:
 def test_once_more(delivery: Delivery, lost: int) -> None:
     """A message that is published again carries the number of lost children."""
     delivery.headers = PLAIN
-    message = once_more(delivery, lost)
+    message = write_redelivery(delivery, lost)
     assert carried(delivery, message)
     assert message.routing_key == delivery.queue
-    again = attrs.evolve(delivery, headers=message.headers)
-    assert read_head(again).lost_before == lost
+    copy_message = attrs.evolve(delivery, headers=message.headers)
+    assert read_head(copy_message).lost_before == lost
 
 
 @given(delivery=deliveries, retries=counts, wait=st.floats(0, 1e9))
 def test_next_attempt(delivery: Delivery, retries: int, wait: float) -> None:
     """The next attempt is the same message with new retries and a new ETA, and its lost children are forgotten."""
     delivery.headers = {**PLAIN, "retries": 1, "eta": "2029-01-01T00:00:00+00:00", LOST_BEFORE: 2}
-    message = next_attempt(delivery, retries, wait, NOON, None)
+    message = write_retry(delivery, retries, wait, NOON, None)
     changed = {"retries", "eta", LOST_BEFORE}
     assert {**message.headers, **dict.fromkeys(changed)} == {**delivery.headers, **dict.fromkeys(changed)}
     assert (message.body, message.content_type) == (delivery.body, delivery.content_type or "application/octet-stream")
@@ -115,7 +115,7 @@ def test_next_attempt(delivery: Delivery, retries: int, wait: float) -> None:
 def test_other_arguments() -> None:
     """The next attempt's new arguments are JSON in UTF-8."""
     delivery = delivery_with(PLAIN)
-    message = next_attempt(delivery, 1, 0, NOON, b"[[7],{},null]")
+    message = write_retry(delivery, 1, 0, NOON, b"[[7],{},null]")
     assert (message.body, message.content_type, message.content_encoding) == (b"[[7],{},null]", JSON, "utf-8")
     assert message.delay == 0
 
@@ -124,14 +124,14 @@ def test_other_arguments() -> None:
 def test_the_brokers_notes_stay_behind(header: str) -> None:
     """The broker's own headers are not copied to the next attempt."""
     delivery = delivery_with({**PLAIN, header: [{"queue": "celery_delayed_3"}]})
-    assert header not in next_attempt(delivery, 1, 5, NOON, None).headers
+    assert header not in write_retry(delivery, 1, 5, NOON, None).headers
 
 
 @given(delivery=deliveries)
 def test_nothing_can_vanish(delivery: Delivery) -> None:
     """Each message that is published again is mandatory and persistent, and does not expire."""
-    attempt = next_attempt(delivery, 1, 1.5, NOON, None)
-    for message in (dead_letter(delivery, "", "", NOON), once_more(delivery, 1), attempt):
+    attempt = write_retry(delivery, 1, 1.5, NOON, None)
+    for message in (write_dead_letter(delivery, "", "", NOON), write_redelivery(delivery, 1), attempt):
         assert message.mandatory
         assert message.persistent
         assert message.expiration is None
@@ -141,8 +141,8 @@ def test_nothing_can_vanish(delivery: Delivery) -> None:
 def test_the_delivery_stays_as_it_is(delivery: Delivery) -> None:
     """Making a new message does not change the delivery's headers."""
     before = dict(delivery.headers)
-    once_more(delivery, 2)
-    next_attempt(delivery, 1, 1.5, NOON, b"[]")
+    write_redelivery(delivery, 2)
+    write_retry(delivery, 1, 1.5, NOON, b"[]")
     assert delivery.headers == before
 
 
@@ -161,8 +161,10 @@ def test_the_history_grows_from_worker_to_worker(delivery: Delivery, rounds: int
     """The history of deaths grows from worker to worker, and keeps the last ten."""
     delivery.headers = PLAIN
     for number in range(1, rounds):
-        delivery = attrs.evolve(delivery, headers=once_more(delivery, number, KILLED, f"w{number}@h", NOON).headers)
-    letter = dead_letter(delivery, "enough", f"w{rounds}@h", NOON, KILLED, rounds)
+        delivery = attrs.evolve(
+            delivery, headers=write_redelivery(delivery, number, KILLED, f"w{number}@h", NOON).headers
+        )
+    letter = write_dead_letter(delivery, "enough", f"w{rounds}@h", NOON, KILLED, rounds)
     notes = letter.headers[HISTORY]
     assert (
         notes
@@ -178,7 +180,7 @@ def test_the_history_grows_from_worker_to_worker(delivery: Delivery, rounds: int
 def test_a_history_that_others_wrote(foreign: object) -> None:
     """A foreign value of the history header is replaced or cut, and does no harm."""
     delivery = attrs.evolve(BARE, headers={**PLAIN, HISTORY: foreign})
-    notes = once_more(delivery, 1, Lost("c" * 5000, ""), "w", NOON).headers[HISTORY]
+    notes = write_redelivery(delivery, 1, Lost("c" * 5000, ""), "w", NOON).headers[HISTORY]
     assert isinstance(notes, list)
     assert all(isinstance(note, str) and len(note) <= 200 for note in notes)
     assert notes[-1].startswith("2030-01-01T12:00:00+00:00 w -: ccc")
@@ -186,7 +188,7 @@ def test_a_history_that_others_wrote(foreign: object) -> None:
 
 def test_copies_are_not_made_again() -> None:
     """A message whose sender had it copied to other queues (CC) is published again to one queue alone."""
-    message = once_more(attrs.evolve(BARE, headers={**PLAIN, "CC": ["other"]}), 1)
+    message = write_redelivery(attrs.evolve(BARE, headers={**PLAIN, "CC": ["other"]}), 1)
     assert "CC" not in message.headers
     assert message.headers["x-hybridpool-cc"] == ["other"]
 
@@ -194,14 +196,14 @@ def test_copies_are_not_made_again() -> None:
 def test_other_arguments_are_not_compressed() -> None:
     """New arguments lose the header that says that the old ones were compressed."""
     delivery = attrs.evolve(BARE, headers={**PLAIN, "compression": "application/x-gzip"})
-    assert next_attempt(delivery, 1, 0, NOON, None).headers["compression"] == "application/x-gzip"
-    assert "compression" not in next_attempt(delivery, 1, 0, NOON, b"[[],{},{}]").headers
+    assert write_retry(delivery, 1, 0, NOON, None).headers["compression"] == "application/x-gzip"
+    assert "compression" not in write_retry(delivery, 1, 0, NOON, b"[[],{},{}]").headers
 
 
 def test_what_was_not_known_is_not_said() -> None:
     """A dead letter has no headers about a child where none was involved."""
-    assert not {DELIVERIES, EXIT, PEAK, HISTORY} & dead_letter(BARE, "unknown task", "w", NOON).headers.keys()
-    letter = dead_letter(BARE, "no child", "w", NOON, Lost("no child could be born", ""), 3)
+    assert not {DELIVERIES, EXIT, PEAK, HISTORY} & write_dead_letter(BARE, "unknown task", "w", NOON).headers.keys()
+    letter = write_dead_letter(BARE, "no child", "w", NOON, Lost("no child could be born", ""), 3)
     assert not {EXIT, PEAK} & letter.headers.keys()
 
 
@@ -209,8 +211,8 @@ def test_what_was_not_known_is_not_said() -> None:
 def test_there_and_back(delivery: Delivery) -> None:
     """A dead letter that is sent back is the original message, with all its attempts again."""
     delivery.headers = {**PLAIN, "retries": 2, LOST_BEFORE: 2}
-    dead_lettered = attrs.evolve(delivery, headers=dead_letter(delivery, "why", "w", NOON, KILLED, 3).headers)
-    message = revived(
+    dead_lettered = attrs.evolve(delivery, headers=write_dead_letter(delivery, "why", "w", NOON, KILLED, 3).headers)
+    message = restore_message(
         attrs.evolve(dead_lettered, headers={**dead_lettered.headers, "x-delivery-count": 4}), "celery", NOON
     )
     assert message.headers == {**PLAIN, "retries": 0}
@@ -230,5 +232,5 @@ def test_there_and_back(delivery: Delivery) -> None:
 )
 def test_what_has_expired_runs_all_the_same(expires: object, left: object) -> None:
     """A dead letter that has expired meanwhile is sent back without its expiry."""
-    message = revived(attrs.evolve(BARE, headers={**PLAIN, "expires": expires}), "celery", NOON)
+    message = restore_message(attrs.evolve(BARE, headers={**PLAIN, "expires": expires}), "celery", NOON)
     assert message.headers["expires"] == left

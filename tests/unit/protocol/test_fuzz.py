@@ -23,7 +23,7 @@ from hybridpool._message import Delivery, Head, Outgoing, QueueSpec, unpack
 from hybridpool._outcome import Lost
 from hybridpool._policy.admission import Admission, AdmissionRules, admit
 from hybridpool._protocol import dead_letter, remote_control, result_message
-from hybridpool._protocol.dead_letter_view import read_letter
+from hybridpool._protocol.dead_letter_view import read_dead_letter
 from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
@@ -187,23 +187,23 @@ def test_written_again(
     came = attrs.evolve(came, headers=found)
     lost = Lost(cause, "ForkPoolWorker-1", exitcode=exitcode)
     for message in (
-        dead_letter.dead_letter(came, cause, "w", NOON, lost, times),
-        dead_letter.once_more(came, times, lost, "w", NOON),
-        dead_letter.next_attempt(came, times, wait, NOON, None),
-        dead_letter.later(came, wait),
-        dead_letter.again(came, "other"),
-        dead_letter.revived(came, "other", NOON),
+        dead_letter.write_dead_letter(came, cause, "w", NOON, lost, times),
+        dead_letter.write_redelivery(came, times, lost, "w", NOON),
+        dead_letter.write_retry(came, times, wait, NOON, None),
+        dead_letter.write_delayed(came, wait),
+        dead_letter.copy_message(came, "other"),
+        dead_letter.restore_message(came, "other", NOON),
     ):
         assert message.body == came.body
         assert message.headers.keys() >= found.keys() & {"task", "id"}
-    assert len(dead_letter.notes(dead_letter.once_more(came, times, lost, "w", NOON).headers)) <= 10
-    assert read_letter(came).size == len(came.body)
+    assert len(dead_letter.notes(dead_letter.write_redelivery(came, times, lost, "w", NOON).headers)) <= 10
+    assert read_dead_letter(came).size == len(came.body)
 
 
 @given(st.dictionaries(st.text(max_size=10), tame, max_size=5))
 def test_tame_headers_go_out(found: dict[str, object]) -> None:
     """A message with ordinary headers can be encoded again."""
-    assert written(dead_letter.later(delivery(found), 0))
+    assert written(dead_letter.write_delayed(delivery(found), 0))
 
 
 def written(message: Outgoing) -> bytes:
@@ -216,15 +216,17 @@ def written(message: Outgoing) -> bytes:
 )
 def test_what_came_goes_out(value: object) -> None:
     """A header of any value that AMQP delivers can be encoded again."""
-    assert written(dead_letter.later(delivery({"x": value}), 0))
+    assert written(dead_letter.write_delayed(delivery({"x": value}), 0))
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        dead_letter.next_attempt(delivery({}), 1_000_000_001, 0, NOON, None),
-        dead_letter.once_more(delivery({}), 1_000_000_001),
-        dead_letter.dead_letter(delivery({}), "", "w", NOON, Lost("exit code 3", "ForkPoolWorker-1"), 1_000_000_001),
+        dead_letter.write_retry(delivery({}), 1_000_000_001, 0, NOON, None),
+        dead_letter.write_redelivery(delivery({}), 1_000_000_001),
+        dead_letter.write_dead_letter(
+            delivery({}), "", "w", NOON, Lost("exit code 3", "ForkPoolWorker-1"), 1_000_000_001
+        ),
     ],
     ids=["one more retry", "one more death", "too many deaths"],
 )
@@ -237,7 +239,7 @@ def test_largest_counts(message: Outgoing) -> None:
 @pytest.mark.parametrize("count", [1_000_000_001, 2**63 - 1])
 def test_no_count(header: str, count: int) -> None:
     """A count that is too large is refused."""
-    with pytest.raises(ProtocolError, match="no count"):
+    with pytest.raises(ProtocolError, match="not a count"):
         read_head(delivery({"task": TASK, "id": "i", header: count}))
 
 
@@ -274,7 +276,7 @@ orders = bodies | st.fixed_dictionaries(
 def test_order(body: bytes) -> None:
     """Any remote-control message is either read or refused with ProtocolError."""
     try:
-        remote_control.ids_of(remote_control.read_order(body))
+        remote_control.revoked_ids(remote_control.read_order(body))
     except ProtocolError:
         return
 

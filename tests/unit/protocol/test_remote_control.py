@@ -20,7 +20,7 @@ def test_there_and_back() -> None:
     """A revocation is read as it was written."""
     message = remote_control.revoke(["a", "b"], terminate=True)
     read = remote_control.read_order(message.body)
-    assert (read.method, read.destination, remote_control.ids_of(read)) == ("revoke", None, ["a", "b"])
+    assert (read.method, read.destination, remote_control.revoked_ids(read)) == ("revoke", None, ["a", "b"])
     assert read.arguments["terminate"] is True
     assert (message.exchange, message.broadcast) == ("celery.pidbox", True)
 
@@ -29,7 +29,7 @@ def test_there_and_back() -> None:
 def test_one_id_or_several(named: object) -> None:
     """A command with one ID or several IDs is read as a list."""
     read = remote_control.read_order(order(method="revoke", arguments={"task_id": named}, destination=["w@h"]))
-    assert remote_control.ids_of(read) == ["a"]
+    assert remote_control.revoked_ids(read) == ["a"]
     assert read.destination == ["w@h"]
 
 
@@ -37,7 +37,7 @@ def test_one_id_or_several(named: object) -> None:
 def test_no_ids(named: object) -> None:
     """A command without readable IDs raises ProtocolError."""
     with pytest.raises(ProtocolError, match="task_id"):
-        remote_control.ids_of(remote_control.read_order(order(method="revoke", arguments={"task_id": named})))
+        remote_control.revoked_ids(remote_control.read_order(order(method="revoke", arguments={"task_id": named})))
 
 
 @given(body=st.binary(max_size=40) | values.map(lambda value: repr(value).encode()))
@@ -53,7 +53,7 @@ def test_noise(body: bytes) -> None:
 def test_too_large() -> None:
     """A command that is too large raises ProtocolError."""
     with pytest.raises(ProtocolError, match="too large"):
-        remote_control.read_order(b" " * (remote_control.LARGEST + 1))
+        remote_control.read_order(b" " * (remote_control.MAX_ORDER_BYTES + 1))
 
 
 # ---- hello -----------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_what_we_tell_is_bounded() -> None:
     assert len(told) > 5_000
     assert list(told)[-1] == list(ages)[-1]
     answer = remote_control.write_answer(question.reply_to, None, "w@h", remote_control.hello_answer(ages))
-    assert len(answer.body) < remote_control.LARGEST
+    assert len(answer.body) < remote_control.MAX_ORDER_BYTES
     assert remote_control.read_hello(remote_control.read_answers(answer.body)["w@h"]) == told
 
 
@@ -110,13 +110,13 @@ def test_what_we_tell_is_bounded() -> None:
 )
 def test_answers_go_where_askers_wait(exchange: str, key: str, may: bool) -> None:
     """An answer goes only to an exchange and a queue of remote control."""
-    assert remote_control.may_answer(remote_control.Asker(exchange=exchange, routing_key=key)) is may
+    assert remote_control.may_answer(remote_control.ReplyTarget(exchange=exchange, routing_key=key)) is may
 
 
 def test_an_order_names_no_more_than_are_remembered() -> None:
     """A command with too many IDs is cut to the last ones, each once."""
     order = remote_control.Order(method="revoke", arguments={"task_id": ["a"] * 100 + [str(n) for n in range(60_000)]})
-    assert len(remote_control.ids_of(order)) == remote_control.MOST
+    assert len(remote_control.revoked_ids(order)) == remote_control.MAX_IDS
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def raised(error: Exception) -> Raised:
     try:
         raise error
     except Exception as caught:  # noqa: BLE001  # it is what we just raised
-        return rendering.raised(caught)
+        return rendering.to_raised(caught)
 
 
 def test_keys_are_celerys() -> None:
@@ -237,7 +237,7 @@ def test_over_its_time() -> None:
 
 def test_over_its_soft_limit() -> None:
     """A task over its soft limit is SoftTimeLimitExceeded to a Celery client."""
-    told = to_celery(rendering.raised(errors.SoftTimeLimitExceeded(2.0)))["result"]
+    told = to_celery(rendering.to_raised(errors.SoftTimeLimitExceeded(2.0)))["result"]
     assert (type(told), told.args) == (SoftTimeLimitExceeded, (2.0,))
 
 
@@ -246,7 +246,7 @@ def test_over_its_soft_limit() -> None:
 
 def retrying(error: Exception | None) -> Retrying:
     """Return the outcome of a task that is to be run again."""
-    said = raised(error) if error is not None else rendering.raised(errors.Retry())
+    said = raised(error) if error is not None else rendering.to_raised(errors.Retry())
     return Retrying(said.kind, said.module, said.arguments, said.text, said.traceback, None, None)
 
 

@@ -24,7 +24,7 @@ from hybridpool._brokers.rabbitmq.amqp.table import (
     write_table,
 )
 from hybridpool._message import Outgoing
-from hybridpool._policy.ledger import Answer, WireAnswer
+from hybridpool._policy.ledger import AckFrame, Answer
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END: Final = 0xCE
@@ -216,7 +216,7 @@ def read_return_tag(payload: bytes) -> int:
     return int(tag) if isinstance(tag, str) and tag.isascii() and tag.isdigit() else 0
 
 
-def write_answers(channel: int, answers: Sequence[WireAnswer]) -> bytes:
+def write_answers(channel: int, answers: Sequence[AckFrame]) -> bytes:
     """Write acknowledgements. Children finish in any order, and then each one is a frame of its own."""
     pack = _ANSWER.pack
     return b"".join(
