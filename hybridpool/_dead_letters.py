@@ -17,7 +17,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
 from hybridpool._protocol.dead_letter import again, dead_queue, revived
 from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_letter
-from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
 Result = TypeVar("Result")
 #: seconds for each thing that is asked of the broker
@@ -108,13 +108,9 @@ class DeadLetters:
     async def _depth(self, dead: str) -> int:
         try:
             return await _in_time(self._broker.depth(dead), f"{dead} cannot be counted")
-        except BrokerUnavailable:
-            raise
-        except BrokerError as error:
-            # the port has no other word for it; a queue is declared with its first letter
-            if "does not exist" in str(error):
-                return 0
-            raise
+        except QueueNotFound:
+            # a queue is declared with its first letter
+            return 0
 
 
 class _Reading:

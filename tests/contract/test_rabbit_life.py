@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 from hybridpool._brokers.rabbitmq import RabbitBroker
 from hybridpool._brokers.rabbitmq.declarations import Declarations
 from hybridpool._brokers.rabbitmq.session import Session
-from hybridpool._message import Outgoing, QueueSpec
+from hybridpool._message import Binding, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
@@ -333,7 +333,8 @@ async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed:
         for one in (broker, thief):
             await one.connected(PATIENCE)
         spread = Outgoing(body=b"to all", exchange=queue_name, routing_key="", broadcast=True)
-        await broker.declare(QueueSpec(name=queue_name, private=True, fanout=queue_name))
+        bindings = (Binding(exchange=queue_name, type="fanout", durable=False),)
+        await broker.declare(QueueSpec(name=queue_name, private=True, bindings=bindings))
         await broker.consume(queue_name, 0, inbox)
         session = broker._supervisor.current
         assert session is not None

@@ -1,9 +1,11 @@
-"""RabbitMQ through aio-pika: the only room that knows it.
+"""The broker adapter for RabbitMQ, over aio-pika and aiormq.
 
-A plain connection under a supervisor of our own, because a robust connection hides closed channels from whoever keeps
-the ledger of deliveries. `broker` is the port, `supervisor` keeps a `session` up, a session is a `connection` with a
-`consume`, an `answers` and a `publish` side; `topology` declares and measures queues; `border` turns the client
-library's exceptions into ours.
+It uses a plain connection of aio-pika, not a robust one, because that reopens closed channels without telling the
+ledger of deliveries. `broker` keeps the port; `supervisor` keeps a `session` open; a session is a pair of `connection`s
+with consumers (`consume`), acknowledgements (`acks`) and a publisher (`publish`). `declarations` is the
+desired state, restored after a reconnect; `topology` declares and measures queues; `errors` translates the client
+library's exceptions. `aiormq_compat` holds everything that relies on undocumented behaviour of the client libraries,
+`amqp` the frames that are read and written for every message.
 """
 
 from hybridpool._brokers.rabbitmq.broker import RabbitBroker
