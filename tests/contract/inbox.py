@@ -1,4 +1,4 @@
-"""What broker tests share: a consumer that collects, observed that can be awaited, a queue's depth."""
+"""What broker tests share: a consumer that collects, events that can be awaited, a queue's depth."""
 
 import gc
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 from hybridpool.events import Event
 
 #: seconds; a test that waits longer for anything has failed
@@ -31,7 +31,7 @@ class Collected(Generic[Item]):
         self._news.set()
 
     async def until(self, true: Callable[[list[Item]], bool], patience: float = PATIENCE) -> None:
-        """Wait until the collection is as wished."""
+        """Wait until the collection fulfils a condition."""
         with anyio.fail_after(patience):
             while not true(self.items):
                 self._news = anyio.Event()
@@ -52,11 +52,11 @@ class Events(Collected[Event]):
     """What a broker announced."""
 
     def of(self, kind: type[Kind]) -> list[Kind]:
-        """Return the observed of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.items if isinstance(event, kind)]
 
     async def see(self, kind: type[object], number: int = 1, patience: float = PATIENCE) -> None:
-        """Wait until there were this many observed of a kind."""
+        """Wait until there were this many events of a kind."""
         await self.until(lambda _: len(self.of(kind)) >= number, patience)
 
 
@@ -70,13 +70,13 @@ async def until_depth(broker: Broker, queue: str, depth: int) -> None:
 async def until_missing(broker: Broker, queue: str) -> None:
     """Wait until there is no such queue."""
     with anyio.fail_after(PATIENCE):
-        with pytest.raises(BrokerError, match=queue):  # noqa: PT012  each look is a round trip to the broker
+        with pytest.raises(QueueNotFound, match=queue):  # noqa: PT012  each look is a round trip to the broker
             while True:
                 await broker.depth(queue)
 
 
 def assert_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Fail if a task or future died unseen, or the client library printed its own tracebacks."""
+    """Fail if a task or future failed unnoticed, or the client library printed its own tracebacks."""
     gc.collect()
     noise = [record for record in caplog.records if record.name.partition(".")[0] in ("asyncio", "aiormq", "aio_pika")]
     assert [record.getMessage() for record in noise] == []

@@ -134,29 +134,6 @@ def seconds_silent(connection: Connection) -> int | None:
     return (connection.heartbeat_timeout + 1) * connection.HEARTBEAT_GRACE_MULTIPLIER
 
 
-def on_blocked(connection: Connection, listener: Callable[[str | None], None]) -> None:
-    """Call the listener with the broker's reason when it reads nothing more from this connection, and with None later.
-
-    Relies on: aiormq's reader calls two private methods for `connection.blocked` and `connection.unblocked`, looked up
-    on the instance. They are replaced on this one connection; all that they did is to hold up a writer that has not
-    begun. aiormq has no public way to hear of these frames.
-    """
-
-    async def blocked(frame: commands.Connection.Blocked) -> None:
-        listener(frame.reason or "no reason given")
-
-    async def unblocked(_: commands.Connection.Unblocked) -> None:
-        listener(None)
-
-    for name, handler in ((BLOCKED_HANDLER, blocked), (UNBLOCKED_HANDLER, unblocked)):
-        setattr(connection, name, handler)
-
-
-#: names of private methods of `aiormq.connection.Connection`, as Python mangles them
-BLOCKED_HANDLER: Final = "_Connection__handle_connection_blocked"
-UNBLOCKED_HANDLER: Final = "_Connection__handle_connection_unblocked"
-
-
 # ---- channels ------------------------------------------------------------------------------------------------------
 
 
@@ -164,8 +141,8 @@ class _AnyName:
     """Leaves the checking of names to the broker.
 
     pamqp takes only names of ASCII letters, digits and some signs. The broker takes any 255 bytes, and other clients
-    use them. Relies on: a command checks its fields in `validate`, and a name that is too long is a `ValueError` when
-    it is written.
+    use them. Relies on: a command checks its fields in `validate`, and a name that is too long is a `ValueError` or
+    `TypeError` when it is written.
     """
 
     def validate(self) -> None:

@@ -16,7 +16,7 @@ from yarl import URL
 
 from hybridpool._brokers.rabbitmq import aiormq_compat, tls
 from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel, ClientConnection, FilteredTransport
-from hybridpool._brokers.rabbitmq.amqp.frame_filter import FrameFilter
+from hybridpool._brokers.rabbitmq.amqp.frame_filter import BlockedReceiver, FrameFilter
 from hybridpool._brokers.rabbitmq.errors import CUT, reason
 from hybridpool._brokers.url import BrokerUrl
 
@@ -96,7 +96,7 @@ class AmqpConnection:
         """Call the listener with the broker's reason when it reads nothing more from this connection, and with None
         when it reads again.
         """
-        aiormq_compat.on_blocked(self._connection, listener)
+        self.frames.watch(0, BlockedReceiver(listener))
 
     @property
     def silence(self) -> str | None:

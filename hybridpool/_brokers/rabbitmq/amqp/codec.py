@@ -30,6 +30,8 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END: Final = 0xCE
 #: class 60 is basic
 DELIVER, RETURN, ACK, NACK = (struct.pack(">HH", 60, method) for method in (60, 50, 80, 120))
+#: class 10 is connection
+BLOCKED, UNBLOCKED = (struct.pack(">HH", 10, method) for method in (60, 61))
 #: `channel.close`
 CLOSE: Final = struct.pack(">HH", 20, 40)
 #: both begin with a code and a text
@@ -114,6 +116,11 @@ def read_deliver(payload: bytes) -> Delivered:
 def read_return(payload: bytes) -> str:
     """Read the reason in `basic.return`."""
     return payload[3 : 3 + payload[2]].decode(errors="replace")
+
+
+def read_blocked(payload: bytes) -> str:
+    """Read the reason in `connection.blocked`, after class and method."""
+    return payload[1 : 1 + payload[0]].decode(errors="replace")
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:

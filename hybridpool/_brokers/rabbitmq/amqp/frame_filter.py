@@ -17,6 +17,7 @@ from hybridpool._brokers.rabbitmq.amqp.codec import (
     ACK,
     ALIVE,
     AROUND,
+    BLOCKED,
     BODY,
     CLOSE,
     DELIVER,
@@ -26,6 +27,7 @@ from hybridpool._brokers.rabbitmq.amqp.codec import (
     METHOD,
     NACK,
     RETURN,
+    UNBLOCKED,
 )
 
 #: bytes; the library asks for whole frames, which are no larger as a rule
@@ -50,6 +52,33 @@ class BodySink(Protocol):
     def whole(self) -> bytes:
         """Return what was kept of it."""
         ...
+
+
+class FrameReceiver(Protocol):
+    """Takes frames of one channel."""
+
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame's payload; return False if it is the library's."""
+        ...
+
+
+class BlockedReceiver:
+    """Takes `connection.blocked` and `connection.unblocked`, of which the library has no public event."""
+
+    def __init__(self, listener: Callable[[str | None], None]) -> None:
+        """:param listener: is called with the broker's reason, and with None when the broker reads again."""
+        self._listener = listener
+
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame's payload; return False if it is the library's."""
+        method = data[start : start + 4] if kind == METHOD else b""
+        if method == BLOCKED:
+            self._listener(codec.read_blocked(data[start + 4 : stop]) or "no reason given")
+        elif method == UNBLOCKED:
+            self._listener(None)
+        else:
+            return False
+        return True
 
 
 class ChannelReceiver:
@@ -159,7 +188,7 @@ class FrameFilter(asyncio.StreamReaderProtocol):
         self.stream = asyncio.StreamReader(limit=_READER_LIMIT_BYTES, loop=loop)
         super().__init__(self.stream, loop=loop)
         self._loop = loop
-        self._receivers: dict[int, ChannelReceiver] = {}
+        self._receivers: dict[int, FrameReceiver] = {}
         self._rest = b""
         #: whether what comes is not AMQP: all of it goes on to the library, which reports it
         self._is_raw = False
@@ -186,8 +215,8 @@ class FrameFilter(asyncio.StreamReaderProtocol):
         self.is_full = False
         super().resume_writing()
 
-    def watch(self, channel: int, receiver: ChannelReceiver) -> None:
-        """Take messages and confirmations out of a channel."""
+    def watch(self, channel: int, receiver: FrameReceiver) -> None:
+        """Let a receiver take frames out of a channel; 0 is the connection itself."""
         self._receivers[channel] = receiver
 
     def unwatch(self, channel: int) -> None:
