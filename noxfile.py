@@ -199,6 +199,19 @@ def rabbitmq4(session: nox.Session) -> None:
 
 
 @nox.session
+def aiormq(session: nox.Session) -> None:
+    """Test what relies on the inside of aiormq and aio-pika, with the oldest and the newest versions allowed."""
+    needed = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    clients = [line for line in needed if line.startswith(("aiormq", "aio-pika"))]
+    oldest = [line.partition(",")[0].replace(">=", "==") for line in clients]
+    for name, wanted in (("oldest", oldest), ("newest", clients)):
+        folder = str(Path(session.create_tmp()) / name)
+        run(session, "pip", "install", "--quiet", "--upgrade", "--target", folder, *wanted)
+        session.env["PYTHONPATH"] = folder
+        run(session, "pytest", "tests/contract/test_aiormq_compat.py", *session.posargs)
+
+
+@nox.session
 def interop(session: nox.Session) -> None:
     """With a real Celery."""
     pytest(session, "tests/interop")

@@ -17,7 +17,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
 from hybridpool._protocol.dead_letter import copy_message, dead_queue, restore_message
 from hybridpool._protocol.dead_letter_view import StoredDeadLetter, read_dead_letter
-from hybridpool.errors import BrokerError, BrokerUnavailable
+from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
 Result = TypeVar("Result")
 #: seconds for each operation of the broker
@@ -110,13 +110,9 @@ class DeadLetters:
     async def _depth(self, dead: str) -> int:
         try:
             return await _with_timeout(self._broker.depth(dead), f"{dead} cannot be counted")
-        except BrokerUnavailable:
-            raise
-        except BrokerError as error:
-            # the queue is declared with its first message, so without it there is none
-            if "does not exist" in str(error):
-                return 0
-            raise
+        except QueueNotFound:
+            # a queue is declared with its first message
+            return 0
 
 
 class _Reading:

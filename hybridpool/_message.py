@@ -1,11 +1,11 @@
-"""The two kinds of message the house knows: what came, and what we send.
+"""What passes the broker port: received and outgoing messages, and declarations of queues.
 
-Heads are read here; bodies are bytes that nobody in the parent opens.
+The parent reads headers; it never decodes bodies.
 """
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import msgspec
@@ -14,18 +14,21 @@ from hybridpool.errors import ProtocolError
 
 #: the kind of queue that RabbitMQ keeps on several nodes
 QUORUM: Final = "quorum"
-#: seconds
-_HAIR = 0.05
+#: seconds by which a countdown may fall short of a whole second and still count as one
+_COUNTDOWN_ROUNDING_S = 0.05
+
+#: how an exchange chooses queues: by the whole routing key, all of its queues, or by a pattern of the routing key
+ExchangeType = Literal["direct", "fanout", "topic"]
 
 
 @attrs.define(kw_only=True, eq=False)
 class Delivery:
     """One message as the broker handed it over, not yet settled.
 
-    It is settled once, through the broker that delivered it. ``channel`` numbers the broker's channel that brought
-    it: an answer that belongs to an older channel is void, because the broker has already taken the message back.
-    Not frozen, because one is made for every message and a frozen attrs class costs four times as much to make;
-    nobody changes one.
+    It is settled once, through the broker that delivered it. ``channel`` numbers the broker's channel that delivered
+    it: settling one of an older channel has no effect, because the broker has already requeued the message.
+    It must not be changed. It is not frozen because one is made for every message, and a frozen attrs class costs four
+    times as much to make.
     """
 
     #: name of the queue it came from
@@ -43,9 +46,9 @@ class Delivery:
     exchange: str
     routing_key: str
     body: bytes
-    #: as the broker's protocol has them, for who writes the message again; empty: as they stand above
+    #: the raw properties in the broker's protocol, for publishing the message again; empty: as the fields above say
     properties: bytes = b""
-    #: bytes of its body that were not kept, because it is larger than its consumer takes
+    #: bytes of its body if that was dropped, because it is larger than its consumer takes; 0: the body is here
     missing: int = 0
 
 
@@ -68,7 +71,7 @@ class Head:
     ignore_result: bool
     #: deliveries before this one whose child died
     lost_before: int
-    #: deliveries before this one that came back without an answer, if the queue counts them
+    #: deliveries before this one that were requeued unsettled, if the queue counts them
     returned_before: int = 0
 
 
@@ -92,22 +95,35 @@ class Outgoing:
     priority: int | None = None
     #: milliseconds until the broker may drop it unread; None: never
     expiration: int | None = None
-    #: seconds, whole ones, that the broker holds it back before the queue has it; for the default exchange only
+    #: whole seconds for which the broker holds it before it is in the queue; for the default exchange only
     delay: int = 0
     #: for every queue of the fanout exchange it names, which is made if it is missing
     broadcast: bool = False
     #: an error if no queue takes it, in place of silence
     mandatory: bool = False
-    #: False: whoever sends it does not wait to hear that the broker has it, and may lose it
+    #: False: the sender does not wait for the broker's confirmation, and the message may be lost
     is_confirmed: bool = True
-    #: the properties of the delivery that it is written after, as its broker's protocol has them. Then the headers that
-    #: are `kept`, and every property but delivery mode and time to live, go on as their sender wrote them
+    #: the raw properties of the delivery that is published again. Then the headers that are `kept`, and every property
+    #: but delivery mode and time to live, stay as their sender wrote them
     original: bytes = b""
     kept: frozenset[str] = frozenset()
     #: its body, content type and encoding are not those of that delivery
     has_new_body: bool = False
     #: headers that may be shortened, and in the end left out, if all together are too large for the broker
     expendable: frozenset[str] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class Binding:
+    """Which messages of an exchange a queue gets. The exchange is made if it is missing."""
+
+    exchange: str
+    type: ExchangeType
+    #: for "topic" a pattern of words with dots between them, where ``*`` is one word and ``#`` any number; ignored for
+    #: "fanout"
+    routing_key: str = ""
+    #: whether the exchange survives a restart of the broker
+    durable: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -119,38 +135,41 @@ class QueueSpec:
     kind: str = "classic"
     #: a reply queue of one client: exclusive to its connection, gone with it
     private: bool = False
-    #: a fanout exchange whose messages it gets, made if it is missing; None: none
-    fanout: str | None = None
+    #: exchanges whose messages it gets
+    bindings: tuple[Binding, ...] = ()
+    #: further arguments of the declaration, as the broker names them (``x-dead-letter-exchange``); they override those
+    #: that the other fields stand for
+    arguments: Mapping[str, object] = attrs.field(factory=dict, hash=False)
     #: milliseconds without a consumer after which the broker may delete it; None: never
     expires: int | None = None
-    #: messages with a higher priority leave it first, up to this one (RabbitMQ's x-max-priority); None: they do not
+    #: highest priority; messages with a higher one leave the queue first (RabbitMQ's x-max-priority); None: no order
     max_priority: int | None = None
     #: messages that may be ready in it; the broker refuses more (x-max-length, reject-publish); None: any number
     max_length: int | None = None
-    #: what others ask the broker to hold back for it must reach it, however long
+    #: delayed messages of any sender must reach it, so all delay levels are declared with it
     is_target: bool = False
 
 
 def whole_seconds(wait: float) -> int:
-    """Return how long the broker is to hold a message that has so many seconds to wait; the rest is the worker's.
+    """Return how long the broker holds a message that has so many seconds to wait; the worker waits the rest.
 
-    A hair under a whole second counts as whole: else each countdown, a moment after it was asked for, would be a second
-    shorter, and that second be waited in the worker.
+    A little less than a whole second counts as one: some milliseconds pass after a countdown is given, and without this
+    the broker would hold the message one second less, which would be waited in the worker.
     """
-    return max(0, int(wait + _HAIR))
+    return max(0, int(wait + _COUNTDOWN_ROUNDING_S))
 
 
 def pack(message: Outgoing) -> bytes:
-    """Write a message for the way from a child to its parent; `unpack` reads it."""
+    """Encode a message that a child sends to its parent; `unpack` reads it."""
     return msgspec.msgpack.encode(attrs.asdict(message))
 
 
 def unpack(data: bytes) -> Outgoing:
-    """Read what `pack` wrote.
+    """Decode what `pack` encoded.
 
-    :raises ProtocolError: if it is something else.
+    :raises ProtocolError: if it cannot be decoded.
     """
     try:
         return msgspec.msgpack.decode(data, type=Outgoing)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"no message to publish: {error}") from error
+        raise ProtocolError(f"not a message to publish: {error}") from error

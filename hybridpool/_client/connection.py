@@ -19,7 +19,7 @@ from hybridpool._results.base import ResultReader
 from hybridpool._results.rpc import RpcReader
 from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
-log = logging.getLogger("hybridpool._client")
+log = logging.getLogger("hybridpool.client")
 #: messages that `send_many` publishes at once
 _MAX_BATCH_MESSAGES = 1000
 

@@ -15,7 +15,7 @@ from hybridpool._client.sync_portal import Portal
 from hybridpool._message import Outgoing
 from hybridpool.errors import BrokerUnavailable
 
-log = logging.getLogger("hybridpool._client")
+log = logging.getLogger("hybridpool.client")
 #: messages that may wait to be sent
 MAX_WAITING_MESSAGES: Final = 5000
 #: messages that are sent together

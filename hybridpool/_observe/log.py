@@ -12,7 +12,7 @@ from hybridpool._observe.log_sink import Sink
 from hybridpool._observe.task_lines import QuickLines
 from hybridpool.events import POOL_ENDED
 
-log = logging.getLogger("hybridpool._worker.runtime")
+log = logging.getLogger("hybridpool.worker")
 
 #: ids that one line names, and characters of each
 _NAMED, _LONGEST_ID = 20, 255

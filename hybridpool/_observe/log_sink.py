@@ -22,7 +22,7 @@ from typing import Final
 
 from hybridpool._observe.log_file import LogFile
 
-log = logging.getLogger("hybridpool._worker.runtime")
+log = logging.getLogger("hybridpool.worker")
 
 #: seconds to wait for somebody who reads nothing at all, where there is no loop; then the lines are given up
 _PATIENCE: Final = 1.0

@@ -20,6 +20,8 @@ class Answer(enum.Enum):
     ACK = "ack"
     #: back to its place in the queue
     REQUEUE = "requeue"
+    #: dropped, or dead-lettered if its queue says so
+    REJECT = "reject"
 
 
 class AckFrame(NamedTuple):

@@ -20,7 +20,7 @@ import msgspec
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._daemon_threads import run_in_daemon_thread
-from hybridpool._message import Delivery, Outgoing, QueueSpec
+from hybridpool._message import Binding, Delivery, Outgoing, QueueSpec
 from hybridpool._policy.allowance import Allowance
 from hybridpool._policy.revoked import RevokedTasks
 from hybridpool._protocol import remote_control
@@ -56,7 +56,9 @@ class RemoteControl:
         self._bus = bus
         self._state = state
         self._queue = QueueSpec(
-            name=f"{node}.{uuid.uuid4().hex[:8]}.celery.pidbox", private=True, fanout=remote_control.EXCHANGE
+            name=f"{node}.{uuid.uuid4().hex[:8]}.celery.pidbox",
+            private=True,
+            bindings=(Binding(exchange=remote_control.EXCHANGE, type="fanout", durable=False),),
         )
         self._changed = anyio.Event()
         self._answers: list[Outgoing] = []

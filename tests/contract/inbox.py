@@ -9,7 +9,7 @@ import pytest
 
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery
-from hybridpool.errors import BrokerError
+from hybridpool.errors import QueueNotFound
 from hybridpool.events import Event
 
 #: seconds; a test that waits longer for anything has failed
@@ -70,13 +70,13 @@ async def until_depth(broker: Broker, queue: str, depth: int) -> None:
 async def until_missing(broker: Broker, queue: str) -> None:
     """Wait until the queue does not exist."""
     with anyio.fail_after(PATIENCE):
-        with pytest.raises(BrokerError, match=queue):  # noqa: PT012  each look is a round trip to the broker
+        with pytest.raises(QueueNotFound, match=queue):  # noqa: PT012  each look is a round trip to the broker
             while True:
                 await broker.depth(queue)
 
 
 def assert_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Fail if a task or future died unseen, or the client library printed its own tracebacks."""
+    """Fail if a task or future failed unnoticed, or the client library printed its own tracebacks."""
     gc.collect()
     noise = [record for record in caplog.records if record.name.partition(".")[0] in ("asyncio", "aiormq", "aio_pika")]
     assert [record.getMessage() for record in noise] == []

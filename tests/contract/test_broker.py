@@ -9,7 +9,7 @@ import pytest
 from hybridpool._brokers.base import Broker
 from hybridpool._brokers.factory import open_broker
 from hybridpool._brokers.memory import MemoryServer
-from hybridpool._message import Delivery, Outgoing, QueueSpec
+from hybridpool._message import Binding, Delivery, ExchangeType, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueNotFound
 from hybridpool.events import BrokerConnected, QueueDiffers
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth, until_missing
@@ -211,6 +211,121 @@ async def test_requeued_comes_again_in_its_place(broker: Broker, queue_name: str
     assert all(delivery.redelivered for delivery in again)
 
 
+async def test_rejected_is_gone(broker: Broker, queue_name: str) -> None:
+    """A rejected message is not delivered again; the ones around it are settled as they were answered."""
+    inbox = Inbox()
+    await fill(broker, queue_name, 4)
+    await broker.consume(queue_name, 0, inbox)
+    came = await inbox.take(4)
+    broker.reject(came[0])
+    broker.reject(came[1])
+    broker.requeue(came[2])
+    broker.ack(came[3])
+    [again] = await inbox.take(1)
+    assert (again.body, again.redelivered) == (b"2", True)
+    broker.reject(again)
+    broker.requeue(again)
+    await broker.answers_read()
+    await broker.cancel(queue_name)
+    assert await broker.depth(queue_name) == 0
+    assert inbox.items == []
+
+
+@pytest.mark.parametrize("key", [None, "dead.one"])
+async def test_rejected_is_dead_lettered(broker: Broker, queue_name: str, key: str | None) -> None:
+    """A rejected message goes where its queue's arguments say, with the routing key that they name or its own."""
+    inbox, source, dead = Inbox(), f"{queue_name}-source", f"{queue_name}-dead"
+    exchange = f"{queue_name}-dlx"
+    binding = Binding(exchange=exchange, type="topic", routing_key=key or source, durable=False)
+    await broker.declare(QueueSpec(name=dead, expires=60_000, bindings=(binding,)))
+    arguments = {"x-dead-letter-exchange": exchange, **({"x-dead-letter-routing-key": key} if key else {})}
+    await broker.declare(QueueSpec(name=source, expires=60_000, arguments=arguments))
+    await fill(broker, source, 2)
+    await broker.consume(source, 0, inbox)
+    rejected, acknowledged = await inbox.take(2)
+    broker.reject(rejected)
+    broker.ack(acknowledged)
+    await until_depth(broker, dead, 1)
+    await broker.consume(dead, 0, inbox)
+    [came] = await inbox.take(1)
+    assert (came.queue, came.body, came.exchange, came.routing_key) == (dead, b"0", exchange, key or source)
+
+
+async def test_arguments_of_a_queue(opened: Open, broker: Broker, observed: Events, queue_name: str) -> None:
+    """Arguments are part of a queue's declaration: another value is a queue that differs."""
+    name = f"{queue_name}-arguments"
+    await broker.declare(QueueSpec(name=name, expires=60_000, arguments={"x-max-priority": 3}))
+    await broker.declare(QueueSpec(name=name, expires=60_000, arguments={"x-max-priority": 3}))
+    assert observed.of(QueueDiffers) == []
+    await broker.declare(QueueSpec(name=name, expires=60_000, arguments={"x-max-priority": 4}))
+    assert [event.queue for event in observed.of(QueueDiffers)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("type", "key", "taken"),
+    [
+        ("topic", "task.*", ["task.failed", "task.retried"]),
+        ("topic", "#", ["task", "task.failed", "task.failed.twice", "task.retried", "worker.failed"]),
+        ("topic", "#.failed", ["task.failed", "worker.failed"]),
+        ("topic", "task.#", ["task", "task.failed", "task.failed.twice", "task.retried"]),
+        ("topic", "*.failed.#", ["task.failed", "task.failed.twice", "worker.failed"]),
+        ("direct", "task.failed", ["task.failed"]),
+        ("direct", "task.*", []),
+        ("fanout", "", ["task", "task.failed", "task.failed.twice", "task.retried", "worker.failed"]),
+    ],
+)
+async def test_bindings(broker: Broker, queue_name: str, type: ExchangeType, key: str, taken: list[str]) -> None:
+    """A queue gets the messages of an exchange whose routing key its binding matches."""
+    inbox, exchange, name = Inbox(), f"{queue_name}-exchange", f"{queue_name}-bound"
+    binding = Binding(exchange=exchange, type=type, routing_key=key, durable=False)
+    await broker.declare(QueueSpec(name=name, expires=60_000, bindings=(binding,)))
+    keys = ["task", "task.failed", "task.failed.twice", "task.retried", "worker.failed"]
+    for each in keys:
+        await broker.publish(Outgoing(body=each.encode(), exchange=exchange, routing_key=each))
+    # goes the same way as the others, and comes last
+    await broker.publish(Outgoing(body=b"end", exchange="", routing_key=name))
+    await broker.consume(name, 0, inbox)
+    await inbox.until(lambda came: any(delivery.body == b"end" for delivery in came))
+    assert [delivery.routing_key for delivery in inbox.items if delivery.exchange] == taken
+    assert {delivery.exchange for delivery in inbox.items} <= {exchange, ""}
+
+
+async def test_two_bindings_are_one_message(broker: Broker, queue_name: str) -> None:
+    """A queue gets a message once, however many of its bindings match; each queue gets its own."""
+    one, two = f"{queue_name}-one", f"{queue_name}-two"
+    exchange = f"{queue_name}-exchange"
+    bindings = tuple(
+        Binding(exchange=exchange, type="topic", routing_key=key, durable=False) for key in ("a.*", "*.b", "a.b")
+    )
+    await broker.declare(QueueSpec(name=one, expires=60_000, bindings=bindings))
+    await broker.declare(QueueSpec(name=two, expires=60_000, bindings=bindings[:1]))
+    await broker.publish(Outgoing(body=b"", exchange=exchange, routing_key="a.b", mandatory=True))
+    await broker.publish(Outgoing(body=b"", exchange=exchange, routing_key="c.b", mandatory=True))
+    await until_depth(broker, one, 2)
+    await until_depth(broker, two, 1)
+
+
+async def test_declared_exchange(broker: Broker, queue_name: str) -> None:
+    """A message for an exchange without queues is dropped in silence, or an error if it is mandatory."""
+    exchange = f"{queue_name}-exchange"
+    await broker.declare_exchange(exchange, durable=False)
+    await broker.declare_exchange(exchange, durable=False)
+    await broker.publish(Outgoing(body=b"", exchange=exchange, routing_key="a.b"))
+    with pytest.raises(QueueNotFound, match="NO_ROUTE"):
+        await broker.publish(Outgoing(body=b"", exchange=exchange, routing_key="a.b", mandatory=True))
+    # one of another type is used as it is
+    await broker.declare_exchange(exchange, "fanout", durable=False)
+    await broker.declare(
+        QueueSpec(
+            name=f"{queue_name}-bound",
+            expires=60_000,
+            bindings=(Binding(exchange=exchange, type="topic", routing_key="a.*", durable=False),),
+        )
+    )
+    await broker.publish(Outgoing(body=b"", exchange=exchange, routing_key="a.b", mandatory=True))
+    await until_depth(broker, f"{queue_name}-bound", 1)
+
+
 async def test_priority(broker: Broker, queue_name: str) -> None:
     """Messages come in the order of their priority."""
     inbox, queue_name = Inbox(), f"{queue_name}-ranked"
@@ -337,9 +452,9 @@ async def test_missing_queue(broker: Broker, queue_name: str) -> None:
     """Consuming or measuring a missing queue raises an error that names it, and other consumers go on."""
     inbox = Inbox()
     await broker.consume(queue_name, 0, inbox)
-    with pytest.raises(BrokerError, match="nowhere"):
+    with pytest.raises(QueueNotFound, match="nowhere"):
         await broker.consume(f"{queue_name}-nowhere", 1, inbox)
-    with pytest.raises(BrokerError, match="nowhere"):
+    with pytest.raises(QueueNotFound, match="nowhere"):
         await broker.depth(f"{queue_name}-nowhere")
     await fill(broker, queue_name, 1)
     await inbox.take(1)

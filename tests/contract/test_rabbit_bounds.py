@@ -141,7 +141,7 @@ async def test_a_large_message_that_cannot_be_settled(
     broker: RabbitBroker, observed: Events, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large message that cannot be settled holds up deliveries and changes of the consumer only for a short time."""
-    monkeypatch.setattr(acks, "ALONE_S", 0.2)
+    monkeypatch.setattr(acks, "MAX_PAUSE_S", 0.2)
     inbox = Inbox()
     for size in (5 * MEGABYTE, 1):
         await broker.publish(Outgoing(body=b"x" * size, routing_key=queue_name))

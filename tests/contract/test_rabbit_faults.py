@@ -246,7 +246,7 @@ async def test_closed_channel_comes_back(broker: RabbitBroker, observed: Events,
     session = broker._supervisor.current
     assert session is not None
     # the only way to provoke what the ledger exists to prevent: an answer for a tag that was never delivered
-    session.answers.delivered(77)
+    session.acks.delivered(77)
     broker.ack(forged(first, 77))
     [again] = await inbox.take(1)
     assert again.channel > first.channel

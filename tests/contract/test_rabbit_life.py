@@ -11,8 +11,8 @@ from anyio.to_thread import run_sync
 from hybridpool._brokers.rabbitmq import RabbitBroker
 from hybridpool._brokers.rabbitmq.declarations import Declarations
 from hybridpool._brokers.rabbitmq.session import Session
-from hybridpool._message import Outgoing, QueueSpec
-from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull
+from hybridpool._message import Binding, Outgoing, QueueSpec
+from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull, QueueNotFound
 from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.proxy import Proxy
@@ -326,6 +326,22 @@ async def test_the_library_cancels_in_the_same_moment(proxy: Proxy, observed: Ev
             await cancelled_by_another(session)
 
 
+async def test_an_exchange_is_declared_again(rabbit_node: Node, observed: Events, queue_name: str) -> None:
+    """An exchange that is gone with the lost connection, as after a restart, is there for the next session."""
+    async with RabbitBroker(rabbit_node.url, observed) as broker:
+        await broker.connected(PATIENCE)
+        await broker.declare_exchange(queue_name, durable=False)
+        session = broker._supervisor.current
+        assert session is not None
+        async with session.topology.temporary_channel() as channel:
+            await channel._channel.exchange_delete(queue_name)
+        with pytest.raises(QueueNotFound, match="no exchange"):
+            await broker.publish(Outgoing(body=b"", exchange=queue_name, routing_key="a.b"))
+        session.fail("the test ends it")
+        await broker.connected(PATIENCE)
+        await broker.publish(Outgoing(body=b"", exchange=queue_name, routing_key="a.b"))
+
+
 async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed: Events, queue_name: str) -> None:
     """A private queue has a new name in each session, so an old one that is still locked does no harm."""
     inbox = Inbox()
@@ -333,7 +349,8 @@ async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed:
         for one in (broker, thief):
             await one.connected(PATIENCE)
         spread = Outgoing(body=b"to all", exchange=queue_name, routing_key="", broadcast=True)
-        await broker.declare(QueueSpec(name=queue_name, private=True, fanout=queue_name))
+        bindings = (Binding(exchange=queue_name, type="fanout", durable=False),)
+        await broker.declare(QueueSpec(name=queue_name, private=True, bindings=bindings))
         await broker.consume(queue_name, 0, inbox)
         session = broker._supervisor.current
         assert session is not None

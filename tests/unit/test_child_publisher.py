@@ -53,7 +53,7 @@ async def ask(message: bytes, errors: list[BrokerError], *, is_open: bool = True
         else:
             relay.publish(Enqueue(7, message), answers.append)
     [answer] = answers
-    return answer, len(server.memory_queue("celery")) if not errors and answer.error is None else 0
+    return answer, len(server.queue("celery")) if not errors and answer.error is None else 0
 
 
 async def test_a_short_loss_is_waited_out() -> None:

@@ -1,4 +1,4 @@
-"""One connection to a `MemoryServer`. What each call means is said in `brokers.base`."""
+"""One connection to a `MemoryServer`. `_brokers.base` says what each call means."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from hybridpool._brokers.base import Deliver
 from hybridpool._brokers.memory.channel import MemoryChannel
 from hybridpool._brokers.memory.server import MemoryServer
-from hybridpool._message import Delivery, Outgoing, QueueSpec
+from hybridpool._message import Delivery, ExchangeType, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import BrokerConnected, BrokerLost, Event, QueueDiffers
 
@@ -24,41 +24,41 @@ def _without_large_bodies(deliver: Deliver, keeps: int, delivery: Delivery) -> N
     deliver(delivery if size <= keeps else attrs.evolve(delivery, body=b"", missing=size))
 
 
-class _Once:
-    """Announces a differing queue, each once."""
+class _DiffersOnce:
+    """Announces each queue that differs from its declaration, once."""
 
     def __init__(self, announce: Callable[[Event], None]) -> None:
         self._announce = announce
-        self._told: set[str] = set()
+        self._announced: set[str] = set()
 
     def __call__(self, queue: str, reason: str | None) -> None:
-        if reason is not None and queue not in self._told:
-            self._told.add(queue)
+        if reason is not None and queue not in self._announced:
+            self._announced.add(queue)
             self._announce(QueueDiffers(queue, reason))
 
 
-class _OneByOne(ABC):
-    """Many messages, one after the other: here they are stored at once."""
+class _PublishesInTurn(ABC):
+    """Publishes many messages one after the other; each is stored at once."""
 
     @abstractmethod
     async def publish(self, message: Outgoing) -> None:
         """Store the message."""
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[BrokerError | None]:
-        """Store the messages; tells for each what went wrong."""
-        told: list[BrokerError | None] = []
+        """Store the messages; return the error of each."""
+        errors: list[BrokerError | None] = []
         for message in messages:
             try:
                 await self.publish(message)
             except BrokerError as error:
-                told.append(error)
+                errors.append(error)
             else:
-                told.append(None)
-        return told
+                errors.append(None)
+        return errors
 
 
-class MemoryBroker(_OneByOne):
-    """A connection to queues in this process; it is lost only when `MemoryServer.cut` says so."""
+class MemoryBroker(_PublishesInTurn):
+    """A connection to queues in this process; it is lost only by `MemoryServer.cut`."""
 
     def __init__(self, server: MemoryServer, announce: Callable[[Event], None]) -> None:
         self._server = server
@@ -66,7 +66,7 @@ class MemoryBroker(_OneByOne):
         self._channel: MemoryChannel | None = None
         self._queues: dict[str, QueueSpec] = {}
         self._subscriptions: dict[str, tuple[int, Deliver]] = {}
-        self._differs = _Once(announce)
+        self._differs = _DiffersOnce(announce)
 
     async def __aenter__(self) -> Self:
         self._attach(1)
@@ -95,11 +95,25 @@ class MemoryBroker(_OneByOne):
         self._differs(queue.name, self._server.declare(queue, await self._open()))
         self._queues[queue.name] = queue
 
+    async def declare_exchange(
+        self,
+        exchange: str,
+        type: ExchangeType = "topic",
+        *,
+        durable: bool = True,  # noqa: ARG002  the port's
+    ) -> None:
+        """Make the exchange exist, as long as the server does.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        """
+        await self._open()
+        self._server.declare_exchange(exchange, type)
+
     async def publish(self, message: Outgoing) -> None:
         """Store the message.
 
         :raises BrokerUnavailable: if this connection is not entered.
-        :raises BrokerError: if it names an exchange, or is mandatory and no queue takes it.
+        :raises BrokerError: if its exchange does not exist, or it is mandatory and no queue takes it.
         """
         await self._open()
         self._server.put(message)
@@ -118,13 +132,13 @@ class MemoryBroker(_OneByOne):
         Messages are in memory here anyway, so none comes alone.
 
         :raises BrokerUnavailable: if this connection is not entered.
-        :raises BrokerError: if the queue does not exist.
+        :raises QueueNotFound: if the queue does not exist.
         """
         channel = await self._open()
-        self._server.memory_queue(queue)
-        taking = deliver if keeps is None else partial(_without_large_bodies, deliver, keeps)
-        channel.consume(queue, prefetch, taking)
-        self._subscriptions[queue] = (prefetch, taking)
+        self._server.queue(queue)
+        receiver = deliver if keeps is None else partial(_without_large_bodies, deliver, keeps)
+        channel.consume(queue, prefetch, receiver)
+        self._subscriptions[queue] = (prefetch, receiver)
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming."""
@@ -133,16 +147,23 @@ class MemoryBroker(_OneByOne):
         channel.stop(queue)
 
     def ack(self, delivery: Delivery) -> None:
-        """Say that the message is done with; void if its channel is gone."""
+        """Acknowledge the message; no effect if its channel is closed."""
         if self._channel is not None and self._channel.number == delivery.channel:
             self._channel.settle(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
-        """Give the message back to its place; void if its channel is gone."""
+        """Return the message to its position; no effect if its channel is closed."""
         if self._channel is not None and self._channel.number == delivery.channel:
             stored = self._channel.settle(delivery.tag)
             if stored is not None:
-                self._server.put_back(delivery.queue, stored)
+                self._server.requeue(delivery.queue, stored)
+
+    def reject(self, delivery: Delivery) -> None:
+        """Drop or dead-letter the message; no effect if its channel is closed."""
+        if self._channel is not None and self._channel.number == delivery.channel:
+            stored = self._channel.settle(delivery.tag)
+            if stored is not None:
+                self._server.reject(delivery.queue, stored)
 
     async def delete(self, queue: str) -> None:
         """Delete the queue with what is in it, and do not declare or consume it again."""
@@ -154,11 +175,11 @@ class MemoryBroker(_OneByOne):
             self._server.delete(queue)
 
     async def flush(self) -> None:
-        """Return: answers take effect at once here."""
+        """Return: what settles a message takes effect at once."""
         await checkpoint()
 
     async def answers_read(self) -> None:
-        """Return: answers take effect at once here.
+        """Return: what settles a message takes effect at once.
 
         :raises BrokerUnavailable: if this connection is not entered.
         """
@@ -168,10 +189,10 @@ class MemoryBroker(_OneByOne):
         """Tell how many messages are ready.
 
         :raises BrokerUnavailable: if this connection is not entered.
-        :raises BrokerError: if the queue does not exist.
+        :raises QueueNotFound: if the queue does not exist.
         """
         await self._open()
-        return len(self._server.memory_queue(queue))
+        return len(self._server.queue(queue))
 
     async def _open(self) -> MemoryChannel:
         await checkpoint()

@@ -1,4 +1,4 @@
-"""One life of a memory connection: what it consumes and has not settled. A reconnect makes another."""
+"""What a memory connection consumes and has not settled, from one connect to the loss of it."""
 
 from itertools import count
 
@@ -18,7 +18,7 @@ class MemoryChannel:
         self._unsettled: dict[int, tuple[Consumer, Stored]] = {}
 
     def consume(self, queue: str, prefetch: int, deliver: Deliver) -> None:
-        """Start consuming, or go on with another prefetch."""
+        """Start consuming, or continue with another prefetch."""
 
         def receive(consumer: Consumer, stored: Stored) -> None:
             tag = next(self._tags)
@@ -27,27 +27,27 @@ class MemoryChannel:
 
         self.stop(queue)
         self._consumers[queue] = Consumer(queue, prefetch, receive)
-        self._server.add(self._consumers[queue])
+        self._server.add_consumer(self._consumers[queue])
 
     def stop(self, queue: str) -> None:
         """Stop consuming; what is unsettled stays so."""
         consumer = self._consumers.pop(queue, None)
         if consumer is not None:
-            self._server.remove(consumer)
+            self._server.remove_consumer(consumer)
 
     def settle(self, tag: int) -> Stored | None:
-        """Take a message off the unsettled ones; None if it is not among them."""
+        """Remove a message from the unsettled ones and return it; None: it is not among them."""
         consumer, stored = self._unsettled.pop(tag, (None, None))
         if consumer is not None:
             consumer.unsettled -= 1
-            self._server.wake(consumer.queue)
+            self._server.dispatch_soon(consumer.queue)
         return stored
 
     def close(self) -> None:
-        """End: private queues go, unsettled messages go back."""
+        """Close: delete private queues, requeue unsettled messages."""
         for queue in tuple(self._consumers):
             self.stop(queue)
         self._server.detach(self)
         for consumer, stored in self._unsettled.values():
-            self._server.put_back(consumer.queue, stored)
+            self._server.requeue(consumer.queue, stored)
         self._unsettled.clear()

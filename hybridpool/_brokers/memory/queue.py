@@ -1,4 +1,4 @@
-"""One queue's ready messages, in the order in which they were published, whoever gave them back meanwhile."""
+"""One queue's ready messages, in the order in which they were published, requeued ones included."""
 
 import asyncio
 import heapq
@@ -11,17 +11,17 @@ from hybridpool._message import Delivery, Outgoing, QueueSpec
 
 @attrs.define(order=True)
 class Stored:
-    """A message on a memory_queue or out for settling."""
+    """A message that is in a queue, or delivered and not settled."""
 
-    #: its place: higher priorities go first, and a message that comes back before all younger ones
-    place: tuple[int, int]
+    #: position in the queue: higher priorities first, then the order of publishing, also after a requeue
+    position: tuple[int, int]
     message: Outgoing = attrs.field(order=False)
     #: on the loop's clock, in seconds
     expires_at: float | None = attrs.field(order=False)
     redelivered: bool = attrs.field(default=False, order=False)
 
     def delivery(self, *, queue: str, tag: int, channel: int) -> Delivery:
-        """Return it as a consumer gets it."""
+        """Return the message as a consumer gets it."""
         message = self.message
         return Delivery(
             queue=queue,
@@ -44,9 +44,9 @@ class MemoryQueue:
     """The messages of one queue that are ready."""
 
     def __init__(self, spec: QueueSpec, owner: object | None) -> None:
-        """Make an empty memory_queue.
+        """Make an empty queue.
 
-        :param owner: the connection that alone may use it, if the queue is private.
+        :param owner: the only connection that may use it, if the queue is private; otherwise None.
         """
         self.spec = spec
         self.owner = owner
@@ -69,11 +69,11 @@ class MemoryQueue:
         expires_at = None
         if message.expiration is not None:
             expires_at = asyncio.get_running_loop().time() + message.expiration / 1000
-        place = -min(message.priority or 0, self.spec.max_priority or 0), next(self._numbers)
-        heapq.heappush(self._ready, Stored(place, message, expires_at))
+        position = -min(message.priority or 0, self.spec.max_priority or 0), next(self._numbers)
+        heapq.heappush(self._ready, Stored(position, message, expires_at))
 
-    def put_back(self, stored: Stored) -> None:
-        """Return a message to its place."""
+    def requeue(self, stored: Stored) -> None:
+        """Return a message to its old position."""
         stored.redelivered = True
         heapq.heappush(self._ready, stored)
 

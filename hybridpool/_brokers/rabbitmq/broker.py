@@ -1,4 +1,4 @@
-"""The port, as RabbitMQ keeps it. What each call means is said in `brokers.base`; only what is special is said here."""
+"""The broker port for RabbitMQ. `_brokers.base` says what each call means; here is only what is special."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,24 +11,24 @@ import anyio
 from hybridpool._brokers.base import Deliver
 from hybridpool._brokers.rabbitmq.connection import ConnectTarget
 from hybridpool._brokers.rabbitmq.consume import Subscription
-from hybridpool._brokers.rabbitmq.session import Session, whole
+from hybridpool._brokers.rabbitmq.session import Session, run_to_end
 from hybridpool._brokers.rabbitmq.supervisor import Supervisor
 from hybridpool._brokers.url import parse_all
-from hybridpool._message import Delivery, Outgoing, QueueSpec
+from hybridpool._message import Delivery, ExchangeType, Outgoing, QueueSpec
 from hybridpool._policy.ledger import Answer
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from hybridpool.events import Event
 
 #: seconds; more than closing takes
-_CANCEL_AGAIN = 2.5
+_CANCEL_AGAIN_S = 2.5
 
 
 class RabbitBroker:
-    """A pair of connections to RabbitMQ that heals itself: what is published never keeps acknowledgements waiting.
+    """A pair of connections to RabbitMQ that is restored after a loss: publishing never blocks acknowledgements.
 
-    While there is no connection, `declare`, `consume` and `cancel` are remembered and return; they are done on the
-    next connection. `publish` and `depth` raise. Once a broker has been reached, a refusal (a changed password) is
-    one more reason to try again later.
+    While there is no connection, `declare`, `declare_exchange`, `consume` and `cancel` are remembered and return; they
+    are done on the next connection. `publish` and `depth` raise. Once a broker has been reached, a refusal (a
+    changed password) is retried like a loss.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class RabbitBroker:
         """Prepare a connection; entering starts it.
 
         :param url: one, or several with `;` between them, which are tried in turn.
-        :param announce: hears `BrokerConnected`, `BrokerLost`, `QueueDiffers`, and `PublishingBlocked` with its end.
+        :param announce: is called with `BrokerConnected`, `BrokerLost`, `QueueDiffers`, `PublishingBlocked` and
+            `PublishingResumed`.
         :param heartbeat: seconds.
         :param connect_timeout: seconds for one attempt.
         :param name: the connections' name, as the broker shows it.
         :raises ConfigError: if the URL cannot be used.
         """
-        reach = ConnectTarget(urls=parse_all(url), heartbeat=heartbeat, timeout=connect_timeout, name=name)
-        self._supervisor = Supervisor(reach, announce)
+        target = ConnectTarget(urls=parse_all(url), heartbeat=heartbeat, timeout=connect_timeout, name=name)
+        self._supervisor = Supervisor(target, announce)
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,15 +65,15 @@ class RabbitBroker:
         self._supervisor.is_ending = True
         with anyio.CancelScope(shield=True):  # closing is bounded in time by itself
             while running is not None and not running.done():
-                # Again and again: the client library may swallow a cancellation that comes while it closes.
+                # Repeated, because the client library may swallow a cancellation that comes while it closes.
                 running.cancel()
-                await asyncio.wait([running], timeout=_CANCEL_AGAIN)
+                await asyncio.wait([running], timeout=_CANCEL_AGAIN_S)
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.
 
         :raises BrokerUnavailable: if there is none in time.
-        :raises BrokerError: if there never was one and the broker turns us away: wrong password, no access.
+        :raises BrokerError: if there never was one and the broker refuses the login: wrong password, no access.
         """
         await self._supervisor.connected(timeout)
 
@@ -81,7 +82,14 @@ class RabbitBroker:
 
         :raises BrokerError: if the broker refuses for another reason than other arguments.
         """
-        await whole(self._supervisor.declarations.declare(queue))
+        await run_to_end(self._supervisor.declarations.declare(queue))
+
+    async def declare_exchange(self, exchange: str, type: ExchangeType = "topic", *, durable: bool = True) -> None:
+        """Make the exchange exist now, and after a reconnect.
+
+        :raises BrokerError: if the broker refuses for another reason than another type or durability.
+        """
+        await run_to_end(self._supervisor.declarations.declare_exchange(exchange, type, durable=durable))
 
     async def consume(
         self, queue: str, prefetch: int, deliver: Deliver, *, keeps: int | None = None, alone_above: int | None = None
@@ -90,21 +98,24 @@ class RabbitBroker:
 
         What was delivered before a change is not counted against the new prefetch.
 
-        :raises BrokerError: if the queue does not exist or the broker refuses.
+        :raises QueueNotFound: if the queue does not exist.
+        :raises BrokerError: if the broker refuses for another reason.
         """
-        wish = Subscription(queue=queue, prefetch=prefetch, deliver=deliver, keeps=keeps, alone_above=alone_above)
-        await whole(self._supervisor.declarations.consume(wish))
+        subscription = Subscription(
+            queue=queue, prefetch=prefetch, deliver=deliver, keeps=keeps, alone_above=alone_above
+        )
+        await run_to_end(self._supervisor.declarations.consume(subscription))
 
     async def cancel(self, queue: str) -> None:
         """Stop consuming, now and after reconnects."""
-        await whole(self._supervisor.declarations.cancel(queue))
+        await run_to_end(self._supervisor.declarations.cancel(queue))
 
     async def delete(self, queue: str) -> None:
         """Delete the queue with what is in it, and do not declare or consume it again.
 
         :raises BrokerError: if the broker refuses, because it belongs to another connection or user.
         """
-        await whole(self._supervisor.declarations.delete(queue))
+        await run_to_end(self._supervisor.declarations.delete(queue))
 
     async def publish(self, message: Outgoing) -> None:
         """Hand a message over and wait for the broker's confirmation.
@@ -140,37 +151,43 @@ class RabbitBroker:
         """Tell how many messages are ready in the queue.
 
         :raises BrokerUnavailable: if there is no connection.
-        :raises BrokerError: if the queue does not exist.
+        :raises QueueNotFound: if the queue does not exist.
         """
         session = self._session()
-        return await whole(session.depth(queue))
+        return await run_to_end(session.depth(queue))
 
     def ack(self, delivery: Delivery) -> None:
-        """Say that the message is done with; void if its channel is gone."""
+        """Acknowledge the message; no effect if its channel is closed."""
         session = self._supervisor.current
         if session is not None and session.number == delivery.channel:
-            session.answers.settle(delivery.tag, Answer.ACK)
+            session.acks.settle(delivery.tag, Answer.ACK)
 
     def requeue(self, delivery: Delivery) -> None:
-        """Give the message back; void if its channel is gone."""
+        """Return the message to its queue; no effect if its channel is closed."""
         session = self._supervisor.current
         if session is not None and session.number == delivery.channel:
-            session.answers.settle(delivery.tag, Answer.REQUEUE)
+            session.acks.settle(delivery.tag, Answer.REQUEUE)
+
+    def reject(self, delivery: Delivery) -> None:
+        """Drop or dead-letter the message; no effect if its channel is closed."""
+        session = self._supervisor.current
+        if session is not None and session.number == delivery.channel:
+            session.acks.settle(delivery.tag, Answer.REJECT)
 
     async def flush(self) -> None:
-        """Wait until every answer so far is written; on a lost connection there is nothing left to write."""
+        """Wait until every `ack`, `requeue` and `reject` so far is written; returns at once without a connection."""
         session = self._supervisor.current
         if session is not None:
             with suppress(BrokerUnavailable), session.guard("flush"):
-                await session.answers.flush()
+                await session.acks.flush()
 
     async def answers_read(self) -> None:
-        """Ask something on the channel of the answers: its messages are read in their order.
+        """Make a request on the consuming channel: the broker reads its frames in their order.
 
         :raises BrokerUnavailable: if there is no connection, or it is lost meanwhile.
         """
         session = self._session()
-        await whole(session.answers_read())
+        await run_to_end(session.answers_read())
 
     def _session(self) -> Session:
         session = self._supervisor.declarations.session

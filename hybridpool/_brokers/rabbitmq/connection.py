@@ -1,36 +1,30 @@
 """AMQP connections: opened within a time, closed within a time, whatever state the broker is in.
 
-They come in pairs: one to consume and to ask over, one to publish over. While memory or disk is short, RabbitMQ reads
-nothing more from a connection that publishes, and acknowledgements on it would wait like the messages.
+They come in pairs: one to consume and to declare over, one to publish over. While memory or disk is short, RabbitMQ
+reads nothing more from a connection that publishes, and acknowledgements on it would wait like the messages.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-import aio_pika
 import anyio
 import attrs
-from aio_pika.abc import ConnectionParameter
-from aiormq.channel import Channel
-from aiormq.connection import Connection, TransportFactory
-from aiormq.exceptions import AMQPConnectionError, ConnectionNotAllowed, InvalidFrameError
+from aiormq.exceptions import AMQPConnectionError, ConnectionNotAllowed
 from anyio.to_thread import run_sync
-from pamqp import commands
 from yarl import URL
 
-from hybridpool._brokers.rabbitmq import tls
-from hybridpool._brokers.rabbitmq.amqp.frame_filter import FrameFilter
+from hybridpool._brokers.rabbitmq import aiormq_compat, tls
+from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel, ClientConnection, FilteredTransport
+from hybridpool._brokers.rabbitmq.amqp.frame_filter import BlockedReceiver, FrameFilter
 from hybridpool._brokers.rabbitmq.errors import CUT, reason
 from hybridpool._brokers.url import BrokerUrl
 
-#: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the most
-#: that closing may take with a broker that does not answer
-STEP = 0.45
-#: bytes, where the broker sets no limit: what RabbitMQ has as its own
-DEFAULT_FRAME = 131072
+#: seconds for each step of closing: acks written, channel closed, connection closed, socket cut. Their sum is the
+#: longest that closing takes with a broker that does not answer
+CLOSE_STEP_S = 0.45
+#: bytes, where the broker sets no limit: RabbitMQ's own default
+DEFAULT_MAX_FRAME_BYTES = 131072
 
 
 @attrs.frozen(kw_only=True)
@@ -52,48 +46,19 @@ class ConnectTarget:
         return ";".join(url.masked for url in self.urls)
 
 
-class FilteredTransport(TransportFactory):
-    """Opens the socket for the client library, with a tap on it."""
-
-    def __init__(self) -> None:
-        self.tap = FrameFilter(asyncio.get_running_loop())
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        provider = kwargs.pop("ssl_context_provider", None)
-        secure = await provider.get_context() if url.scheme == "amqps" and provider is not None else None
-        loop = asyncio.get_running_loop()
-        try:
-            transport, _ = await loop.create_connection(
-                lambda: self.tap, url.host or "", url.port or 0, ssl=secure, **kwargs
-            )
-        except OSError as error:
-            raise AMQPConnectionError(*error.args) from error
-        return self.tap.stream, self.tap.attach(transport)
-
-
-class AioPikaConnection(aio_pika.Connection):
-    """aio-pika's plain connection, which hands our transport on to its lower layer."""
-
-    PARAMETERS = (
-        *aio_pika.Connection.PARAMETERS,
-        ConnectionParameter(name="transport_factory", parser=lambda given: given, is_kwarg=True),
-    )
-
-
 class AmqpConnection:
     """An open connection."""
 
-    def __init__(self, wire: AioPikaConnection, tap: FrameFilter) -> None:
-        self._wire = wire
-        self.tap = tap
-        assert wire.transport is not None
-        #: set when the client library has dealt with the end of the connection, in a task of its own
-        self._dealt_with = wire.transport.close_callback.finished
-        amqp = wire.transport.connection
-        assert isinstance(amqp, Connection)
-        self._amqp = amqp
-        #: done when the connection is closed, by whichever side; its exception says why
-        self.closing: asyncio.Future[object] = self._amqp.closing
+    def __init__(self, client: ClientConnection, frames: FrameFilter) -> None:
+        """Take over an open connection; `open` is the way to make one."""
+        self._client = client
+        self.frames = frames
+        self._close_handled = aiormq_compat.close_handled(client)
+        self._connection = aiormq_compat.aiormq_connection(client)
+        #: as agreed with the broker
+        self.max_frame_bytes = aiormq_compat.max_frame_bytes(self._connection, DEFAULT_MAX_FRAME_BYTES)
+        #: done when the connection is closed, by either side; its exception says why
+        self.closing: asyncio.Future[object] = aiormq_compat.connection_closing(self._connection)
 
     @classmethod
     async def open(cls, url: BrokerUrl, *, heartbeat: int, name: str) -> "AmqpConnection":
@@ -103,102 +68,84 @@ class AmqpConnection:
         :raises AMQPError: if the broker refuses.
         :raises OSError: if there is no broker.
         """
-        silence()
+        aiormq_compat.silence_loggers()
         context = await run_sync(tls.context, url) if url.scheme == "amqps" else None
         transport = FilteredTransport()
-        wire = AioPikaConnection(_address(url, heartbeat, name), ssl_context=context, transport_factory=transport)
+        client = ClientConnection(_address(url, heartbeat, name), ssl_context=context, transport_factory=transport)
         try:
-            await wire.connect()
+            await client.connect()
         except BaseException as error:
-            transport.tap.cut()
+            transport.frames.abort()
             with anyio.CancelScope(shield=True):
-                await wire.close()  # at once: there is nothing to close, but its finalizer would start a task otherwise
+                # returns at once: there is nothing to close, but its finalizer would start a task otherwise
+                await client.close()
             clearer = _clearer(error, url)
             if clearer is not None:
                 raise clearer from error
             raise
-        return cls(wire, transport.tap)
+        return cls(client, transport.frames)
 
-    async def channel(self, *, confirms: bool) -> Channel:
-        """Open a channel."""
-        channel = await self._amqp.channel(publisher_confirms=confirms)
-        assert isinstance(channel, Channel)
-        return channel
+    async def channel(self, *, confirms: bool) -> AmqpChannel:
+        """Open a channel.
 
-    def on_blocked(self, hear: Callable[[str | None], None]) -> None:
-        """Hear the broker's reason when it reads nothing more from this connection, and None when it reads again.
-
-        aiormq keeps that to itself. Its reader calls two private methods, which are replaced on this one connection;
-        what they did is to note it for a writer that has not begun.
+        :param confirms: whether the broker confirms what is published over it.
         """
+        return await aiormq_compat.open_channel(self._connection, confirms=confirms)
 
-        async def blocked(frame: commands.Connection.Blocked) -> None:
-            hear(frame.reason or "no reason given")
-
-        async def unblocked(_: commands.Connection.Unblocked) -> None:
-            hear(None)
-
-        setattr(self._amqp, "_Connection__handle_connection_blocked", blocked)  # noqa: B010  it is not declared
-        setattr(self._amqp, "_Connection__handle_connection_unblocked", unblocked)  # noqa: B010
-
-    @property
-    def largest(self) -> int:
-        """Bytes that a frame may have, as agreed with the broker."""
-        return self._amqp.connection_tune.frame_max or DEFAULT_FRAME
+    def on_blocked(self, listener: Callable[[str | None], None]) -> None:
+        """Call the listener with the broker's reason when it reads nothing more from this connection, and with None
+        when it reads again.
+        """
+        self.frames.watch(0, BlockedReceiver(listener))
 
     @property
     def silence(self) -> str | None:
         """Why the client library gave the connection up, if it was because nothing came in for too long."""
-        amqp = self._amqp
-        if not amqp.heartbeat_timeout or not amqp.is_connection_was_stuck:
-            return None
-        return (
-            f"nothing heard for {(amqp.heartbeat_timeout + 1) * amqp.HEARTBEAT_GRACE_MULTIPLIER} s, no heartbeat either"
-        )
+        seconds = aiormq_compat.seconds_silent(self._connection)
+        return None if seconds is None else f"nothing heard for {seconds} s, no heartbeat either"
 
     async def close(self, grace: float) -> None:
-        """Say goodbye, or cut the connection if the broker does not answer.
+        """Close in good order, or cut the connection if the broker does not answer.
 
-        :param grace: seconds for the goodbye.
+        :param grace: seconds for each of three steps.
         """
         with anyio.move_on_after(grace), suppress(Exception):
-            await self._wire.close()
-        self.tap.cut()
+            await self._client.close()
+        self.frames.abort()
         # `wait` raises nothing of the future's; a cancellation that came here is the caller's, and must not be lost.
         with anyio.move_on_after(grace):
-            await asyncio.wait([self._amqp.closing])
+            await asyncio.wait([self.closing])
         with suppress(Exception):
-            await self._wire.close()
+            await self._client.close()
         # Its task begins only when `closing` is done. If the loop ended before that task, as `asyncio.run` does after
         # the last of the program's own, Python would report a task destroyed on a closed loop.
         with anyio.move_on_after(grace):
-            await self._dealt_with.wait()
+            await self._close_handled.wait()
 
 
-async def open_pair(reach: ConnectTarget, url: BrokerUrl) -> tuple[AmqpConnection, AmqpConnection]:
+async def open_pair(target: ConnectTarget, url: BrokerUrl) -> tuple[AmqpConnection, AmqpConnection]:
     """Open a connection to consume over and one to publish over.
 
-    :raises TimeoutError: if both together take longer than `reach.timeout`.
+    :raises TimeoutError: if both together take longer than `target.timeout`.
     :raises Exception: as `AmqpConnection.open`.
     """
-    with anyio.fail_after(reach.timeout):
-        consuming = await AmqpConnection.open(url, heartbeat=reach.heartbeat, name=reach.name)
+    with anyio.fail_after(target.timeout):
+        consuming = await AmqpConnection.open(url, heartbeat=target.heartbeat, name=target.name)
         try:
-            name = f"{reach.name} (publishing)" if reach.name else ""
-            return consuming, await AmqpConnection.open(url, heartbeat=reach.heartbeat, name=name)
+            name = f"{target.name} (publishing)" if target.name else ""
+            return consuming, await AmqpConnection.open(url, heartbeat=target.heartbeat, name=name)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await consuming.close(STEP)
+                await consuming.close(CLOSE_STEP_S)
             raise
 
 
 def _clearer(error: BaseException, url: BrokerUrl) -> Exception | None:
     """Return an error that says more, for what the broker only hints at."""
-    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
-        # what it answers in place of opening the virtual host; aiormq 7.2 loses its words
+    if aiormq_compat.is_closed_at_open(error):
         return ConnectionNotAllowed(f"virtual host {url.vhost!r} does not exist, or user {url.user!r} may not use it")
     if url.scheme == "amqps" and "certfile" not in dict(url.query) and reason(error) == CUT:
-        # it says so, and hangs up: whether its word comes through is chance with TLS 1.3
+        # The broker sends an alert and hangs up; with TLS 1.3 it is chance whether the alert comes through.
         return AMQPConnectionError(f"{CUT}; does the broker want a client certificate (certfile)?")
     return None
 
@@ -214,15 +161,3 @@ def _address(url: BrokerUrl, heartbeat: int, name: str) -> URL:
         path=f"/{url.vhost}",
         query=given,
     )
-
-
-def silence() -> None:
-    """Keep the client library's loggers quiet, unless somebody has set their level on purpose.
-
-    They print a traceback for each lost connection, cancelled task and refused login: what we announce in one line
-    (`events.BrokerLost`). Set in this one place, at the first connection and not at import.
-    """
-    for name in ("aiormq", "aio_pika"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.CRITICAL)

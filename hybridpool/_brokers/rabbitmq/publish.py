@@ -1,7 +1,8 @@
 """Publishing with confirmation, on a channel of its own that reopens by itself.
 
-Any number of messages are under way at once: all of a loop tick leave together, and the broker confirms many with one
-word. The client library opens the channel and notes its end; messages and confirmations pass it by (see `tap`).
+Any number of messages are under way at once: all of a loop tick leave together, and one `basic.ack` of the broker may
+confirm many. The client library opens the channel and notes its end; messages and confirmations pass it by (see
+`amqp.frame_filter`).
 """
 
 import asyncio
@@ -10,8 +11,7 @@ import sys
 from contextlib import suppress
 from itertools import takewhile
 
-from aiormq.channel import Channel
-
+from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel
 from hybridpool._brokers.rabbitmq.amqp.codec import (
     RETURN,
     read_return,
@@ -23,21 +23,21 @@ from hybridpool._brokers.rabbitmq.amqp.codec import (
 from hybridpool._brokers.rabbitmq.amqp.frame_filter import ChannelReceiver
 from hybridpool._brokers.rabbitmq.connection import AmqpConnection
 from hybridpool._brokers.rabbitmq.delayed_delivery import DelayQueues
-from hybridpool._brokers.rabbitmq.refused_publish import Closing
+from hybridpool._brokers.rabbitmq.refused_publish import ChannelClose
 from hybridpool._brokers.rabbitmq.topology import Topology
 from hybridpool._message import Outgoing
 from hybridpool.errors import BrokerError, BrokerUnavailable, CannotEncode, MessageTooLarge, QueueFull, QueueNotFound
 
 #: bytes of a large body that are written at once
-_PORTION = 512 * 1024
+_PORTION_BYTES = 512 * 1024
 #: what a writer raises for a message that has no form in AMQP
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 
 
-class Bystander(BrokerUnavailable):
+class ClosedForAnother(BrokerUnavailable):
     """The broker closed the channel because it refused another message that was under way; this one may be sent again.
 
-    :param is_settled: it is known which message was refused, and that one is not sent again.
+    :param is_settled: whether it is known which message was refused, so that one is not sent again.
     """
 
     def __init__(self, message: str, is_settled: bool) -> None:
@@ -45,68 +45,71 @@ class Bystander(BrokerUnavailable):
         self.is_settled = is_settled
 
 
-class Confirms:
-    """One publishing channel: what is under way on it."""
+class ConfirmChannel:
+    """A publishing channel, with the messages whose confirmations are outstanding."""
 
-    def __init__(self, channel: Channel, *, is_for_one: bool = False) -> None:
-        """:param is_for_one: one message is sent over it; if the broker closes it, that message is why."""
+    def __init__(self, channel: AmqpChannel, *, is_for_one: bool = False) -> None:
+        """:param is_for_one: only one message is sent over it, so that is the one if the broker refuses."""
         self.channel = channel
         self._is_for_one = is_for_one
         self.is_over = False
-        #: the broker did not take a message. A channel that has lost the leader of a quorum queue may go on refusing
-        #: when there is a new one (RabbitMQ 3.10): only another channel finds it
+        #: whether the broker has not taken a message. A channel that has lost the leader of a quorum queue may go on
+        #: refusing when there is a new one (RabbitMQ 3.10): only a new channel finds it
         self.is_refused = False
         self._is_retiring = False
-        self._parting: asyncio.Future[None] | None = None
+        self._close_task: asyncio.Future[None] | None = None
         #: tag of the last message sent
         self.last = 0
-        #: by tag, which rises: who waits for its confirmation, and where the message went; a message for which nobody
-        #: waits is not here
+        #: by tag, in rising order: the future of the confirmation, the message and its route. A message that is sent
+        #: without waiting for its confirmation is not here
         self._waiting: dict[int, tuple[asyncio.Future[None], Outgoing, tuple[str, str]]] = {}
-        self.ear = ChannelReceiver(self._returned, self._confirmed)
+        self.receiver = ChannelReceiver(self._returned, self._confirmed)
 
     @property
     def is_usable(self) -> bool:
-        """It takes more messages.
+        """Whether it takes more messages.
 
-        From the broker's word that it closes the channel until the client library says so some loop ticks pass; what is
-        written in them could follow the library's consent, and the broker ends the connection for that.
+        Some loop ticks pass from the broker's `channel.close` until the client library has closed the channel. In them
+        the library writes `channel.close-ok`; a message that is written after that makes the broker close the whole
+        connection. So the receiver notes `channel.close` as soon as its bytes come in.
         """
-        return not self.is_over and not self.is_refused and not self.ear.is_closed
+        return not self.is_over and not self.is_refused and not self.receiver.is_closed
 
-    def wait(self, tag: int, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None]:
+    def wait(self, tag: int, message: Outgoing, route: tuple[str, str]) -> asyncio.Future[None]:
         """Expect the confirmation of a message."""
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[tag] = confirmed, message, way
+        self._waiting[tag] = confirmed, message, route
         return confirmed
 
     def fail(self, error: BaseException | None) -> None:
-        """The channel is gone, and with it every confirmation.
+        """Fail all outstanding confirmations: the channel is closed.
 
-        :param error: the client library's; None: closed in good order.
+        :param error: the client library's; None: closed without an error.
         """
         self.is_over = True
         waiting, self._waiting = self._waiting, {}
-        closing = Closing(error)
+        closing = ChannelClose(error)
         refused = [
-            closing.is_refusal and (self._is_for_one or closing.is_about(message, *way))
-            for _, message, way in waiting.values()
+            closing.is_refusal and (self._is_for_one or closing.is_about(message, *route))
+            for _, message, route in waiting.values()
         ]
         is_settled = any(refused)
         for (confirmed, message, _), is_refused in zip(waiting.values(), refused, strict=True):
             if confirmed.done():
                 continue
-            doing = f"publish to {place(message)}"
+            doing = f"publish to {destination(message)}"
             if closing.is_refusal and not is_refused:
-                confirmed.set_exception(Bystander(f"{doing}: the channel was closed for another message", is_settled))
+                confirmed.set_exception(
+                    ClosedForAnother(f"{doing}: the channel was closed for another message", is_settled)
+                )
             else:
                 confirmed.set_exception(closing.refusal(doing))
 
     def retire(self) -> None:
-        """Close it when nobody waits for it any more."""
+        """Close the channel when no confirmation is outstanding."""
         self._is_retiring = True
-        if not self._waiting and self._parting is None and not self.is_over:
-            self._parting = asyncio.ensure_future(self._close())
+        if not self._waiting and self._close_task is None and not self.is_over:
+            self._close_task = asyncio.ensure_future(self._close())
 
     async def _close(self) -> None:
         with suppress(Exception):
@@ -127,64 +130,65 @@ class Confirms:
         if is_taken:
             confirmed.set_result(None)
         else:
-            # a node that is just going, or a queue that is full: it may be taken in a moment
+            # The queue is full, or its node is shutting down: the message may be taken in a moment.
             self.is_refused = True
+            where = destination(message)
             confirmed.set_exception(
-                QueueFull(f"publish to {place(message)}: the broker did not take the message (is the queue full?)")
+                QueueFull(f"publish to {where}: the broker did not take the message (is the queue full?)")
             )
 
-    def _returned(self, method: bytes, said: bytes, properties: bytes, _: bytes) -> None:
-        """No queue takes a mandatory message. Its confirmation follows, and finds nobody."""
+    def _returned(self, method: bytes, arguments: bytes, properties: bytes, _: bytes) -> None:
+        """Fail a mandatory message that no queue takes. Its confirmation follows, and is ignored."""
         if method != RETURN:
             return
         tag = read_return_tag(properties)
         waiting = self._waiting.pop(tag, None)
         if waiting is not None and not waiting[0].done():
-            confirmed, message, _way = waiting
-            told = f"no queue takes a message for {place(message)}: {read_return(said)}"
-            confirmed.set_exception(QueueNotFound(told))
+            confirmed, message, _route = waiting
+            text = f"no queue takes a message for {destination(message)}: {read_return(arguments)}"
+            confirmed.set_exception(QueueNotFound(text))
 
 
 class Publisher:
     """The publishing side of one connection.
 
-    A broker closes the channel on a message for an exchange that does not exist; consumers must not suffer for that,
-    so this channel is not theirs, and the next publish opens another.
+    A broker closes the channel for a message to an exchange that does not exist. Consumers must not be ended by that,
+    so they have another channel; the next publish opens a new one here.
     """
 
-    def __init__(self, line: AmqpConnection, topology: Topology) -> None:
-        self._line = line
+    def __init__(self, connection: AmqpConnection, topology: Topology) -> None:
+        self._connection = connection
         self._topology = topology
-        self.ladder = DelayQueues(topology)
+        self.delay_queues = DelayQueues(topology)
         self._fanouts: set[str] = set()
-        self._current: Confirms | None = None
+        self._current: ConfirmChannel | None = None
         self._opening = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._for_one = asyncio.Lock()
-        #: bytes: larger ones the broker has refused; to send one costs the channel
+        #: bytes: the broker has refused larger ones, and closes the channel for one
         self._max_body = sys.maxsize
 
-    async def open(self) -> Confirms:
+    async def open(self) -> ConfirmChannel:
         """Return an open channel."""
         current = self._current
         if current is None or not current.is_usable:
             async with self._opening:
                 if current is self._current or self._current is None:
-                    self._current = await self._fresh()
+                    self._current = await self._open_channel()
                     if current is not None:
                         current.retire()
         assert self._current is not None
         return self._current
 
-    async def _fresh(self, *, is_for_one: bool = False) -> Confirms:
-        channel = await self._line.channel(confirms=True)
-        tap, made = self._line.tap, Confirms(channel, is_for_one=is_for_one)
-        tap.watch(channel.number, made.ear)
+    async def _open_channel(self, *, is_for_one: bool = False) -> ConfirmChannel:
+        channel = await self._connection.channel(confirms=True)
+        frames, made = self._connection.frames, ConfirmChannel(channel, is_for_one=is_for_one)
+        frames.watch(channel.number, made.receiver)
 
         def closed(closing: asyncio.Future[object]) -> None:
-            tap.leave(channel.number)
+            frames.unwatch(channel.number)
             error = None if closing.cancelled() else closing.exception()
-            limit = Closing(error).max_body
+            limit = ChannelClose(error).max_body
             if limit is not None:
                 self._max_body = limit
             made.fail(error)
@@ -192,125 +196,136 @@ class Publisher:
         channel.closing.add_done_callback(closed)
         return made
 
-    def way_at_once(self, message: Outgoing) -> tuple[str, str] | None:
-        """Return exchange and routing key for a message that can be sent now; None: something must be made first."""
+    def route_now(self, message: Outgoing) -> tuple[str, str] | None:
+        """Return exchange and routing key for a message that can be sent now; None: call `route`."""
         current = self._current
-        if current is None or not current.is_usable or self._line.tap.is_full or message.delay > 0:
+        if current is None or not current.is_usable or self._connection.frames.is_full or message.delay > 0:
             return None
         if message.broadcast and message.exchange not in self._fanouts:
             return None
         return message.exchange, message.routing_key
 
-    async def way(self, message: Outgoing) -> tuple[str, str]:
-        """Make what a message needs on its way: steps of the ladder, an exchange, a channel, room to write.
+    async def route(self, message: Outgoing) -> tuple[str, str]:
+        """Prepare what a message needs: delay queues, an exchange, a channel, room in the write buffer.
 
         :raises BrokerError: if the broker refuses.
         """
         exchange, routing_key = message.exchange, message.routing_key
         if message.delay > 0:
-            exchange, routing_key = await self.ladder.prepare(routing_key, message.delay)
+            exchange, routing_key = await self.delay_queues.prepare(routing_key, message.delay)
         elif message.broadcast and exchange not in self._fanouts:
-            await self._topology.fanout(exchange)
+            await self._topology.declare_exchange(exchange, "fanout", durable=False)
             self._fanouts.add(exchange)
-        if self._line.tap.is_full:
-            await self._line.tap.drained()
+        if self._connection.frames.is_full:
+            await self._connection.frames.drain()
         await self.open()
         return exchange, routing_key
 
     def send(
-        self, message: Outgoing, way: tuple[str, str], over: Confirms | None = None
+        self, message: Outgoing, route: tuple[str, str], over: ConfirmChannel | None = None
     ) -> asyncio.Future[None] | None:
-        """Write the message; returns its confirmation, if somebody waits for it.
+        """Write the message; return the future of its confirmation, or None if the sender does not wait for one.
 
-        :param over: another channel than the one for all.
+        :param over: a channel other than the shared one.
         :raises BrokerUnavailable: if the channel has been lost.
         :raises BrokerRefused: if it cannot be written as AMQP, or the broker has refused a body of this size; nothing
             is sent then.
         """
         current = over or self._current
-        if current is None or current.is_over or current.ear.is_closed:
-            raise BrokerUnavailable(f"publish to {place(message)}: closed")
+        if current is None or current.is_over or current.receiver.is_closed:
+            raise BrokerUnavailable(f"publish to {destination(message)}: closed")
         if len(message.body) > self._max_body:
             self._check_size(message)
         tag = current.last + 1
-        # what comes back is known by its id; the broker has no other word for it
+        # `basic.return` has no tag; a returned message is recognised by its id
         ours = str(tag) if message.mandatory else None
         try:
-            data = write_publish(current.channel.number, message, *way, message_id=ours, largest=self._line.largest)
+            data = write_publish(
+                current.channel.number,
+                message,
+                *route,
+                message_id=ours,
+                max_frame_bytes=self._connection.max_frame_bytes,
+            )
         except UNWRITABLE as error:
-            raise CannotEncode(f"publish to {place(message)}: {error}") from error
-        self._line.tap.write(data)
+            raise CannotEncode(f"publish to {destination(message)}: {error}") from error
+        self._connection.frames.write(data)
         current.last = tag
-        return current.wait(tag, message, way) if message.is_confirmed else None
+        return current.wait(tag, message, route) if message.is_confirmed else None
 
     def _check_size(self, message: Outgoing) -> None:
         if len(message.body) > self._max_body:
             raise MessageTooLarge(
-                f"publish to {place(message)}: a body of {len(message.body)} bytes is larger than the broker's "
+                f"publish to {destination(message)}: a body of {len(message.body)} bytes is larger than the broker's "
                 f"max_message_size ({self._max_body})"
             )
 
-    async def publish_alone(self, message: Outgoing, way: tuple[str, str]) -> None:
-        """Send a message that waits for its confirmation over a channel of its own.
+    async def publish_alone(self, message: Outgoing, route: tuple[str, str]) -> None:
+        """Send a message over a channel of its own, and wait for its confirmation.
 
-        One message at a time: a refusal is then certainly about it.
+        One message at a time: a refusal can only be about it.
 
         :raises BrokerError: as `send`, and if the broker refuses the message.
         """
         async with self._for_one:
-            channel = await self._fresh(is_for_one=True)
+            channel = await self._open_channel(is_for_one=True)
             try:
-                confirmed = self.send(message, way, channel)
+                confirmed = self.send(message, route, channel)
                 if confirmed is not None:
                     await confirmed
             finally:
                 channel.retire()
 
-    async def send_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+    async def send_in_portions(self, message: Outgoing, route: tuple[str, str]) -> asyncio.Future[None] | None:
         """Write the message in portions, as the socket takes them, so that a large body is not in memory twice.
 
-        Once begun it goes on whatever becomes of the caller: between the frames of a body nothing else may be written
-        on a channel, not even that it is closed. In all else as `send`.
+        Once begun it continues even if the caller is cancelled: between the frames of a body nothing else may be
+        written on a channel, not even `channel.close`. Otherwise as `send`.
         """
-        writing = asyncio.ensure_future(self._write_apart(message, way))
-        writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
+        writing = asyncio.ensure_future(self._write_in_portions(message, route))
+        # the exception counts as retrieved, because the caller may have been cancelled
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(writing)
 
-    async def _write_apart(self, message: Outgoing, way: tuple[str, str]) -> asyncio.Future[None] | None:
+    async def _write_in_portions(self, message: Outgoing, route: tuple[str, str]) -> asyncio.Future[None] | None:
         async with self._writing:
             self._check_size(message)
             current = await self.open()
-            tag, number, largest = current.last + 1, current.channel.number, self._line.largest
+            tag, number = current.last + 1, current.channel.number
+            max_frame_bytes = self._connection.max_frame_bytes
             ours = str(tag) if message.mandatory else None
             try:
-                head = write_head_frames(number, message, *way, message_id=ours, largest=largest)
+                head = write_head_frames(number, message, *route, message_id=ours, max_frame_bytes=max_frame_bytes)
             except UNWRITABLE as error:
-                raise CannotEncode(f"publish to {place(message)}: {error}") from error
+                raise CannotEncode(f"publish to {destination(message)}: {error}") from error
             current.last = tag
-            # waited for by the channel in any case, which is closed only when nobody waits
-            confirmed = current.wait(tag, message, way)
+            # The channel waits for it in any case, so that it is not closed before.
+            confirmed = current.wait(tag, message, route)
             confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._line.tap.write(head)
-            for portion in write_body(number, message.body, largest, _PORTION):
-                await self._line.tap.drained()
-                if current.is_over or current.ear.is_closed:
+            self._connection.frames.write(head)
+            for portion in write_body(number, message.body, max_frame_bytes, _PORTION_BYTES):
+                await self._connection.frames.drain()
+                if current.is_over or current.receiver.is_closed:
                     break
-                self._line.tap.write(portion)
+                self._connection.frames.write(portion)
         return confirmed if message.is_confirmed else None
 
     def fail(self, cause: str) -> None:
-        """The session is over: nobody may wait any more."""
+        """Fail all outstanding confirmations: the session is over."""
         if self._current is not None:
             self._current.fail(BrokerUnavailable(cause))
 
 
-def place(message: Outgoing) -> str:
-    """Say where the message goes."""
+def destination(message: Outgoing) -> str:
+    """Return where the message goes, for an error text."""
     return f"{message.exchange}/{message.routing_key}" if message.exchange else message.routing_key
 
 
 def failure(confirmed: asyncio.Future[None]) -> BrokerError | None:
-    """Return what went wrong with a message whose confirmation has come, or will not."""
+    """Return what went wrong with a message; None: it is confirmed.
+
+    :param confirmed: a future that is done.
+    """
     error = confirmed.exception()
     if error is None or isinstance(error, BrokerError):
         return error

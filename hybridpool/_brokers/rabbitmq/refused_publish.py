@@ -1,8 +1,9 @@
-"""Which of the messages under way a refused channel is about.
+"""Which of several outstanding messages the broker refused when it closed a publishing channel.
 
-AMQP answers a message that it refuses by closing the channel, and does not say which message it was. All that were
-under way lose their confirmation. The broker's text often tells: a size, or the name of an exchange. Where it does not,
-each of them is sent again alone, on a channel of its own (`Publisher.publish_alone`).
+A broker refuses a message by closing the channel, and does not say which message it was; all that were outstanding
+lose their confirmation. AMQP has one reply code for many reasons, so the broker's text is read: it often names a size
+or an exchange. Where it does not, each message is sent again alone, on a channel of its own
+(`Publisher.publish_alone`). A text that is not understood costs time, not messages.
 """
 
 import re
@@ -14,25 +15,25 @@ from hybridpool._brokers.rabbitmq.errors import told
 from hybridpool._message import Outgoing
 from hybridpool.errors import BrokerError
 
-#: in the words of RabbitMQ 3.8 to 4.3
+#: as RabbitMQ 3.8 to 4.3 write it
 _SIZES: Final = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 _EXCHANGE: Final = re.compile(r"exchange '([^']*)'")
 _TOPIC: Final = re.compile(r"topic '([^']*)' in exchange")
-#: how a refusal calls the exchange without a name
+#: the name of the default exchange in a refusal
 _DEFAULT: Final = "amq.default"
 
 
-class Closing:
+class ChannelClose:
     """Why the broker closed a publishing channel."""
 
     def __init__(self, error: BaseException | None) -> None:
-        """:param error: the client library's; None: closed in good order."""
+        """:param error: the client library's; None: closed without an error."""
         self._error = error
         text = str(error.args[-1]) if error is not None and error.args else ""
-        #: it is about one message, and not the connection's end
+        #: whether it is about one message, and not the end of the connection
         self.is_refusal = isinstance(error, foreign.ChannelClosed) and bool(error.args) and error.args[-1] is not None
         sizes = _SIZES.search(text) if self.is_refusal else None
-        #: bytes: the largest body that this broker takes, if it told
+        #: bytes: the largest body that this broker takes; None: the text does not say
         self.max_body = int(sizes[2]) if sizes else None
         found = _EXCHANGE.search(text) if self.is_refusal else None
         self._exchange = None if found is None else "" if found[1] == _DEFAULT else found[1]
@@ -52,5 +53,5 @@ class Closing:
         return self._exchange is not None and self._exchange == exchange
 
     def refusal(self, doing: str) -> BrokerError:
-        """Return the error for the message that it is about."""
+        """Return the error for the message that was refused."""
         return told(doing, self._error)

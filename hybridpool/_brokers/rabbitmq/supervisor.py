@@ -1,4 +1,4 @@
-"""Keeps one session up, for ever: connect, restore what is wished for, attend, wait, again."""
+"""Keeps one session open, for ever: connect, restore the declarations, watch, wait, again."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from hybridpool._brokers.rabbitmq.connection import ConnectTarget, open_pair
-from hybridpool._brokers.rabbitmq.declarations import MOST, Declarations
+from hybridpool._brokers.rabbitmq.declarations import MAX_REMEMBERED_QUEUES, Declarations
 from hybridpool._brokers.rabbitmq.errors import is_refusal, reason
 from hybridpool._brokers.rabbitmq.session import Session
 from hybridpool._brokers.url import BrokerUrl
@@ -19,45 +19,45 @@ from hybridpool.events import BrokerConnected, BrokerLost, Event, PublishingBloc
 log = logging.getLogger(__name__)
 
 #: seconds: the first retry is quick, because most losses are a broker's restart or a closed channel
-FIRST, FACTOR, LIMIT = 0.2, 1.5, 10.0
+FIRST_RETRY_S, RETRY_FACTOR, MAX_RETRY_S = 0.2, 1.5, 10.0
 #: seconds a session must last to count as a success; one that dies sooner is one more failure
-SETTLED = 5.0
+STABLE_AFTER_S = 5.0
 #: seconds for opening channels, and for each queue to be declared and consumed again
-RESTORE = 30.0
-#: seconds until a queue that was refused at a reconnect is asked for again
+RESTORE_TIMEOUT_S = 30.0
+#: seconds until a queue that was refused at a reconnect is tried again
 REFUSED_AGAIN_S = 10.0
 
 
 class Supervisor:
     """Owns the current session and replaces it when it fails."""
 
-    def __init__(self, reach: ConnectTarget, announce: Callable[[Event], None]) -> None:
+    def __init__(self, target: ConnectTarget, announce: Callable[[Event], None]) -> None:
         self.declarations = Declarations()
         #: the session whose deliveries may be settled: the live one, or the one being restored
         self.current: Session | None = None
-        self._reach = reach
+        self._target = target
         self._announce = announce
         self._number = 0
-        #: counts up with each failure; which URL it is follows from it
-        self._turn = 0
+        #: rises with each failure; modulo the number of URLs it is the index of the current one
+        self._url_turn = 0
         self._differing: set[str] = set()
-        self._trouble = "not connected yet"
+        self._last_error = "not connected yet"
         self._refusal: str | None = None
         self._was_up = False
-        #: nothing is wanted any more
+        #: the broker is being closed: no further session is opened
         self.is_ending = False
         self._changed = anyio.Event()
 
     def unavailable(self) -> BrokerUnavailable:
-        """Return the error for whoever needs a connection now."""
-        return BrokerUnavailable(f"no connection to {self._reach.masked}: {self._trouble}")
+        """Return the error for a caller that needs a connection now."""
+        return BrokerUnavailable(f"no connection to {self._target.masked}: {self._last_error}")
 
     async def connected(self, timeout: float | None) -> None:
         """Wait for the live session; see the port."""
         if self.declarations.session is not None and self.declarations.session.cause is None:
             return
         with anyio.move_on_after(timeout):
-            # one that has just failed still stands there for a moment
+            # a session that has just failed is replaced some loop ticks later
             while self.declarations.session is None or self.declarations.session.cause is not None:
                 if self._refusal is not None:
                     raise BrokerError(f"cannot connect to {self._refusal}")
@@ -74,60 +74,58 @@ class Supervisor:
             if session is None:
                 attempt += 1
                 await self._pause(attempt, silent=known is None and self._refusal is not None)
-                self._turn += 1
+                self._url_turn += 1
                 continue
             began = asyncio.get_running_loop().time()
             try:
-                self._trouble = await self._attend(session)
+                self._last_error = await self._watch(session)
             except Exception as error:
-                # Else nobody would ever connect again, and everybody wait.
-                log.exception(
-                    "the connection to the broker is given up for an error of hybridpool's own, and made anew"
-                )
-                self._trouble = reason(error)
+                # Otherwise this task would end, and no connection would ever be made again.
+                log.exception("an error in hybridpool itself ended the connection to the broker; connecting again")
+                self._last_error = reason(error)
             lasted = asyncio.get_running_loop().time() - began
-            # attempts before this session count no more: it is the sessions that end soon which do
-            attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=SETTLED)
+            # Failed attempts before this session do not count any more; sessions that end soon do.
+            attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=STABLE_AFTER_S)
             if not self.is_ending:
                 await self._pause(attempt)
             if attempt > 1:
-                # a broker that takes us and drops us again: perhaps the next one is better
-                self._turn += 1
+                # This broker accepts connections and drops them; the next URL may be better.
+                self._url_turn += 1
 
     @property
     def _url(self) -> BrokerUrl:
-        return self._reach.urls[self._turn % len(self._reach.urls)]
+        return self._target.urls[self._url_turn % len(self._target.urls)]
 
     async def _round(self) -> Session | None:
-        """Try each URL once, beginning with the one whose turn it is; leave the cause of a failure in `_trouble`."""
+        """Try each URL once, beginning with the current one; on failure its cause is in `_last_error`."""
         refusals: list[str] = []
-        for left in reversed(range(len(self._reach.urls))):
+        for left in reversed(range(len(self._target.urls))):
             url = self._url
             try:
                 return await self._connect(url)
-            except Exception as error:  # noqa: BLE001  whatever it is, the answer is to try again later
-                self._trouble = reason(error)
+            except Exception as error:  # noqa: BLE001  every failure is followed by another attempt
+                self._last_error = reason(error)
                 if is_refusal(_root(error)) and not self._was_up:
-                    refusals.append(f"{url.masked}: {self._trouble}")
+                    refusals.append(f"{url.masked}: {self._last_error}")
             if left:
-                self._turn += 1
-                self._announce(BrokerLost(url.masked, self._trouble, 0.0, self._url.masked))
-        # one that is only down may come back: then there is hope
-        self._refusal = "; ".join(refusals) if len(refusals) == len(self._reach.urls) else None
+                self._url_turn += 1
+                self._announce(BrokerLost(url.masked, self._last_error, 0.0, self._url.masked))
+        # A broker that is only down may come back, so all must have refused.
+        self._refusal = "; ".join(refusals) if len(refusals) == len(self._target.urls) else None
         return None
 
     async def _connect(self, url: BrokerUrl) -> Session:
         self._number += 1
-        consuming, publishing = await open_pair(self._reach, url)
+        consuming, publishing = await open_pair(self._target, url)
         publishing.on_blocked(self._blocked)
-        with anyio.fail_after(RESTORE):
+        with anyio.fail_after(RESTORE_TIMEOUT_S):
             session = await Session.open(self._number, consuming, publishing, self._differs)
         self.current = session
         try:
-            with anyio.fail_after(RESTORE) as limit:
+            with anyio.fail_after(RESTORE_TIMEOUT_S) as limit:
 
                 def step() -> None:
-                    limit.deadline = anyio.current_time() + RESTORE
+                    limit.deadline = anyio.current_time() + RESTORE_TIMEOUT_S
 
                 await self.declarations.restore(session, step, is_first=not self._was_up)
         except BaseException:
@@ -136,15 +134,15 @@ class Supervisor:
         self._refusal, self._was_up = None, True
         return session
 
-    async def _attend(self, session: Session) -> str:
-        """Stay with the session until it fails; return why."""
+    async def _watch(self, session: Session) -> str:
+        """Renew the session's consumers until it fails; return why."""
         try:
-            self._tell()
+            self._notify()
             self._announce(BrokerConnected(self._url.masked))
             while session.cause is None:
                 queues: list[str] = []
                 with anyio.move_on_after(REFUSED_AGAIN_S if self.declarations.refused else None):
-                    queues = await session.news()
+                    queues = await session.next_cancelled()
                 if not queues and session.cause is None:
                     await self._try_refused(session)
                 for queue in queues:
@@ -160,7 +158,7 @@ class Supervisor:
             await self._drop(session)
 
     async def _try_refused(self, session: Session) -> None:
-        """Consume the queues that the broker has refused before, if it lets us now."""
+        """Try again to consume the queues that the broker has refused."""
         for queue in sorted(self.declarations.refused):
             try:
                 await self.declarations.renew(session, queue)
@@ -173,22 +171,24 @@ class Supervisor:
 
     async def _drop(self, session: Session) -> None:
         self.declarations.session = None
-        self._trouble = session.cause or "closed"
+        self._last_error = session.cause or "closed"
         await session.close()
         self.current = None
 
     async def _pause(self, attempt: int, *, silent: bool = False) -> None:
         """Wait before the next round.
 
-        :param silent: who waits for `connected` hears the refusal as an error; "trying again" is not for that reader.
+        :param silent: announce nothing: the caller that waits in `connected` gets the refusal as an error.
         """
-        wait = backoff.delay(attempt, first=FIRST, factor=FACTOR, limit=LIMIT, jitter=random.random())
-        self._tell()
+        wait = backoff.delay(
+            attempt, first=FIRST_RETRY_S, factor=RETRY_FACTOR, limit=MAX_RETRY_S, jitter=random.random()
+        )
+        self._notify()
         if not silent:
-            self._announce(BrokerLost(self._url.masked, self._trouble, wait))
+            self._announce(BrokerLost(self._url.masked, self._last_error, wait))
         await anyio.sleep(wait)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -198,7 +198,7 @@ class Supervisor:
 
     def _differs(self, queue: str, why: str) -> None:
         if queue not in self._differing:
-            if len(self._differing) >= MOST:
+            if len(self._differing) >= MAX_REMEMBERED_QUEUES:
                 self._differing.clear()
             self._differing.add(queue)
             self._announce(QueueDiffers(queue, why))

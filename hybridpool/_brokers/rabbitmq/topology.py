@@ -1,12 +1,14 @@
-"""Queues: declared, measured, deleted. Each step has a throwaway channel, because a refusal costs the channel."""
+"""Queues and exchanges: declared, bound, measured, deleted.
+
+Each step has a channel of its own, because the broker closes the channel of a request that it refuses.
+"""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from aiormq import exceptions as foreign
-from pamqp.common import FieldTable
 
-from hybridpool._brokers.rabbitmq.amqp.methods import Names
+from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel
 from hybridpool._brokers.rabbitmq.connection import AmqpConnection
 from hybridpool._brokers.rabbitmq.errors import reason
 from hybridpool._message import QueueSpec
@@ -14,26 +16,26 @@ from hybridpool.errors import QueueNotFound
 
 
 class Topology:
-    """What one connection asks about queues."""
+    """Declares, measures and deletes over one connection."""
 
     def __init__(
-        self, line: AmqpConnection, differs: Callable[[str, str], None], other: AmqpConnection | None = None
+        self, connection: AmqpConnection, differs: Callable[[str, str], None], other: AmqpConnection | None = None
     ) -> None:
-        """Ask over this connection.
+        """Use this connection.
 
         :param differs: called with a queue's name and the reason when it exists with other arguments.
-        :param other: asked over while the first one is not read; but a private queue belongs to the first.
+        :param other: used while reading from the first one is paused; but a private queue belongs to the first.
         """
-        self._line = line
+        self._connection = connection
         self._other = other
         self._differs = differs
 
     async def declare(self, spec: QueueSpec) -> None:
-        """Make the queue exist; one that exists with other arguments is used as it is."""
-        if spec.fanout is not None:
-            await self.fanout(spec.fanout)
+        """Make the queue exist, with its bindings; one that exists with other arguments is used as it is."""
+        for binding in spec.bindings:
+            await self.declare_exchange(binding.exchange, binding.type, durable=binding.durable)
         try:
-            async with self.scratch(is_private=spec.private) as channel:
+            async with self.temporary_channel(is_private=spec.private) as channel:
                 await channel.queue_declare(
                     spec.name,
                     durable=not spec.private,
@@ -41,25 +43,27 @@ class Topology:
                     auto_delete=spec.private,
                     arguments=arguments(spec),
                 )
-                if spec.fanout is not None:
-                    await channel.queue_bind(spec.name, spec.fanout)
         except foreign.ChannelAccessRefused:
-            # Whoever may not make queues uses those that are there.
+            # A user without the right to make queues uses those that exist.
             if not await self.exists(spec.name):
                 raise
         except foreign.ChannelPreconditionFailed as error:
             await self.depth(spec.name)
             self._differs(spec.name, reason(error).removeprefix("PRECONDITION_FAILED - "))
+        if spec.bindings:
+            async with self.temporary_channel(is_private=spec.private) as channel:
+                for binding in spec.bindings:
+                    await channel.queue_bind(spec.name, binding.exchange, binding.routing_key)
 
-    async def fanout(self, exchange: str) -> None:
-        """Make a fanout exchange exist; one that exists and is more durable is used as it is."""
+    async def declare_exchange(self, exchange: str, type: str, *, durable: bool) -> None:
+        """Make an exchange exist; one that exists with another type or durability is used as it is."""
         with suppress(foreign.ChannelPreconditionFailed):
-            async with self.scratch() as channel:
-                await channel.exchange_declare(exchange, exchange_type="fanout", durable=False)
+            async with self.temporary_channel() as channel:
+                await channel.exchange_declare(exchange, exchange_type=type, durable=durable)
 
     async def delete(self, queue: str) -> None:
-        """Delete the queue; to RabbitMQ one that does not exist is fine."""
-        async with self.scratch() as channel:
+        """Delete the queue; RabbitMQ does not mind if it does not exist."""
+        async with self.temporary_channel() as channel:
             await channel.queue_delete(queue)
 
     async def depth(self, queue: str) -> int:
@@ -68,11 +72,10 @@ class Topology:
         :raises QueueNotFound: if there is no such queue.
         """
         try:
-            async with self.scratch() as channel:
-                told = await channel.queue_declare(queue, passive=True)
+            async with self.temporary_channel() as channel:
+                return await channel.queue_declare(queue, passive=True)
         except foreign.ChannelNotFoundEntity as error:
             raise QueueNotFound(f"queue {queue!r} does not exist") from error
-        return told.message_count or 0
 
     async def exists(self, queue: str) -> bool:
         """Tell whether there is such a queue, as far as this user may know."""
@@ -83,21 +86,24 @@ class Topology:
         return True
 
     @asynccontextmanager
-    async def scratch(self, *, is_private: bool = False) -> AsyncGenerator[Names]:
-        """Give a channel that may be lost."""
-        line = self._line
-        if self._other is not None and line.tap.is_held and not is_private:
-            line = self._other
-        channel = Names(await line.channel(confirms=False))
+    async def temporary_channel(self, *, is_private: bool = False) -> AsyncGenerator[AmqpChannel]:
+        """Open a channel for the block.
+
+        :param is_private: whether it is about a private queue.
+        """
+        connection = self._connection
+        if self._other is not None and connection.frames.is_reading_paused and not is_private:
+            connection = self._other
+        channel = await connection.channel(confirms=False)
         try:
             yield channel
         finally:
             await channel.close()
 
 
-def arguments(spec: QueueSpec) -> FieldTable:
-    """Return the declaration's arguments. "classic" is the broker's default and stays unsaid, as with Celery."""
-    told: FieldTable = {}
+def arguments(spec: QueueSpec) -> dict[str, object]:
+    """Return the declaration's arguments. "classic" is the broker's default and is left out, as Celery does."""
+    told: dict[str, object] = {}
     if spec.kind != "classic":
         told["x-queue-type"] = spec.kind
     if spec.max_priority is not None:
@@ -107,4 +113,4 @@ def arguments(spec: QueueSpec) -> FieldTable:
         told["x-overflow"] = "reject-publish"
     if spec.expires is not None:
         told["x-expires"] = spec.expires
-    return told
+    return {**told, **spec.arguments}

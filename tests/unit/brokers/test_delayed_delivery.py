@@ -1,4 +1,4 @@
-"""The ladder of delays, walked as a broker would: bindings matched, times to live added up."""
+"""The delay queues, followed as a broker does: bindings matched, times to live added up."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from typing import Any, cast
 import attrs
 import pytest
 from aiormq import exceptions as foreign
-from aiormq.channel import Channel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel
 from hybridpool._brokers.rabbitmq.connection import AmqpConnection
-from hybridpool._brokers.rabbitmq.delayed_delivery import LEVELS, LONGEST, DelayQueues, pattern, routing_key
+from hybridpool._brokers.rabbitmq.delayed_delivery import LEVELS, MAX_DELAY_S, DelayQueues, pattern, routing_key
 from hybridpool._brokers.rabbitmq.topology import Topology
 from hybridpool.errors import BrokerError
 
-DELAYS = st.integers(1, LONGEST) | st.integers(0, LEVELS - 1).map(lambda level: 2**level)
+DELAYS = st.integers(1, MAX_DELAY_S) | st.integers(0, LEVELS - 1).map(lambda level: 2**level)
 #: what users call their queues
 NAMES = st.text("ab-_é", min_size=1, max_size=4)
 QUEUES = st.lists(NAMES | st.sampled_from("01"), min_size=1, max_size=4).map(".".join)
@@ -33,25 +33,13 @@ class Map:
     to_exchanges: dict[tuple[str, str], set[str]] = attrs.field(factory=dict)
     binds: list[str] = attrs.field(factory=list)
 
-    async def channel(self, *, confirms: bool) -> Channel:
+    async def channel(self, *, confirms: bool) -> AmqpChannel:
         """Open a channel."""
         assert not confirms
-        return cast(Channel, self)
+        return cast(AmqpChannel, self)
 
     async def close(self) -> None:
         """Close a channel."""
-
-    async def rpc(self, asked: Any) -> None:
-        """Do what a frame asks for."""
-        match asked.name:
-            case "Queue.Declare":
-                await self.queue_declare(asked.queue, durable=asked.durable, arguments=asked.arguments)
-            case "Queue.Bind":
-                await self.queue_bind(asked.queue, asked.exchange, asked.routing_key)
-            case "Exchange.Bind":
-                await self.exchange_bind(asked.destination, asked.source, asked.routing_key)
-            case _:
-                await self.exchange_declare(asked.exchange)
 
     async def queue_declare(self, queue: str, *, durable: bool, arguments: Mapping[str, Any]) -> None:
         """Note a queue."""
@@ -96,8 +84,8 @@ class Map:
             waited += told["x-message-ttl"] / 1000
             exchange, key = told["x-dead-letter-exchange"], told.get("x-dead-letter-routing-key", key)
 
-    def ladder(self) -> DelayQueues:
-        """Give the ladder of a new connection."""
+    def delay_queues(self) -> DelayQueues:
+        """Return the delay queues of a new connection."""
         return DelayQueues(Topology(cast(AmqpConnection, self), lambda queue, why: pytest.fail(f"{queue}: {why}")))
 
 
@@ -122,11 +110,11 @@ def test_adds_up(delay: int, queue: str, others: set[str], before: int | None) -
     known = Map({queue, *others})
 
     async def go() -> tuple[str, str]:
-        ladder = known.ladder()
+        delay_queues = known.delay_queues()
         for other in (*others, *(f"{other}.{queue}" for other in others)):
             known.queues.add(other)
-            await ladder.prepare(other, 1 if before is None else before)
-        return await ladder.prepare(queue, delay)
+            await delay_queues.prepare(other, 1 if before is None else before)
+        return await delay_queues.prepare(queue, delay)
 
     assert known.walk(*asyncio.run(go())) == (queue, delay)
 
@@ -141,13 +129,13 @@ def test_one_way_at_each_level(delay: int, queue: str) -> None:
 def test_beyond_the_longest() -> None:
     """A delay beyond the longest is cut to the longest."""
     known = Map({"celery"})
-    assert known.walk(*asyncio.run(known.ladder().prepare("celery", 2**LEVELS))) == ("celery", LONGEST)
+    assert known.walk(*asyncio.run(known.delay_queues().prepare("celery", 2**LEVELS))) == ("celery", MAX_DELAY_S)
 
 
 def test_only_what_is_needed() -> None:
     """Only the levels that a delay needs are declared."""
     known = Map({"celery"})
-    asyncio.run(known.ladder().prepare("celery", 5))
+    asyncio.run(known.delay_queues().prepare("celery", 5))
     assert {name for name in known.queues if name.startswith("celery_")} == {f"celery_delayed_{n}" for n in range(3)}
 
 
@@ -155,7 +143,7 @@ def test_missing_queue() -> None:
     """A delay for a missing queue is refused."""
     known = Map({"celery"})
     with pytest.raises(BrokerError, match=r"no queue takes a message for nowhere: NOT_FOUND"):
-        asyncio.run(known.ladder().prepare("nowhere", 5))
+        asyncio.run(known.delay_queues().prepare("nowhere", 5))
 
 
 def test_bound_each_time() -> None:
@@ -163,10 +151,10 @@ def test_bound_each_time() -> None:
     known = Map({"celery"})
 
     async def go() -> tuple[str, str]:
-        ladder = known.ladder()
-        await ladder.prepare("celery", 1)
+        delay_queues = known.delay_queues()
+        await delay_queues.prepare("celery", 1)
         known.to_queues = {way: queues - {"celery"} for way, queues in known.to_queues.items()}
-        return await ladder.prepare("celery", 1)
+        return await delay_queues.prepare("celery", 1)
 
     assert known.walk(*asyncio.run(go())) == ("celery", 1)
 
@@ -176,11 +164,11 @@ def test_bound_for_all_who_ask_at_once() -> None:
     known = Map({"celery", "other"})
 
     async def go() -> None:
-        ladder = known.ladder()
+        delay_queues = known.delay_queues()
         async with asyncio.TaskGroup() as group:
             for _ in range(100):
-                group.create_task(ladder.prepare("celery", 3))
-                group.create_task(ladder.prepare("other", 3))
+                group.create_task(delay_queues.prepare("celery", 3))
+                group.create_task(delay_queues.prepare("other", 3))
 
     asyncio.run(go())
     assert 1 <= known.binds.count("celery") <= 2
@@ -194,12 +182,12 @@ def test_names_that_are_patterns_or_long(name: str) -> None:
     there = Map(queues={name, *others})
 
     async def run() -> None:
-        ladder = DelayQueues(Topology(cast(AmqpConnection, there), lambda *_: None))
+        delay_queues = DelayQueues(Topology(cast(AmqpConnection, there), lambda *_: None))
         for queue in (name, *others):
-            _, key = await ladder.prepare(queue, 5)
+            _, key = await delay_queues.prepare(queue, 5)
             assert len(key.encode()) <= 255
         for queue in (name, *others):
-            _, key = await ladder.prepare(queue, 5)
+            _, key = await delay_queues.prepare(queue, 5)
             assert there.route("celery_delayed_delivery", key) == {f"{queue}.due"}
 
     asyncio.run(run())
@@ -209,7 +197,7 @@ def test_names_that_are_patterns_or_long(name: str) -> None:
 def test_leaves_by_a_queue_of_its_own(delay: int, queue: str) -> None:
     """Each queue has a last delay queue of its own, in which its due messages wait while it is full."""
     known = Map({queue})
-    exchange, key = asyncio.run(known.ladder().prepare(queue, delay))
+    exchange, key = asyncio.run(known.delay_queues().prepare(queue, delay))
     stations = []
     while (station := next(iter(known.route(exchange, key)))) != queue:
         stations.append(station)
@@ -224,7 +212,7 @@ def test_beside_a_worker_of_celery(delay: int, queue: str) -> None:
     """A queue that a Celery worker has bound too gets each message once, ours and Celery's."""
     known = Map({queue})
     known.to_queues["celery_delayed_delivery", f"#.{queue}"] = {queue}
-    exchange, key = asyncio.run(known.ladder().prepare(queue, delay))
+    exchange, key = asyncio.run(known.delay_queues().prepare(queue, delay))
     assert known.walk(exchange, key) == (queue, delay)
     assert known.walk(exchange, routing_key(queue, delay)) == (queue, delay)
 
@@ -232,7 +220,7 @@ def test_beside_a_worker_of_celery(delay: int, queue: str) -> None:
 def test_a_queue_that_does_not_last() -> None:
     """A queue that the broker deletes by itself has no last delay queue."""
     known = Map({"reply"})
-    ladder = known.ladder()
-    ladder.fleeting.add("reply")
-    assert known.walk(*asyncio.run(ladder.prepare("reply", 3))) == ("reply", 3)
+    delay_queues = known.delay_queues()
+    delay_queues.temporary.add("reply")
+    assert known.walk(*asyncio.run(delay_queues.prepare("reply", 3))) == ("reply", 3)
     assert "reply.due" not in known.queues

@@ -25,20 +25,20 @@ class Full(asyncio.Transport):
 
 async def test_a_network_that_swallows_everything() -> None:
     """A publisher that waits to write gets BrokerUnavailable, whatever the kernel calls the loss."""
-    tap = FrameFilter(asyncio.get_running_loop())
+    frames = FrameFilter(asyncio.get_running_loop())
     transport = Full()
-    tap.connection_made(transport)
-    tap.attach(transport)
-    tap.pause_writing()
+    frames.connection_made(transport)
+    frames.attach(transport)
+    frames.pause_writing()
 
     async def write() -> None:
         with translated("publish"):
-            await tap.drained()
+            await frames.drain()
 
     writing = asyncio.create_task(write())
     await asyncio.sleep(0)
     transport.is_lost = True
-    tap.connection_lost(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+    frames.connection_lost(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
     with pytest.raises(BrokerUnavailable, match="publish: "):
         await writing
 

@@ -52,11 +52,11 @@ def message(tag: int, body: bytes, channel: int = OURS) -> bytes:
 
 
 class Heard:
-    """What an ear took, in order."""
+    """What a receiver took, in order."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
-        self.ear = ChannelReceiver(self.message, self.confirmed)
+        self.receiver = ChannelReceiver(self.message, self.confirmed)
 
     def message(self, method: bytes, said: bytes, properties: bytes, body: bytes) -> None:
         """Note a message."""
@@ -75,14 +75,14 @@ def pour(data: bytes, cuts: list[int]) -> tuple[list[tuple[Any, ...]], bytes]:
     """Send bytes through a filter, in pieces; return the frames taken out, and the bytes passed to the library."""
     loop = asyncio.new_event_loop()
     try:
-        tap, heard = FrameFilter(loop), Heard()
-        tap.watch(OURS, heard.ear)
+        frames, heard = FrameFilter(loop), Heard()
+        frames.watch(OURS, heard.receiver)
         edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
         for start, stop in pairwise(edges):
             if start < stop:
-                tap.data_received(data[start:stop])
-        tap.stream.feed_eof()
-        return heard.said, loop.run_until_complete(tap.stream.read())
+                frames.data_received(data[start:stop])
+        frames.stream.feed_eof()
+        return heard.said, loop.run_until_complete(frames.stream.read())
     finally:
         loop.close()
 
@@ -163,7 +163,7 @@ def test_published_as_the_library_would(
         mandatory=mandatory,
         persistent=persistent,
     )
-    data = codec.write_publish(OURS, outgoing, "exchange", "key", message_id="7", largest=LARGEST)
+    data = codec.write_publish(OURS, outgoing, "exchange", "key", message_id="7", max_frame_bytes=LARGEST)
     found: list[Any] = []
     while data:
         used, channel, frame = pamqp.frame.unmarshal(data)
@@ -186,7 +186,7 @@ def test_too_long(wrong: str) -> None:
     outgoing = Outgoing(body=b"", routing_key="q", headers={"h": "x" * (LARGEST if wrong == "headers" else 1)})
     with pytest.raises(ValueError, match=r"longer than 255|do not fit"):
         codec.write_publish(
-            1, outgoing, "", "k" * (256 if wrong == "routing key" else 1), message_id=None, largest=LARGEST
+            1, outgoing, "", "k" * (256 if wrong == "routing key" else 1), message_id=None, max_frame_bytes=LARGEST
         )
 
 

@@ -113,10 +113,10 @@ def delivered(raw: bytes, body: bytes = b"[]") -> Delivery:
     )
 
 
-def again(message: Outgoing, largest: int = LARGEST) -> bytes:
+def again(message: Outgoing, max_frame_bytes: int = LARGEST) -> bytes:
     """Return the properties that are written for it."""
-    _, header = write_head(message, "", message.routing_key, message_id="9", largest=largest)
-    assert len(header) + 8 <= largest
+    _, header = write_head(message, "", message.routing_key, message_id="9", max_frame_bytes=max_frame_bytes)
+    assert len(header) + 8 <= max_frame_bytes
     return header[BEFORE:]
 
 
@@ -194,16 +194,16 @@ def test_a_message_that_comes_back_without_a_tag(raw: bytes) -> None:
     st.integers(0, 400),
     st.sampled_from([4096, 8192, LARGEST]),
 )
-def test_a_dead_letter_fits_into_a_frame(sizes: dict[bytes, int], small: int, largest: int) -> None:
+def test_a_dead_letter_fits_into_a_frame(sizes: dict[bytes, int], small: int, max_frame_bytes: int) -> None:
     """A dead letter fits into a frame whatever the size of its headers, and says what it is and why."""
     headers = {b"task": sized(b"S", b"shop.add"), b"id": sized(b"S", b"id-1")}
     headers |= {b"%d" % number: sized(b"S", b"x" * 30) for number in range(small)}
     headers |= {b"_" + name: sized(b"S", b"y" * size) for name, size in sizes.items()}
     letter = dead_letter.write_dead_letter(delivered(properties(headers)), "r" * 2000, "w@h", NOON, LOST, 3)
-    told = headers_of(again(letter, largest))
+    told = headers_of(again(letter, max_frame_bytes))
     assert (told["task"], told["id"]) == (headers[b"task"], headers[b"id"])
     assert told[dead_letter.REASON].startswith(b"S")
-    if sum(map(len, headers.values())) + sum(map(len, headers)) + len(headers) + 5000 < largest:
+    if sum(map(len, headers.values())) + sum(map(len, headers)) + len(headers) + 5000 < max_frame_bytes:
         assert LEFT_OUT not in told
         assert {name.encode(errors="surrogateescape"): field for name, field in told.items()}.items() >= headers.items()
 
@@ -256,7 +256,7 @@ def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
             "",
             found.reply_to,
             message_id=None,
-            largest=LARGEST,
+            max_frame_bytes=LARGEST,
         )
         assert rest[9] in method
 
@@ -264,7 +264,7 @@ def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
 def test_as_the_library_reads_it() -> None:
     """A message that is written again is read by the library."""
     came = delivered(properties({b"task": sized(b"S", b"shop.add")}, {15: short(b"application/json")}))
-    method, header = write_head(dead_letter.write_delayed(came, 0), "", "celery", message_id="9", largest=LARGEST)
+    method, header = write_head(dead_letter.write_delayed(came, 0), "", "celery", message_id="9", max_frame_bytes=LARGEST)
     data = struct.pack(">BHI", 2, 1, len(header)) + header + b"\xce"
     _, _, frame = pamqp.frame.unmarshal(data)
     assert method

@@ -51,7 +51,7 @@ async def test_only_what_failed_is_sent_again() -> None:
     try:
         handles = await sending.send_many(calls(9))
         assert [handle.id for handle in handles] == [str(number) for number in range(9)]
-        assert len(server.memory_queue("q")) == 9
+        assert len(server.queue("q")) == 9
     finally:
         await sending.close()
 
@@ -66,7 +66,7 @@ async def test_what_is_refused_is_told() -> None:
         with pytest.raises(BrokerError, match="too large") as caught:
             await sending.send_many(calls(9))
         assert caught.value.__notes__ == ["5 of 9 calls were confirmed"]
-        assert len(server.memory_queue("q")) == 5
+        assert len(server.queue("q")) == 5
     finally:
         await sending.close()
 
@@ -80,11 +80,11 @@ async def test_a_queue_that_was_deleted() -> None:
     try:
         for _ in range(2):
             await sending.send(Request(task="add", id="1", queue="q"))
-            assert len(server.memory_queue("q")) == 1
+            assert len(server.queue("q")) == 1
             server.delete("q")
         for _ in range(2):
             await sending.send_many(calls(3))
-            assert len(server.memory_queue("q")) == 3
+            assert len(server.queue("q")) == 3
             server.delete("q")
     finally:
         await sending.close()

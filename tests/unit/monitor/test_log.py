@@ -241,7 +241,7 @@ def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFix
         return
     [record] = logged(event, caplog)
     assert (record.levelno, record.getMessage()) == (level, line)
-    assert record.name == "hybridpool._worker.runtime"
+    assert record.name == "hybridpool.worker"
     child = getattr(event, "child", None) if isinstance(event, IN_A_CHILD) else None
     assert getattr(record, "child", None) == (child or None)
 
@@ -267,7 +267,7 @@ def test_quick_lines_look_like_others(event: Event) -> None:
     moment = re.match(rf"\[({STAMP})", text)
     assert moment is not None
     seconds = dt.datetime.strptime(moment[1] + "000", "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007  local, as in the log
-    record = logging.LogRecord("hybridpool._worker.runtime", INFO, "", 0, text.partition("] ")[2], None, None)
+    record = logging.LogRecord("hybridpool.worker", INFO, "", 0, text.partition("] ")[2], None, None)
     record.created, record.msecs = seconds, round(seconds % 1 * 1000)
     record.processName = text.partition("INFO/")[2].partition("]")[0]
     assert logging.Formatter(FORMAT).format(record) == text

@@ -208,7 +208,7 @@ def test_tame_headers_go_out(found: dict[str, object]) -> None:
 
 def written(message: Outgoing) -> bytes:
     """Write it as RabbitMQ gets it."""
-    return write_publish(1, message, "", message.routing_key, message_id="1", largest=131_072)
+    return write_publish(1, message, "", message.routing_key, message_id="1", max_frame_bytes=131_072)
 
 
 @pytest.mark.parametrize(

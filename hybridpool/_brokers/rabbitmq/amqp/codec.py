@@ -30,6 +30,8 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END: Final = 0xCE
 #: class 60 is basic
 DELIVER, RETURN, ACK, NACK = (struct.pack(">HH", 60, method) for method in (60, 50, 80, 120))
+#: class 10 is connection
+BLOCKED, UNBLOCKED = (struct.pack(">HH", 10, method) for method in (60, 61))
 #: `channel.close`
 CLOSE: Final = struct.pack(">HH", 20, 40)
 #: both begin with a code and a text
@@ -66,14 +68,14 @@ RETURN_TAG: Final = "x-hybridpool-return"
 USER, EXPIRATION = "x-hybridpool-user", "x-hybridpool-expiration"
 #: the header that counts those left out, because all together do not fit into a frame
 LEFT_OUT: Final = "x-hybridpool-left-out"
-#: headers without which nobody knows what a message is
-_TELLING: Final = frozenset({"task", "id"})
-#: bytes of a header that was shortened
-_SHORTENED: Final = 200
+#: headers without which a message cannot be identified: never shortened or left out before others
+_IDENTIFYING: Final = frozenset({"task", "id"})
+#: of a header that was shortened
+_SHORTENED_BYTES: Final = 200
 
 
 class Delivered(NamedTuple):
-    """What `basic.deliver` says."""
+    """The arguments of `basic.deliver`."""
 
     consumer: str
     tag: int
@@ -83,7 +85,7 @@ class Delivered(NamedTuple):
 
 
 class Properties(NamedTuple):
-    """Of a message that came: what we look at."""
+    """The properties of a received message that hybridpool looks at."""
 
     content_type: str | None
     content_encoding: str | None
@@ -112,8 +114,13 @@ def read_deliver(payload: bytes) -> Delivered:
 
 
 def read_return(payload: bytes) -> str:
-    """Read why a message came back, of `basic.return`."""
+    """Read the reason in `basic.return`."""
     return payload[3 : 3 + payload[2]].decode(errors="replace")
+
+
+def read_blocked(payload: bytes) -> str:
+    """Read the reason in `connection.blocked`, after class and method."""
+    return payload[1 : 1 + payload[0]].decode(errors="replace")
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
@@ -207,7 +214,7 @@ def split_properties(payload: bytes) -> dict[int, bytes]:
 
 
 def read_return_tag(payload: bytes) -> int:
-    """Return the tag of a message that came back, which `write_publish` wrote into it; 0: it has none."""
+    """Return the tag of a returned message, which `write_publish` wrote into it; 0: it has none."""
     try:
         found = read_properties(payload)
     except BadTable:
@@ -217,44 +224,47 @@ def read_return_tag(payload: bytes) -> int:
 
 
 def write_answers(channel: int, answers: Sequence[AckFrame]) -> bytes:
-    """Write acknowledgements. Children finish in any order, and then each one is a frame of its own."""
+    """Write acknowledgements. Children finish in any order, and then each one is a frame of its own.
+
+    `Answer.REJECT` is `basic.nack` without requeue, because `basic.reject` settles only one message.
+    """
     pack = _ANSWER.pack
     return b"".join(
         pack(METHOD, channel, 13, 60, 80, tag, multiple, END)
         if kind is Answer.ACK
-        else pack(METHOD, channel, 13, 60, 120, tag, multiple * _MULTIPLE | _REQUEUE, END)
+        else pack(METHOD, channel, 13, 60, 120, tag, multiple * _MULTIPLE | (kind is Answer.REQUEUE) * _REQUEUE, END)
         for kind, tag, multiple in answers
     )
 
 
 def write_publish(
-    channel: int, message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, largest: int
+    channel: int, message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, max_frame_bytes: int
 ) -> bytes:
     """Write a message with all its frames.
 
     :param message_id: comes back with a message that no queue takes.
-    :param largest: bytes of a frame, as agreed with the broker.
+    :param max_frame_bytes: bytes of a frame, as agreed with the broker.
     :raises TypeError: if a header has a value that AMQP cannot carry.
     :raises ValueError: if something is too long.
     """
-    method, header = write_head(message, exchange, routing_key, message_id=message_id, largest=largest)
-    body, room = message.body, largest - AROUND
+    method, header = write_head(message, exchange, routing_key, message_id=message_id, max_frame_bytes=max_frame_bytes)
+    body, room = message.body, max_frame_bytes - AROUND
     parts = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
     parts += [_frame(BODY, channel, body[start : start + room]) for start in range(0, len(body), room)]
     return b"".join(parts)
 
 
 def write_head_frames(
-    channel: int, message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, largest: int
+    channel: int, message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, max_frame_bytes: int
 ) -> bytes:
     """Write a message's frames without its body's; see `write_publish`."""
-    method, header = write_head(message, exchange, routing_key, message_id=message_id, largest=largest)
+    method, header = write_head(message, exchange, routing_key, message_id=message_id, max_frame_bytes=max_frame_bytes)
     return _frame(METHOD, channel, method) + _frame(HEADER, channel, header)
 
 
-def write_body(channel: int, body: bytes, largest: int, portion: int) -> Iterator[bytes]:
+def write_body(channel: int, body: bytes, max_frame_bytes: int, portion: int) -> Iterator[bytes]:
     """Write the frames of a body, about so many bytes of it at a time."""
-    room = largest - AROUND
+    room = max_frame_bytes - AROUND
     step = max(1, portion // room) * room
     for begin in range(0, len(body), step):
         end = min(begin + step, len(body))
@@ -262,15 +272,15 @@ def write_body(channel: int, body: bytes, largest: int, portion: int) -> Iterato
 
 
 def write_head(
-    message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, largest: int
+    message: Outgoing, exchange: str, routing_key: str, *, message_id: str | None, max_frame_bytes: int
 ) -> tuple[bytes, bytes]:
     """Write the payloads of a message's method and header frames; see `write_publish`."""
     flags = _MANDATORY if message.mandatory else 0
     method = _PUBLISH.pack(60, 40, 0) + _shortly(exchange) + _shortly(routing_key) + bytes((flags,))
-    room = largest - AROUND
+    room = max_frame_bytes - AROUND
     header = _rewritten(message, message_id, room) if message.original else _header(message, message_id)
     if len(header) > room:
-        raise ValueError(f"headers of {len(header)} bytes do not fit into a frame of {largest}")
+        raise ValueError(f"headers of {len(header)} bytes do not fit into a frame of {max_frame_bytes}")
     return method, header
 
 
@@ -298,9 +308,9 @@ def _header(message: Outgoing, message_id: str | None) -> bytes:
 
 
 def _rewritten(message: Outgoing, message_id: str | None, room: int) -> bytes:
-    """Write the header frame of a message that is written again: what is not said anew stays as its sender wrote it.
+    """Write the header frame of a message that is published again: what is not replaced stays as its sender wrote it.
 
-    :param room: bytes that it may have.
+    :param room: bytes that the frame may have.
     """
     try:
         found = split_properties(message.original)
@@ -321,7 +331,7 @@ def _rewritten(message: Outgoing, message_id: str | None, room: int) -> bytes:
 
 
 def _headers_again(message: Outgoing, found: dict[int, bytes]) -> list[tuple[str, bytes]]:
-    """Return the headers with their names, the sender's first; what cannot be said again becomes one of them."""
+    """Return the headers with their names, the sender's first; properties that cannot be sent again become headers."""
     try:
         came = entries(found.pop(_HEADERS, bytes(4)), 0)
     except BadTable:
@@ -341,8 +351,8 @@ def _fitting(headers: list[tuple[str, bytes]], message: Outgoing, room: int) -> 
     """Return the headers as bytes; if they have more than so many, those that may be shortened are.
 
     What we wrote goes first, then what the sender wrote, the longest first; then whole headers of the sender's are left
-    out, and counted. A message that does not fit into a frame could neither be dead-lettered nor sent round, and would
-    come again for ever.
+    out, and counted. A message that does not fit into a frame could neither be dead-lettered nor published again, and
+    would be redelivered for ever.
     """
     size = sum(len(entry) for _, entry in headers)
     if size <= room:
@@ -351,14 +361,14 @@ def _fitting(headers: list[tuple[str, bytes]], message: Outgoing, room: int) -> 
     # a count of what is left out has room in any case
     room -= len(write_entry(LEFT_OUT, len(listed)))
     order = [at for at, (name, _) in enumerate(listed) if name in message.expendable and name != RETURN_TAG]
-    order.sort(key=lambda at: (listed[at][0] in message.kept, listed[at][0] in _TELLING, -len(listed[at][1])))
+    order.sort(key=lambda at: (listed[at][0] in message.kept, listed[at][0] in _IDENTIFYING, -len(listed[at][1])))
     for at in order:
         name, entry = listed[at]
-        if size > room and len(entry) > 2 * _SHORTENED:
+        if size > room and len(entry) > 2 * _SHORTENED_BYTES:
             listed[at] = name, _shortened(name, entry)
             size += len(listed[at][1]) - len(entry)
     left_out: set[int] = set()
-    theirs = [at for at in order if listed[at][0] in message.kept and listed[at][0] not in _TELLING]
+    theirs = [at for at in order if listed[at][0] in message.kept and listed[at][0] not in _IDENTIFYING]
     for at in sorted(theirs, key=lambda at: -len(listed[at][1])):
         if size > room:
             left_out.add(at)
@@ -372,7 +382,7 @@ def _shortened(name: str, entry: bytes) -> bytes:
     """Write the beginning of a header's value as text."""
     field = entry[1 + entry[0] :]
     raw = field[5:] if field[:1] == b"S" else repr(read_field(field)).encode(errors="backslashreplace")
-    return raw_entry(name, _text_of(raw[:_SHORTENED].decode(errors="ignore").encode() + "…".encode()))
+    return raw_entry(name, _text_of(raw[:_SHORTENED_BYTES].decode(errors="ignore").encode() + "…".encode()))
 
 
 def _text_of(raw: bytes) -> bytes:

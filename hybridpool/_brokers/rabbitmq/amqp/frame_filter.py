@@ -1,8 +1,9 @@
-"""The way in and out for what passes once per message, beside the client library.
+"""Takes messages and confirmations out of a connection's bytes before the client library reads them.
 
 The library reads frames one after the other through a stream, a queue and two tasks, and takes 45 µs for a message.
-Here its connection's bytes pass first: messages and confirmations of the channels that have an ear are taken out of
-them, and the rest goes on to the library, which keeps doing what it does well: logging in, opening, declaring, closing.
+Here its connection's bytes pass first: messages and confirmations of the channels that have a receiver are taken out,
+and the rest goes on to the library, which does what is not done per message: logging in, opening, declaring, closing.
+What is written per message goes to the socket directly, between the library's own frames.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from hybridpool._brokers.rabbitmq.amqp.codec import (
     ACK,
     ALIVE,
     AROUND,
+    BLOCKED,
     BODY,
     CLOSE,
     DELIVER,
@@ -25,22 +27,23 @@ from hybridpool._brokers.rabbitmq.amqp.codec import (
     METHOD,
     NACK,
     RETURN,
+    UNBLOCKED,
 )
 
 #: bytes; the library asks for whole frames, which are no larger as a rule
-_READER_LIMIT: Final = 256 * 1024
-#: seconds
-_SIGN_OF_LIFE: Final = 1.0
+_READER_LIMIT_BYTES: Final = 256 * 1024
+#: seconds between two heartbeats that the library is given for frames that it does not see
+_HEARTBEAT_INTERVAL_S: Final = 1.0
 
 
 class FrameListener(Protocol):
-    """Takes a message: method, what that said, properties and body."""
+    """Takes a message: its method, the arguments of that, properties and body."""
 
-    def __call__(self, method: bytes, said: bytes, properties: bytes, body: bytes, /) -> None:
-        """Must not raise."""
+    def __call__(self, method: bytes, arguments: bytes, properties: bytes, body: bytes, /) -> None:
+        """Take a message; must not raise."""
 
 
-class Body(Protocol):
+class BodySink(Protocol):
     """Takes the parts of a body that is large."""
 
     def append(self, part: bytes, /) -> None:
@@ -51,39 +54,68 @@ class Body(Protocol):
         ...
 
 
+class FrameReceiver(Protocol):
+    """Takes frames of one channel."""
+
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame's payload; return False if it is the library's."""
+        ...
+
+
+class BlockedReceiver:
+    """Takes `connection.blocked` and `connection.unblocked`, of which the library has no public event."""
+
+    def __init__(self, listener: Callable[[str | None], None]) -> None:
+        """:param listener: is called with the broker's reason, and with None when the broker reads again."""
+        self._listener = listener
+
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame's payload; return False if it is the library's."""
+        method = data[start : start + 4] if kind == METHOD else b""
+        if method == BLOCKED:
+            self._listener(codec.read_blocked(data[start + 4 : stop]) or "no reason given")
+        elif method == UNBLOCKED:
+            self._listener(None)
+        else:
+            return False
+        return True
+
+
 class ChannelReceiver:
-    """What is taken out of one channel."""
+    """Takes messages and confirmations of one channel."""
 
     def __init__(
         self,
         message: FrameListener,
         confirmed: Callable[[int, bool, bool], None] | None = None,
-        large: Callable[[bytes, int], "list[bytes] | Body"] | None = None,
+        large: Callable[[bytes, int], "list[bytes] | BodySink"] | None = None,
     ) -> None:
-        """Take messages.
+        """Name the callbacks.
 
-        :param confirmed: takes a tag, whether it speaks for all before it, and whether they were taken well.
-        :param large: is told what the method of a message says and the size of its body, before the body comes, if that
-            is larger than `large_above`; returns what takes it.
+        :param message: is called with each message, when it is complete.
+        :param confirmed: is called with a tag, whether it stands for all before it too, and whether the broker took
+            the messages.
+        :param large: is called with the arguments of a message's method and the size of its body, before the body
+            comes, if that is larger than `large_above`; returns what the parts are appended to.
         """
         self._message = message
         self._confirmed = confirmed
         self._large = large
         #: bytes
         self.large_above: float = math.inf
-        #: the broker has closed the channel
+        #: whether the broker has closed the channel
         self.is_closed = False
         self._method = b""
-        self._said = self._properties = b""
+        self._arguments = self._properties = b""
         self._missing = 0
-        self._parts: list[bytes] | Body = []
+        self._parts: list[bytes] | BodySink = []
 
-    def hears(self, kind: int, data: bytes, start: int, stop: int) -> bool:
-        """Take a frame's payload; False: it is not for us."""
+    def take(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame's payload; return False if it is the library's."""
         if kind == METHOD:
             method = data[start : start + 4]
             if method in (DELIVER, RETURN):
-                self._method, self._said = method, data[start + 4 : stop]
+                self._method, self._arguments = method, data[start + 4 : stop]
                 return True
             if method in (ACK, NACK) and self._confirmed is not None:
                 tag, multiple = codec.read_confirm(data[start + 4 : stop])
@@ -97,7 +129,7 @@ class ChannelReceiver:
         if kind == HEADER:
             self._missing = int.from_bytes(data[start + 4 : start + 12])
             if self._missing > self.large_above and self._large is not None:
-                self._parts = self._large(self._said, self._missing)
+                self._parts = self._large(self._arguments, self._missing)
             self._properties = data[start + 12 : stop]
         elif kind == BODY:
             self._parts.append(data[start:stop])
@@ -110,12 +142,12 @@ class ChannelReceiver:
         method, self._method = self._method, b""
         parts, self._parts = self._parts, []
         if isinstance(parts, list):
-            self._message(method, self._said, self._properties, parts[0] if len(parts) == 1 else b"".join(parts))
+            self._message(method, self._arguments, self._properties, parts[0] if len(parts) == 1 else b"".join(parts))
         else:
-            self._message(method, self._said, self._properties, parts.whole())
+            self._message(method, self._arguments, self._properties, parts.whole())
 
 
-class Kept:
+class KeptBody:
     """A large body that is kept, without a second copy of it."""
 
     def __init__(self) -> None:
@@ -126,11 +158,11 @@ class Kept:
         self._body += part
 
     def whole(self) -> bytes:
-        """Return the body, which nobody changes any more."""
+        """Return the body; it does not change any more."""
         return cast(bytes, self._body)
 
 
-class Dropped:
+class DroppedBody:
     """A large body that is not kept."""
 
     def append(self, part: bytes) -> None:
@@ -142,68 +174,76 @@ class Dropped:
 
 
 class FrameFilter(asyncio.StreamReaderProtocol):
-    """Stands between the socket and the client library's stream."""
+    """The protocol between the socket and the client library's stream.
+
+    Two invariants keep the library unaware of what is taken out:
+
+    - The library sees whole frames only, in their order, so its parser never meets the middle of one.
+    - It counts the seconds since the last frame and gives the connection up after three heartbeats. A busy consumer's
+      connection may bring it nothing for that long, as everything is taken out here, or reading is paused. So it is
+      given a heartbeat frame for what was taken out, at most one a second.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.stream = asyncio.StreamReader(limit=_READER_LIMIT, loop=loop)
+        self.stream = asyncio.StreamReader(limit=_READER_LIMIT_BYTES, loop=loop)
         super().__init__(self.stream, loop=loop)
         self._loop = loop
-        self._ears: dict[int, ChannelReceiver] = {}
+        self._receivers: dict[int, FrameReceiver] = {}
         self._rest = b""
-        #: what comes is no AMQP, and the library's to complain of
+        #: whether what comes is not AMQP: all of it goes on to the library, which reports it
         self._is_raw = False
-        self._signed_at = 0.0
+        self._heartbeat_at = 0.0
         self._writer: asyncio.StreamWriter | None = None
         self._due: list[bytes] = []
-        #: the socket takes nothing more for now
+        #: whether the socket takes nothing more for now
         self.is_full = False
-        #: nothing is read for now
-        self.is_held = False
+        #: whether nothing is read for now
+        self.is_reading_paused = False
 
     def attach(self, transport: asyncio.Transport) -> asyncio.StreamWriter:
-        """Keep hold of the connection; returns the library's way out."""
+        """Take over the transport; return the writer for the library."""
         self._writer = asyncio.StreamWriter(transport, self, self.stream, self._loop)
         return self._writer
 
     def pause_writing(self) -> None:
-        """Too much is written and not sent."""
+        """Note that too much is written and not sent."""
         self.is_full = True
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """It is sent."""
+        """Note that it is sent."""
         self.is_full = False
         super().resume_writing()
 
-    def watch(self, channel: int, ear: ChannelReceiver) -> None:
-        """Take messages and confirmations out of a channel."""
-        self._ears[channel] = ear
+    def watch(self, channel: int, receiver: FrameReceiver) -> None:
+        """Let a receiver take frames out of a channel; 0 is the connection itself."""
+        self._receivers[channel] = receiver
 
-    def leave(self, channel: int) -> None:
-        """Let a channel be the library's alone."""
-        self._ears.pop(channel, None)
+    def unwatch(self, channel: int) -> None:
+        """Let all frames of a channel go on to the library again."""
+        self._receivers.pop(channel, None)
 
-    def hold(self) -> None:
-        """Read nothing more for now; the library is told meanwhile that the connection lives."""
-        if self._writer is not None and not self.is_held:
-            self.is_held = True
-            with suppress(RuntimeError):  # it is just closing
+    def pause_reading(self) -> None:
+        """Read nothing more for now; the library is given heartbeats meanwhile."""
+        if self._writer is not None and not self.is_reading_paused:
+            self.is_reading_paused = True
+            with suppress(RuntimeError):  # the transport is closing
                 self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # an asyncio.Transport
-            self._live_on()
+            self._feed_while_paused()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Read again."""
-        if self._writer is not None and self.is_held:
-            self.is_held = False
+        if self._writer is not None and self.is_reading_paused:
+            self.is_reading_paused = False
             with suppress(RuntimeError):
                 self._writer.transport.resume_reading()  # type: ignore[attr-defined]
 
-    def _live_on(self) -> None:
-        if self.is_held and self._writer is not None and not self._writer.is_closing():
-            self._sign()
-            self._loop.call_later(_SIGN_OF_LIFE, self._live_on)
+    def _feed_while_paused(self) -> None:
+        if self.is_reading_paused and self._writer is not None and not self._writer.is_closing():
+            self._feed_heartbeat()
+            self._loop.call_later(_HEARTBEAT_INTERVAL_S, self._feed_while_paused)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close the socket at once; what is not written yet is dropped."""
         if self._writer is not None:
             self._writer.transport.abort()
@@ -222,7 +262,7 @@ class FrameFilter(asyncio.StreamReaderProtocol):
         if due and self._writer is not None and not self._writer.is_closing():
             self._writer.write(due[0] if len(due) == 1 else b"".join(due))
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Write what is due, and wait until the socket takes something again.
 
         :raises OSError: if the connection is lost.
@@ -234,7 +274,7 @@ class FrameFilter(asyncio.StreamReaderProtocol):
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Divide what came into frames; what is nobody's here goes on to the library."""
+        """Divide what came into frames; what no receiver takes goes on to the library."""
         if self._rest:
             data = self._rest + data
         if self._is_raw or data.startswith(b"AMQP"):
@@ -245,12 +285,12 @@ class FrameFilter(asyncio.StreamReaderProtocol):
         if passed < at:
             super().data_received(data[passed:at])
         elif passed:
-            self._sign()
+            self._feed_heartbeat()
         self._rest = data[at:]
 
     def _divide(self, data: bytes) -> tuple[int, int]:
         """Go through the frames; returns where the next one begins, and from where on they go on to the library."""
-        ears, unpack = self._ears, HEAD.unpack_from
+        receivers, unpack = self._receivers, HEAD.unpack_from
         at = passed = 0
         end = len(data)
         while end - at >= AROUND:
@@ -261,8 +301,8 @@ class FrameFilter(asyncio.StreamReaderProtocol):
             if data[stop - 1] != END:
                 self._is_raw = True
                 return end, passed
-            ear = ears.get(channel)
-            if ear is not None and ear.hears(kind, data, at + HEAD.size, stop - 1):
+            receiver = receivers.get(channel)
+            if receiver is not None and receiver.take(kind, data, at + HEAD.size, stop - 1):
                 if passed < at:
                     super().data_received(data[passed:at])
                 passed = stop
@@ -272,9 +312,9 @@ class FrameFilter(asyncio.StreamReaderProtocol):
             at = stop
         return at, passed
 
-    def _sign(self) -> None:
-        """The library counts how long it has heard nothing: tell it, as often as it needs, that there is somebody."""
+    def _feed_heartbeat(self) -> None:
+        """Give the library a heartbeat in place of frames that it does not see, at most one a second."""
         now = self._loop.time()
-        if now - self._signed_at > _SIGN_OF_LIFE:
-            self._signed_at = now
+        if now - self._heartbeat_at > _HEARTBEAT_INTERVAL_S:
+            self._heartbeat_at = now
             super().data_received(ALIVE)

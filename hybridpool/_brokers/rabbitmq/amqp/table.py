@@ -35,7 +35,7 @@ _SIZED: Final = frozenset(b"SxAF")
 #: bytes that values of other types take
 _BARE: Final = {ord("V"): 0, ord("t"): 1, ord("T"): 8, ord("D"): 5}
 #: seconds above this are milliseconds: what some clients write, and the library takes for that
-_FAR: Final = 0xFFFFFFFF
+_MAX_SECONDS: Final = 0xFFFFFFFF
 
 
 class BadTable(ValueError):
@@ -183,7 +183,7 @@ def _value(data: bytes, at: int, kind: int) -> tuple[object, int]:
 
 def _read_moment(seconds: int) -> dt.datetime | int:
     try:
-        return dt.datetime.fromtimestamp(seconds / 1000 if seconds > _FAR else seconds, dt.UTC)
+        return dt.datetime.fromtimestamp(seconds / 1000 if seconds > _MAX_SECONDS else seconds, dt.UTC)
     except (ValueError, OverflowError, OSError):
         return seconds  # beyond the year 9999
 
