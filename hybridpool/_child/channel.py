@@ -21,7 +21,7 @@ from typing import Final
 from hybridpool._child.process_state import DEFAULT_HANDLER, Handler, get_handler, set_handler
 from hybridpool._ipc import framing
 from hybridpool._ipc.frames import Message
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 #: exit status: nobody reads what we would still say, the parent is gone
 PARENT_GONE: Final = 1
@@ -107,12 +107,12 @@ class Channel:
         """
         if not self.is_ours:
             raise ChannelClosed
-        if len(message) <= INLINE:
+        if len(message) <= MAX_INLINE_BYTES:
             self._send(message, fds)
             return
         file = self.file_of(message)
         try:
-            self._send(framing.IN_FILE, (file, *fds))
+            self._send(framing.FILE_MARKER, (file, *fds))
         finally:
             os.close(file)
             self.keep_reserve()
@@ -126,7 +126,7 @@ class Channel:
 
         :raises OSError: if there is no memory, the file may not be so large, or there is no descriptor left.
         """
-        return self.with_reserve(lambda: framing.in_file(message))
+        return self.with_reserve(lambda: framing.write_memfd(message))
 
     def with_reserve(self, make: Callable[[], int]) -> int:
         """Return the descriptor that `make` makes; if there is none left, the one in reserve is given up for it.

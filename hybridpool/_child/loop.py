@@ -60,8 +60,8 @@ from hybridpool._child.process_state import ProcessState, get_handler, set_handl
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import CallsGivenBack, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, RunCall
-from hybridpool._ipc.framing import INLINE
-from hybridpool._ipc.large_objects import Files, LargeObject
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
+from hybridpool._ipc.large_objects import BodyFiles, LargeObject
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
@@ -74,7 +74,7 @@ _RESTORE_EVERY_S: Final = 0.01
 #: exceptions between two tasks, raised by what a task has left, after which the child gives up
 _MOST_INTERRUPTIONS: Final = 100
 #: characters of a piece of text that certainly fits into a message without a file
-_PIECE_CHARACTERS: Final = INLINE // 4 - 64
+_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -111,7 +111,7 @@ class Child:
         self._channel = Channel(channel)
         self._shared_page = shared_page
         self._inbox: deque[frames.ToChild] = deque()
-        self._files = Files()
+        self._files = BodyFiles()
         #: since when the first of the outcomes on the shared page waits
         self._waiting_since = 0.0
         self._tickets = 0
@@ -235,7 +235,7 @@ class Child:
             near.settimeout(None)
             with far:
                 self._channel.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
-            answer = near.recv(INLINE)
+            answer = near.recv(MAX_INLINE_BYTES)
         if not answer:
             return EnqueueAnswer(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")
         [sent] = frames.read_to_child(answer)

@@ -83,6 +83,6 @@ class FireAndForget:
         try:
             await self._send(batch)
         except Exception as error:  # noqa: BLE001  # messages that are queued later must still be sent
-            log.error("of %d calls, for which nobody waits, not all were sent: %s", len(batch), error)
+            log.error("of %d unconfirmed calls not all were sent: %s", len(batch), error)
         finally:
             self._free_slots.release(len(batch))

@@ -149,7 +149,7 @@ class Settings:
         kind=BROKER, opts="--result-backend", metavar="URL", default_text="disabled", secret=True)
     #: None: never
     result_expires: float | None = setting(
-        parsers.optional(units.some_seconds), "1d", "When a result that nobody fetched is dropped; none: never.",
+        parsers.optional(units.some_seconds), "1d", "When a result that was not fetched is dropped; none: never.",
         kind=BROKER, opts="--result-expires", metavar="DURATION")
     task_ignore_result: bool = setting(
         units.boolean, False, "Keep no results, whatever the backend.",

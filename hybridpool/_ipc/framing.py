@@ -2,7 +2,7 @@
 
 A *message* is a msgpack array of frames in one SOCK_SEQPACKET packet, so it arrives whole or not at all: a process
 killed in the middle of a send leaves no torn frame, and the parent can take back what a child has not read yet. A
-message over `INLINE` bytes travels as a memfd that is passed along with a one-byte packet; so one framing
+message over `MAX_INLINE_BYTES` bytes travels as a memfd that is passed along with a one-byte packet; so one framing
 serves all sizes. The byte 0xC1 marks that packet: msgpack never uses it (msgpack spec, "formats").
 """
 
@@ -18,16 +18,16 @@ from hybridpool._ipc.descriptors import move_above_standard
 from hybridpool._ipc.frames import Message
 
 #: bytes; below half of Linux's default socket buffer (212,992), so that two messages always fit
-INLINE: Final = 96 * 1024
+MAX_INLINE_BYTES: Final = 96 * 1024
 #: the packet that goes along with the file of a large message
-IN_FILE: Final = b"\xc1"
+FILE_MARKER: Final = b"\xc1"
 #: room for three descriptors
 _FD_SPACE: Final = socket.CMSG_SPACE(3 * array("i").itemsize)
 #: an int, as `|` with the enum member would build another member each time
 _CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 
-def channel() -> tuple[socket.socket, socket.socket]:
+def socket_pair() -> tuple[socket.socket, socket.socket]:
     """Return both ends of a socket pair that keeps messages whole and in order."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return move_above_standard(near), move_above_standard(far)
@@ -39,15 +39,15 @@ def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: in
     :raises BlockingIOError: if the socket does not block and is full; nothing was sent.
     :raises BrokenPipeError: if the other end is gone.
     """
-    if len(message) <= INLINE:
+    if len(message) <= MAX_INLINE_BYTES:
         if fds:
             socket.send_fds(sock, [message], list(fds), flags)
         else:
             sock.send(message, flags)
         return
-    file = in_file(message)
+    file = write_memfd(message)
     try:
-        socket.send_fds(sock, [IN_FILE], [file, *fds], flags)
+        socket.send_fds(sock, [FILE_MARKER], [file, *fds], flags)
     finally:
         os.close(file)
 
@@ -71,15 +71,15 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
 
     :raises OSError: as `receive`.
     """
-    data, ancillary, _flags, _address = sock.recvmsg(INLINE, _FD_SPACE, flags | _CLOSE_ON_EXEC)
+    data, ancillary, _flags, _address = sock.recvmsg(MAX_INLINE_BYTES, _FD_SPACE, flags | _CLOSE_ON_EXEC)
     if not ancillary:
-        if data == IN_FILE:
+        if data == FILE_MARKER:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return data, []
     fds = array("i")
     for _level, _kind, payload in ancillary:
         fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if data != IN_FILE:
+    if data != FILE_MARKER:
         return data, list(fds)
     file = fds.pop(0)
     try:
@@ -95,7 +95,7 @@ def receive_with_fds(sock: socket.socket, flags: int = 0) -> tuple[Message, list
         os.close(file)
 
 
-def in_file(message: bytes) -> int:
+def write_memfd(message: bytes) -> int:
     """Put a large message into anonymous memory and return its descriptor."""
     file = os.memfd_create("hybridpool", os.MFD_CLOEXEC)
     try:

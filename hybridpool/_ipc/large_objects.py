@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 Buffer = bytes | bytearray | memoryview | pickle.PickleBuffer
 #: of each buffer in the file: enough for any type of number and the widest instructions
@@ -64,7 +64,7 @@ class LargeObject:
 
     def mentions(self, word: bytes) -> bool:
         """Tell whether the pickle contains the word outside of long strings and buffers."""
-        return any(len(piece) < INLINE and word in piece for piece in self._pieces)
+        return any(len(piece) < MAX_INLINE_BYTES and word in piece for piece in self._pieces)
 
 
 class _PieceSink:
@@ -101,7 +101,7 @@ def dump(value: object, pickler: Callable[..., Any] = pickle.Pickler) -> bytes |
 
     pickler(_PieceSink(keep), pickle.HIGHEST_PROTOCOL, buffer_callback=keep_out_of_band).dump(value)
     large = LargeObject(pieces, buffers)
-    if buffers or large.total > INLINE:
+    if buffers or large.total > MAX_INLINE_BYTES:
         return large
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -114,11 +114,11 @@ def load(file: int, sizes: Sequence[int]) -> Any:
         mapping = memoryview(mmap.mmap(file, offsets[-1][1], access=mmap.ACCESS_COPY))
         buffers = [mapping[start:stop] for start, stop in offsets]
     os.lseek(file, 0, os.SEEK_SET)
-    with open(file, "rb", buffering=min(end, INLINE) or 1, closefd=False) as stream:
+    with open(file, "rb", buffering=min(end, MAX_INLINE_BYTES) or 1, closefd=False) as stream:
         return pickle.Unpickler(stream, buffers=buffers).load()
 
 
-class Files:
+class BodyFiles:
     """The files that hold bodies of a child's calls, by the calls' numbers."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ from typing import Final, Self
 import msgspec
 
 from hybridpool._ipc import frames
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 #: four words: the number of the running call; the number of outcomes (16 bits), where they end (16), and how often they
 #: were cleared (32); the number of the next call; the number of the call that the child is to be killed for
@@ -45,7 +45,7 @@ _STARTED, _COUNTS, _NEXT, _MARKED_FOR_KILL = (n * _WORD.size for n in range(4))
 #: seconds between two readings of the mark by a child that waits to be killed
 _POLL_INTERVAL_S: Final = 0.0005
 _PAGE_BYTES: Final = 2 * mmap.PAGESIZE
-_MAX_END: Final = min(_PAGE_BYTES - _HEADER.size, INLINE)
+_MAX_END: Final = min(_PAGE_BYTES - _HEADER.size, MAX_INLINE_BYTES)
 #: the counts of a page without outcomes
 _EMPTY: Final = _HEADER.size << 16
 #: the header of msgpack's "array 16": its type byte, then the number of elements

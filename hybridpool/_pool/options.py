@@ -89,7 +89,9 @@ class PoolOptions:
         if inspect.iscoroutinefunction(self.initializer) or inspect.isasyncgenfunction(self.initializer):
             raise ConfigError(f"Pool(initializer=…) must not be async, as {self.initializer!r} is: children are sync")
         if inspect.iscoroutinefunction(self.on_event):
-            raise ConfigError(f"Pool(on_event=…) must not be async, as {self.on_event!r} is: nobody would await it")
+            raise ConfigError(
+                f"Pool(on_event=…) must not be async, as {self.on_event!r} is: it is called and not awaited"
+            )
         _check_names(self.preload)
 
 

@@ -175,7 +175,7 @@ class Zygote:
     def _launch(self, app: str, imports: tuple[str, ...]) -> None:
         """:raises OSError: if a descriptor, memory or a process is short; `close` releases what was made."""
         with ExitStack() as made:
-            near, far = (made.enter_context(end) for end in framing.channel())
+            near, far = (made.enter_context(end) for end in framing.socket_pair())
             start = interpreter.start_file(app, imports)
             made.callback(os.close, start)
             self._folders, folders = SharedFolders.make()

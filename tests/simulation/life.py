@@ -27,7 +27,7 @@ from hybridpool._ipc.frames import (
     RunCall,
     StartFailed,
 )
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 from tests.simulation.channel import FarEnd, StepPage
 from tests.simulation.plan import ChildPlan, Step
@@ -152,7 +152,7 @@ class Life:
     def _answer(self, fate: Fate, done: Done, now: float) -> Generator[float, None, None]:
         if not self._shared_page.count:
             self._waiting_since = now
-        if isinstance(done.outcome, Returned) and len(done.outcome.value) > INLINE:
+        if isinstance(done.outcome, Returned) and len(done.outcome.value) > MAX_INLINE_BYTES:
             yield from self._flush()
             self._channel.write_large(done, done.outcome.value)
             fate.is_noted = True
@@ -216,7 +216,7 @@ class Life:
         yield from self._pause()
 
     def _ask_apart(self) -> Generator[float, None, None]:
-        near, far = framing.channel()
+        near, far = framing.socket_pair()
         with near:
             with far:
                 self._channel.write(frames.pack((Enqueue(0, b""),)), (far.fileno(),))
@@ -224,7 +224,7 @@ class Life:
             for _ in range(_LOOKS_FOR_AN_ANSWER):
                 yield _ANSWERED_WITHIN_S
                 with suppress(BlockingIOError):
-                    near.recv(INLINE, socket.MSG_DONTWAIT)
+                    near.recv(MAX_INLINE_BYTES, socket.MSG_DONTWAIT)
                     return
             self._world.require(False, "a thread of", self._name, "is not answered")  # always broken
 

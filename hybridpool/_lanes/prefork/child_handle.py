@@ -19,7 +19,7 @@ import msgspec
 from hybridpool._ipc import frames, framing
 from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._ipc.frames import Done, Enqueue, EnqueueAnswer, Refused, Returned, RunCall
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._ipc.transport import SeqpacketTransport
@@ -30,7 +30,7 @@ from hybridpool._policy.lifecycle import ChildEvent, State, transition
 from hybridpool._policy.recycle import RecycleLimits
 
 #: bytes of bodies in one message; what is above goes in a file. The rest of a packet is for names and ids.
-_LARGE_BODY_BYTES: Final = INLINE - 16 * 1024
+_LARGE_BODY_BYTES: Final = MAX_INLINE_BYTES - 16 * 1024
 #: a message of a child: which child, and its frames
 OnFrames = Callable[["ChildHandle", Sequence[frames.FromChild]], None]
 #: a child's word cannot be relied on any more: which child, and why
@@ -102,7 +102,7 @@ class ChildHandle:
         :raises OSError: if there are no descriptors left; nothing is kept then.
         """
         with ExitStack() as made:
-            near, far = (made.enter_context(end) for end in framing.channel())
+            near, far = (made.enter_context(end) for end in framing.socket_pair())
             self._shared_page, shared_page = SharedPage.make()
             made.callback(self._shared_page.close)
             made.callback(os.close, shared_page)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hybridpool._ipc import framing
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -16,7 +16,7 @@ Ends = tuple[socket.socket, socket.socket]
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """Make both ends of a channel."""
-    near, far = framing.channel()
+    near, far = framing.socket_pair()
     with near, far:
         yield near, far
 
@@ -25,7 +25,7 @@ def fill(near: socket.socket) -> int:
     """Send until the socket is full; return how many messages went out."""
     for sent in range(1000):
         try:
-            framing.send(near, bytes([sent]) * INLINE)
+            framing.send(near, bytes([sent]) * MAX_INLINE_BYTES)
         except BlockingIOError:
             return sent
     raise AssertionError("a socket without end")
@@ -36,7 +36,9 @@ def open_fds() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("size", [1, 2, 1000, INLINE - 1, INLINE, INLINE + 1, 1_000_000, 20_000_000])
+@pytest.mark.parametrize(
+    "size", [1, 2, 1000, MAX_INLINE_BYTES - 1, MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1, 1_000_000, 20_000_000]
+)
 def test_any_size_arrives_whole(ends: Ends, size: int) -> None:
     """A message of any size arrives whole."""
     near, far = ends
@@ -48,7 +50,7 @@ def test_any_size_arrives_whole(ends: Ends, size: int) -> None:
 def test_messages_do_not_run_together(ends: Ends) -> None:
     """Messages arrive one by one, in their order."""
     near, far = ends
-    sent = [b"a", b"bb" * INLINE, b"", b"ccc", b"d" * INLINE]
+    sent = [b"a", b"bb" * MAX_INLINE_BYTES, b"", b"ccc", b"d" * MAX_INLINE_BYTES]
     for message in sent:
         framing.send(near, message)
     assert [bytes(framing.receive(far)) for _ in sent] == sent
@@ -70,7 +72,7 @@ def test_nothing_is_torn_when_the_socket_is_full(ends: Ends) -> None:
     sent = fill(near)
     assert sent >= 2, "two messages must always fit"
     received = [framing.receive(far) for _ in range(sent)]
-    assert received == [bytes([number]) * INLINE for number in range(sent)]
+    assert received == [bytes([number]) * MAX_INLINE_BYTES for number in range(sent)]
     with pytest.raises(BlockingIOError):
         framing.receive(far, socket.MSG_DONTWAIT)
 
@@ -79,10 +81,10 @@ def test_a_message_survives_its_sender(ends: Ends) -> None:
     """Messages arrive after their sender has closed its end."""
     near, far = ends
     framing.send(near, b"small")
-    framing.send(near, b"x" * (INLINE + 1))
+    framing.send(near, b"x" * (MAX_INLINE_BYTES + 1))
     near.close()
     assert framing.receive(far) == b"small"
-    assert len(framing.receive(far)) == INLINE + 1
+    assert len(framing.receive(far)) == MAX_INLINE_BYTES + 1
     assert framing.receive(far) == b""
 
 
@@ -98,7 +100,7 @@ def test_sending_to_nobody(ends: Ends) -> None:
     """Sending to a closed end raises BrokenPipeError."""
     near, far = ends
     far.close()
-    for message in (b"small", b"x" * (INLINE + 1)):
+    for message in (b"small", b"x" * (MAX_INLINE_BYTES + 1)):
         with pytest.raises(BrokenPipeError):
             framing.send(near, message)
 
@@ -140,9 +142,9 @@ def test_large_messages_leave_no_descriptor(ends: Ends) -> None:
     near, far = ends
     before = open_fds()
     for _ in range(20):
-        framing.send(near, b"x" * (INLINE + 1))
+        framing.send(near, b"x" * (MAX_INLINE_BYTES + 1))
         received = framing.receive(far)
-        assert len(received) == INLINE + 1
+        assert len(received) == MAX_INLINE_BYTES + 1
         del received
     assert open_fds() == before
 
@@ -150,9 +152,9 @@ def test_large_messages_leave_no_descriptor(ends: Ends) -> None:
 def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
     """A large message can carry descriptors too."""
     here, there = os.pipe()
-    framing.send(ends[0], b"x" * (INLINE + 1), [here, there])
+    framing.send(ends[0], b"x" * (MAX_INLINE_BYTES + 1), [here, there])
     message, fds = framing.receive_with_fds(ends[1])
-    assert bytes(message) == b"x" * (INLINE + 1)
+    assert bytes(message) == b"x" * (MAX_INLINE_BYTES + 1)
     os.write(fds[1], b"through")
     assert os.read(here, 10) == b"through"
     for fd in (here, there, *fds):

@@ -11,11 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridpool._ipc import large_objects
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.large_objects import LargeObject
 
 #: sizes about the bounds at which something changes
-sizes = st.sampled_from([0, 1, 63, 64, 65, 16 * 1024 - 1, 16 * 1024, 64 * 1024, INLINE - 100, INLINE, INLINE + 1])
+sizes = st.sampled_from(
+    [
+        0,
+        1,
+        63,
+        64,
+        65,
+        16 * 1024 - 1,
+        16 * 1024,
+        64 * 1024,
+        MAX_INLINE_BYTES - 100,
+        MAX_INLINE_BYTES,
+        MAX_INLINE_BYTES + 1,
+    ]
+)
 
 
 class Array:
@@ -69,9 +83,9 @@ def test_what_is_small_is_one_string(value: object) -> None:
     """A small value is one byte string, and a large one is a file."""
     dumped = large_objects.dump(value)
     if isinstance(dumped, bytes):
-        assert len(dumped) <= INLINE
+        assert len(dumped) <= MAX_INLINE_BYTES
     else:
-        assert dumped.total > INLINE or len(dumped.sizes) > 1
+        assert dumped.total > MAX_INLINE_BYTES or len(dumped.sizes) > 1
 
 
 def test_arrays_may_be_written_to() -> None:

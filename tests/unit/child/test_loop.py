@@ -45,7 +45,7 @@ class Play:
     """A child, and its parent's end of the channel."""
 
     def __init__(self) -> None:
-        self.parent, channel = framing.channel()
+        self.parent, channel = framing.socket_pair()
         self.parent.setblocking(False)
         self.channel = channel
         self.shared_page, self._descriptor = SharedPage.make()

@@ -148,7 +148,7 @@ def test_not_sent(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
     line = FireAndForget(portal, way.send, PATIENCE)
     line.put(message(0))
     portal.call(line.finish)
-    assert "of 1 calls, for which nobody waits, not all were sent: no connection" in caplog.text
+    assert "of 1 unconfirmed calls not all were sent: no connection" in caplog.text
     way.error = None
     line.put(message(1))
     portal.call(line.finish)

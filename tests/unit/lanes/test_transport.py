@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from hybridpool._ipc import framing
-from hybridpool._ipc.framing import INLINE
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.transport import SeqpacketTransport
 from tests.contract.inbox import Collected
 
@@ -21,7 +21,7 @@ class Post:
     """A transport, what came into it, and the other end."""
 
     def __init__(self) -> None:
-        near, self.far = framing.channel()
+        near, self.far = framing.socket_pair()
         self.far.setblocking(False)
         self.inbox: Collected[bytes] = Collected()
         self.ended: Collected[None] = Collected()
@@ -40,7 +40,7 @@ class Post:
 
     def fill(self) -> list[bytes]:
         """Send until nothing goes out any more, and a little more; return all that was sent."""
-        sent = [b"%03d" % number + b"x" * (INLINE - 3) for number in range(12)]
+        sent = [b"%03d" % number + b"x" * (MAX_INLINE_BYTES - 3) for number in range(12)]
         for message in sent:
             self.transport.send(message)
         return sent
@@ -65,17 +65,17 @@ async def test_sends_at_once(post: Post) -> None:
 async def test_receives(post: Post) -> None:
     """Nothing a child says would be heard."""
     framing.send(post.far, b"one")
-    framing.send(post.far, b"two" * INLINE)
-    assert await post.inbox.take(2) == [b"one", b"two" * INLINE]
+    framing.send(post.far, b"two" * MAX_INLINE_BYTES)
+    assert await post.inbox.take(2) == [b"one", b"two" * MAX_INLINE_BYTES]
 
 
 @pytest.mark.may_block  # the copy of a large message into memory looks like a write to a file
 async def test_a_reader_that_does_not_read(post: Post) -> None:
     """The loop would stand still, or messages be lost or change their order."""
     sent = post.fill()
-    post.transport.send(b"large" * INLINE)
+    post.transport.send(b"large" * MAX_INLINE_BYTES)
     post.transport.send(b"last")
-    assert [await post.read() for _ in range(14)] == [*sent, b"large" * INLINE, b"last"]
+    assert [await post.read() for _ in range(14)] == [*sent, b"large" * MAX_INLINE_BYTES, b"last"]
 
 
 async def test_nobody_overtakes(post: Post) -> None:
@@ -128,7 +128,7 @@ async def test_the_other_end_is_gone(post: Post) -> None:
     post.far.close()
     await post.ended.until(lambda seen: len(seen) == 1)
     post.transport.send(b"to nobody")
-    post.transport.send(b"to nobody" * INLINE)
+    post.transport.send(b"to nobody" * MAX_INLINE_BYTES)
     await anyio.wait_all_tasks_blocked()
     assert len(post.ended.items) == 1
 
@@ -225,11 +225,11 @@ async def test_no_descriptor_left_for_a_large_message(post: Post, no_more_descri
     soft, hard = getrlimit(RLIMIT_NOFILE)
     setrlimit(RLIMIT_NOFILE, (1, hard))
     try:
-        post.transport.send(b"x" * (INLINE + 1))
+        post.transport.send(b"x" * (MAX_INLINE_BYTES + 1))
         post.transport.send(b"behind")
     finally:
         setrlimit(RLIMIT_NOFILE, (soft, hard))
-    assert await post.read() == b"x" * (INLINE + 1)
+    assert await post.read() == b"x" * (MAX_INLINE_BYTES + 1)
     assert await post.read() == b"behind"
 
 

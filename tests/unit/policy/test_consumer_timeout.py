@@ -7,7 +7,7 @@ from hybridpool._task import TaskOptions
 
 
 @pytest.mark.parametrize(
-    ("own", "late", "limit", "acks_late", "patience", "is_named"),
+    ("own", "late", "limit", "acks_late", "consumer_timeout", "listed"),
     [
         (None, None, None, True, 1800.0, False),
         (1800.0, None, None, True, 1800.0, True),

@@ -6,7 +6,7 @@ import pytest
 
 from hybridpool._policy.lifecycle import TABLE, ChildEvent, InvalidTransition, State, transition
 
-STEPS = [(state, happening) for state in State for happening in ChildEvent]
+STEPS = [(state, event) for state in State for event in ChildEvent]
 
 
 def test_every_state_has_a_row() -> None:
@@ -33,7 +33,7 @@ def test_only_idle_children_are_called() -> None:
 def test_no_way_back() -> None:
     """A retiring child stays retiring until it is gone, and no state leads back to STARTING."""
     reached = {State.RETIRING: State.RETIRING}
-    assert {TABLE[State.RETIRING][happening] for happening in TABLE[State.RETIRING]} == {*reached, State.GONE}
+    assert {TABLE[State.RETIRING][event] for event in TABLE[State.RETIRING]} == {*reached, State.GONE}
     assert all(State.STARTING not in row.values() for row in TABLE.values())
 
 
@@ -47,18 +47,18 @@ def test_a_usual_life() -> None:
     """An ordinary life goes through its states."""
     state = State.STARTING
     usual = [ChildEvent.READY, *(ChildEvent.CALL, ChildEvent.DONE) * 2, ChildEvent.RETIRE, ChildEvent.EXIT]
-    seen = [state := transition(state, happening) for happening in usual]
+    seen = [state := transition(state, event) for event in usual]
     assert [state.value for state in seen] == ["idle", "busy", "idle", "busy", "idle", "retiring", "gone"]
 
 
-@pytest.mark.parametrize(("state", "happening"), STEPS)
-def test_what_is_not_in_the_table_raises(state: State, happening: ChildEvent) -> None:
+@pytest.mark.parametrize(("state", "event"), STEPS)
+def test_what_is_not_in_the_table_raises(state: State, event: ChildEvent) -> None:
     """A step that is not in the table raises ImpossibleStep."""
-    if happening in TABLE[state]:
-        assert transition(state, happening) is TABLE[state][happening]
+    if event in TABLE[state]:
+        assert transition(state, event) is TABLE[state][event]
         return
-    with pytest.raises(InvalidTransition, match=f"a child that is {state.value} cannot have '{happening.value}'"):
-        transition(state, happening)
+    with pytest.raises(InvalidTransition, match=f"a child that is {state.value} cannot get the event '{event.value}'"):
+        transition(state, event)
 
 
 def test_every_state_can_be_reached() -> None:
