@@ -99,7 +99,7 @@ def test_without_banner(broker_url: str, queue_name: str) -> None:
 def test_four_ways(
     app: str, env: str, options: list[str], count: int, source: str, broker_url: str, queue_name: str
 ) -> None:
-    """Command line, app and environment set a setting in the documented order of precedence."""
+    """A setting is taken from command line, environment, `app.conf` and `App(...)`, in this order of precedence."""
     variables = {"HYBRIDPOOL_WORKER_CONCURRENCY": env}
     with Worker(broker_url, queue_name, *options, app=app, env=variables, ready=count) as worker:
         assert concurrency(worker) == f"{count} (prefork): fixed by {source}"

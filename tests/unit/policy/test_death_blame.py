@@ -23,7 +23,7 @@ def test_a_neighbour_is_let_off() -> None:
 
 @given(st.lists(st.tuples(crowds, st.booleans()), max_size=40))
 def test_a_call_that_is_always_there_is_blamed_in_the_end(deaths: list[tuple[list[str], bool]]) -> None:
-    """A call is let off a bounded number of times, whoever its neighbours were and whoever killed the zygote."""
+    """A call is let off a bounded number of times, whatever its neighbours and whichever process killed the zygote."""
     let_off, spared = DeathBlame(), 0
     for neighbours, is_ours in deaths:
         at_work = ["killer", *neighbours]
