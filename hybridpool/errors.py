@@ -1,12 +1,12 @@
-"""Every error a user of hybridpool can meet. This file imports nothing.
+"""Every error that hybridpool raises. This file imports nothing.
 
 HybridpoolError
 ├── ConfigError           an option or setting is wrong; says which, where it came from and what would be right
 ├── AppLoadError          the app named on the command line cannot be imported
-├── TaskError             the task's own fault, as seen by whoever waits for it
+├── TaskError             the task's own fault, as its caller sees it
 │   ├── NotRegistered     no task of that name
-│   ├── TaskRevoked       the task was not run, or was stopped: it had expired, or somebody revoked it
-│   ├── RetriesExhausted  the task wanted another attempt, and had had all it may have
+│   ├── TaskRevoked       the task was not run, or was stopped: it had expired or was revoked
+│   ├── RetriesExhausted  the task asked for another attempt, and has had all that it may have
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
 ├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
@@ -27,11 +27,11 @@ HybridpoolError
 ├── ProtocolError         a message that is not Celery protocol 2, or that we refuse
 └── CannotSend            a function, argument or result that has no form in which it can be sent
 
-TaskSignal                raised inside a task, from outside; no Exception, so `except Exception` does not swallow it
+TaskSignal                raised inside a task, from outside; not an Exception: `except Exception` does not swallow it
 ├── SoftTimeLimitExceeded the soft time limit has passed; the task may clean up and return
-└── TaskCancelled         whoever called does not want the result any more
+└── TaskCancelled         the caller does not want the result any more
 
-TaskVerdict               raised by a task to say what becomes of its message; no Exception either
+TaskVerdict               raised by a task to say what becomes of its message; not an Exception either
 ├── Retry                 run it again later
 ├── Reject                dead-letter it, or give it back to its queue
 └── Ignore                acknowledge it; keep no result
@@ -62,7 +62,7 @@ class AppLoadError(HybridpoolError):
 
 
 class TaskError(HybridpoolError):
-    """The task is at fault, not the machinery."""
+    """The task is at fault, not hybridpool."""
 
 
 class NotRegistered(TaskError):
@@ -70,11 +70,11 @@ class NotRegistered(TaskError):
 
 
 class TaskRevoked(TaskError):
-    """The task was not run, because its time had passed or somebody revoked it; or it was stopped for that."""
+    """The task was not run, because it had expired or was revoked; or it was stopped for one of these reasons."""
 
 
 class RetriesExhausted(TaskError):
-    """The task wanted to be run again, and had been as often as `max_retries` says."""
+    """The task asked to be run again, and had been as often as `max_retries` allows."""
 
 
 class TaskFailed(TaskError):
@@ -193,7 +193,7 @@ class SoftTimeLimitExceeded(TaskSignal):
 
 
 class TaskCancelled(TaskSignal):
-    """Whoever called does not want the result any more."""
+    """The caller does not want the result any more."""
 
 
 class TaskVerdict(BaseException):
@@ -203,7 +203,7 @@ class TaskVerdict(BaseException):
 class Retry(TaskVerdict):
     """Run the task again, later: the same id, one more retry. `current_task().retry(…)` raises it.
 
-    :param cause: why, for the log and for whoever asks for the task's state.
+    :param cause: why, for the log and for clients that ask for the task's state.
     :param countdown: seconds until then; None: as the task's retry options say.
     :param args: positional arguments of the next attempt; None: the same.
     :param kwargs: keyword arguments of the next attempt; None: the same.
