@@ -1,4 +1,4 @@
-"""hybridpool: an asyncio parent with prefork children, for tasks from RabbitMQ and for functions of a program.
+"""An asyncio parent with prefork children, for tasks from RabbitMQ and for functions of a program.
 
 `App` declares tasks and sends calls to workers. Start a worker with ``hybridpool -A shop.app worker``:
 

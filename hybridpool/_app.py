@@ -172,14 +172,14 @@ def override_transport(app: App, transport: TransportOverride | None) -> Transpo
     :param transport: None: as conf and environment say.
     :returns: what held before.
     """
-    outbox = app._outbox
+    outbox = app._outbox  # pyright: ignore[reportPrivateUsage]
     before, outbox.transport_override = outbox.transport_override, transport
     return before
 
 
 def transport_overridden(app: App, transport: TransportOverride) -> AbstractContextManager[None]:
     """Have an app send over another broker while a block lasts, under the settings that hold there."""
-    return app._outbox.override_transport(transport)
+    return app._outbox.override_transport(transport)  # pyright: ignore[reportPrivateUsage]
 
 
 def _name_of(function: Callable[..., object], script: str) -> str:

@@ -150,7 +150,7 @@ def send_to_parent(running: RunningTask, message: bytes) -> None:
 
     :raises BrokerError: if the parent could not publish it.
     """
-    running._enqueue(message)
+    running._enqueue(message)  # pyright: ignore[reportPrivateUsage]
 
 
 def set_fallback_sender(running: RunningTask | None) -> None:

@@ -1,4 +1,4 @@
-"""Every error a user of hybridpool can meet. This file imports nothing.
+"""Every error that hybridpool raises. This file imports nothing.
 
 HybridpoolError
 ├── ConfigError           an option or setting is wrong; names it, its source and the allowed values
@@ -74,7 +74,7 @@ class TaskRevoked(TaskError):
 
 
 class RetriesExhausted(TaskError):
-    """The task wanted to be run again, and had been as often as `max_retries` says."""
+    """The task asked to be run again, and had been as often as `max_retries` allows."""
 
 
 class TaskFailed(TaskError):

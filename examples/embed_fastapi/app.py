@@ -28,7 +28,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
 
 
 async def primes(request: Request) -> JSONResponse:
-    """Count primes in a child, while this process goes on tracker."""
+    """Count primes in a child, while this process serves other requests."""
     below = int(request.path_params["below"])
     return JSONResponse({"below": below, "primes": await request.state.pool.run(work.primes, below, timeout=LIMIT)})
 

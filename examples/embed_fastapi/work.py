@@ -4,7 +4,7 @@ import os
 
 
 def primes(below: int) -> int:
-    """Count the primes below a number, with more patience than skill."""
+    """Count the primes below a number, by trial division."""
     return sum(all(number % divisor for divisor in range(2, int(number**0.5) + 1)) for number in range(2, below))
 
 

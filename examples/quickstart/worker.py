@@ -13,13 +13,13 @@ app = App("worker", result_backend="rpc://")
 
 @app.task
 def task1() -> str:
-    """Say who runs this."""
+    """Return the process that runs this."""
     return f"run by pid {os.getpid()}"
 
 
 @app.task
 def task2(name: str = "world") -> None:
-    """Print; the line comes out in the worker's log."""
+    """Print a line, which the worker logs."""
     print(f"hello {name}")
 
 

@@ -121,12 +121,12 @@ class Task(Generic[P, R]):
 
 def rules_of(task: Task[..., Any]) -> Rules:
     """Return those options of a task that its children need."""
-    return task._rules
+    return task._rules  # pyright: ignore[reportPrivateUsage]
 
 
 def signature_of(task: Task[..., Any]) -> Signature:
     """Return which arguments a task takes."""
-    return task._signature
+    return task._signature  # pyright: ignore[reportPrivateUsage]
 
 
 class TaskCall(Generic[P, R]):

@@ -453,5 +453,5 @@ def submitted(
     :param begin: submits the job; its argument is the job's `on_done`.
     """
     call: Call[Any] = Call(name, cancel, loop)
-    call._job = begin(call._ended)
+    call._job = begin(call._ended)  # pyright: ignore[reportPrivateUsage]
     return call

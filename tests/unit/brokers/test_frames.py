@@ -264,7 +264,9 @@ def test_properties_of_any_bytes(rest: dict[int, bytes]) -> None:
 def test_as_the_library_reads_it() -> None:
     """A message that is written again is read by the library."""
     came = delivered(properties({b"task": sized(b"S", b"shop.add")}, {15: short(b"application/json")}))
-    method, header = write_head(dead_letter.write_delayed(came, 0), "", "celery", message_id="9", max_frame_bytes=LARGEST)
+    method, header = write_head(
+        dead_letter.write_delayed(came, 0), "", "celery", message_id="9", max_frame_bytes=LARGEST
+    )
     data = struct.pack(">BHI", 2, 1, len(header)) + header + b"\xce"
     _, _, frame = pamqp.frame.unmarshal(data)
     assert method
