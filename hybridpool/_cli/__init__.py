@@ -1,6 +1,6 @@
-"""The command line. Only this package reads the command line and the environment.
+"""The command line: the only package that reads argv and the environment.
 
-Importing it is quick: what a command needs to run is imported when it runs.
+Its import is quick: what a command needs to run is imported when it runs.
 """
 
 from hybridpool._cli.main import main

@@ -104,7 +104,7 @@ def test_nothing_reaches_the_terminal() -> None:
 
 
 def test_body() -> None:
-    """The arguments could not be looked at, or what is not JSON would be run."""
+    """A JSON body is shown, and any other one is not opened."""
     assert body(LETTER, b'[[1],{"x":2},{}]') == 'body:\n[[1], {"x": 2}, {}]'
     assert len(body(LETTER, json.dumps([list(range(100)), {}, {}]).encode()).splitlines()) > 100
     assert "it is not JSON" in body(LETTER, b"{nope")
