@@ -1,4 +1,4 @@
-"""The command line. Only this package reads the command line and the environment.
+"""The command line: the only package that reads argv and the environment.
 
 Its import is quick: what a command needs to run is imported when it runs.
 
