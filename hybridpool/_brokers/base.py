@@ -7,7 +7,8 @@ Promises every adapter keeps (tests/contract/test_broker.py):
   leave together, contiguous acks as one. `flush` waits until what was settled so far has been written.
 - A delivery of an older channel is settled in silence: the broker has taken it back already and delivers it again.
 - After a lost connection the adapter comes back by itself, for ever, with declared queues and consumers as they were;
-  it says so through its `announce` callback (`events.BrokerConnected`, `events.BrokerLost`).
+  it calls what `on_disconnect` was given, and tells listeners through its `announce` callback
+  (`events.BrokerConnected`, `events.BrokerLost`, `events.BrokerConnectFailed`).
 - Nothing above this room ever sees an exception of the client library: only `errors.BrokerError` and its kinds.
 """
 
@@ -26,6 +27,14 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
     """A connection that heals itself. Entering starts connecting; leaving closes it, and unsettled messages go back."""
 
     async def __aenter__(self) -> Self: ...
+
+    def on_disconnect(self, call: Callable[[], None]) -> None:
+        """Set the one callback for a connection that is lost.
+
+        It is called once the connection is lost, and again after each attempt to make another that fails: such an
+        attempt may have brought messages before it failed. The broker has every unsettled message back then, and
+        nothing of the next connection has come yet.
+        """
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.

@@ -175,9 +175,9 @@ class ClientConnection:
 
 def _announce(event: events.Event) -> None:
     match event:
-        case events.BrokerLost(url, reason, _, next_url) if next_url:
+        case events.BrokerConnectFailed(url, reason, _, next_url) if next_url:
             log.warning("no connection to %s: %s; trying %s now", url, reason, next_url)
-        case events.BrokerLost(url, reason, retry_in):
+        case events.BrokerLost(url, reason, retry_in) | events.BrokerConnectFailed(url, reason, retry_in):
             log.warning("no connection to %s: %s; trying again in %.1f s", url, reason, retry_in)
         case _:
             log.debug("%s", event)

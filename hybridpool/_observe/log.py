@@ -164,14 +164,14 @@ def _broker_line(event: events.Event) -> None:
     match event:
         case events.BrokerConnected(url):
             _say(INFO, "Connected to %s", url)
-        case events.BrokerLost(url, reason, _, next_url) if next_url:
+        case events.BrokerConnectFailed(url, reason, _, next_url) if next_url:
             _say(ERROR, "No connection to %s: %s. Trying %s now.", url, reason, next_url)
-        case events.BrokerLost(url, reason, retry_in):
+        case events.BrokerLost(url, reason, retry_in) | events.BrokerConnectFailed(url, reason, retry_in):
             _say(ERROR, "No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
         case events.QueueDiffers(queue, reason):
             _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
         case events.ConsumingStarted(queue, prefetch):
-            _say(DEBUG, "QueueConsumers from %s, prefetch %d", queue, prefetch)
+            _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
         case events.TaskOutlastsBroker(name, limit, timeout):
             _say(
                 WARNING,

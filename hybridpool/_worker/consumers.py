@@ -33,11 +33,11 @@ class QueueConsumers:
         self._size = size
         self._resized.set()
 
-    def ensure_fd_limit(self, queue: str) -> None:
-        """Note that a message of the queue is held here for long, and keeps a place that others need.
+    def replace_place(self, queue: str) -> None:
+        """Note that a message of the queue is held here for long, and keeps a place in the prefetch that others need.
 
-        A consumer's prefetch counts what that consumer brought. So when half of it is held, another consumer takes its
-        place, and has the whole prefetch again.
+        A consumer's prefetch counts the messages that this consumer brought. So when half of it is held, the consumer
+        is replaced by another one, which has the whole prefetch again.
         """
         held = self._held_long[queue] = self._held_long.get(queue, 0) + 1
         if held >= max(1, self._held(queue) // 2):

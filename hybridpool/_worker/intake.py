@@ -21,7 +21,7 @@ from hybridpool._policy.retry import DELAY, MOST, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import TaskOptions
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.redelivery import Received, RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed, ProtocolError
 
@@ -38,6 +38,7 @@ class Intake:
         self,
         broker: Broker,
         settler: Settler,
+        tracker: RedeliveryTracker,
         submit: Callable[[Job], None],
         tasks: Mapping[str, TaskOptions],
         settings: Settings,
@@ -52,6 +53,7 @@ class Intake:
         self._is_revoked = is_revoked
         self._broker = broker
         self._settler = settler
+        self._tracker = tracker
         self._submit = submit
         self._tasks = tasks
         self._settings = settings
@@ -75,14 +77,14 @@ class Intake:
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        tracker, excused = self._settler.tracker, 0
+        excused = 0
         if delivery.redelivered:
-            if tracker.recognises(delivery, head):
+            if self._tracker.recognises(delivery, head):
                 return
-            excused = tracker.excused(delivery, head)
+            excused = self._tracker.excused(delivery, head)
             head.returned_before = max(0, head.returned_before - excused)
-        elif tracker.redeliveries.is_expecting:
-            tracker.arrived(delivery, head)
+        elif self._tracker.redeliveries.is_expecting:
+            self._tracker.arrived(delivery, head)
         received = Received(delivery, head, self._terms(head, delivery), excused=excused)
         if excused >= RENEWED:
             self._settler.renewed(received)
@@ -152,7 +154,7 @@ class Intake:
         :param waiting: those that no child has begun.
         """
         self.drop_held()
-        self._settler.tracker.lost(
+        self._tracker.lost(
             (job.cargo for job in at_work if isinstance(job.cargo, Received)),
             (job.cargo for job in waiting if isinstance(job.cargo, Received)),
         )
@@ -199,7 +201,7 @@ class Intake:
             return False
         if not received.terms.acks_late and not received.acknowledged:
             received.acknowledged = True
-            self._settler.tracker.acknowledge(received)
+            self._tracker.acknowledge(received)
         return True
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:

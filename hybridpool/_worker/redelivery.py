@@ -55,15 +55,13 @@ class Seen(NamedTuple):
 
 
 class RedeliveryTracker:
-    """AckBatcher messages."""
+    """Acknowledges messages, and recognises those that the broker delivers again although they were run here."""
 
-    def __init__(
-        self, broker: Broker, bus: events.Bus, ensure_fd_limit: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """:param ensure_fd_limit: called with a queue of which one more message is held for long, and keeps a place."""
+    def __init__(self, broker: Broker, bus: events.Bus, replace_place: Callable[[str], None] = lambda _: None) -> None:
+        """:param replace_place: called with a queue when another of its messages keeps its place in the prefetch."""
         self._broker = broker
         self._bus = bus
-        self._make_room = ensure_fd_limit
+        self._replace_place = replace_place
         self.redeliveries = ExpectedRedeliveries[Received | Seen, Received](_key_of)
         #: run, and not settled yet
         self.unsettled: set[Received] = set()
@@ -108,7 +106,7 @@ class RedeliveryTracker:
     def _replace(self, held: Received) -> None:
         size = sum(len(one.delivery.body) for one in self._held)
         if len(self._held) <= MAX_HELD and size <= MAX_HELD_BYTES:
-            self._make_room(held.delivery.queue)
+            self._replace_place(held.delivery.queue)
         elif not self._is_full_said:
             self._is_full_said = True
             self._bus.emit(events.TooManyHeld(held.delivery.queue, len(self._held)))

@@ -1,41 +1,38 @@
-"""The worker: a pool with a broker in front of it, wired by hand.
+"""The worker: a lane of children with a broker in front of it. This module builds the parts, connects, starts and stops
+them.
 
-`prepare` starts the zygote and learns from it what the app is; `Worker.run` is the whole life: one ladder of `async
-with`, consuming, and the way out.
+`Worker.run` is the worker's whole life, from the connection to the broker until the last child has ended. What must be
+known before, `bootstrap.prepare` finds out.
 """
 
 import enum
 import logging
-import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
-import attrs
-import msgspec
 from anyio.abc import TaskGroup
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import name_asyncio
-from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.lane import ProcessLane, stop_messages
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
-from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import outlasting
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._results.base import ResultStore
 from hybridpool._results.rpc import RpcStore
-from hybridpool._task import TaskOptions, tasks_from
+from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
 from hybridpool._worker.duplicate_name import warn_of_namesake
 from hybridpool._worker.intake import Intake
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
 from hybridpool._worker.settlement import Settler
 from hybridpool._worker.state_file import StateFile
@@ -54,46 +51,6 @@ class StopMode(enum.IntEnum):
 
     WARM = 1  #: running tasks finish
     COLD = 2  #: running tasks are killed, their messages go back
-
-
-@attrs.frozen(kw_only=True)
-class Prepared:
-    """An app that is imported, and what is to be done with it."""
-
-    zygote: ZygoteKeeper
-    app: str
-    node: str
-    resolved: Resolved
-    range: PoolRange
-    tasks: dict[str, TaskOptions]
-    #: threads that importing the app left running, which no child will have
-    threads: tuple[str, ...]
-
-
-async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepared:
-    """Import the app in a zygote, and resolve the settings: `layers` over the app's own.
-
-    :raises AppLoadError: if the app cannot be imported.
-    :raises ConfigError: if settings do not fit together.
-    """
-    keeper = ZygoteKeeper(app, resolve(layers).settings.imports, bus)
-    imported = await keeper.start()
-    try:
-        manifest = msgspec.json.decode(imported.manifest)
-        resolved = resolve([*layers, *layers_from(manifest["settings"])])
-        check_queues(resolved)
-        return Prepared(
-            zygote=keeper,
-            app=manifest["app"],
-            node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
-            resolved=resolved,
-            range=pool_range(resolved),
-            tasks=tasks_from(manifest["tasks"]),
-            threads=imported.threads,
-        )
-    except BaseException:
-        await keeper.close()
-        raise
 
 
 @asynccontextmanager
@@ -154,23 +111,25 @@ class Worker:
     async def _run(self, state: StateFile | None) -> StopMode:
         settings = self._settings
         async with self._broker, _finishing(self._broker) as settling:
+            tracker = RedeliveryTracker(self._broker, self._bus, self._consuming.replace_place)
             settler = Settler(
                 self._broker,
                 self._results(),
+                tracker,
                 self._bus,
                 settling,
                 self._prepared.node,
                 settings.task_default_queue_type,
-                self._consuming.ensure_fd_limit,
             )
             relay = ChildPublisher(self._broker, settling, settings)
             async with SupervisedLane(
-                self._prepared.zygote, self._lane_config(), self._bus, relay.publish
+                self._prepared.zygote, self._lane_config(), self._bus, relay.publish, self._consuming.resize
             ) as supervised:
                 control = RemoteControl(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
                     self._broker,
                     settler,
+                    tracker,
                     supervised.submit,
                     self._prepared.tasks,
                     settings,
@@ -178,7 +137,7 @@ class Worker:
                     control.is_revoked,
                 )
                 self._lane = supervised.lane
-                self._bus.subscribe(lambda event: self._on_event(event, supervised.lane, intake))
+                self._broker.on_disconnect(partial(_forget_unstarted, supervised.lane, intake))
                 try:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._take, taking, control, supervised.lane, intake)
@@ -192,6 +151,7 @@ class Worker:
                     # However it ends: what its children still had is not lost by a fault of the task's.
                     settler.stopping = True
                     settler.leave()
+                    tracker.close()
 
     async def _take(self, taking: TaskGroup, control: RemoteControl, lane: ProcessLane, intake: Intake) -> None:
         """Take deliveries and orders, when it is known what is revoked."""
@@ -275,17 +235,15 @@ class Worker:
             memory_budget=settings.worker_memory_budget,
         )
 
-    def _on_event(self, event: events.Event, lane: ProcessLane, intake: Intake) -> None:
-        match event:
-            case events.BrokerLost():
-                # Their messages went back when the connection broke; to run them too would run them twice.
-                waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
-                lane.forget_waiting(intake.is_void)
-                intake.lost(lane.dispatcher.at_work(), waiting)
-            case events.PoolScaled():
-                self._consuming.resize(lane.size)
-            case _:
-                return
+
+def _forget_unstarted(lane: ProcessLane, intake: Intake) -> None:
+    """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
+
+    To run them as well would run them twice.
+    """
+    waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
+    lane.forget_waiting(intake.is_void)
+    intake.lost(lane.dispatcher.at_work(), waiting)
 
 
 @contextmanager

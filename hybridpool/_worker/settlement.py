@@ -12,7 +12,6 @@ is held: another one is taken in its place (`RedeliveryTracker.hold`).
 import datetime as dt
 import random
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -73,16 +72,19 @@ class Settler:
         self,
         broker: Broker,
         results: ResultStore | None,
+        tracker: RedeliveryTracker,
         bus: events.Bus,
         tasks: TaskGroup,
         worker: str,
         kind: str,
-        ensure_fd_limit: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Carry out what follows.
+        """Settle what `intake` received.
 
+        :param results: None: results are not stored.
+        :param tracker: the one that `intake` asks too: it has to know every acknowledgement.
+        :param tasks: where settlements that wait for the broker run.
+        :param worker: this worker's name, for dead letters.
         :param kind: of dead-letter queues: "classic" or "quorum".
-        :param ensure_fd_limit: called with a queue of which one more message is held for long, and keeps a place.
         """
         self._broker = broker
         self._results = results
@@ -93,12 +95,11 @@ class Settler:
         #: children are being killed because the worker stops
         self.stopping = False
         self._leaving = anyio.Event()
-        self.tracker = RedeliveryTracker(broker, bus, ensure_fd_limit)
+        self._tracker = tracker
 
     def leave(self) -> None:
         """Wait no longer for what may take long: the worker ends."""
         self._leaving.set()
-        self.tracker.close()
 
     def wants_result(self, delivery: Delivery) -> bool:
         """Tell whether anybody can be told this message's result."""
@@ -169,11 +170,11 @@ class Settler:
             case ():
                 return
             case (Acknowledge(),):
-                self.tracker.acknowledge(received)
+                self._tracker.acknowledge(received)
             case (Requeue(),):
-                self.tracker.give_back(received)
+                self._tracker.give_back(received)
             case _:
-                self.tracker.unsettled.add(received)
+                self._tracker.unsettled.add(received)
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
     async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
@@ -182,7 +183,7 @@ class Settler:
             while left:
                 step = left.popleft()
                 if isinstance(step, Acknowledge):
-                    self.tracker.acknowledge(received, comes_again=comes_again)
+                    self._tracker.acknowledge(received, comes_again=comes_again)
                     continue
                 follows = await self._surely(step, received, outcome)
                 if follows is None:
@@ -192,8 +193,8 @@ class Settler:
                 else:
                     comes_again = comes_again or _comes_as_it_was(received, outcome, step)
         finally:
-            self.tracker.release(received)
-            self.tracker.unsettled.discard(received)
+            self._tracker.release(received)
+            self._tracker.unsettled.discard(received)
 
     async def _surely(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
         """Take a step, however often that must be tried.
@@ -232,12 +233,12 @@ class Settler:
                         if is_held:
                             if is_last:
                                 return None
-                            self.tracker.hold(received)
+                            self._tracker.hold(received)
                         await self._sleep(pause)
                         if failed.trouble is Trouble.AWAY:
                             await self._broker.connected(None)
             else:
-                self.tracker.release(received)
+                self._tracker.release(received)
                 return ()
 
     async def _sleep(self, seconds: float) -> None:
@@ -275,7 +276,7 @@ class Settler:
                     )
             case WaitHere(seconds=seconds):
                 began = anyio.current_time()
-                self.tracker.hold(received)
+                self._tracker.hold(received)
                 with anyio.move_on_after(seconds):
                     await self._leaving.wait()
                 received.wait = max(0.0, received.wait - (anyio.current_time() - began))
@@ -291,9 +292,9 @@ class Settler:
                 letter = dead_letter.dead_letter(delivery, reason, self._worker, now, died, times)
                 await self._broker.publish(dead_letter.bare(letter) if is_bare else letter)
             case Acknowledge():
-                self.tracker.acknowledge(received)
+                self._tracker.acknowledge(received)
             case Requeue():
-                self.tracker.give_back(received)
+                self._tracker.give_back(received)
 
 
 def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:

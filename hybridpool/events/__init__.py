@@ -7,6 +7,7 @@ logged and kept.
 
 from hybridpool.events.broker import (
     BrokerConnected,
+    BrokerConnectFailed,
     BrokerLost,
     ConsumingStarted,
     PrefetchUnlimited,
@@ -50,6 +51,7 @@ from hybridpool.events.tasks import (
 )
 
 __all__ = [
+    "BrokerConnectFailed",
     "BrokerConnected",
     "BrokerLost",
     "Bus",

@@ -11,19 +11,34 @@ class BrokerConnected:
 
 @attrs.frozen
 class BrokerLost:
-    """No connection: it broke, or an attempt to make one failed."""
+    """A connection that there was broke; another attempt follows."""
 
+    #: masked
     url: str
     reason: str
     #: seconds until the next attempt
     retry_in: float
-    #: masked: the one that is tried next, at once, if it is another
+
+
+@attrs.frozen
+class BrokerConnectFailed:
+    """An attempt to connect failed; another attempt follows."""
+
+    #: masked
+    url: str
+    reason: str
+    #: seconds until the next attempt
+    retry_in: float
+    #: masked: the URL that is tried next, at once; empty: the round over all URLs is over
     next_url: str = ""
 
 
 @attrs.frozen
 class PublishingBlocked:
-    """The broker is short of something and reads nothing of what we publish: until resumed, or `BrokerLost`."""
+    """The broker is short of a resource and reads nothing of what we publish.
+
+    It lasts until `PublishingResumed` or `BrokerLost`.
+    """
 
     #: masked
     url: str
@@ -70,6 +85,7 @@ BrokerEvent = (
     TaskOutlastsBroker
     | BrokerConnected
     | BrokerLost
+    | BrokerConnectFailed
     | PublishingBlocked
     | PublishingResumed
     | QueueDiffers

@@ -21,7 +21,7 @@ from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
 from hybridpool._worker.intake import Intake
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.redelivery import Received, RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed
 from tests.contract.inbox import Events
@@ -100,8 +100,9 @@ async def bench(chosen: dict[str, object]) -> AsyncIterator[Bench]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for queue in ("celery", "answers"):
             await broker.declare(QueueSpec(name=queue))
-        settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
-        intake = Intake(broker, settler, pool.submit, TASKS, settings(**chosen), bus)
+        tracker = RedeliveryTracker(broker, bus)
+        settler = Settler(broker, RpcStore(broker, None), tracker, bus, tasks, "hybridpool@host", "classic")
+        intake = Intake(broker, settler, tracker, pool.submit, TASKS, settings(**chosen), bus)
         await broker.consume("celery", 0, intake.take)
         yield Bench(server, broker, pool, intake, observed)
 

@@ -25,7 +25,7 @@ from hybridpool._protocol.result_message import is_final, read_meta
 from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from hybridpool._results.rpc import RpcStore
 from hybridpool._worker import redelivery
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.redelivery import Received, RedeliveryTracker
 from hybridpool._worker.settlement import DETOUR_S, Settler
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from tests.contract.inbox import Events, Inbox
@@ -103,6 +103,7 @@ class Bench:
     server: MemoryServer
     broker: Recorder
     settler: Settler
+    tracker: RedeliveryTracker
     inbox: Inbox
     observed: Events
     tasks: TaskGroup
@@ -161,9 +162,11 @@ async def bench() -> AsyncIterator[Bench]:
         await broker.consume("celery", 0, inbox)
         broker.told.clear()
         held: list[str] = []
-        settler = Settler(broker, RpcStore(broker, 60.0), bus, tasks, "hybridpool@host", "quorum", held.append)
-        yield Bench(server, broker, settler, inbox, observed, tasks, held)
+        tracker = RedeliveryTracker(broker, bus, held.append)
+        settler = Settler(broker, RpcStore(broker, 60.0), tracker, bus, tasks, "hybridpool@host", "quorum")
+        yield Bench(server, broker, settler, tracker, inbox, observed, tasks, held)
         settler.leave()
+        tracker.close()
 
 
 async def test_nothing_but_an_answer_is_given_at_once(bench: Bench) -> None:
@@ -311,10 +314,10 @@ async def test_a_cut_connection_midway(bench: Bench) -> None:
 
 async def come_back(bench: Bench, at_work: list[Received]) -> tuple[bool, Delivery]:
     """Cut the connection; tell what the settler says of the message that comes again, and that message."""
-    bench.settler.tracker.lost(at_work)
+    bench.tracker.lost(at_work)
     bench.server.cut()
     [again] = await bench.inbox.take(1)
-    return bench.settler.tracker.recognises(again, read_head(again)), again
+    return bench.tracker.recognises(again, read_head(again)), again
 
 
 async def test_at_work_when_the_connection_went(bench: Bench) -> None:
@@ -331,7 +334,7 @@ async def test_at_work_when_the_connection_went(bench: Bench) -> None:
 async def test_done_before_it_comes_back(bench: Bench) -> None:
     """A task that has run, and whose result is known, would be run again."""
     received = await bench.received()
-    bench.settler.tracker.lost([received])
+    bench.tracker.lost([received])
     bench.broker.is_dying = True
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
@@ -358,7 +361,7 @@ async def test_acknowledged_into_a_dying_connection(bench: Bench) -> None:
 async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
     """A message that goes round by the task's own wish would be taken for one that was done."""
     received = await bench.received()
-    bench.settler.tracker.lost([received])
+    bench.tracker.lost([received])
     bench.settler.stopping = isinstance(outcome, Lost)
     bench.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
     await bench.settled()
@@ -369,14 +372,14 @@ async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
 async def test_postponed_is_not_done(bench: Bench) -> None:
     """What came before its time, and comes again at its time, would be taken for done."""
     received = await bench.received()
-    bench.settler.tracker.lost([])
+    bench.tracker.lost([])
     bench.settler.postponed(received, 0.0)
     await bench.settled()
     [later] = await bench.inbox.take(1)
     bench.server.cut()
     [again] = await bench.inbox.take(1)
     assert again.body == later.body
-    assert not bench.settler.tracker.recognises(again, read_head(again))
+    assert not bench.tracker.recognises(again, read_head(again))
 
 
 async def test_still_being_settled_when_the_connection_went(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,7 +470,7 @@ async def test_a_worker_that_ends_waits_for_no_right(bench: Bench) -> None:
     bench.settler.leave()
     await bench.until(lambda: "publish celery.dead" in bench.broker.told)
     await anyio.wait_all_tasks_blocked()
-    assert not bench.settler.tracker.unsettled
+    assert not bench.tracker.unsettled
     assert "ack" not in await bench.settled()
 
 
@@ -555,7 +558,7 @@ async def test_facts(bench: Bench, outcome: Outcome, is_right: Callable[[Any], b
 
 async def test_without_a_backend(bench: Bench) -> None:
     """A worker without a backend would promise results."""
-    bare = Settler(bench.broker, None, events.Bus(), bench.tasks, "w", "classic")
+    bare = Settler(bench.broker, None, bench.tracker, events.Bus(), bench.tasks, "w", "classic")
     received = await bench.received()
     assert not bare.wants_result(received.delivery)
     assert bench.settler.wants_result(received.delivery)

@@ -43,7 +43,8 @@ class RabbitBroker:
         """Prepare a connection; entering starts it.
 
         :param url: one, or several with `;` between them, which are tried in turn.
-        :param announce: hears `BrokerConnected`, `BrokerLost`, `QueueDiffers`, and `PublishingBlocked` with its end.
+        :param announce: gets `BrokerConnected`, `BrokerLost`, `BrokerConnectFailed`, `QueueDiffers`,
+            `PublishingBlocked` and `PublishingResumed`.
         :param heartbeat: seconds.
         :param connect_timeout: seconds for one attempt.
         :param name: the connections' name, as the broker shows it.
@@ -67,6 +68,10 @@ class RabbitBroker:
                 # Again and again: the client library may swallow a cancellation that comes while it closes.
                 running.cancel()
                 await asyncio.wait([running], timeout=_CANCEL_AGAIN)
+
+    def on_disconnect(self, call: Callable[[], None]) -> None:
+        """Set the one callback for a connection that is lost, and for each failed attempt to make another."""
+        self._supervisor.on_disconnect = call
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.

@@ -14,7 +14,15 @@ from hybridpool._brokers.rabbitmq.session import Session
 from hybridpool._brokers.url import BrokerUrl
 from hybridpool._policy import backoff
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.events import BrokerConnected, BrokerLost, Event, PublishingBlocked, PublishingResumed, QueueDiffers
+from hybridpool.events import (
+    BrokerConnected,
+    BrokerConnectFailed,
+    BrokerLost,
+    Event,
+    PublishingBlocked,
+    PublishingResumed,
+    QueueDiffers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,8 @@ class Supervisor:
         self.current: Session | None = None
         self._reach = reach
         self._announce = announce
+        #: see the port; called before listeners are told
+        self.on_disconnect: Callable[[], None] = lambda: None
         self._number = 0
         #: counts up with each failure; which URL it is follows from it
         self._turn = 0
@@ -73,7 +83,9 @@ class Supervisor:
             session = await self._round()
             if session is None:
                 attempt += 1
-                await self._pause(attempt, silent=known is None and self._refusal is not None)
+                # who waits for `connected` gets the first refusal as an error: "trying again" is not for that reader
+                is_silent = known is None and self._refusal is not None
+                await self._pause(attempt, None if is_silent else BrokerConnectFailed)
                 self._turn += 1
                 continue
             began = asyncio.get_running_loop().time()
@@ -89,7 +101,7 @@ class Supervisor:
             # attempts before this session count no more: it is the sessions that end soon which do
             attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=SETTLED)
             if not self.is_ending:
-                await self._pause(attempt)
+                await self._pause(attempt, BrokerLost)
             if attempt > 1:
                 # a broker that takes us and drops us again: perhaps the next one is better
                 self._turn += 1
@@ -111,7 +123,8 @@ class Supervisor:
                     refusals.append(f"{url.masked}: {self._trouble}")
             if left:
                 self._turn += 1
-                self._announce(BrokerLost(url.masked, self._trouble, 0.0, self._url.masked))
+                self.on_disconnect()
+                self._announce(BrokerConnectFailed(url.masked, self._trouble, 0.0, self._url.masked))
         # one that is only down may come back: then there is hope
         self._refusal = "; ".join(refusals) if len(refusals) == len(self._reach.urls) else None
         return None
@@ -177,15 +190,16 @@ class Supervisor:
         await session.close()
         self.current = None
 
-    async def _pause(self, attempt: int, *, silent: bool = False) -> None:
+    async def _pause(self, attempt: int, kind: type[BrokerLost | BrokerConnectFailed] | None) -> None:
         """Wait before the next round.
 
-        :param silent: who waits for `connected` hears the refusal as an error; "trying again" is not for that reader.
+        :param kind: the event that tells why; None: it is not announced.
         """
         wait = backoff.delay(attempt, first=FIRST, factor=FACTOR, limit=LIMIT, jitter=random.random())
         self._tell()
-        if not silent:
-            self._announce(BrokerLost(self._url.masked, self._trouble, wait))
+        self.on_disconnect()
+        if kind is not None:
+            self._announce(kind(self._url.masked, self._trouble, wait))
         await anyio.sleep(wait)
 
     def _tell(self) -> None:

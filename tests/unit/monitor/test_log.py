@@ -109,7 +109,12 @@ LINES: list[tuple[Event, int, str]] = [
         "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
     ),
     (
-        events.BrokerLost("amqp://guest:**@h//", "refused", 0.0, "amqp://guest:**@i//"),
+        events.BrokerConnectFailed("amqp://guest:**@h//", "refused", 2.0),
+        ERROR,
+        "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
+    ),
+    (
+        events.BrokerConnectFailed("amqp://guest:**@h//", "refused", 0.0, "amqp://guest:**@i//"),
         ERROR,
         "No connection to amqp://guest:**@h//: refused. Trying amqp://guest:**@i// now.",
     ),
@@ -124,7 +129,7 @@ LINES: list[tuple[Event, int, str]] = [
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",
     ),
-    (events.ConsumingStarted("celery", 8), DEBUG, "QueueConsumers from celery, prefetch 8"),
+    (events.ConsumingStarted("celery", 8), DEBUG, "Consuming from celery, prefetch 8"),
     (events.ChildSpawned(CHILD, 77), DEBUG, "ForkPoolWorker-3 forked, pid 77"),
     (events.ChildReady(CHILD, 77), DEBUG, "ForkPoolWorker-3 (pid 77) ready"),
     (
@@ -209,6 +214,7 @@ FOREIGN = (
     | events.TooManyHeld
     | events.TaskRedelivered
     | events.BrokerLost
+    | events.BrokerConnectFailed
     | events.PublishingBlocked
     | events.QueueDiffers
 )
