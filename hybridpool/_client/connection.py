@@ -16,7 +16,7 @@ from hybridpool._protocol import remote_control
 from hybridpool._protocol.queues import task_queue
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._results.base import ResultReader
-from hybridpool._results.rpc import RpcReader
+from hybridpool._results.factory import result_reader
 from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
 log = logging.getLogger("hybridpool._client")
@@ -33,7 +33,7 @@ class ClientConnection:
     def __init__(self, settings: Settings, open_broker: Callable[[Callable[[events.Event], None]], Broker]) -> None:
         self._settings = settings
         self._broker = open_broker(_announce)
-        self._reader: ResultReader | None = RpcReader(self._broker) if settings.result_backend else None
+        self._reader: ResultReader | None = result_reader(settings, self._broker)
         self._prepared: dict[str, asyncio.Future[None]] = {}
         #: queues that are declared
         self._made: set[str] = set()

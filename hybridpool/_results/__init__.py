@@ -1,1 +1,1 @@
-"""Where results go. `base` is the port; `rpc` sends each to the client that asked."""
+"""Where results go. `base` is the port; `factory` chooses the backend; `rpc` sends each result to its client."""

@@ -6,6 +6,7 @@ Runs on the loop for every message, so it does nothing that waits.
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from typing import assert_never
 
 import attrs
 
@@ -21,7 +22,8 @@ from hybridpool._policy.retry import DELAY, MOST, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import TaskOptions
-from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed, ProtocolError
 
@@ -104,6 +106,8 @@ class Intake:
                 self._settler.postponed(received, seconds)
             case TooEarly(seconds=seconds):
                 self._hold(received, seconds)
+            case _ as never:
+                assert_never(never)
 
     def _again(self, received: Received) -> None:
         """Take a message whose time has come."""
@@ -113,8 +117,10 @@ class Intake:
                 self._accept(received)
             case Denied() as denied:
                 self._settler.denied(received, denied)
-            case _:
+            case TooLate() | TooEarly():
                 self._settler.expired(received)
+            case _ as never:
+                assert_never(never)
 
     def _hold(self, received: Received, seconds: float) -> None:
         """Keep a message for the last moment before its time."""
@@ -166,7 +172,7 @@ class Intake:
 
     def _accept(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
-        self._bus.emit(events.TaskReceived(head.name, head.id))
+        self._bus.emit(events.TaskReceived(received.task))
         early = not received.terms.acks_late
         task = self._tasks[head.name]
         job = Job(

@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-import attrs
-
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery, Head
 from hybridpool._policy.redelivery import Excuses, ExpectedRedeliveries, Key, head_key
-from hybridpool._policy.settlement import DeliveryOptions
+from hybridpool._worker.received import Received, task_ref
 from hybridpool.errors import BrokerError
 
 #: seconds after an acknowledgement until the broker is asked whether it has read it
@@ -28,23 +26,6 @@ ASK_AFTER_S: Final = 0.5
 MAX_HELD: Final = 256
 #: bytes of their bodies, likewise
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
-
-
-@attrs.define(eq=False)
-class Received:
-    """A message with its head read and its terms known: what is settled in the end."""
-
-    delivery: Delivery
-    head: Head
-    terms: DeliveryOptions
-    #: it was acknowledged before it started
-    acknowledged: bool = False
-    #: seconds until its next attempt, once that is decided
-    wait: float = 0.0
-    #: how its body is to be read, if that is not said by its content type alone
-    reading: str | None = None
-    #: times that it only waited here, in a row, when the connection was lost
-    excused: int = 0
 
 
 class Seen(NamedTuple):
@@ -161,7 +142,7 @@ class RedeliveryTracker:
         expected, held = self.redeliveries.claim(seen, time.monotonic())
         if not expected:
             return False
-        self._bus.emit(events.TaskRedelivered(head.name, head.id, held is None))
+        self._bus.emit(events.TaskRedelivered(task_ref(delivery, head), held is None))
         if held is None or held.acknowledged:
             self.redeliveries.answered(seen)
             self._broker.ack(delivery)

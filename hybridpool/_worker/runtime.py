@@ -25,8 +25,7 @@ from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import outlasting
 from hybridpool._policy.recycle import RecycleLimits
-from hybridpool._results.base import ResultStore
-from hybridpool._results.rpc import RpcStore
+from hybridpool._results.factory import result_store
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
@@ -110,11 +109,15 @@ class Worker:
 
     async def _run(self, state: StateFile | None) -> StopMode:
         settings = self._settings
-        async with self._broker, _finishing(self._broker) as settling:
+        async with (
+            self._broker,
+            result_store(settings, self._broker) as results,
+            _finishing(self._broker) as settling,
+        ):
             tracker = RedeliveryTracker(self._broker, self._bus, self._consuming.replace_place)
             settler = Settler(
                 self._broker,
-                self._results(),
+                results,
                 tracker,
                 self._bus,
                 settling,
@@ -202,11 +205,6 @@ class Worker:
             acks_late=settings.task_acks_late,
         ):
             self._bus.emit(events.TaskOutlastsBroker(name, limit, patience or 0.0))
-
-    def _results(self) -> ResultStore | None:
-        if self._settings.result_backend is None:
-            return None
-        return RpcStore(self._broker, self._settings.result_expires)
 
     def _lane_config(self) -> LaneConfig:
         settings, sizes = self._settings, self._prepared.range

@@ -12,7 +12,7 @@ is held: another one is taken in its place (`RedeliveryTracker.hold`).
 import datetime as dt
 import random
 from collections import deque
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 import attrs
@@ -54,7 +54,8 @@ from hybridpool._policy.settlement import (
 from hybridpool._protocol import dead_letter, result_message
 from hybridpool._protocol.task_headers import read_sender
 from hybridpool._results.base import ResultStore
-from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool.errors import BrokerError, TaskCancelled
 
 #: seconds, whole ones, that the broker holds a message for a queue that is full
@@ -123,7 +124,7 @@ class Settler:
                 countdown=outcome.countdown,
                 chance=random.random(),
             )
-        self._bus.emit(_fact(received, outcome, child, runtime, steps))
+        self._bus.emit(_event(received, outcome, child, runtime, steps))
         self._begin(received, outcome, steps)
 
     def denied(self, received: Received, denied: Denied) -> None:
@@ -134,7 +135,7 @@ class Settler:
     def postponed(self, received: Received, wait: float) -> None:
         """Settle a message that came before its time: the broker holds it until then."""
         received.wait = wait
-        self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
+        self._bus.emit(events.TaskPostponed(received.task, wait))
         self._begin(received, None, (Delay(), Acknowledge()))
 
     def renewed(self, received: Received) -> None:
@@ -143,12 +144,12 @@ class Settler:
 
     def revoked(self, received: Received) -> None:
         """Settle a message that somebody does not want run any more."""
-        self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))
+        self._bus.emit(events.TaskRevoked(received.task, ""))
         self._unwanted(received, result_message.Revoked())
 
     def expired(self, received: Received) -> None:
         """Settle a message whose time has passed."""
-        self._bus.emit(events.TaskExpired(received.head.name, received.head.id))
+        self._bus.emit(events.TaskExpired(received.task))
         self._unwanted(received, result_message.Expired())
 
     def _unwanted(self, received: Received, why: result_message.Expired | result_message.Revoked) -> None:
@@ -237,6 +238,8 @@ class Settler:
                         await self._sleep(pause)
                         if failed.trouble is Trouble.AWAY:
                             await self._broker.connected(None)
+                    case _:
+                        assert_never(found)
             else:
                 self._tracker.release(received)
                 return ()
@@ -249,17 +252,17 @@ class Settler:
 
     def _tell(self, failed: Attempt, found: Remedy, received: Received) -> None:
         """Tell the operator, in one line, that something goes another way, or waits."""
-        head, queue = received.head, received.delivery.queue
+        queue = received.delivery.queue
         match found:
             case Again() if failed.trouble is Trouble.AWAY:
-                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason))
+                self._bus.emit(events.SettleDelayed(received.task, failed.reason))
             case Again() if failed.trouble in (Trouble.FULL, Trouble.MISSING, Trouble.UNKNOWN):
                 waits_for = {Trouble.FULL: "room", Trouble.MISSING: "the queue"}.get(failed.trouble, "another attempt")
-                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason, waits_for))
+                self._bus.emit(events.SettleDelayed(received.task, failed.reason, waits_for))
             case Skip() if isinstance(failed.step, Store) and not failed.step.is_final:
                 pass  # that another attempt follows is no result
             case _:
-                self._bus.emit(events.SettleFailed(head.name, head.id, failed.reason, _instead(failed, found, queue)))
+                self._bus.emit(events.SettleFailed(received.task, failed.reason, _instead(failed, found, queue)))
 
     async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
         delivery, now = received.delivery, dt.datetime.now(dt.UTC)
@@ -295,6 +298,8 @@ class Settler:
                 self._tracker.acknowledge(received)
             case Requeue():
                 self._tracker.give_back(received)
+            case _:
+                assert_never(step)
 
 
 def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
@@ -312,6 +317,8 @@ def _by(road: Road, message: Outgoing) -> Outgoing:
             return attrs.evolve(message, delay=DETOUR_S)
         case Road.AT_ONCE | Road.NO_DETOUR:
             return attrs.evolve(message, delay=0)
+        case _:
+            assert_never(road)
 
 
 def _story(outcome: Settled, kind: str, reason: str) -> str:
@@ -362,27 +369,29 @@ def _comes_as_it_was(received: Received, outcome: Settled, step: Step) -> bool:
             return False
 
 
-def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Event:
-    head, queue = received.head, received.delivery.queue
+def _event(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Event:
+    queue = received.delivery.queue
     match outcome:
         case Returned(text=text):
-            return events.TaskSucceeded(head.name, head.id, child, runtime, text)
+            return events.TaskSucceeded(received.task, child, runtime, text)
         case Raised(text=text, traceback=traceback, expected=expected):
-            return events.TaskFailed(head.name, head.id, child, runtime, text, traceback, expected)
+            return events.TaskFailed(received.task, child, runtime, text, traceback, expected)
         case Refused(reason=reason):
-            return events.TaskRefused(queue, head.name, head.id, reason, dead_letter.dead_queue(queue))
+            return events.TaskRefused(received.task, reason, dead_letter.dead_queue(queue))
         case TimedOut(limit=limit):
-            return events.TaskTimedOut(head.name, head.id, child, limit)
+            return events.TaskTimedOut(received.task, child, limit)
         case Cancelled():
-            return events.TaskRevoked(head.name, head.id, child)
+            return events.TaskRevoked(received.task, child)
         case Retrying(text=text):
-            return events.TaskRetried(head.name, head.id, child, received.wait, text)
+            return events.TaskRetried(received.task, child, received.wait, text)
         case Rejected(reason=reason):
-            return events.TaskRejected(head.name, head.id, child, reason, _next_step(queue, steps))
+            return events.TaskRejected(received.task, child, reason, _next_step(queue, steps))
         case Ignored():
-            return events.TaskIgnored(head.name, head.id, child)
+            return events.TaskIgnored(received.task, child)
         case Lost(cause=cause):
-            return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
+            return events.TaskLost(received.task, child, cause, received.head.lost_before + 1, _next_step(queue, steps))
+        case _:
+            assert_never(outcome)
 
 
 def _next_step(queue: str, steps: tuple[Step, ...]) -> str:

@@ -1,8 +1,8 @@
-"""Events: frozen values that say what happened, and the Bus on which the faces hear them.
+"""Events: frozen values that say what happened, and the Bus that hands them to listeners.
 
-The pipeline emits observed and does not know who listens; the log, the demo's display and later the metrics and Celery
-events are listeners. A listener is a plain function, called at once, in the order of subscription; one that raises is
-logged and kept.
+The worker and the pool emit events and do not know who listens; the log, the demo's display and later the metrics and
+Celery's events are listeners. A listener is a plain function, called at once, in the order of subscription; one that
+raises is logged and stays subscribed. Nothing in the worker or the pool is steered by events.
 """
 
 from hybridpool.events.broker import (
@@ -40,6 +40,7 @@ from hybridpool.events.tasks import (
     TaskPostponed,
     TaskReceived,
     TaskRedelivered,
+    TaskRef,
     TaskRefused,
     TaskRejected,
     TaskRetried,
@@ -82,6 +83,7 @@ __all__ = [
     "TaskPostponed",
     "TaskReceived",
     "TaskRedelivered",
+    "TaskRef",
     "TaskRefused",
     "TaskRejected",
     "TaskRetried",

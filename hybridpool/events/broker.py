@@ -54,7 +54,7 @@ class PublishingResumed:
 
 @attrs.frozen
 class QueueDiffers:
-    """A queue exists with other arguments than ours and is used as it is."""
+    """A queue exists with other arguments than it would be declared with, and is used as it is."""
 
     queue: str
     reason: str
@@ -68,7 +68,7 @@ class ConsumingStarted:
 
 @attrs.frozen
 class PrefetchUnlimited:
-    """The worker holds whatever its queues have."""
+    """The prefetch is unlimited: the worker takes all messages of its queues into memory."""
 
 
 @attrs.frozen
@@ -76,7 +76,7 @@ class TaskOutlastsBroker:
     """A task may run longer than the broker waits for its acknowledgement."""
 
     name: str
-    #: seconds: its time limit, and the broker's patience
+    #: seconds: its time limit, and the broker's consumer_timeout
     limit: float
     timeout: float
 

@@ -19,7 +19,7 @@ class ChildReady:
 
 @attrs.frozen
 class ChildRetired:
-    """A child leaves on purpose after its current task."""
+    """A child exits on purpose after its current task."""
 
     child: str
     pid: int
@@ -33,17 +33,17 @@ class ChildGone:
     pid: int
     #: "exit code 0", "signal 9 (SIGKILL)"
     cause: str
-    #: it was told to go
+    #: it was told to exit
     expected: bool
 
 
-#: the cause of those that were still there when their pool ended
+#: the cause of children that still ran when their pool ended
 POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen
 class ChildUnresponsive:
-    """A child does not take what it is given, though it has nothing else to do; another one gets it."""
+    """A child that has nothing else to do does not take its call; another child gets it."""
 
     child: str
     pid: int
@@ -64,7 +64,7 @@ class ZygoteLost:
 
 @attrs.frozen
 class DrainTimedOut:
-    """A warm stop did not end in time; what still runs is killed and goes back to its queue."""
+    """A warm stop did not end in time; tasks that still run are killed, and their messages go back to their queues."""
 
     #: seconds
     timeout: float
@@ -81,7 +81,7 @@ class PoolScaled:
 
 @attrs.frozen
 class PoolHeld:
-    """The autoscaler would have more children, but memory is short."""
+    """The autoscaler wants more children, but memory is short."""
 
     size: int
     wanted: int

@@ -1,18 +1,44 @@
 """Events about messages and the tasks they ask for."""
 
+import datetime as dt
+
 import attrs
+import msgspec
+
+
+class TaskRef(msgspec.Struct, frozen=True, gc=False):
+    """The task that an event is about: what the head of its message says.
+
+    One is made for each message and shared by its events. It is a struct because a frozen attrs class of ten fields
+    costs five times as much to make. Except `queue` and `timestamp`, all is as the sender wrote it.
+    """
+
+    name: str
+    id: str
+    #: repr of its positional and of its keyword arguments, cut by the sender; empty: the sender told none
+    args: str = ""
+    kwargs: str = ""
+    #: ids of the first task of its tree and of the task that sent it; None: the sender told none
+    root_id: str | None = None
+    parent_id: str | None = None
+    #: attempts before this one that asked for another
+    retries: int = 0
+    #: not to be run before; UTC
+    eta: dt.datetime | None = None
+    #: the queue that it came from
+    queue: str = ""
+    #: seconds since the epoch at which the worker received the message
+    timestamp: float = 0.0
 
 
 @attrs.frozen
 class TaskReceived:
-    name: str
-    id: str
+    task: TaskRef
 
 
 @attrs.frozen
 class TaskSucceeded:
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds
     runtime: float
@@ -22,8 +48,7 @@ class TaskSucceeded:
 
 @attrs.frozen
 class TaskFailed:
-    name: str
-    id: str
+    task: TaskRef
     child: str
     runtime: float
     #: repr of the exception
@@ -37,8 +62,7 @@ class TaskFailed:
 class TaskRetried:
     """An attempt has failed, and another one follows."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds until then
     wait: float
@@ -48,50 +72,46 @@ class TaskRetried:
 
 @attrs.frozen
 class TaskRejected:
-    """The task does not want its message kept."""
+    """The task raised `Reject`."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     reason: str
-    #: what becomes of it
+    #: what happens to its message, for the log line
     next_step: str
 
 
 @attrs.frozen
 class TaskIgnored:
-    """The task wants no result kept."""
+    """The task raised `Ignore`: no result is stored."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
 
 
 @attrs.frozen
 class TaskRevoked:
-    """Somebody does not want the task run any more."""
+    """The task was revoked: it is not run, or was stopped."""
 
-    name: str
-    id: str
-    #: the child it was stopped in; empty: it had not begun
+    task: TaskRef
+    #: the child in which it was stopped; empty: it had not begun
     child: str
 
 
 @attrs.frozen
 class TasksFlagged:
-    """An order came not to run tasks."""
+    """A remote control order revoked tasks."""
 
     ids: tuple[str, ...]
-    #: stop them if they are at work
+    #: those that run are stopped
     terminate: bool
 
 
 @attrs.frozen
 class TaskPostponed:
-    """A message came before its time, and waits in the broker."""
+    """A message came before its time; the broker holds it until then."""
 
-    name: str
-    id: str
+    task: TaskRef
     #: seconds until then
     wait: float
 
@@ -100,8 +120,7 @@ class TaskPostponed:
 class TaskLost:
     """The child died in this task."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     cause: str
     #: which delivery of the task this was, from 1
@@ -114,8 +133,7 @@ class TaskLost:
 class TaskTimedOut:
     """The task ran over its hard time limit; its child was killed."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds
     limit: float
@@ -123,55 +141,49 @@ class TaskTimedOut:
 
 @attrs.frozen
 class TaskRefused:
-    """A message that is not run: dead-lettered with the reason."""
+    """A message was not run, but dead-lettered with the reason."""
 
-    queue: str
-    name: str
-    id: str
+    task: TaskRef
     reason: str
     dead_queue: str
 
 
 @attrs.frozen
 class TaskExpired:
-    name: str
-    id: str
+    task: TaskRef
 
 
 @attrs.frozen
 class TaskRedelivered:
     """The broker delivered a message again that was run here already, or still is; it is not run a second time."""
 
-    name: str
-    id: str
-    #: False: it is still at work
+    task: TaskRef
+    #: False: it still runs
     is_done: bool
 
 
 @attrs.frozen
 class SettleDelayed:
-    """An outcome cannot be settled now, and waits."""
+    """The outcome of a task cannot be settled now; the worker tries again."""
 
-    name: str
-    id: str
+    task: TaskRef
     reason: str
     waits_for: str = "a connection"
 
 
 @attrs.frozen
 class SettleFailed:
-    """The broker refuses a step of settling a task, and something else is done in its place."""
+    """The broker refuses a step of settling a task; another step is taken in its place."""
 
-    name: str
-    id: str
+    task: TaskRef
     reason: str
-    #: what is done
+    #: what is done in its place, for the log line
     next_step: str
 
 
 @attrs.frozen
 class TooManyHeld:
-    """So many messages of a worker wait for the broker to take something that no more are taken in their place."""
+    """Too many messages wait here for the broker to take what follows from them: no more are taken in their place."""
 
     queue: str
     #: how many

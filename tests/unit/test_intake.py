@@ -1,6 +1,7 @@
 """Delivery → admitted or not → a job for the pool, over the memory broker."""
 
 import datetime as dt
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from msgspec import structs
 
 from hybridpool import events
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
@@ -21,7 +23,8 @@ from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
 from hybridpool._worker.intake import Intake
-from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed
 from tests.contract.inbox import Events
@@ -127,12 +130,19 @@ def may_start(job: Job) -> bool:
 async def test_a_job(bench: Bench) -> None:
     """A child would run something else than was asked for."""
     body = encode([[2, 3], {}, None])
-    await bench.send(body=body, retries=2, root_id="root")
+    sender: dict[str, Any] = {"root_id": "root", "parent_id": "parent", "argsrepr": "(2, 3)", "kwargsrepr": 5}
+    before = time.time()
+    await bench.send(body=body, retries=2, **sender)
     [job] = bench.pool.jobs
     assert (job.task, job.id, job.body, job.content_type) == ("shop.add", "id-1", body, JSON)
     assert (job.retries, job.root_id, job.is_alone) == (2, "root", False)
     assert may_start(job)
-    assert bench.observed.of(events.TaskReceived) == [events.TaskReceived("shop.add", "id-1")]
+    [event] = bench.observed.of(events.TaskReceived)
+    assert before <= event.task.timestamp <= time.time()
+    # a repr that is not text counts as none
+    assert structs.replace(event.task, timestamp=0.0) == events.TaskRef(
+        "shop.add", "id-1", "(2, 3)", "", "root", "parent", 2, None, "celery"
+    )
 
 
 async def test_it_is_acknowledged_when_it_is_done(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -25,7 +26,8 @@ from hybridpool._protocol.result_message import is_final, read_meta
 from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from hybridpool._results.rpc import RpcStore
 from hybridpool._worker import redelivery
-from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import DETOUR_S, Settler
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from tests.contract.inbox import Events, Inbox
@@ -40,6 +42,9 @@ RETRYING = Retrying("OSError", "builtins", b'["away"]', "OSError('away')", "Trac
 REJECTED = Rejected("no", False)
 WANTED = DeliveryOptions(wants_result=True, acks_late=True, max_deliveries=3)
 HEADERS: dict[str, object] = {"task": "shop.add", "id": "id-1"}
+NOW = 1_700_000_000.0
+#: what events say of the task
+TASK = events.TaskRef("shop.add", "id-1", queue="celery", timestamp=NOW)
 
 
 class Recorder(MemoryBroker):
@@ -149,6 +154,12 @@ class Bench:
         return inbox.items[0] if inbox.items else None
 
 
+@pytest.fixture(autouse=True)
+def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each message come at the same time."""
+    monkeypatch.setattr("hybridpool._worker.received.time", SimpleNamespace(time=lambda: NOW))
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     """Make a settler over a memory broker."""
@@ -241,7 +252,7 @@ async def test_expired(bench: Bench) -> None:
     """Whoever waits for a task whose time has passed would not hear of it."""
     bench.settler.expired(await bench.received())
     assert await bench.settled() == ["publish answers", "ack"]
-    assert bench.observed.of(events.TaskExpired) == [events.TaskExpired("shop.add", "id-1")]
+    assert bench.observed.of(events.TaskExpired) == [events.TaskExpired(TASK)]
 
 
 async def test_denied(bench: Bench) -> None:
@@ -271,7 +282,7 @@ async def test_one_bad_header(bench: Bench) -> None:
     bench.settler.unreadable(bad, "header 'retries' is no count")
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     [event] = bench.observed.of(events.TaskRefused)
-    assert (event.name, event.id, event.reason) == ("shop.add", "id-1", "header 'retries' is no count")
+    assert (event.task.name, event.task.id, event.reason) == ("shop.add", "id-1", "header 'retries' is no count")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +308,7 @@ async def test_no_connection_midway(bench: Bench, monkeypatch: pytest.MonkeyPatc
     told = await bench.settled()
     assert told.count(step) == 2, "it must be tried again"
     assert told.index("ack") == len(told) - 1, "nothing may be settled before"
-    assert bench.observed.of(events.SettleDelayed) == [events.SettleDelayed("shop.add", "id-1", "cut")]
+    assert bench.observed.of(events.SettleDelayed) == [events.SettleDelayed(TASK, "cut")]
 
 
 async def test_a_cut_connection_midway(bench: Bench) -> None:
@@ -324,7 +335,7 @@ async def test_at_work_when_the_connection_went(bench: Bench) -> None:
     """A task would be run beside itself because the connection was lost while it ran."""
     received = await bench.received()
     assert await come_back(bench, [received]) == (True, received.delivery)
-    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered("shop.add", "id-1", is_done=False)]
+    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered(TASK, is_done=False)]
     assert await bench.settled() == []
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
@@ -341,7 +352,7 @@ async def test_done_before_it_comes_back(bench: Bench) -> None:
     bench.broker.is_dying = False
     known, _ = await come_back(bench, [])
     assert known
-    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered("shop.add", "id-1", is_done=True)]
+    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered(TASK, is_done=True)]
     assert await bench.settled() == ["ack"]
 
 
@@ -406,7 +417,7 @@ async def test_a_result_that_does_not_fit(bench: Bench, error: BrokerError) -> N
     with pytest.raises(errors.ResultError, match=f"the task has run, but its result cannot be sent: {error}"):
         read_meta(answer.body)
     assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", str(error), "the client is told so in place of the result")
+        events.SettleFailed(TASK, str(error), "the client is told so in place of the result")
     ]
 
 
@@ -417,9 +428,7 @@ async def test_a_result_that_is_refused(bench: Bench, error: BrokerError) -> Non
     bench.broker.errors["publish answers"] = error
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
-    assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", str(error), "the client is not told")
-    ]
+    assert bench.observed.of(events.SettleFailed) == [events.SettleFailed(TASK, str(error), "the client is not told")]
 
 
 async def test_a_dead_letter_with_headers_that_are_refused(bench: Bench) -> None:
@@ -483,7 +492,7 @@ async def test_a_retry_that_the_broker_does_not_hold(bench: Bench) -> None:
     assert read_head(again).retries == 1
     assert await bench.settled() == ["publish answers", "publish celery", "publish celery", "ack"]
     assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", "no right", "it waits here for 1 s, and not in the broker")
+        events.SettleFailed(TASK, "no right", "it waits here for 1 s, and not in the broker")
     ]
 
 
@@ -534,16 +543,14 @@ async def test_a_queue_that_stays_full(bench: Bench, monkeypatch: pytest.MonkeyP
 
 
 FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [
-    (RETURNED, lambda event: event == events.TaskSucceeded("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "5")),
+    (RETURNED, lambda event: event == events.TaskSucceeded(TASK, "ForkPoolWorker-1", 0.1, "5")),
     (
         RAISED,
-        lambda event: (
-            event == events.TaskFailed("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "ValueError('x')", "Traceback …")
-        ),
+        lambda event: event == events.TaskFailed(TASK, "ForkPoolWorker-1", 0.1, "ValueError('x')", "Traceback …"),
     ),
     (
         REFUSED,
-        lambda event: event == events.TaskRefused("celery", "shop.add", "id-1", "arguments do not fit", "celery.dead"),
+        lambda event: event == events.TaskRefused(TASK, "arguments do not fit", "celery.dead"),
     ),
 ]
 
@@ -580,9 +587,7 @@ async def test_retried_is_told_published_then_acknowledged(bench: Bench) -> None
     told = await bench.left("answers")
     assert told is not None
     assert not is_final(told.body)
-    assert bench.observed.of(events.TaskRetried) == [
-        events.TaskRetried("shop.add", "id-1", "ForkPoolWorker-1", 0, "OSError('away')")
-    ]
+    assert bench.observed.of(events.TaskRetried) == [events.TaskRetried(TASK, "ForkPoolWorker-1", 0, "OSError('away')")]
 
 
 async def test_a_retry_after_an_early_answer(bench: Bench) -> None:
@@ -667,7 +672,7 @@ async def test_ignored(bench: Bench) -> None:
     """It would come back, or its sender be told something."""
     bench.settler.done(await bench.received(), Ignored(), "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["ack"]
-    assert bench.observed.of(events.TaskIgnored) == [events.TaskIgnored("shop.add", "id-1", "ForkPoolWorker-1")]
+    assert bench.observed.of(events.TaskIgnored) == [events.TaskIgnored(TASK, "ForkPoolWorker-1")]
 
 
 async def test_the_story_of_the_lost(bench: Bench) -> None:
