@@ -1,12 +1,12 @@
 """Outcome → result stored, what follows published, message acknowledged; in that order.
 
-The thinking is `policy.settlement`'s. The commonest case, nothing but an acknowledgement, is done at once; everything
-else waits for confirmations in a task of its own. When the connection is lost meanwhile, that task waits for the next
-one. The broker has the message back then, and delivers it again: to us, and it is known again; to another worker, and
-it is run a second time. At least once, never lost.
+`policy.settlement` decides on the steps. The commonest case, nothing but an acknowledgement, is done at once; all other
+steps wait for confirmations in an asyncio task of their own. When the connection is lost meanwhile, that task waits for
+the next connection. The broker has the message back then and delivers it again: to this worker, which recognises it, or
+to another one, which runs it a second time. So a task is run at least once, and never lost.
 
-What follows when the broker does not take something is `policy.fallback`'s to say. A message that waits for long here
-is held: another one is taken in its place (`RedeliveryTracker.hold`).
+`policy.fallback` decides what follows when the broker does not take a step. A message that waits here for long is held:
+another one is taken in its place (`RedeliveryTracker.hold`).
 """
 
 import datetime as dt
@@ -58,11 +58,11 @@ from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool.errors import BrokerError, TaskCancelled
 
-#: seconds, whole ones, that the broker holds a message for a queue that is full
+#: seconds, whole ones, for which the broker holds a message whose queue is full
 DETOUR_S: Final = 4
-#: how a task ends that was stopped in the middle, and let that happen
+#: module and name of the exception with which a revoked task ends that let itself be stopped
 _STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
-#: None: it was not run, and will be
+#: None: the message was not run, and will be
 Settled = Outcome | result_message.Expired | result_message.Revoked | None
 
 
@@ -99,11 +99,11 @@ class Settler:
         self._tracker = tracker
 
     def leave(self) -> None:
-        """Wait no longer for what may take long: the worker ends."""
+        """Take each step that waits once more and no longer: the worker ends."""
         self._leaving.set()
 
     def wants_result(self, delivery: Delivery) -> bool:
-        """Tell whether anybody can be told this message's result."""
+        """Tell whether a client can be sent this message's result."""
         return self._results is not None and self._results.wanted(delivery)
 
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
@@ -139,11 +139,11 @@ class Settler:
         self._begin(received, None, (Delay(), Acknowledge()))
 
     def renewed(self, received: Received) -> None:
-        """Settle a message that came back often through no fault of its own: the broker has it again, uncounted."""
+        """Settle a message that came back often only because connections were lost: a new one counts from 0."""
         self._begin(received, None, (Republish(received.head.lost_before), Acknowledge()))
 
     def revoked(self, received: Received) -> None:
-        """Settle a message that somebody does not want run any more."""
+        """Settle a message whose task was revoked."""
         self._bus.emit(events.TaskRevoked(received.task, ""))
         self._unwanted(received, result_message.Revoked())
 
@@ -158,7 +158,7 @@ class Settler:
         self._begin(received, why, (*store, *ack))
 
     def unreadable(self, delivery: Delivery, reason: str) -> None:
-        """Settle a message whose head cannot be read; whoever waits is told if its task and id can be."""
+        """Settle a message whose head cannot be read; its client gets the reason if task and id can be read."""
         head = read_sender(delivery)
         is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
         terms = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
@@ -186,7 +186,7 @@ class Settler:
                 if isinstance(step, Acknowledge):
                     self._tracker.acknowledge(received, comes_again=comes_again)
                     continue
-                follows = await self._surely(step, received, outcome)
+                follows = await self._persist(step, received, outcome)
                 if follows is None:
                     return
                 if follows:
@@ -197,8 +197,8 @@ class Settler:
             self._tracker.release(received)
             self._tracker.unsettled.discard(received)
 
-    async def _surely(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
-        """Take a step, however often that must be tried.
+    async def _persist(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
+        """Take a step, as often as it has to be tried.
 
         :returns: the steps to take in its place; None: the worker ends, and the message goes back.
         """
@@ -247,11 +247,11 @@ class Settler:
     async def _sleep(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self._leaving.wait()
-            # what is tried now is tried for the last time
+            # the attempt that follows is the last one
             await anyio.sleep(min(seconds, 0.05))
 
     def _tell(self, failed: Attempt, found: Remedy, received: Received) -> None:
-        """Tell the operator, in one line, that something goes another way, or waits."""
+        """Emit an event if a step waits, or another one is taken in its place."""
         queue = received.delivery.queue
         match found:
             case Again() if failed.trouble is Trouble.AWAY:

@@ -107,7 +107,7 @@ def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: P
 SLOW_SHARE = """
 from hybridpool import control, state_file
 
-control._FILE_TIMEOUT_S = {patience}
+control.FILE_TIMEOUT_S = {patience}
 load = state_file.StateFile.load
 
 def load_late(self):
