@@ -1,1 +1,1 @@
-"""Faces that listen to the Bus. The pipeline does not know that they exist."""
+"""What operators see: listeners of the Bus that write the log. Worker and pool do not know of them."""

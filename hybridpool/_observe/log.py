@@ -44,18 +44,18 @@ class _SinkHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001  # of a library's log call, which is not to fail for that
+        except Exception as error:  # noqa: BLE001  # a log call of a library must not raise for that
             record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
             record.exc_info = record.exc_text = None
             line = self.format(record)
-        # the one place where `logging` writes: whatever a text holds, it is one record
+        # `logging` writes here only: line breaks in a text cannot begin a record
         self._sink.write(printable.record(line) + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
 
 def set_up(sink: Sink, level: int) -> logging.Handler:
-    """Send this process's log to the sink, and nowhere else."""
+    """Send this process's log to the sink only."""
     handler = _SinkHandler(sink)
     handler.setFormatter(_Formatter(FORMAT))
     root = logging.getLogger()

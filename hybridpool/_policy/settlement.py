@@ -47,7 +47,7 @@ class WaitHere:
     seconds: float
 
 
-class Road(enum.Enum):
+class Route(enum.Enum):
     """How a message that is published again reaches its queue."""
 
     #: with the delay that it has, if any
@@ -65,14 +65,14 @@ class Republish:
     """Publish the message again, counting a child that died."""
 
     lost: int
-    road: Road = Road.USUAL
+    route: Route = Route.USUAL
 
 
 @attrs.frozen
 class Delay:
     """Publish the message for its next attempt."""
 
-    road: Road = Road.USUAL
+    route: Route = Route.USUAL
 
 
 @attrs.frozen

@@ -17,7 +17,16 @@ from hybridpool._ipc.codec import CONTENT_TYPES
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
 from hybridpool._outcome import Outcome
-from hybridpool._policy.admission import RENEWED, AdmissionRules, Admitted, Denied, TooEarly, TooLate, admit, is_expired
+from hybridpool._policy.admission import (
+    RENEW_AFTER_RETURNS,
+    AdmissionRules,
+    Admitted,
+    Denied,
+    TooEarly,
+    TooLate,
+    admit,
+    is_expired,
+)
 from hybridpool._policy.retry import DELAY, MOST, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
@@ -89,7 +98,7 @@ class Intake:
         elif self._tracker.redeliveries.is_expecting:
             self._tracker.arrived(delivery, head)
         received = Received(delivery, head, self._terms(head, delivery), excused=excused)
-        if excused >= RENEWED:
+        if excused >= RENEW_AFTER_RETURNS:
             self._settler.renewed(received)
             return
         if self._is_revoked(head.id):

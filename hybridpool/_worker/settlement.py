@@ -44,7 +44,7 @@ from hybridpool._policy.settlement import (
     DeliveryOptions,
     Republish,
     Requeue,
-    Road,
+    Route,
     Step,
     Store,
     StoreFailure,
@@ -283,12 +283,12 @@ class Settler:
                 with anyio.move_on_after(seconds):
                     await self._leaving.wait()
                 received.wait = max(0.0, received.wait - (anyio.current_time() - began))
-            case Republish(lost=times, road=road):
+            case Republish(lost=times, route=route):
                 died = outcome if isinstance(outcome, Lost) else None
                 message = dead_letter.once_more(delivery, times, died, self._worker, now)
-                await self._broker.publish(_by(road, message))
-            case Delay(road=road):
-                await self._broker.publish(_by(road, _next(received, outcome, now)))
+                await self._broker.publish(_by(route, message))
+            case Delay(route=route):
+                await self._broker.publish(_by(route, _next(received, outcome, now)))
             case DeadLetter(reason=reason, is_bare=is_bare):
                 await self._broker.declare(QueueSpec(name=dead_letter.dead_queue(delivery.queue), kind=self._kind))
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
@@ -309,16 +309,16 @@ def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
     return dead_letter.next_attempt(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
 
 
-def _by(road: Road, message: Outgoing) -> Outgoing:
-    match road:
-        case Road.USUAL:
+def _by(route: Route, message: Outgoing) -> Outgoing:
+    match route:
+        case Route.USUAL:
             return message
-        case Road.DETOUR:
+        case Route.DETOUR:
             return attrs.evolve(message, delay=DETOUR_S)
-        case Road.AT_ONCE | Road.NO_DETOUR:
+        case Route.AT_ONCE | Route.NO_DETOUR:
             return attrs.evolve(message, delay=0)
         case _:
-            assert_never(road)
+            assert_never(route)
 
 
 def _story(outcome: Settled, kind: str, reason: str) -> str:
@@ -350,7 +350,7 @@ def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
             return f"it is not run again, and dead-lettered to {dead_queue}"
         case _, Instead(steps=(WaitHere(seconds=seconds), *_)):
             return f"it waits here for {seconds:g} s, and not in the broker"
-        case _, Instead(steps=(Republish(road=Road.DETOUR) | Delay(road=Road.DETOUR),)):
+        case _, Instead(steps=(Republish(route=Route.DETOUR) | Delay(route=Route.DETOUR),)):
             return f"the broker holds its next attempt for {DETOUR_S} s"
         case _, Instead():
             return "it waits here for room"

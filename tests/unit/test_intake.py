@@ -18,7 +18,7 @@ from hybridpool._ipc.codec import JSON, PICKLE, encode
 from hybridpool._lanes.base import Job
 from hybridpool._message import Outgoing, QueueSpec
 from hybridpool._outcome import Lost, Returned
-from hybridpool._policy.admission import RETURNS
+from hybridpool._policy.admission import MAX_RETURNS
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
@@ -349,7 +349,7 @@ async def test_two_messages_of_one_id_at_work(bench: Bench) -> None:
 async def test_came_back_through_no_fault_of_its_own(bench: Bench) -> None:
     """A message that only waited here when connections were lost is not counted out, and published again in time."""
     await bench.send()
-    for _ in range(2 * RETURNS):
+    for _ in range(2 * MAX_RETURNS):
         [job] = bench.pool.jobs
         await cut(bench, [], [job])
     [job] = bench.pool.jobs
