@@ -113,8 +113,12 @@ async def test_prefetch_and_private_queues_come_back(
 async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: Events, queue_name: str) -> None:
     """A worker started before its broker would never consume; one that publishes would wait without an end."""
     inbox = Inbox()
-    async with RabbitBroker(own_node.url, observed, connect_timeout=1) as broker:
+    told: list[int] = []
+    broker = RabbitBroker(own_node.url, observed, connect_timeout=1)
+    broker.on_disconnect(lambda: told.append(len(observed.items)))
+    async with broker:
         await observed.see(BrokerConnectFailed, 2)
+        assert told[:2] == [0, 1], "the callback comes before each event of an attempt that failed"
         with pytest.raises(BrokerUnavailable, match="no connection to amqp://guest:"):
             await broker.publish(message(queue_name))
         with pytest.raises(BrokerUnavailable):

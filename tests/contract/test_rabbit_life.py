@@ -145,7 +145,9 @@ async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitB
 async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue_name: str, which: int) -> None:
     """A worker would consume and publish nothing, or the other way round, and look healthy."""
     inbox = Inbox()
+    told: list[int] = []
     async with RabbitBroker(address(proxy.port), observed) as broker:
+        broker.on_disconnect(lambda: told.append(len(observed.of(BrokerLost))))
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
@@ -157,6 +159,7 @@ async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue
         assert len(proxy.children) == 4
         [lost] = observed.of(BrokerLost)
         assert lost.reason == "the connection was cut"
+        assert told == [0], "the callback comes once, before the event"
 
 
 # ---- several brokers -----------------------------------------------------------------------------------------

@@ -1,20 +1,23 @@
-"""The Bus, and the observed on it."""
+"""The Bus, its events, and the callbacks that steer in their place."""
 
 import logging
 import typing
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool.events import Bus, ChildReady, Event
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
+from hybridpool._message import Outgoing, QueueSpec
+from hybridpool.events import BrokerConnected, BrokerLost, Bus, ChildReady, Event
 
 FACT = ChildReady("ForkPoolWorker-1", 77)
 
 
 def test_everyone_hears_in_order() -> None:
-    """A face would miss observed, or the log show them in another order than they happened."""
+    """Each listener gets each event, at once and in the order of subscription."""
     bus, heard = Bus(), list[tuple[int, Event]]()
     bus.subscribe(lambda event: heard.append((1, event)))
     bus.subscribe(lambda event: heard.append((2, event)))
@@ -23,12 +26,12 @@ def test_everyone_hears_in_order() -> None:
 
 
 def test_nobody_listens() -> None:
-    """An embedded pool without a log would fail."""
+    """A bus without listeners takes events."""
     Bus().emit(FACT)
 
 
 def test_one_who_left_hears_no_more() -> None:
-    """A face that is gone would be called for ever."""
+    """A listener that was removed is not called any more."""
     bus, heard = Bus(), list[Event]()
     bus.subscribe(heard.append)
     bus.unsubscribe(heard.append)
@@ -38,7 +41,7 @@ def test_one_who_left_hears_no_more() -> None:
 
 
 def test_one_who_leaves_while_it_hears() -> None:
-    """A face that leaves would take its neighbour's turn."""
+    """A listener that removes itself while it is called does not keep the next one from its turn."""
     bus, heard = Bus(), list[Event]()
 
     def once(event: Event) -> None:
@@ -52,7 +55,7 @@ def test_one_who_leaves_while_it_hears() -> None:
 
 
 def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """A fault in a face would stop the pipeline, or pass unseen."""
+    """A listener that raises stops neither the caller nor the other listeners; its error is logged."""
     bus, heard = Bus(), list[Event]()
 
     def faulty(event: Event) -> None:
@@ -71,7 +74,7 @@ def test_a_listener_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_buses_do_not_know_each_other() -> None:
-    """Two workers in one process would hear each other."""
+    """A bus does not get the events of another bus."""
     one, other, heard = Bus(), Bus(), list[Event]()
     one.subscribe(heard.append)
     other.emit(FACT)
@@ -79,16 +82,41 @@ def test_buses_do_not_know_each_other() -> None:
 
 
 def test_every_fact_is_in_the_union() -> None:
-    """An event could be emitted that no checker makes the faces think of."""
+    """Every event that `hybridpool.events` exports is a member of the type `Event`."""
     kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and attrs.has(kind)}
     assert kinds == set(typing.get_args(Event))
 
 
 @pytest.mark.parametrize("kind", typing.get_args(Event))
 def test_facts_are_values(kind: Any) -> None:
-    """A listener could change what the next one hears."""
+    """Events are frozen: no listener can change what the next one gets."""
     fields = [None] * len(attrs.fields(kind))
     event = kind(*fields)
     assert event == kind(*fields)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, next((field.name for field in attrs.fields(kind)), "anything"), 1)
+
+
+def test_a_task_ref_is_a_value() -> None:
+    """Refs of the same task are equal, and no listener can change one."""
+    ref = events.TaskRef("shop.add", "id-1", retries=2)
+    assert ref == events.TaskRef("shop.add", "id-1", retries=2) != events.TaskRef("shop.add", "id-1")
+    with pytest.raises(AttributeError):
+        ref.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_a_lost_connection_calls_back_before_it_is_announced() -> None:
+    """A worker drops what waits before any listener, or a message of the next connection, can see the old state."""
+    server, steps = MemoryServer(), list[object]()
+    broker = MemoryBroker(server, steps.append)
+    broker.on_disconnect(lambda: steps.append("callback"))
+    async with broker:
+        await broker.declare(QueueSpec(name="celery"))
+        await broker.consume("celery", 0, lambda _: steps.append("message"))
+        server.put(Outgoing(body=b"", routing_key="celery"))
+        await anyio.wait_all_tasks_blocked()
+        steps.clear()
+        server.cut()
+        await anyio.wait_all_tasks_blocked()
+    lost, connected = (next(step for step in steps if isinstance(step, kind)) for kind in (BrokerLost, BrokerConnected))
+    assert [step for step in steps if step != connected] == ["callback", lost, "message"]

@@ -243,7 +243,7 @@ def logged(event: Event, caplog: pytest.LogCaptureFixture) -> list[logging.LogRe
 
 @pytest.mark.parametrize(("event", "level", "line"), LINES, ids=lambda value: type(value).__name__)
 def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What operators grep for would not be found, or found at another level."""
+    """Each event is logged with the text and level that operators grep for."""
     if isinstance(event, QUICK):
         [text] = written(event)
         assert re.fullmatch(rf"\[{STAMP}: INFO/(ForkPoolWorker-3|MainProcess)\] {re.escape(line)}\n", text)
@@ -281,7 +281,7 @@ def test_quick_lines_say_what_the_table_says(event: Event) -> None:
 
 
 def test_what_children_said_is_passed_on() -> None:
-    """Lines of children would be formatted twice."""
+    """Lines of children, which are formatted already, are written as they are."""
     written: list[str] = []
     LogListener(written.append)(events.ChildLogged(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
     assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
@@ -291,7 +291,7 @@ def test_what_children_said_is_passed_on() -> None:
     "event", [event for event, _, _ in LINES if isinstance(event, QUICK)], ids=lambda event: type(event).__name__
 )
 def test_quick_lines_look_like_others(event: Event) -> None:
-    """The commonest lines would look otherwise than the rest, be an hour off, or be written at any level."""
+    """The lines that go past `logging` have its format, local time and level."""
     text = written(event)[0].rstrip("\n")
     moment = re.match(rf"\[({STAMP})", text)
     assert moment is not None
@@ -333,8 +333,8 @@ def spoiled(event: Any) -> Event:
 @pytest.mark.parametrize(
     "event", [event for event, _, _ in LINES if isinstance(event, FOREIGN)], ids=lambda event: type(event).__name__
 )
-def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
-    """Who sends a message could write lines of his own into the log: names, ids and reprs are the sender's."""
+def test_one_event_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
+    """An event is one printable line: a sender cannot write lines of its own through names, ids and reprs."""
     if isinstance(event, QUICK):
         [line] = written(spoiled(event))
     else:
@@ -344,7 +344,7 @@ def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_traceback_stays_in_its_record() -> None:
-    """What an exception says cannot begin a line of the log, wherever in the record it stands."""
+    """The text of an exception cannot begin a record of the log, wherever it stands in one."""
     readable, writable = os.pipe()
     forged = "[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay.all[1] succeeded"
     root = logging.getLogger()
@@ -371,7 +371,7 @@ def test_a_traceback_stays_in_its_record() -> None:
 
 
 def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
-    """A worker's log would be somewhere else, without time, level and process."""
+    """All of a worker's log goes to the sink, with time, level and process."""
     readable, writable = os.pipe()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
