@@ -15,7 +15,8 @@ from hybridpool._brokers.base import Broker
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._client.asynclib import plain_error, running_loop, without_stale_cancellation
 from hybridpool._config import init_layer
-from hybridpool._worker.runtime import StopMode, Worker, prepare
+from hybridpool._worker.bootstrap import prepare
+from hybridpool._worker.runtime import StopMode, Worker
 from hybridpool.errors import ConfigError
 
 
@@ -43,15 +44,12 @@ async def embedded(
     :raises AppLoadError: if it cannot be imported there.
     """
     running_loop("embedded()", ConfigError)
-    # A bus of its own: a worker acts on the events of its bus, and must not act on those of another worker.
-    own_bus = events.Bus()
-    if bus is not None:
-        own_bus.subscribe(bus.emit)
+    bus = bus or events.Bus()
     server = MemoryServer()
     connect = connect or (lambda announce: MemoryBroker(server, announce))
     layer = init_layer({"result_backend": "rpc://", **settings})
-    prepared = await prepare(name or import_name(app), [layer], own_bus)
-    worker = Worker(prepared, connect(own_bus.emit), own_bus)
+    prepared = await prepare(name or import_name(app), [layer], bus)
+    worker = Worker(prepared, connect(bus.emit), bus)
     await app.aclose()
     failure: Exception | None = None
     try:

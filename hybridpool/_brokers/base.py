@@ -8,7 +8,8 @@ Promises that every adapter keeps (tests/contract/test_broker.py):
 - Settling a delivery of an older channel has no effect and is not an error: the broker has already requeued the message
   and delivers it again.
 - After a lost connection the adapter reconnects by itself, for ever, and restores declared exchanges, queues and
-  consumers; it reports that through its `announce` callback (`events.BrokerConnected`, `events.BrokerLost`).
+  consumers; it calls what `on_disconnect` was given, and tells listeners through its `announce` callback
+  (`events.BrokerConnected`, `events.BrokerLost`, `events.BrokerConnectFailed`).
 - No exception of the client library leaves an adapter: only `errors.BrokerError` and its kinds. A queue that does not
   exist is `errors.QueueNotFound`.
 """
@@ -31,6 +32,14 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
     """
 
     async def __aenter__(self) -> Self: ...
+
+    def on_disconnect(self, call: Callable[[], None]) -> None:
+        """Set the one callback for a connection that is lost.
+
+        It is called once the connection is lost, and again after each attempt to make another that fails: such an
+        attempt may have brought messages before it failed. The broker has every unsettled message back then, and
+        nothing of the next connection has come yet.
+        """
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.

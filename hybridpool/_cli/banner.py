@@ -6,7 +6,7 @@ import time
 from hybridpool import __version__
 from hybridpool._child.printable import one_line
 from hybridpool._config import masked
-from hybridpool._worker.runtime import Prepared
+from hybridpool._worker.bootstrap import Prepared
 
 _LAYOUT = """
  -------------- {node} v{version} (hybridpool)

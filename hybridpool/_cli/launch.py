@@ -24,7 +24,8 @@ from hybridpool._config import Layer, environment_layer
 from hybridpool._observe import log
 from hybridpool._observe.log_file import LogFile
 from hybridpool._observe.log_sink import Sink
-from hybridpool._worker.runtime import Prepared, StopMode, Worker, prepare
+from hybridpool._worker.bootstrap import Prepared, prepare
+from hybridpool._worker.runtime import StopMode, Worker
 from hybridpool.errors import ConfigError
 
 

@@ -16,7 +16,7 @@ from hybridpool._protocol import remote_control
 from hybridpool._protocol.queues import task_queue
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._results.base import ResultReader
-from hybridpool._results.rpc import RpcReader
+from hybridpool._results.factory import result_reader
 from hybridpool.errors import BrokerUnavailable, QueueNotFound
 
 log = logging.getLogger("hybridpool.client")
@@ -33,7 +33,7 @@ class ClientConnection:
     def __init__(self, settings: Settings, open_broker: Callable[[Callable[[events.Event], None]], Broker]) -> None:
         self._settings = settings
         self._broker = open_broker(_log_event)
-        self._reader: ResultReader | None = RpcReader(self._broker) if settings.result_backend else None
+        self._reader: ResultReader | None = result_reader(settings, self._broker)
         self._prepared: dict[str, asyncio.Future[None]] = {}
         #: queues that are declared
         self._declared: set[str] = set()
@@ -175,9 +175,9 @@ class ClientConnection:
 
 def _log_event(event: events.Event) -> None:
     match event:
-        case events.BrokerLost(url, reason, _, next_url) if next_url:
+        case events.BrokerConnectFailed(url, reason, _, next_url) if next_url:
             log.warning("no connection to %s: %s; trying %s now", url, reason, next_url)
-        case events.BrokerLost(url, reason, retry_in):
+        case events.BrokerLost(url, reason, retry_in) | events.BrokerConnectFailed(url, reason, retry_in):
             log.warning("no connection to %s: %s; trying again in %.1f s", url, reason, retry_in)
         case _:
             log.debug("%s", event)

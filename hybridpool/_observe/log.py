@@ -1,8 +1,14 @@
-"""The log: observed in words, in Celery's words where it has some (operators grep for them)."""
+"""The log: one line for each event, in Celery's words where Celery has the line (operators grep for them).
+
+`TABLE` holds level and template of every line.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging import DEBUG, ERROR, INFO, WARNING
+from typing import Any, Final, NamedTuple
+
+import attrs
 
 from hybridpool import events
 from hybridpool._child import printable
@@ -14,8 +20,9 @@ from hybridpool.events import POOL_ENDED
 
 log = logging.getLogger("hybridpool.worker")
 
-#: ids that one line names, and characters of each
-_NAMED, _LONGEST_ID = 20, 255
+#: ids of revoked tasks that one line names, and characters of each
+MAX_IDS: Final = 20
+MAX_ID_CHARS: Final = 255
 
 
 def level_number(name: str) -> int:
@@ -37,18 +44,18 @@ class _SinkHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001  # of a library's log call, which is not to fail for that
+        except Exception as error:  # noqa: BLE001  # a log call of a library must not raise for that
             record.msg, record.args = f"a log call cannot be shown: {record.msg!r}: {error!r}", None
             record.exc_info = record.exc_text = None
             line = self.format(record)
-        # the one place where `logging` writes: whatever a text holds, it is one record
+        # `logging` writes here only: line breaks in a text cannot begin a record
         self._sink.write(printable.record(line) + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
 
 def set_up(sink: Sink, level: int) -> logging.Handler:
-    """Send this process's log to the sink, and nowhere else."""
+    """Send this process's log to the sink only."""
     handler = _SinkHandler(sink)
     handler.setFormatter(_Formatter(FORMAT))
     root = logging.getLogger()
@@ -58,16 +65,192 @@ def set_up(sink: Sink, level: int) -> logging.Handler:
     return handler
 
 
-class Whole(str):
+class MultiLine(str):
     """Text that may have several lines: a traceback."""
 
     __slots__ = ()
 
 
-def _say(level: int, template: str, *values: object, child: str | None = None) -> None:
-    if log.isEnabledFor(level):
-        plain = [one_line(value) if type(value) is str else value for value in values]
-        log.log(level, template, *plain, extra={"child": child} if child else None)
+class Row(NamedTuple):
+    """One line of the log."""
+
+    level: int
+    #: names fields of the event, and of its `task`
+    template: str
+    #: whether the row is that of this event; None: it is
+    when: Callable[[Any], bool] | None = None
+    #: further values of the template, or other values in place of the fields'
+    values: Callable[[Any], Mapping[str, object]] | None = None
+    #: the line names the event's child as its process, in place of the parent
+    by_child: bool = False
+
+
+def _ids(event: events.TasksFlagged) -> Mapping[str, object]:
+    more = f" and {len(event.ids) - MAX_IDS} more" if len(event.ids) > MAX_IDS else ""
+    return {"ids": ", ".join(one[:MAX_ID_CHARS] for one in event.ids[:MAX_IDS]) + more}
+
+
+def _redelivered(event: events.TaskRedelivered) -> Mapping[str, object]:
+    is_done = "it is done, and acknowledged now"
+    return {"what": is_done if event.is_done else "it is still at work here, and not begun again"}
+
+
+def _scaled(event: events.PoolScaled) -> Mapping[str, object]:
+    return {"way": "up" if event.after > event.before else "down", "count": abs(event.after - event.before)}
+
+
+_RETRY_AT = "No connection to %(url)s: %(reason)s. Trying again in %(retry_in).2f seconds..."
+_GONE = "Process %(child)r pid:%(pid)d exited with %(cause)r"
+
+#: each type of event, and its rows: the first one that applies is logged; none: the event brings its own lines
+TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
+    # ---- tasks
+    events.TaskReceived: (Row(INFO, "Task %(name)s[%(id)s] received"),),
+    events.TaskSucceeded: (Row(INFO, "Task %(name)s[%(id)s] succeeded in %(runtime).6fs: %(text)s", by_child=True),),
+    events.TaskFailed: (
+        Row(INFO, "Task %(name)s[%(id)s] raised expected: %(text)s", lambda event: event.expected, by_child=True),
+        Row(
+            ERROR,
+            "Task %(name)s[%(id)s] raised unexpected: %(text)s\n%(traceback)s",
+            values=lambda event: {"traceback": MultiLine(event.traceback)},
+            by_child=True,
+        ),
+    ),
+    events.TaskRetried: (
+        Row(
+            INFO,
+            "Task %(name)s[%(id)s] retry: Retry in %(wait)gs: %(text)s",
+            values=lambda event: {"text": event.text or "the task asks for it"},
+            by_child=True,
+        ),
+    ),
+    events.TaskRejected: (Row(WARNING, "Task %(name)s[%(id)s] Reject(%(reason)s); %(next_step)s", by_child=True),),
+    events.TaskIgnored: (Row(INFO, "Task %(name)s[%(id)s] ignored", by_child=True),),
+    events.TaskLost: (
+        Row(
+            ERROR,
+            "Task %(name)s[%(id)s] lost its child %(child)s: %(cause)s (delivery %(attempt)d); %(next_step)s",
+        ),
+    ),
+    events.TaskTimedOut: (
+        Row(ERROR, "Hard time limit (%(limit)gs) exceeded for %(name)s[%(id)s]; %(child)s was killed"),
+    ),
+    events.TaskRefused: (
+        Row(
+            ERROR,
+            "Task %(name)s[%(id)s] from %(queue)s refused: %(reason)s; dead-lettered to %(dead_queue)s",
+        ),
+    ),
+    events.TaskExpired: (Row(INFO, "Discarding expired task: %(name)s[%(id)s]"),),
+    events.TaskPostponed: (Row(DEBUG, "Task %(name)s[%(id)s] came %(wait).1f s before its time; the broker holds it"),),
+    events.TaskRevoked: (
+        Row(
+            INFO,
+            "Task %(name)s[%(id)s] revoked while it ran, and stopped",
+            lambda event: bool(event.child),
+            by_child=True,
+        ),
+        Row(INFO, "Discarding revoked task: %(name)s[%(id)s]"),
+    ),
+    events.TasksFlagged: (Row(INFO, "Tasks flagged as revoked: %(ids)s", values=_ids),),
+    events.TaskRedelivered: (Row(INFO, "Task %(name)s[%(id)s] was delivered again: %(what)s", values=_redelivered),),
+    # ---- settlement
+    events.SettleDelayed: (
+        Row(
+            WARNING,
+            "Task %(name)s[%(id)s] cannot be settled now: %(reason)s; it waits for %(waits_for)s",
+        ),
+    ),
+    events.SettleFailed: (Row(ERROR, "Task %(name)s[%(id)s] cannot be settled: %(reason)s; %(next_step)s"),),
+    events.TooManyHeld: (
+        Row(
+            ERROR,
+            "%(held)d messages wait here because the broker does not take what follows from them (see the lines "
+            "above): no more are taken in their place, and queue %(queue)s may stand still until the cause is mended",
+        ),
+    ),
+    # ---- the broker
+    events.BrokerConnected: (Row(INFO, "Connected to %(url)s"),),
+    events.BrokerLost: (Row(ERROR, _RETRY_AT),),
+    events.BrokerConnectFailed: (
+        Row(
+            ERROR,
+            "No connection to %(url)s: %(reason)s. Trying %(next_url)s now.",
+            lambda event: bool(event.next_url),
+        ),
+        Row(ERROR, _RETRY_AT),
+    ),
+    events.PublishingBlocked: (
+        Row(
+            WARNING,
+            "RabbitMQ blocks publishing: %(reason)s (%(url)s). Results, retries and dead letters wait.",
+        ),
+    ),
+    events.PublishingResumed: (Row(INFO, "RabbitMQ takes messages again (%(url)s)"),),
+    events.QueueDiffers: (
+        Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
+    ),
+    events.ConsumingStarted: (Row(DEBUG, "Consuming from %(queue)s, prefetch %(prefetch)d"),),
+    events.PrefetchUnlimited: (
+        Row(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory"),
+    ),
+    events.TaskOutlastsBroker: (
+        Row(
+            WARNING,
+            "Task %(name)s may run %(limit)gs (its time limit), and RabbitMQ takes a message back after %(timeout)gs: "
+            "raise its consumer_timeout and tell us (broker_consumer_timeout), or lower the limit",
+        ),
+    ),
+    # ---- children
+    events.ChildSpawned: (Row(DEBUG, "%(child)s forked, pid %(pid)d"),),
+    events.ChildReady: (Row(DEBUG, "%(child)s (pid %(pid)d) ready"),),
+    events.ChildRetired: (Row(INFO, "%(child)s (pid %(pid)d) retires: %(reason)s"),),
+    events.ChildGone: (
+        Row(ERROR, _GONE, lambda event: not event.expected),
+        Row(DEBUG, _GONE, lambda event: event.cause in ("exit code 0", POOL_ENDED)),
+        Row(WARNING, _GONE),
+    ),
+    events.ChildUnresponsive: (
+        Row(
+            WARNING,
+            "%(child)s (pid %(pid)d) does not take its calls: was it stopped? Others get them first",
+        ),
+    ),
+    events.ChildStartFailed: (
+        Row(
+            ERROR,
+            "Children fail early: %(cause)s; the next one is tried in %(retry_in).1f s",
+            values=lambda event: {"cause": MultiLine(event.cause)},
+        ),
+    ),
+    events.ZygoteLost: (Row(ERROR, "The zygote died (%(cause)s) and its children with it; starting another"),),
+    events.DrainTimedOut: (
+        Row(
+            WARNING,
+            "worker: Cold shutdown (MainProcess): %(running)d tasks did not end within %(timeout)g s",
+        ),
+    ),
+    events.PoolScaled: (Row(INFO, "Scaling %(way)s %(count)d processes.", values=_scaled),),
+    events.PoolHeld: (Row(WARNING, "The pool stays at %(size)d of %(wanted)d wanted processes: %(reason)s"),),
+    # in whole lines, formatted in the child
+    events.ChildLogged: (),
+}
+
+
+def row_of(event: events.Event) -> Row | None:
+    """Return the row that applies to an event; None: it is not logged by way of the table."""
+    return next((row for row in TABLE[type(event)] if row.when is None or row.when(event)), None)
+
+
+def values_of(event: events.Event, row: Row) -> dict[str, object]:
+    """Return what the row's template may name: the event's fields, those of its task, and the row's own values."""
+    values: dict[str, object] = {field.name: getattr(event, field.name) for field in attrs.fields(type(event))}
+    task = values.pop("task", None)
+    if isinstance(task, events.TaskRef):
+        values |= {"name": task.name, "id": task.id, "queue": task.queue}
+    if row.values is not None:
+        values |= row.values(event)
+    return values
 
 
 class LogListener:
@@ -80,147 +263,26 @@ class LogListener:
 
     def __call__(self, event: events.Event) -> None:
         """Log one event, in one line: names, ids and reprs are the sender's, and must not look like lines of ours."""
-        # By type, as patterns with fields would cost as much as writing the line.
+        # The two of every task go past table and `logging`: a log record costs as much as handing a task to a child.
         if type(event) is events.TaskReceived:
             if log.isEnabledFor(INFO):
-                self._quick.received(event.name, event.id)
+                self._quick.received(event.task.name, event.task.id)
         elif type(event) is events.TaskSucceeded:
             if log.isEnabledFor(INFO):
-                self._quick.succeeded(event.name, event.id, event.child, event.runtime, event.text)
+                task = event.task
+                self._quick.succeeded(task.name, task.id, event.child, event.runtime, event.text)
         elif type(event) is events.ChildLogged:
             self._write(event.text)
         else:
-            self._seldom(event)
-
-    def _seldom(self, event: events.Event) -> None:
-        match event:
-            case events.TaskFailed(name, id, child, _, text, _, expected=True):
-                _say(INFO, "Task %s[%s] raised expected: %s", name, id, text, child=child)
-            case events.TaskFailed(name, id, child, _, text, traceback):
-                lines = Whole(traceback)
-                _say(ERROR, "Task %s[%s] raised unexpected: %s\n%s", name, id, text, lines, child=child)
-            case events.TaskLost(name, id, child, cause, attempt, then):
-                _say(
-                    ERROR, "Task %s[%s] lost its child %s: %s (delivery %d); %s", name, id, child, cause, attempt, then
-                )
-            case events.TaskTimedOut(name, id, child, limit):
-                _say(ERROR, "Hard time limit (%gs) exceeded for %s[%s]; %s was killed", limit, name, id, child)
-            case events.TaskRefused(queue, name, id, reason, dead_queue):
-                _say(ERROR, "Task %s[%s] from %s refused: %s; dead-lettered to %s", name, id, queue, reason, dead_queue)
-            case events.TaskExpired(name, id):
-                _say(INFO, "Discarding expired task: %s[%s]", name, id)
-            case _:
-                _verdict_line(event)
+            _log(event)
 
 
-def _verdict_line(event: events.Event) -> None:
-    match event:
-        case events.TaskRetried(name, id, child, wait, text):
-            _say(
-                INFO, "Task %s[%s] retry: Retry in %gs: %s", name, id, wait, text or "the task asks for it", child=child
-            )
-        case events.TaskRejected(name, id, child, reason, then):
-            _say(WARNING, "Task %s[%s] Reject(%s); %s", name, id, reason, then, child=child)
-        case events.TaskIgnored(name, id, child):
-            _say(INFO, "Task %s[%s] ignored", name, id, child=child)
-        case events.TaskPostponed(name, id, wait):
-            _say(DEBUG, "Task %s[%s] came %.1f s before its time; the broker holds it", name, id, wait)
-        case events.TaskRevoked(name, id, child) if child:
-            _say(INFO, "Task %s[%s] revoked while it ran, and stopped", name, id, child=child)
-        case events.TaskRevoked(name, id):
-            _say(INFO, "Discarding revoked task: %s[%s]", name, id)
-        case events.TasksFlagged(ids):
-            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-            named = ", ".join(one[:_LONGEST_ID] for one in ids[:_NAMED])
-            _say(INFO, "Tasks flagged as revoked: %s", named + more)
-        case events.PrefetchUnlimited():
-            _say(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory")
-        case _:
-            _settling_line(event)
-
-
-def _settling_line(event: events.Event) -> None:
-    match event:
-        case events.TaskRedelivered(name, id, is_done):
-            what = "it is done, and acknowledged now" if is_done else "it is still at work here, and not begun again"
-            _say(INFO, "Task %s[%s] was delivered again: %s", name, id, what)
-        case events.SettleDelayed(name, id, reason, waits_for):
-            _say(WARNING, "Task %s[%s] cannot be settled now: %s; it waits for %s", name, id, reason, waits_for)
-        case events.SettleFailed(name, id, reason, then):
-            _say(ERROR, "Task %s[%s] cannot be settled: %s; %s", name, id, reason, then)
-        case events.TooManyHeld(queue, held):
-            _say(
-                ERROR,
-                "%d messages wait here because the broker does not take what follows from them (see the lines above): "
-                "no more are taken in their place, and queue %s may stand still until the cause is mended",
-                held,
-                queue,
-            )
-        case _:
-            _broker_line(event)
-
-
-def _broker_line(event: events.Event) -> None:
-    match event:
-        case events.BrokerConnected(url):
-            _say(INFO, "Connected to %s", url)
-        case events.BrokerLost(url, reason, _, next_url) if next_url:
-            _say(ERROR, "No connection to %s: %s. Trying %s now.", url, reason, next_url)
-        case events.BrokerLost(url, reason, retry_in):
-            _say(ERROR, "No connection to %s: %s. Trying again in %.2f seconds...", url, reason, retry_in)
-        case events.QueueDiffers(queue, reason):
-            _say(WARNING, "Queue %s exists with other arguments and is used as it is: %s", queue, reason)
-        case events.ConsumingStarted(queue, prefetch):
-            _say(DEBUG, "Consuming from %s, prefetch %d", queue, prefetch)
-        case events.TaskOutlastsBroker(name, limit, timeout):
-            _say(
-                WARNING,
-                "Task %s may run %gs (its time limit), and RabbitMQ takes a message back after %gs: raise its "
-                "consumer_timeout and tell us (broker_consumer_timeout), or lower the limit",
-                name,
-                limit,
-                timeout,
-            )
-        case events.PublishingBlocked(url, reason):
-            _say(
-                WARNING,
-                "RabbitMQ blocks publishing: %s (%s). Results, retries and dead letters wait.",
-                reason,
-                url,
-            )
-        case events.PublishingResumed(url):
-            _say(INFO, "RabbitMQ takes messages again (%s)", url)
-        case _:
-            _child_line(event)
-
-
-def _child_line(event: events.Event) -> None:
-    match event:
-        case events.ChildSpawned(child, pid):
-            _say(DEBUG, "%s forked, pid %d", child, pid)
-        case events.ChildReady(child, pid):
-            _say(DEBUG, "%s (pid %d) ready", child, pid)
-        case events.ChildRetired(child, pid, reason):
-            _say(INFO, "%s (pid %d) retires: %s", child, pid, reason)
-        case events.ChildGone(child, pid, cause, expected):
-            level = ERROR if not expected else DEBUG if cause in ("exit code 0", POOL_ENDED) else WARNING
-            _say(level, "Process %r pid:%d exited with %r", child, pid, cause)
-        case events.ChildUnresponsive(child, pid):
-            _say(WARNING, "%s (pid %d) does not take its calls: was it stopped? Others get them first", child, pid)
-        case events.ChildStartFailed(_, cause, retry_in):
-            _say(ERROR, "Children fail early: %s; the next one is tried in %.1f s", Whole(cause), retry_in)
-        case events.ZygoteLost(cause):
-            _say(ERROR, "The zygote died (%s) and its children with it; starting another", cause)
-        case events.DrainTimedOut(timeout, running):
-            _say(
-                WARNING,
-                "worker: Cold shutdown (MainProcess): %d tasks did not end within %g s",
-                running,
-                timeout,
-            )
-        case events.PoolScaled(before, after):
-            _say(INFO, "Scaling %s %d processes.", "up" if after > before else "down", abs(after - before))
-        case events.PoolHeld(size, wanted, reason):
-            _say(WARNING, "The pool stays at %d of %d wanted processes: %s", size, wanted, reason)
-        case _:
-            return
+def _log(event: events.Event) -> None:
+    row = row_of(event)
+    if row is None or not log.isEnabledFor(row.level):
+        return
+    values = values_of(event, row)
+    plain = {name: one_line(value) if type(value) is str else value for name, value in values.items()}
+    child = values["child"] if row.by_child else None
+    # `logging` takes one mapping as the values of a template; an empty one it would take for a value
+    log.log(row.level, row.template, *([plain] if plain else []), extra={"child": child} if child else None)

@@ -1,4 +1,4 @@
-"""The file that the log is appended to, known by its name: one that is rotated is followed.
+"""The file to which the log is appended; when it is rotated, the file of that name is opened again.
 
 logrotate renames the file, and makes a new one or leaves that to us; with `copytruncate` it empties the file, which
 costs nothing here as each write appends. The descriptor keeps its number when the file is opened anew.
@@ -12,7 +12,7 @@ from typing import Final
 
 #: seconds until a file that could not be opened is tried again
 _RETRY_S: Final = 1.0
-#: not blocking, as a FIFO that nobody reads would hold up the start for ever
+#: not blocking: opening a FIFO without a reader would block the start for ever
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -27,7 +27,7 @@ class LogFile:
         try:
             self.path = os.path.abspath(path)  # noqa: PTH100  # of a name that may be relative, once
         except FileNotFoundError:
-            # The current folder is gone; then a relative name leads nowhere, and opening says so.
+            # the current folder was deleted: opening a relative name fails, with the reason
             self.path = path
         self._clock = clock
         self._failed_at: float | None = None

@@ -1,14 +1,14 @@
-"""Where log lines go: one descriptor, one writer, whole lines, one write per turn of the loop.
+"""Writes log lines to one descriptor: whole lines, one write per turn of the loop.
 
 A line costs a copy until the loop's turn ends, then all lines of that turn cost one system call together (two, if a log
 file has to be followed). Without a running loop, and for lines from CRITICAL up, it writes at once.
 
-A loop never waits for a reader, but with last words: a terminal that was stopped, or a pipe whose reader sleeps, holds
-up the log, and no task. The descriptor itself stays as it is, since others share it: whether it takes something is
-asked before each piece.
+The loop does not wait for a reader, except in `flush`: a terminal that was stopped, or a pipe whose reader sleeps,
+delays the log, and no task. The descriptor is not made non-blocking, because other processes share it: before each
+piece, `poll` tells whether it takes one.
 
-What cannot be written, on a full disk for instance, is dropped and counted, but for the end of a line whose beginning
-was written. When there is room again, a line says how many are missing.
+Lines that cannot be written, on a full disk for instance, are dropped and counted, except for the end of a line whose
+beginning was written. When writing is possible again, a line tells how many are missing.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ from hybridpool._observe.log_file import LogFile
 
 log = logging.getLogger("hybridpool.worker")
 
-#: seconds to wait for somebody who reads nothing at all, where there is no loop; then the lines are given up
-_PATIENCE: Final = 1.0
-#: seconds until the next attempt, while a loop runs
-_AGAIN: Final = 0.05
+#: seconds that `flush` waits for a reader that reads nothing; then the lines are dropped
+FLUSH_TIMEOUT_S: Final = 1.0
+#: seconds until the next attempt while a reader reads nothing, and a loop runs
+READER_RETRY_S: Final = 0.05
 #: seconds until the next attempt after one that failed
-_RETRY_S: Final = 1.0
-#: bytes that are kept for a reader; what comes then is lost, and counted
-_MOST: Final = 8 * 1024 * 1024
-#: bytes for which there is room in a pipe that takes anything at all (pipe(7))
-_PIECE: Final = select.PIPE_BUF
+FAILED_RETRY_S: Final = 1.0
+#: bytes that are kept for a reader; further lines are dropped and counted
+MAX_UNREAD_BYTES: Final = 8 * 1024 * 1024
+#: bytes that a pipe takes at least if `poll` finds it writable (pipe(7))
+PIECE_BYTES: Final = select.PIPE_BUF
 
 
 class Sink:
     """Writes text to a descriptor."""
 
     def __init__(self, descriptor: int, file: LogFile | None = None) -> None:
-        """:param file: what the descriptor was opened for, if it was; it is followed when it is renamed."""
+        """:param file: the log file of the descriptor, if it has one; when it is renamed, a new one is opened."""
         self._descriptor = descriptor
         self._file = file
         self._poll = select.poll()
@@ -48,17 +48,17 @@ class Sink:
         self._is_file = _is_file(descriptor)
         self._lines: list[str] = []
         self._unread = b""
-        #: so many bytes of it, at its beginning, are the end of a line that was written in part
+        #: bytes at the beginning of `_unread` that are the end of a line which was written in part
         self._torn = 0
         self._lost = 0
         #: why lines were lost
         self._why = "nobody read it"
-        #: the last attempt ended with an error
+        #: the last attempt failed
         self._failed = False
         self._waits = False
         #: a thread without a loop may write as well
         self._lock = threading.Lock()
-        #: makes a whole line of what this has to say itself
+        #: makes a whole line of a notice of the sink's own
         self.notice: Callable[[str], str] = "{}\n".format
 
     @property
@@ -77,18 +77,18 @@ class Sink:
             self.flush()
 
     def flush(self) -> None:
-        """Write now what was given so far; wait a moment for a reader."""
+        """Write the lines given so far now; wait a moment for a reader."""
         if self._file is not None:
             self._follow(self._file)
-        # One of its own, as no two threads may ask the same one.
-        room = select.poll()
-        room.register(self._descriptor, select.POLLOUT)
+        # a `poll` object of its own, because two threads must not use one at the same time
+        writable = select.poll()
+        writable.register(self._descriptor, select.POLLOUT)
         left = self._write()
-        while left and room.poll(_PATIENCE * 1000):
+        while left and writable.poll(FLUSH_TIMEOUT_S * 1000):
             left = self._write()
 
     def reopen(self) -> str:
-        """Open the log file anew, and return its name; lines that were given so far go to the old one.
+        """Open the log file again by its name, which is returned; lines given so far go to the old one.
 
         :raises OSError: if it cannot be opened; the old one stays.
         """
@@ -116,7 +116,7 @@ class Sink:
         with self._lock:
             self._is_file = _is_file(self._descriptor)
             if self._unread:
-                # The end of a line whose beginning is in the old file.
+                # the end of a line whose beginning is in the old file
                 self._unread, self._torn = b"", 0
                 self._lost += 1
 
@@ -126,7 +126,7 @@ class Sink:
         left = self._write()
         if (left or self._failed) and not self._waits:
             self._waits = True
-            asyncio.get_running_loop().call_later(_AGAIN if left else _RETRY_S, self._again)
+            asyncio.get_running_loop().call_later(READER_RETRY_S if left else FAILED_RETRY_S, self._again)
 
     def _again(self) -> None:
         self._waits = False
@@ -135,12 +135,12 @@ class Sink:
             self._turn()
 
     def _write(self) -> int:
-        """Write what is taken at once; returns how many bytes are left for a reader."""
+        """Write what the descriptor takes at once; returns how many bytes are left for a reader."""
         with self._lock:
             lines, self._lines = self._lines, []
             data = "".join(lines).encode(errors="backslashreplace")
             lost, notice, torn = self._lost, b"", self._torn
-            if self._unread and len(self._unread) + len(data) > _MOST:
+            if self._unread and len(self._unread) + len(data) > MAX_UNREAD_BYTES:
                 self._lost += data.count(b"\n")
             else:
                 if lost and not self._unread:
@@ -152,12 +152,12 @@ class Sink:
             self._failed = False
             try:
                 while rest and (self._is_file or self._poll.poll(0)):
-                    rest = rest[os.write(self._descriptor, rest if self._is_file else rest[:_PIECE]) :]
+                    rest = rest[os.write(self._descriptor, rest if self._is_file else rest[:PIECE_BYTES]) :]
             except BlockingIOError:
-                # Somebody else's bytes were faster.
+                # another process has written to it since `poll`
                 pass
             except OSError as error:
-                # Nobody reads any more, or there is no room; a worker does not die of that.
+                # the reader is gone, or the disk is full; the worker goes on
                 self._failed, self._why = True, f"it could not be written ({error.strerror})"
                 written = len(whole) - len(rest)
                 kept = whole[written:torn] if written < torn else _rest_of_line(whole, written)
@@ -180,7 +180,7 @@ def _rest_of_line(whole: bytes, written: int) -> bytes:
 
 
 def _is_file(descriptor: int) -> bool:
-    """Tell whether it takes everything at once; one that is closed does, in its way."""
+    """Tell whether the descriptor takes everything at once; a closed one counts as such: the write fails at once."""
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:

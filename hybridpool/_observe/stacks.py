@@ -1,4 +1,4 @@
-"""Where this process is at this moment, in words: the stacks of its threads and of its asyncio tasks."""
+"""The stacks of this process: of its threads and of its asyncio tasks, as text."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The two lines that every task costs, written past `logging`: a record there costs as much as handing a task over."""
+"""The two log lines of every task, written past `logging`, where a record costs as much as handing over a task."""
 
 import sys
 import time
@@ -13,10 +13,10 @@ class QuickLines:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        # as logging names it, which does not import multiprocessing for that either: 2 MB
+        # named as `logging` does, which does not import multiprocessing for that either: it takes 2 MB
         known = sys.modules.get("multiprocessing")
         self._process: str = known.current_process().name if known else "MainProcess"
-        #: the second that is written out, and how
+        #: the second that `_moment` shows
         self._second = -1
         self._moment = ""
         # everything but the moment's last digits, the process and the text is the same in each line
@@ -24,11 +24,11 @@ class QuickLines:
         self._layout = before + "%s,%03d" + after.replace("%(processName)s", "%s").replace("%(message)s", "%s") + "\n"
 
     def received(self, name: str, task_id: str) -> None:
-        """Say that a task came."""
+        """Write that a task was received."""
         self._line(self._process, f"Task {one_line(name)}[{one_line(task_id)}] received")
 
     def succeeded(self, name: str, task_id: str, child: str, runtime: float, text: str) -> None:
-        """Say that a task went well."""
+        """Write that a task succeeded."""
         told = f"Task {one_line(name)}[{one_line(task_id)}] succeeded in {runtime:.6f}s: {one_line(text)}"
         self._line(child or self._process, told)
 

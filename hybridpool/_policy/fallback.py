@@ -1,9 +1,9 @@
-"""What follows when the broker does not take a step of settlement: again, something else, or nothing.
+"""What follows when the broker does not take a step of settlement: the same step again, another one, or none.
 
-Three rules. What may pass is tried again, with growing pauses. What is refused for good is not tried the same way again
-and again: the next best lawful thing is done, and said once. A message is acknowledged only when it is stored
-somewhere; one that can be stored nowhere stays unacknowledged, and is neither given back (a quorum queue drops a
-message that came back 20 times) nor run again uncounted.
+Three rules. A step whose cause of failure may pass is tried again, with growing pauses. A step that is refused for good
+is replaced by the next best one, and the log says so once. A message is acknowledged only when the broker has stored
+what follows from it; otherwise it stays unacknowledged, and is neither requeued (a quorum queue drops a message that
+came back 20 times) nor run again uncounted.
 """
 
 import enum
@@ -11,7 +11,7 @@ from typing import Final, TypeGuard
 
 import attrs
 
-from hybridpool._policy.settlement import DeadLetter, Delay, Republish, Road, Step, Store, StoreFailure, WaitHere
+from hybridpool._policy.settlement import DeadLetter, Delay, Republish, Route, Step, Store, StoreFailure, WaitHere
 from hybridpool.errors import (
     AccessRefused,
     BrokerError,
@@ -29,9 +29,9 @@ FIRST_PAUSE_S: Final = 0.05
 MAX_PAUSE_S: Final = 1.0
 MAX_FULL_PAUSE_S: Final = 5.0
 MAX_REFUSED_PAUSE_S: Final = 300.0
-#: seconds for which a step that must wait keeps its place in the prefetch; then the place is given to another message
+#: seconds for which a message whose step waits keeps its place in the prefetch; then another message gets the place
 KEEPS_PLACE_S: Final = 1.0
-#: seconds for which a full queue is tried directly, before the broker holds the message
+#: seconds for which a step is tried directly while its queue is full; then the broker holds the message
 DIRECT_S: Final = 2.0
 #: seconds for which a queue that is missing may be declared again by its consumers
 MISSING_S: Final = 30.0
@@ -41,7 +41,7 @@ RESULT_GIVEN_UP_S: Final = 300.0
 ATTEMPT_GIVEN_UP_S: Final = 600.0
 #: seconds that a message waits here at most, if the broker does not hold it back; less than RabbitMQ's consumer_timeout
 MAX_WAIT_HERE_S: Final = 600.0
-#: attempts at what failed for no reason that is known, before it counts as refused
+#: attempts at a step that fails for an unknown reason, before it counts as refused
 MAX_UNKNOWN: Final = 5
 
 
@@ -112,7 +112,7 @@ class Attempt:
     failures: int
     #: seconds since it failed first
     waited: float
-    #: the broker's words, for the client and the dead letter
+    #: the broker's text, for the client and the dead letter
     reason: str
     #: a client waits for the result
     wants_result: bool
@@ -156,7 +156,7 @@ def is_delayed(step: Step, delay: float) -> TypeGuard[Delay]:
 
     :param delay: seconds; the broker counts whole ones.
     """
-    return isinstance(step, Delay) and step.road is Road.USUAL and delay >= 1
+    return isinstance(step, Delay) and step.route is Route.USUAL and delay >= 1
 
 
 def _not_published(step: Republish | Delay, failed: Attempt) -> Remedy:
@@ -164,13 +164,13 @@ def _not_published(step: Republish | Delay, failed: Attempt) -> Remedy:
     if failed.trouble is Trouble.FULL:
         return _full(step, failed)
     if failed.trouble is Trouble.MISSING and failed.waited < MISSING_S:
-        # it was deleted under its consumers, which declare it again
+        # it was deleted while it had consumers; they declare it again
         return _hold(failed, MAX_FULL_PAUSE_S)
-    if step.road is Road.DETOUR:
-        return Instead((attrs.evolve(step, road=Road.NO_DETOUR),))
+    if step.route is Route.DETOUR:
+        return Instead((attrs.evolve(step, route=Route.NO_DETOUR),))
     if is_delayed(step, failed.delay) and failed.trouble not in (Trouble.TOO_LARGE, Trouble.MISSING):
         # the broker cannot hold it: no right, or a queue name too long for the routing keys of delays
-        return Instead((WaitHere(min(failed.delay, MAX_WAIT_HERE_S)), Delay(Road.AT_ONCE)))
+        return Instead((WaitHere(min(failed.delay, MAX_WAIT_HERE_S)), Delay(Route.AT_ONCE)))
     return _given_up(failed)
 
 
@@ -178,13 +178,13 @@ def _full(step: Republish | Delay, failed: Attempt) -> Remedy:
     """Return what follows if the queue is full; only a worker that takes from it may make room there."""
     if failed.waited < DIRECT_S:
         return _hold(failed, MAX_FULL_PAUSE_S)
-    if step.road in (Road.USUAL, Road.AT_ONCE) and not is_delayed(step, failed.delay):
-        return Instead((attrs.evolve(step, road=Road.DETOUR),))
+    if step.route in (Route.USUAL, Route.AT_ONCE) and not is_delayed(step, failed.delay):
+        return Instead((attrs.evolve(step, route=Route.DETOUR),))
     return _hold(failed, MAX_FULL_PAUSE_S) if failed.waited < ATTEMPT_GIVEN_UP_S else _given_up(failed)
 
 
 def _given_up(failed: Attempt) -> Remedy:
-    """Do not run the task again; tell the client, and keep the message where the operator finds it."""
+    """Do not run the task again: tell the client, and dead-letter the message."""
     story = f"its next attempt cannot be published: {failed.reason}"
     told = (StoreFailure(story, "TaskError"),) if failed.wants_result else ()
     return Instead((*told, DeadLetter(story)))

@@ -1,13 +1,13 @@
-"""What may be delivered again though it was dealt with here, because a connection was lost at the wrong moment.
+"""Which messages the broker may deliver again although they were run here: a connection was lost in between.
 
-Two kinds come back: what was at work when the connection went, and what was acknowledged so shortly before that the
-broker may not have heard it. Each is expected once, for a while; a message that comes back later, or to another worker,
-is run again.
+Two kinds come back: messages whose tasks ran when the connection was lost, and messages that were acknowledged so
+shortly before that the broker may not have read it. Each is expected once, for a while; a message that comes back
+later, or to another worker, is run again.
 
-A message that is not among them must not be taken for one of them: it would be acknowledged unrun. A caller may choose
-the id of a task, and use it twice; a dead letter that is sent back has the counts of its first delivery. So only those
-answers are expected that the broker may not have heard, each for a time of its own, and none under the key of a message
-that was seen since.
+A message that is not among them must not be mistaken for one of them: it would be acknowledged and not run. A caller
+may choose the id of a task, and use it twice; a dead letter that is sent back has the counts of its first delivery. So
+a message is expected only if the broker may not have read its acknowledgement, each for a time of its own, and not
+under the key of a message that was seen since.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,32 +18,32 @@ from hybridpool._message import Head
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: seconds; whatever the broker has back it delivers soon, to whoever has room
+#: seconds; the broker delivers a requeued message soon, to a consumer that has room
 EXPECTED_FOR: Final = 600.0
 
-#: what tells one delivery of a message from its next attempt: name, id, retries, deaths of its children, and what else
-#: the caller knows
+#: what distinguishes a delivery of a message from its next attempt: name, id, retries, deaths of children, and further
+#: values of the caller's
 Key = tuple[object, ...]
 
 
 def head_key(head: Head) -> Key:
-    """Return what tells a delivery from its next attempt, by its head alone."""
+    """Return what distinguishes a delivery from its next attempt, by its head alone."""
     return head.name, head.id, head.retries, head.lost_before
 
 
 class ExpectedRedeliveries(Generic[S, T]):
-    """Knows again what comes a second time.
+    """Recognises messages that come a second time.
 
-    `S` is what a message is known by; its key is made only when a connection was lost, because answers are many.
+    `S` identifies a message; its key is made only when a connection was lost, because acknowledgements are many.
     """
 
     def __init__(self, key_of: Callable[[Any], Key] = head_key) -> None:
         """:param key_of: what tells one message from another."""
         self._key_of = key_of
-        #: answers that the broker may not have heard: given since it was last asked, and given before
+        #: messages whose acknowledgement the broker may not have read: given since the last request, and before it
         self._fresh: list[S] = []
         self._asked: list[S] = []
-        #: what is expected, in the order of its end: that time, and who has it in hand; None: it is done
+        #: expected messages, in the order of the end of that: when, and the run in progress; None: it is done
         self._expected: dict[Key, list[tuple[float, T | None]]] = {}
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class ExpectedRedeliveries(Generic[S, T]):
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the broker may not have heard every answer."""
+        """Whether the broker may not have read every acknowledgement."""
         return bool(self._fresh or self._asked)
 
     def answered(self, message: S) -> None:
@@ -67,7 +67,7 @@ class ExpectedRedeliveries(Generic[S, T]):
         self._fresh.append(message)
 
     def _ends_one_in_hand(self, key: Key) -> bool:
-        """Note that one of those in hand is done, if one is: its message is not here, and comes again."""
+        """Note that a run in progress has ended, if there is one: its message is the broker's, and comes again."""
         for at, (until, holder) in enumerate(self._expected.get(key, ())):
             if holder is not None:
                 self._expected[key][at] = until, None
@@ -75,22 +75,22 @@ class ExpectedRedeliveries(Generic[S, T]):
         return False
 
     def ask(self) -> None:
-        """Note that the broker is asked now; what is answered later it may not have heard when it speaks."""
+        """Note that a request is sent now; its answer tells nothing of later acknowledgements."""
         self._asked += self._fresh
         self._fresh = []
 
     def heard(self) -> None:
-        """Note that the broker has heard every answer before it was last asked."""
+        """Note that the last request was answered: the broker has read every acknowledgement before it."""
         self._asked = []
 
     def forget(self, message: S) -> None:
-        """Note that the same message, with the same counts, is meant to come again."""
+        """Note that the same message, with the same counts, is to come again and be run."""
         self._expected.pop(self._key_of(message), None)
 
     def lost(self, in_hand: Iterable[tuple[S, T]], now: float, *, waiting: Iterable[S] = ()) -> None:
-        """Note that the connection went.
+        """Note that the connection was lost, or that an attempt to make another failed.
 
-        :param in_hand: what is not acknowledged yet, and who has it.
+        :param in_hand: messages that are not acknowledged yet, and the run of each.
         :param now: monotonic seconds.
         :param waiting: messages that were here and not begun: they come again, and must be run.
         """
@@ -106,8 +106,8 @@ class ExpectedRedeliveries(Generic[S, T]):
     def _expect(self, key: Key, now: float, holder: T | None) -> None:
         """Expect one more message.
 
-        The connection is lost once, and so it is said after each attempt to get another: who has a message in hand has
-        it once.
+        `lost` is called again after each attempt to connect that fails, and each run is expected only once. So a run in
+        progress stays expected for as long as there is no connection.
         """
         others = [
             one for one in self._expected.pop(key, ()) if one[0] >= now and (holder is None or one[1] is not holder)
@@ -116,7 +116,7 @@ class ExpectedRedeliveries(Generic[S, T]):
         self._expected[key] = [*others, (now + EXPECTED_FOR, holder)]
 
     def renewed(self, message: S) -> None:
-        """Note another message of the same id and counts: what is done under that key is expected no more."""
+        """Note another message of the same id and counts: one that is done under that key is not expected any more."""
         key = self._key_of(message)
         held = [one for one in self._expected.get(key, ()) if one[1] is not None]
         if held:
@@ -125,9 +125,9 @@ class ExpectedRedeliveries(Generic[S, T]):
             self._expected.pop(key, None)
 
     def claim(self, message: S, now: float) -> tuple[bool, T | None]:
-        """Tell of a message that came back whether it was expected, and who has it in hand; None: it is done.
+        """Tell of a message that came back whether it was expected, and which run it belongs to; None: it is done.
 
-        What is in hand is claimed first: its run goes on, and needs a message to acknowledge.
+        A run in progress is served first: it needs a message to acknowledge.
         """
         self._drop_old(now)
         key = self._key_of(message)
@@ -141,7 +141,7 @@ class ExpectedRedeliveries(Generic[S, T]):
         return True, holder
 
     def _drop_old(self, now: float) -> None:
-        """Drop what has been expected for too long. A key stands where its last entry was put."""
+        """Drop messages that have been expected for too long. A key stands where its last entry was put."""
         old: list[Key] = []
         for key, expected in self._expected.items():
             if expected[-1][0] >= now:
@@ -152,18 +152,18 @@ class ExpectedRedeliveries(Generic[S, T]):
 
 
 class Excuses:
-    """Messages that came back through no fault of theirs: they waited here, and the connection was lost.
+    """Messages that came back only because the connection was lost while they waited here.
 
-    A quorum queue counts each return, drops the message after 20, and cannot tell these from the returns of a message
-    that brings down whoever takes it.
+    A quorum queue counts each return and drops the message after 20; it cannot distinguish them from the returns of a
+    message that brings down its workers.
     """
 
     def __init__(self) -> None:
-        #: how often, and until when it is remembered; in the order of that
+        #: how many times in a row, and until when that is remembered; in the order of that time
         self._counts: dict[Key, tuple[int, float]] = {}
 
     def add(self, key: Key, count: int, now: float) -> None:
-        """Note that a message waited here when the connection went.
+        """Note that a message waited here when the connection was lost.
 
         :param count: times in a row, this one included.
         """
@@ -176,6 +176,6 @@ class Excuses:
         self._counts[key] = count, now + EXPECTED_FOR
 
     def claim(self, key: Key, now: float) -> int:
-        """Tell of a message that came back how often that is excused, and forget it."""
+        """Return how many returns of a message that came back are excused, and forget them."""
         count, until = self._counts.pop(key, (0, 0.0))
         return count if until >= now else 0

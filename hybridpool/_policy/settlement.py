@@ -1,13 +1,25 @@
-"""What follows from an outcome, in order; the acknowledgement comes last.
+"""The steps that follow from an outcome, in order; the acknowledgement comes last.
 
 So a crash between two steps may repeat a task, and never loses one.
 """
 
 import enum
+from typing import assert_never
 
 import attrs
 
-from hybridpool._outcome import Ignored, Lost, Outcome, Refused, Rejected, Retrying
+from hybridpool._outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
 from hybridpool._policy.retry import RetryPace
 
 
@@ -21,7 +33,7 @@ class Store:
 
 @attrs.frozen
 class StoreFailure:
-    """Make known in place of the outcome that it cannot be told, or what became of the task instead."""
+    """Store a failure as the result, in place of the outcome: it cannot be stored, or the task is not run again."""
 
     reason: str
     #: the exception that the client gets, of `hybridpool.errors`
@@ -30,12 +42,12 @@ class StoreFailure:
 
 @attrs.frozen
 class WaitHere:
-    """Keep the message for a while, because the broker does not hold it back."""
+    """Keep the message in this worker for a while, because the broker does not hold it."""
 
     seconds: float
 
 
-class Road(enum.Enum):
+class Route(enum.Enum):
     """How a message that is published again reaches its queue."""
 
     #: with the delay that it has, if any
@@ -53,14 +65,14 @@ class Republish:
     """Publish the message again, counting a child that died."""
 
     lost: int
-    road: Road = Road.USUAL
+    route: Route = Route.USUAL
 
 
 @attrs.frozen
 class Delay:
     """Publish the message for its next attempt."""
 
-    road: Road = Road.USUAL
+    route: Route = Route.USUAL
 
 
 @attrs.frozen
@@ -90,9 +102,9 @@ _STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
 
 @attrs.frozen(kw_only=True)
 class DeliveryOptions:
-    """On which terms a task runs."""
+    """The options that govern a task's delivery: result, acknowledgement, retries."""
 
-    #: somebody waits for its result
+    #: a client waits for its result
     wants_result: bool
     #: False: acknowledge before the start, so that it runs at most once
     acks_late: bool
@@ -134,5 +146,7 @@ def settle(
             return (*store, DeadLetter(f"the task rejected it: {reason}"), *ack)
         case Ignored():
             return ack
-        case _:  # returned, raised, over its time
+        case Returned() | Raised() | TimedOut() | Cancelled():
             return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)
+        case _:
+            assert_never(outcome)

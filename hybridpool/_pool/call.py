@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NamedTuple, NoReturn, TypeVar, assert_never, cast
 
 from hybridpool import errors
 from hybridpool._child import functions
@@ -19,7 +19,18 @@ from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.wakeup import Wakeup
-from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool._outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
 
 R = TypeVar("R")
 _HINT: Final = "; with cloudpickle installed it may work"
@@ -279,10 +290,12 @@ def result_of(name: str, outcome: Outcome, value: Callable[[], object] | None = 
             raise errors.TaskCancelled(f"{name} was cancelled")
         case Refused(reason=reason):
             raise errors.TaskFailed(name, (reason,))
-        case _:
+        case Retrying() | Rejected() | Ignored():
             raise errors.TaskFailed(
                 name, ("it asked for a retry, or to be rejected or ignored: there is no broker here",)
             )
+        case _:
+            assert_never(outcome)
 
 
 def release(job: Job) -> IncomingBlob | None:

@@ -8,7 +8,7 @@ imports one because a message names it (CVE-2021-23727).
 import builtins
 import datetime as dt
 import sys
-from typing import Any
+from typing import Any, assert_never
 
 import attrs
 import msgspec
@@ -97,8 +97,10 @@ def write_meta(head: Head, outcome: Outcome | Expired | Revoked, now: dt.datetim
             status = "REVOKED"
         case Ignored():
             status = "IGNORED"
-        case _:
+        case Rejected() | Lost() | TimedOut():
             pass
+        case _:
+            assert_never(outcome)
     meta = _Meta(status, result, traceback, [], now.isoformat(), head.id, head.parent_id, head.group)
     return msgspec.json.encode(meta)
 
@@ -122,8 +124,10 @@ def _failed(outcome: Outcome | Expired | Revoked) -> msgspec.Raw | _Failure:
         case Cancelled() | Expired() | Revoked():
             why = {Cancelled: "terminated", Expired: "expired", Revoked: "revoked"}[type(outcome)]
             return _Failure("TaskRevokedError", _arguments(why), "celery.exceptions")
-        case _:
+        case Returned() | Ignored():
             return msgspec.Raw(b"null")
+        case _:
+            assert_never(outcome)
 
 
 def _arguments(*values: object) -> msgspec.Raw:

@@ -1,4 +1,8 @@
-"""The result port: the worker's side writes, the client's side waits."""
+"""The result port: the worker's side stores results, the client's side waits for them.
+
+Both sides are opened before their first use and closed after their last. A backend that shares the broker's connection
+has little to do then; one with a connection of its own makes and closes it.
+"""
 
 from typing import Protocol
 
@@ -8,8 +12,15 @@ from hybridpool._message import Delivery
 class ResultStore(Protocol):
     """The worker's side."""
 
+    async def open(self) -> None:
+        """Be ready to store results; the worker calls it before it takes messages.
+
+        :raises HybridpoolError: if the backend refuses this worker for good. One that cannot be reached is no error.
+        """
+        ...
+
     def wanted(self, delivery: Delivery) -> bool:
-        """Tell whether this backend can bring a result of that message to anybody."""
+        """Tell whether this backend can bring a result of that message to a client."""
         ...
 
     async def store(self, delivery: Delivery, task_id: str, meta: bytes) -> None:
@@ -19,15 +30,19 @@ class ResultStore(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Release what `open` took; the worker calls it after its last result, also if `open` failed."""
+        ...
+
 
 class ResultReader(Protocol):
     """The client's side."""
 
-    #: goes into the message's reply_to
+    #: the reply_to of each task message whose result is wanted
     reply_to: str | None
 
     async def open(self) -> None:
-        """Be ready for results; call before the first message is sent.
+        """Be ready for results; the client calls it before it sends the first task. A second call changes nothing.
 
         :raises BrokerError: if the backend cannot be reached.
         """
@@ -45,9 +60,9 @@ class ResultReader(Protocol):
         ...
 
     def forget(self, task_id: str) -> None:
-        """Nobody will ask for this task's result."""
+        """Give a result up: the client will not wait for it."""
         ...
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Release what `open` took, if it was called, and end every wait."""
         ...

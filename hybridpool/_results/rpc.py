@@ -22,16 +22,22 @@ class RpcStore:
     """The worker's side."""
 
     def __init__(self, broker: Broker, expires: float | None) -> None:
-        """:param expires: seconds after which an answer nobody fetched is dropped."""
+        """:param expires: seconds after which the broker drops an answer that its client did not take."""
         self._broker = broker
         self._expiration = None if expires is None else int(expires * 1000)
+
+    async def open(self) -> None:
+        """Do nothing: the broker's connection is the worker's."""
+
+    async def close(self) -> None:
+        """Do nothing."""
 
     def wanted(self, delivery: Delivery) -> bool:
         """Tell whether the sender named a queue for the answer."""
         return bool(delivery.reply_to)
 
     async def store(self, delivery: Delivery, task_id: str, meta: bytes) -> None:
-        """Send the answer. A client that is gone gets none, and that is no error."""
+        """Send the answer; that its client has gone is not an error."""
         if delivery.reply_to:
             await self._broker.publish(
                 Outgoing(
@@ -50,7 +56,7 @@ class RpcReader:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.reply_to: str | None = str(uuid.uuid4())
-        #: held by those who may still ask; so what nobody asks for does not pile up
+        #: weak: an answer is kept as long as the claim that `expect` returned, so unclaimed answers do not pile up
         self._answers: weakref.WeakValueDictionary[str, asyncio.Future[bytes]] = weakref.WeakValueDictionary()
         self._opened = False
 
@@ -59,7 +65,7 @@ class RpcReader:
         if self._opened or self.reply_to is None:
             return
         await self._broker.declare(QueueSpec(name=self.reply_to, expires=_REPLY_QUEUE_LASTS))
-        await self._broker.consume(self.reply_to, 0, self._heard)
+        await self._broker.consume(self.reply_to, 0, self._take)
         self._opened = True
 
     def expect(self, task_id: str) -> object:
@@ -92,9 +98,9 @@ class RpcReader:
         for answer in list(self._answers.values()):
             if not answer.done():
                 answer.set_exception(ResultError("the app was closed before the result came"))
-                answer.exception()  # nobody may be left to look
+                answer.exception()  # retrieved, so that asyncio does not log it if no client waits any more
 
-    def _heard(self, delivery: Delivery) -> None:
+    def _take(self, delivery: Delivery) -> None:
         self._broker.ack(delivery)
         answer = self._answers.get(delivery.correlation_id or "")
         if answer is not None and not answer.done() and is_final(delivery.body):

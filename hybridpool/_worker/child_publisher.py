@@ -1,4 +1,4 @@
-"""What children want published: the parent does it with confirm and answers, so no child holds a broker connection."""
+"""Publishes what tasks send: the parent does it for its children, so no child holds a connection to the broker."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from hybridpool._policy import backoff
 from hybridpool._protocol.queues import task_queue
 from hybridpool.errors import BrokerUnavailable, HybridpoolError, QueueNotFound
 
-#: queues that are known to be declared; fewer than the broker's side remembers
-_MOST: Final = 500
+#: queues that are known to be declared; fewer than the broker's adapter remembers
+MAX_DECLARED: Final = 500
 
 
 class ChildPublisher:
@@ -29,7 +29,7 @@ class ChildPublisher:
         self._declared: set[str] = set()
 
     def publish(self, frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
-        """Publish, and answer when it is safe or has failed."""
+        """Publish a message, and answer once the broker has confirmed it, or with the error."""
         self._tasks.start_soon(self._publish, frame, answer)
 
     async def _publish(self, frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
@@ -37,13 +37,13 @@ class ChildPublisher:
             await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
             answer(EnqueueAnswer(frame.ticket, str(error), type(error).__name__))
-        except Exception as error:  # noqa: BLE001  # a message that code of a task made up must not end the worker
+        except Exception as error:  # noqa: BLE001  # the worker goes on, whatever a task's code has made of the message
             answer(EnqueueAnswer(frame.ticket, f"not published: {type(error).__name__}: {error}"))
         else:
             answer(EnqueueAnswer(frame.ticket, None))
 
     async def _deliver(self, message: Outgoing) -> None:
-        """Publish, over connections that break: as patiently as a client does (`client.sender`).
+        """Publish, over connections that break: with as many attempts as a client makes (`_client.connection`).
 
         :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
         """
@@ -71,6 +71,6 @@ class ChildPublisher:
     async def _declare(self, message: Outgoing) -> None:
         if not message.exchange and message.routing_key not in self._declared:
             await self._broker.declare(task_queue(message.routing_key, self._settings))
-            if len(self._declared) >= _MOST:
+            if len(self._declared) >= MAX_DECLARED:
                 self._declared.clear()
             self._declared.add(message.routing_key)

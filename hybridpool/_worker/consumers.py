@@ -1,4 +1,4 @@
-"""Which queues are consumed, and how much of each is here at once: it follows the pool's size while the worker runs."""
+"""Consumes the worker's queues; the prefetch of each follows the number of children while the worker runs."""
 
 import anyio
 
@@ -12,7 +12,7 @@ from hybridpool.errors import BrokerUnavailable
 
 
 class QueueConsumers:
-    """Keeps the consumers as they should be."""
+    """Starts the consumers, and keeps their prefetch as the number of children needs it."""
 
     def __init__(self, broker: Broker, settings: Settings, sizes: PoolRange, bus: events.Bus) -> None:
         self._broker = broker
@@ -24,29 +24,29 @@ class QueueConsumers:
         self._resized = anyio.Event()
         #: by queue: messages held for long since its consumer was started, and queues that need another consumer
         self._held_long: dict[str, int] = {}
-        self._crowded: set[str] = set()
+        self._to_replace: set[str] = set()
         #: set when tasks can come
         self.ready = anyio.Event()
 
     def resize(self, size: int) -> None:
-        """Hold what so many children need."""
+        """Set the number of children that the prefetch is for."""
         self._size = size
         self._resized.set()
 
-    def ensure_fd_limit(self, queue: str) -> None:
-        """Note that a message of the queue is held here for long, and keeps a place that others need.
+    def replace_place(self, queue: str) -> None:
+        """Note that a message of the queue is held here for long, and keeps a place in the prefetch that others need.
 
-        A consumer's prefetch counts what that consumer brought. So when half of it is held, another consumer takes its
-        place, and has the whole prefetch again.
+        A consumer's prefetch counts the messages that this consumer brought. So when half of it is held, the consumer
+        is replaced by another one, which has the whole prefetch again.
         """
         held = self._held_long[queue] = self._held_long.get(queue, 0) + 1
         if held >= max(1, self._held(queue) // 2):
             self._held_long[queue] = 0
-            self._crowded.add(queue)
+            self._to_replace.add(queue)
             self._resized.set()
 
     async def run(self, deliver: Deliver) -> None:
-        """Consume for ever, as soon as there is a broker."""
+        """Consume until cancelled, as soon as there is a connection."""
         while True:
             await self._broker.connected(None)
             try:
@@ -55,8 +55,8 @@ class QueueConsumers:
                 size = None
                 while True:
                     self._resized = anyio.Event()
-                    crowded, self._crowded = self._crowded, set()
-                    changed = self._settings.queues if size != self._size else crowded
+                    to_replace, self._to_replace = self._to_replace, set()
+                    changed = self._settings.queues if size != self._size else to_replace
                     size = self._size
                     for queue in changed:
                         held = self._held(queue)
@@ -66,24 +66,24 @@ class QueueConsumers:
                     self.ready.set()
                     await self._resized.wait()
             except BrokerUnavailable:
-                # Lost in the middle of this; the adapter reconnects, and we begin again.
+                # The connection was lost in between; the adapter makes another, and this starts again.
                 continue
 
     async def cancel(self) -> None:
-        """Consume no more."""
+        """Stop consuming."""
         for queue in self._settings.queues:
             await self._broker.cancel(queue)
 
     @property
     def _may_be_target(self) -> bool:
-        # Celery's clients send delays through the broker where queues are quorum queues, and else to the queue itself.
+        # Celery's clients delay through the broker if queues are quorum queues, otherwise in the queue itself.
         return self._settings.task_default_queue_type == QUORUM
 
     def _held(self, queue: str) -> int:
         """Messages of a queue to hold; 0: no limit.
 
-        What waits here is run in the order in which it came, and each message that is done makes room for one more of
-        its queue. So queues that are never empty have their turns in the ratio of what is held of them.
+        Messages that wait here are run in the order in which they came, and each one that is settled lets the broker
+        deliver one more of its queue. So queues that are never empty are served in the ratio of their prefetches.
         """
         return prefetch(
             size=self._size,

@@ -1,7 +1,7 @@
 """Whether another worker on this broker has this worker's name.
 
-Both work: they share the queues as any two workers do. But orders to that name reach both, and monitors take them for
-one worker, so it is said once, at the start. Each worker answers `ping`, Celery's and ours; this one does so too.
+Both work: they share the queues as any two workers do. But remote control orders to that name reach both, and monitors
+take them for one worker. So the log says it once, at the start. Each worker answers `ping`, Celery's and this one too.
 """
 
 import logging
@@ -17,11 +17,11 @@ from hybridpool._protocol import remote_control
 from hybridpool.errors import BrokerError
 
 log = logging.getLogger(__name__)
-#: seconds to wait for answers
-_WAIT_S: Final = 2.0
+#: seconds in which a worker of the same name has to answer
+ANSWERS_WITHIN_S: Final = 2.0
 
 
-async def warn_of_namesake(broker: Broker, node: str, ready: anyio.Event) -> None:
+async def warn_of_duplicate_name(broker: Broker, node: str, ready: anyio.Event) -> None:
     """Log one line if another worker has the name.
 
     :param ready: is set when this worker can answer itself.
@@ -42,7 +42,7 @@ async def warn_of_namesake(broker: Broker, node: str, ready: anyio.Event) -> Non
         await broker.declare(QueueSpec(name=queue, private=True))
         await broker.consume(queue, 0, count)
         await broker.publish(_ping(node, queue))
-        with anyio.move_on_after(_WAIT_S):
+        with anyio.move_on_after(ANSWERS_WITHIN_S):
             await has_two.wait()
             log.warning("another worker is named %s too; give each a name of its own with --hostname", node)
         await broker.delete(queue)

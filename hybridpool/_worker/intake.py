@@ -1,11 +1,12 @@
-"""Delivery → admitted or not → a job for the pool.
+"""Intake: reads the head of each delivery, decides whether it is run, and hands it to the lane as a job.
 
-Runs on the loop for every message, so it does nothing that waits.
+It runs on the loop for every message, so nothing here blocks or waits.
 """
 
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final, assert_never
 
 import attrs
 
@@ -16,81 +17,94 @@ from hybridpool._ipc.codec import CONTENT_TYPES
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
 from hybridpool._outcome import Outcome
-from hybridpool._policy.admission import RENEWED, AdmissionRules, Admitted, Denied, TooEarly, TooLate, admit, is_expired
+from hybridpool._policy.admission import (
+    RENEW_AFTER_RETURNS,
+    AdmissionRules,
+    Admitted,
+    Denied,
+    TooEarly,
+    TooLate,
+    admit,
+    is_expired,
+)
 from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import TaskOptions
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed, ProtocolError
 
-#: seconds; what comes no earlier than that before its time waits here, since the broker counts whole ones
-_HOLD = 1.0
-#: seconds; timers may come a little early by the clock on the wall
-_SURELY = 0.002
+#: seconds; a message that comes less than this before its time waits here, because the broker counts whole seconds
+HOLD_HERE_S: Final = 1.0
+#: seconds added to timers, which may fire a little early by the wall clock
+TIMER_MARGIN_S: Final = 0.002
 
 
 class Intake:
-    """Takes deliveries in."""
+    """Takes deliveries, and makes jobs of those that are run."""
 
     def __init__(
         self,
         broker: Broker,
         settler: Settler,
+        tracker: RedeliveryTracker,
         submit: Callable[[Job], None],
         tasks: Mapping[str, TaskOptions],
         settings: Settings,
         bus: events.Bus,
         is_revoked: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """Take messages in.
+        """Take deliveries.
 
-        :param submit: hands a job to the pool.
+        :param tracker: the one that `settler` acknowledges through.
+        :param submit: hands a job to the lane.
         :param is_revoked: tells by its id whether a task must not be run.
         """
         self._is_revoked = is_revoked
         self._broker = broker
         self._settler = settler
+        self._tracker = tracker
         self._submit = submit
         self._tasks = tasks
         self._settings = settings
         self._bus = bus
-        #: what came after the pool had stopped taking calls
-        self._too_late: list[Delivery] = []
-        #: what waits here for the last moment before its time
+        #: deliveries that came after the lane had stopped taking jobs
+        self._after_stop: list[Delivery] = []
+        #: deliveries that wait here for the rest of a second until their time, and their timers
         self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
         self._terms_of = {name: _both_terms(task, settings) for name, task in tasks.items()}
         self._terms_of_others = _both_terms(TaskOptions(name=""), settings)
-        self._gate = AdmissionRules(
+        self._rules = AdmissionRules(
             tasks=tasks.keys(),
             accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content),
             max_size=settings.worker_max_message_size,
         )
 
     def take(self, delivery: Delivery) -> None:
-        """Take one delivery: it will be settled, however it goes."""
+        """Take one delivery: it is settled in the end, whatever is decided."""
         try:
             head = read_head(delivery)
         except ProtocolError as error:
             self._settler.unreadable(delivery, str(error))
             return
-        tracker, excused = self._settler.tracker, 0
+        excused = 0
         if delivery.redelivered:
-            if tracker.recognises(delivery, head):
+            if self._tracker.recognises(delivery, head):
                 return
-            excused = tracker.excused(delivery, head)
+            excused = self._tracker.excused(delivery, head)
             head.returned_before = max(0, head.returned_before - excused)
-        elif tracker.redeliveries.is_expecting:
-            tracker.arrived(delivery, head)
+        elif self._tracker.redeliveries.is_expecting:
+            self._tracker.arrived(delivery, head)
         received = Received(delivery, head, self._terms(head, delivery), excused=excused)
-        if excused >= RENEWED:
+        if excused >= RENEW_AFTER_RETURNS:
             self._settler.renewed(received)
             return
         if self._is_revoked(head.id):
             self._settler.revoked(received)
             return
-        match admit(self._gate, head, delivery, dt.datetime.now(dt.UTC)):
+        match admit(self._rules, head, delivery, dt.datetime.now(dt.UTC)):
             case Admitted(reading=reading):
                 received.reading = reading
                 self._accept(received)
@@ -98,61 +112,65 @@ class Intake:
                 self._settler.denied(received, denied)
             case TooLate():
                 self._settler.expired(received)
-            case TooEarly(seconds=seconds) if seconds >= _HOLD:
+            case TooEarly(seconds=seconds) if seconds >= HOLD_HERE_S:
                 self._settler.postponed(received, seconds)
             case TooEarly(seconds=seconds):
                 self._hold(received, seconds)
+            case _ as never:
+                assert_never(never)
 
     def _again(self, received: Received) -> None:
         """Take a message whose time has come."""
-        match admit(self._gate, attrs.evolve(received.head, eta=None), received.delivery, dt.datetime.now(dt.UTC)):
+        match admit(self._rules, attrs.evolve(received.head, eta=None), received.delivery, dt.datetime.now(dt.UTC)):
             case Admitted(reading=reading):
                 received.reading = reading
                 self._accept(received)
             case Denied() as denied:
                 self._settler.denied(received, denied)
-            case _:
+            case TooLate() | TooEarly():
                 self._settler.expired(received)
+            case _ as never:
+                assert_never(never)
 
     def _hold(self, received: Received, seconds: float) -> None:
-        """Keep a message for the last moment before its time."""
+        """Keep a message until its time, which is less than a second away."""
 
-        def go_on() -> None:
+        def resume() -> None:
             del self._held[id(received)]
             self._again(received)
 
-        timer = asyncio.get_running_loop().call_later(seconds + _SURELY, go_on)
+        timer = asyncio.get_running_loop().call_later(seconds + TIMER_MARGIN_S, resume)
         self._held[id(received)] = (received.delivery, timer)
 
     def drop_held(self) -> list[Delivery]:
-        """Wait no more for those whose time was about to come, and return them."""
+        """Stop the timers of `_hold`, and return their deliveries."""
         held, self._held = self._held, {}
         for _, timer in held.values():
             timer.cancel()
         return [delivery for delivery, _ in held.values()]
 
     def give_back(self, jobs: Iterable[Job]) -> int:
-        """Return messages to their queues, unstarted: those of the jobs, and what came since the pool takes no more.
+        """Requeue messages that were not started: those of the jobs, and those that came since the lane takes no more.
 
-        Call it when nothing is consumed any more, else they come straight back.
+        Call it after the consumers are cancelled; before, the broker would deliver them here again.
 
         :returns: how many.
         """
         unstarted = [job.cargo.delivery for job in jobs if isinstance(job.cargo, Received)]
-        unstarted += self._too_late + self.drop_held()
-        self._too_late = []
+        unstarted += self._after_stop + self.drop_held()
+        self._after_stop = []
         for delivery in unstarted:
             self._broker.requeue(delivery)
         return len(unstarted)
 
     def lost(self, at_work: Iterable[Job], waiting: Iterable[Job] = ()) -> None:
-        """Note that the connection went: what waits here is the broker's again, what is at work goes on.
+        """Note that the connection was lost: messages that wait here are the broker's again, running tasks go on.
 
         :param at_work: the jobs that children have in hand.
-        :param waiting: those that no child has begun.
+        :param waiting: the jobs that no child has begun.
         """
         self.drop_held()
-        self._settler.tracker.lost(
+        self._tracker.lost(
             (job.cargo for job in at_work if isinstance(job.cargo, Received)),
             (job.cargo for job in waiting if isinstance(job.cargo, Received)),
         )
@@ -164,7 +182,7 @@ class Intake:
 
     def _accept(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
-        self._bus.emit(events.TaskReceived(head.name, head.id))
+        self._bus.emit(events.TaskReceived(received.task))
         early = not received.terms.acks_late
         task = self._tasks[head.name]
         job = Job(
@@ -185,10 +203,10 @@ class Intake:
         try:
             self._submit(job)
         except PoolClosed:
-            self._too_late.append(delivery)
+            self._after_stop.append(delivery)
 
     def _may_start(self, job: Job) -> bool:
-        """Just before a child gets the job: too late, or the moment to acknowledge at most once."""
+        """Decide just before a child gets the job whether it is still run; acknowledge one that runs at most once."""
         received = job.cargo
         assert isinstance(received, Received)
         if self._is_revoked(received.head.id):
@@ -199,7 +217,7 @@ class Intake:
             return False
         if not received.terms.acks_late and not received.acknowledged:
             received.acknowledged = True
-            self._settler.tracker.acknowledge(received)
+            self._tracker.acknowledge(received)
         return True
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
@@ -214,7 +232,7 @@ class Intake:
 
 
 def _both_terms(task: TaskOptions, settings: Settings) -> tuple[DeliveryOptions, DeliveryOptions]:
-    """Return a task's terms if somebody waits for its result (unless it has none), and if nobody does."""
+    """Return a task's delivery options for messages whose result is wanted, and for the others."""
     ignore = settings.task_ignore_result if task.ignore_result is None else task.ignore_result
     with_result = DeliveryOptions(
         wants_result=not ignore,
@@ -235,7 +253,7 @@ def _pace(task: TaskOptions) -> RetryPace:
 
 
 def _first(message: float | None, task: float | None, worker: float | None) -> float | None:
-    """Of the message's, the task's and the worker's limit, the first there is."""
+    """Return the message's limit; without one the task's; without that one the worker's."""
     if message is not None:
         return message
     return worker if task is None else task

@@ -1,10 +1,11 @@
-"""What the broker is told of messages, and what of that it may not have heard.
+"""Acknowledges messages, and recognises those that come again because the broker may not have read the acknowledgement.
 
-When a connection is lost, the broker has everything back that is not acknowledged. What is at work goes on, and what is
-delivered again is known again: the run that goes on is its run, and what is done is not done twice.
+When a connection is lost, the broker requeues every message that is not acknowledged. Running tasks go on; when their
+messages are delivered again, they are recognised: the run that goes on is theirs, and a task that has ended is not run
+again.
 
-Acknowledgements are not confirmed. So now and then the broker is asked something on the same channel: when it answers,
-it has read every acknowledgement before the question, and none of those messages can come again.
+RabbitMQ does not confirm acknowledgements. So now and then the worker makes a request on the same channel: once the
+broker has answered it, the broker has read every acknowledgement before it, and none of those messages can come again.
 """
 
 import asyncio
@@ -12,19 +13,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-import attrs
-
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery, Head
 from hybridpool._policy.redelivery import Excuses, ExpectedRedeliveries, Key, head_key
-from hybridpool._policy.settlement import DeliveryOptions
+from hybridpool._worker.received import Received, task_ref
 from hybridpool.errors import BrokerError
 
-#: seconds after an acknowledgement until the broker is asked whether it has read it
+#: seconds after an acknowledgement until the request that tells whether the broker has read it
 ASK_AFTER_S: Final = 0.5
-#: messages that wait here for the broker to take something, beyond those that a consumer's prefetch allows; more of
-#: them keep their places, and in the end the worker takes nothing more from their queue
+#: messages that may be held here, beyond the prefetch, until the broker takes what follows from them; further ones keep
+#: their places in the prefetch, and in the end the worker takes nothing more from their queue
 MAX_HELD: Final = 256
 #: bytes of their bodies, likewise
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
@@ -32,40 +31,21 @@ MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 _COUNTED_BY_BROKER: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
-@attrs.define(eq=False)
-class Received:
-    """A message with its head read and its terms known: what is settled in the end."""
-
-    delivery: Delivery
-    head: Head
-    terms: DeliveryOptions
-    #: it was acknowledged before it started
-    acknowledged: bool = False
-    #: seconds until its next attempt, once that is decided
-    wait: float = 0.0
-    #: how its body is to be read, if that is not said by its content type alone
-    reading: str | None = None
-    #: times that it only waited here, in a row, when the connection was lost
-    excused: int = 0
-
-
 class Seen(NamedTuple):
-    """A message as it came, before it is known whether it is settled."""
+    """A message as it came, before it is known whether it has to be settled."""
 
     delivery: Delivery
     head: Head
 
 
 class RedeliveryTracker:
-    """AckBatcher messages."""
+    """Acknowledges messages, and recognises those that the broker delivers again although they were run here."""
 
-    def __init__(
-        self, broker: Broker, bus: events.Bus, ensure_fd_limit: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """:param ensure_fd_limit: called with a queue of which one more message is held for long, and keeps a place."""
+    def __init__(self, broker: Broker, bus: events.Bus, replace_place: Callable[[str], None] = lambda _: None) -> None:
+        """:param replace_place: called with a queue when another of its messages keeps its place in the prefetch."""
         self._broker = broker
         self._bus = bus
-        self._make_room = ensure_fd_limit
+        self._replace_place = replace_place
         self.redeliveries = ExpectedRedeliveries[Received | Seen, Received](_key_of)
         #: run, and not settled yet
         self.unsettled: set[Received] = set()
@@ -77,9 +57,9 @@ class RedeliveryTracker:
         self._is_closed = False
 
     def acknowledge(self, received: Received, *, comes_again: bool = False) -> None:
-        """Tell the broker that the message is done with.
+        """Acknowledge a message.
 
-        :param comes_again: it was published again as it was, and must not be taken for what is done.
+        :param comes_again: it was published again unchanged: that one has the same key, and has to be run.
         """
         if comes_again:
             self.redeliveries.forget(received)
@@ -90,19 +70,19 @@ class RedeliveryTracker:
         self._broker.ack(received.delivery)
 
     def give_back(self, received: Received) -> None:
-        """Let the broker deliver the message again, as if it had never been here."""
+        """Requeue a message; when it comes again, it is run."""
         self.redeliveries.forget(received)
         self._broker.requeue(received.delivery)
 
     def hold(self, received: Received) -> None:
-        """Note that a message waits here for long, and let another one be taken in its place."""
+        """Note that a message waits here for long, and have another one taken in its place."""
         if received.acknowledged or received in self._held:
             return
         self._held.add(received)
         self._replace(received)
 
     def release(self, received: Received) -> None:
-        """Note that a message waits no more."""
+        """Note that a message does not wait any more."""
         self._held.discard(received)
         if not self._held:
             self._is_full_said = False
@@ -110,13 +90,13 @@ class RedeliveryTracker:
     def _replace(self, held: Received) -> None:
         size = sum(len(one.delivery.body) for one in self._held)
         if len(self._held) <= MAX_HELD and size <= MAX_HELD_BYTES:
-            self._make_room(held.delivery.queue)
+            self._replace_place(held.delivery.queue)
         elif not self._is_full_said:
             self._is_full_said = True
             self._bus.emit(events.TooManyHeld(held.delivery.queue, len(self._held)))
 
     def close(self) -> None:
-        """Ask the broker nothing more; what is asked now ends by itself."""
+        """Make no more requests; one that is under way ends by itself."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -126,12 +106,12 @@ class RedeliveryTracker:
             self._asking = asyncio.ensure_future(self._learn())
 
     async def _learn(self) -> None:
-        """Forget what the broker has certainly heard."""
+        """Forget the acknowledgements that the broker has read."""
         self.redeliveries.ask()
         try:
             await self._broker.answers_read()
         except BrokerError:
-            pass  # the connection is lost, and what was asked about is expected to come again
+            pass  # the connection is lost: `lost` expects these messages to come again
         else:
             self.redeliveries.heard()
         finally:
@@ -140,10 +120,10 @@ class RedeliveryTracker:
                 self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
 
     def lost(self, at_work: Iterable[Received], waiting: Iterable[Received] = ()) -> None:
-        """Note that the connection went, and with it every message that is not acknowledged.
+        """Note that the connection was lost: the broker has every message again that is not acknowledged.
 
-        :param at_work: those that are being run; they go on.
-        :param waiting: those that are not begun; they are the broker's again.
+        :param at_work: messages whose tasks run; they go on.
+        :param waiting: messages that have not begun; they are run when they come again.
         """
         waiting = list(waiting)
         for held in waiting:
@@ -152,20 +132,20 @@ class RedeliveryTracker:
         self.redeliveries.lost(in_hand, time.monotonic(), waiting=waiting)
 
     def arrived(self, delivery: Delivery, head: Head) -> None:
-        """Note a message that was never delivered before: what has its id and is done must not be taken for it."""
+        """Note a first delivery: an earlier message of the same id that is done must not be mistaken for it."""
         self.redeliveries.renewed(Seen(delivery, head))
 
     def excused(self, delivery: Delivery, head: Head) -> int:
-        """Tell how often in a row a redelivered message came back because it waited here when the connection went."""
+        """Return how many times in a row a message came back because the connection was lost while it waited here."""
         return self._excuses.claim(_key_of(Seen(delivery, head)), time.monotonic())
 
     def recognises(self, delivery: Delivery, head: Head) -> bool:
-        """Tell whether a redelivered message was run here already, or still is; then it is seen to."""
+        """Tell whether a redelivered message was run here, or still is; then it is acknowledged, now or in the end."""
         seen = Seen(delivery, head)
         expected, held = self.redeliveries.claim(seen, time.monotonic())
         if not expected:
             return False
-        self._bus.emit(events.TaskRedelivered(head.name, head.id, held is None))
+        self._bus.emit(events.TaskRedelivered(task_ref(delivery, head), held is None))
         if held is None or held.acknowledged:
             self.redeliveries.answered(seen)
             self._broker.ack(delivery)

@@ -1,10 +1,10 @@
-"""Orders to this worker, from the control exchange: which tasks not to run, and whether it is there.
+"""Remote control: takes the orders `revoke`, `terminate`, `ping` and `hello` from the control exchange, and answers.
 
-A worker that starts asks the others what was revoked before, as Celery's do (`hello`); what it knows itself it keeps in
-a file, if it has one.
+A worker that starts asks the others which tasks are revoked, as Celery's workers do (`hello`); its own list it keeps in
+the state file, if it has one.
 
-All who may publish to the control exchange can give orders. So nothing here grows with what they say: ids are bounded
-in number and size, answers in number and bytes, and they go nowhere but to where askers wait.
+Every user who may publish to the control exchange can give orders. So memory does not grow with them: ids are bounded
+in number and size, answers in number and bytes, and answers go only to queues that are reply queues by their name.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import Final
 
 import anyio
 import msgspec
@@ -28,28 +29,30 @@ from hybridpool._worker.state_file import StateFile
 from hybridpool.errors import BrokerError, ProtocolError
 
 log = logging.getLogger(__name__)
-#: messages of orders that may wait here
-_PREFETCH = 100
-#: seconds for reading or writing the state file, which may lie on a share that does not answer
-_FILE_TIMEOUT_S = 5.0
+#: messages with orders that may wait here
+PREFETCH: Final = 100
+#: seconds for reading or writing the state file, which may lie on a network share that does not answer
+FILE_TIMEOUT_S: Final = 5.0
 #: the same when the worker ends
-_LAST_FILE_TIMEOUT_S = 2.0
-#: seconds that we listen for answers to it
-_LISTENING = 10.0
-#: each round of telling, learning and saving what is revoked may be about 50,000 ids, and is followed by a pause: so
-#: many times as long as it took, up to so many seconds
-_REST, _LONGEST_REST = 4.0, 1.0
-#: bytes of answers at once, and in a second: those to `hello` and `revoke` may name all that is revoked
-_TOLD_AT_ONCE, _TOLD_PER_SECOND = 32 * 1024 * 1024, 1024 * 1024
-#: seconds for which an answer to `hello` is given again as it was
-_FRESH = 5.0
+LAST_FILE_TIMEOUT_S: Final = 2.0
+#: seconds in which answers to this worker's `hello` are taken
+HELLO_ANSWERS_WITHIN_S: Final = 10.0
+#: each round of `_keep_revoked` may handle 50,000 ids, and is followed by a pause: so many times as long as it took,
+#: and at most so many seconds
+PAUSE_FACTOR: Final = 4.0
+MAX_PAUSE_S: Final = 1.0
+#: bytes of answers at once, and per second: answers to `hello` and `revoke` may name all revoked ids
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+ANSWER_BYTES_PER_S: Final = 1024 * 1024
+#: seconds for which an answer to `hello` is reused
+HELLO_REUSED_FOR_S: Final = 5.0
 
 
 class RemoteControl:
-    """Takes orders."""
+    """Takes remote control orders."""
 
     def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
-        """:param state: keeps what is revoked; None: it is forgotten at the end."""
+        """:param state: keeps the ids of revoked tasks over a restart; None: they are forgotten at the end."""
         self.revoked = RevokedTasks()
         self._broker = broker
         self._node = node
@@ -62,18 +65,18 @@ class RemoteControl:
         )
         self._changed = anyio.Event()
         self._answers: list[Outgoing] = []
-        #: what other workers told, and is not remembered yet
-        self._heard: dict[str, float | None] = {}
-        #: the orders of other workers that want to know what is revoked
+        #: ids that other workers told, and that are not yet in `revoked`, and for how long they have been revoked
+        self._told_by_others: dict[str, float | None] = {}
+        #: `hello` orders of other workers that are not answered yet
         self._askers: list[remote_control.Order] = []
-        self._allowance = Allowance(_TOLD_AT_ONCE, _TOLD_PER_SECOND)
+        self._allowance = Allowance(MAX_ANSWER_BYTES, ANSWER_BYTES_PER_S)
         #: the last answer to `hello`, and until when it holds
-        self._told: tuple[float, dict[str, object]] = (0.0, {})
-        #: there are ids that the state file has not
+        self._hello: tuple[float, dict[str, object]] = (0.0, {})
+        #: there are ids that are not in the state file
         self._is_unsaved = False
         #: the last write of that file, which may hang
         self._writing: asyncio.Future[None] | None = None
-        #: there is something to remember, tell or save
+        #: there are ids to add, to tell or to save
         self._news = anyio.Event()
         self._stop: Callable[[Collection[str]], list[str]] = lambda _: []
 
@@ -82,17 +85,17 @@ class RemoteControl:
         return bool(len(self.revoked)) and self.revoked.holds(task_id, time.time())
 
     async def run(self, stop: Callable[[Collection[str]], list[str]]) -> None:
-        """Take orders for ever, whatever becomes of the connection.
+        """Take orders until cancelled, over connections that break.
 
-        :param stop: stops tasks that are here, by their ids; returns those that are.
+        :param stop: stops the tasks with these ids that are in this worker; returns their ids.
         """
         self._stop = stop
         await self._broker.declare(self._queue)
-        await self._broker.consume(self._queue.name, _PREFETCH, self._take, keeps=remote_control.MAX_ORDER_BYTES)
+        await self._broker.consume(self._queue.name, PREFETCH, self._take, keeps=remote_control.MAX_ORDER_BYTES)
         await self._broker.connected(None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask)
-            tasks.start_soon(self._see_to_revoked)
+            tasks.start_soon(self._keep_revoked)
             while True:
                 await self._changed.wait()
                 self._changed = anyio.Event()
@@ -127,16 +130,16 @@ class RemoteControl:
                 self._answer(order, {"ok": "pong"})
             case "hello":
                 if order.arguments.get("from_node") != self._node:
-                    self._hear(order.arguments)
-                    if len(self._askers) < _PREFETCH:
-                        # without what it says, which may be large
+                    self._add_told(order.arguments)
+                    if len(self._askers) < PREFETCH:
+                        # without its arguments, which may be large
                         self._askers.append(msgspec.structs.replace(order, arguments={}))
                     self._news.set()
             case _:
                 log.debug("order %r is not one of ours", order.method)
 
     def _answer(self, order: remote_control.Order, value: object) -> None:
-        if order.reply_to is None or len(self._answers) >= _PREFETCH:
+        if order.reply_to is None or len(self._answers) >= PREFETCH:
             return
         if remote_control.may_answer(order.reply_to):
             answer = remote_control.write_answer(order.reply_to, order.ticket, self._node, value)
@@ -147,9 +150,9 @@ class RemoteControl:
             log.warning("an order wants its answer at %r, where no asker waits; it has none", order.reply_to.exchange)
 
     def _flag(self, ids: list[str], *, terminate: bool) -> str:
-        """Note what is revoked; returns what Celery's workers say then."""
+        """Add revoked ids; returns the answer that Celery's workers give."""
         self.revoked.add(ids, time.time())
-        self._told = (0.0, {})
+        self._hello = (0.0, {})
         self._is_unsaved = True
         self._news.set()
         self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
@@ -158,16 +161,16 @@ class RemoteControl:
         stopped = self._stop(frozenset(ids))
         return f"terminate: {', '.join(stopped) or 'tasks unknown'}"
 
-    # ---- what is revoked -------------------------------------------------------------------------------------
+    # ---- revoked tasks -------------------------------------------------------------------------------------
 
     async def _ask(self) -> None:
-        """Ask the other workers what is revoked, and listen for a while."""
+        """Ask the other workers which tasks are revoked, and take answers for a while."""
         queue = f"{uuid.uuid4()}.{remote_control.REPLIES}"
         try:
             await self._broker.declare(QueueSpec(name=queue, private=True))
-            await self._broker.consume(queue, _PREFETCH, self._take_answer, keeps=remote_control.MAX_ORDER_BYTES)
+            await self._broker.consume(queue, PREFETCH, self._take_answer, keeps=remote_control.MAX_ORDER_BYTES)
             await self._say(remote_control.hello(self._node, self.revoked.ages(time.time()), queue))
-            await anyio.sleep(_LISTENING)
+            await anyio.sleep(HELLO_ANSWERS_WITHIN_S)
             await self._broker.delete(queue)
         except BrokerError as error:
             log.debug("what others have revoked is not asked: %s", error)
@@ -177,38 +180,38 @@ class RemoteControl:
         try:
             for node, told in remote_control.read_answers(delivery.body).items():
                 if node != self._node:
-                    self._hear(told)
+                    self._add_told(told)
         except ProtocolError as error:
             log.warning("what another worker says of revoked tasks is not understood: %s", error)
 
-    def _hear(self, told: object) -> None:
+    def _add_told(self, told: object) -> None:
         for task_id, age in remote_control.read_hello(told).items():
-            if len(self._heard) < remote_control.MAX_IDS:
-                self._heard[task_id] = age
+            if len(self._told_by_others) < remote_control.MAX_IDS:
+                self._told_by_others[task_id] = age
         self._news.set()
 
-    async def _see_to_revoked(self) -> None:
-        """Remember, tell and save what is revoked, in rounds."""
+    async def _keep_revoked(self) -> None:
+        """Add, tell and save revoked ids, in rounds."""
         while True:
             await self._news.wait()
             self._news, began = anyio.Event(), time.monotonic()
-            heard, self._heard = self._heard, {}
+            heard, self._told_by_others = self._told_by_others, {}
             if heard and self.revoked.learn(heard, time.time()):
-                self._told = (0.0, {})
+                self._hello = (0.0, {})
                 self._is_unsaved = True
             askers, self._askers = self._askers, []
             for order in askers:
                 if order.reply_to is not None and remote_control.may_answer(order.reply_to):
                     await self._tell(order, order.reply_to)
             if self._is_unsaved:
-                await self._save(_FILE_TIMEOUT_S)
-            await anyio.sleep(min(_LONGEST_REST, _REST * (time.monotonic() - began)))
+                await self._save(FILE_TIMEOUT_S)
+            await anyio.sleep(min(MAX_PAUSE_S, PAUSE_FACTOR * (time.monotonic() - began)))
 
     async def _tell(self, order: remote_control.Order, to: remote_control.ReplyTarget) -> None:
-        until, value = self._told
+        until, value = self._hello
         if time.monotonic() > until:
             value = remote_control.hello_answer(self.revoked.ages(time.time()))
-            self._told = time.monotonic() + _FRESH, value
+            self._hello = time.monotonic() + HELLO_REUSED_FOR_S, value
         answer = remote_control.write_answer(to, order.ticket, self._node, value)
         if self._allowance.take(len(answer.body), time.monotonic()):
             await self._say(answer)
@@ -219,23 +222,23 @@ class RemoteControl:
         try:
             await self._broker.publish(message)
         except BrokerError as error:
-            # It is asked or told again by the next one who starts.
+            # The next worker that starts asks, and is told, again.
             log.debug("an order was not sent: %s", error)
 
     async def load(self) -> None:
-        """Read what the worker's last life knew; to be awaited before the first delivery, which may be revoked."""
+        """Load the ids from the state file; await it before the first delivery, whose task may be one of them."""
         if self._state is None:
             return
         try:
-            with anyio.fail_after(_FILE_TIMEOUT_S):
+            with anyio.fail_after(FILE_TIMEOUT_S):
                 self.revoked.load(await run_in_daemon_thread(self._state.load), time.time())
         except OSError as error:
-            log.warning("the state file cannot be read: %s", _why(error, _FILE_TIMEOUT_S))
+            log.warning("the state file cannot be read: %s", _why(error, FILE_TIMEOUT_S))
 
     async def save_rest(self) -> None:
-        """Save what was revoked since the file was last written, also while running tasks finished."""
+        """Save the ids that were revoked since the file was last written, also while running tasks finished."""
         if self._is_unsaved or (self._writing is not None and not self._writing.done()):
-            await self._save(_LAST_FILE_TIMEOUT_S)
+            await self._save(LAST_FILE_TIMEOUT_S)
 
     async def _save(self, timeout: float) -> None:
         if self._state is None:
@@ -243,7 +246,7 @@ class RemoteControl:
         try:
             with anyio.fail_after(timeout):
                 if self._writing is not None and not self._writing.done():
-                    # One at a time: else a thread would hang for each order, and an old list could come last.
+                    # One write at a time: or a thread could hang for each order, and an old list be written last.
                     await asyncio.wait([self._writing])
                 self._is_unsaved = False
                 save = partial(self._state.save, self.revoked.all(time.time()))

@@ -1,108 +1,66 @@
-"""The worker: a pool with a broker in front of it, wired by hand.
+"""The worker: a lane of children with a broker in front of it. This module builds the parts, connects, starts and stops
+them.
 
-`prepare` starts the zygote and learns from it what the app is; `Worker.run` is the whole life: one ladder of `async
-with`, consuming, and the way out.
+`Worker.run` is the worker's whole life, from the connection to the broker until the last child has ended. What must be
+known before, `bootstrap.prepare` finds out.
 """
 
 import enum
 import logging
-import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import anyio
-import attrs
-import msgspec
 from anyio.abc import TaskGroup
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import declare_asyncio
-from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.lane import ProcessLane, stop_messages
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
-from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._policy.recycle import RecycleLimits
-from hybridpool._results.base import ResultStore
-from hybridpool._results.rpc import RpcStore
-from hybridpool._task import TaskOptions, tasks_from
+from hybridpool._results.factory import result_store
+from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
-from hybridpool._worker.duplicate_name import warn_of_namesake
+from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.intake import Intake
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
 from hybridpool._worker.settlement import Settler
 from hybridpool._worker.state_file import StateFile
 
-#: seconds that a stop waits for the broker's part: for a cancelled consumer, for results under way
-_BROKER_PART = 2.0
-#: the same for a cancelled consumer at a cold stop: its messages go back with the connection
-_BROKER_PART_COLD = 0.5
-
-#: seconds that a task which is revoked has to stop by itself
-_GRACE = 1.0
+#: seconds that a warm stop waits for the broker: for a cancelled consumer, for results under way
+WARM_BROKER_S: Final = 2.0
+#: seconds that a cold stop waits for a cancelled consumer: its messages go back with the connection anyway
+COLD_BROKER_S: Final = 0.5
+#: seconds that a revoked task has to stop by itself before its child is killed
+REVOKE_GRACE_S: Final = 1.0
 
 
 class StopMode(enum.IntEnum):
-    """How the worker is told to stop; a stronger word replaces a weaker one."""
+    """How the worker stops; a stronger mode replaces a weaker one."""
 
-    WARM = 1  #: running tasks finish
-    COLD = 2  #: running tasks are killed, their messages go back
-
-
-@attrs.frozen(kw_only=True)
-class Prepared:
-    """An app that is imported, and what is to be done with it."""
-
-    zygote: ZygoteKeeper
-    app: str
-    node: str
-    resolved: Resolved
-    range: PoolRange
-    tasks: dict[str, TaskOptions]
-    #: threads that importing the app left running, which no child will have
-    threads: tuple[str, ...]
-
-
-async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepared:
-    """Import the app in a zygote, and resolve the settings: `layers` over the app's own.
-
-    :raises AppLoadError: if the app cannot be imported.
-    :raises ConfigError: if settings do not fit together.
-    """
-    keeper = ZygoteKeeper(app, resolve(layers).settings.imports, bus)
-    imported = await keeper.start()
-    try:
-        manifest = msgspec.json.decode(imported.manifest)
-        resolved = resolve([*layers, *layers_from(manifest["settings"])])
-        check_queues(resolved)
-        return Prepared(
-            zygote=keeper,
-            app=manifest["app"],
-            node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
-            resolved=resolved,
-            range=pool_range(resolved),
-            tasks=tasks_from(manifest["tasks"]),
-            threads=imported.threads,
-        )
-    except BaseException:
-        await keeper.close()
-        raise
+    #: running tasks finish
+    WARM = 1
+    #: running tasks are killed, and their messages go back to their queues
+    COLD = 2
 
 
 @asynccontextmanager
 async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
-    """Give a task group whose tasks get some time to end when it is left, and then their acknowledgements leave."""
+    """Give a task group whose tasks have some time to end when it is left; then write the last acknowledgements."""
     async with anyio.create_task_group() as tasks:
         yield tasks
-        tasks.cancel_scope.deadline = anyio.current_time() + _BROKER_PART
-    with anyio.move_on_after(_BROKER_PART):
+        tasks.cancel_scope.deadline = anyio.current_time() + WARM_BROKER_S
+    with anyio.move_on_after(WARM_BROKER_S):
         await broker.flush()
 
 
@@ -116,13 +74,13 @@ class Worker:
         self._bus = bus
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
-        self._consuming = QueueConsumers(broker, self._settings, prepared.range, bus)
+        self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus)
         self._lane: ProcessLane | None = None
 
     @property
     def ready(self) -> anyio.Event:
         """Set when tasks can come."""
-        return self._consuming.ready
+        return self._consumers.ready
 
     @property
     def zygote_pid(self) -> int:
@@ -130,20 +88,20 @@ class Worker:
         return self._prepared.zygote.pid
 
     def describe_children(self) -> list[str]:
-        """Say of each child, in a line, what it does."""
+        """Describe in a line what each child does."""
         return self._lane.describe_children() if self._lane is not None else []
 
     def stop(self, how: StopMode) -> None:
-        """StopMode; may be said again, and more strongly."""
+        """Stop; a second call with a stronger mode replaces the first."""
         if self._stop is None or how > self._stop:
             self._stop = how
             self._stop_changed.set()
 
     async def run(self) -> StopMode:
-        """Work until told to stop; returns how it ended in event.
+        """Work until `stop` is called; returns how the worker has stopped, which may be colder than it was told.
 
-        :raises BrokerError: if the broker refuses us for good.
-        :raises ChildStartFailed: if no child can be born.
+        :raises BrokerError: if the broker refuses this worker for good.
+        :raises ChildStartFailed: if no child can be started.
         """
         declare_asyncio()
         settings = self._settings
@@ -153,24 +111,30 @@ class Worker:
 
     async def _run(self, state: StateFile | None) -> StopMode:
         settings = self._settings
-        async with self._broker, _finishing(self._broker) as settling:
+        async with (
+            self._broker,
+            result_store(settings, self._broker) as results,
+            _finishing(self._broker) as settling,
+        ):
+            tracker = RedeliveryTracker(self._broker, self._bus, self._consumers.replace_place)
             settler = Settler(
                 self._broker,
-                self._results(),
+                results,
+                tracker,
                 self._bus,
                 settling,
                 self._prepared.node,
                 settings.task_default_queue_type,
-                self._consuming.ensure_fd_limit,
             )
-            relay = ChildPublisher(self._broker, settling, settings)
+            publisher = ChildPublisher(self._broker, settling, settings)
             async with SupervisedLane(
-                self._prepared.zygote, self._lane_config(), self._bus, relay.publish
+                self._prepared.zygote, self._lane_config(), self._bus, publisher.publish, self._consumers.resize
             ) as supervised:
                 control = RemoteControl(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
                     self._broker,
                     settler,
+                    tracker,
                     supervised.submit,
                     self._prepared.tasks,
                     settings,
@@ -178,32 +142,33 @@ class Worker:
                     control.is_revoked,
                 )
                 self._lane = supervised.lane
-                self._bus.subscribe(lambda event: self._on_event(event, supervised.lane, intake))
+                self._broker.on_disconnect(partial(_forget_unstarted, supervised.lane, intake))
                 try:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._take, taking, control, supervised.lane, intake)
-                        taking.start_soon(warn_of_namesake, self._broker, self._prepared.node, self.ready)
+                        taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
                     ended = await self._leave(supervised, intake, settler)
                     await control.save_rest()
                     return ended
                 finally:
-                    # However it ends: what its children still had is not lost by a fault of the task's.
+                    # Children that are killed from here on did not die by a fault of their tasks.
                     settler.stopping = True
                     settler.leave()
+                    tracker.close()
 
     async def _take(self, taking: TaskGroup, control: RemoteControl, lane: ProcessLane, intake: Intake) -> None:
-        """Take deliveries and orders, when it is known what is revoked."""
+        """Take deliveries and orders once the ids of revoked tasks are loaded: a delivery may be of one of them."""
         await control.load()
-        taking.start_soon(control.run, partial(stop_messages, lane, grace=_GRACE))
-        await self._consuming.run(intake.take)
+        taking.start_soon(control.run, partial(stop_messages, lane, grace=REVOKE_GRACE_S))
+        await self._consumers.run(intake.take)
 
     async def _leave(self, supervised: SupervisedLane, intake: Intake, settler: Settler) -> StopMode:
-        """StopMode as told: give back what has not begun, then let finish or kill what has."""
+        """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""
         unstarted = supervised.stop_taking()
-        with anyio.move_on_after(_BROKER_PART if self._stop is StopMode.WARM else _BROKER_PART_COLD):
-            await self._consuming.cancel()
+        with anyio.move_on_after(WARM_BROKER_S if self._stop is StopMode.WARM else COLD_BROKER_S):
+            await self._consumers.cancel()
         intake.give_back(unstarted)
         if self._stop is StopMode.WARM and await self._drained(supervised):
             return StopMode.WARM
@@ -216,16 +181,16 @@ class Worker:
         return StopMode.COLD
 
     async def _drained(self, supervised: SupervisedLane) -> bool:
-        """Wait for running tasks; False if their time is up, or somebody lost patience."""
+        """Wait for running tasks; returns False if their time is up, or `stop` was called again."""
         drained = False
         self._stop_changed = anyio.Event()
         async with anyio.create_task_group() as race:
 
-            async def impatience() -> None:
+            async def stopped_again() -> None:
                 await self._stop_changed.wait()
                 race.cancel_scope.cancel()
 
-            race.start_soon(impatience)
+            race.start_soon(stopped_again)
             drained = await supervised.drain(self._settings.worker_shutdown_timeout)
             race.cancel_scope.cancel()
         return drained
@@ -234,19 +199,14 @@ class Worker:
         settings = self._settings
         if not settings.worker_prefetch_multiplier and not settings.worker_disable_prefetch:
             self._bus.emit(events.PrefetchUnlimited())
-        consumer_timeout = settings.broker_consumer_timeout
+        timeout = settings.broker_consumer_timeout
         for name, limit in tasks_over_timeout(
             self._prepared.tasks.values(),
-            consumer_timeout=consumer_timeout,
+            consumer_timeout=timeout,
             limit=settings.task_time_limit,
             acks_late=settings.task_acks_late,
         ):
-            self._bus.emit(events.TaskOutlastsBroker(name, limit, consumer_timeout or 0.0))
-
-    def _results(self) -> ResultStore | None:
-        if self._settings.result_backend is None:
-            return None
-        return RpcStore(self._broker, self._settings.result_expires)
+            self._bus.emit(events.TaskOutlastsBroker(name, limit, timeout or 0.0))
 
     def _lane_config(self) -> LaneConfig:
         settings, sizes = self._settings, self._prepared.range
@@ -275,22 +235,20 @@ class Worker:
             memory_budget=settings.worker_memory_budget,
         )
 
-    def _on_event(self, event: events.Event, lane: ProcessLane, intake: Intake) -> None:
-        match event:
-            case events.BrokerLost():
-                # Their messages went back when the connection broke; to run them too would run them twice.
-                waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
-                lane.forget_waiting(intake.is_void)
-                intake.lost(lane.dispatcher.at_work(), waiting)
-            case events.PoolScaled():
-                self._consuming.resize(lane.size)
-            case _:
-                return
+
+def _forget_unstarted(lane: ProcessLane, intake: Intake) -> None:
+    """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
+
+    To run them as well would run them twice.
+    """
+    waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
+    lane.forget_waiting(intake.is_void)
+    intake.lost(lane.dispatcher.at_work(), waiting)
 
 
 @contextmanager
 def _state_file(path: str | None) -> Generator[StateFile | None]:
-    """Give the state file for as long as the worker lives; another may have it then."""
+    """Give the state file; when it is left, another worker may have the file."""
     state = None if path is None else StateFile(Path(path))
     try:
         yield state

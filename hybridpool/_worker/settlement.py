@@ -1,19 +1,18 @@
 """Outcome → result stored, what follows published, message acknowledged; in that order.
 
-The thinking is `policy.settlement`'s. The commonest case, nothing but an acknowledgement, is done at once; everything
-else waits for confirmations in a task of its own. When the connection is lost meanwhile, that task waits for the next
-one. The broker has the message back then, and delivers it again: to us, and it is known again; to another worker, and
-it is run a second time. At least once, never lost.
+`policy.settlement` decides on the steps. The commonest case, nothing but an acknowledgement, is done at once; all other
+steps wait for confirmations in an asyncio task of their own. When the connection is lost meanwhile, that task waits for
+the next connection. The broker has the message back then and delivers it again: to this worker, which recognises it, or
+to another one, which runs it a second time. So a task is run at least once, and never lost.
 
-What follows when the broker does not take something is `policy.fallback`'s to say. A message that waits for long here
-is held: another one is taken in its place (`RedeliveryTracker.hold`).
+`policy.fallback` decides what follows when the broker does not take a step. A message that waits here for long is held:
+another one is taken in its place (`RedeliveryTracker.hold`).
 """
 
 import datetime as dt
 import random
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 import attrs
@@ -45,7 +44,7 @@ from hybridpool._policy.settlement import (
     DeliveryOptions,
     Republish,
     Requeue,
-    Road,
+    Route,
     Step,
     Store,
     StoreFailure,
@@ -55,14 +54,15 @@ from hybridpool._policy.settlement import (
 from hybridpool._protocol import dead_letter, result_message
 from hybridpool._protocol.task_headers import read_sender
 from hybridpool._results.base import ResultStore
-from hybridpool._worker.redelivery import Received, RedeliveryTracker
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool.errors import BrokerError, TaskCancelled
 
-#: seconds, whole ones, that the broker holds a message for a queue that is full
+#: seconds, whole ones, for which the broker holds a message whose queue is full
 DETOUR_S: Final = 4
-#: how a task ends that was stopped in the middle, and let that happen
+#: module and name of the exception with which a revoked task ends that let itself be stopped
 _STOPPED = (TaskCancelled.__module__, TaskCancelled.__qualname__)
-#: None: it was not run, and will be
+#: None: the message was not run, and will be
 Settled = Outcome | result_message.Expired | result_message.Revoked | None
 
 
@@ -73,16 +73,19 @@ class Settler:
         self,
         broker: Broker,
         results: ResultStore | None,
+        tracker: RedeliveryTracker,
         bus: events.Bus,
         tasks: TaskGroup,
         worker: str,
         kind: str,
-        ensure_fd_limit: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Carry out what follows.
+        """Settle what `intake` received.
 
+        :param results: None: results are not stored.
+        :param tracker: the one that `intake` asks too: it has to know every acknowledgement.
+        :param tasks: where settlements that wait for the broker run.
+        :param worker: this worker's name, for dead letters.
         :param kind: of dead-letter queues: "classic" or "quorum".
-        :param ensure_fd_limit: called with a queue of which one more message is held for long, and keeps a place.
         """
         self._broker = broker
         self._results = results
@@ -93,15 +96,14 @@ class Settler:
         #: children are being killed because the worker stops
         self.stopping = False
         self._leaving = anyio.Event()
-        self.tracker = RedeliveryTracker(broker, bus, ensure_fd_limit)
+        self._tracker = tracker
 
     def leave(self) -> None:
-        """Wait no longer for what may take long: the worker ends."""
+        """Take each step that waits once more and no longer: the worker ends."""
         self._leaving.set()
-        self.tracker.close()
 
     def wants_result(self, delivery: Delivery) -> bool:
-        """Tell whether anybody can be told this message's result."""
+        """Tell whether a client can be sent this message's result."""
         return self._results is not None and self._results.wanted(delivery)
 
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
@@ -122,7 +124,7 @@ class Settler:
                 countdown=outcome.countdown,
                 chance=random.random(),
             )
-        self._bus.emit(_fact(received, outcome, child, runtime, steps))
+        self._bus.emit(_event(received, outcome, child, runtime, steps))
         self._begin(received, outcome, steps)
 
     def denied(self, received: Received, denied: Denied) -> None:
@@ -133,21 +135,21 @@ class Settler:
     def postponed(self, received: Received, wait: float) -> None:
         """Settle a message that came before its time: the broker holds it until then."""
         received.wait = wait
-        self._bus.emit(events.TaskPostponed(received.head.name, received.head.id, wait))
+        self._bus.emit(events.TaskPostponed(received.task, wait))
         self._begin(received, None, (Delay(), Acknowledge()))
 
     def renewed(self, received: Received) -> None:
-        """Settle a message that came back often through no fault of its own: the broker has it again, uncounted."""
+        """Settle a message that came back often only because connections were lost: a new one counts from 0."""
         self._begin(received, None, (Republish(received.head.lost_before), Acknowledge()))
 
     def revoked(self, received: Received) -> None:
-        """Settle a message that somebody does not want run any more."""
-        self._bus.emit(events.TaskRevoked(received.head.name, received.head.id, ""))
+        """Settle a message whose task was revoked."""
+        self._bus.emit(events.TaskRevoked(received.task, ""))
         self._unwanted(received, result_message.Revoked())
 
     def expired(self, received: Received) -> None:
         """Settle a message whose time has passed."""
-        self._bus.emit(events.TaskExpired(received.head.name, received.head.id))
+        self._bus.emit(events.TaskExpired(received.task))
         self._unwanted(received, result_message.Expired())
 
     def _unwanted(self, received: Received, why: result_message.Expired | result_message.Revoked) -> None:
@@ -156,7 +158,7 @@ class Settler:
         self._begin(received, why, (*store, *ack))
 
     def unreadable(self, delivery: Delivery, reason: str) -> None:
-        """Settle a message whose head cannot be read; whoever waits is told if its task and id can be."""
+        """Settle a message whose head cannot be read; its client gets the reason if task and id can be read."""
         head = read_sender(delivery)
         is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
         terms = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
@@ -169,11 +171,11 @@ class Settler:
             case ():
                 return
             case (Acknowledge(),):
-                self.tracker.acknowledge(received)
+                self._tracker.acknowledge(received)
             case (Requeue(),):
-                self.tracker.give_back(received)
+                self._tracker.give_back(received)
             case _:
-                self.tracker.unsettled.add(received)
+                self._tracker.unsettled.add(received)
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
 
     async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
@@ -182,9 +184,9 @@ class Settler:
             while left:
                 step = left.popleft()
                 if isinstance(step, Acknowledge):
-                    self.tracker.acknowledge(received, comes_again=comes_again)
+                    self._tracker.acknowledge(received, comes_again=comes_again)
                     continue
-                follows = await self._surely(step, received, outcome)
+                follows = await self._persist(step, received, outcome)
                 if follows is None:
                     return
                 if follows:
@@ -192,11 +194,11 @@ class Settler:
                 else:
                     comes_again = comes_again or _comes_as_it_was(received, outcome, step)
         finally:
-            self.tracker.release(received)
-            self.tracker.unsettled.discard(received)
+            self._tracker.release(received)
+            self._tracker.unsettled.discard(received)
 
-    async def _surely(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
-        """Take a step, however often that must be tried.
+    async def _persist(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...] | None:
+        """Take a step, as often as it has to be tried.
 
         :returns: the steps to take in its place; None: the worker ends, and the message goes back.
         """
@@ -232,33 +234,35 @@ class Settler:
                         if is_held:
                             if is_last:
                                 return None
-                            self.tracker.hold(received)
+                            self._tracker.hold(received)
                         await self._sleep(pause)
                         if failed.trouble is Trouble.AWAY:
                             await self._broker.connected(None)
+                    case _:
+                        assert_never(found)
             else:
-                self.tracker.release(received)
+                self._tracker.release(received)
                 return ()
 
     async def _sleep(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self._leaving.wait()
-            # what is tried now is tried for the last time
+            # the attempt that follows is the last one
             await anyio.sleep(min(seconds, 0.05))
 
     def _tell(self, failed: Attempt, found: Remedy, received: Received) -> None:
-        """Tell the operator, in one line, that something goes another way, or waits."""
-        head, queue = received.head, received.delivery.queue
+        """Emit an event if a step waits, or another one is taken in its place."""
+        queue = received.delivery.queue
         match found:
             case Again() if failed.trouble is Trouble.AWAY:
-                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason))
+                self._bus.emit(events.SettleDelayed(received.task, failed.reason))
             case Again() if failed.trouble in (Trouble.FULL, Trouble.MISSING, Trouble.UNKNOWN):
                 waits_for = {Trouble.FULL: "room", Trouble.MISSING: "the queue"}.get(failed.trouble, "another attempt")
-                self._bus.emit(events.SettleDelayed(head.name, head.id, failed.reason, waits_for))
+                self._bus.emit(events.SettleDelayed(received.task, failed.reason, waits_for))
             case Skip() if isinstance(failed.step, Store) and not failed.step.is_final:
                 pass  # that another attempt follows is no result
             case _:
-                self._bus.emit(events.SettleFailed(head.name, head.id, failed.reason, _instead(failed, found, queue)))
+                self._bus.emit(events.SettleFailed(received.task, failed.reason, _instead(failed, found, queue)))
 
     async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
         delivery, now = received.delivery, dt.datetime.now(dt.UTC)
@@ -275,25 +279,27 @@ class Settler:
                     )
             case WaitHere(seconds=seconds):
                 began = anyio.current_time()
-                self.tracker.hold(received)
+                self._tracker.hold(received)
                 with anyio.move_on_after(seconds):
                     await self._leaving.wait()
                 received.wait = max(0.0, received.wait - (anyio.current_time() - began))
-            case Republish(lost=times, road=road):
+            case Republish(lost=times, route=route):
                 died = outcome if isinstance(outcome, Lost) else None
                 message = dead_letter.write_redelivery(delivery, times, died, self._worker, now)
-                await self._broker.publish(_by(road, message))
-            case Delay(road=road):
-                await self._broker.publish(_by(road, _next(received, outcome, now)))
+                await self._broker.publish(_by(route, message))
+            case Delay(route=route):
+                await self._broker.publish(_by(route, _next(received, outcome, now)))
             case DeadLetter(reason=reason, is_bare=is_bare):
                 await self._broker.declare(QueueSpec(name=dead_letter.dead_queue(delivery.queue), kind=self._kind))
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
                 letter = dead_letter.write_dead_letter(delivery, reason, self._worker, now, died, times)
                 await self._broker.publish(dead_letter.strip_headers(letter) if is_bare else letter)
             case Acknowledge():
-                self.tracker.acknowledge(received)
+                self._tracker.acknowledge(received)
             case Requeue():
-                self.tracker.give_back(received)
+                self._tracker.give_back(received)
+            case _:
+                assert_never(step)
 
 
 def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
@@ -303,14 +309,16 @@ def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
     return dead_letter.write_retry(received.delivery, received.head.retries + 1, received.wait, now, outcome.body)
 
 
-def _by(road: Road, message: Outgoing) -> Outgoing:
-    match road:
-        case Road.USUAL:
+def _by(route: Route, message: Outgoing) -> Outgoing:
+    match route:
+        case Route.USUAL:
             return message
-        case Road.DETOUR:
+        case Route.DETOUR:
             return attrs.evolve(message, delay=DETOUR_S)
-        case Road.AT_ONCE | Road.NO_DETOUR:
+        case Route.AT_ONCE | Route.NO_DETOUR:
             return attrs.evolve(message, delay=0)
+        case _:
+            assert_never(route)
 
 
 def _story(outcome: Settled, kind: str, reason: str) -> str:
@@ -342,7 +350,7 @@ def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
             return f"it is not run again, and dead-lettered to {dead_queue}"
         case _, Instead(steps=(WaitHere(seconds=seconds), *_)):
             return f"it waits here for {seconds:g} s, and not in the broker"
-        case _, Instead(steps=(Republish(road=Road.DETOUR) | Delay(road=Road.DETOUR),)):
+        case _, Instead(steps=(Republish(route=Route.DETOUR) | Delay(route=Route.DETOUR),)):
             return f"the broker holds its next attempt for {DETOUR_S} s"
         case _, Instead():
             return "it waits here for room"
@@ -361,27 +369,29 @@ def _comes_as_it_was(received: Received, outcome: Settled, step: Step) -> bool:
             return False
 
 
-def _fact(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Event:
-    head, queue = received.head, received.delivery.queue
+def _event(received: Received, outcome: Outcome, child: str, runtime: float, steps: tuple[Step, ...]) -> events.Event:
+    queue = received.delivery.queue
     match outcome:
         case Returned(text=text):
-            return events.TaskSucceeded(head.name, head.id, child, runtime, text)
+            return events.TaskSucceeded(received.task, child, runtime, text)
         case Raised(text=text, traceback=traceback, expected=expected):
-            return events.TaskFailed(head.name, head.id, child, runtime, text, traceback, expected)
+            return events.TaskFailed(received.task, child, runtime, text, traceback, expected)
         case Refused(reason=reason):
-            return events.TaskRefused(queue, head.name, head.id, reason, dead_letter.dead_queue(queue))
+            return events.TaskRefused(received.task, reason, dead_letter.dead_queue(queue))
         case TimedOut(limit=limit):
-            return events.TaskTimedOut(head.name, head.id, child, limit)
+            return events.TaskTimedOut(received.task, child, limit)
         case Cancelled():
-            return events.TaskRevoked(head.name, head.id, child)
+            return events.TaskRevoked(received.task, child)
         case Retrying(text=text):
-            return events.TaskRetried(head.name, head.id, child, received.wait, text)
+            return events.TaskRetried(received.task, child, received.wait, text)
         case Rejected(reason=reason):
-            return events.TaskRejected(head.name, head.id, child, reason, _next_step(queue, steps))
+            return events.TaskRejected(received.task, child, reason, _next_step(queue, steps))
         case Ignored():
-            return events.TaskIgnored(head.name, head.id, child)
+            return events.TaskIgnored(received.task, child)
         case Lost(cause=cause):
-            return events.TaskLost(head.name, head.id, child, cause, head.lost_before + 1, _next_step(queue, steps))
+            return events.TaskLost(received.task, child, cause, received.head.lost_before + 1, _next_step(queue, steps))
+        case _:
+            assert_never(outcome)
 
 
 def _next_step(queue: str, steps: tuple[Step, ...]) -> str:

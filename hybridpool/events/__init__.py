@@ -1,13 +1,13 @@
-"""Events: frozen values that say what happened in a worker or a pool, and the `Bus` that listeners subscribe to.
+"""Events: frozen values that say what happened, and the Bus that hands them to listeners.
 
-A listener is a plain function with one argument, the event. It is called at once, on the event loop, in the order of
-subscription, so it must not block. If it raises, the error is logged and the listener stays subscribed.
-
-All events are classes of attrs; docs/reference/python-api.md lists them with their fields.
+The worker and the pool emit events and do not know who listens; the log, the demo's display and later the metrics and
+Celery's events are listeners. A listener is a plain function, called at once, in the order of subscription; one that
+raises is logged and stays subscribed. Nothing in the worker or the pool is steered by events.
 """
 
 from hybridpool.events._broker import (
     BrokerConnected,
+    BrokerConnectFailed,
     BrokerLost,
     ConsumingStarted,
     PrefetchUnlimited,
@@ -41,6 +41,7 @@ from hybridpool.events._tasks import (
     TaskPostponed,
     TaskReceived,
     TaskRedelivered,
+    TaskRef,
     TaskRefused,
     TaskRejected,
     TaskRetried,
@@ -53,6 +54,7 @@ from hybridpool.events._tasks import (
 
 __all__ = [
     "POOL_ENDED",
+    "BrokerConnectFailed",
     "BrokerConnected",
     "BrokerLost",
     "Bus",
@@ -83,6 +85,7 @@ __all__ = [
     "TaskPostponed",
     "TaskReceived",
     "TaskRedelivered",
+    "TaskRef",
     "TaskRefused",
     "TaskRejected",
     "TaskRetried",

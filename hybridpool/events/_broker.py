@@ -13,20 +13,34 @@ class BrokerConnected:
 
 @attrs.frozen
 class BrokerLost:
-    """The connection broke, or an attempt to make one failed."""
+    """A connection that there was broke; another attempt follows."""
 
-    #: without its password
+    #: masked
     url: str
     reason: str
     #: seconds until the next attempt
     retry_in: float
-    #: the URL that is tried next, at once, if it is another one; without its password
+
+
+@attrs.frozen
+class BrokerConnectFailed:
+    """An attempt to connect failed; another attempt follows."""
+
+    #: masked
+    url: str
+    reason: str
+    #: seconds until the next attempt
+    retry_in: float
+    #: masked: the URL that is tried next, at once; empty: the round over all URLs is over
     next_url: str = ""
 
 
 @attrs.frozen
 class PublishingBlocked:
-    """The broker is low on a resource and reads nothing that is sent, until `PublishingResumed` or `BrokerLost`."""
+    """The broker is short of a resource and reads nothing of what we publish.
+
+    It lasts until `PublishingResumed` or `BrokerLost`.
+    """
 
     #: without its password
     url: str
@@ -44,7 +58,7 @@ class PublishingResumed:
 
 @attrs.frozen
 class QueueDiffers:
-    """A queue exists with other arguments than the worker would declare, and is used as it is."""
+    """A queue exists with other arguments than it would be declared with, and is used as it is."""
 
     queue: str
     reason: str
@@ -61,7 +75,7 @@ class ConsumingStarted:
 
 @attrs.frozen
 class PrefetchUnlimited:
-    """The worker has no prefetch limit: it takes all messages of its queues."""
+    """The prefetch is unlimited: the worker takes all messages of its queues into memory."""
 
 
 @attrs.frozen
@@ -69,7 +83,7 @@ class TaskOutlastsBroker:
     """A task may run longer than the broker waits for its acknowledgement."""
 
     name: str
-    #: time limit of the task, in seconds
+    #: seconds: its time limit, and the broker's consumer_timeout
     limit: float
     #: seconds that the broker waits
     timeout: float
@@ -79,6 +93,7 @@ BrokerEvent = (
     TaskOutlastsBroker
     | BrokerConnected
     | BrokerLost
+    | BrokerConnectFailed
     | PublishingBlocked
     | PublishingResumed
     | QueueDiffers

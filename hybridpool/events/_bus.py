@@ -1,4 +1,4 @@
-"""The bus that hands each event to its listeners."""
+"""The Bus: hands each event to every listener."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Bus:
         self._listeners: tuple[Listener, ...] = ()
 
     def subscribe(self, listener: Listener) -> None:
-        """Add a listener, which is called with every event from now on."""
+        """Add a listener; it gets every event from now on."""
         self._listeners = (*self._listeners, listener)
 
     def unsubscribe(self, listener: Listener) -> None:
@@ -28,7 +28,7 @@ class Bus:
         self._listeners = tuple(known for known in self._listeners if known != listener)
 
     def emit(self, event: Event) -> None:
-        """Call every listener now. An error that one raises is logged."""
+        """Call every listener with the event, now."""
         for listener in self._listeners:
             try:
                 listener(event)

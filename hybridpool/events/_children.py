@@ -23,7 +23,7 @@ class ChildReady:
 
 @attrs.frozen
 class ChildRetired:
-    """A child is to exit after its current task."""
+    """A child exits on purpose after its current task."""
 
     child: str
     pid: int
@@ -39,17 +39,17 @@ class ChildGone:
     pid: int
     #: "exit code 0", "signal 9 (SIGKILL)"
     cause: str
-    #: True: it was told to exit
+    #: it was told to exit
     expected: bool
 
 
-#: the `cause` in `ChildGone` of a child that still ran when its pool ended
+#: the cause of children that still ran when their pool ended
 POOL_ENDED: Final = "the pool ended"
 
 
 @attrs.frozen
 class ChildUnresponsive:
-    """An idle child does not read the call that it was given; another child gets it."""
+    """A child that has nothing else to do does not take its call; another child gets it."""
 
     child: str
     pid: int
@@ -74,7 +74,7 @@ class ZygoteLost:
 
 @attrs.frozen
 class DrainTimedOut:
-    """A warm shutdown did not end in time: running tasks are killed, and their messages go back to their queues."""
+    """A warm stop did not end in time; tasks that still run are killed, and their messages go back to their queues."""
 
     #: seconds
     timeout: float
@@ -94,7 +94,7 @@ class PoolScaled:
 
 @attrs.frozen
 class PoolHeld:
-    """The pool does not grow, although there is work, because memory is scarce."""
+    """The autoscaler wants more children, but memory is short."""
 
     #: number of children
     size: int

@@ -1,22 +1,44 @@
 """Events about messages and tasks."""
 
+import datetime as dt
+
 import attrs
+import msgspec
+
+
+class TaskRef(msgspec.Struct, frozen=True, gc=False):
+    """The task that an event is about: what the head of its message says.
+
+    One is made for each message and shared by its events. It is a struct because a frozen attrs class of ten fields
+    costs five times as much to make. Except `queue` and `timestamp`, all is as the sender wrote it.
+    """
+
+    name: str
+    id: str
+    #: repr of its positional and of its keyword arguments, cut by the sender; empty: the sender told none
+    args: str = ""
+    kwargs: str = ""
+    #: ids of the first task of its tree and of the task that sent it; None: the sender told none
+    root_id: str | None = None
+    parent_id: str | None = None
+    #: attempts before this one that asked for another
+    retries: int = 0
+    #: not to be run before; UTC
+    eta: dt.datetime | None = None
+    #: the queue that it came from
+    queue: str = ""
+    #: seconds since the epoch at which the worker received the message
+    timestamp: float = 0.0
 
 
 @attrs.frozen
 class TaskReceived:
-    """A message was taken from a queue, and its task will be run."""
-
-    name: str
-    id: str
+    task: TaskRef
 
 
 @attrs.frozen
 class TaskSucceeded:
-    """A task returned."""
-
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds
     runtime: float
@@ -26,10 +48,7 @@ class TaskSucceeded:
 
 @attrs.frozen
 class TaskFailed:
-    """A task raised, and is not run again."""
-
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds
     runtime: float
@@ -44,8 +63,7 @@ class TaskFailed:
 class TaskRetried:
     """An attempt failed, and the task is run again."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds until then
     wait: float
@@ -57,49 +75,45 @@ class TaskRetried:
 class TaskRejected:
     """The task raised `Reject`."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     reason: str
-    #: what happens to the message
+    #: what happens to its message, for the log line
     next_step: str
 
 
 @attrs.frozen
 class TaskIgnored:
-    """The task raised `Ignore`: no result is kept."""
+    """The task raised `Ignore`: no result is stored."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
 
 
 @attrs.frozen
 class TaskRevoked:
-    """A revoked task is not run, or was stopped."""
+    """The task was revoked: it is not run, or was stopped."""
 
-    name: str
-    id: str
-    #: the child that it was stopped in; empty: it had not begun
+    task: TaskRef
+    #: the child in which it was stopped; empty: it had not begun
     child: str
 
 
 @attrs.frozen
 class TasksFlagged:
-    """A client revoked tasks."""
+    """A remote control order revoked tasks."""
 
     ids: tuple[str, ...]
-    #: True: stop those that run
+    #: those that run are stopped
     terminate: bool
 
 
 @attrs.frozen
 class TaskPostponed:
-    """A message came before its `eta`, and waits in the broker."""
+    """A message came before its time; the broker holds it until then."""
 
-    name: str
-    id: str
-    #: seconds until its `eta`
+    task: TaskRef
+    #: seconds until then
     wait: float
 
 
@@ -107,8 +121,7 @@ class TaskPostponed:
 class TaskLost:
     """A child died while it ran the task."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     cause: str
     #: which delivery of the task this was, from 1
@@ -121,8 +134,7 @@ class TaskLost:
 class TaskTimedOut:
     """The task ran over its hard time limit; its child was killed."""
 
-    name: str
-    id: str
+    task: TaskRef
     child: str
     #: seconds
     limit: float
@@ -132,55 +144,47 @@ class TaskTimedOut:
 class TaskRefused:
     """A message was not run, but dead-lettered with the reason."""
 
-    queue: str
-    name: str
-    id: str
+    task: TaskRef
     reason: str
     dead_queue: str
 
 
 @attrs.frozen
 class TaskExpired:
-    """A message was not run, because its `expires` had passed."""
-
-    name: str
-    id: str
+    task: TaskRef
 
 
 @attrs.frozen
 class TaskRedelivered:
     """The broker delivered a message again whose task this worker has run, or still runs; it is not run again."""
 
-    name: str
-    id: str
-    #: False: the task still runs
+    task: TaskRef
+    #: False: it still runs
     is_done: bool
 
 
 @attrs.frozen
 class SettleDelayed:
-    """An outcome cannot be settled now, and is settled later."""
+    """The outcome of a task cannot be settled now; the worker tries again."""
 
-    name: str
-    id: str
+    task: TaskRef
     reason: str
     waits_for: str = "a connection"
 
 
 @attrs.frozen
 class SettleFailed:
-    """The broker refused a step of settling a task, and another step replaces it."""
+    """The broker refuses a step of settling a task; another step is taken in its place."""
 
-    name: str
-    id: str
+    task: TaskRef
     reason: str
-    #: the step that replaces it
+    #: what is done in its place, for the log line
     next_step: str
 
 
 @attrs.frozen
 class TooManyHeld:
-    """So many messages wait to be settled that the worker takes no more from a queue."""
+    """Too many messages wait here for the broker to take what follows from them: no more are taken in their place."""
 
     queue: str
     #: number of messages

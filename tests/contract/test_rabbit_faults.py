@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from hybridpool._brokers.rabbitmq import RabbitBroker
 from hybridpool._message import Delivery, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.events import BrokerConnected, BrokerLost, QueueDiffers
+from hybridpool.events import BrokerConnected, BrokerConnectFailed, BrokerLost, QueueDiffers
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.rabbit import Node
 
@@ -113,8 +113,12 @@ async def test_prefetch_and_private_queues_come_back(
 async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: Events, queue_name: str) -> None:
     """What is declared and consumed while disconnected holds once connected; publishing meanwhile fails at once."""
     inbox = Inbox()
-    async with RabbitBroker(own_node.url, observed, connect_timeout=1) as broker:
-        await observed.see(BrokerLost, 2)
+    told: list[int] = []
+    broker = RabbitBroker(own_node.url, observed, connect_timeout=1)
+    broker.on_disconnect(lambda: told.append(len(observed.items)))
+    async with broker:
+        await observed.see(BrokerConnectFailed, 2)
+        assert told[:2] == [0, 1], "the callback comes before each event of an attempt that failed"
         with pytest.raises(BrokerUnavailable, match="no connection to amqp://guest:"):
             await broker.publish(message(queue_name))
         with pytest.raises(BrokerUnavailable):
@@ -125,7 +129,7 @@ async def test_wishes_while_disconnected_are_granted(own_node: Node, observed: E
         await broker.connected(BOOT)
         await broker.publish(message(queue_name))
         await inbox.take(1)
-        waits = [lost.retry_in for lost in observed.of(BrokerLost)]
+        waits = [failed.retry_in for failed in observed.of(BrokerConnectFailed)]
         assert waits[0] <= 0.2
         assert max(waits) <= 30
 
@@ -201,7 +205,7 @@ async def test_wrong_password(broker_url: str, observed: Events) -> None:
             await broker.connected(None)
         assert not isinstance(caught.value, BrokerUnavailable)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
-        assert len(observed.of(BrokerLost)) <= 2
+        assert len(observed.of(BrokerConnectFailed)) <= 2
     assert "s3cret" not in repr(observed.items)
 
 
@@ -306,8 +310,8 @@ async def test_frozen_node_is_not_reached(rabbit_node: Node, broker_url: str, ob
     rabbit_node.freeze()
     try:
         async with RabbitBroker(broker_url, observed, connect_timeout=0.2) as broker:
-            await observed.see(BrokerLost, 2)
-            assert {lost.reason for lost in observed.of(BrokerLost)} == {"no answer in time"}
+            await observed.see(BrokerConnectFailed, 2)
+            assert {failed.reason for failed in observed.of(BrokerConnectFailed)} == {"no answer in time"}
             began = time.monotonic()
     finally:
         rabbit_node.thaw()

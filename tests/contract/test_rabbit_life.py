@@ -13,7 +13,7 @@ from hybridpool._brokers.rabbitmq.declarations import Declarations
 from hybridpool._brokers.rabbitmq.session import Session
 from hybridpool._message import Binding, Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable, QueueFull, QueueNotFound
-from hybridpool.events import BrokerConnected, BrokerLost, PublishingBlocked, PublishingResumed
+from hybridpool.events import BrokerConnected, BrokerConnectFailed, BrokerLost, PublishingBlocked, PublishingResumed
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet, until_depth
 from tests.proxy import Proxy
 from tests.queues import BrokerConsole
@@ -145,7 +145,9 @@ async def test_blocked_broker_can_be_left(own_node: Node, alarmed: tuple[RabbitB
 async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue_name: str, which: int) -> None:
     """When either of the two connections is lost, both are opened again."""
     inbox = Inbox()
+    told: list[int] = []
     async with RabbitBroker(address(proxy.port), observed) as broker:
+        broker.on_disconnect(lambda: told.append(len(observed.of(BrokerLost))))
         await broker.connected(PATIENCE)
         await broker.declare(QueueSpec(name=queue_name, expires=60_000))
         await broker.consume(queue_name, 1, inbox)
@@ -157,6 +159,7 @@ async def test_either_connection_ends_both(proxy: Proxy, observed: Events, queue
         assert len(proxy.connections) == 4
         [lost] = observed.of(BrokerLost)
         assert lost.reason == "the connection was cut"
+        assert told == [0], "the callback comes once, before the event"
 
 
 # ---- several brokers -----------------------------------------------------------------------------------------
@@ -167,9 +170,9 @@ async def test_next_broker_is_tried_at_once(rabbit_node: Node, observed: Events)
     [nobody] = free_ports(1)
     async with RabbitBroker(f"{address(nobody)};{address(rabbit_node.port)}", observed) as broker:
         await broker.connected(PATIENCE)
-    lost, connected = observed.items
-    assert isinstance(lost, BrokerLost)
-    assert (lost.url, lost.next_url) == (shown(nobody), shown(rabbit_node.port))
+    failed, connected = observed.items
+    assert isinstance(failed, BrokerConnectFailed)
+    assert (failed.url, failed.next_url) == (shown(nobody), shown(rabbit_node.port))
     assert connected == BrokerConnected(shown(rabbit_node.port))
 
 
@@ -192,10 +195,10 @@ async def test_back_off_after_a_whole_round(observed: Events) -> None:
     """The pause grows only after all brokers of the URL have failed."""
     ports = free_ports(3)
     async with RabbitBroker(";".join(map(address, ports)), observed) as broker:
-        await observed.see(BrokerLost, 6)
+        await observed.see(BrokerConnectFailed, 6)
         with pytest.raises(BrokerUnavailable) as caught:
             await broker.connected(0)
-    rounds = observed.of(BrokerLost)[:6]
+    rounds = observed.of(BrokerConnectFailed)[:6]
     assert [event.url for event in rounds] == [shown(port) for port in (*ports, *ports)]
     assert [bool(event.next_url) for event in rounds] == [True, True, False] * 2
     assert [event.retry_in > 0 for event in rounds] == [False, False, True] * 2
@@ -236,14 +239,14 @@ async def test_half_open_connection(proxy: Proxy, observed: Events, queue_name: 
         await broker.consume(queue_name, 1, inbox)
         [held] = await inbox.take(1)
         proxy.stall()
-        await observed.see(BrokerLost, 2, SILENCE)
+        await observed.see(BrokerConnectFailed, 1, SILENCE)
         proxy.resume()
         [again] = await inbox.take(1, SILENCE)
         assert (again.body, again.redelivered) == (b"0", True)
         broker.ack(held)
         broker.ack(again)
         await until_depth(broker, queue_name, 0)
-    silent, unanswered, *_ = observed.of(BrokerLost)
+    silent, unanswered = observed.of(BrokerLost)[0], observed.of(BrokerConnectFailed)[0]
     assert silent.reason == "nothing heard for 6 s, no heartbeat either"
     assert unanswered.reason == "no answer in time"
 

@@ -10,7 +10,7 @@ import pytest
 from hybridpool._brokers.rabbitmq import RabbitBroker
 from hybridpool._message import Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.events import BrokerLost
+from hybridpool.events import BrokerConnectFailed, BrokerLost
 from tests.contract.inbox import PATIENCE, Events, Inbox, assert_quiet
 from tests.rabbit import Node, Papers
 from tests.workers import Worker
@@ -117,8 +117,8 @@ async def test_no_client_certificate(tls_node: Node, papers: Path, observed: Eve
     said: list[str] = []
 
     async def hear() -> None:
-        await observed.see(BrokerLost)
-        said.append(observed.of(BrokerLost)[0].reason)
+        await observed.see(BrokerConnectFailed)
+        said.append(observed.of(BrokerConnectFailed)[0].reason)
         group.cancel_scope.cancel()
 
     url = address(tls_node.tls_port, papers, certfile="", keyfile="")

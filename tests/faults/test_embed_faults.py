@@ -33,7 +33,7 @@ async def test_killed_in_the_middle_of_a_run(journal: Journal, gate: Gate, monke
         gate.release()
         await until(lambda: len(journal.finished()) == len(calls))
     [lost] = [event for event in observed if isinstance(event, events.TaskLost)]
-    assert (lost.id, lost.child, lost.cause) == ("n0600", victim.child, "signal 9 (SIGKILL)")
+    assert (lost.task.id, lost.child, lost.cause) == ("n0600", victim.child, "signal 9 (SIGKILL)")
     ids = [call.id for call in calls]
     drawn = account(ids, journal, depth=0, killed={victim.pid: "child killed"})
     assert set(drawn.repeated) == {"n0600"}

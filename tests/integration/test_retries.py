@@ -53,7 +53,7 @@ async def test_autoretry(observed: Events, journal: str) -> None:
     handle = await retrying.succeed_at.enqueue(journal, 4)
     assert await handle.get(RESULT) == [f"{handle.id} {retries}" for retries in range(4)]
     told = observed.of(events.TaskRetried)
-    assert [(event.id, event.wait, event.text) for event in told] == [
+    assert [(event.task.id, event.wait, event.text) for event in told] == [
         (handle.id, 0, f"Away('attempt {number}')") for number in (1, 2, 3)
     ]
     assert not observed.of(events.TaskFailed)

@@ -105,9 +105,9 @@ def test_the_next_life_remembers(rabbit_node: Node, queue_name: str, tmp_path: P
 
 #: a share that does not answer at once: the file is read when the gate says so
 SLOW_SHARE = """
-from hybridpool import control, state_file
+from hybridpool._worker import remote_control, state_file
 
-control._FILE_TIMEOUT_S = {patience}
+remote_control.FILE_TIMEOUT_S = {patience}
 load = state_file.StateFile.load
 
 def load_late(self):

@@ -17,7 +17,7 @@ from hybridpool._embed import import_name
 from hybridpool._ipc.codec import decode
 from hybridpool._message import Outgoing, unpack
 from hybridpool._task_context import RunningTask, set_current_task, set_fallback_sender
-from hybridpool.errors import ConfigError, ResultError, ResultsDisabled
+from hybridpool.errors import BrokerUnavailable, ConfigError, ResultError, ResultsDisabled
 
 
 @pytest.fixture
@@ -234,6 +234,8 @@ class InATask:
 
     def __init__(self) -> None:
         self.published: list[Outgoing] = []
+        #: so many messages are published before there is no connection; None: all
+        self.room: int | None = None
 
     def __enter__(self) -> Self:
         set_current_task(
@@ -246,6 +248,8 @@ class InATask:
 
     def enqueue(self, message: bytes) -> None:
         """Take the messages to publish."""
+        if len(self.published) == self.room:
+            raise BrokerUnavailable("gone")
         self.published.append(unpack(message))
 
 
@@ -293,6 +297,17 @@ def test_the_nearest_word_on_results_holds(
     with InATask() as child:
         task.options(ignore_result=of_call).delay(1, 2)
     assert child.published[0].headers["ignore_result"] is ignored
+
+
+async def test_a_failure_in_the_middle_of_many(app: App) -> None:
+    """Inside a task `enqueue_many` raises what it raises outside: the error, with a note of how many are confirmed."""
+    task: Task[..., int] = app.task(name="shop.add")(add)
+    with InATask() as child:
+        child.room = 1
+        with pytest.raises(BrokerUnavailable) as caught:
+            await task.enqueue_many([(1, 2), (3, 4), (5, 6)])
+    assert caught.value.__notes__ == ["1 of 3 calls were confirmed"]
+    assert len(child.published) == 1
 
 
 def test_a_thread_of_a_task_sends_through_the_parent(app: App) -> None:

@@ -11,7 +11,16 @@ from hybridpool._message import Outgoing, pack
 from hybridpool._policy import backoff
 from hybridpool._task_context import not_published
 from hybridpool._worker.child_publisher import ChildPublisher
-from hybridpool.errors import BrokerError, BrokerUnavailable, ProtocolError
+from hybridpool.errors import (
+    AccessRefused,
+    BrokerError,
+    BrokerUnavailable,
+    CannotEncode,
+    MessageTooLarge,
+    ProtocolError,
+    QueueFull,
+    QueueNotFound,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -68,9 +77,24 @@ async def test_a_short_loss_is_waited_out() -> None:
         (MESSAGE, [BrokerUnavailable("gone")] * backoff.ATTEMPTS, True, BrokerUnavailable),
         (MESSAGE, [], False, BrokerUnavailable),
         (MESSAGE, [BrokerError("NO_ROUTE")], True, BrokerError),
+        (MESSAGE, [QueueNotFound("no queue")] * 2, True, QueueNotFound),
+        (MESSAGE, [AccessRefused("no right")], True, AccessRefused),
+        (MESSAGE, [MessageTooLarge("too large")], True, MessageTooLarge),
+        (MESSAGE, [CannotEncode("no form")], True, CannotEncode),
+        (MESSAGE, [QueueFull("full")] * backoff.ATTEMPTS, True, QueueFull),
         (b"nonsense", [], True, ProtocolError),
     ],
-    ids=["gone for long", "never there", "refused", "no message"],
+    ids=[
+        "gone for long",
+        "never there",
+        "refused",
+        "no queue",
+        "no right",
+        "too large",
+        "no form",
+        "full",
+        "no message",
+    ],
 )
 async def test_what_cannot_be_published(
     message: bytes, errors: list[BrokerError], is_open: bool, kind: type[Exception]
@@ -83,7 +107,7 @@ async def test_what_cannot_be_published(
     assert str(error) == answer.error
 
 
-def test_errors_that_nobody_knows() -> None:
+def test_errors_of_an_unknown_kind() -> None:
     """An answer of an unknown error kind becomes a BrokerError."""
     for kind in ("", "Exception", "annotations", "ConfigError"):
         assert type(not_published(kind, "why")) is BrokerError

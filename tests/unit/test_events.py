@@ -4,11 +4,14 @@ import logging
 import typing
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool.events import Bus, ChildReady, Event
+from hybridpool._brokers.memory import MemoryBroker, MemoryServer
+from hybridpool._message import Outgoing, QueueSpec
+from hybridpool.events import BrokerConnected, BrokerLost, Bus, ChildReady, Event
 
 FACT = ChildReady("ForkPoolWorker-1", 77)
 
@@ -92,3 +95,28 @@ def test_facts_are_values(kind: Any) -> None:
     assert event == kind(*fields)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, next((field.name for field in attrs.fields(kind)), "anything"), 1)
+
+
+def test_a_task_ref_is_a_value() -> None:
+    """Refs of the same task are equal, and no listener can change one."""
+    ref = events.TaskRef("shop.add", "id-1", retries=2)
+    assert ref == events.TaskRef("shop.add", "id-1", retries=2) != events.TaskRef("shop.add", "id-1")
+    with pytest.raises(AttributeError):
+        ref.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_a_lost_connection_calls_back_before_it_is_announced() -> None:
+    """A worker drops what waits before any listener, or a message of the next connection, can see the old state."""
+    server, steps = MemoryServer(), list[object]()
+    broker = MemoryBroker(server, steps.append)
+    broker.on_disconnect(lambda: steps.append("callback"))
+    async with broker:
+        await broker.declare(QueueSpec(name="celery"))
+        await broker.consume("celery", 0, lambda _: steps.append("message"))
+        server.put(Outgoing(body=b"", routing_key="celery"))
+        await anyio.wait_all_tasks_blocked()
+        steps.clear()
+        server.cut()
+        await anyio.wait_all_tasks_blocked()
+    lost, connected = (next(step for step in steps if isinstance(step, kind)) for kind in (BrokerLost, BrokerConnected))
+    assert [step for step in steps if step != connected] == ["callback", lost, "message"]

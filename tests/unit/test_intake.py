@@ -1,6 +1,7 @@
 """Delivery → admitted or not → a job for the pool, over the memory broker."""
 
 import datetime as dt
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from msgspec import structs
 
 from hybridpool import events
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
@@ -16,12 +18,13 @@ from hybridpool._ipc.codec import JSON, PICKLE, encode
 from hybridpool._lanes.base import Job
 from hybridpool._message import Outgoing, QueueSpec
 from hybridpool._outcome import Lost, Returned
-from hybridpool._policy.admission import RETURNS
+from hybridpool._policy.admission import MAX_RETURNS
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
 from hybridpool._worker.intake import Intake
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import PoolClosed
 from tests.contract.inbox import Events
@@ -100,8 +103,9 @@ async def bench(chosen: dict[str, object]) -> AsyncIterator[Bench]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for queue in ("celery", "answers"):
             await broker.declare(QueueSpec(name=queue))
-        settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
-        intake = Intake(broker, settler, pool.submit, TASKS, settings(**chosen), bus)
+        tracker = RedeliveryTracker(broker, bus)
+        settler = Settler(broker, RpcStore(broker, None), tracker, bus, tasks, "hybridpool@host", "classic")
+        intake = Intake(broker, settler, tracker, pool.submit, TASKS, settings(**chosen), bus)
         await broker.consume("celery", 0, intake.take)
         yield Bench(server, broker, pool, intake, observed)
 
@@ -124,18 +128,25 @@ def may_start(job: Job) -> bool:
 
 
 async def test_a_job(bench: Bench) -> None:
-    """A child would run something else than was asked for."""
+    """A message becomes a job with its body, options and ids, and is announced."""
     body = encode([[2, 3], {}, None])
-    await bench.send(body=body, retries=2, root_id="root")
+    sender: dict[str, Any] = {"root_id": "root", "parent_id": "parent", "argsrepr": "(2, 3)", "kwargsrepr": 5}
+    before = time.time()
+    await bench.send(body=body, retries=2, **sender)
     [job] = bench.pool.jobs
     assert (job.task, job.id, job.body, job.content_type) == ("shop.add", "id-1", body, JSON)
     assert (job.retries, job.root_id, job.is_alone) == (2, "root", False)
     assert may_start(job)
-    assert bench.observed.of(events.TaskReceived) == [events.TaskReceived("shop.add", "id-1")]
+    [event] = bench.observed.of(events.TaskReceived)
+    assert before <= event.task.timestamp <= time.time()
+    # a repr that is not text counts as none
+    assert structs.replace(event.task, timestamp=0.0) == events.TaskRef(
+        "shop.add", "id-1", "(2, 3)", "", "root", "parent", 2, None, "celery"
+    )
 
 
 async def test_it_is_acknowledged_when_it_is_done(bench: Bench) -> None:
-    """A message would be lost with its child, or come back although its task is done."""
+    """A message is acknowledged once its task has ended, and not before."""
     await bench.send(ignore_result=True)
     [job] = bench.pool.jobs
     assert await bench.broker.depth("celery") == 0
@@ -145,7 +156,7 @@ async def test_it_is_acknowledged_when_it_is_done(bench: Bench) -> None:
 
 
 async def test_it_stays_the_brokers_until_then(bench: Bench) -> None:
-    """A worker that dies would take its messages with it."""
+    """Messages that are not settled go back to their queue with the connection."""
     await bench.send()
     assert await bench.depths() == (1, 0)
 
@@ -160,7 +171,7 @@ async def test_it_stays_the_brokers_until_then(bench: Bench) -> None:
     ],
 )
 async def test_what_is_not_run(bench: Bench, message: dict[str, Any], reason: str) -> None:
-    """A bad message would be run, lost or come back for ever."""
+    """A message that cannot be run is dead-lettered, and not run."""
     await bench.send(**message)
     assert bench.pool.jobs == []
     [event] = bench.observed.of(events.TaskRefused)
@@ -169,7 +180,7 @@ async def test_what_is_not_run(bench: Bench, message: dict[str, Any], reason: st
 
 
 async def test_long_before_its_time(bench: Bench) -> None:
-    """A message for next year would lie in the worker until then, unacknowledged, or be run today."""
+    """A message that comes before its time is published again with a delay, and acknowledged."""
     await bench.send(eta=(dt.datetime.now(dt.UTC) + HOUR).isoformat())
     assert bench.pool.jobs == []
     [event] = bench.observed.of(events.TaskPostponed)
@@ -178,7 +189,7 @@ async def test_long_before_its_time(bench: Bench) -> None:
 
 
 async def test_just_before_its_time(bench: Bench) -> None:
-    """A message would be run before its time, or a whole second late."""
+    """A message that comes less than a second before its time waits here, and is run then."""
     eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.2)
     await bench.send(eta=eta.isoformat())
     assert bench.pool.jobs == []
@@ -189,14 +200,14 @@ async def test_just_before_its_time(bench: Bench) -> None:
 
 
 async def test_held_and_given_back(bench: Bench) -> None:
-    """A worker that stops would take the messages with it whose time was about to come."""
+    """A worker that stops requeues the messages that wait here for their time."""
     await bench.send(eta=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5)).isoformat())
     assert bench.intake.give_back([]) == 1
     assert await bench.depths() == (1, 0)
 
 
 async def test_expired_on_arrival(bench: Bench) -> None:
-    """A task would be run after its time, or be kept as a dead letter."""
+    """An expired message is acknowledged, and neither run nor dead-lettered."""
     await bench.send(expires=(dt.datetime.now(dt.UTC) - HOUR).isoformat())
     assert bench.pool.jobs == []
     assert bench.observed.of(events.TaskExpired)
@@ -204,7 +215,7 @@ async def test_expired_on_arrival(bench: Bench) -> None:
 
 
 async def test_expired_while_it_waited(bench: Bench) -> None:
-    """A task that waited long for a child would be run after its time."""
+    """A task that expires while it waits for a child is not run."""
     await bench.send(expires=(dt.datetime.now(dt.UTC) + HOUR).isoformat())
     [job] = bench.pool.jobs
     assert may_start(job)
@@ -216,7 +227,7 @@ async def test_expired_while_it_waited(bench: Bench) -> None:
 
 
 async def test_at_most_once(bench: Bench) -> None:
-    """A task with acks_late=False would run again after a crash, or be acknowledged although no child began it."""
+    """A task with acks_late=False is acknowledged just before a child gets it."""
     await bench.send("shop.once")
     [job] = bench.pool.jobs
     assert job.is_alone, "a killed worker would lose all that lie in a channel"
@@ -255,21 +266,21 @@ async def test_an_early_answer_is_given_once(bench: Bench, monkeypatch: pytest.M
     ],
 )
 async def test_terms(bench: Bench, task: str, expected: tuple[bool, bool, int]) -> None:
-    """A task's own option would not beat the worker's setting, or the setting not hold at all."""
+    """A task's own option is stronger than the worker's setting, which holds otherwise."""
     await bench.send(task)
     found = terms(bench.pool.jobs[0])
     assert (found.wants_result, found.acks_late, found.max_deliveries) == expected
 
 
 async def test_the_senders_word_on_results(bench: Bench) -> None:
-    """A result would be sent that the sender does not want."""
+    """No result is wanted if the sender wants none."""
     await bench.send("shop.loud", ignore_result=True)
     assert not terms(bench.pool.jobs[0]).wants_result
 
 
 @pytest.mark.parametrize("chosen", [{"worker_max_message_size": 1024}])
 async def test_the_size_limit_is_the_setting(bench: Bench) -> None:
-    """worker_max_message_size would do nothing."""
+    """A message over worker_max_message_size is refused."""
     await bench.send(body=encode(["x" * 2000]))
     assert bench.pool.jobs == []
     assert "over worker_max_message_size (1024)" in bench.observed.of(events.TaskRefused)[0].reason
@@ -277,13 +288,13 @@ async def test_the_size_limit_is_the_setting(bench: Bench) -> None:
 
 @pytest.mark.parametrize("chosen", [{"accept_content": ["json", "pickle"]}])
 async def test_pickle_when_it_is_allowed(bench: Bench) -> None:
-    """accept_content would do nothing."""
+    """A content type that is not in accept_content is refused."""
     await bench.send(content_type=PICKLE, body=b"\x80")
     assert len(bench.pool.jobs) == 1
 
 
 async def test_giving_back(bench: Bench) -> None:
-    """Messages that nobody began would wait for the end of a worker that is stopping, or vanish."""
+    """Messages that no child began are requeued when the worker stops, and so are those that come later."""
     await bench.send()
     await bench.send()
     bench.pool.is_closed = True
@@ -296,7 +307,7 @@ async def test_giving_back(bench: Bench) -> None:
 
 
 async def test_foreign_jobs_are_not_ours_to_give_back(bench: Bench) -> None:
-    """Calls that an embedding program gave to the same pool would break the way out."""
+    """Jobs that are not of messages are left alone."""
     job = Job(task="t", id="i", content_type=JSON, body=b"", on_done=lambda *_: None)
     assert bench.intake.give_back([job]) == 0
 
@@ -338,7 +349,7 @@ async def test_two_messages_of_one_id_at_work(bench: Bench) -> None:
 async def test_came_back_through_no_fault_of_its_own(bench: Bench) -> None:
     """A message that only waited here when connections were lost is not counted out, and published again in time."""
     await bench.send()
-    for _ in range(2 * RETURNS):
+    for _ in range(2 * MAX_RETURNS):
         [job] = bench.pool.jobs
         await cut(bench, [], [job])
     [job] = bench.pool.jobs

@@ -52,7 +52,7 @@ def delivered(body: bytes) -> Delivery:
 
 async def test_a_state_file_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most one thread waits for a state file that hangs, and the newest state is written last."""
-    monkeypatch.setattr(remote_control, "_LAST_FILE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(remote_control, "LAST_FILE_TIMEOUT_S", 0.05)
     state = Hanging(tmp_path / "state")
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         worker = RemoteControl(broker, "w@h", events.Bus(), state)
@@ -61,7 +61,7 @@ async def test_a_state_file_that_hangs(tmp_path: Path, monkeypatch: pytest.Monke
             await worker.save_rest()
         assert state.written == [{"id-0"}]
         state.answers.set()
-        monkeypatch.setattr(remote_control, "_LAST_FILE_TIMEOUT_S", 60.0)
+        monkeypatch.setattr(remote_control, "LAST_FILE_TIMEOUT_S", 60.0)
         await worker.save_rest()
         assert state.written == [{"id-0"}, {"id-0", "id-1", "id-2"}]
         await worker.save_rest()
@@ -70,7 +70,7 @@ async def test_a_state_file_that_hangs(tmp_path: Path, monkeypatch: pytest.Monke
 
 async def test_answers_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that wait are bounded in bytes."""
-    monkeypatch.setattr(remote_control, "_TOLD_PER_SECOND", 0)
+    monkeypatch.setattr(remote_control, "ANSWER_BYTES_PER_S", 0)
     ids = [f"{number:040}" for number in range(50_000)]
     asker = ReplyTarget(exchange=REPLIES, routing_key="somebody")
     body = write_order("revoke", {"task_id": ids}, asker).body

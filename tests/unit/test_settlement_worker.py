@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -25,7 +26,8 @@ from hybridpool._protocol.result_message import is_final, read_meta
 from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from hybridpool._results.rpc import RpcStore
 from hybridpool._worker import redelivery
-from hybridpool._worker.redelivery import Received
+from hybridpool._worker.received import Received
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import DETOUR_S, Settler
 from hybridpool.errors import BrokerError, BrokerUnavailable
 from tests.contract.inbox import Events, Inbox
@@ -40,6 +42,9 @@ RETRYING = Retrying("OSError", "builtins", b'["away"]', "OSError('away')", "Trac
 REJECTED = Rejected("no", False)
 WANTED = DeliveryOptions(wants_result=True, acks_late=True, max_deliveries=3)
 HEADERS: dict[str, object] = {"task": "shop.add", "id": "id-1"}
+NOW = 1_700_000_000.0
+#: what events say of the task
+TASK = events.TaskRef("shop.add", "id-1", queue="celery", timestamp=NOW)
 
 
 class Recorder(MemoryBroker):
@@ -103,6 +108,7 @@ class Bench:
     server: MemoryServer
     broker: Recorder
     settler: Settler
+    tracker: RedeliveryTracker
     inbox: Inbox
     observed: Events
     tasks: TaskGroup
@@ -148,6 +154,12 @@ class Bench:
         return inbox.items[0] if inbox.items else None
 
 
+@pytest.fixture(autouse=True)
+def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each message come at the same time."""
+    monkeypatch.setattr("hybridpool._worker.received.time", SimpleNamespace(time=lambda: NOW))
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     """Make a settler over a memory broker."""
@@ -161,9 +173,11 @@ async def bench() -> AsyncIterator[Bench]:
         await broker.consume("celery", 0, inbox)
         broker.told.clear()
         held: list[str] = []
-        settler = Settler(broker, RpcStore(broker, 60.0), bus, tasks, "hybridpool@host", "quorum", held.append)
-        yield Bench(server, broker, settler, inbox, observed, tasks, held)
+        tracker = RedeliveryTracker(broker, bus, held.append)
+        settler = Settler(broker, RpcStore(broker, 60.0), tracker, bus, tasks, "hybridpool@host", "quorum")
+        yield Bench(server, broker, settler, tracker, inbox, observed, tasks, held)
         settler.leave()
+        tracker.close()
 
 
 async def test_nothing_but_an_answer_is_given_at_once(bench: Bench) -> None:
@@ -238,7 +252,7 @@ async def test_expired(bench: Bench) -> None:
     """Whoever waits for a task whose time has passed would not hear of it."""
     bench.settler.expired(await bench.received())
     assert await bench.settled() == ["publish answers", "ack"]
-    assert bench.observed.of(events.TaskExpired) == [events.TaskExpired("shop.add", "id-1")]
+    assert bench.observed.of(events.TaskExpired) == [events.TaskExpired(TASK)]
 
 
 async def test_denied(bench: Bench) -> None:
@@ -268,7 +282,7 @@ async def test_one_bad_header(bench: Bench) -> None:
     bench.settler.unreadable(bad, "header 'retries' is not a count")
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     [event] = bench.observed.of(events.TaskRefused)
-    assert (event.name, event.id, event.reason) == ("shop.add", "id-1", "header 'retries' is not a count")
+    assert (event.task.name, event.task.id, event.reason) == ("shop.add", "id-1", "header 'retries' is no count")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +308,7 @@ async def test_no_connection_midway(bench: Bench, monkeypatch: pytest.MonkeyPatc
     told = await bench.settled()
     assert told.count(step) == 2, "it must be tried again"
     assert told.index("ack") == len(told) - 1, "nothing may be settled before"
-    assert bench.observed.of(events.SettleDelayed) == [events.SettleDelayed("shop.add", "id-1", "cut")]
+    assert bench.observed.of(events.SettleDelayed) == [events.SettleDelayed(TASK, "cut")]
 
 
 async def test_a_cut_connection_midway(bench: Bench) -> None:
@@ -311,17 +325,17 @@ async def test_a_cut_connection_midway(bench: Bench) -> None:
 
 async def come_back(bench: Bench, at_work: list[Received]) -> tuple[bool, Delivery]:
     """Cut the connection; tell what the settler says of the message that comes again, and that message."""
-    bench.settler.tracker.lost(at_work)
+    bench.tracker.lost(at_work)
     bench.server.cut()
     [again] = await bench.inbox.take(1)
-    return bench.settler.tracker.recognises(again, read_head(again)), again
+    return bench.tracker.recognises(again, read_head(again)), again
 
 
 async def test_at_work_when_the_connection_went(bench: Bench) -> None:
     """A task would be run beside itself because the connection was lost while it ran."""
     received = await bench.received()
     assert await come_back(bench, [received]) == (True, received.delivery)
-    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered("shop.add", "id-1", is_done=False)]
+    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered(TASK, is_done=False)]
     assert await bench.settled() == []
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
@@ -331,26 +345,26 @@ async def test_at_work_when_the_connection_went(bench: Bench) -> None:
 async def test_another_message_of_the_same_id(bench: Bench) -> None:
     """A message that another worker's lost connection gave back is not taken for one of the same id that is at work."""
     received = await bench.received()
-    bench.settler.tracker.lost([received])
+    bench.tracker.lost([received])
     delivery = received.delivery
     for change in ({"body": delivery.body[::-1]}, {"headers": {**delivery.headers, "tenant": "b"}}):
         other = attrs.evolve(delivery, redelivered=True, **change)
-        assert not bench.settler.tracker.recognises(other, received.head)
+        assert not bench.tracker.recognises(other, received.head)
     counted = attrs.evolve(delivery, redelivered=True, headers={**delivery.headers, "x-delivery-count": 1})
-    assert bench.settler.tracker.recognises(counted, received.head), "the broker has counted its return"
+    assert bench.tracker.recognises(counted, received.head), "the broker has counted its return"
 
 
 async def test_done_before_it_comes_back(bench: Bench) -> None:
     """A task that has run, and whose result is known, would be run again."""
     received = await bench.received()
-    bench.settler.tracker.lost([received])
+    bench.tracker.lost([received])
     bench.broker.is_dying = True
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
     bench.broker.is_dying = False
     known, _ = await come_back(bench, [])
     assert known
-    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered("shop.add", "id-1", is_done=True)]
+    assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered(TASK, is_done=True)]
     assert await bench.settled() == ["ack"]
 
 
@@ -370,7 +384,7 @@ async def test_acknowledged_into_a_dying_connection(bench: Bench) -> None:
 async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
     """A message that goes round by the task's own wish would be taken for one that was done."""
     received = await bench.received()
-    bench.settler.tracker.lost([received])
+    bench.tracker.lost([received])
     bench.settler.stopping = isinstance(outcome, Lost)
     bench.settler.done(received, outcome, "ForkPoolWorker-1", 0.1)
     await bench.settled()
@@ -381,14 +395,14 @@ async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
 async def test_postponed_is_not_done(bench: Bench) -> None:
     """What came before its time, and comes again at its time, would be taken for done."""
     received = await bench.received()
-    bench.settler.tracker.lost([])
+    bench.tracker.lost([])
     bench.settler.postponed(received, 0.0)
     await bench.settled()
     [later] = await bench.inbox.take(1)
     bench.server.cut()
     [again] = await bench.inbox.take(1)
     assert again.body == later.body
-    assert not bench.settler.tracker.recognises(again, read_head(again))
+    assert not bench.tracker.recognises(again, read_head(again))
 
 
 async def test_still_being_settled_when_the_connection_went(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +429,7 @@ async def test_a_result_that_does_not_fit(bench: Bench, error: BrokerError) -> N
     with pytest.raises(errors.ResultError, match=f"the task has run, but its result cannot be sent: {error}"):
         read_meta(answer.body)
     assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", str(error), "the client is told so in place of the result")
+        events.SettleFailed(TASK, str(error), "the client is told so in place of the result")
     ]
 
 
@@ -426,9 +440,7 @@ async def test_a_result_that_is_refused(bench: Bench, error: BrokerError) -> Non
     bench.broker.errors["publish answers"] = error
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
-    assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", str(error), "the client is not told")
-    ]
+    assert bench.observed.of(events.SettleFailed) == [events.SettleFailed(TASK, str(error), "the client is not told")]
 
 
 async def test_a_dead_letter_with_headers_that_are_refused(bench: Bench) -> None:
@@ -479,7 +491,7 @@ async def test_a_worker_that_ends_waits_for_no_right(bench: Bench) -> None:
     bench.settler.leave()
     await bench.until(lambda: "publish celery.dead" in bench.broker.told)
     await anyio.wait_all_tasks_blocked()
-    assert not bench.settler.tracker.unsettled
+    assert not bench.tracker.unsettled
     assert "ack" not in await bench.settled()
 
 
@@ -492,7 +504,7 @@ async def test_a_retry_that_the_broker_does_not_hold(bench: Bench) -> None:
     assert read_head(again).retries == 1
     assert await bench.settled() == ["publish answers", "publish celery", "publish celery", "ack"]
     assert bench.observed.of(events.SettleFailed) == [
-        events.SettleFailed("shop.add", "id-1", "no right", "it waits here for 1 s, and not in the broker")
+        events.SettleFailed(TASK, "no right", "it waits here for 1 s, and not in the broker")
     ]
 
 
@@ -543,16 +555,14 @@ async def test_a_queue_that_stays_full(bench: Bench, monkeypatch: pytest.MonkeyP
 
 
 FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [
-    (RETURNED, lambda event: event == events.TaskSucceeded("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "5")),
+    (RETURNED, lambda event: event == events.TaskSucceeded(TASK, "ForkPoolWorker-1", 0.1, "5")),
     (
         RAISED,
-        lambda event: (
-            event == events.TaskFailed("shop.add", "id-1", "ForkPoolWorker-1", 0.1, "ValueError('x')", "Traceback …")
-        ),
+        lambda event: event == events.TaskFailed(TASK, "ForkPoolWorker-1", 0.1, "ValueError('x')", "Traceback …"),
     ),
     (
         REFUSED,
-        lambda event: event == events.TaskRefused("celery", "shop.add", "id-1", "arguments do not fit", "celery.dead"),
+        lambda event: event == events.TaskRefused(TASK, "arguments do not fit", "celery.dead"),
     ),
 ]
 
@@ -567,7 +577,7 @@ async def test_facts(bench: Bench, outcome: Outcome, is_right: Callable[[Any], b
 
 async def test_without_a_backend(bench: Bench) -> None:
     """A worker without a backend would promise results."""
-    bare = Settler(bench.broker, None, events.Bus(), bench.tasks, "w", "classic")
+    bare = Settler(bench.broker, None, bench.tracker, events.Bus(), bench.tasks, "w", "classic")
     received = await bench.received()
     assert not bare.wants_result(received.delivery)
     assert bench.settler.wants_result(received.delivery)
@@ -589,9 +599,7 @@ async def test_retried_is_told_published_then_acknowledged(bench: Bench) -> None
     told = await bench.left("answers")
     assert told is not None
     assert not is_final(told.body)
-    assert bench.observed.of(events.TaskRetried) == [
-        events.TaskRetried("shop.add", "id-1", "ForkPoolWorker-1", 0, "OSError('away')")
-    ]
+    assert bench.observed.of(events.TaskRetried) == [events.TaskRetried(TASK, "ForkPoolWorker-1", 0, "OSError('away')")]
 
 
 async def test_a_retry_after_an_early_answer(bench: Bench) -> None:
@@ -676,7 +684,7 @@ async def test_ignored(bench: Bench) -> None:
     """It would come back, or its sender be told something."""
     bench.settler.done(await bench.received(), Ignored(), "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["ack"]
-    assert bench.observed.of(events.TaskIgnored) == [events.TaskIgnored("shop.add", "id-1", "ForkPoolWorker-1")]
+    assert bench.observed.of(events.TaskIgnored) == [events.TaskIgnored(TASK, "ForkPoolWorker-1")]
 
 
 async def test_the_story_of_the_lost(bench: Bench) -> None:

@@ -64,9 +64,14 @@ class MemoryBroker(_PublishesInTurn):
         self._server = server
         self._announce = announce
         self._channel: MemoryChannel | None = None
+        self._disconnected: Callable[[], None] = lambda: None
         self._queues: dict[str, QueueSpec] = {}
         self._subscriptions: dict[str, tuple[int, Deliver]] = {}
         self._differs = _DiffersOnce(announce)
+
+    def on_disconnect(self, call: Callable[[], None]) -> None:
+        """Set the one callback for a connection that is cut."""
+        self._disconnected = call
 
     async def __aenter__(self) -> Self:
         self._attach(1)
@@ -205,6 +210,7 @@ class MemoryBroker(_PublishesInTurn):
 
         def cut() -> None:
             channel.close()
+            self._disconnected()
             self._announce(BrokerLost(URL, "connection cut", 0.0))
             self._attach(number + 1)
 

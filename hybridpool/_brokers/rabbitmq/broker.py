@@ -43,8 +43,8 @@ class RabbitBroker:
         """Prepare a connection; entering starts it.
 
         :param url: one, or several with `;` between them, which are tried in turn.
-        :param announce: is called with `BrokerConnected`, `BrokerLost`, `QueueDiffers`, `PublishingBlocked` and
-            `PublishingResumed`.
+        :param announce: is called with `BrokerConnected`, `BrokerLost`, `BrokerConnectFailed`, `QueueDiffers`,
+            `PublishingBlocked` and `PublishingResumed`.
         :param heartbeat: seconds.
         :param connect_timeout: seconds for one attempt.
         :param name: the connections' name, as the broker shows it.
@@ -68,6 +68,10 @@ class RabbitBroker:
                 # Repeated, because the client library may swallow a cancellation that comes while it closes.
                 running.cancel()
                 await asyncio.wait([running], timeout=_CANCEL_AGAIN_S)
+
+    def on_disconnect(self, call: Callable[[], None]) -> None:
+        """Set the one callback for a connection that is lost, and for each failed attempt to make another."""
+        self._supervisor.on_disconnect = call
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection.

@@ -14,7 +14,15 @@ from hybridpool._brokers.rabbitmq.session import Session
 from hybridpool._brokers.url import BrokerUrl
 from hybridpool._policy import backoff
 from hybridpool.errors import BrokerError, BrokerUnavailable
-from hybridpool.events import BrokerConnected, BrokerLost, Event, PublishingBlocked, PublishingResumed, QueueDiffers
+from hybridpool.events import (
+    BrokerConnected,
+    BrokerConnectFailed,
+    BrokerLost,
+    Event,
+    PublishingBlocked,
+    PublishingResumed,
+    QueueDiffers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,8 @@ class Supervisor:
         self.current: Session | None = None
         self._target = target
         self._announce = announce
+        #: see the port; called before listeners are told
+        self.on_disconnect: Callable[[], None] = lambda: None
         self._number = 0
         #: rises with each failure; modulo the number of URLs it is the index of the current one
         self._url_turn = 0
@@ -73,7 +83,9 @@ class Supervisor:
             session = await self._round()
             if session is None:
                 attempt += 1
-                await self._pause(attempt, silent=known is None and self._refusal is not None)
+                # the caller that waits in `connected` gets the first refusal as an error
+                is_silent = known is None and self._refusal is not None
+                await self._pause(attempt, None if is_silent else BrokerConnectFailed)
                 self._url_turn += 1
                 continue
             began = asyncio.get_running_loop().time()
@@ -87,7 +99,7 @@ class Supervisor:
             # Failed attempts before this session do not count any more; sessions that end soon do.
             attempt = brief = backoff.next_attempt(brief, lasted=lasted, settled_after=STABLE_AFTER_S)
             if not self.is_ending:
-                await self._pause(attempt)
+                await self._pause(attempt, BrokerLost)
             if attempt > 1:
                 # This broker accepts connections and drops them; the next URL may be better.
                 self._url_turn += 1
@@ -109,7 +121,8 @@ class Supervisor:
                     refusals.append(f"{url.masked}: {self._last_error}")
             if left:
                 self._url_turn += 1
-                self._announce(BrokerLost(url.masked, self._last_error, 0.0, self._url.masked))
+                self.on_disconnect()
+                self._announce(BrokerConnectFailed(url.masked, self._last_error, 0.0, self._url.masked))
         # A broker that is only down may come back, so all must have refused.
         self._refusal = "; ".join(refusals) if len(refusals) == len(self._target.urls) else None
         return None
@@ -175,17 +188,18 @@ class Supervisor:
         await session.close()
         self.current = None
 
-    async def _pause(self, attempt: int, *, silent: bool = False) -> None:
+    async def _pause(self, attempt: int, kind: type[BrokerLost | BrokerConnectFailed] | None) -> None:
         """Wait before the next round.
 
-        :param silent: announce nothing: the caller that waits in `connected` gets the refusal as an error.
+        :param kind: the event to announce; None: announce nothing.
         """
         wait = backoff.delay(
             attempt, first=FIRST_RETRY_S, factor=RETRY_FACTOR, limit=MAX_RETRY_S, jitter=random.random()
         )
         self._notify()
-        if not silent:
-            self._announce(BrokerLost(self._url.masked, self._last_error, wait))
+        self.on_disconnect()
+        if kind is not None:
+            self._announce(kind(self._url.masked, self._last_error, wait))
         await anyio.sleep(wait)
 
     def _notify(self) -> None:

@@ -1,6 +1,7 @@
 """Brings the lane's size to what `policy.autoscale` wants, as far as `policy.headroom` finds memory for it."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -18,12 +19,24 @@ _LOOK_AGAIN: Final = 0.5
 class Autoscaler:
     """The loop and what it remembers."""
 
-    def __init__(self, lane: ProcessLane, limits: ScaleLimits, bus: events.Bus, budget: int | None) -> None:
-        """:param budget: bytes that children may own together; None: what cgroup and host leave."""
+    def __init__(
+        self,
+        lane: ProcessLane,
+        limits: ScaleLimits,
+        bus: events.Bus,
+        budget: int | None,
+        on_scaled: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Scale a lane.
+
+        :param budget: bytes that children may own together; None: what cgroup and host leave.
+        :param on_scaled: called with each new size.
+        """
         self._lane = lane
         self._limits = limits
         self._bus = bus
         self._budget = budget
+        self._on_scaled = on_scaled
         self._memory = ScaleMemory()
         #: bytes that the heaviest child owned so far
         self._heaviest = 0
@@ -50,6 +63,7 @@ class Autoscaler:
             if size != lane.size and lane.takes_calls:
                 before = lane.size
                 lane.resize(size)
+                self._on_scaled(size)
                 self._bus.emit(events.PoolScaled(before, size))
             least, most = dispatcher.watch
             if least <= dispatcher.load <= most:

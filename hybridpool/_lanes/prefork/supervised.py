@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
@@ -58,11 +58,23 @@ class LaneConfig:
 class SupervisedLane(anyio.AsyncContextManagerMixin):
     """Forked children under supervision. Enter it to have them; leaving kills those that are left."""
 
-    def __init__(self, zygote: ZygoteKeeper, config: LaneConfig, bus: events.Bus, publishes: Publishes) -> None:
-        """:param zygote: started already."""
+    def __init__(
+        self,
+        zygote: ZygoteKeeper,
+        config: LaneConfig,
+        bus: events.Bus,
+        publishes: Publishes,
+        on_scaled: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Supervise a lane.
+
+        :param zygote: started already.
+        :param on_scaled: called with the new size when the number of children follows the load.
+        """
         self._zygote = zygote
         self._config = config
         self._bus = bus
+        self._on_scaled = on_scaled
         self.lane = ProcessLane(bus, config.recycle, config.orders, publishes)
         self._scaling = anyio.CancelScope()
         self._runs_functions = not zygote.has_app
@@ -170,4 +182,6 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
     async def _scale(self) -> None:
         with self._scaling:
             if self._config.scale is not None:
-                await Autoscaler(self.lane, self._config.scale, self._bus, self._config.memory_budget).run()
+                await Autoscaler(
+                    self.lane, self._config.scale, self._bus, self._config.memory_budget, self._on_scaled
+                ).run()

@@ -8,13 +8,15 @@ from hybridpool._cli.demo_tally import Tally, percentiles
 
 STORY: list[events.Event] = [
     events.ChildSpawned("ForkPoolWorker-1", 11),
-    events.TaskSucceeded("demo.quick", "a", "ForkPoolWorker-1", 0.1, "1"),
+    events.TaskSucceeded(events.TaskRef("demo.quick", "a"), "ForkPoolWorker-1", 0.1, "1"),
     events.PoolScaled(1, 2),
     events.ChildRetired("ForkPoolWorker-1", 11, "max_tasks_per_child: 1 tasks"),
     events.ChildGone("ForkPoolWorker-1", 11, "exit code 0", expected=True),
-    events.TaskFailed("demo.fail", "b", "ForkPoolWorker-2", 0.1, "ValueError()", ""),
+    events.TaskFailed(events.TaskRef("demo.fail", "b"), "ForkPoolWorker-2", 0.1, "ValueError()", ""),
     events.ChildGone("ForkPoolWorker-3", 13, "signal 9 (SIGKILL)", expected=False),
-    events.TaskLost("demo.die_once", "c", "ForkPoolWorker-3", "signal 9 (SIGKILL)", 1, "it is queued again"),
+    events.TaskLost(
+        events.TaskRef("demo.die_once", "c"), "ForkPoolWorker-3", "signal 9 (SIGKILL)", 1, "it is queued again"
+    ),
     events.PoolScaled(2, 1),
     events.ChildRetired("ForkPoolWorker-4", 14, "more children than needed"),
 ]

@@ -21,53 +21,56 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 TRACEBACK = "Traceback (most recent call last):\n  …\nValueError: x"
 CHILD = "ForkPoolWorker-3"
 ID = "2b1c"
+ADD = events.TaskRef("proj.add", ID)
+GONE = events.TaskRef("proj.gone", ID, queue="celery")
+SHOP = events.TaskRef("shop.add", "id-1")
 
 #: each kind of event, and what is to be read of it; what Celery says too is said in its words (operators grep for them)
 LINES: list[tuple[Event, int, str]] = [
-    (events.TaskReceived("proj.add", ID), INFO, "Task proj.add[2b1c] received"),
+    (events.TaskReceived(ADD), INFO, "Task proj.add[2b1c] received"),
     (
-        events.TaskSucceeded("proj.add", ID, CHILD, 0.0123, "3"),
+        events.TaskSucceeded(ADD, CHILD, 0.0123, "3"),
         INFO,
         "Task proj.add[2b1c] succeeded in 0.012300s: 3",
     ),
     (
-        events.TaskFailed("proj.add", ID, CHILD, 0.1, "ValueError('x')", TRACEBACK),
+        events.TaskFailed(ADD, CHILD, 0.1, "ValueError('x')", TRACEBACK),
         ERROR,
         f"Task proj.add[2b1c] raised unexpected: ValueError('x')\n{TRACEBACK}",
     ),
     (
-        events.TaskLost("proj.add", ID, CHILD, "signal 9 (SIGKILL)", 2, "it is queued again"),
+        events.TaskLost(ADD, CHILD, "signal 9 (SIGKILL)", 2, "it is queued again"),
         ERROR,
         "Task proj.add[2b1c] lost its child ForkPoolWorker-3: signal 9 (SIGKILL) (delivery 2); it is queued again",
     ),
     (
-        events.TaskTimedOut("proj.add", ID, CHILD, 1.5),
+        events.TaskTimedOut(ADD, CHILD, 1.5),
         ERROR,
         "Hard time limit (1.5s) exceeded for proj.add[2b1c]; ForkPoolWorker-3 was killed",
     ),
     (
-        events.TaskRefused("celery", "proj.gone", ID, "unknown task 'proj.gone'", "celery.dead"),
+        events.TaskRefused(GONE, "unknown task 'proj.gone'", "celery.dead"),
         ERROR,
         "Task proj.gone[2b1c] from celery refused: unknown task 'proj.gone'; dead-lettered to celery.dead",
     ),
-    (events.TaskExpired("proj.add", ID), INFO, "Discarding expired task: proj.add[2b1c]"),
+    (events.TaskExpired(ADD), INFO, "Discarding expired task: proj.add[2b1c]"),
     (
-        events.SettleFailed("proj.add", ID, "no route", "it stays unacknowledged"),
+        events.SettleFailed(ADD, "no route", "it stays unacknowledged"),
         ERROR,
         "Task proj.add[2b1c] cannot be settled: no route; it stays unacknowledged",
     ),
     (
-        events.SettleFailed("proj.add", ID, "too large", "the client is told so"),
+        events.SettleFailed(ADD, "too large", "the client is told so"),
         ERROR,
         "Task proj.add[2b1c] cannot be settled: too large; the client is told so",
     ),
     (
-        events.SettleDelayed("proj.add", ID, "cut"),
+        events.SettleDelayed(ADD, "cut"),
         WARNING,
         "Task proj.add[2b1c] cannot be settled now: cut; it waits for a connection",
     ),
     (
-        events.SettleDelayed("proj.add", ID, "the broker did not take it", "room"),
+        events.SettleDelayed(ADD, "the broker did not take it", "room"),
         WARNING,
         "Task proj.add[2b1c] cannot be settled now: the broker did not take it; it waits for room",
     ),
@@ -88,12 +91,12 @@ LINES: list[tuple[Event, int, str]] = [
         ),
     ),
     (
-        events.TaskRedelivered("proj.add", ID, is_done=True),
+        events.TaskRedelivered(ADD, is_done=True),
         INFO,
         "Task proj.add[2b1c] was delivered again: it is done, and acknowledged now",
     ),
     (
-        events.TaskRedelivered("proj.add", ID, is_done=False),
+        events.TaskRedelivered(ADD, is_done=False),
         INFO,
         "Task proj.add[2b1c] was delivered again: it is still at work here, and not begun again",
     ),
@@ -109,7 +112,12 @@ LINES: list[tuple[Event, int, str]] = [
         "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
     ),
     (
-        events.BrokerLost("amqp://guest:**@h//", "refused", 0.0, "amqp://guest:**@i//"),
+        events.BrokerConnectFailed("amqp://guest:**@h//", "refused", 2.0),
+        ERROR,
+        "No connection to amqp://guest:**@h//: refused. Trying again in 2.00 seconds...",
+    ),
+    (
+        events.BrokerConnectFailed("amqp://guest:**@h//", "refused", 0.0, "amqp://guest:**@i//"),
         ERROR,
         "No connection to amqp://guest:**@h//: refused. Trying amqp://guest:**@i// now.",
     ),
@@ -163,28 +171,28 @@ LINES: list[tuple[Event, int, str]] = [
         "worker: Cold shutdown (MainProcess): 2 tasks did not end within 30 s",
     ),
     (
-        events.TaskRetried("shop.add", "id-1", CHILD, 3.0, "KeyError('k')"),
+        events.TaskRetried(SHOP, CHILD, 3.0, "KeyError('k')"),
         INFO,
         "Task shop.add[id-1] retry: Retry in 3s: KeyError('k')",
     ),
     (
-        events.TaskRejected("shop.add", "id-1", CHILD, "bad", "dead-lettered to celery.dead"),
+        events.TaskRejected(SHOP, CHILD, "bad", "dead-lettered to celery.dead"),
         WARNING,
         "Task shop.add[id-1] Reject(bad); dead-lettered to celery.dead",
     ),
-    (events.TaskIgnored("shop.add", "id-1", CHILD), INFO, "Task shop.add[id-1] ignored"),
+    (events.TaskIgnored(SHOP, CHILD), INFO, "Task shop.add[id-1] ignored"),
     (
-        events.TaskPostponed("shop.add", "id-1", 90.5),
+        events.TaskPostponed(SHOP, 90.5),
         DEBUG,
         "Task shop.add[id-1] came 90.5 s before its time; the broker holds it",
     ),
     (
-        events.TaskFailed("shop.add", "id-1", CHILD, 0.1, "KeyError('k')", "Traceback", expected=True),
+        events.TaskFailed(SHOP, CHILD, 0.1, "KeyError('k')", "Traceback", expected=True),
         INFO,
         "Task shop.add[id-1] raised expected: KeyError('k')",
     ),
-    (events.TaskRevoked("shop.add", "id-1", ""), INFO, "Discarding revoked task: shop.add[id-1]"),
-    (events.TaskRevoked("shop.add", "id-1", CHILD), INFO, "Task shop.add[id-1] revoked while it ran, and stopped"),
+    (events.TaskRevoked(SHOP, ""), INFO, "Discarding revoked task: shop.add[id-1]"),
+    (events.TaskRevoked(SHOP, CHILD), INFO, "Task shop.add[id-1] revoked while it ran, and stopped"),
     (events.TasksFlagged(("id-1", "id-2"), terminate=True), INFO, "Tasks flagged as revoked: id-1, id-2"),
     (
         events.PrefetchUnlimited(),
@@ -195,7 +203,7 @@ LINES: list[tuple[Event, int, str]] = [
     (events.PoolScaled(3, 2), INFO, "Scaling down 1 processes."),
     (events.PoolHeld(2, 5, "too heavy"), WARNING, "The pool stays at 2 of 5 wanted processes: too heavy"),
 ]
-#: events with texts of others: of clients, of tasks, of the broker
+#: events that hold text of others: of senders, of tasks, of the broker
 FOREIGN = (
     events.TaskReceived
     | events.TaskSucceeded
@@ -209,6 +217,7 @@ FOREIGN = (
     | events.TooManyHeld
     | events.TaskRedelivered
     | events.BrokerLost
+    | events.BrokerConnectFailed
     | events.PublishingBlocked
     | events.QueueDiffers
 )
@@ -246,13 +255,33 @@ def test_lines(event: Event, level: int, line: str, caplog: pytest.LogCaptureFix
     assert getattr(record, "child", None) == (child or None)
 
 
-def test_every_fact_has_a_line() -> None:
-    """Every event type has a log line."""
-    assert {type(event) for event, _, _ in LINES} | {events.ChildLogged} == set(typing.get_args(Event))
+def test_every_event_type_has_a_row() -> None:
+    """The table names each type of event, and `LINES` has an example of each of its rows."""
+    assert set(log.TABLE) == set(typing.get_args(Event))
+    shown = [log.row_of(event) for event, _, _ in LINES]
+    assert [row for rows in log.TABLE.values() for row in rows if row not in shown] == []
+    assert [kind for kind, rows in log.TABLE.items() if not rows] == [events.ChildLogged]
+
+
+@pytest.mark.parametrize("kind", log.TABLE, ids=lambda kind: kind.__name__)
+def test_the_last_row_of_an_event_always_applies(kind: type[Event]) -> None:
+    """No event of a type that is logged goes unlogged."""
+    assert [row.when for row in log.TABLE[kind][-1:] if row.when is not None] == []
+
+
+@pytest.mark.parametrize(
+    "event", [event for event, _, _ in LINES if isinstance(event, QUICK)], ids=lambda event: type(event).__name__
+)
+def test_quick_lines_say_what_the_table_says(event: Event) -> None:
+    """The lines that are not written by way of the table have its text and level."""
+    row = log.row_of(event)
+    assert row is not None
+    assert row.level == INFO
+    assert written(event)[0].partition("] ")[2] == row.template % log.values_of(event, row) + "\n"
 
 
 def test_what_children_said_is_passed_on() -> None:
-    """Lines that children logged are passed on unchanged."""
+    """Lines of children, which are formatted already, are written as they are."""
     written: list[str] = []
     LogListener(written.append)(events.ChildLogged(CHILD, "[… INFO/ForkPoolWorker-3] hello\n"))
     assert written == ["[… INFO/ForkPoolWorker-3] hello\n"]
@@ -289,11 +318,14 @@ def written(event: Event, level: int = INFO) -> list[str]:
 
 def spoiled(event: Any) -> Event:
     """Put line breaks and controls into every text of an event, except tracebacks, which have theirs, and our names."""
-    texts = {
-        field.name: "a\nb\r\nc\x1b[2J\x9b\u202e"
+    bad = "a\nb\r\nc\x1b[2J\x9b\u202e"
+    texts: dict[str, object] = {
+        field.name: bad
         for field in attrs.fields(type(event))
         if isinstance(getattr(event, field.name), str) and field.name not in ("traceback", "child")
     }
+    if hasattr(event, "task"):
+        texts["task"] = events.TaskRef(bad, bad, queue=bad)
     changed: Event = attrs.evolve(event, **texts)
     return changed
 
@@ -301,7 +333,7 @@ def spoiled(event: Any) -> Event:
 @pytest.mark.parametrize(
     "event", [event for event, _, _ in LINES if isinstance(event, FOREIGN)], ids=lambda event: type(event).__name__
 )
-def test_one_fact_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_event_one_line(event: Event, caplog: pytest.LogCaptureFixture) -> None:
     """An event is one line, whatever characters its fields have."""
     if isinstance(event, QUICK):
         [line] = written(spoiled(event))
@@ -321,7 +353,9 @@ def test_a_traceback_stays_in_its_record() -> None:
         sink = Sink(writable)
         log.set_up(sink, INFO)
         LogListener(sink.write)(
-            events.TaskFailed("t", ID, CHILD, 0.1, f"E('\n{forged}')", f"Traceback\nE: \x1b[2J\r{forged}\n{forged}")
+            events.TaskFailed(
+                events.TaskRef("t", ID), CHILD, 0.1, f"E('\n{forged}')", f"Traceback\nE: \x1b[2J\r{forged}\n{forged}"
+            )
         )
         log.log.error("by another way\n%s", forged)
     finally:
@@ -344,10 +378,10 @@ def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
     try:
         sink = Sink(writable)
         log.set_up(sink, INFO)
-        face = LogListener(sink.write)
-        face(events.TaskSucceeded("proj.add", ID, CHILD, 1.0, "3"))
-        face(events.BrokerConnected("amqp://h//"))
-        face(events.ChildReady(CHILD, 77))
+        listener = LogListener(sink.write)
+        listener(events.TaskSucceeded(ADD, CHILD, 1.0, "3"))
+        listener(events.BrokerConnected("amqp://h//"))
+        listener(events.ChildReady(CHILD, 77))
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)

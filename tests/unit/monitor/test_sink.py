@@ -146,7 +146,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.may_block
 async def test_room_on_the_disk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing lines are reported as soon as there is space, though nothing else is logged."""
-    monkeypatch.setattr("hybridpool._observe.log_sink._RETRY_S", 0.01)
+    monkeypatch.setattr("hybridpool._observe.log_sink.FAILED_RETRY_S", 0.01)
     disk, path = FullDisk(monkeypatch), tmp_path / "log"
     file = LogFile(str(path))
     sink = Sink(file.descriptor, file)
@@ -275,7 +275,7 @@ async def test_nobody_reads_for_a_while() -> None:
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_nobody_reads_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """When too much waits for the reader, lines are dropped, and a line in their place counts them."""
-    monkeypatch.setattr("hybridpool._observe.log_sink._MOST", 200_000)
+    monkeypatch.setattr("hybridpool._observe.log_sink.MAX_UNREAD_BYTES", 200_000)
     readable, writable = os.pipe()
     sink = Sink(writable)
     for number in range(10_000):
@@ -304,7 +304,7 @@ async def test_last_words_that_nobody_reads() -> None:
 @pytest.mark.may_block  # a pipe as others have it: blocking
 async def test_a_thread_that_waits_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that flushes while the log is not read does not stop the loop's own lines."""
-    monkeypatch.setattr("hybridpool._observe.log_sink._PATIENCE", 0.2)
+    monkeypatch.setattr("hybridpool._observe.log_sink.FLUSH_TIMEOUT_S", 0.2)
     readable, writable = os.pipe()
     sink = Sink(writable)
     sink.write("x" * 100_000 + "\n")

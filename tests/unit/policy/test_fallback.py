@@ -28,14 +28,14 @@ from hybridpool._policy.settlement import (
     DeadLetter,
     Delay,
     Republish,
-    Road,
+    Route,
     Step,
     Store,
     StoreFailure,
     WaitHere,
 )
 
-roads = st.sampled_from(Road)
+roads = st.sampled_from(Route)
 steps: st.SearchStrategy[Step] = (
     st.builds(Store, st.booleans())
     | st.builds(StoreFailure, st.just("why"), st.just("TaskError"))
@@ -160,24 +160,24 @@ def test_the_word_that_a_task_is_retried() -> None:
 def test_a_delay_that_the_broker_does_not_hold() -> None:
     """A message that the broker cannot delay waits in the worker and is then published without a delay."""
     found = remedy(attempt(Delay(), Trouble.DENIED, delay=20.0))
-    assert _steps(found) == (WaitHere(20.0), Delay(Road.AT_ONCE))
+    assert _steps(found) == (WaitHere(20.0), Delay(Route.AT_ONCE))
     assert _steps(remedy(attempt(Delay(), Trouble.UNWRITABLE, delay=1e6)))[0] == WaitHere(MAX_WAIT_HERE_S)
 
 
 def test_an_attempt_that_cannot_be_published() -> None:
     """If the next attempt cannot be published, the client is told and the message is dead-lettered."""
     story = "its next attempt cannot be published: the broker's words"
-    for step in (Delay(Road.AT_ONCE), Republish(1)):
+    for step in (Delay(Route.AT_ONCE), Republish(1)):
         assert _steps(remedy(attempt(step, Trouble.DENIED))) == (StoreFailure(story, "TaskError"), DeadLetter(story))
 
 
 def test_a_queue_that_is_full() -> None:
     """A message for a full queue is tried for seconds, then held by the broker or here, and given up in the end."""
     assert isinstance(remedy(attempt(Delay(), Trouble.FULL, waited=1.0)), Again)
-    assert _steps(remedy(attempt(Delay(), Trouble.FULL, waited=5.0))) == (Delay(Road.DETOUR),)
-    assert _steps(remedy(attempt(Delay(Road.DETOUR), Trouble.DENIED))) == (Delay(Road.NO_DETOUR),)
-    assert remedy(attempt(Delay(Road.NO_DETOUR), Trouble.FULL, failures=20, waited=60.0)) == Again(5.0, is_held=True)
-    given_up = _steps(remedy(attempt(Delay(Road.NO_DETOUR), Trouble.FULL, waited=ATTEMPT_GIVEN_UP_S)))
+    assert _steps(remedy(attempt(Delay(), Trouble.FULL, waited=5.0))) == (Delay(Route.DETOUR),)
+    assert _steps(remedy(attempt(Delay(Route.DETOUR), Trouble.DENIED))) == (Delay(Route.NO_DETOUR),)
+    assert remedy(attempt(Delay(Route.NO_DETOUR), Trouble.FULL, failures=20, waited=60.0)) == Again(5.0, is_held=True)
+    given_up = _steps(remedy(attempt(Delay(Route.NO_DETOUR), Trouble.FULL, waited=ATTEMPT_GIVEN_UP_S)))
     assert isinstance(given_up[-1], DeadLetter)
 
 

@@ -28,6 +28,7 @@ from hybridpool._protocol.task_headers import LOST_BEFORE, read_head
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
 from hybridpool._worker.intake import Intake
+from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
 from hybridpool.errors import CannotEncode, ProtocolError
 from tests.contract.inbox import Events
@@ -153,8 +154,9 @@ async def taken_in(messages: list[Outgoing]) -> None:
     async with MemoryBroker(server, lambda _: None) as broker, anyio.create_task_group() as tasks:
         for queue in ("celery", dead_letter.dead_queue("celery")):
             await broker.declare(QueueSpec(name=queue))
-        settler = Settler(broker, RpcStore(broker, None), bus, tasks, "hybridpool@host", "classic")
-        intake = Intake(broker, settler, jobs.append, {TASK: TaskOptions(name=TASK)}, SETTINGS, bus)
+        tracker = RedeliveryTracker(broker, bus)
+        settler = Settler(broker, RpcStore(broker, None), tracker, bus, tasks, "hybridpool@host", "classic")
+        intake = Intake(broker, settler, tracker, jobs.append, {TASK: TaskOptions(name=TASK)}, SETTINGS, bus)
         await broker.consume("celery", 0, intake.take)
         sent = 0
         for message in messages:
