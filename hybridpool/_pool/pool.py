@@ -18,14 +18,11 @@ from hybridpool._child import functions
 from hybridpool._client.asynclib import running_loop, without_stale_cancellation
 from hybridpool._ipc.frames import Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
-from hybridpool._policy.lifecycle import State
 from hybridpool._pool.call import Call, Names, check_loop, write
 from hybridpool._pool.options import check_count, check_seconds, lane_config, read_options
-from hybridpool._pool.stats import ChildStats, look
+from hybridpool._pool.stats import ChildStats, child_stats
 from hybridpool._pool.stream import stream
 from hybridpool._pool.two_halves import OpenedInParts
 from hybridpool.errors import CannotSend, PoolClosed, PoolError
@@ -220,8 +217,8 @@ class Pool(OpenedInParts):
         check_count("resize(…)", size)
         self._entered().ensure_fd_limit(size)
         lane.resize(size)
-        while lane.size == size and len(_at_service(lane.registry)) < size:
-            await lane.registry.changed.wait()
+        while lane.size == size and lane.snapshot().serving < size:
+            await lane.wait_changed()
 
     async def recycle(self, child: str) -> None:
         """Replace a child after what it has in hand; returns when it is gone.
@@ -231,22 +228,20 @@ class Pool(OpenedInParts):
         :raises PoolError: if there is no child of that name.
         """
         lane = self._entered().lane
-        children, changed = lane.registry.children, lane.registry.changed
+        children = [one.name for one in lane.snapshot().children]
         if child not in children:
             raise PoolError(f"there is no child {child!r}; there are {', '.join(children) or 'none'}")
-        handle = children[child]
-        handle.leaving = handle.leaving or "asked to"
-        changed.ring()
+        lane.retire(child, "asked to", once_replaced=True)
         try:
-            while child in children:
-                await changed.wait()
+            while lane.has_child(child):
+                await lane.wait_changed()
         except BaseException:
-            handle.leaving = None
+            lane.keep(child)
             raise
 
     def stats(self) -> list[ChildStats]:
         """Tell what each child is doing."""
-        return look(self._entered().lane.registry.children.values())
+        return child_stats(self._entered().lane.snapshot())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -327,11 +322,6 @@ class Pool(OpenedInParts):
 
 def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
-
-
-def _at_service(registry: ChildRegistry) -> list[ChildHandle]:
-    """The children that run calls or wait for one."""
-    return [handle for handle in registry.children.values() if handle.state in (State.IDLE, State.BUSY)]
 
 
 def _without_group(group: BaseExceptionGroup[BaseException], own: Exception | None) -> BaseException:

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Outcome
 from hybridpool._pool.call import clear, read
 
@@ -42,7 +42,7 @@ class _Slot:
         self.outcome, self.value = outcome, value
         if self.done is not None:
             self.done.append(self)
-        self.wakeup.ring()
+        self.wakeup.notify_all()
 
 
 class _Line(Generic[T]):
@@ -87,7 +87,7 @@ class _Line(Generic[T]):
             return None
         self.under_way -= 1
         if self.is_low:
-            self.room.ring()
+            self.room.notify_all()
         return slot
 
     def _ready(self) -> _Slot | None:
@@ -174,7 +174,7 @@ class _Later(Generic[T]):
     def __init__(self, items: AsyncIterable[T], line: _Line[T]) -> None:
         self._line = line
         self._task = asyncio.ensure_future(self._feed(items))
-        self._task.add_done_callback(lambda _: line.wakeup.ring())
+        self._task.add_done_callback(lambda _: line.wakeup.notify_all())
 
     async def _feed(self, items: AsyncIterable[T]) -> None:
         async for item in items:

@@ -23,7 +23,7 @@ from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import name_asyncio
 from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
 from hybridpool._ipc.frames import ChildOrders
-from hybridpool._lanes.prefork.lane import ProcessLane, stop_messages
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.autoscale import ScaleLimits
@@ -117,7 +117,7 @@ class Worker:
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
         self._consuming = QueueConsumers(broker, self._settings, prepared.range, bus)
-        self._lane: ProcessLane | None = None
+        self._lane: PreforkLane | None = None
 
     @property
     def ready(self) -> anyio.Event:
@@ -131,7 +131,7 @@ class Worker:
 
     def describe_children(self) -> list[str]:
         """Say of each child, in a line, what it does."""
-        return self._lane.describe_children() if self._lane is not None else []
+        return self._lane.snapshot().describe() if self._lane is not None else []
 
     def stop(self, how: StopMode) -> None:
         """StopMode; may be said again, and more strongly."""
@@ -193,10 +193,10 @@ class Worker:
                     settler.stopping = True
                     settler.leave()
 
-    async def _take(self, taking: TaskGroup, control: RemoteControl, lane: ProcessLane, intake: Intake) -> None:
+    async def _take(self, taking: TaskGroup, control: RemoteControl, lane: PreforkLane, intake: Intake) -> None:
         """Take deliveries and orders, when it is known what is revoked."""
         await control.load()
-        taking.start_soon(control.run, partial(stop_messages, lane, grace=_GRACE))
+        taking.start_soon(control.run, partial(lane.cancel_messages, grace=_GRACE))
         await self._consuming.run(intake.take)
 
     async def _leave(self, supervised: SupervisedLane, intake: Intake, settler: Settler) -> StopMode:
@@ -209,7 +209,7 @@ class Worker:
             return StopMode.WARM
         if self._stop is StopMode.WARM:
             self._bus.emit(
-                events.DrainTimedOut(self._settings.worker_shutdown_timeout, supervised.lane.dispatcher.running)
+                events.DrainTimedOut(self._settings.worker_shutdown_timeout, len(supervised.lane.in_flight()))
             )
         settler.stopping = True
         await supervised.kill()
@@ -275,13 +275,12 @@ class Worker:
             memory_budget=settings.worker_memory_budget,
         )
 
-    def _on_event(self, event: events.Event, lane: ProcessLane, intake: Intake) -> None:
+    def _on_event(self, event: events.Event, lane: PreforkLane, intake: Intake) -> None:
         match event:
             case events.BrokerLost():
                 # Their messages went back when the connection broke; to run them too would run them twice.
-                waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
-                lane.forget_waiting(intake.is_void)
-                intake.lost(lane.dispatcher.at_work(), waiting)
+                waiting = lane.withdraw_queued(intake.is_void)
+                intake.lost(lane.in_flight(), waiting)
             case events.PoolScaled():
                 self._consuming.resize(lane.size)
             case _:
