@@ -59,6 +59,7 @@ class PreforkLane:
         self._registry = ChildRegistry(
             bus, orders, limits, self._hear, self._on_exit, clock, self._break_off, self._cannot_give
         )
+        self._spawn_failures = self._registry.spawn_failures
         self._watchdog = Watchdog(
             lambda: self._dispatcher.busy,
             self._registry,
@@ -245,7 +246,7 @@ class PreforkLane:
             children=tuple(children.values()),
             idle=tuple(children[child.name] for child in dispatcher.idle),
             can_fork=self._registry.zygote is not None,
-            starts=self._registry.spawn_failures.record(),
+            starts=self._spawn_failures.record(),
         )
 
     async def wait_changed(self, timeout: float | None = None) -> None:
@@ -307,22 +308,23 @@ class PreforkLane:
             job = self._pop_out_of_turn(child, done, now)
         if job is None:
             return
-        dispatcher, spawn_failures = self._dispatcher, self._registry.spawn_failures
+        dispatcher, spawn_failures, runtime = self._dispatcher, self._spawn_failures, done.runtime
         dispatcher.running -= 1
         if spawn_failures.failed and spawn_failures.count_success(child):
             self._registry.changed.notify_all()
-        dispatcher.durations.note(job.task, done.runtime)
+        dispatcher.durations.note(job.task, runtime)
         child.tasks += 1
         if child.is_unresponsive:
             child.is_unresponsive = False
-        child.owned = done.owned or child.owned
+        if done.owned:
+            child.owned = done.owned
         if self._recycles and child.state is State.BUSY:
             reason = recycle.verdict(child.limits, tasks=child.tasks, owned=done.owned)
             if reason is not None:
                 self._registry.retire(child, reason)
         if child.head is None:
             self._free(child)
-        job.on_done(job, done.outcome, child.name, done.runtime)
+        job.on_done(job, done.outcome, child.name, runtime)
         dispatcher.notify_load()
 
     def _pop_out_of_turn(self, child: ChildHandle, done: Done, now: float) -> Job | None:
