@@ -1,1 +1,1 @@
-"""Where a call runs. `process` is the prefork lane: children, each behind a `child`, born from a `zygote`."""
+"""Lanes run calls. `base` says what every lane does; `prefork` is the lane of forked children."""
