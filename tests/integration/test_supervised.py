@@ -191,7 +191,7 @@ async def stopped(pids: Iterable[int]) -> None:
 
 
 async def test_calls_run_and_results_come(two: Bench) -> None:
-    """The pool would do nothing at all."""
+    """Calls run in the children, and each outcome comes once."""
     jobs = [two.submit("add", number) for number in range(100)]
     ended = await two.ended.take(100, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
@@ -200,7 +200,7 @@ async def test_calls_run_and_results_come(two: Bench) -> None:
 
 
 async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
-    """An exception in a task would end its child."""
+    """A call that fails ends with its error, and its child goes on."""
     failed, refused, unknown = [await two.run(*words) for words in (("fail",), ("add",), ("gone",))]
     assert isinstance(failed.outcome, Raised)
     assert failed.outcome.text == "ValueError('wrong')"
@@ -211,7 +211,7 @@ async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
 
 
 async def test_calls_run_at_the_same_time(two: Bench) -> None:
-    """Two children would do the work of one."""
+    """Two children run two calls at the same time, and the third waits."""
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
@@ -235,21 +235,21 @@ async def test_an_exception_with_a_strange_text(two: Bench) -> None:
 
 @pytest.mark.parametrize("size", [1_000_000, 20_000_000])
 async def test_large_payloads(two: Bench, size: int) -> None:
-    """A large argument or result would be cut, or block the pool."""
+    """Large arguments and results come through whole."""
     ended = await two.run("echo", "x" * size)
     assert len(ended.value) == size
     assert len((await two.run("blow_up", size)).value) == size
 
 
 async def test_many_large_payloads_at_once(two: Bench) -> None:
-    """Large calls that wait would fill a socket, and everything stand still."""
+    """Many large calls at once come through."""
     for _ in range(20):
         two.submit("echo", "x" * 1_000_000)
     assert {len(one.value) for one in await two.ended.take(20, PATIENCE)} == {1_000_000}
 
 
 async def test_fifty_children() -> None:
-    """A large pool would not come up, or not end."""
+    """A pool of fifty starts, works and ends."""
     async with bench(50) as many:
         for _ in range(50):
             many.submit("hold")
@@ -332,7 +332,7 @@ async def test_recycling_counts_exactly(size: int, limit: int) -> None:
 
 
 async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
-    """The queue would stand still during each birth; or more calls run at once than are allowed."""
+    """A replacement is ready before the old child exits, and no more calls run at once than are allowed."""
     async with bench(2, recycle=RecycleLimits(tasks=1)) as made:
         for _ in range(6):
             made.submit("hold")
@@ -350,7 +350,7 @@ async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
 
 
 async def test_one_stands_by() -> None:
-    """Each recycled child would leave a gap as long as a birth; or the one that stands by work too."""
+    """A spare takes the place of a recycled child at once, and does not work beside the others."""
     async with bench(2, recycle=RecycleLimits(tasks=2), spares=1) as made:
         for _ in range(12):
             made.submit("hold")
@@ -389,7 +389,7 @@ def attrs_orders(*, memory_watch: int) -> ChildOrders:
 
 
 async def test_resize(two: Bench) -> None:
-    """A pool could not grow or shrink while it runs."""
+    """A pool grows and shrinks while it runs."""
     two.supervised.lane.resize(4)
     await two.idle(4)
     two.supervised.lane.resize(1)
@@ -404,7 +404,7 @@ async def test_resize(two: Bench) -> None:
 
 
 async def test_shrinking_spares_the_busy(two: Bench) -> None:
-    """A running call would be lost because fewer children are wanted."""
+    """A call that runs goes on although fewer children are wanted."""
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
@@ -421,7 +421,7 @@ async def test_shrinking_spares_the_busy(two: Bench) -> None:
 
 
 async def test_autoscale() -> None:
-    """The pool would not grow with its load, or not shrink without."""
+    """The pool grows with its load, and shrinks without."""
     async with bench(1, scale=ScaleLimits(floor=1, ceiling=3, idle=0.1)) as made:
         for _ in range(5):
             made.submit("hold")
@@ -436,7 +436,7 @@ async def test_autoscale() -> None:
 
 
 async def test_autoscale_after_deaths() -> None:
-    """A pool whose last calls were lost with their children would stay large for ever."""
+    """A pool whose last calls were lost with their children shrinks."""
     async with bench(1, scale=ScaleLimits(floor=1, ceiling=3, idle=0.1)) as made:
         for _ in range(3):
             made.submit("hold")
@@ -449,7 +449,7 @@ async def test_autoscale_after_deaths() -> None:
 
 
 async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
-    """A child that is told to go would leave its call unfinished."""
+    """A child that is told to exit finishes its call first."""
     job = two.submit("hold_at", fifo.path)
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     [busy] = [child for child in two.supervised.lane.snapshot().children if child.in_flight]
@@ -465,7 +465,7 @@ async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
 
 
 async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
-    """A task that sends another one during a shutdown would die in the middle, and be run again."""
+    """A task may send another one during a shutdown: its child is answered until it ends."""
     two.submit("hold_at", fifo.path, "publish this")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     [busy] = [child for child in two.supervised.lane.snapshot().children if child.in_flight]
@@ -493,7 +493,7 @@ async def practised(made: Bench, task: str, *args: object) -> None:
 
 
 async def test_brief_calls_run_once_each() -> None:
-    """A call would be lost, run twice or mixed up with its neighbours when many travel together."""
+    """Calls that share a channel run once each, and each has its own outcome."""
     async with bench(2) as two:
         for _ in range(3):
             jobs = [two.submit("add", number) for number in range(2000)]
@@ -503,7 +503,7 @@ async def test_brief_calls_run_once_each() -> None:
 
 
 async def test_calls_behind_a_long_one_run_elsewhere() -> None:
-    """A call that is long for once would hold up those that were put behind it, while others are idle."""
+    """Calls behind one that takes long are called back, and run in other children."""
     async with bench(2) as two:
         await practised(two, "outlast", 0)
         long = two.submit("outlast", 2 * PATIENCE)
@@ -529,7 +529,7 @@ async def test_what_is_done_before_one_that_hears_nothing() -> None:
 
 
 async def test_a_death_costs_one_call_of_many() -> None:
-    """All calls that travelled with the one that killed its child would be lost, or run twice."""
+    """Of the calls in a channel only the one that killed its child is lost."""
     async with bench(1) as one:
         await practised(one, "leave_if", 0)
         jobs = [one.submit("leave_if", int(number % 10 == 5)) for number in range(50)]
@@ -540,7 +540,7 @@ async def test_a_death_costs_one_call_of_many() -> None:
 
 
 async def test_recycling_counts_exactly_with_many_at_once() -> None:
-    """Children would run more calls than they may, because several travel together."""
+    """Children run no more calls than they may, although several share a channel."""
     async with bench(2, recycle=RecycleLimits(tasks=7), spares=1) as made:
         counts: Counter[str] = Counter()
         for _ in range(10):
@@ -583,7 +583,7 @@ async def test_leaving_in_the_middle_tells_all_that_travelled_together() -> None
 
 
 async def test_over_the_soft_limit(two: Bench) -> None:
-    """A task would run on after its time, or its child be killed although it stops by itself."""
+    """A task over its soft limit is stopped, and its child goes on."""
     two.submit("outlast", 60.0, soft=0.1, hard=PATIENCE)
     [ended] = await two.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Raised)
@@ -592,7 +592,7 @@ async def test_over_the_soft_limit(two: Bench) -> None:
 
 
 async def test_over_the_hard_limit(two: Bench) -> None:
-    """A task that swallows its soft limit would run for ever."""
+    """A task that swallows its soft limit ends with its child at the hard limit."""
     two.submit("outlast", 60.0, "go on", soft=1.0, hard=2.0)
     [ended] = await two.ended.take(1, PATIENCE)
     assert ended.outcome == TimedOut(2.0, ended.child)
@@ -601,7 +601,7 @@ async def test_over_the_hard_limit(two: Bench) -> None:
 
 
 async def test_within_the_limits(two: Bench) -> None:
-    """A limit would hit the next task of the same child."""
+    """A limit hits no later task of the same child."""
     for _ in range(20):
         two.submit("outlast", 0.02, soft=3.0, hard=3.5)
     ended = await two.ended.take(20, PATIENCE)
@@ -614,7 +614,7 @@ async def test_within_the_limits(two: Bench) -> None:
 
 
 async def test_cancelling_what_waits(two: Bench) -> None:
-    """A call that nobody wants would run."""
+    """A call that is cancelled while it waits never runs."""
     for _ in range(2):
         two.submit("hold")
     await two.at_the_gate(2)
@@ -629,7 +629,7 @@ async def test_cancelling_what_waits(two: Bench) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.1])
 async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
-    """A call that nobody wants would go on to its end, or cost its child although it stops when asked."""
+    """A call that is cancelled while it runs stops when asked, and its child goes on."""
     for _ in range(20 if delay < 0.1 else 1):
         job = two.submit("outlast", 60.0)
         await anyio.sleep(delay)
@@ -644,7 +644,7 @@ async def test_cancelling_what_runs(two: Bench, delay: float) -> None:
 
 
 async def test_cancelling_what_does_not_stop(two: Bench) -> None:
-    """A call that swallows its cancellation would hold a child for ever."""
+    """A call that swallows its cancellation ends with its child after the grace."""
     job = two.submit("outlast", 60.0, "go on")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     two.supervised.lane.cancel(job, 0.1)
@@ -682,7 +682,7 @@ async def test_cancelling_what_travels_behind_another() -> None:
     ],
 )
 async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], cause: str) -> None:
-    """The caller would wait for ever, hear twice, or not learn how it happened."""
+    """A call whose child dies ends as lost, once, with the cause."""
     ended = await two.run(*words)
     assert isinstance(ended.outcome, Lost)
     assert ended.outcome.cause.startswith(cause)
@@ -696,7 +696,7 @@ async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], c
 
 
 async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
-    """A call would be lost twice, not at all, or one that waits with those that run."""
+    """When every child is killed, the calls that run are lost once each, and those that wait run later."""
     running = [two.submit("hold") for _ in range(2)]
     waiting = [two.submit("add", number) for number in range(10)]
     await two.at_the_gate(2)
@@ -710,7 +710,7 @@ async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
 
 
 async def test_a_call_that_was_not_read_runs_elsewhere(two: Bench) -> None:
-    """A call given to a child that is dying would be lost, or run twice."""
+    """A call that a dead child had not read runs in another one."""
     pids = two.pids()
     await stopped(pids.values())
     jobs = [two.submit("add", number) for number in range(4)]
@@ -734,7 +734,7 @@ async def test_large_calls_that_were_not_read_run_elsewhere(two: Bench) -> None:
 
 
 async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
-    """Processes of a task would stay for ever after its child is gone."""
+    """Processes that a task started end with its child."""
     ended = await two.run("bring_up")
     process = psutil.Process(ended.value)
     two.supervised.lane.kill(ended.child)
@@ -745,7 +745,7 @@ async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
 
 
 async def test_no_zombies(two: Bench) -> None:
-    """A pool that runs for years would fill the table of processes."""
+    """Children that die leave no zombie."""
     for _ in range(5):
         await two.run("die")
     await two.idle(2)
@@ -755,7 +755,7 @@ async def test_no_zombies(two: Bench) -> None:
 
 
 async def test_the_zygote_dies(two: Bench) -> None:
-    """A pool without its zygote would stand still for ever, or lose calls in silence."""
+    """A zygote that dies is replaced; the call that ran is lost, and others run again."""
     two.submit("hold")
     await two.at_the_gate(1)
     two.gate.items.clear()
@@ -773,7 +773,7 @@ async def test_the_zygote_dies(two: Bench) -> None:
 
 
 async def test_draining(two: Bench, fifo: Fifo) -> None:
-    """A shutdown would cut a running call, or take new ones."""
+    """Draining lets running calls end, and takes no new ones."""
     two.submit("hold_at", fifo.path)
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
     waiting = [two.submit("hold"), two.submit("add", 1)]
@@ -790,7 +790,7 @@ async def test_draining(two: Bench, fifo: Fifo) -> None:
 
 
 async def test_killing(two: Bench) -> None:
-    """A cold stop would wait for calls, or leave children behind."""
+    """Killing ends every child, and the calls that run are lost."""
     two.submit("hold")
     await two.at_the_gate(1)
     pids = two.pids()
@@ -801,8 +801,8 @@ async def test_killing(two: Bench) -> None:
     assert not any(map(psutil.pid_exists, pids.values()))
 
 
-async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cold stop would wait for ever for a child that hangs in worker_process_init and was ordered just now."""
+async def test_killing_children_that_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killing does not wait for a child that was ordered just now and hangs in worker_process_init."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         with anyio.fail_after(PATIENCE):
@@ -812,8 +812,8 @@ async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch
             await made.supervised.kill()
 
 
-async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cold stop would be taken for a pool whose children cannot be born, and end with an error."""
+async def test_killing_many_children_that_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killing children that start does not count as failed starts."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(12, app="tests.apps.unborn:app", ready=False) as made:
         await made.observed.see(events.ChildSpawned, 12, PATIENCE)
@@ -822,8 +822,8 @@ async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch)
         assert made.observed.of(events.ChildStartFailed) == []
 
 
-async def test_births_that_fail_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken worker_process_init would make the pool fork as fast as it can, without saying why."""
+async def test_starts_that_fail_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed start the pool waits before the next, and says why it failed."""
     monkeypatch.setenv("UNBORN", "fails")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         await made.observed.see(events.ChildStartFailed, 2, PATIENCE)
@@ -858,20 +858,20 @@ async def left_in_the_middle() -> tuple[Bench, list[int]]:
 
 
 async def test_leaving_in_the_middle_leaves_no_child() -> None:
-    """A pool left by an exception would leave its children running."""
+    """A pool that is left by an exception leaves no child."""
     _, pids = await left_in_the_middle()
     assert not any(map(psutil.pid_exists, pids))
 
 
 async def test_leaving_in_the_middle_is_told() -> None:
-    """A caller would wait for ever for a pool that was left by an exception."""
+    """The calls of a pool that is left by an exception end as lost."""
     made, _ = await left_in_the_middle()
     [ended] = await made.ended.take(1, PATIENCE)
     assert isinstance(ended.outcome, Lost)
 
 
 async def test_leaving_in_the_middle_leaves_nothing_open() -> None:
-    """A program that makes many pools would run out of descriptors."""
+    """A pool that was left keeps no descriptor."""
     await left_in_the_middle()
     before = open_fds()
     await left_in_the_middle()
