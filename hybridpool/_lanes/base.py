@@ -1,16 +1,82 @@
-"""One call as the lanes see it: what to run, within which limits, and whom to tell."""
+"""A lane runs calls: what it is asked for, and one call as the lanes see it."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
 from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
+from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._outcome import Outcome
+
+
+class Lane(Protocol):
+    """Takes calls and runs them; it alone changes the state of its calls and of the children that run them.
+
+    Children are named by their names, so that nothing outside a lane holds one. A name that is not, or no longer, that
+    of a child is passed over.
+    """
+
+    @property
+    def size(self) -> int:
+        """At most so many children work at once."""
+        ...
+
+    def submit(self, job: "Job") -> None:
+        """Take a call; it runs as soon as a child is free.
+
+        :raises PoolClosed: if the lane takes no more calls.
+        """
+        ...
+
+    def cancel(self, job: "Job", grace: float) -> None:
+        """Give a call up: take it back if it has not begun, else stop it.
+
+        :param grace: seconds that a call which runs has to stop by itself, before its child is killed.
+        """
+        ...
+
+    def withdraw_queued(self, which: "Callable[[Job], bool] | None" = None) -> list["Job"]:
+        """Take calls back that no child has been given, and return them; their `on_done` is not called.
+
+        :param which: tells of a call whether to take it back; None: all.
+        """
+        ...
+
+    def in_flight(self) -> list["Job"]:
+        """Return the calls that children have been given."""
+        ...
+
+    def resize(self, size: int) -> None:
+        """Have at most so many children work at once."""
+        ...
+
+    def retire(self, child: str, reason: str, *, once_replaced: bool = False) -> None:
+        """Have a child exit after the calls it has been given.
+
+        :param once_replaced: it takes calls until another child is ready in its place.
+        """
+        ...
+
+    def kill(self, child: str) -> None:
+        """Kill a child, and all that its tasks started."""
+        ...
+
+    def snapshot(self) -> LaneSnapshot:
+        """Return what the lane and its children do at this moment."""
+        ...
+
+    async def wait_changed(self, timeout: float | None = None) -> None:
+        """Wait until the number or the state of the children changes.
+
+        :param timeout: seconds after which to return all the same; None: no limit.
+        """
+        ...
 
 
 @attrs.define(eq=False, kw_only=True)
 class Job:
-    """A call on its way through a lane. Whoever submits it hears exactly once how it ended."""
+    """A call on its way through a lane. Its submitter is told exactly once how it ended."""
 
     task: str
     #: of the message; a pool's call has none
@@ -20,18 +86,18 @@ class Job:
     #: job, outcome, name of the child, seconds it ran
     on_done: Callable[["Job", Outcome, str, float], None]
     retries: int = 0
-    #: a higher one is handed out first
+    #: calls with a higher one are given to children first
     priority: int = 0
     root_id: str | None = None
     #: seconds after which `SoftTimeLimitExceeded` is raised in it; None: never
     soft_limit: float | None = None
     #: seconds after which its child is killed; None: never
     hard_limit: float | None = None
-    #: never to lie in a channel beside others: it counts as begun when it is handed over
+    #: never to be in a channel beside others: it counts as begun when it is handed over
     is_alone: bool = False
-    #: asked just before the call is handed to a child; False: it must not run any more, and has been dealt with
+    #: called just before the call is given to a child; False: it must not run any more, and has been dealt with
     may_start: Callable[["Job"], bool] | None = None
-    #: monotonic seconds of when it was given up by whoever submitted it; None: wanted
+    #: monotonic seconds of when it was given up by its submitter; None: wanted
     cancelled_at: float | None = None
     #: seconds a cancelled call has to stop by itself
     grace: float = 0.0

@@ -1,4 +1,4 @@
-"""What is due for the call at work in a child: give back what waits behind it, stop it softly, kill it.
+"""What is due for the call that a child runs: call back those behind it, stop it softly, kill it.
 
 Ages are seconds since the call was handed over or became the first in the channel, on the monotonic clock; so a call
 stuck before its first line, in unpickling or an import, is timed as well.
@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-#: seconds at one call after which those behind it, which was taken for short, are called back
+#: seconds at one call, which was taken for short, after which those behind it are called back
 STALL: Final = 0.005
 #: seconds after which a call that its child has not begun is given to another one that is free. A child that has
 #: nothing else to do begins within microseconds; one that does not was stopped, say by a debugger
@@ -16,8 +16,8 @@ UNREAD: Final = 1.0
 
 
 @attrs.frozen(kw_only=True)
-class AtWork:
-    """The call at work, and what has been done about it."""
+class RunningCall:
+    """The call that a child runs, and what has been done about it."""
 
     age: float
     #: seconds since its child was last seen to begin a call; less than the age if outcomes wait to be sent together
@@ -32,10 +32,10 @@ class AtWork:
     #: seconds, None: no limit
     soft: float | None
     softened: bool
-    #: it was asked to stop because nobody wants it any more
+    #: it was asked to stop because its caller gave it up
     stopped: bool
     hard: float | None
-    #: seconds since whoever called gave it up; None: wanted
+    #: seconds since its caller gave it up; None: wanted
     cancelled_for: float | None
     #: seconds between asking a cancelled call to stop and killing its child
     grace: float
@@ -43,21 +43,21 @@ class AtWork:
 
 @attrs.frozen(kw_only=True)
 class Due:
-    """What to do now, and in how many seconds to look again (None: not for this call)."""
+    """What to do now, and in how many seconds to check again (None: not for this call)."""
 
     recall: bool = False
-    #: take back whatever the child has not read, with the first call
+    #: take back all calls that the child has not read, with the first
     take_back: bool = False
     #: raise `SoftTimeLimitExceeded` in it
     soften: bool = False
     #: raise `TaskCancelled` in it
     stop: bool = False
     kill: bool = False
-    look_again_in: float | None = None
+    check_again_in: float | None = None
 
 
-def due(call: AtWork) -> Due:
-    """Decide."""
+def due(call: RunningCall) -> Due:
+    """Return what is due for a call."""
     moments: list[float] = []
     recall = False
     if call.behind and not call.recalled:
@@ -86,5 +86,5 @@ def due(call: AtWork) -> Due:
         soften=soften,
         stop=stop,
         kill=kill,
-        look_again_in=min(later, default=None),
+        check_again_in=min(later, default=None),
     )

@@ -1,4 +1,4 @@
-"""How many children to fork, which to retire, which have taken too long to be born."""
+"""How many children to fork, which to retire, which take too long to be ready or to exit."""
 
 from collections.abc import Sequence
 
@@ -11,75 +11,75 @@ class LaneView:
 
     #: how many children should serve
     target: int
-    #: READY ones beyond that, so that one that retires is replaced at once
+    #: READY children beyond that, so that one that retires is replaced at once
     spares: int
     now: float
     #: names of the idle ones, the next to be given a call first
     idle: Sequence[str]
-    #: how many run a call and will go on after it
+    #: how many run a call and take others after it
     busy: int
-    #: names of READY ones that are to go as soon as enough others are; they count neither as idle nor as busy
+    #: names of READY ones that are to retire as soon as enough others are READY; they count neither as idle nor as busy
     replaceable: Sequence[str] = ()
     #: name and time of fork of those not READY yet, oldest first
     starting: Sequence[tuple[str, float]]
-    #: name and time of those that were told to go and have nothing more to do: of their last call, or, of those never
-    #: READY, of their fork
-    parting: Sequence[tuple[str, float]] = ()
-    #: spawn_failures that failed in a row
+    #: name and time of those that were told to exit and have nothing more to do: of the end of their last call, or, of
+    #: those never READY, of their fork
+    exiting: Sequence[tuple[str, float]] = ()
+    #: starts that failed in a row
     failed_starts: int
-    #: no fork before this time, because spawn_failures failed
+    #: no fork before this time, because starts failed
     fork_after: float
-    #: seconds a child may take to become READY, or to go
+    #: seconds a child may take to become READY, or to exit
     start_timeout: float
 
 
 @attrs.frozen(kw_only=True)
 class ReconcilePlan:
-    """What to do now, and when to look again at the latest."""
+    """What to do now, and when to check again at the latest."""
 
     fork: int = 0
     retire: tuple[str, ...] = ()
-    kill_unborn: tuple[str, ...] = ()
-    kill_lingering: tuple[str, ...] = ()
+    kill_not_ready: tuple[str, ...] = ()
+    kill_not_gone: tuple[str, ...] = ()
     #: seconds; None: only when something changes
-    look_again_in: float | None = None
+    check_again_in: float | None = None
 
 
 def plan(view: LaneView) -> ReconcilePlan:
-    """Bring the headcount to its target: never by touching a busy child, never faster than failed spawn_failures allow.
+    """Bring the number of children to its target: never by ending a busy child, never faster than failed starts allow.
 
-    After a failed birth one child at a time is tried, so that a broken `worker_process_init` does not spin.
+    After a failed start one child at a time is tried, so that a broken `worker_process_init` does not spin.
     """
     overdue, timeouts = _overdue(view, view.starting)
-    lingering, more = _overdue(view, view.parting)
+    not_gone, more = _overdue(view, view.exiting)
     coming = len(view.starting) - len(overdue)
     have = len(view.idle) + view.busy + coming
     wanted = view.target + view.spares if view.target else 0
     missing = wanted - have
     fork = 0
-    look_again = timeouts + more
+    check_again = timeouts + more
     if missing > 0:
         if view.failed_starts and view.now < view.fork_after:
-            look_again.append(view.fork_after - view.now)
+            check_again.append(view.fork_after - view.now)
         elif view.failed_starts:
             fork = 0 if coming else 1
         else:
             fork = missing
     if fork:
-        look_again.append(view.start_timeout)
-    # Those not born yet cannot take anybody's place.
+        check_again.append(view.start_timeout)
+    # Children that are not READY yet cannot take another's place.
     serving = len(view.idle) + view.busy
     surplus = max(0, min(-missing, len(view.idle), serving - wanted))
-    # Those that have been idle longest leave: the others have warm caches.
+    # Those that have been idle longest retire: the others have warm caches.
     retire = tuple(view.idle[len(view.idle) - surplus :]) if surplus else ()
     if serving >= wanted:
         retire += tuple(view.replaceable)
     return ReconcilePlan(
         fork=fork,
         retire=retire,
-        kill_unborn=overdue,
-        kill_lingering=lingering,
-        look_again_in=max(0.0, min(look_again)) if look_again else None,
+        kill_not_ready=overdue,
+        kill_not_gone=not_gone,
+        check_again_in=max(0.0, min(check_again)) if check_again else None,
     )
 
 

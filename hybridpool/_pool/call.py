@@ -18,7 +18,7 @@ from hybridpool._ipc import codec, large_objects
 from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import (
     Cancelled,
     Ignored,
@@ -408,7 +408,7 @@ class Call(Generic[R]):
     def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
         self._value, self._outcome = value, outcome
         if self._wakeup is not None:
-            self._wakeup.ring()
+            self._wakeup.notify_all()
 
     @property
     def state(self) -> CallState:
@@ -442,7 +442,7 @@ class Call(Generic[R]):
         check_loop(self._loop)
         if self._wakeup is None:
             self._wakeup = Wakeup()
-        return self._wakeup.sleeper()
+        return self._wakeup.waiter()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

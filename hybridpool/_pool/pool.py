@@ -18,11 +18,8 @@ from hybridpool._child import functions
 from hybridpool._client.asynclib import running_loop, without_stale_cancellation
 from hybridpool._ipc.frames import Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
-from hybridpool._policy.lifecycle import State
 from hybridpool._pool.call import Call, FunctionNames, check_loop, submitted, write
 from hybridpool._pool.open_close import OpenClose
 from hybridpool._pool.options import check_count, check_seconds, lane_config, read_options
@@ -222,8 +219,8 @@ class Pool(OpenClose):
         check_count("resize(…)", size)
         self._entered().ensure_fd_limit(size)
         lane.resize(size)
-        while lane.size == size and len(_working_children(lane.registry)) < size:
-            await lane.registry.changed.wait()
+        while lane.size == size and lane.snapshot().serving < size:
+            await lane.wait_changed()
 
     async def recycle(self, child: str) -> None:
         """Replace a child after what it has in hand; returns when it is gone.
@@ -233,22 +230,20 @@ class Pool(OpenClose):
         :raises PoolError: if there is no child of that name.
         """
         lane = self._entered().lane
-        children, changed = lane.registry.children, lane.registry.changed
+        children = [one.name for one in lane.snapshot().children]
         if child not in children:
             raise PoolError(f"there is no child {child!r}; there are {', '.join(children) or 'none'}")
-        handle = children[child]
-        handle.leaving = handle.leaving or "asked to"
-        changed.ring()
+        lane.retire(child, "asked to", once_replaced=True)
         try:
-            while child in children:
-                await changed.wait()
+            while lane.has_child(child):
+                await lane.wait_changed()
         except BaseException:
-            handle.leaving = None
+            lane.keep(child)
             raise
 
     def stats(self) -> list[ChildStats]:
         """Return what each child is doing."""
-        return child_stats(self._entered().lane.registry.children.values())
+        return child_stats(self._entered().lane.snapshot())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -332,11 +327,6 @@ class Pool(OpenClose):
 
 def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
-
-
-def _working_children(registry: ChildRegistry) -> list[ChildHandle]:
-    """Return the children that run calls or wait for one."""
-    return [handle for handle in registry.children.values() if handle.state in (State.IDLE, State.BUSY)]
 
 
 def _without_group(group: BaseExceptionGroup[BaseException], block_error: Exception | None) -> BaseException:

@@ -1,11 +1,8 @@
 """Statistics of the children of a pool."""
 
-import time
-from collections.abc import Iterable
-
 import attrs
 
-from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.snapshot import LaneSnapshot
 
 
 @attrs.frozen(kw_only=True)
@@ -32,19 +29,18 @@ class ChildStats:
     owned: int
 
 
-def child_stats(children: Iterable[ChildHandle]) -> list[ChildStats]:
-    """Return the statistics of each child, in the order of their starts."""
-    now = time.monotonic()
+def child_stats(lane: LaneSnapshot) -> list[ChildStats]:
+    """Return what each child does, in the order of their starts."""
     return [
         ChildStats(
             name=child.name,
             pid=child.pid,
             state=child.state.value,
             tasks=child.tasks,
-            in_hand=len(child.in_hand),
-            at_work=child.in_hand[0][1].task if child.in_hand else None,
-            working_for=now - child.head_since if child.in_hand else 0.0,
+            in_hand=child.in_flight,
+            at_work=None if child.current is None else child.current.task,
+            working_for=0.0 if child.current is None else lane.at - child.current.since,
             owned=child.owned,
         )
-        for child in children
+        for child in lane.children
     ]

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Outcome
 from hybridpool._pool.call import release, result_of
 
@@ -42,7 +42,7 @@ class _Slot:
         self.outcome, self.value = outcome, value
         if self.done is not None:
             self.done.append(self)
-        self.wakeup.ring()
+        self.wakeup.notify_all()
 
 
 class _CallWindow(Generic[T]):
@@ -87,7 +87,7 @@ class _CallWindow(Generic[T]):
             return None
         self.under_way -= 1
         if self.is_low:
-            self.has_room.ring()
+            self.has_room.notify_all()
         return slot
 
     def _ready(self) -> _Slot | None:
@@ -175,7 +175,7 @@ class _AsyncItems(Generic[T]):
     def __init__(self, items: AsyncIterable[T], calls: _CallWindow[T]) -> None:
         self._calls = calls
         self._task = asyncio.ensure_future(self._feed(items))
-        self._task.add_done_callback(lambda _: calls.wakeup.ring())
+        self._task.add_done_callback(lambda _: calls.wakeup.notify_all())
 
     async def _feed(self, items: AsyncIterable[T]) -> None:
         async for item in items:

@@ -21,7 +21,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._ipc.frames import ChildOrders
-from hybridpool._lanes.prefork.lane import ProcessLane, stop_messages
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
@@ -75,7 +75,7 @@ class Worker:
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
         self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus)
-        self._lane: ProcessLane | None = None
+        self._lane: PreforkLane | None = None
 
     @property
     def ready(self) -> anyio.Event:
@@ -89,7 +89,7 @@ class Worker:
 
     def describe_children(self) -> list[str]:
         """Describe in a line what each child does."""
-        return self._lane.describe_children() if self._lane is not None else []
+        return self._lane.snapshot().describe() if self._lane is not None else []
 
     def stop(self, how: StopMode) -> None:
         """Stop; a second call with a stronger mode replaces the first."""
@@ -158,10 +158,10 @@ class Worker:
                     settler.leave()
                     tracker.close()
 
-    async def _take(self, taking: TaskGroup, control: RemoteControl, lane: ProcessLane, intake: Intake) -> None:
+    async def _take(self, taking: TaskGroup, control: RemoteControl, lane: PreforkLane, intake: Intake) -> None:
         """Take deliveries and orders once the ids of revoked tasks are loaded: a delivery may be of one of them."""
         await control.load()
-        taking.start_soon(control.run, partial(stop_messages, lane, grace=REVOKE_GRACE_S))
+        taking.start_soon(control.run, partial(lane.cancel_messages, grace=REVOKE_GRACE_S))
         await self._consumers.run(intake.take)
 
     async def _leave(self, supervised: SupervisedLane, intake: Intake, settler: Settler) -> StopMode:
@@ -174,7 +174,7 @@ class Worker:
             return StopMode.WARM
         if self._stop is StopMode.WARM:
             self._bus.emit(
-                events.DrainTimedOut(self._settings.worker_shutdown_timeout, supervised.lane.dispatcher.running)
+                events.DrainTimedOut(self._settings.worker_shutdown_timeout, len(supervised.lane.in_flight()))
             )
         settler.stopping = True
         await supervised.kill()
@@ -236,14 +236,13 @@ class Worker:
         )
 
 
-def _forget_unstarted(lane: ProcessLane, intake: Intake) -> None:
+def _forget_unstarted(lane: PreforkLane, intake: Intake) -> None:
     """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
 
     To run them as well would run them twice.
     """
-    waiting = [job for job in lane.dispatcher.waiting if intake.is_void(job)]
-    lane.forget_waiting(intake.is_void)
-    intake.lost(lane.dispatcher.at_work(), waiting)
+    waiting = lane.withdraw_queued(intake.is_void)
+    intake.lost(lane.in_flight(), waiting)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._ipc.frames import ChildOutcome, Returned, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._lanes.prefork.supervised import SupervisedLane
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled, Lost
 from hybridpool._pool import Pool
 from hybridpool._pool.options import check_count
@@ -84,11 +84,10 @@ class InlinePool(Pool):
 
 
 class _InlineLane:
-    """Runs jobs, one in each turn of the loop. It takes the place of supervised lane, lane and registry."""
+    """Runs jobs, one in each turn of the loop. It is a lane and its supervisors in one."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.children: dict[str, ChildHandle] = {}
         self._waiting: deque[Job] = deque()
         self._running = False
         self._at_rest = Wakeup()
@@ -97,9 +96,8 @@ class _InlineLane:
     def lane(self) -> Self:
         return self
 
-    @property
-    def registry(self) -> Self:
-        return self
+    def snapshot(self) -> LaneSnapshot:
+        return LaneSnapshot(at=time.monotonic(), size=self.size, queued=len(self._waiting), running=int(self._running))
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
@@ -148,7 +146,7 @@ class _InlineLane:
 
     def _look(self) -> None:
         if not self._waiting and not self._running:
-            self._at_rest.ring()
+            self._at_rest.notify_all()
 
 
 def _outcome(job: Job) -> ChildOutcome:

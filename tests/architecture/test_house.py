@@ -16,6 +16,8 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 CLASS_METHODS = 20
 MOCKS = 20
+#: attributes of a prefork lane that are its own
+LANE_PARTS = ("dispatcher", "watchdog", "registry")
 HEAVY = ("asyncio", "anyio", "aio_pika", "uvloop")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -60,6 +62,27 @@ def test_import_contracts_hold() -> None:
     lint = "from importlinter.cli import lint_imports_command as lint; lint()"
     done = run("-c", lint, "--no-logo", "--no-cache")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_the_prefork_lane_reaches_into_its_parts() -> None:
+    """The lane alone changes its state: other modules call its methods, and take no part of it by attribute."""
+    prefork = ROOT / "hybridpool" / "_lanes" / "prefork"
+    owners = {prefork / f"{name}.py" for name in ("lane", "dispatcher", "watchdog", "children")}
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
+        for path in LIBRARY
+        if path not in owners
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr.removeprefix("_") in LANE_PARTS
+    ]
+    assert found == []
+
+
+def test_reaching_into_a_lane_is_noticed() -> None:
+    """The names that the test above looks for are those of the lane's parts."""
+    lane = ROOT / "hybridpool" / "_lanes" / "prefork" / "lane.py"
+    attributes = {node.attr for node in ast.walk(parsed(lane)) if isinstance(node, ast.Attribute)}
+    assert {f"_{part}" for part in LANE_PARTS} <= attributes
 
 
 @pytest.mark.parametrize("module", ["hybridpool", "hybridpool._child"])

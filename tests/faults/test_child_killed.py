@@ -234,7 +234,7 @@ def test_birth_that_always_dies(broker_url: str, queue_name: str, journal: Journ
         assert pauses[-1] > pauses[-3] > pauses[-5]
         assert at_work.seen(r": exit code 7; the next .* in [\d.]+ s")
         [last] = at_work.seen(r"^hybridpool: (.*)")
-        assert "children in a row were not born; the last: exit code 7" in last[1]
+        assert "children in a row failed to start; the last: exit code 7" in last[1]
 
 
 @pytest.mark.parametrize("size", [1, 2])

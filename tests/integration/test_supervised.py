@@ -1,4 +1,4 @@
-"""A real supervised: real zygote, real children, no broker."""
+"""A real lane with its supervisors: real zygote, real children, no broker."""
 
 import os
 import re
@@ -99,8 +99,8 @@ class Bench:
         """Wait until the pool is nothing but so many idle children."""
         with anyio.fail_after(PATIENCE):
             lane = self.supervised.lane
-            while len(lane.dispatcher.idle) != number or len(lane.registry.children) != number:
-                await lane.registry.changed.wait(0.05)
+            while len((seen := lane.snapshot()).idle) != number or len(seen.children) != number:
+                await lane.wait_changed(0.05)
 
     async def gone(self, name: str) -> events.ChildGone:
         """Wait until a child is gone."""
@@ -111,7 +111,7 @@ class Bench:
 
     def pids(self) -> dict[str, int]:
         """Return name and pid of the children."""
-        return {name: child.pid for name, child in self.supervised.lane.registry.children.items()}
+        return {child.name: child.pid for child in self.supervised.lane.snapshot().children}
 
 
 @asynccontextmanager
@@ -196,7 +196,7 @@ async def test_calls_run_and_results_come(two: Bench) -> None:
     ended = await two.ended.take(100, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
     assert {one.child for one in ended} <= {"ForkPoolWorker-1", "ForkPoolWorker-2"}
-    assert (two.supervised.lane.dispatcher.running, len(two.supervised.lane.dispatcher.waiting)) == (0, 0)
+    assert (two.supervised.lane.in_flight(), two.supervised.lane.load) == ([], 0)
 
 
 async def test_a_call_that_fails_costs_nothing_else(two: Bench) -> None:
@@ -215,11 +215,8 @@ async def test_calls_run_at_the_same_time(two: Bench) -> None:
     for _ in range(3):
         two.submit("hold")
     await two.at_the_gate(2)
-    assert (
-        two.supervised.lane.dispatcher.running,
-        len(two.supervised.lane.dispatcher.waiting),
-        two.supervised.lane.dispatcher.load,
-    ) == (2, 1, 3)
+    seen = two.supervised.lane.snapshot()
+    assert (seen.running, seen.queued, two.supervised.lane.load) == (2, 1, 3)
     two.release()
     await two.at_the_gate(1)
     two.release()
@@ -343,9 +340,9 @@ async def test_the_replacement_is_ready_before_the_old_one_goes() -> None:
             await made.at_the_gate(2)
             with anyio.fail_after(PATIENCE):
                 # both are on their last call, so two more stand by
-                while len(made.supervised.lane.dispatcher.idle) != 2:
-                    await made.supervised.lane.registry.changed.wait(0.05)
-            assert made.supervised.lane.dispatcher.running == 2
+                while len(made.supervised.lane.snapshot().idle) != 2:
+                    await made.supervised.lane.wait_changed(0.05)
+            assert len(made.supervised.lane.in_flight()) == 2
             assert len(made.gate.items) == 2
             made.release()
         ended = await made.ended.take(6, PATIENCE)
@@ -359,7 +356,7 @@ async def test_one_stands_by() -> None:
             made.submit("hold")
         for _ in range(6):
             await made.at_the_gate(2)
-            assert len(made.supervised.lane.dispatcher.busy) == 2
+            assert sum(bool(child.in_flight) for child in made.supervised.lane.snapshot().children) == 2
             made.release()
         ended = await made.ended.take(12, PATIENCE)
         assert set(Counter(one.child for one in ended).values()) <= {1, 2}
@@ -416,7 +413,7 @@ async def test_shrinking_spares_the_busy(two: Bench) -> None:
     await anyio.wait_all_tasks_blocked()
     two.release()
     await two.at_the_gate(1)
-    assert two.supervised.lane.dispatcher.running == 1, "not more at once than the new size"
+    assert len(two.supervised.lane.in_flight()) == 1, "not more at once than the new size"
     two.release()
     ended = await two.ended.take(3, PATIENCE)
     assert all(isinstance(one.outcome, Returned) for one in ended)
@@ -455,9 +452,9 @@ async def test_retiring_a_busy_child(two: Bench, fifo: Fifo) -> None:
     """A busy child that retires finishes its call, exits with 0, and is replaced."""
     job = two.submit("hold_at", fifo.path)
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
-    [busy] = [child for child in two.supervised.lane.registry.children.values() if child.in_hand]
-    two.supervised.lane.retire(busy, "asked to")
-    two.supervised.lane.retire(busy, "asked to, again")
+    [busy] = [child for child in two.supervised.lane.snapshot().children if child.in_flight]
+    two.supervised.lane.retire(busy.name, "asked to")
+    two.supervised.lane.retire(busy.name, "asked to, again")
     fifo.open_up()
     [ended] = await two.ended.take(1, PATIENCE)
     assert (ended.job, ended.value, ended.child) == (job, "done", busy.name)
@@ -471,8 +468,8 @@ async def test_a_retiring_child_may_still_ask(two: Bench, fifo: Fifo) -> None:
     """A task in a child that retires may still send a task."""
     two.submit("hold_at", fifo.path, "publish this")
     await two.observed.see(events.ChildLogged, 1, PATIENCE)
-    [busy] = [child for child in two.supervised.lane.registry.children.values() if child.in_hand]
-    two.supervised.lane.retire(busy, "shutdown")
+    [busy] = [child for child in two.supervised.lane.snapshot().children if child.in_flight]
+    two.supervised.lane.retire(busy.name, "shutdown")
     fifo.open_up()
     await two.at_the_gate(1)
     two.release()
@@ -502,7 +499,7 @@ async def test_brief_calls_run_once_each() -> None:
             jobs = [two.submit("add", number) for number in range(2000)]
             ended = await two.ended.take(2000, PATIENCE)
             assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
-        assert two.supervised.lane.dispatcher.load == 0
+        assert two.supervised.lane.load == 0
 
 
 async def test_calls_behind_a_long_one_run_elsewhere() -> None:
@@ -515,7 +512,7 @@ async def test_calls_behind_a_long_one_run_elsewhere() -> None:
         assert {one.job for one in ended} == set(brief)
         two.supervised.lane.cancel(long, PATIENCE)
         assert [one.job for one in await two.ended.take(1, PATIENCE)] == [long]
-        assert two.supervised.lane.dispatcher.load == 0
+        assert two.supervised.lane.load == 0
 
 
 async def test_what_is_done_before_one_that_hears_nothing() -> None:
@@ -528,7 +525,7 @@ async def test_what_is_done_before_one_that_hears_nothing() -> None:
         ended = await one.ended.take(5, PATIENCE)
         assert [done.job for done in ended] == [*quick, stuck, behind], "one would wait for what comes after it"
         assert [type(done.outcome) for done in ended] == [Returned] * 3 + [TimedOut, Returned]
-        assert one.supervised.lane.dispatcher.load == 0
+        assert one.supervised.lane.load == 0
 
 
 async def test_a_death_costs_one_call_of_many() -> None:
@@ -627,7 +624,7 @@ async def test_cancelling_what_waits(two: Bench) -> None:
     assert (ended.job, ended.outcome) == (waiting, Cancelled(""))
     two.release()
     await two.ended.take(2, PATIENCE)
-    assert two.supervised.lane.dispatcher.load == 0
+    assert two.supervised.lane.load == 0
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.1])
@@ -695,7 +692,7 @@ async def test_a_child_that_dies_in_a_call(two: Bench, words: tuple[Any, ...], c
     assert not gone.expected
     await two.idle(2)
     assert (await two.run("add", 1)).value == 2
-    assert two.supervised.lane.dispatcher.running == 0
+    assert len(two.supervised.lane.in_flight()) == 0
 
 
 async def test_killing_every_child_loses_each_call_once(two: Bench) -> None:
@@ -717,13 +714,13 @@ async def test_a_call_that_was_not_read_runs_elsewhere(two: Bench) -> None:
     pids = two.pids()
     await stopped(pids.values())
     jobs = [two.submit("add", number) for number in range(4)]
-    assert two.supervised.lane.dispatcher.running == 2
+    assert len(two.supervised.lane.in_flight()) == 2
     for pid in pids.values():
         os.kill(pid, signal.SIGKILL)
     ended = await two.ended.take(4, PATIENCE)
     assert {one.job.id: one.value for one in ended} == {job.id: number + 1 for number, job in enumerate(jobs)}
     assert not {one.child for one in ended} & pids.keys()
-    assert two.supervised.lane.dispatcher.running == 0
+    assert len(two.supervised.lane.in_flight()) == 0
 
 
 async def test_large_calls_that_were_not_read_run_elsewhere(two: Bench) -> None:
@@ -740,7 +737,7 @@ async def test_what_a_task_started_goes_with_its_child(two: Bench) -> None:
     """A process that a task started is killed with its child."""
     ended = await two.run("bring_up")
     process = psutil.Process(ended.value)
-    two.supervised.lane.registry.kill(two.supervised.lane.registry.children[ended.child])
+    two.supervised.lane.kill(ended.child)
     await two.gone(ended.child)
     with anyio.fail_after(PATIENCE):
         while process.is_running():
@@ -788,7 +785,7 @@ async def test_draining(two: Bench, fifo: Fifo) -> None:
     assert not await two.supervised.drain(0.05)
     fifo.open_up()
     assert await two.supervised.drain(PATIENCE)
-    assert two.supervised.lane.registry.children == {}
+    assert not two.supervised.lane.has_children
     assert all(isinstance(one.outcome, Returned) for one in two.ended.items)
 
 
@@ -804,18 +801,18 @@ async def test_killing(two: Bench) -> None:
     assert not any(map(psutil.pid_exists, pids.values()))
 
 
-async def test_killing_those_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killing_children_that_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cold stop ends at once while children that were just ordered hang in worker_process_init."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:
         with anyio.fail_after(PATIENCE):
-            while not made.supervised.lane.registry.children:
+            while not made.supervised.lane.has_children:
                 await anyio.lowlevel.checkpoint()
             assert set(made.pids().values()) == {0}, "the zygote has not told their pids yet"
             await made.supervised.kill()
 
 
-async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killing_many_children_that_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cold stop of many starting children is not taken for failed starts."""
     monkeypatch.setenv("UNBORN", "hangs")
     async with bench(12, app="tests.apps.unborn:app", ready=False) as made:
@@ -825,7 +822,7 @@ async def test_killing_many_that_are_being_born(monkeypatch: pytest.MonkeyPatch)
         assert made.observed.of(events.ChildStartFailed) == []
 
 
-async def test_births_that_fail_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_starts_that_fail_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failed starts are repeated with growing pauses, and their event says why."""
     monkeypatch.setenv("UNBORN", "fails")
     async with bench(2, app="tests.apps.unborn:app", ready=False) as made:

@@ -1,25 +1,26 @@
 """What must hold at every moment, by the lane's own books and by the truth."""
+# pyright: reportPrivateUsage=false
 
 from collections import Counter, deque
 from typing import Final
 
 from hybridpool import events
-from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._policy.lifecycle import State
 from tests.simulation.world import World
 
 #: seconds within which a child of a calm schedule is READY after it was ordered, with all that may delay the order
-_BIRTH: Final = 0.05
+_START_S: Final = 0.05
 #: seconds that the pool may take to grow
-_GROWTH: Final = 0.1
+_GROWTH_S: Final = 0.1
 #: seconds
-_ROUNDING: Final = 1e-5
+_ROUNDING_S: Final = 1e-5
 
 
 class Checks:
     """The promises about the pool as a whole."""
 
-    def __init__(self, world: World, lane: ProcessLane) -> None:
+    def __init__(self, world: World, lane: PreforkLane) -> None:
         self._world = world
         self._lane = lane
         #: at the last turn
@@ -27,7 +28,7 @@ class Checks:
         #: moments at which children were recycled, of late
         self._recycled: deque[float] = deque()
         self._was_full = False
-        #: spawn_failures have failed, and the headcount has not been complete since
+        #: starts have failed, and the number of children has not been complete since
         self._has_failed = False
         #: since when the size has been less than the load asks for
         self._short_since: float | None = None
@@ -43,7 +44,7 @@ class Checks:
                 if reason.startswith("max_tasks"):
                     self._recycled.append(world.loop.time())
             case events.ChildGone(child=name, cause=cause):
-                world.note("dead_lettered", name, cause)
+                world.note("gone", name, cause)
             case events.ChildReady(child=name):
                 world.note("ready", name)
             case events.PoolScaled(before=before, after=after):
@@ -51,8 +52,8 @@ class Checks:
                 self.resized(after)
                 world.counts["scalings"] += 1
             case events.ChildStartFailed(cause=reason):
-                world.note("birth failed", reason)
-                world.counts["failed spawn_failures"] += 1
+                world.note("start failed", reason)
+                world.counts["failed starts"] += 1
             case _:
                 pass
 
@@ -65,18 +66,18 @@ class Checks:
 
         :raises PromiseBroken: if they do not.
         """
-        world, dispatcher, children = self._world, self._lane.dispatcher, self._lane.registry.children.values()
+        world, dispatcher, children = self._world, self._lane._dispatcher, self._lane._registry.children.values()
         if world.failure is not None:
             raise world.failure
-        in_hand = [job for child in children for _, job in child.in_hand]
+        in_flight = [call.job for child in children for call in child.calls.values()]
         world.require(
-            dispatcher.running == len(in_hand),
+            dispatcher.running == len(in_flight),
             "the dispatcher counts",
             dispatcher.running,
             "calls at work of",
-            len(in_hand),
+            len(in_flight),
         )
-        places = Counter(job.id for job in (*in_hand, *dispatcher.waiting))
+        places = Counter(job.id for job in (*in_flight, *dispatcher.queue))
         for fate in world.fates.values():
             count = places[fate.job.id]
             world.require(count == (fate.ended is None), fate.job.id, "is in", count, "places; ended:", fate.ended)
@@ -85,7 +86,7 @@ class Checks:
             len(idle) == len(dispatcher.idle) and set(idle) == set(dispatcher.idle),
             "idle children are not all on the list",
         )
-        busy = {child for child in children if child.in_hand}
+        busy = {child for child in children if child.calls}
         world.require(busy == set(dispatcher.busy), "busy children are not all on the list")
         is_growing = len(busy) > self._busy_before
         size = max(dispatcher.size, self._size_before)
@@ -97,52 +98,53 @@ class Checks:
 
         :raises PromiseBroken: if something has not.
         """
-        world, dispatcher = self._world, self._lane.dispatcher
+        world, dispatcher = self._world, self._lane._dispatcher
         if world.is_ending:
             return
-        is_idle = dispatcher.waiting and dispatcher.idle and len(dispatcher.busy) < dispatcher.size
+        is_idle = dispatcher.queue and dispatcher.idle and len(dispatcher.busy) < dispatcher.size
         world.require(not is_idle, "a call waits although a child is free")
         self._check_scale()
-        self._check_staff()
+        self._check_children()
         self._check_recycling()
 
     def _check_scale(self) -> None:
-        world, dispatcher, scale = self._world, self._lane.dispatcher, self._world.plan.scale
+        world, dispatcher, scale = self._world, self._lane._dispatcher, self._world.plan.scale
         if scale is None or dispatcher.size >= min(dispatcher.load, scale.ceiling):
             self._short_since = None
             return
         now = world.loop.time()
         if self._short_since is None:
             self._short_since = now
-        is_late = now - self._short_since > _GROWTH + world.lateness
+        is_late = now - self._short_since > _GROWTH_S + world.lateness
         world.require(not is_late, "the size stays", dispatcher.size, "at a load of", dispatcher.load)
 
-    def _check_staff(self) -> None:
-        world, registry, now = self._world, self._lane.registry, self._world.loop.time()
+    def _check_children(self) -> None:
+        world, registry, now = self._world, self._lane._registry, self._world.loop.time()
         need = self._lane.size + world.plan.spares
         self._has_failed = self._has_failed or bool(registry.spawn_failures.failed)
         if registry.zygote is None:
             return
-        children = registry.children.values()
-        staying = [child for child in children if child.state in (State.IDLE, State.BUSY) and not child.is_going]
+        children = self._lane.snapshot().children
+        staying = [child for child in children if child.is_serving and not child.is_being_replaced]
         ages = [now - child.ordered_at for child in children if child.state is State.STARTING]
-        have = len(staying) + sum(age < world.plan.start_timeout + _ROUNDING for age in ages)
+        have = len(staying) + sum(age < world.plan.start_timeout + _ROUNDING_S for age in ages)
         if self._has_failed:
-            # Nobody is in haste while spawn_failures fail.
+            # Missing children are not forked at once while starts fail.
             self._has_failed = bool(registry.spawn_failures.failed)
             return
-        world.require(have >= need, "there are", have, "children and nobody makes more; needed:", need)
+        world.require(have >= need, "there are", have, "children and none is forked; needed:", need)
         is_surplus = len(staying) > need and any(child.state is State.IDLE for child in staying)
         world.require(not is_surplus, "there are", have, "children and none retires; needed:", need)
-        replaceable = [child.name for child in children if child.leaving and child.state in (State.IDLE, State.BUSY)]
-        world.require(not replaceable or len(staying) < need, "a replacement is there, and does not go:", *replaceable)
+        replaceable = [child.name for child in children if child.retires_because and child.is_serving]
+        is_late = replaceable and len(staying) >= need
+        world.require(not is_late, "a replacement is ready, and these do not retire:", *replaceable)
 
     def _check_recycling(self) -> None:
         """In a calm schedule, recycling leaves a gap only where more children go at once than there are spares."""
         world, size = self._world, self._lane.size
-        serving = sum(child.state in (State.IDLE, State.BUSY) for child in self._lane.registry.children.values())
+        serving = self._lane.snapshot().serving
         self._was_full = self._was_full or serving >= size + world.plan.spares
-        while self._recycled and self._recycled[0] < world.loop.time() - _BIRTH:
+        while self._recycled and self._recycled[0] < world.loop.time() - _START_S:
             self._recycled.popleft()
         if world.plan.is_calm and world.plan.spares and self._was_full:
             least = size - max(0, len(self._recycled) - world.plan.spares)

@@ -14,10 +14,9 @@ from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.autoscaler import Autoscaler
 from hybridpool._lanes.prefork.child_handle import ChildHandle
-from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
 from hybridpool._policy.headroom import Fit, fit
-from hybridpool._policy.lifecycle import State
 from hybridpool.errors import ChildStartFailed
 from tests.simulation.checks import Checks
 from tests.simulation.plan import CallPlan, Ending
@@ -51,7 +50,7 @@ class _Shuffled(set[ChildHandle]):
 
 
 class _VirtualLane(SupervisedLane):
-    """A supervised whose lane goes by virtual time."""
+    """A lane with its supervisors that goes by virtual time."""
 
     def __init__(self, world: World, keeper: FakeKeeper, bus: events.Bus) -> None:
         plan = world.plan
@@ -68,9 +67,8 @@ class _VirtualLane(SupervisedLane):
             world.loop.call_later(world.dice.among(0.0, 0.001, 0.03), answer, EnqueueAnswer(frame.ticket, None))
 
         super().__init__(keeper, config, bus, publish)
-        self.lane = ProcessLane(bus, plan.recycle, _ORDERS, publish, world.loop.time)
-        busy = _Shuffled(world.chance)
-        self.lane.dispatcher.busy = self.lane.watchdog._busy = busy
+        self.lane = PreforkLane(bus, plan.recycle, _ORDERS, publish, plan.spares, world.loop.time)
+        self.lane._dispatcher.busy = _Shuffled(world.chance)
 
     async def _scale(self) -> None:
         with self._scaling:
@@ -87,7 +85,7 @@ class _VirtualScaler(Autoscaler):
 
 
 class Schedule:
-    """Does to a supervised what a plan says."""
+    """Does to a lane what a plan says."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -113,7 +111,7 @@ class Schedule:
                 with anyio.fail_after(_PATIENCE):
                     await self._to_the_end()
         except* (_Left, ChildStartFailed):
-            # That a pool gives up where spawn_failures fail again and again is a promise too.
+            # That a pool gives up where starts fail again and again is a promise too.
             self._world.counts["given up"] += 1
         finally:
             for timer in self._timers:
@@ -123,11 +121,11 @@ class Schedule:
 
     def check_end(self) -> None:
         """:raises PromiseBroken: if a call is lost, or anything is left."""
-        world, dispatcher = self._world, self.lane.dispatcher
+        world, dispatcher = self._world, self.lane._dispatcher
         for fate in world.fates.values():
             world.require(fate.ended is not None, fate.job.id, "never ended")
-        world.require(not self.lane.registry.children, "children are left:", *self.lane.registry.children)
-        left = (dispatcher.running, len(dispatcher.waiting), len(dispatcher.idle), len(dispatcher.busy))
+        world.require(not self.lane.has_children, "children are left:", *self.lane._registry.children)
+        left = (dispatcher.running, len(dispatcher.queue), len(dispatcher.idle), len(dispatcher.busy))
         world.require(not any(left), "the dispatcher is not empty:", *left)
         world.require(not world.loop.timers(), "timers are left:", world.loop.timers())
         world.require(not world.loop.watched(), "descriptors are left on the loop:", world.loop.watched())
@@ -210,7 +208,7 @@ class Schedule:
             world.fates[job.id].end("taken back")
         if self._plan.ending is Ending.ORDERLY:
             went = await supervised.drain(_PATIENCE / 2)
-            world.require(went, "children do not go:", *self.lane.registry.children)
+            world.require(went, "children do not go:", *self.lane._registry.children)
         elif self._plan.ending is Ending.COLD or not await supervised.drain(world.dice.among(0.05, 100.0)):
             await self._kill()
 
@@ -221,10 +219,8 @@ class Schedule:
         self._world.require(not timing.cancelled_caught, "the children did not die")
 
     async def _rest(self) -> None:
-        """Wait until the headcount is complete: whatever went wrong before, a quiet pool recovers."""
+        """Wait until the number of children is complete: whatever went wrong before, a quiet pool recovers."""
         lane, need = self.lane, self.lane.size + self._plan.spares
-        while (
-            sum(child.state is State.IDLE and not child.is_going for child in lane.registry.children.values()) != need
-        ):
+        while sum(not child.is_being_replaced for child in lane.snapshot().idle) != need:
             need = lane.size + self._plan.spares
-            await lane.registry.changed.wait(1.0)
+            await lane.wait_changed(1.0)

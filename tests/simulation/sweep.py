@@ -27,7 +27,7 @@ class Report:
     real_seconds: float
 
     def __str__(self) -> str:
-        names = ("calls", "children", "crashes", "recycles", "failed spawn_failures", "zygotes lost")
+        names = ("calls", "children", "crashes", "recycles", "failed starts", "zygotes lost")
         shown = ", ".join(f"{self.counts[name]} {name}" for name in names)
         return (
             f"seed {self.seed}: {self.schedules} schedules, {shown}, "

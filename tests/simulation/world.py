@@ -1,4 +1,4 @@
-"""What is true in a simulation, whatever the lane believes: who began which call, who noted its outcome, who died.
+"""What is true in a simulation, whatever the lane believes: which child began a call, noted its outcome, died.
 
 The promises about single calls are checked here, at the moment when they would be broken.
 """
@@ -38,7 +38,7 @@ class Fate:
     ended: Outcome | str | None = None
 
     def end(self, how: Outcome | str) -> None:
-        """Keep how it ended, and let go of files: as whoever submits a call has to."""
+        """Keep how it ended, and let go of files: as the submitter of a call has to."""
         self.ended, self.job.body, self.job.blob = how, b"", None
 
 
@@ -60,7 +60,7 @@ class World:
         self.is_ending = False
         #: seconds by which things may be late, because the machine or the zygote slept
         self.lateness = 0.0
-        #: whether a child was given up before it was born
+        #: what a callback of the loop raised first
         self.failure: BaseException | None = None
         self._trace: deque[tuple[float, str, tuple[object, ...]]] = deque(maxlen=_TRACED)
 
@@ -82,7 +82,7 @@ class World:
         return not self.is_quiet and self.dice.is_struck(self.plan.fault)
 
     def exit_status(self) -> int:
-        """Return how a child dies: two signals, an error, and an exit that looks like a farewell."""
+        """Return how a child dies: two signals, an error, and an exit that looks like an orderly one."""
         return self.chance.choice((9, 11, 1 << 8, 0))
 
     def crash_due(self, fate: Fate, step: Step) -> bool:
@@ -115,7 +115,7 @@ class World:
         self.require(self.is_ending or is_over or is_given_up, "a kill hit", job.id, "in", child, "which was not due")
 
     def ended(self, job: Job, outcome: Outcome, child: str, _runtime: float) -> None:
-        """A call's submitter hears how it ended."""
+        """A call's submitter is told how it ended."""
         fate = self.fates[job.id]
         shown = type(outcome).__name__
         self.note("ended", job.id, shown, child)
@@ -136,7 +136,7 @@ class World:
                 self.require(fate.begun_by == child and not fate.is_noted, job.id, "timed out, but did not run")
                 self.require(job.hard_limit is not None, job.id, "timed out without a limit")
             case Cancelled():
-                self.require(job.cancelled_at is not None, job.id, "is cancelled, and nobody gave it up")
+                self.require(job.cancelled_at is not None, job.id, "is cancelled, and its caller did not give it up")
                 self.require(fate.begun_by == child and not fate.is_noted, job.id, "is cancelled, but had begun")
             case _:
                 self.require(False, job.id, "ended as no fake child ends it:", shown)  # always broken
@@ -145,7 +145,7 @@ class World:
 
     def _check_signal(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
-            self.require(job.cancelled_at is not None, job.id, "was stopped, and nobody gave it up")
+            self.require(job.cancelled_at is not None, job.id, "was stopped, and its caller did not give it up")
         if isinstance(outcome, Raised) and outcome.kind == SoftTimeLimitExceeded.__name__:
             self.require(job.soft_limit is not None, job.id, "was stopped for a limit that it does not have")
 

@@ -43,7 +43,7 @@ class _Line:
 
 
 class FakeZygote:
-    """Forks fake children; keeps `lanes.registry.Forks`."""
+    """Forks fake children; keeps `_lanes.prefork.children.Forks`."""
 
     def __init__(self, world: World, on_news: Callable[[News], None], on_lost: Callable[[str], None]) -> None:
         self._world = world
@@ -110,7 +110,7 @@ class FakeZygote:
     def _fork(self, name: str, fds: tuple[int, int]) -> None:
         world = self._world
         if world.strikes() and world.dice.is_struck(0.1):
-            # fork(2) does not return; whoever keeps the headcount notices, by and by.
+            # fork(2) does not return; the reconciler notices after the start timeout.
             world.note("the zygote hangs")
             world.lateness += world.plan.start_timeout
             self._orders.is_blocked = True

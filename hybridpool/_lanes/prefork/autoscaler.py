@@ -8,20 +8,20 @@ from typing import Final
 from hybridpool import events
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._lanes.prefork import memory_readings
-from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._policy.autoscale import ScaleLimits, ScaleMemory, decide
 from hybridpool._policy.headroom import Bound, Fit, fit
 
-#: seconds until newcomers have shown what they weigh, or memory may have been freed
-_LOOK_AGAIN: Final = 0.5
+#: seconds until the memory of new children is known, or memory may have been freed
+CHECK_AGAIN_S: Final = 0.5
 
 
 class Autoscaler:
-    """The loop and what it remembers."""
+    """The loop and its state."""
 
     def __init__(
         self,
-        lane: ProcessLane,
+        lane: PreforkLane,
         limits: ScaleLimits,
         bus: events.Bus,
         budget: int | None,
@@ -38,42 +38,40 @@ class Autoscaler:
         self._budget = budget
         self._on_scaled = on_scaled
         self._memory = ScaleMemory()
-        #: bytes that the heaviest child owned so far
+        #: bytes that the largest child owned so far
         self._heaviest = 0
         self._held_by: str | None = None
 
     async def run(self) -> None:
         """Scale for ever."""
-        lane, dispatcher = self._lane, self._lane.dispatcher
+        lane = self._lane
         while True:
             decided = decide(
-                load=dispatcher.load,
+                load=lane.load,
                 size=lane.size,
                 limits=self._limits,
                 memory=self._memory,
-                now=lane.registry.clock(),
+                now=lane.clock(),
             )
-            self._memory, dispatcher.watch, look_again_in = decided.memory, decided.watch, decided.look_again_in
+            self._memory, (least, most), check_again_in = decided.memory, decided.watch, decided.look_again_in
             size = decided.size
             if size > lane.size:
                 fitting = await self._fit(size)
                 size = fitting.size
                 if fitting.is_short:
-                    dispatcher.watch, look_again_in = (0, sys.maxsize), _LOOK_AGAIN
+                    (least, most), check_again_in = (0, sys.maxsize), CHECK_AGAIN_S
             if size != lane.size and lane.takes_calls:
                 before = lane.size
                 lane.resize(size)
                 self._on_scaled(size)
                 self._bus.emit(events.PoolScaled(before, size))
-            least, most = dispatcher.watch
-            if least <= dispatcher.load <= most:
-                # Else it has changed while memory was looked at.
-                await dispatcher.load_changed.wait(look_again_in)
+            # It returns at once if the load has changed while memory was read.
+            await lane.wait_load_outside(least, most, check_again_in)
 
     async def _fit(self, wanted: int) -> Fit:
         """Find out how much of a growth memory allows."""
-        pids = [child.pid for child in self._lane.registry.children.values() if child.pid]
-        owned, bounds = await run_in_daemon_thread(partial(_look, pids))
+        pids = [child.pid for child in self._lane.snapshot().children if child.pid]
+        owned, bounds = await run_in_daemon_thread(partial(_read_memory, pids))
         self._heaviest = max(self._heaviest, *owned.values(), 0)
         if self._budget is not None:
             bounds.append(
@@ -86,5 +84,5 @@ class Autoscaler:
         return fitting
 
 
-def _look(pids: list[int]) -> tuple[dict[int, int], list[Bound]]:
+def _read_memory(pids: list[int]) -> tuple[dict[int, int], list[Bound]]:
     return memory_readings.owned(pids), memory_readings.bounds()

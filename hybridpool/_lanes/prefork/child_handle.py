@@ -1,15 +1,14 @@
-"""One child as the parent sees it: its channel, its state, what it has in hand.
+"""One child as the parent sees it: its channel, its state, its calls in flight.
 
 The parent keeps a second handle on the child's own end of the channel, so that it can take back, whole, what the child
 has not read yet. For the same reason the channel's end does not tell of a child's death; the zygote does. What the
-child was doing when it died stands on its shared_page.
+child was doing when it died stands on its shared page.
 """
 
 import errno
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final
 
@@ -24,6 +23,7 @@ from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes.base import Job
+from hybridpool._lanes.snapshot import CallSnapshot, ChildSnapshot
 from hybridpool._outcome import Outcome
 from hybridpool._policy.deadline import STALL
 from hybridpool._policy.lifecycle import ChildEvent, State, transition
@@ -33,10 +33,31 @@ from hybridpool._policy.recycle import RecycleLimits
 _LARGE_BODY_BYTES: Final = MAX_INLINE_BYTES - 16 * 1024
 #: a message of a child: which child, and its frames
 OnFrames = Callable[["ChildHandle", Sequence[frames.FromChild]], None]
-#: a child's word cannot be relied on any more: which child, and why
+#: what a child says cannot be relied on any more: which child, and why
 Breaks = Callable[["ChildHandle", str], None]
 #: a call can never be put into a channel: which child's, its number, and why
 CannotGive = Callable[["ChildHandle", int, OSError], None]
+
+
+class CallInFlight(msgspec.Struct, eq=False):
+    """A call that a child was given, and what has been done about it.
+
+    A struct, as one is made for each call: to make it takes less than half the time of an attrs class.
+    """
+
+    #: calls of one child are numbered from 1, in the order in which it was given them
+    number: int
+    job: Job
+    #: monotonic seconds since when it may run: since when it is the first in its channel. Its limits count from here
+    since: float = 0.0
+    #: the calls behind it were called back
+    recalled: bool = False
+    #: `SoftTimeLimitExceeded` was raised in it
+    softened: bool = False
+    #: `TaskCancelled` was raised in it
+    stopped: bool = False
+    #: how it ends if its child is killed for it
+    verdict: Outcome | None = None
 
 
 @attrs.define(eq=False)
@@ -50,40 +71,36 @@ class ChildHandle:
     limits: RecycleLimits
     pid: int = 0
     state: State = State.STARTING
-    #: it said READY once
+    #: it was READY once
     was_ready: bool = False
+    #: how many calls it runs at once; those beyond wait in its channel
+    slots: int = 1
     #: how many calls it has finished
     tasks: int = 0
-    #: bytes it owns alone, as it said last; 0: unknown or surely under the limit
+    #: bytes it owns alone, as it reported last; 0: unknown or surely under the limit
     owned: int = 0
-    #: why it is leaving, if it was told to
+    #: why it was told to exit, if it was
     retired_because: str | None = None
-    #: why it was not born, in its own words
+    #: why it failed to start
     start_failure: str | None = None
     #: it is to be killed
     is_to_be_killed: bool = False
-    #: it has been given a call, and has not begun it: others go before it
-    is_deaf: bool = False
-    #: why its word is not relied on any more
+    #: it did not begin a call that it was given: other children are given calls before it
+    is_unresponsive: bool = False
+    #: why what it says is not relied on any more
     fault: str | None = None
-    #: the calls in hand are its last, so its replacement is being made
+    #: its calls in flight are its last, so its replacement is being made
     on_last: bool = False
-    #: why it is to be replaced as soon as another stands ready; it works until then
-    leaving: str | None = None
-    #: monotonic seconds since when it has nothing more to do but to go; None: it has
-    parted_at: float | None = None
-    #: calls in its channel, the one at work first
-    in_hand: deque[tuple[int, Job]] = attrs.field(factory=deque)
-    #: monotonic seconds since when the first of them is
-    head_since: float = 0.0
+    #: why it is to retire as soon as another child is ready; it works until then
+    retires_because: str | None = None
+    #: monotonic seconds since when it has nothing more to do but to exit; None: it has
+    finished_at: float | None = None
+    #: its calls in flight by their numbers, in the order in which it runs them
+    calls: dict[int, CallInFlight] = attrs.field(factory=dict)
+    #: the first of them: the one it runs, or is about to
+    head: CallInFlight | None = None
     #: monotonic seconds since when the child has not been seen to begin another call
     still_since: float = 0.0
-    #: what has been done about the first of them
-    recalled: bool = False
-    softened: bool = False
-    stopped: bool = False
-    #: how the first of them ends if the child is killed for it
-    verdict: Outcome | None = None
     _transport: SeqpacketTransport = attrs.field(init=False)
     _far_end: socket.socket = attrs.field(init=False)
     _shared_page: SharedPage = attrs.field(init=False)
@@ -117,7 +134,7 @@ class ChildHandle:
                 if not said:
                     raise ValueError("nothing is in it")
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                # Nobody but code that a task runs can have written this. What follows may be sound, and is heard.
+                # Only code that a task runs can have written this. What follows may be sound, and is read.
                 _close(fds)
                 broken(self, f"it sent what is not a message of a child ({error})")
                 return
@@ -125,7 +142,7 @@ class ChildHandle:
             for frame in said:
                 if isinstance(frame, Done):
                     if isinstance(frame.outcome, Returned) and frame.outcome.parts:
-                        unused = _take_blob(self.in_hand, frame, frame.outcome.parts, unused)
+                        unused = _take_blob(self.calls, frame, frame.outcome.parts, unused)
                 elif isinstance(frame, Enqueue) and frame.ticket <= 0:
                     unused = self._keep_answer_socket(frame, unused)
             if unused:
@@ -139,57 +156,87 @@ class ChildHandle:
         return [theirs, shared_page]
 
     @property
-    def is_going(self) -> bool:
-        """It does not count any more: its replacement is being made."""
-        return self.on_last or self.leaving is not None
+    def is_being_replaced(self) -> bool:
+        """It does not count for the size any more: its replacement is being made."""
+        return self.on_last or self.retires_because is not None
 
     @property
-    def has_begun(self) -> bool:
-        """It was seen at work on the first of its calls."""
-        return bool(self.in_hand) and self.in_hand[0][0] <= self._begun
+    def behind(self) -> int:
+        """How many of its calls wait in its channel for others to end."""
+        return max(0, len(self.calls) - self.slots)
 
-    def describe(self, now: float) -> str:
-        """Say what the child does, in a line."""
-        told = f"{self.name} (pid {self.pid}): {self.state.name.lower()}"
-        if self.in_hand:
-            job = self.in_hand[0][1]
-            told += f", {job.task}[{job.id}] for {now - self.head_since:.1f} s, {len(self.in_hand) - 1} more in hand"
-        return told
+    def is_at(self, number: int) -> bool:
+        """Tell whether that call is the first in flight."""
+        return self.head is not None and self.head.number == number
 
-    def happens(self, happening: ChildEvent) -> None:
+    def has_begun(self, call: CallInFlight) -> bool:
+        """Tell whether the child was seen to run a call, or one after it."""
+        return call.number <= self._begun
+
+    def snapshot(self) -> ChildSnapshot:
+        """Return what the child does at this moment."""
+        head = self.head
+        return ChildSnapshot(
+            name=self.name,
+            pid=self.pid,
+            state=self.state,
+            ordered_at=self.ordered_at,
+            was_ready=self.was_ready,
+            tasks=self.tasks,
+            owned=self.owned,
+            in_flight=len(self.calls),
+            current=None
+            if head is None
+            else CallSnapshot(number=head.number, task=head.job.task, id=head.job.id, since=head.since),
+            max_age=self.limits.age,
+            is_being_replaced=self.is_being_replaced,
+            retires_because=self.retires_because,
+            finished_at=self.finished_at,
+            start_failed=bool(self.start_failure),
+            is_to_be_killed=self.is_to_be_killed,
+        )
+
+    def transition(self, happening: ChildEvent) -> None:
         """Move on in the table of `policy.lifecycle`."""
         self.state = transition(self.state, happening)
         self.was_ready |= happening is ChildEvent.READY
 
     def give(self, jobs: Sequence[Job], now: float) -> None:
         """Put calls into the channel, as one message."""
-        if not self.in_hand:
-            self.happens(ChildEvent.CALL)
-            self._begin_head(now)
+        in_flight, number, name = self.calls, self._sent, self.name
+        if not in_flight:
+            self.transition(ChildEvent.CALL)
+            self.still_since = now
         calls: list[RunCall] = []
-        size = 0
+        size, head = 0, self.head
         for job in jobs:
-            self._sent += 1
-            job.handed_at, job.child = now, self.name
-            self.in_hand.append((self._sent, job))
+            number += 1
+            job.handed_at, job.child = now, name
+            in_flight[number] = call_in_flight = CallInFlight(number, job)
+            if head is None:
+                call_in_flight.since = now
+                self.head = head = call_in_flight
             body = job.body
-            if isinstance(body, bytes) and len(body) > _LARGE_BODY_BYTES:
+            if isinstance(body, bytes):
+                length = len(body)
+                if length <= _LARGE_BODY_BYTES:
+                    size += length
+                    if size > _LARGE_BODY_BYTES and calls:
+                        # So that no message is too large for a packet: such a one goes in a file, which may fail.
+                        self._transport.send(frames.pack(calls))
+                        calls, size = [], length
+                    calls.append(RunCall(number, job.task, job.id, job.content_type, body, job.retries, job.root_id))
+                    continue
                 body = job.body = OutgoingBlob(LargeObject((body,), ()))
-            if isinstance(body, OutgoingBlob):
-                if calls:
-                    self._transport.send(frames.pack(calls))
-                    calls, size = [], 0
-                call = RunCall(
-                    self._sent, job.task, job.id, job.content_type, b"", job.retries, job.root_id, parts=body.sizes
-                )
-                self._transport.send(frames.pack((call,)), blob=body, on_failure=self._failure_of(self._sent))
-            else:
-                size += len(body)
-                if size > _LARGE_BODY_BYTES and calls:
-                    # So that no message is too large for a packet: such a one goes in a file, which may fail.
-                    self._transport.send(frames.pack(calls))
-                    calls, size = [], len(body)
-                calls.append(RunCall(self._sent, job.task, job.id, job.content_type, body, job.retries, job.root_id))
+            if calls:
+                self._transport.send(frames.pack(calls))
+                calls, size = [], 0
+            call = RunCall(number, job.task, job.id, job.content_type, b"", job.retries, job.root_id, parts=body.sizes)
+            self._sent = number
+            self._transport.send(frames.pack((call,)), blob=body, on_failure=self._failure_of(number))
+            # It may have failed in here, and been taken away.
+            head = self.head
+        self._sent = number
         if calls:
             self._transport.send(frames.pack(calls))
 
@@ -214,8 +261,8 @@ class ChildHandle:
     def is_answerable(self, frame: Enqueue) -> bool:
         """Tell whether an answer can be given.
 
-        The kernel drops a socket for which this process has no number, and whoever waits on its other end is told by
-        that; so the message must not be published.
+        The kernel drops a socket for which this process has no number, and the thread that waits on its other end is
+        told by that; so the message must not be published.
         """
         return frame.ticket > 0 or frame.ticket in self._apart
 
@@ -223,7 +270,7 @@ class ChildHandle:
         there = self._apart.pop(frame.ticket, None)
         if there is not None:
             with there, suppress(OSError):
-                # Whoever waited may be gone. There is room: nothing else is ever written here.
+                # The thread that waited may be gone. The write cannot block: nothing else is ever written here.
                 framing.send(
                     there, frames.pack((EnqueueAnswer(0, frame.error, frame.kind),)), flags=socket.MSG_DONTWAIT
                 )
@@ -231,33 +278,47 @@ class ChildHandle:
     def _failure_of(self, seq: int) -> Callable[[OSError], None]:
         return lambda error: self._cannot_give(self, seq, error)
 
-    def take(self, seq: int, now: float) -> Job | None:
-        """Return the call that was answered; None if it is not the first in hand."""
-        if not self.in_hand or self.in_hand[0][0] != seq:
+    def pop_finished(self, number: int, now: float) -> Job | None:
+        """Return the call that was answered; None if it is not the first in flight."""
+        head = self.head
+        if head is None or head.number != number:
             return None
-        job = self.in_hand.popleft()[1]
-        self._begin_head(now)
-        if not self.in_hand:
+        calls = self.calls
+        del calls[number]
+        if calls:
+            # Mostly it is the next number. Numbers are missing only where calls were taken back.
+            following = calls.get(number + 1) or next(iter(calls.values()))
+            self.head = following
+            if following.number != self._begun:
+                self.still_since = now
+            # Otherwise the child was seen at it before the outcomes of the calls before it were heard: its limits
+            # count from the moment at which it was first seen, not from this one.
+            following.since = self.still_since
+        else:
+            self.head = None
+            self.still_since = now
             self._end_if_done(now)
-        return job
+        return head.job
 
-    def take_out_of_turn(self, seq: int, now: float) -> Job | None:
-        """Return a call that was answered and is not the first in hand; None if nobody waits for it.
+    def pop_out_of_turn(self, number: int, now: float) -> Job | None:
+        """Return a call that was answered and is not the first in flight; None if the answer is to none.
 
         A child answers in order, so an answer is one of these: it was heard before, from the shared page, and
-        comes again (its number is below that of the first in hand) · one before it is missing · it is to a call that
+        comes again (its number is below that of the first in flight) · one before it is missing · it is to a call that
         this child was never given. After the last two it is not known what the child has done: `fault` says so.
         """
-        is_heard_again = seq < self.in_hand[0][0] if self.in_hand else seq <= self._sent
+        head = self.head
+        is_heard_again = number <= self._sent if head is None else number < head.number
         if is_heard_again:
             return None
-        jobs = self.remove({seq}, now)
-        missing = f"the answer to {self.in_hand[0][1].task} before it is missing" if jobs else "it was not given that"
+        jobs = self.remove({number}, now)
+        # The first in flight stays: the call that was answered is another.
+        missing = f"the answer to {head.job.task} before it is missing" if jobs and head else "it was not given that"
         self.fault = f"it answered out of turn: {missing}"
         return jobs[0] if jobs else None
 
-    def look(self, now: float) -> list[frames.FromChild]:
-        """See on the shared page whether the child goes on; if not, return the outcomes there that were not heard of.
+    def check(self, now: float) -> list[frames.FromChild]:
+        """See on the shared page whether the child goes on; if not, return the outcomes there that were not heard.
 
         It will send them again. Others, noted and sent before these, may lie in the channel behind a hundred log lines:
 
@@ -271,17 +332,17 @@ class ChildHandle:
         begun = self._shared_page.at_work
         if begun != self._begun:
             self._begun, self.still_since = begun, now
-        if now - self.still_since < STALL:
+        if now - self.still_since < STALL or self.head is None:
             return []
         noted = self._shared_page.pending_outcomes()
         if not noted or not self._transport.read_all():
             return []
-        head = self.in_hand[0][0] if self.in_hand else self._sent + 1
-        return [one for one in noted if isinstance(one, Done) and one.seq >= head]
+        first = next(iter(self.calls), self._sent + 1)
+        return [one for one in noted if isinstance(one, Done) and one.seq >= first]
 
-    def mark_for_kill(self) -> bool:
-        """Make sure that a kill for the call at work hits no other; False if that call has just ended."""
-        return self._shared_page.mark_for_kill(self.in_hand[0][0])
+    def mark_for_kill(self, number: int) -> bool:
+        """Make sure that a kill for this call, the first in flight, hits no other; False if it has just ended."""
+        return self._shared_page.mark_for_kill(number)
 
     def take_unread(self, now: float) -> list[Job]:
         """Take back the calls that the child has not read yet."""
@@ -301,28 +362,32 @@ class ChildHandle:
                     return self.remove(unread, now)
         return self.remove(unread, now)
 
-    def remove(self, seqs: set[int], now: float) -> list[Job]:
-        """Take these calls out of the child's hand, and return them in order."""
-        removed = [job for seq, job in self.in_hand if seq in seqs]
+    def remove(self, numbers: set[int], now: float) -> list[Job]:
+        """Take these calls away from the child, and return them in order."""
+        removed = [number for number in self.calls if number in numbers]
+        jobs = [self.calls.pop(number).job for number in removed]
         if removed:
-            if self.in_hand[0][0] in seqs:
-                self._begin_head(now)
-            self.in_hand = deque((seq, job) for seq, job in self.in_hand if seq not in seqs)
+            if self.is_at(removed[0]):
+                if removed[0] != self._begun:
+                    self.still_since = now
+                self.head = next(iter(self.calls.values()), None)
+                if self.head is not None:
+                    self.head.since = self.still_since
             self.on_last = False
             self._end_if_done(now)
-        return removed
+        return jobs
 
     def end(self, reason: str, now: float) -> None:
-        """Tell the child to go after what it has in hand."""
+        """Tell the child to exit after its calls in flight."""
         self.retired_because = reason
-        self.happens(ChildEvent.RETIRE)
+        self.transition(ChildEvent.RETIRE)
         self._end_if_done(now)
 
     def _end_if_done(self, now: float) -> None:
-        # Not before: a task at work may still want answers from its parent.
-        if self.state is State.RETIRING and not self.in_hand:
-            # Until it is born its time runs from the order to fork it.
-            self.parted_at = now if self.was_ready else self.ordered_at
+        # Not before: a task that runs may still want answers from its parent.
+        if self.state is State.RETIRING and not self.calls:
+            # Until it is ready its time runs from the order to fork it.
+            self.finished_at = now if self.was_ready else self.ordered_at
             self._transport.end()
 
     def drain_outcomes(self) -> list[frames.FromChild]:
@@ -330,15 +395,15 @@ class ChildHandle:
         self._transport.drain()
         return self._shared_page.read()[1]
 
-    def at_work(self) -> list[Job]:
-        """After `drain_outcomes`: the call that dies with it, if it was at work on one."""
+    def begun_calls(self) -> list[Job]:
+        """After `drain_outcomes`: the call that dies with it, if it ran one."""
         began = self._shared_page.at_work
-        return [job for seq, job in self.in_hand if seq <= began]
+        return [call.job for number, call in self.calls.items() if number <= began]
 
-    def close(self) -> tuple[list[Job], list[Job]]:
+    def close(self) -> tuple[list[CallInFlight], list[CallInFlight]]:
         """After `drain_outcomes`: let go of the channel.
 
-        :returns: the calls it never began, which somebody else can run, and the one that died with it.
+        :returns: the calls it never began, which another child can run, and the one that died with it.
         """
         began = self._shared_page.read()[0]
         self._transport.close()
@@ -347,23 +412,17 @@ class ChildHandle:
         for there in self._apart.values():
             there.close()
         self._apart.clear()
-        self.happens(ChildEvent.EXIT)
-        back = [job for seq, job in self.in_hand if seq > began]
-        lost = [job for seq, job in self.in_hand if seq <= began]
-        self.in_hand.clear()
+        self.transition(ChildEvent.EXIT)
+        back = [call for number, call in self.calls.items() if number > began]
+        lost = [call for number, call in self.calls.items() if number <= began]
+        self.calls.clear()
+        self.head = None
         return back, lost
 
-    def _begin_head(self, now: float) -> None:
-        if not self.in_hand or self.in_hand[0][0] != self._begun:
-            self.still_since = now
-        # Else it was seen at work before the outcomes of those before it were heard.
-        self.head_since = self.still_since
-        if self.recalled or self.softened or self.stopped or self.verdict is not None:
-            self.recalled = self.softened = self.stopped = False
-            self.verdict = None
 
-
-def _take_blob(in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int], fds: Sequence[int]) -> Sequence[int]:
+def _take_blob(
+    calls: Mapping[int, CallInFlight], done: Done, sizes: Sequence[int], fds: Sequence[int]
+) -> Sequence[int]:
     """Keep the file in which a value came, for the call that it is of; return the other descriptors."""
     if not fds:
         done.outcome = Refused(
@@ -371,9 +430,9 @@ def _take_blob(in_hand: deque[tuple[int, Job]], done: Done, sizes: Sequence[int]
         )
         return fds
     blob = IncomingBlob(fds[0], sizes)
-    for seq, job in in_hand:
-        if seq == done.seq:
-            job.blob = blob
+    call = calls.get(done.seq)
+    if call is not None:
+        call.job.blob = blob
     return fds[1:]
 
 

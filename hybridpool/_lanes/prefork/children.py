@@ -1,7 +1,7 @@
-"""The children of a lane: ordered from the zygote, told to go, dead_lettered.
+"""The children of a lane, from the order to fork one to its end.
 
-What a child says about calls goes to the lane; what concerns its life is dealt with here. `changed` rings whenever
-whoever decides on the number of children should look again.
+What a child says about calls goes to the lane; what concerns its life is dealt with here. `changed` is notified
+whenever the supervisors should check the number of children again.
 """
 
 import os
@@ -14,25 +14,24 @@ from typing import Final, Protocol
 from hybridpool import events
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import ChildOrders, Exited, Forked, ForkFailed, StartFailed
-from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import Breaks, CannotGive, ChildHandle, OnFrames
+from hybridpool._lanes.prefork.child_handle import Breaks, CallInFlight, CannotGive, ChildHandle, OnFrames
 from hybridpool._lanes.prefork.fd_limit import why_no_descriptor
 from hybridpool._lanes.prefork.spawn_failures import SpawnFailures
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Lost
 from hybridpool._policy.death_blame import DeathBlame
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.recycle import RecycleLimits, limits_for_child
 from hybridpool._zygote.client import News, describe_exit
 
-#: seconds; a child that dies idle and younger, before its first call, counts as not born
-_INFANT: Final = 10.0
-#: a child is gone: what it never read, what died with it, and how
-OnExit = Callable[[ChildHandle, list[Job], list[Job], Lost], None]
+#: seconds; a child that dies idle and younger, before its first call, counts as one that failed to start
+MIN_UPTIME_S: Final = 10.0
+#: a child is gone: the calls it never began, those that died with it, and how
+OnExit = Callable[[ChildHandle, list[CallInFlight], list[CallInFlight], Lost], None]
 
 
 class Forks(Protocol):
-    """What a registry asks of a zygote; `zygote.Zygote` says what each means."""
+    """What a registry asks of a zygote; `_zygote.client.Zygote` says what each means."""
 
     def fork(self, name: str, orders: ChildOrders, fds: Sequence[int]) -> None: ...
     def kill(self, pid: int) -> None: ...
@@ -41,7 +40,7 @@ class Forks(Protocol):
 
 
 class ChildRegistry:
-    """SpawnFailures, retirements and burials."""
+    """Starts children, tells them to exit, kills them, and removes those that are gone."""
 
     def __init__(
         self,
@@ -49,22 +48,24 @@ class ChildRegistry:
         orders: ChildOrders,
         limits: RecycleLimits,
         hears: OnFrames,
-        dead_lettered: OnExit,
+        on_exit: OnExit,
         clock: Callable[[], float] = time.monotonic,
         breaks: Breaks | None = None,
         cannot_give: CannotGive = lambda *_: None,
     ) -> None:
-        """Make it.
+        """Make a registry without children.
 
-        :param clock: monotonic seconds, on which all of the lane goes by.
-        :param breaks: called when a child's word cannot be relied on any more; default: `break_off`.
+        :param hears: called with what children say about calls.
+        :param on_exit: called when a child is gone.
+        :param clock: returns monotonic seconds; all of the lane goes by it.
+        :param breaks: called when what a child says cannot be relied on any more; default: `break_off`.
         :param cannot_give: called when a call is too large for any child.
         """
         self._bus = bus
         self._orders = orders
         self._limits = limits
         self._hears = hears
-        self._on_exit = dead_lettered
+        self._on_exit = on_exit
         self._breaks = breaks or self.break_off
         self._cannot_give = cannot_give
         self.clock = clock
@@ -72,12 +73,12 @@ class ChildRegistry:
         self._by_pid: dict[int, ChildHandle] = {}
         #: the zygote was killed because it did not answer
         self._killed_zygote = False
-        self._let_off = DeathBlame()
+        self._death_blame = DeathBlame()
         self._ordered = 0
-        #: children by name, from the order to fork to the burial
+        #: children by name, from the order to fork one until it is gone
         self.children: dict[str, ChildHandle] = {}
         self.spawn_failures = SpawnFailures()
-        #: rung when whoever keeps the headcount should look again
+        #: notified when supervisors should check the children again
         self.changed = Wakeup()
 
     @property
@@ -88,12 +89,12 @@ class ChildRegistry:
     def use(self, zygote: Forks) -> None:
         """Fork from this zygote from now on."""
         self._zygote = zygote
-        self.changed.ring()
+        self.changed.notify_all()
 
     def spawn(self) -> bool:
         """Order one more child. It has a name at once, and takes calls once it is READY.
 
-        :returns: whether it was ordered; if not, that counts as a birth that failed.
+        :returns: whether it was ordered; if not, that counts as a start that failed.
         """
         if self._zygote is None:
             return False
@@ -106,7 +107,7 @@ class ChildRegistry:
         try:
             fds = child.open(self._hear, self._breaks, self._cannot_give)
         except OSError as error:
-            # There was nothing to make its channel of.
+            # There were no descriptors for its channel.
             self.spawn_failures.count_failure(child, why_no_descriptor(error, len(self.children)), self.clock())
             return False
         self.children[child.name] = child
@@ -114,12 +115,12 @@ class ChildRegistry:
         return True
 
     def retire(self, child: ChildHandle, reason: str) -> None:
-        """Have a child go after the call it has in hand; one that is on its way already is left alone."""
+        """Have a child exit after its calls in flight; one that was told to already is left alone."""
         if child.state in (State.RETIRING, State.GONE):
             return
         child.end(reason, self.clock())
         self._bus.emit(events.ChildRetired(child.name, child.pid, reason))
-        self.changed.ring()
+        self.changed.notify_all()
 
     def kill(self, child: ChildHandle) -> None:
         """Kill a child and all it started, now, or as soon as its pid is known."""
@@ -128,12 +129,12 @@ class ChildRegistry:
             self._zygote.kill(child.pid)
 
     def alert(self, child: ChildHandle) -> None:
-        """Have a child look at its channel, even in the middle of a task."""
+        """Have a child read its channel, even in the middle of a task."""
         if self._zygote is not None and child.pid:
             self._zygote.alert(child.pid)
 
     def give_up(self, child: ChildHandle, reason: str) -> None:
-        """A child is not born in time: kill it, or the zygote itself if it has not even forked."""
+        """Kill a child that is not ready, or not gone, in time; or the zygote itself if it has not even forked it."""
         child.start_failure = reason
         if child.pid:
             self.kill(child)
@@ -145,20 +146,20 @@ class ChildRegistry:
         """Take the zygote's news."""
         match news:
             case Forked(name=name) if name not in self.children:
-                # A zygote that was deaf: its child was killed, and dead_lettered, before it told of the birth.
+                # A zygote that did not answer for a while: the child was removed before the zygote told of its fork.
                 return
             case Forked(name=name, pid=pid):
                 self._know(self.children[name], pid)
             case ForkFailed(name=name, reason=reason):
-                self._close_dead(self.children[name], Lost(reason, name))
+                self._remove_dead(self.children[name], Lost(reason, name))
             case Exited(pid=pid, status=status, max_resident=peak):
                 child, code = self._by_pid.pop(pid), os.waitstatus_to_exitcode(status)
                 if child.fault is not None:
-                    self._close_dead(child, Lost(child.fault, child.name, exitcode=code, peak=peak * 1024))
+                    self._remove_dead(child, Lost(child.fault, child.name, exitcode=code, peak=peak * 1024))
                     return
                 is_foreign = code == -signal.SIGKILL and not child.is_to_be_killed
                 hint = f"not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)" if is_foreign else ""
-                self._close_dead(
+                self._remove_dead(
                     child, Lost(describe_exit(code), child.name, exitcode=code, peak=peak * 1024, hint=hint)
                 )
 
@@ -170,18 +171,18 @@ class ChildRegistry:
         self._zygote = None
         for child in list(self.children.values()):
             child.retired_because = child.retired_because or "its zygote died"
-            self._hear_out(child)
+            self._drain(child)
         dead = list(self.children.values())
-        suspects = [job.id for child in dead for job in child.at_work()]
-        blamed = self._let_off.assign_blame(suspects, killed_by_us=self._killed_zygote)
+        suspects = [job.id for child in dead for job in child.begun_calls()]
+        blamed = self._death_blame.assign_blame(suspects, killed_by_us=self._killed_zygote)
         self._killed_zygote = False
         for child in dead:
-            is_blamed = any(job.id in blamed for job in child.at_work())
-            self._close_dead(child, Lost(f"its zygote died: {cause}", child.name, blamed=is_blamed))
-        # Only now: last words may have told a pid that was not known yet.
+            is_blamed = any(job.id in blamed for job in child.begun_calls())
+            self._remove_dead(child, Lost(f"its zygote died: {cause}", child.name, blamed=is_blamed))
+        # After the children were drained: what they still sent may have told a pid that was not known yet.
         pids = list(self._by_pid)
         self._by_pid.clear()
-        self.changed.ring()
+        self.changed.notify_all()
         return pids
 
     def end(self, cause: str) -> None:
@@ -189,9 +190,9 @@ class ChildRegistry:
         self._zygote = None
         for child in list(self.children.values()):
             child.retired_because = child.retired_because or cause
-            self._close_dead(child, Lost(cause, child.name))
+            self._remove_dead(child, Lost(cause, child.name))
         self._by_pid.clear()
-        self.changed.ring()
+        self.changed.notify_all()
 
     def _know(self, child: ChildHandle, pid: int) -> None:
         """Learn a child's pid, from whichever of zygote and child is heard first."""
@@ -203,13 +204,13 @@ class ChildRegistry:
                 self.kill(child)
 
     def break_off(self, child: ChildHandle, why: str) -> None:
-        """Kill a child whose word cannot be relied on: the calls that it began are lost, but for those it answered."""
+        """Kill a child that cannot be relied on: the calls that it began are lost, but for those it answered."""
         child.fault = why
-        if child.in_hand and child.verdict is None:
-            child.verdict = Lost(why, child.name)
+        if child.head is not None and child.head.verdict is None:
+            child.head.verdict = Lost(why, child.name)
         if not child.is_to_be_killed:
             self.kill(child)
-            self.changed.ring()
+            self.changed.notify_all()
 
     def _hear(self, child: ChildHandle, said: Sequence[frames.FromChild]) -> None:
         if not child.was_ready:
@@ -220,31 +221,31 @@ class ChildRegistry:
                 case frames.Ready(pid=pid):
                     self._know(child, pid)
                     if child.start_failure:
-                        # Too late: it has been given up, and is about to be killed.
+                        # It is too late: the child was given up, and is about to be killed.
                         return
                     self.spawn_failures.ever_ready = True
                     self._bus.emit(events.ChildReady(child.name, child.pid))
-                    self.changed.ring()
+                    self.changed.notify_all()
                 case _:
                     pass
         self._hears(child, said)
 
-    def _hear_out(self, child: ChildHandle) -> None:
-        """Hear what a dead child still had to say."""
-        words = child.drain_outcomes()
-        if words:
-            self._hears(child, words)
+    def _drain(self, child: ChildHandle) -> None:
+        """Hear what a dead child had sent, or noted on its page, and was not heard yet."""
+        outcomes = child.drain_outcomes()
+        if outcomes:
+            self._hears(child, outcomes)
 
-    def _close_dead(self, child: ChildHandle, death: Lost) -> None:
+    def _remove_dead(self, child: ChildHandle, death: Lost) -> None:
         cause = death.cause
-        self._hear_out(child)
+        self._drain(child)
         back, lost = child.close()
         del self.children[child.name]
         expected = child.retired_because is not None
         if not child.was_ready and (child.start_failure or not expected):
             self.spawn_failures.count_failure(child, child.start_failure or cause, self.clock())
-        elif not expected and not lost and not child.tasks and self.clock() - child.ordered_at < _INFANT:
+        elif not expected and not lost and not child.tasks and self.clock() - child.ordered_at < MIN_UPTIME_S:
             self.spawn_failures.count_failure(child, cause, self.clock())
         self._bus.emit(events.ChildGone(child.name, child.pid, cause, expected=expected))
         self._on_exit(child, back, lost, death)
-        self.changed.ring()
+        self.changed.notify_all()

@@ -1,20 +1,20 @@
 """The dispatcher of a lane: the calls that wait, the children that are free, and which child gets which call.
 
-A child has one call in hand, or, when calls of that name were short lately, as many as `policy.depth` allows. Calls
-that come in one turn of the loop are handed out at its end, so a burst is spread over the children in whole messages.
+A child has one call in flight, or, when calls of that name were short lately, as many as `policy.pipelining` allows.
+Calls that come in one turn of the loop are handed out at its end, so a burst is spread over the children in whole
+messages.
 """
 
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hybridpool._ipc.blobs import OutgoingBlob
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._lanes.prefork.children import ChildRegistry
-from hybridpool._lanes.prefork.wakeup import Wakeup
-from hybridpool._lanes.prefork.watchdog import Watchdog
+from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
 from hybridpool._policy import recycle
 from hybridpool._policy.lifecycle import ChildEvent, State
@@ -22,91 +22,109 @@ from hybridpool._policy.pipelining import DurationEstimate
 
 
 class Dispatcher:
-    """Who waits, who is free, who has what in hand."""
+    """Knows which calls wait and which children are idle or busy, and gives calls to children."""
 
-    def __init__(self, busy: set[ChildHandle], registry: ChildRegistry, watchdog: Watchdog) -> None:
-        """:param busy: the children with calls in hand; kept here."""
+    def __init__(self, registry: ChildRegistry, watch: Callable[[Collection[ChildHandle]], None]) -> None:
+        """:param watch: called with the busy children after calls were handed out."""
         self._registry = registry
-        self._watchdog = watchdog
+        self._watch = watch
         self._due = False
-        self.pace = DurationEstimate()
-        #: calls that no child has in hand
-        self.waiting: deque[Job] = deque()
+        self.durations = DurationEstimate()
+        #: calls that no child was given
+        self.queue: deque[Job] = deque()
         #: children that wait for a call, the one to be given the next call first
         self.idle: deque[ChildHandle] = deque()
-        self.busy = busy
-        #: how many calls children have in hand
+        #: children with calls in flight
+        self.busy: set[ChildHandle] = set()
+        #: how many calls are in flight
         self.running = 0
         #: at most so many children work at once
         self.size = 0
-        #: rings when the load is not within `watch`
+        #: notified when the load is not within `load_bounds`
         self.load_changed = Wakeup()
-        self.watch: tuple[int, int] = (0, sys.maxsize)
-        #: rings when no call waits or runs
-        self.at_rest = Wakeup()
-        #: rings when a child gets calls
-        self.begun = Wakeup()
+        self.load_bounds: tuple[int, int] = (0, sys.maxsize)
+        #: notified when no call waits or runs
+        self.emptied = Wakeup()
+        #: notified when a child is given calls
+        self.calls_given = Wakeup()
 
     @property
     def load(self) -> int:
         """How many calls wait or run."""
-        return len(self.waiting) + self.running
+        return len(self.queue) + self.running
 
-    def at_work(self) -> list[Job]:
-        """Return the calls that children have in hand."""
-        return [job for child in self.busy for _, job in child.in_hand]
+    @property
+    def has_free(self) -> bool:
+        """There is an idle child that would be given the next call."""
+        return any(not child.is_unresponsive for child in self.idle) and len(self.busy) <= self.size
 
-    def weigh(self) -> None:
-        """After the load has changed: wake whoever wants to know."""
-        least, most = self.watch
-        load = len(self.waiting) + self.running
+    def in_flight(self) -> list[Job]:
+        """Return the calls that children were given."""
+        return [call.job for child in self.busy for call in child.calls.values()]
+
+    def notify_load(self) -> None:
+        """After the load has changed: wake the tasks that wait for that."""
+        least, most = self.load_bounds
+        load = len(self.queue) + self.running
         if not least <= load <= most:
-            self.load_changed.ring()
+            self.load_changed.notify_all()
         if not load:
-            self.at_rest.ring()
+            self.emptied.notify_all()
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one is free."""
-        if job.priority and self.waiting and self.waiting[-1].priority < job.priority:
-            self.waiting.insert(next(at for at, one in enumerate(self.waiting) if one.priority < job.priority), job)
+        if job.priority and self.queue and self.queue[-1].priority < job.priority:
+            self.queue.insert(next(at for at, one in enumerate(self.queue) if one.priority < job.priority), job)
         else:
-            self.waiting.append(job)
-        if len(self.waiting) == 1 and self.idle:
+            self.queue.append(job)
+        if len(self.queue) == 1 and self.idle:
             self.dispatch()
         elif not self._due:
             self.dispatch_soon()
-        if len(self.waiting) + self.running > self.watch[1]:
-            self.load_changed.ring()
+        if len(self.queue) + self.running > self.load_bounds[1]:
+            self.load_changed.notify_all()
+
+    def withdraw(self, which: Callable[[Job], bool] | None) -> list[Job]:
+        """Take calls out of the queue.
+
+        :param which: tells of a call whether to take it; None: all.
+        """
+        taken = [job for job in self.queue if which is None or which(job)]
+        if taken:
+            gone = set(map(id, taken))
+            self.queue = deque(job for job in self.queue if id(job) not in gone)
+        self.notify_load()
+        return taken
 
     def put_back(self, jobs: Sequence[Job]) -> None:
-        """Put calls that a child had in hand and did not begin back to the head of the line, if they are wanted."""
+        """Put calls that a child was given and did not begin back to the head of the queue, if they are wanted."""
         self.running -= len(jobs)
         given_up = []
         for job in reversed(jobs):
             job.handed_at, job.child = None, ""
             if job.cancelled_at is None:
-                self.waiting.appendleft(job)
+                self.queue.appendleft(job)
             else:
                 given_up.append(job)
-        if self.waiting:
+        if self.queue:
             self.dispatch_soon()
         for job in given_up:
             job.on_done(job, Cancelled(""), "", 0.0)
-        self.weigh()
+        self.notify_load()
 
-    def free(self, child: ChildHandle) -> None:
-        """A child has nothing in hand any more."""
+    def mark_free(self, child: ChildHandle) -> None:
+        """Note that a child has no call in flight any more."""
         self.busy.discard(child)
-        child.happens(ChildEvent.DONE)
-        if child.state is State.IDLE and child.is_deaf:
-            # It may be given calls when there is no other, and has them back after a while.
+        child.transition(ChildEvent.DONE)
+        if child.state is State.IDLE and child.is_unresponsive:
+            # It may be given calls when there is no other, and they are taken back after a while.
             self.idle.append(child)
         elif child.state is State.IDLE:
             # The last to finish is the first to go on: its memory is warm, and a surplus shows at the far end.
             self.idle.appendleft(child)
 
-    def forget(self, child: ChildHandle) -> None:
-        """A child is gone."""
+    def remove(self, child: ChildHandle) -> None:
+        """Note that a child is gone."""
         self.busy.discard(child)
         if child in self.idle:
             self.idle.remove(child)
@@ -122,20 +140,20 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Hand out what can be handed out."""
         self._due = False
-        if not self.waiting:
+        if not self.queue:
             return
         now = self._registry.clock()
-        while self.waiting and self.idle and len(self.busy) < self.size:
+        while self.queue and self.idle and len(self.busy) < self.size:
             self._give(self.idle.popleft(), now)
-        if self.waiting and self._depth(self.waiting[0]) > 1:
+        if self.queue and self._depth(self.queue[0]) > 1:
             for child in list(self.busy):
                 self._top_up(child, now)
-        self._watchdog.arm(self.busy)
+        self._watch(self.busy)
 
     def _give(self, child: ChildHandle, now: float) -> None:
-        """Hand an idle child its share of what waits."""
-        depth = self._depth(self.waiting[0])
-        share = -(-len(self.waiting) // max(1, min(self.size, len(self.idle) + 1 + len(self.busy))))
+        """Hand an idle child its share of the queue."""
+        depth = self._depth(self.queue[0])
+        share = -(-len(self.queue) // max(1, min(self.size, len(self.idle) + 1 + len(self.busy))))
         jobs = self._next(min(depth, share, _left(child)))
         if not jobs:
             self.idle.appendleft(child)
@@ -143,18 +161,20 @@ class Dispatcher:
         self._hand(child, jobs, now)
 
     def _top_up(self, child: ChildHandle, now: float) -> None:
-        """Put more short calls behind those a child has in hand, when few are left."""
+        """Put more short calls behind those a child has in flight, when few are left."""
+        head = child.head
         if (
-            not self.waiting
+            not self.queue
+            or head is None
             or child.state is not State.BUSY
-            or child.recalled
+            or head.recalled
             or child.on_last
             or child.is_to_be_killed
         ):
             return
-        depth = self._depth(self.waiting[0])
-        have = len(child.in_hand)
-        if depth == 1 or have > depth // 2 or self._depth(child.in_hand[0][1]) == 1:
+        depth = self._depth(self.queue[0])
+        have = len(child.calls)
+        if depth == 1 or have > depth // 2 or self._depth(head.job) == 1:
             return
         jobs = self._next(min(depth - have, _left(child) - have))
         if jobs:
@@ -162,33 +182,33 @@ class Dispatcher:
 
     def _depth(self, job: Job) -> int:
         """How many calls such as this may be in a channel at once."""
-        return 1 if job.is_alone or isinstance(job.body, OutgoingBlob) else self.pace.depth(job.task)
+        return 1 if job.is_alone or isinstance(job.body, OutgoingBlob) else self.durations.depth(job.task)
 
     def _next(self, most: int) -> list[Job]:
-        """Take calls that may start from the head of the line: one, or as many as are short."""
+        """Take calls that may start from the head of the queue: one, or as many as are short."""
         jobs: list[Job] = []
-        waiting, short = self.waiting, ""
-        while waiting and len(jobs) < most:
-            job = waiting[0]
+        queue, short = self.queue, ""
+        while queue and len(jobs) < most:
+            job = queue[0]
             if jobs and (job.task != short or job.is_alone or type(job.body) is not bytes):
                 if self._depth(job) == 1:
                     break
                 short = job.task
-            waiting.popleft()
+            queue.popleft()
             if job.may_start is None or job.may_start(job):
                 jobs.append(job)
             else:
-                self.weigh()
+                self.notify_load()
         return jobs
 
     def _hand(self, child: ChildHandle, jobs: Sequence[Job], now: float) -> None:
         self.busy.add(child)
         self.running += len(jobs)
         child.give(jobs, now)
-        self.begun.ring()
-        if recycle.is_last(child.limits, tasks=child.tasks + len(child.in_hand) - 1):
+        self.calls_given.notify_all()
+        if recycle.is_last(child.limits, tasks=child.tasks + len(child.calls) - 1):
             child.on_last = True
-            self._registry.changed.ring()
+            self._registry.changed.notify_all()
 
 
 def _left(child: ChildHandle) -> int:

@@ -1,7 +1,7 @@
-"""Room for descriptors: what many children take of them, and what a user reads when there are not enough.
+"""The limit of file descriptors: how many the children take, and the error texts when there are not enough.
 
-The soft limit is raised by what the children take, and no further, as far as the hard limit lets us. That harms nobody
-who is in this process beside us: where a number beyond the old limit is handed out, none would have been.
+The soft limit is raised by what the children take, and no further, as far as the hard limit lets us. That harms no code
+of others in this process: where a number beyond the old limit is handed out, there would have been none.
 """
 
 import errno
@@ -12,11 +12,11 @@ from typing import Final
 from hybridpool.errors import ConfigError
 
 #: descriptors that the parent holds for each child: the channel's two ends, and the shared page's memory
-PER_CHILD: Final = 3
-#: for children that go while others come, for large messages, for a new zygote
-_BESIDE: Final = 32
-#: descriptors that are looked at one by one where the kernel does not list them
-_SOME_DESCRIPTORS: Final = 4096
+FDS_PER_CHILD: Final = 3
+#: for children that exit while others start, for large messages, for a new zygote
+_RESERVED_FDS: Final = 32
+#: descriptors that are probed one by one where the kernel does not list them
+_MAX_PROBED_FDS: Final = 4096
 
 
 def ensure_fd_limit(children: int) -> None:
@@ -25,15 +25,15 @@ def ensure_fd_limit(children: int) -> None:
     :raises ConfigError: if it may not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = _open_descriptors() + _BESIDE
-    need = used + PER_CHILD * children
+    used = _open_descriptors() + _RESERVED_FDS
+    need = used + FDS_PER_CHILD * children
     if soft == resource.RLIM_INFINITY or need <= soft:
         return
     if hard != resource.RLIM_INFINITY and need > hard:
-        fit = max(0, hard - used) // PER_CHILD
+        fit = max(0, hard - used) // FDS_PER_CHILD
         raise ConfigError(
-            f"{children} children take {PER_CHILD * children} file descriptors, and this process may have {hard} "
-            f"(RLIMIT_NOFILE, `ulimit -Hn`) and uses {used - _BESIDE}: raise the limit, or have {fit} children"
+            f"{children} children take {FDS_PER_CHILD * children} file descriptors, and this process may have {hard} "
+            f"(RLIMIT_NOFILE, `ulimit -Hn`) and uses {used - _RESERVED_FDS}: raise the limit, or have {fit} children"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
@@ -52,8 +52,8 @@ def _open_descriptors() -> int:
     try:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     except OSError:
-        # There is no /proc. What a program opens first has the low numbers, so a look at some tells enough.
-        return sum(map(_is_open, range(_SOME_DESCRIPTORS)))
+        # There is no /proc. What a program opens first has the low numbers, so it is enough to probe some.
+        return sum(map(_is_open, range(_MAX_PROBED_FDS)))
 
 
 def _is_open(descriptor: int) -> bool:
@@ -74,5 +74,5 @@ def why_no_descriptor(error: OSError, children: int) -> str:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (
         f"no file descriptor is left for it: this process may have {limit} (RLIMIT_NOFILE, `ulimit -n`), "
-        f"each child takes {PER_CHILD}, and {children} have theirs"
+        f"each child takes {FDS_PER_CHILD}, and {children} have theirs"
     )

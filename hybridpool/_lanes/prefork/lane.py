@@ -1,33 +1,35 @@
-"""The prefork lane: calls come in here, children run them, and what children say of them is heard.
+"""The prefork lane: it takes calls, has children run them, and hears what the children say of them.
 
-Which child gets which call is the `dispatcher`'s part. How many children there should be is decided elsewhere, on what
-`registry` shows; that a child has served enough is `policy.recycle`'s word; what is due for a call at work is seen to
-by `watchdog`.
+The lane alone changes the state of its calls and children. `dispatcher` decides which child gets which call,
+`children` starts and ends children, `watchdog` enforces the limits of the calls that run; these three are the lane's
+private parts, and no module outside this package imports them. The supervisors (`reconciler`, `autoscaler`,
+`memory_watch`, `zygote_keeper`) decide from a snapshot, and act through the lane's methods.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from hybridpool import events
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import CallsGivenBack, ChildOrders, Done, Enqueue, LogLines, Ready
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry
+from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
+from hybridpool._lanes.prefork.children import ChildRegistry, Forks
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.watchdog import Watchdog
-from hybridpool._outcome import Cancelled, Lost, Refused
+from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._outcome import Cancelled, Lost, Outcome, Refused
 from hybridpool._policy import recycle
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._zygote.client import News
 from hybridpool.errors import PoolClosed
 
 #: publish for a child: its message, and where to answer
 Publishes = Callable[[Enqueue, Callable[[frames.EnqueueAnswer], None]], None]
 
 
-class ProcessLane:
+class PreforkLane:
     """Calls, and the children that run them."""
 
     def __init__(
@@ -36,94 +38,247 @@ class ProcessLane:
         limits: RecycleLimits,
         orders: ChildOrders,
         publishes: Publishes,
+        spares: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make a lane without children.
+
+        :param publishes: publishes the messages of children's tasks.
+        :param spares: ready children that are kept beyond the size.
+        :param clock: returns monotonic seconds; all of the lane goes by it.
+        """
         self._bus = bus
         self._publishes = publishes
-        self._closed = False
-        #: whether children leave by what they have done
+        self._spares = spares
+        self._is_closed = False
+        #: whether children are replaced after what they have done
         self._recycles = limits.spares > 0
-        self.registry = ChildRegistry(
+        #: how many children are kept: those that work at once, and the spares
+        self._headcount = spares
+        self.clock = clock
+        self._registry = ChildRegistry(
             bus, orders, limits, self._hear, self._on_exit, clock, self._break_off, self._cannot_give
         )
-        busy: set[ChildHandle] = set()
-        self.watchdog = Watchdog(busy, self.registry, self._hear, self._given_back, self._take_unread, self._has_free)
-        self.dispatcher = Dispatcher(busy, self.registry, self.watchdog)
-        #: how many children are kept: those that work at once, and the spares
-        self.headcount = 0
+        self._spawn_failures = self._registry.spawn_failures
+        self._watchdog = Watchdog(
+            lambda: self._dispatcher.busy,
+            self._registry,
+            self._hear,
+            self._given_back,
+            self._take_unread,
+            lambda: self._dispatcher.has_free,
+        )
+        self._dispatcher = Dispatcher(self._registry, self._watchdog.arm)
+
+    # ---- calls -------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """At most so many children work at once."""
-        return self.dispatcher.size
+        return self._dispatcher.size
+
+    @property
+    def load(self) -> int:
+        """How many calls wait or run."""
+        return self._dispatcher.load
 
     @property
     def takes_calls(self) -> bool:
         """It has not been told to take no more."""
-        return not self._closed
+        return not self._is_closed
 
     def submit(self, job: Job) -> None:
         """Take a call; it runs as soon as a child is free.
 
         :raises PoolClosed: if the lane takes no more calls.
         """
-        if self._closed:
+        if self._is_closed:
             raise PoolClosed("the pool is stopping and takes no more calls")
-        self.dispatcher.add(job)
+        self._dispatcher.add(job)
 
     def cancel(self, job: Job, grace: float) -> None:
-        """Give a call up: take it back if it has not begun, else stop it, and kill its child after so many seconds."""
+        """Give a call up: take it back if it has not begun, else stop it.
+
+        :param grace: seconds that a call which runs has to stop by itself, before its child is killed.
+        """
         if job.cancelled_at is not None:
             return
-        job.cancelled_at, job.grace = self.registry.clock(), grace
-        if job in self.dispatcher.waiting:
-            self.dispatcher.waiting.remove(job)
+        job.cancelled_at, job.grace = self.clock(), grace
+        if job in self._dispatcher.queue:
+            self._dispatcher.queue.remove(job)
             job.on_done(job, Cancelled(""), "", 0.0)
-            self.dispatcher.weigh()
+            self._dispatcher.notify_load()
             return
-        self.watchdog.look()
+        self._watchdog.check()
 
-    def take_back(self) -> list[Job]:
-        """Take no more calls, and return those that no child has in hand. What children have in hand stays there."""
-        self._closed = True
-        self.watchdog.recalls = False
-        jobs = list(self.dispatcher.waiting)
-        self.dispatcher.waiting.clear()
-        return jobs
+    def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
+        """Give up every call of these messages, whether it has begun or not.
+
+        :param grace: as in `cancel`.
+        :returns: the ids of those that are here.
+        """
+        jobs = [job for job in (*self._dispatcher.queue, *self._dispatcher.in_flight()) if job.id in ids]
+        for job in jobs:
+            self.cancel(job, grace)
+        return list(dict.fromkeys(job.id for job in jobs))
+
+    def stop_taking(self) -> None:
+        """Take no more calls, and do not call back those that children were given: they stay where they are."""
+        self._is_closed = True
+        self._watchdog.recalls = False
+
+    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take calls back that no child was given, and return them; their `on_done` is not called.
+
+        :param which: tells of a call whether to take it back; None: all.
+        """
+        return self._dispatcher.withdraw(which)
+
+    def in_flight(self) -> list[Job]:
+        """Return the calls that children were given."""
+        return self._dispatcher.in_flight()
 
     def abandon(self, cause: str) -> None:
         """End every call as lost: there are no children any more."""
-        self._closed = True
-        self.registry.end(cause)
-        # Only now: calls that children had not begun have come back.
-        for job in self.take_back():
+        self.stop_taking()
+        self._registry.end(cause)
+        # After the children's end, which puts back the calls that they had not begun.
+        for job in self.withdraw_queued():
             job.on_done(job, Lost(cause, ""), "", 0.0)
 
-    def forget_waiting(self, is_void: Callable[[Job], bool]) -> None:
-        """Drop those of the calls that no child has begun which are void: somebody else will have them."""
-        self.dispatcher.waiting = deque(job for job in self.dispatcher.waiting if not is_void(job))
-        self.dispatcher.weigh()
+    # ---- children ----------------------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
-        """Have at most so many children work at once; whoever keeps the headcount brings them to that number."""
-        self.dispatcher.size = size
-        self.registry.changed.ring()
-        self.dispatcher.dispatch_soon()
+        """Have at most so many children work at once; the reconciler brings their number to that."""
+        self._dispatcher.size = size
+        self._headcount = size + self._spares
+        self._registry.changed.notify_all()
+        self._dispatcher.dispatch_soon()
 
-    def retire(self, child: ChildHandle, reason: str) -> None:
-        """Have a child go after the calls it has in hand."""
-        if child.state is State.IDLE:
-            self.dispatcher.idle.remove(child)
-        self.registry.retire(child, reason)
+    def spawn(self) -> bool:
+        """Order one more child; it takes calls once it is ready.
 
-    def describe_children(self) -> list[str]:
-        """Say of each child, in a line, what it does; for the operator."""
-        return [child.describe(self.registry.clock()) for child in self.registry.children.values()]
+        :returns: whether it was ordered; if not, that counts as a start that failed.
+        """
+        return self._registry.spawn()
 
-    # ---- hearing -----------------------------------------------------------------------------------------
+    def retire(self, child: str, reason: str, *, once_replaced: bool = False) -> None:
+        """Have a child exit after the calls it was given.
+
+        :param once_replaced: it takes calls until another child is ready in its place. The first reason stays.
+        """
+        handle = self._registry.children.get(child)
+        if handle is None:
+            return
+        if once_replaced:
+            handle.retires_because = handle.retires_because or reason
+            self._registry.changed.notify_all()
+            return
+        if handle.state is State.IDLE:
+            self._dispatcher.idle.remove(handle)
+        self._registry.retire(handle, reason)
+
+    def keep(self, child: str) -> None:
+        """Do not replace a child after all; nothing changes if it was told to exit already."""
+        handle = self._registry.children.get(child)
+        if handle is not None:
+            handle.retires_because = None
+
+    def kill(self, child: str) -> None:
+        """Kill a child and all that its tasks started, now, or as soon as its pid is known."""
+        handle = self._registry.children.get(child)
+        if handle is not None:
+            self._registry.kill(handle)
+
+    def kill_for(self, child: str, number: int, outcome: Outcome) -> None:
+        """Kill a child for the call it runs, unless that call has ended.
+
+        :param number: of the call, as in the child's snapshot.
+        :param outcome: how the call ends.
+        """
+        handle = self._registry.children.get(child)
+        if handle is not None:
+            self._watchdog.kill_for(handle, number, outcome)
+
+    def give_up(self, child: str, reason: str) -> None:
+        """Kill a child that is not ready, or not gone, in time; or the zygote, if it has not even forked it."""
+        handle = self._registry.children.get(child)
+        if handle is not None:
+            self._registry.give_up(handle, reason)
+
+    # ---- the zygote --------------------------------------------------------------------------------------
+
+    def use_zygote(self, zygote: Forks) -> None:
+        """Fork from this zygote from now on."""
+        self._registry.use(zygote)
+
+    def lose_zygote(self, cause: str) -> list[int]:
+        """The zygote died, and the kernel has killed its children with it.
+
+        :returns: their pids, whose process groups may still hold what tasks had started.
+        """
+        return self._registry.lose_zygote(cause)
+
+    def hear_zygote(self, news: News) -> None:
+        """Take the zygote's news of children."""
+        self._registry.hear_zygote(news)
+
+    # ---- watching ----------------------------------------------------------------------------------------
+
+    @property
+    def has_children(self) -> bool:
+        """There are children, or some were ordered."""
+        return bool(self._registry.children)
+
+    def has_child(self, child: str) -> bool:
+        """Tell whether there is a child of that name, or one was ordered."""
+        return child in self._registry.children
+
+    def snapshot(self) -> LaneSnapshot:
+        """Return what the lane and its children do at this moment."""
+        dispatcher = self._dispatcher
+        children = {name: child.snapshot() for name, child in self._registry.children.items()}
+        return LaneSnapshot(
+            at=self.clock(),
+            size=dispatcher.size,
+            queued=len(dispatcher.queue),
+            running=dispatcher.running,
+            children=tuple(children.values()),
+            idle=tuple(children[child.name] for child in dispatcher.idle),
+            can_fork=self._registry.zygote is not None,
+            starts=self._spawn_failures.record(),
+        )
+
+    async def wait_changed(self, timeout: float | None = None) -> None:
+        """Wait until the number or the state of the children changes.
+
+        :param timeout: seconds after which to return all the same; None: no limit.
+        """
+        await self._registry.changed.wait(timeout)
+
+    async def wait_load_outside(self, least: int, most: int, timeout: float | None = None) -> None:
+        """Wait until the load is less than `least` or more than `most`; return at once if it is.
+
+        :param timeout: seconds after which to return all the same; None: no limit.
+        """
+        self._dispatcher.load_bounds = (least, most)
+        if least <= self._dispatcher.load <= most:
+            await self._dispatcher.load_changed.wait(timeout)
+
+    async def wait_empty(self) -> None:
+        """Wait until no call waits or runs."""
+        while self._dispatcher.load:
+            await self._dispatcher.emptied.wait()
+
+    async def wait_calls_given(self) -> None:
+        """Wait until a child is given calls."""
+        await self._dispatcher.calls_given.wait()
+
+    # ---- what children say -------------------------------------------------------------------------------
 
     def _hear(self, child: ChildHandle, said: Sequence[frames.FromChild]) -> None:
-        now = self.registry.clock()
+        now = self.clock()
+        dispatcher = self._dispatcher
         for frame in said:
             match frame:
                 case Done():
@@ -134,114 +289,99 @@ class ProcessLane:
                     if child.is_answerable(frame):
                         self._publishes(frame, child.tell)
                 case Ready() if not child.was_ready:
-                    child.happens(ChildEvent.READY)
+                    child.transition(ChildEvent.READY)
                     if child.state is State.IDLE:
-                        self.dispatcher.idle.append(child)
+                        dispatcher.idle.append(child)
                 case CallsGivenBack(seqs=seqs):
                     self._given_back(child, child.remove(set(seqs), now))
                 case _:
-                    # Born twice, or not born after all. Code that a task runs has written it.
+                    # READY a second time, or a failed start after READY. Code that a task runs has written it.
                     self._break_off(child, f"it sent {type(frame).__name__}, which has no place here")
-        if self.dispatcher.waiting:
-            self.dispatcher.dispatch()
-        elif child.in_hand:
-            self.watchdog.arm((child,))
+        if dispatcher.queue:
+            dispatcher.dispatch()
+        elif child.head is not None:
+            self._watchdog.arm((child,))
 
     def _done(self, child: ChildHandle, done: Done, now: float) -> None:
-        job = child.take(done.seq, now)
+        job = child.pop_finished(done.seq, now)
         if job is None:
-            job = self._take_out_of_turn(child, done, now)
+            job = self._pop_out_of_turn(child, done, now)
         if job is None:
             return
-        dispatcher = self.dispatcher
+        dispatcher, spawn_failures, runtime = self._dispatcher, self._spawn_failures, done.runtime
         dispatcher.running -= 1
-        if self.registry.spawn_failures.failed and self.registry.spawn_failures.count_success(child):
-            self.registry.changed.ring()
-        dispatcher.pace.note(job.task, done.runtime)
+        if spawn_failures.failed and spawn_failures.count_success(child):
+            self._registry.changed.notify_all()
+        dispatcher.durations.note(job.task, runtime)
         child.tasks += 1
-        if child.is_deaf:
-            child.is_deaf = False
-        child.owned = done.owned or child.owned
+        if child.is_unresponsive:
+            child.is_unresponsive = False
+        if done.owned:
+            child.owned = done.owned
         if self._recycles and child.state is State.BUSY:
             reason = recycle.retire_reason(child.limits, tasks=child.tasks, owned=done.owned)
             if reason is not None:
-                self.registry.retire(child, reason)
-        if not child.in_hand:
+                self._registry.retire(child, reason)
+        if child.head is None:
             self._free(child)
-        job.on_done(job, done.outcome, child.name, done.runtime)
-        dispatcher.weigh()
+        job.on_done(job, done.outcome, child.name, runtime)
+        dispatcher.notify_load()
 
-    def _take_out_of_turn(self, child: ChildHandle, done: Done, now: float) -> Job | None:
-        job = child.take_out_of_turn(done.seq, now)
+    def _pop_out_of_turn(self, child: ChildHandle, done: Done, now: float) -> Job | None:
+        job = child.pop_out_of_turn(done.seq, now)
         if child.fault is not None:
             self._break_off(child, child.fault)
         return job
 
     def _break_off(self, child: ChildHandle, why: str) -> None:
-        """End a child whose word cannot be relied on any more; it gets no more calls."""
+        """End a child that cannot be relied on any more; it gets no more calls."""
         if child.state is State.IDLE:
-            self.dispatcher.idle.remove(child)
-            self.registry.retire(child, why)
-        self.registry.break_off(child, why)
+            self._dispatcher.idle.remove(child)
+            self._registry.retire(child, why)
+        self._registry.break_off(child, why)
 
-    def _cannot_give(self, child: ChildHandle, seq: int, error: OSError) -> None:
+    def _cannot_give(self, child: ChildHandle, number: int, error: OSError) -> None:
         """A call is too large for any child: it ends, and the child goes on."""
-        for job in child.remove({seq}, self.registry.clock()):
-            self.dispatcher.running -= 1
-            if not child.in_hand:
+        for job in child.remove({number}, self.clock()):
+            self._dispatcher.running -= 1
+            if child.head is None:
                 self._free(child)
             why = f"its arguments cannot be handed to a child: {error.strerror}"
             job.on_done(job, Refused(why, "OSError", "builtins", b"[]"), "", 0.0)
-            self.registry.changed.ring()
-            self.dispatcher.dispatch_soon()
-            self.dispatcher.weigh()
+            self._registry.changed.notify_all()
+            self._dispatcher.dispatch_soon()
+            self._dispatcher.notify_load()
 
     def _free(self, child: ChildHandle) -> None:
-        self.dispatcher.free(child)
-        if child.state is State.IDLE and len(self.registry.children) > self.headcount:
-            self.registry.changed.ring()
+        self._dispatcher.mark_free(child)
+        if child.state is State.IDLE and len(self._registry.children) > self._headcount:
+            self._registry.changed.notify_all()
 
     def _given_back(self, child: ChildHandle, jobs: Sequence[Job]) -> None:
-        """A child lives on without calls it had in hand and did not begin."""
+        """A child goes on without calls that it was given and did not begin."""
         if jobs:
             # They may have been its last, for which a replacement was made.
-            self.registry.changed.ring()
-        if jobs and not child.in_hand:
+            self._registry.changed.notify_all()
+        if jobs and child.head is None:
             self._free(child)
-        self.dispatcher.put_back(jobs)
-
-    def _has_free(self) -> bool:
-        return (
-            any(not child.is_deaf for child in self.dispatcher.idle)
-            and len(self.dispatcher.busy) <= self.dispatcher.size
-        )
+        self._dispatcher.put_back(jobs)
 
     def _take_unread(self, child: ChildHandle) -> None:
-        """Take back all that a child has not read: it does nothing, and another one can have it.
+        """Take back all calls that a child has not read: it does nothing, and another child can run them.
 
         What it has read it may begin at any moment, and stays with it.
         """
-        jobs = child.take_unread(self.registry.clock())
-        if jobs and not child.is_deaf:
-            child.is_deaf = True
+        jobs = child.take_unread(self.clock())
+        if jobs and not child.is_unresponsive:
+            child.is_unresponsive = True
             self._bus.emit(events.ChildUnresponsive(child.name, child.pid))
         self._given_back(child, jobs)
 
-    def _on_exit(self, child: ChildHandle, back: list[Job], lost: list[Job], death: Lost) -> None:
-        self.dispatcher.forget(child)
-        self.dispatcher.put_back(back)
-        self.dispatcher.running -= len(lost)
-        for job in lost:
-            job.on_done(job, child.verdict or death, child.name, 0.0)
-        self.dispatcher.weigh()
-
-
-def stop_messages(lane: ProcessLane, ids: Collection[str], grace: float) -> list[str]:
-    """Give up every call of these messages, whether it has begun or not; one at work has so many seconds to stop.
-
-    :returns: the ids of those that are here.
-    """
-    jobs = [job for job in (*lane.dispatcher.waiting, *lane.dispatcher.at_work()) if job.id in ids]
-    for job in jobs:
-        lane.cancel(job, grace)
-    return list(dict.fromkeys(job.id for job in jobs))
+    def _on_exit(self, child: ChildHandle, back: list[CallInFlight], lost: list[CallInFlight], death: Lost) -> None:
+        self._dispatcher.remove(child)
+        self._dispatcher.put_back([call.job for call in back])
+        self._dispatcher.running -= len(lost)
+        for call in lost:
+            # A child that failed to answer in order may have begun several: all end as the first of them.
+            call.job.on_done(call.job, lost[0].verdict or death, child.name, 0.0)
+        self._dispatcher.notify_load()

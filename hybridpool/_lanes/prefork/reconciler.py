@@ -1,29 +1,34 @@
-"""Keeps the number of children at the lane's size: forks, retires the surplus, kills what is not born in time."""
+"""The reconciler keeps the number of children at the lane's size: it forks, retires the surplus, and kills children
+that are not ready, or not gone, in time.
+"""
 
 import random
 
 from hybridpool import events
-from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._lanes.prefork.lane import PreforkLane
+from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._policy import backoff
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.reconcile import LaneView, ReconcilePlan, plan
-from hybridpool._policy.recycle import age_reason
+from hybridpool._policy.recycle import RecycleLimits, age_reason
 from hybridpool.errors import ChildStartFailed
 
-#: starts that may fail in a row before a pool that has nobody left gives up; with the back-off below that takes about
-#: half a minute
+#: starts that may fail in a row before a pool without children gives up; with the back-off below that takes about half
+#: a minute
 FAILED_STARTS_TO_GIVE_UP = 8
 
 
 class Reconciler:
-    """The loop and what it remembers: until when not to fork, because spawn_failures fail."""
+    """The loop and its state: until when not to fork, because starts failed."""
 
     def __init__(
-        self, lane: ProcessLane, bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
+        self, lane: PreforkLane, bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
     ) -> None:
-        """Keep the headcount of a lane.
+        """Keep the number of a lane's children.
 
-        :param first_starts: starts that may fail in a row while not one child was ever READY; None: as many as later.
+        :param start_timeout: seconds a child may take to be ready, or to exit.
+        :param spares: ready children beyond the lane's size.
+        :param first_starts: starts that may fail in a row while no child was ever READY; None: as many as later.
         """
         self._first_starts = first_starts or FAILED_STARTS_TO_GIVE_UP
         self._lane = lane
@@ -34,94 +39,93 @@ class Reconciler:
         self._fork_after = 0.0
 
     async def run(self) -> None:
-        """Keep the headcount for ever.
+        """Keep the number of children for ever.
 
         :raises ChildStartFailed: if children die or hang again and again before they are ready.
         """
-        registry = self._lane.registry
         while True:
-            self._back_off()
-            older_in = self._mark_the_oldest()
-            decided = plan(self._view()) if registry.zygote is not None else ReconcilePlan()
-            if self._carry_out(decided):
-                await registry.changed.wait(_sooner(decided.look_again_in, older_in))
+            seen = self._lane.snapshot()
+            self._back_off(seen)
+            replaced, oldest_in = self._oldest(seen)
+            if replaced is not None:
+                self._lane.retire(*replaced, once_replaced=True)
+                seen = self._lane.snapshot()
+            decided = plan(self._view(seen)) if seen.can_fork else ReconcilePlan()
+            if self._carry_out(decided, seen):
+                await self._lane.wait_changed(_sooner(decided.check_again_in, oldest_in))
 
-    def _view(self) -> LaneView:
-        children = self._lane.registry.children.values()
-        target = self._lane.size
-        self._lane.headcount = target + self._spares
+    def _view(self, seen: LaneSnapshot) -> LaneView:
+        children = seen.children
         return LaneView(
-            target=target,
+            target=seen.size,
             spares=self._spares,
-            now=self._lane.registry.clock(),
-            idle=[child.name for child in self._lane.dispatcher.idle if not child.is_going],
-            busy=sum(1 for child in children if child.state is State.BUSY and not child.is_going),
-            replaceable=[child.name for child in children if child.leaving and child.state in (State.IDLE, State.BUSY)],
+            now=seen.at,
+            idle=[child.name for child in seen.idle if not child.is_being_replaced],
+            busy=sum(1 for child in children if child.state is State.BUSY and not child.is_being_replaced),
+            replaceable=[child.name for child in children if child.retires_because and child.is_serving],
             starting=[
                 (child.name, child.ordered_at)
                 for child in children
-                if child.state is State.STARTING and not child.start_failure
+                if child.state is State.STARTING and not child.start_failed
             ],
-            parting=[
-                (child.name, child.parted_at)
+            exiting=[
+                (child.name, child.finished_at)
                 for child in children
-                if child.parted_at is not None
-                and not child.start_failure
+                if child.finished_at is not None
+                and not child.start_failed
                 and (child.pid == 0 or not child.is_to_be_killed)
             ],
-            failed_starts=self._lane.registry.spawn_failures.failed,
+            failed_starts=seen.starts.failed,
             fork_after=self._fork_after,
             start_timeout=self._start_timeout,
         )
 
-    def _mark_the_oldest(self) -> float | None:
-        """Have a child replaced that is past its age; one at a time, so that no two are missed at once.
+    def _oldest(self, seen: LaneSnapshot) -> tuple[tuple[str, str] | None, float | None]:
+        """Find a child that is past its age; one at a time is replaced, so that the pool never misses two at once.
 
-        :returns: seconds until the next one is past it; None while one is on its way, whose end rings.
+        :returns: its name, and why it is to be replaced; and in how many seconds the next one is past its age. Both
+            None while one is being replaced: its end is notified.
         """
-        registry = self._lane.registry
-        now, nearest = registry.clock(), None
-        for child in registry.children.values():
-            if child.leaving is not None and child.state in (State.IDLE, State.BUSY):
-                return None
-            if child.limits.age is not None and child.state in (State.IDLE, State.BUSY):
-                age = now - child.ordered_at
-                child.leaving = age_reason(child.limits, age=age)
-                if child.leaving is not None:
-                    return None
-                nearest = _sooner(nearest, child.limits.age - age)
-        return nearest
+        nearest = None
+        for child in seen.children:
+            if not child.is_serving:
+                continue
+            if child.retires_because is not None:
+                return None, None
+            if child.max_age is not None:
+                age = seen.at - child.ordered_at
+                reason = age_reason(RecycleLimits(age=child.max_age), age=age)
+                if reason is not None:
+                    return (child.name, reason), None
+                nearest = _sooner(nearest, child.max_age - age)
+        return None, nearest
 
-    def _carry_out(self, decided: ReconcilePlan) -> bool:
+    def _carry_out(self, decided: ReconcilePlan, seen: LaneSnapshot) -> bool:
         """Do it; False if a child could not be ordered, which calls for another plan at once."""
-        registry = self._lane.registry
-        for name in decided.kill_unborn:
-            reason = f"not ready within {self._start_timeout:g} s (worker_proc_alive_timeout)"
-            registry.give_up(registry.children[name], reason)
-        for name in decided.kill_lingering:
-            registry.give_up(
-                registry.children[name], f"not gone within {self._start_timeout:g} s (worker_proc_alive_timeout)"
-            )
-        for name in decided.retire:
-            child = registry.children[name]
-            self._lane.retire(child, child.leaving or "more children than needed")
-        return all(registry.spawn() for _ in range(decided.fork))
+        limit = f"within {self._start_timeout:g} s (worker_proc_alive_timeout)"
+        for name in decided.kill_not_ready:
+            self._lane.give_up(name, f"not ready {limit}")
+        for name in decided.kill_not_gone:
+            self._lane.give_up(name, f"not gone {limit}")
+        if decided.retire:
+            reasons = {child.name: child.retires_because for child in seen.children}
+            for name in decided.retire:
+                self._lane.retire(name, reasons[name] or "more children than needed")
+        return all(self._lane.spawn() for _ in range(decided.fork))
 
-    def _back_off(self) -> None:
-        """After a birth that failed, wait longer each time before the next."""
-        registry = self._lane.registry
-        spawn_failures = registry.spawn_failures
-        failures = spawn_failures.failed
-        if failures and spawn_failures.failed_at != self._failure_seen_at:
-            self._failure_seen_at = spawn_failures.failed_at
-            limit = FAILED_STARTS_TO_GIVE_UP if spawn_failures.ever_ready else self._first_starts
-            if failures >= limit and not any(child.was_ready for child in registry.children.values()):
+    def _back_off(self, seen: LaneSnapshot) -> None:
+        """After a start that failed, wait longer each time before the next."""
+        starts = seen.starts
+        if starts.failed and starts.failed_at != self._failure_seen_at:
+            self._failure_seen_at = starts.failed_at
+            limit = FAILED_STARTS_TO_GIVE_UP if starts.ever_ready else self._first_starts
+            if starts.failed >= limit and not any(child.was_ready for child in seen.children):
                 raise ChildStartFailed(
-                    f"{failures} children in a row were not born; the last: {spawn_failures.last_failure}"
+                    f"{starts.failed} children in a row failed to start; the last: {starts.last_failure}"
                 )
-            wait = backoff.delay(failures, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
-            self._fork_after = registry.clock() + wait
-            self._bus.emit(events.ChildStartFailed("", spawn_failures.last_failure, wait))
+            wait = backoff.delay(starts.failed, first=0.25, factor=2.0, limit=15.0, jitter=random.random())
+            self._fork_after = self._lane.clock() + wait
+            self._bus.emit(events.ChildStartFailed("", starts.last_failure, wait))
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""SupervisedLane: a lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
+"""SupervisedLane: a prefork lane and its supervisors. `Pool` puts functions in front of it, the worker a broker."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.autoscaler import Autoscaler
 from hybridpool._lanes.prefork.fd_limit import check_memory_is_readable, ensure_fd_limit
-from hybridpool._lanes.prefork.lane import ProcessLane, Publishes
+from hybridpool._lanes.prefork.lane import PreforkLane, Publishes
 from hybridpool._lanes.prefork.memory_watch import watch_memory
 from hybridpool._lanes.prefork.reconciler import Reconciler
 from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
@@ -25,17 +25,17 @@ from hybridpool.errors import PoolClosed
 from hybridpool.events import POOL_ENDED
 
 #: seconds for killing all children; the zygote has one second before the parent does it itself
-_KILL_S: Final = 2.5
+KILL_TIMEOUT_S: Final = 2.5
 
 
-#: the forks between the program's start and this process; a look at it is cheaper than asking the kernel for the pid
+#: the forks between the program's start and this process; to read it is cheaper than to ask the kernel for the pid
 _forks_before: Final[list[None]] = []
 os.register_at_fork(after_in_child=lambda: _forks_before.append(None))
 
 
 @attrs.frozen(kw_only=True)
 class LaneConfig:
-    """What a supervised is told at its start."""
+    """What a lane and its supervisors are told at their start."""
 
     #: children at the start
     size: int
@@ -43,7 +43,7 @@ class LaneConfig:
     scale: ScaleLimits | None
     recycle: RecycleLimits
     orders: ChildOrders
-    #: seconds a child may take from the order to fork it to READY
+    #: seconds a child may take from the order to fork it until it is READY, and to exit
     start_timeout: float
     #: READY children beyond the size, so that one that retires is replaced at once
     spares: int
@@ -75,7 +75,7 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
         self._config = config
         self._bus = bus
         self._on_scaled = on_scaled
-        self.lane = ProcessLane(bus, config.recycle, config.orders, publishes)
+        self.lane = PreforkLane(bus, config.recycle, config.orders, publishes, config.spares)
         self._scaling = anyio.CancelScope()
         self._runs_functions = not zygote.has_app
         #: the process whose children these are
@@ -87,14 +87,14 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         config = self._config
-        headcount = Reconciler(self.lane, self._bus, config.start_timeout, config.spares, config.first_starts)
+        reconciler = Reconciler(self.lane, self._bus, config.start_timeout, config.spares, config.first_starts)
         try:
             check_memory_is_readable(config.orders.memory_watch or config.memory_limit or 0)
             self.ensure_fd_limit(config.size if config.scale is None else config.scale.ceiling)
             self.lane.resize(config.size)
             async with anyio.create_task_group() as supervisors:
-                supervisors.start_soon(self._zygote.keep, self.lane.registry)
-                supervisors.start_soon(headcount.run)
+                supervisors.start_soon(self._zygote.keep, self.lane)
+                supervisors.start_soon(reconciler.run)
                 supervisors.start_soon(self._scale)
                 if config.memory_limit is not None:
                     supervisors.start_soon(watch_memory, self.lane, config.memory_limit)
@@ -103,7 +103,7 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
         finally:
             with anyio.CancelScope(shield=True):
                 await self._zygote.close()
-            # Whatever ended the supervised, nobody who waits for a call may wait for ever.
+            # However it was left, no caller may wait for a call for ever.
             self.lane.abandon(POOL_ENDED)
 
     def ensure_fd_limit(self, size: int) -> None:
@@ -111,7 +111,7 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
 
         :raises ConfigError: if this process may not have them.
         """
-        ensure_fd_limit(size + self._config.spares - len(self.lane.registry.children))
+        ensure_fd_limit(size + self._config.spares - len(self.lane.snapshot().children))
 
     def submit(self, job: Job) -> None:
         """Run a call in a child as soon as one is free.
@@ -137,47 +137,47 @@ class SupervisedLane(anyio.AsyncContextManagerMixin):
             )
 
     def stop_taking(self) -> list[Job]:
-        """Take no more calls; returns those that no child has begun."""
+        """Take no more calls; returns those that no child was given."""
         self._scaling.cancel()
-        return self.lane.take_back()
+        self.lane.stop_taking()
+        return self.lane.withdraw_queued()
 
     async def finish(self) -> None:
         """Wait until no call waits or runs."""
-        while self.lane.dispatcher.load:
-            await self.lane.dispatcher.at_rest.wait()
+        await self.lane.wait_empty()
 
     async def drain(self, timeout: float | None) -> bool:
-        """Let running calls end and every child go. Call `stop_taking` first.
+        """Let running calls end and every child exit. Call `stop_taking` first.
 
         :param timeout: seconds; None waits for ever.
-        :returns: whether all went in time; if not, children are still at work.
+        :returns: whether all exited in time; if not, children are still at work.
         """
-        registry = self.lane.registry
-        self.lane.resize(0)
-        for child in list(registry.children.values()):
-            self.lane.retire(child, "shutdown")
-        deadline = None if timeout is None else registry.clock() + timeout
-        while registry.children:
-            left = None if deadline is None else deadline - registry.clock()
+        lane = self.lane
+        lane.resize(0)
+        for child in lane.snapshot().children:
+            lane.retire(child.name, "shutdown")
+        deadline = None if timeout is None else lane.clock() + timeout
+        while lane.has_children:
+            left = None if deadline is None else deadline - lane.clock()
             if left is not None and left <= 0:
                 return False
-            await registry.changed.wait(left)
+            await lane.wait_changed(left)
         return True
 
     async def kill(self) -> None:
-        """Kill every child with all it started; each call in hand ends as `Lost`.
+        """Kill every child with all it started; each call in flight ends as `Lost`.
 
-        It takes a few seconds at most: what is left then (a zygote that does not answer has orders to fork) goes with
-        the zygote, when the supervised is left.
+        It takes a few seconds at most: what is left then (a zygote that does not answer has orders to fork) ends with
+        the zygote, when this object is left.
         """
-        registry = self.lane.registry
-        self.lane.resize(0)
-        for child in list(registry.children.values()):
-            self.lane.retire(child, "shutdown")
-            registry.kill(child)
-        with anyio.move_on_after(_KILL_S):
-            while registry.children:
-                await registry.changed.wait()
+        lane = self.lane
+        lane.resize(0)
+        for child in lane.snapshot().children:
+            lane.retire(child.name, "shutdown")
+            lane.kill(child.name)
+        with anyio.move_on_after(KILL_TIMEOUT_S):
+            while lane.has_children:
+                await lane.wait_changed()
 
     async def _scale(self) -> None:
         with self._scaling:

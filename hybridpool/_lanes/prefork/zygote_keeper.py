@@ -12,13 +12,13 @@ import anyio
 from hybridpool import events
 from hybridpool._child import process_isolation
 from hybridpool._ipc.frames import Imported
-from hybridpool._lanes.prefork.children import ChildRegistry
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._policy import backoff
 from hybridpool._zygote.client import News, Zygote
 from hybridpool.errors import AppLoadError, PoolClosed, PoolError
 
 #: seconds a zygote must last for its start to count as a success
-_SETTLED: Final = 5.0
+MIN_LIFE_S: Final = 5.0
 
 
 class ZygoteKeeper:
@@ -28,7 +28,7 @@ class ZygoteKeeper:
         self._app = app
         self._imports = imports
         self._bus = bus
-        self._registry: ChildRegistry | None = None
+        self._lane: PreforkLane | None = None
         self._zygote: Zygote | None = None
         self._lost: asyncio.Future[str] | None = None
 
@@ -40,7 +40,7 @@ class ZygoteKeeper:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def on_lost(cause: str) -> None:
-            # Whoever waited for it may have been cancelled in this very turn, because the pool is being left.
+            # The task that waited for it may have been cancelled in this very turn, because the pool is being left.
             if not lost.done():
                 lost.set_result(cause)
 
@@ -65,17 +65,17 @@ class ZygoteKeeper:
             raise PoolClosed("there is no zygote yet")
         return self._zygote.pid
 
-    async def keep(self, registry: ChildRegistry) -> None:
-        """Serve the registry for ever; `start` has been called."""
-        self._registry = registry
+    async def keep(self, lane: PreforkLane) -> None:
+        """Serve a lane for ever; `start` has been called."""
+        self._lane = lane
         attempt = 0
         while self._lost is not None and self._zygote is not None:
-            registry.use(self._zygote)
+            lane.use_zygote(self._zygote)
             began = anyio.current_time()
             cause = await self._lost
-            attempt = backoff.next_attempt(attempt, lasted=anyio.current_time() - began, settled_after=_SETTLED)
+            attempt = backoff.next_attempt(attempt, lasted=anyio.current_time() - began, settled_after=MIN_LIFE_S)
             self._bus.emit(events.ZygoteLost(cause))
-            pids = registry.lose_zygote(cause)
+            pids = lane.lose_zygote(cause)
             for pid in pids:
                 _kill_what_is_left(pid)
             process_isolation.kill_descendants(pids)
@@ -84,7 +84,7 @@ class ZygoteKeeper:
             await self._revive()
 
     async def close(self) -> None:
-        """End the zygote, and with it whatever children are left."""
+        """End the zygote, and with it the children that are left."""
         if self._zygote is not None:
             await self._zygote.close()
 
@@ -102,8 +102,8 @@ class ZygoteKeeper:
                 return
 
     def _news(self, news: News) -> None:
-        if self._registry is not None:
-            self._registry.hear_zygote(news)
+        if self._lane is not None:
+            self._lane.hear_zygote(news)
 
 
 def _kill_what_is_left(group: int) -> None:
@@ -111,7 +111,7 @@ def _kill_what_is_left(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        # Nothing was left, or the number is somebody else's by now.
+        # Nothing was left, or the number belongs to another process by now.
         return
 
 

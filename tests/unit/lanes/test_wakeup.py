@@ -1,63 +1,63 @@
-"""A wakeup that wakes whoever sleeps beside it."""
+"""A wakeup wakes the tasks that wait for it."""
 
 import asyncio
 
 import anyio
 
-from hybridpool._lanes.prefork.wakeup import Wakeup
+from hybridpool._lanes.wakeup import Wakeup
 
 
-async def test_wakes_everyone_who_sleeps() -> None:
-    """A supervisor would sleep through what it waits for."""
+async def test_wakes_all_tasks_that_wait() -> None:
+    """A notification wakes every task that waits."""
     wakeup = Wakeup()
     with anyio.fail_after(30):
-        async with anyio.create_task_group() as sleepers:
+        async with anyio.create_task_group() as waiters:
             for _ in range(3):
-                sleepers.start_soon(wakeup.wait)
+                waiters.start_soon(wakeup.wait)
             await anyio.wait_all_tasks_blocked()
-            wakeup.ring()
+            wakeup.notify_all()
 
 
-async def test_ringing_for_nobody_is_forgotten() -> None:
-    """A supervisor would be woken by something that it has seen already."""
+async def test_a_notification_is_not_sticky() -> None:
+    """A notification that comes while no task waits wakes none later."""
     wakeup = Wakeup()
-    wakeup.ring()
+    wakeup.notify_all()
     with anyio.move_on_after(0.01) as scope:
         await wakeup.wait()
     assert scope.cancelled_caught
 
 
-async def test_it_can_ring_twice_before_anyone_is_awake() -> None:
-    """Two events in one turn of the loop would raise."""
+async def test_two_notifications_in_one_turn() -> None:
+    """Two notifications in one turn of the loop are as good as one."""
     wakeup = Wakeup()
-    async with anyio.create_task_group() as sleepers:
-        sleepers.start_soon(wakeup.wait)
+    async with anyio.create_task_group() as waiters:
+        waiters.start_soon(wakeup.wait)
         await anyio.wait_all_tasks_blocked()
-        wakeup.ring()
-        wakeup.ring()
+        wakeup.notify_all()
+        wakeup.notify_all()
 
 
-async def test_a_time_limit_is_no_error() -> None:
-    """A supervisor that is to look again after a while would end with an exception."""
+async def test_a_time_limit_is_not_an_error() -> None:
+    """A wait with a time limit returns when it is up."""
     await Wakeup().wait(0.001)
     await Wakeup().wait(0)
 
 
-async def test_waking_between_look_and_sleep_is_impossible() -> None:
-    """A change made by the loop's next callback would be missed."""
+async def test_no_notification_is_missed_between_check_and_wait() -> None:
+    """A change made by the loop's next callback wakes the task that begins to wait now."""
     wakeup = Wakeup()
-    asyncio.get_running_loop().call_soon(wakeup.ring)
+    asyncio.get_running_loop().call_soon(wakeup.notify_all)
     with anyio.fail_after(30):
         await wakeup.wait()
 
 
-async def test_a_cancelled_sleeper_is_no_trouble() -> None:
-    """A supervisor that was stopped would break the ring for the others."""
+async def test_a_cancelled_wait_leaves_nothing() -> None:
+    """A task whose wait was cancelled does not keep others from being woken."""
     wakeup = Wakeup()
     with anyio.move_on_after(0.001):
         await wakeup.wait()
     with anyio.fail_after(30):
-        async with anyio.create_task_group() as sleepers:
-            sleepers.start_soon(wakeup.wait)
+        async with anyio.create_task_group() as waiters:
+            waiters.start_soon(wakeup.wait)
             await anyio.wait_all_tasks_blocked()
-            wakeup.ring()
+            wakeup.notify_all()

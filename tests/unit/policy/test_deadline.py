@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.deadline import STALL, UNREAD, AtWork, Due, due
+from hybridpool._policy.deadline import STALL, UNREAD, Due, RunningCall, due
 
 #: what floats lose by adding up
 BLINK = 1e-9
@@ -14,10 +14,10 @@ spans = st.floats(0.0, 100.0)
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> AtWork:
+def calls(draw: st.DrawFn) -> RunningCall:
     """Return a call at any moment, whatever has been done about it."""
     age = draw(spans)
-    return AtWork(
+    return RunningCall(
         age=age,
         still_for=draw(st.floats(0.0, age)),
         behind=draw(st.integers(0, 3)),
@@ -33,9 +33,9 @@ def calls(draw: st.DrawFn) -> AtWork:
     )
 
 
-def call(**changes: Any) -> AtWork:
+def call(**changes: Any) -> RunningCall:
     """Return a call that nothing is due for, with changes."""
-    quiet = AtWork(
+    quiet = RunningCall(
         age=1.0,
         still_for=1.0,
         behind=0,
@@ -52,7 +52,7 @@ def call(**changes: Any) -> AtWork:
     return attrs.evolve(quiet, **changes)
 
 
-def after(at_work: AtWork, decided: Due, seconds: float) -> AtWork:
+def after(at_work: RunningCall, decided: Due, seconds: float) -> RunningCall:
     """Return the call so much later, with what was decided done."""
     return attrs.evolve(
         at_work,
@@ -81,62 +81,62 @@ def test_nothing_is_due_without_limits() -> None:
 
 def test_what_waits_behind_is_called_back_once() -> None:
     """Calls behind one that takes long are called back, once."""
-    assert due(call(still_for=0.0, behind=2)) == Due(look_again_in=STALL)
+    assert due(call(still_for=0.0, behind=2)) == Due(check_again_in=STALL)
     assert due(call(still_for=STALL, behind=2)) == Due(recall=True)
     assert due(call(still_for=60.0, behind=2, recalled=True)) == Due()
 
 
 def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
     """A call that its child does not read is taken back if another child is free."""
-    assert due(call(still_for=0.0, unread=True, others_free=True)) == Due(look_again_in=UNREAD)
+    assert due(call(still_for=0.0, unread=True, others_free=True)) == Due(check_again_in=UNREAD)
     assert due(call(still_for=UNREAD, unread=True, others_free=True)) == Due(take_back=True)
-    assert due(call(still_for=UNREAD, unread=True)) == Due(look_again_in=UNREAD), "another may be free then"
+    assert due(call(still_for=UNREAD, unread=True)) == Due(check_again_in=UNREAD), "another may be free then"
     assert due(call(still_for=60.0, others_free=True)) == Due(), "it is at work"
 
 
 def test_soft_then_hard() -> None:
     """The soft limit comes first, then the hard one."""
-    assert due(call(age=1.0, soft=2.0, hard=3.0)) == Due(look_again_in=1.0)
-    assert due(call(age=2.0, soft=2.0, hard=3.0)) == Due(soften=True, look_again_in=1.0)
-    assert due(call(age=2.5, soft=2.0, softened=True, hard=3.0)) == Due(look_again_in=0.5)
+    assert due(call(age=1.0, soft=2.0, hard=3.0)) == Due(check_again_in=1.0)
+    assert due(call(age=2.0, soft=2.0, hard=3.0)) == Due(soften=True, check_again_in=1.0)
+    assert due(call(age=2.5, soft=2.0, softened=True, hard=3.0)) == Due(check_again_in=0.5)
     assert due(call(age=3.0, soft=2.0, softened=True, hard=3.0)) == Due(kill=True)
 
 
 def test_cancelled() -> None:
     """A cancelled call is stopped, and killed after its grace."""
-    assert due(call(cancelled_for=0.0)) == Due(stop=True, look_again_in=3.0)
-    assert due(call(cancelled_for=1.0, stopped=True)) == Due(look_again_in=2.0)
+    assert due(call(cancelled_for=0.0)) == Due(stop=True, check_again_in=3.0)
+    assert due(call(cancelled_for=1.0, stopped=True)) == Due(check_again_in=2.0)
     assert due(call(cancelled_for=3.0, stopped=True)) == Due(kill=True)
     assert due(call(age=1.5, soft=1.0, softened=True, cancelled_for=0.0)).stop, "it went on after its soft limit"
     assert due(call(cancelled_for=0.0, grace=0.0)).kill
 
 
 @given(at_work=calls(), part=st.floats(0.0, 1.0, exclude_max=True))
-def test_nothing_falls_due_unannounced(at_work: AtWork, part: float) -> None:
+def test_nothing_falls_due_unannounced(at_work: RunningCall, part: float) -> None:
     """Nothing falls due before the announced moment."""
     decided = due(at_work)
-    wait = 1e6 if decided.look_again_in is None else decided.look_again_in - BLINK
+    wait = 1e6 if decided.check_again_in is None else decided.check_again_in - BLINK
     if wait > 0:
         assert not is_anything_due(due(after(at_work, decided, wait * part)))
 
 
 @given(at_work=calls())
-def test_what_is_announced_falls_due(at_work: AtWork) -> None:
+def test_what_is_announced_falls_due(at_work: RunningCall) -> None:
     """Something falls due at the announced moment, and the looks come to an end."""
     # as long as none is free it is looked at again every second
     at_work = attrs.evolve(at_work, others_free=True)
     decided = due(at_work)
     looks = 0
-    while decided.look_again_in is not None:
-        assert decided.look_again_in > 0
-        at_work = after(at_work, decided, decided.look_again_in + BLINK)
+    while decided.check_again_in is not None:
+        assert decided.check_again_in > 0
+        at_work = after(at_work, decided, decided.check_again_in + BLINK)
         decided = due(at_work)
         looks += 1
         assert looks <= 5, "stall, unread, soft, hard and grace are all there is"
 
 
 @given(at_work=calls())
-def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
+def test_kills_exactly_when_the_time_is_up(at_work: RunningCall) -> None:
     """A call is killed exactly when its hard limit or its grace is over."""
     over = at_work.hard is not None and at_work.age >= at_work.hard
     out_of_grace = at_work.cancelled_for is not None and at_work.cancelled_for >= at_work.grace
@@ -144,7 +144,7 @@ def test_kills_exactly_when_the_time_is_up(at_work: AtWork) -> None:
 
 
 @given(at_work=calls())
-def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
+def test_softens_once_and_for_a_reason(at_work: RunningCall) -> None:
     """A call is softened once, over its soft limit, and stopped once, when it is cancelled."""
     over = at_work.soft is not None and at_work.age >= at_work.soft
     wanted = at_work.cancelled_for is None
@@ -153,7 +153,7 @@ def test_softens_once_and_for_a_reason(at_work: AtWork) -> None:
 
 
 @given(at_work=calls())
-def test_recalls_only_what_is_there(at_work: AtWork) -> None:
+def test_recalls_only_what_is_there(at_work: RunningCall) -> None:
     """Calls are called back once, and only if there are any behind a long one."""
     waits_long = at_work.behind > 0 and at_work.still_for >= STALL
     assert due(at_work).recall == (waits_long and not at_work.recalled)

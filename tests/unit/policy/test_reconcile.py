@@ -11,35 +11,35 @@ from tests.strategies import lane_views
 
 def headcount(**changes: Any) -> LaneView:
     """Return an empty headcount, with changes."""
-    nobody = LaneView(
+    empty = LaneView(
         target=0, spares=0, now=100.0, idle=(), busy=0, starting=(), failed_starts=0, fork_after=0.0, start_timeout=10.0
     )
-    return attrs.evolve(nobody, **changes)
+    return attrs.evolve(empty, **changes)
 
 
 def test_forks_what_is_missing() -> None:
     """All missing children are forked at once."""
-    assert plan(headcount(target=4, busy=1)) == ReconcilePlan(fork=3, look_again_in=10.0)
+    assert plan(headcount(target=4, busy=1)) == ReconcilePlan(fork=3, check_again_in=10.0)
 
 
 def test_forks_the_spares_too() -> None:
     """Spares are forked too, and one takes the place of a child on its last call."""
-    assert plan(headcount(target=2, spares=1, busy=2)) == ReconcilePlan(fork=1, look_again_in=10.0)
+    assert plan(headcount(target=2, spares=1, busy=2)) == ReconcilePlan(fork=1, check_again_in=10.0)
     assert plan(headcount(target=2, spares=1, busy=2, idle=("spare",))) == ReconcilePlan()
     # one is on its last call, so it does not count any more: the spare takes its place, and a new one is made
     assert plan(headcount(target=2, spares=1, busy=1, idle=("spare",))).fork == 1
 
 
-def test_nobody_needs_no_spare() -> None:
+def test_a_target_of_zero_has_no_spares() -> None:
     """A pool of size 0 has no spare."""
     assert plan(headcount(target=0, spares=1, idle=("spare",))).retire == ("spare",)
     assert plan(headcount(target=0, spares=1)) == ReconcilePlan()
 
 
-def test_those_being_born_count() -> None:
+def test_starting_children_count() -> None:
     """Starting children count."""
     decided = plan(headcount(target=2, starting=[("a", 99.0), ("b", 95.0)]))
-    assert decided == ReconcilePlan(look_again_in=5.0)
+    assert decided == ReconcilePlan(check_again_in=5.0)
 
 
 def test_the_youngest_idle_leave() -> None:
@@ -47,24 +47,24 @@ def test_the_youngest_idle_leave() -> None:
     assert plan(headcount(target=2, idle=("old", "middle", "young"))).retire == ("young",)
 
 
-def test_a_late_birth_is_ended_and_made_good() -> None:
+def test_a_start_that_takes_too_long_is_ended_and_replaced() -> None:
     """A child that starts too slowly is killed and replaced."""
     decided = plan(headcount(target=1, starting=[("slow", 90.0)]))
-    assert decided == ReconcilePlan(fork=1, kill_unborn=("slow",), look_again_in=10.0)
+    assert decided == ReconcilePlan(fork=1, kill_not_ready=("slow",), check_again_in=10.0)
 
 
-def test_waits_after_failed_births() -> None:
+def test_waits_after_failed_starts() -> None:
     """After failed starts the next fork waits."""
-    assert plan(headcount(target=3, failed_starts=1, fork_after=102.0)) == ReconcilePlan(look_again_in=2.0)
+    assert plan(headcount(target=3, failed_starts=1, fork_after=102.0)) == ReconcilePlan(check_again_in=2.0)
 
 
-def test_tries_one_after_failed_births() -> None:
+def test_tries_one_after_failed_starts() -> None:
     """After failed starts one child is tried alone."""
     assert plan(headcount(target=3, failed_starts=1, fork_after=100.0)).fork == 1
     assert plan(headcount(target=3, failed_starts=1, fork_after=100.0, starting=[("a", 99.5)])).fork == 0
 
 
-def test_content_means_rest() -> None:
+def test_a_complete_lane_is_not_checked_again() -> None:
     """A complete pool needs no further look."""
     assert plan(headcount(target=2, idle=("a",), busy=1)) == ReconcilePlan()
 
@@ -85,7 +85,7 @@ def test_retires_only_idle_surplus(view: LaneView) -> None:
 def test_never_forks_above_the_target(view: LaneView) -> None:
     """No more children are forked than wanted."""
     decided = plan(view)
-    coming = len(view.starting) - len(decided.kill_unborn)
+    coming = len(view.starting) - len(decided.kill_not_ready)
     assert decided.fork >= 0
     assert decided.fork == 0 or len(view.idle) + view.busy + coming + decided.fork <= wanted(view)
     assert not (decided.fork and set(decided.retire) & set(view.idle))
@@ -105,14 +105,14 @@ def test_respects_the_back_off(view: LaneView) -> None:
 def test_kills_exactly_the_overdue(view: LaneView) -> None:
     """Exactly those that start too slowly are killed."""
     overdue = tuple(name for name, since in view.starting if view.now >= since + view.start_timeout)
-    assert plan(view).kill_unborn == overdue
+    assert plan(view).kill_not_ready == overdue
 
 
 @given(view=lane_views())
 def test_sleeps_past_no_deadline(view: LaneView) -> None:
     """The next look is no later than the next deadline, and there is none without a deadline."""
     decided = plan(view)
-    deadlines = [since + view.start_timeout for name, since in view.starting if name not in decided.kill_unborn]
+    deadlines = [since + view.start_timeout for name, since in view.starting if name not in decided.kill_not_ready]
     coming = len(deadlines)
     missing = wanted(view) > len(view.idle) + view.busy + coming
     if missing and view.failed_starts and view.now < view.fork_after:
@@ -120,10 +120,10 @@ def test_sleeps_past_no_deadline(view: LaneView) -> None:
     if decided.fork:
         deadlines.append(view.now + view.start_timeout)
     if deadlines:
-        assert decided.look_again_in is not None
-        assert view.now + decided.look_again_in <= min(deadlines)
+        assert decided.check_again_in is not None
+        assert view.now + decided.check_again_in <= min(deadlines)
     else:
-        assert decided.look_again_in is None
+        assert decided.check_again_in is None
 
 
 @given(view=lane_views())
@@ -147,22 +147,22 @@ def wanted(view: LaneView) -> int:
 def lived(view: LaneView, decided: ReconcilePlan) -> LaneView:
     """Carry out the plan, with all starts succeeding, and let the time pass that it asks for."""
     idle = [name for name in view.idle if name not in decided.retire]
-    born = [name for name, _ in view.starting if name not in decided.kill_unborn]
-    now = view.now + (decided.look_again_in or 0.0)
+    started = [name for name, _ in view.starting if name not in decided.kill_not_ready]
+    now = view.now + (decided.check_again_in or 0.0)
     return attrs.evolve(
         view,
         now=now,
-        idle=[*idle, *born],
+        idle=[*idle, *started],
         replaceable=[name for name in view.replaceable if name not in decided.retire],
         starting=[(f"new-{now}-{number}", now) for number in range(decided.fork)],
-        failed_starts=0 if born else view.failed_starts,
+        failed_starts=0 if started else view.failed_starts,
     )
 
 
-def test_the_unborn_take_nobodys_place() -> None:
+def test_a_starting_child_takes_no_place() -> None:
     """A ready child does not retire because of one that is still starting."""
-    assert plan(headcount(target=1, idle=("ready",), starting=[("unborn", 99.0)])).retire == ()
-    assert plan(headcount(target=1, idle=("ready", "born"))).retire == ("born",)
+    assert plan(headcount(target=1, idle=("ready",), starting=[("late", 99.0)])).retire == ()
+    assert plan(headcount(target=1, idle=("ready", "second"))).retire == ("second",)
 
 
 def test_a_replaceable_child_waits_for_its_replacement() -> None:

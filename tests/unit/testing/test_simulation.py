@@ -19,9 +19,9 @@ from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork import reconciler as keeper
 from hybridpool._lanes.prefork import watchdog
-from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
-from hybridpool._lanes.prefork.lane import ProcessLane
+from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._policy import deadline, reconcile
 from tests.simulation.life import Life
 from tests.simulation.sweep import run_one, simulate
@@ -51,7 +51,7 @@ def test_promises_are_kept() -> None:
     for name in (
         "crashes",
         "recycles",
-        "failed spawn_failures",
+        "failed starts",
         "zygotes lost",
         "Lost",
         "TimedOut",
@@ -114,7 +114,7 @@ def count_one_too_many(patch: Patch) -> None:
     """The call that died with its child is taken for one that it had not begun."""
     right = ChildHandle.close
 
-    def close(child: ChildHandle) -> tuple[list[Job], list[Job]]:
+    def close(child: ChildHandle) -> tuple[list[CallInFlight], list[CallInFlight]]:
         back, lost = right(child)
         return [*lost, *back], []
 
@@ -125,7 +125,7 @@ def count_one_too_few(patch: Patch) -> None:
     """A call that its child had not begun is taken for lost."""
     right = ChildHandle.close
 
-    def close(child: ChildHandle) -> tuple[list[Job], list[Job]]:
+    def close(child: ChildHandle) -> tuple[list[CallInFlight], list[CallInFlight]]:
         back, lost = right(child)
         return back[1:], [*lost, *back[:1]]
 
@@ -154,7 +154,7 @@ def put_back_nothing(patch: Patch) -> None:
 
 def keep_the_dead_on_the_list(patch: Patch) -> None:
     """A child that is gone stays on the list of idle ones."""
-    patch.setattr(Dispatcher, "forget", lambda dispatcher, child: dispatcher.busy.discard(child))
+    patch.setattr(Dispatcher, "remove", lambda dispatcher, child: dispatcher.busy.discard(child))
 
 
 def forget_the_slate(patch: Patch) -> None:
@@ -169,7 +169,7 @@ def _started(page: shared_page.SharedPage) -> int:
 
 def kill_without_a_doom(patch: Patch) -> None:
     """A kill does not ask whether its call is still at work."""
-    patch.setattr(ChildHandle, "mark_for_kill", lambda _: True)
+    patch.setattr(ChildHandle, "mark_for_kill", lambda *_: True)
 
 
 def never_kill(patch: Patch) -> None:
@@ -182,24 +182,25 @@ def work_beyond_the_size(patch: Patch) -> None:
 
     def dispatch(dispatcher: Dispatcher) -> None:
         dispatcher._due = False
-        while dispatcher.waiting and dispatcher.idle:
+        while dispatcher.queue and dispatcher.idle:
             dispatcher._give(dispatcher.idle.popleft(), dispatcher._registry.clock())
-        dispatcher._watchdog.arm(dispatcher.busy)
+        dispatcher._watch(dispatcher.busy)
 
     patch.setattr(Dispatcher, "dispatch", dispatch)
 
 
 def forget_to_dispatch(patch: Patch) -> None:
     """A child that becomes free is not given what waits."""
-    right = ProcessLane._hear
+    right = PreforkLane._hear
 
-    def hear(lane: ProcessLane, child: ChildHandle, said: Sequence[object]) -> None:
-        waiting, lane.dispatcher.waiting = lane.dispatcher.waiting, type(lane.dispatcher.waiting)()
+    def hear(lane: PreforkLane, child: ChildHandle, said: Sequence[object]) -> None:
+        dispatcher = lane._dispatcher
+        queue, dispatcher.queue = dispatcher.queue, type(dispatcher.queue)()
         right(lane, child, said)  # type: ignore[arg-type]  # frames, unseen
-        waiting.extend(lane.dispatcher.waiting)
-        lane.dispatcher.waiting = waiting
+        queue.extend(dispatcher.queue)
+        dispatcher.queue = queue
 
-    patch.setattr(ProcessLane, "_hear", hear)
+    patch.setattr(PreforkLane, "_hear", hear)
 
 
 def replace_nobody(patch: Patch) -> None:
@@ -207,7 +208,7 @@ def replace_nobody(patch: Patch) -> None:
 
     def plan(view: reconcile.LaneView) -> reconcile.ReconcilePlan:
         decided = reconcile.plan(view)
-        return reconcile.ReconcilePlan(retire=decided.retire, look_again_in=1.0) if view.busy else decided
+        return reconcile.ReconcilePlan(retire=decided.retire, check_again_in=1.0) if view.busy else decided
 
     patch.setattr(keeper, "plan", plan)
 
@@ -219,15 +220,15 @@ def leave_the_channel_open(patch: Patch) -> None:
 
 def tell_twice(patch: Patch) -> None:
     """A call's end is told twice."""
-    right = ProcessLane._done
+    right = PreforkLane._done
 
-    def done(lane: ProcessLane, child: ChildHandle, frame: object, now: float) -> None:
-        job = child.in_hand[0][1] if child.in_hand else None
+    def done(lane: PreforkLane, child: ChildHandle, frame: object, now: float) -> None:
+        job = child.head.job if child.head else None
         right(lane, child, frame, now)  # type: ignore[arg-type]  # a Done, unseen
         if job is not None:
             job.on_done(job, frame.outcome, child.name, 0.0)  # type: ignore[attr-defined]
 
-    patch.setattr(ProcessLane, "_done", done)
+    patch.setattr(PreforkLane, "_done", done)
 
 
 def take_back_what_is_at_work(patch: Patch) -> None:
@@ -236,20 +237,22 @@ def take_back_what_is_at_work(patch: Patch) -> None:
 
     def take_unread(child: ChildHandle, now: float) -> list[Job]:
         right(child, now)
-        return child.remove({seq for seq, _ in child.in_hand}, now)
+        return child.remove(set(child.calls), now)
 
     patch.setattr(ChildHandle, "take_unread", take_unread)
 
 
 def never_scale(patch: Patch) -> None:
-    """Whoever scales is not told of the load."""
+    """The autoscaler is not told of the load."""
 
     def add(dispatcher: Dispatcher, job: Job) -> None:
-        dispatcher.waiting.append(job)
+        dispatcher.queue.append(job)
         dispatcher.dispatch_soon()
 
     patch.setattr(Dispatcher, "add", add)
-    patch.setattr(Dispatcher, "weigh", lambda dispatcher: None if dispatcher.load else dispatcher.at_rest.ring())
+    patch.setattr(
+        Dispatcher, "notify_load", lambda dispatcher: None if dispatcher.load else dispatcher.emptied.notify_all()
+    )
 
 
 def retire_nobody(patch: Patch) -> None:
@@ -272,19 +275,19 @@ def retire_the_idle_with_the_old(patch: Patch) -> None:
 
 def wait_for_the_unborn(patch: Patch) -> None:
     """A child that hangs in its birth is waited for."""
-    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), kill_unborn=()))
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), kill_not_ready=()))
 
 
 def look_all_the_time(patch: Patch) -> None:
     """A supervisor looks again and again without a pause."""
-    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), look_again_in=0.0))
+    patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), check_again_in=0.0))
 
 
 def leave_a_timer(patch: Patch) -> None:
     """A timer of a call is never taken back."""
 
-    def alert(keeper: watchdog.Watchdog, child: ChildHandle, seq: int) -> None:
-        asyncio.get_running_loop().call_later(1e6, keeper._alert_again, child, seq)
+    def alert(keeper: watchdog.Watchdog, child: ChildHandle, number: int) -> None:
+        asyncio.get_running_loop().call_later(1e6, keeper._alert_again, child, number)
 
     patch.setattr(watchdog.Watchdog, "_alert", alert)
 
@@ -320,16 +323,16 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (never_kill, "s, limit|s to stop"),
     (work_beyond_the_size, "children are busy"),
     (forget_to_dispatch, "a call waits although"),
-    (replace_nobody, "nobody makes more"),
+    (replace_nobody, "none is forked"),
     (leave_the_channel_open, "left"),
     (tell_twice, "ended twice"),
     (never_scale, "the size stays"),
-    (retire_nobody, "none retires|does not go"),
+    (retire_nobody, "none retires|do not retire"),
     (retire_the_idle_with_the_old, "recycling left"),
-    (wait_for_the_unborn, "nobody makes more|come to rest"),
+    (wait_for_the_unborn, "none is forked|come to rest"),
     (look_all_the_time, "it spins"),
     (leave_a_timer, "timers are left"),
-    (stop_anything, "was stopped, and nobody gave it up"),
+    (stop_anything, "was stopped, and its caller did not give it up"),
     (take_back_what_is_at_work, "is run twice|ended|places"),
     (threads_send_what_waits, "had been noted|had not begun it|was not due"),
     (no_answer_apart, "is not answered"),

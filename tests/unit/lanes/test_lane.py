@@ -1,0 +1,143 @@
+"""The prefork lane by its public methods alone, without children."""
+
+import anyio
+import pytest
+
+from hybridpool._ipc.frames import ChildOrders
+from hybridpool._lanes.base import Job, Lane
+from hybridpool._lanes.prefork.lane import PreforkLane
+from hybridpool._outcome import Cancelled, Lost, Outcome
+from hybridpool._policy.recycle import RecycleLimits
+from hybridpool.errors import PoolClosed
+from hybridpool.events import Bus
+
+Ended = list[tuple[str, Outcome]]
+
+
+def made() -> PreforkLane:
+    """Return a lane without children."""
+    return PreforkLane(Bus(), RecycleLimits(), ChildOrders(0, "", False, 0), lambda *_: None)
+
+
+def job(name: str, ended: Ended | None = None, priority: int = 0) -> Job:
+    """Return a call; how it ends is put into a list."""
+    told: Ended = [] if ended is None else ended
+    return Job(
+        task="t",
+        id=name,
+        content_type="",
+        body=b"",
+        priority=priority,
+        on_done=lambda one, outcome, *_: told.append((one.id, outcome)),
+    )
+
+
+def ids(jobs: list[Job]) -> list[str]:
+    """Return the ids of calls."""
+    return [one.id for one in jobs]
+
+
+async def test_a_prefork_lane_is_a_lane() -> None:
+    """The type checker holds it against the protocol; all lanes are used by that alone."""
+    lane: Lane = made()
+    assert (lane.size, lane.in_flight(), lane.snapshot().children) == (0, [], ())
+
+
+async def test_withdrawing_all_that_wait() -> None:
+    """Calls that are withdrawn come back in the order in which they would run, and their `on_done` is not called."""
+    lane = made()
+    ended: Ended = []
+    for name, priority in (("a", 0), ("b", 0), ("c", 5)):
+        lane.submit(job(name, ended, priority))
+    assert lane.snapshot().queued == 3
+    assert ids(lane.withdraw_queued()) == ["c", "a", "b"]
+    assert (lane.load, ended) == (0, [])
+
+
+async def test_withdrawing_some() -> None:
+    """Only the calls that are asked for are withdrawn; the others keep their places."""
+    lane = made()
+    for name in "abcd":
+        lane.submit(job(name))
+    assert ids(lane.withdraw_queued(lambda one: one.id in "bd")) == ["b", "d"]
+    assert ids(lane.withdraw_queued()) == ["a", "c"]
+
+
+async def test_withdrawing_the_last_makes_the_lane_empty() -> None:
+    """A task that waits for an empty lane is woken when the last call is withdrawn."""
+    lane = made()
+    lane.submit(job("a"))
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lane.wait_empty)
+            await anyio.wait_all_tasks_blocked()
+            lane.withdraw_queued()
+
+
+async def test_cancelling_what_waits() -> None:
+    """A call that waits is cancelled at once, by itself or by the id of its message."""
+    lane = made()
+    ended: Ended = []
+    first, second = job("a", ended), job("b", ended)
+    lane.submit(first)
+    lane.submit(second)
+    lane.cancel(first, 1.0)
+    lane.cancel(first, 1.0)
+    assert lane.cancel_messages(["b", "z"], 1.0) == ["b"]
+    assert ended == [("a", Cancelled("")), ("b", Cancelled(""))]
+    assert lane.load == 0
+
+
+async def test_a_lane_that_takes_no_more() -> None:
+    """A call that is submitted after `stop_taking` is refused, and those that wait can still be withdrawn."""
+    lane = made()
+    lane.submit(job("a"))
+    lane.stop_taking()
+    with pytest.raises(PoolClosed):
+        lane.submit(job("b"))
+    assert not lane.takes_calls
+    assert ids(lane.withdraw_queued()) == ["a"]
+
+
+async def test_abandoning() -> None:
+    """Every call of a lane that is abandoned ends as lost."""
+    lane = made()
+    ended: Ended = []
+    lane.submit(job("a", ended))
+    lane.abandon("the pool ended")
+    assert ended == [("a", Lost("the pool ended", ""))]
+
+
+async def test_a_child_that_is_not_there() -> None:
+    """Orders about a child that is gone meanwhile are passed over."""
+    lane = made()
+    lane.retire("gone", "asked to")
+    lane.retire("gone", "asked to", once_replaced=True)
+    lane.keep("gone")
+    lane.kill("gone")
+    lane.kill_for("gone", 1, Cancelled(""))
+    lane.give_up("gone", "late")
+    assert not lane.has_child("gone")
+
+
+async def test_the_load_is_waited_for() -> None:
+    """A wait for another load returns at once if the load is outside, and otherwise when it gets there."""
+    lane = made()
+    with anyio.fail_after(30):
+        await lane.wait_load_outside(1, 5)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lane.wait_load_outside, 0, 0)
+            await anyio.wait_all_tasks_blocked()
+            lane.submit(job("a"))
+    lane.withdraw_queued()
+
+
+async def test_a_resize_is_a_change() -> None:
+    """A new size wakes the supervisors, and is in the snapshot."""
+    lane = made()
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lane.wait_changed)
+            await anyio.wait_all_tasks_blocked()
+            lane.resize(3)
+    assert (lane.size, lane.snapshot().size) == (3, 3)
