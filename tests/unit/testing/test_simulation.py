@@ -298,7 +298,7 @@ def threads_send_what_waits(patch: Patch) -> None:
     """A thread that logs sends the outcomes that wait along, and clears the page under the loop."""
 
     def say(life: Life) -> Generator[float, None, None]:
-        yield from life._flush()
+        yield from life._perform(life._protocol.flush())
         life._send(LogLines(""))
 
     patch.setattr(Life, "_say_apart", say)
