@@ -65,6 +65,8 @@ class Life:
         self._protocol = ChildProtocol()
         #: ticket of the last enqueue that was sent
         self._asked = 0
+        #: numbers of the calls whose outcomes were sent from the page
+        self._sent: set[int] = set()
         #: called when a call begins
         self.on_begin: Callable[[], None] = lambda: None
         #: the call it has before it
@@ -170,7 +172,7 @@ class Life:
         for action in actions:
             match action:
                 case protocol.Step.SEND_OUTCOMES:
-                    self._write(self._shared_page.message())
+                    self._write_outcomes()
                     self._may_die(Step.SENT)
                     yield self._world.dice.among(0.0, 0.0002, 0.0006) if self._plan.chatters else 0.0
                 case protocol.Step.CLEAR_OUTCOMES:
@@ -187,6 +189,14 @@ class Life:
                     raise SoftTimeLimitExceeded(interrupt.limit) if interrupt.limit else TaskCancelled(interrupt.why)
                 case _:
                     self._world.require(False, "the protocol wants", action, "among others")  # always broken
+
+    def _write_outcomes(self) -> None:
+        message = self._shared_page.message()
+        for frame in frames.read_from_child(message):
+            assert isinstance(frame, Done)
+            self._world.require(frame.seq not in self._sent, self._name, "sends an outcome twice")
+            self._sent.add(frame.seq)
+        self._write(message)
 
     def _send(self, *said: frames.FromChild) -> None:
         self._write(frames.pack(said))
