@@ -8,7 +8,8 @@ parent holds. The parent reads `frames` and `wire` from here, since both ends mu
     zygote    imports the app once, forks children on request, reaps them
     load      finds the app by its name
     birth     from fork to READY
-    loop      read a call, run it, answer
+    protocol  what to do next, as an object without I/O
+    loop      does it: reads a call, runs it, answers
     payload   bytes ⇄ arguments and results
     forwarder     what user code logs and prints, in whole lines
     printable text of strangers, fit for a log and a terminal

@@ -1,19 +1,19 @@
-"""The life of a child: take a call, run it, answer; until the channel ends.
+"""A child's loop: it performs what `protocol.ChildProtocol` decides, with the channel, the shared page and signals.
 
 The parent ends the channel to retire a child; a channel that breaks means that the parent is gone. Both end the loop.
 
 The parent may put several calls into the channel. Outcomes of short ones wait some milliseconds and leave together;
 until then they stand on the shared page, where they survive the child.
 When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
-of the task, sends what waits, and gives back the calls behind it. `Interrupt` comes by the same way and raises in the
-task, only if it is the very call that was meant.
+of the task, sends the outcomes that wait, and gives back the calls behind it. `Interrupt` comes by the same way and
+raises in the task, only if it is the call that was meant.
 
 Who may touch what
 ------------------
-The page of outcomes, the inbox, and reading from the channel belong to the main thread, and there to one piece of code
-at a time. Python code of others can run at nearly every point of the main thread's: handlers of signals, `__del__`
+The protocol, the shared page, and reading from the channel belong to the main thread, and there to one piece of code
+at a time. Other Python code can run at nearly every point of the main thread's: handlers of signals, `__del__`
 methods, callbacks of the collector; and while it sends or receives, other threads run. All of these log and print, and
-a log line is a message. If such a one sent the waiting outcomes along, as the loop does, this could happen:
+a log line is a message. If such code sent the outcomes that wait, as the loop does, this could happen:
 
     main thread, in `_flush`            another thread, in `say`
     takes outcomes 1 and 2 for sending
@@ -22,16 +22,16 @@ a log line is a message. If such a one sent the waiting outcomes along, as the l
     runs call 3, notes its outcome
                                         clears the page: outcome 3 is gone
 
-The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks
-(`_at_work` is 0, and then `say` leaves them alone), or by the main thread in the middle of a task while `_occupied` is
-set, which keeps everybody else out. Whoever is kept out writes its own message and nothing else: the kernel takes each
-message whole, and no such message has a place in an order with outcomes.
+The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks, or by
+code of the main thread that the protocol has let in (`ChildProtocol.enter`). All other code writes its own message and
+nothing else: the kernel takes each message whole, and no such message has a place in an order with outcomes. Other
+threads, and processes that a task has forked, do not touch the protocol at all.
 
 An answer to `enqueue` comes through the channel only for the main thread, which reads it. Any other thread, a handler
 that comes while the main thread waits for an answer, and a process that the task has forked, send along a socket of
 their own, on which the parent answers.
 
-A process that a task forks and that comes back from the task ends there, without a word (`_end_copy`).
+A process that a task forks and that comes back from the task ends there, and sends nothing (`_end_copy`).
 """
 
 import json
@@ -79,10 +79,10 @@ from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, Ta
 ATTENTION: Final = signal.SIGUSR1
 #: seconds after which the process is put in order: between two calls, or when no other has come
 _RESTORE_EVERY_S: Final = 0.01
-#: exceptions between two tasks, raised by what a task has left, after which the child gives up
-_MOST_INTERRUPTIONS: Final = 100
-#: characters of a piece of text that certainly fits into a message without a file
-_PIECE_CHARACTERS: Final = INLINE // 4 - 64
+#: exceptions between two tasks, raised by handlers that a task has left, after which the child ends
+_MAX_INTERRUPTIONS: Final = 100
+#: characters of a piece of text that fits into a message without a file, however it is encoded
+_MAX_PIECE_CHARACTERS: Final = INLINE // 4 - 64
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -90,8 +90,8 @@ Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
     """The soft limit, for a task that runs an event loop.
 
-    asyncio and uvloop take any other exception for a callback's or a background task's own affair and go on; this
-    one goes through them, as Ctrl-C does, to whoever runs the loop. `except SoftTimeLimitExceeded` catches it.
+    asyncio and uvloop report any other exception of a callback or a background task and go on; this one goes through
+    them, as Ctrl-C does, to the code that runs the loop. `except SoftTimeLimitExceeded` catches it.
     """
 
     __module__, __qualname__ = SoftTimeLimitExceeded.__module__, SoftTimeLimitExceeded.__qualname__
@@ -101,7 +101,7 @@ class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
 
 
 class _TaskCancelledInLoop(TaskCancelled, KeyboardInterrupt):
-    """The same for a task that is given up."""
+    """The same for a task that is cancelled."""
 
     __module__, __qualname__ = TaskCancelled.__module__, TaskCancelled.__qualname__
 
@@ -144,12 +144,12 @@ class Child:
         self._tidy: set[str] = set()
 
     def close(self) -> None:
-        """Let go of what it has beside the channel, where the process goes on without it."""
+        """Close its own descriptors; for a process that goes on without it. The channel is the caller's."""
         self._channel.close()
 
     # ---- writing -----------------------------------------------------------------------------------------
 
-    def send(self, *said: frames.FromChild) -> None:
+    def send(self, *sent: frames.FromChild) -> None:
         """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
 
         A parent that is gone ends the process, and so does this in a process that was forked.
@@ -157,7 +157,7 @@ class Child:
         if not self._own[0]:
             os._exit(0)
         self._flush()
-        self._channel.write(frames.pack(said))
+        self._channel.write(frames.pack(sent))
 
     def say(self, text: str) -> None:
         """Pass whole lines to the parent's log; from any thread, handler, or process that a task has forked."""
@@ -166,11 +166,11 @@ class Child:
         except ChannelClosed:
             _write_to_stderr(text)
         except OSError as error:
-            if error.errno is None or len(text) <= _PIECE_CHARACTERS:
+            if error.errno is None or len(text) <= _MAX_PIECE_CHARACTERS:
                 raise
             # It is large, and there can be no file.
-            for start in range(0, len(text), _PIECE_CHARACTERS):
-                self.say(text[start : start + _PIECE_CHARACTERS])
+            for start in range(0, len(text), _MAX_PIECE_CHARACTERS):
+                self.say(text[start : start + _MAX_PIECE_CHARACTERS])
 
     def enqueue(self, message: bytes) -> None:
         """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
@@ -370,8 +370,8 @@ class Child:
         after_each: Callable[[], None],
         state: ProcessState,
     ) -> None:
-        """Answer, once more: an exception that is no business of this call has broken it off. See `shared_page`."""
-        for _ in range(_MOST_INTERRUPTIONS):
+        """Answer, once more: an exception that this call did not raise has broken it off. See `shared_page`."""
+        for _ in range(_MAX_INTERRUPTIONS):
             try:
                 _task_context.set_current_task(None)
                 _finish_output(after_each)
@@ -510,7 +510,7 @@ class Child:
             self._perform(actions)
 
     def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
-        """Hear of an exception that Python has thrown away; True if it was an interrupt, which is due again."""
+        """Take note of an exception that Python discards; True if it was an interrupt, which is due again."""
         return isinstance(what.exc_value, TaskSignal) and self._protocol.interrupt_discarded()
 
 
@@ -529,7 +529,7 @@ def _finish_output(after_each: Callable[[], None]) -> None:
     try:
         after_each()
     except Exception:
-        # What a task has made of its streams is no business of its outcome.
+        # A task that has broken its streams has an outcome all the same.
         _write_to_stderr(traceback.format_exc())
 
 
