@@ -59,10 +59,10 @@ def test_promises_are_kept() -> None:
         "TimedOut",
         "Cancelled",
         "scalings",
-        "files lost",
-        "interrupts discarded",
     ):
-        assert report.counts[name] > 10, name
+        assert report.counts[name] > 20, name
+    for name in ("files lost", "interrupts discarded"):
+        assert report.counts[name] > 5, name
 
 
 @pytest.mark.slow
@@ -382,7 +382,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (leave_a_timer, "timers are left"),
     (stop_anything, "was stopped, and nobody gave it up"),
     (take_back_what_is_at_work, "is run twice|ended|places"),
-    (threads_send_what_waits, "had been noted|had not begun it|was not due"),
+    (threads_send_what_waits, "sends an outcome twice|had been noted|had not begun it|was not due"),
     (no_answer_apart, "is not answered"),
     (clear_before_sending, "had been noted"),
     (send_and_not_clear, "sends an outcome twice"),
