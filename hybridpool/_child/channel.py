@@ -1,8 +1,8 @@
 """A child's end of its channel: whole messages, written from any thread, read by the main thread alone.
 
 One message is one packet, and the kernel takes a packet whole. So several threads, a signal handler, and even a process
-that a task has forked may write, without a lock, as long as each of them writes messages of its own. What may not be
-shared is the page of outcomes (`shared_page`); it belongs to `loop.Child`.
+that a task has forked may write, without a lock, as long as each of them writes messages of its own. The page of
+outcomes (`shared_page`) may not be shared so; it belongs to `loop.Child`.
 
 Why a write fails is told apart here: the parent is gone · the task has closed our descriptor · the kernel is short of
 memory for a moment · there can be no file for a large message.
@@ -23,14 +23,14 @@ from hybridpool._ipc import framing
 from hybridpool._ipc.frames import Message
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
-#: exit status: nobody reads what we would still say, the parent is gone
+#: exit status: the parent is gone, so no message would be read
 PARENT_GONE: Final = 1
 #: errors of a send that mean that the parent is gone, that the descriptor is not ours, and that pass by themselves
 _GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED, errno.ESHUTDOWN)
 _SHORTAGES: Final = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE)
 #: seconds until a send that the kernel had no memory for is tried again, at first and at most
-_FIRST_PAUSE_S: Final = 0.005
-_LONGEST_PAUSE_S: Final = 0.5
+_FIRST_RETRY_PAUSE_S: Final = 0.005
+_MAX_RETRY_PAUSE_S: Final = 0.5
 #: socket(7), since Linux 4.12: a number that no other socket has; asm-generic/socket.h
 _SO_COOKIE: Final = 57
 _COOKIE_BYTES: Final = 8
@@ -48,7 +48,7 @@ class ChannelClosed(Exception):
 class ForkMark:
     """Tells a process from its copies: `page[0]` is 1 in the process that made the mark, and 0 in all that it forks.
 
-    The kernel wipes the page for whatever forks, be it a library in C. `page` is public because it is read after each
+    The kernel wipes the page at each fork, also one by a library in C. `page` is public because it is read after each
     call: an index costs a third of a method call, and a hundredth of `os.getpid`, which is a system call.
     """
 
@@ -74,7 +74,7 @@ class ForkMark:
 def _give_back_handlers(handlers: dict[int, Handler]) -> None:
     """Give signals their default meaning back where the handler is still ours.
 
-    It must not wait until the handler is run and asks who it is: that is between two bytecodes, and a forked process
+    It must not wait until the handler runs and looks at the mark: that is between two bytecodes, and a forked process
     that is busy in C code would not end when it is told to (`multiprocessing.Process.terminate`).
     """
     for number, handler in handlers.items():
@@ -83,7 +83,7 @@ def _give_back_handlers(handlers: dict[int, Handler]) -> None:
 
 
 class Channel:
-    """What a child writes and reads."""
+    """A child's end of the socket to its parent."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -118,7 +118,7 @@ class Channel:
             self.keep_reserve()
 
     def close(self) -> None:
-        """Let go of the descriptor in reserve; the channel itself is whoever's who gave it."""
+        """Close the descriptor in reserve; the channel itself is the caller's."""
         self._give_up_reserve()
 
     def file_of(self, message: bytes) -> int:
@@ -183,7 +183,7 @@ class Channel:
                 raise
 
     def _send(self, packet: bytes, fds: Sequence[int]) -> None:
-        pause = _FIRST_PAUSE_S
+        pause = _FIRST_RETRY_PAUSE_S
         while True:
             try:
                 framing.send(self._socket, packet, fds)
@@ -199,15 +199,15 @@ class Channel:
                 # Memory in the kernel, or descriptors of this user that are under way to others. The task's own
                 # limits go on meanwhile.
                 time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause = min(2 * pause, _MAX_RETRY_PAUSE_S)
             else:
                 return
 
 
 def _cookie(sock: socket.socket) -> bytes | None:
-    """Return what tells this socket from any other; None if its descriptor is closed, or another file's.
+    """Return a number that no other socket has; None if its descriptor is closed, or another file's.
 
-    A kernel that does not know the option gives None for every socket, and so nothing is found out.
+    A kernel that does not know the option gives None for every socket, and no difference is found.
     """
     try:
         return sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, _COOKIE_BYTES)

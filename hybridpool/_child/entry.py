@@ -41,7 +41,7 @@ def live(order: Fork, channel: socket.socket, shared_page: int, zygote: int, pro
     """
     status = _START_FAILED
     try:
-        _leave_home(zygote)
+        _detach_from_zygote(zygote)
         child = Child(order.name, channel, SharedPage(shared_page))
         os.close(shared_page)
         status = _work(child, order, program, zygote)
@@ -53,7 +53,7 @@ def live(order: Fork, channel: socket.socket, shared_page: int, zygote: int, pro
         os._exit(status)
 
 
-def _leave_home(zygote: int) -> None:
+def _detach_from_zygote(zygote: int) -> None:
     """Cut what is shared with the zygote and the siblings."""
     os.setsid()
     process_isolation.die_with_parent(zygote)
@@ -87,7 +87,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
         return _START_FAILED
     if forwarder:
         forwarder.save_state()
-    # Who has become another user in its hooks is not tied to the zygote any more (prctl(2)).
+    # A child that has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     process_isolation.die_with_parent(zygote)
     child.send(Ready(os.getpid()))
     if program:
@@ -104,7 +104,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
 
 
 def _initialize(pickled: bytes) -> Callable[[], None]:
-    """Make this child's resource; returns what gives it back at retirement."""
+    """Make this child's resource; return the function that tears it down at retirement."""
     if not pickled:
         return _nothing
     made = pickle.loads(pickled)()
@@ -125,7 +125,7 @@ def _tear_down(made: Generator[object]) -> None:
 
 
 def _take_name(name: str) -> None:
-    """Be known by the child's name: to multiprocessing's users and, if setproctitle is there, to `ps`."""
+    """Give this process the child's name, for multiprocessing's users and, if setproctitle is there, for `ps`."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         multiprocessing.current_process().name = name
@@ -135,7 +135,7 @@ def _take_name(name: str) -> None:
 
 
 def _flush() -> None:
-    # A second signal while the last words are written must not replace the exit status.
+    # A second signal while the last output is written must not replace the exit status.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for stream in (sys.__stdout__, sys.__stderr__):
         try:

@@ -1,19 +1,19 @@
-"""The life of a child: take a call, run it, answer; until the channel ends.
+"""A child's loop: it performs what `protocol.ChildProtocol` decides, with the channel, the shared page and signals.
 
 The parent ends the channel to retire a child; a channel that breaks means that the parent is gone. Both end the loop.
 
 The parent may put several calls into the channel. Outcomes of short ones wait some milliseconds and leave together;
 until then they stand on the shared page, where they survive the child.
 When one takes longer than expected the parent sends `Recall` and the signal ATTENTION: its handler runs in the middle
-of the task, sends what waits, and gives back the calls behind it. `Interrupt` comes by the same way and raises in the
-task, only if it is the very call that was meant.
+of the task, sends the outcomes that wait, and gives back the calls behind it. `Interrupt` comes by the same way and
+raises in the task, only if it is the call that was meant.
 
 Who may touch what
 ------------------
-The page of outcomes, the inbox, and reading from the channel belong to the main thread, and there to one piece of code
-at a time. Python code of others can run at nearly every point of the main thread's: handlers of signals, `__del__`
+The protocol, the shared page, and reading from the channel belong to the main thread, and there to one piece of code
+at a time. Other Python code can run at nearly every point of the main thread's: handlers of signals, `__del__`
 methods, callbacks of the collector; and while it sends or receives, other threads run. All of these log and print, and
-a log line is a message. If such a one sent the waiting outcomes along, as the loop does, this could happen:
+a log line is a message. If such code sent the outcomes that wait, as the loop does, this could happen:
 
     main thread, in `_flush`            another thread, in `say`
     takes outcomes 1 and 2 for sending
@@ -22,16 +22,16 @@ a log line is a message. If such a one sent the waiting outcomes along, as the l
     runs call 3, notes its outcome
                                         clears the page: outcome 3 is gone
 
-The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks
-(`_at_work` is 0, and then `say` leaves them alone), or by the main thread in the middle of a task while `_occupied` is
-set, which keeps everybody else out. Whoever is kept out writes its own message and nothing else: the kernel takes each
-message whole, and no such message has a place in an order with outcomes.
+The parent would wait for 3 for ever. So the rule: outcomes are sent only by the loop itself between two tasks, or by
+code of the main thread that the protocol has let in (`ChildProtocol.enter`). All other code writes its own message and
+nothing else: the kernel takes each message whole, and no such message has a place in an order with outcomes. Other
+threads, and processes that a task has forked, do not touch the protocol at all.
 
 An answer to `enqueue` comes through the channel only for the main thread, which reads it. Any other thread, a handler
 that comes while the main thread waits for an answer, and a process that the task has forked, send along a socket of
 their own, on which the parent answers.
 
-A process that a task forks and that comes back from the task ends there, without a word (`_end_copy`).
+A process that a task forks and that comes back from the task ends there, and sends nothing (`_end_copy`).
 """
 
 import json
@@ -42,7 +42,6 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -57,9 +56,20 @@ from hybridpool._child.channel import PARENT_GONE, Channel, ChannelClosed, ForkM
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.process_state import ProcessState, get_handler, set_handler
+from hybridpool._child.protocol import (
+    CLEAR_OUTCOMES,
+    EXIT,
+    READ,
+    SEND_OUTCOMES,
+    Actions,
+    ChildProtocol,
+    DropFiles,
+    Raise,
+    Send,
+)
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import CallsGivenBack, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, RunCall
+from hybridpool._ipc.frames import Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, RunCall
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.large_objects import BodyFiles, LargeObject
 from hybridpool._ipc.shared_page import SharedPage
@@ -67,14 +77,12 @@ from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, Ta
 
 #: "look at your channel, even in the middle of a task"
 ATTENTION: Final = signal.SIGUSR1
-#: how long an outcome may wait for company, in seconds, and how many may wait
-_WAIT, _CROWD = 0.004, 64
 #: seconds after which the process is put in order: between two calls, or when no other has come
 _RESTORE_EVERY_S: Final = 0.01
-#: exceptions between two tasks, raised by what a task has left, after which the child gives up
-_MOST_INTERRUPTIONS: Final = 100
-#: characters of a piece of text that certainly fits into a message without a file
-_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
+#: exceptions between two tasks, raised by handlers that a task has left, after which the child ends
+_MAX_INTERRUPTIONS: Final = 100
+#: characters of a piece of text that fits into a message without a file, however it is encoded
+_MAX_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -82,8 +90,8 @@ Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
     """The soft limit, for a task that runs an event loop.
 
-    asyncio and uvloop take any other exception for a callback's or a background task's own affair and go on; this
-    one goes through them, as Ctrl-C does, to whoever runs the loop. `except SoftTimeLimitExceeded` catches it.
+    asyncio and uvloop report any other exception of a callback or a background task and go on; this one goes through
+    them, as Ctrl-C does, to the code that runs the loop. `except SoftTimeLimitExceeded` catches it.
     """
 
     __module__, __qualname__ = SoftTimeLimitExceeded.__module__, SoftTimeLimitExceeded.__qualname__
@@ -93,7 +101,7 @@ class _SoftTimeLimitInLoop(SoftTimeLimitExceeded, KeyboardInterrupt):
 
 
 class _TaskCancelledInLoop(TaskCancelled, KeyboardInterrupt):
-    """The same for a task that is given up."""
+    """The same for a task that is cancelled."""
 
     __module__, __qualname__ = TaskCancelled.__module__, TaskCancelled.__qualname__
 
@@ -110,30 +118,16 @@ class Child:
         self.rules: Mapping[str, Rules] = {}
         self._channel = Channel(channel)
         self._shared_page = shared_page
-        self._inbox: deque[frames.ToChild] = deque()
+        #: what to do next, and which code may be at the channel
+        self._protocol = ChildProtocol()
         self._files = BodyFiles()
-        #: since when the first of the outcomes on the shared page waits
-        self._waiting_since = 0.0
-        self._tickets = 0
-        #: number of the call at work; 0: the loop's own code runs
-        self._at_work = 0
-        #: the number of the last call that was stopped, and of the last that was cancelled
-        self._stopped = self._cancelled = 0
-        #: the stop that was raised last
-        self._last_stop: Interrupt | None = None
-        #: the main thread is at the channel in the middle of a task; handlers must leave channel and shared page to it
-        self._occupied = False
-        #: ATTENTION came when its handler could not act
-        self._missed = False
-        #: a message was lost for want of a descriptor: no more are read
-        self._is_deaf = False
         self._main_thread = get_ident()
         mark = ForkMark()
         #: index 0 is 1 here, and 0 in every process that a task forks
         self._own = mark.page
         self._mark = mark
         # One object, to be compared by identity.
-        self._handler = self._attend
+        self._handler = self._on_attention
         signal.signal(ATTENTION, self._handler)
         #: as the guard has set them
         mark.handlers.update({number: get_handler(number) for number in (signal.SIGTERM, signal.SIGINT)})
@@ -150,12 +144,12 @@ class Child:
         self._tidy: set[str] = set()
 
     def close(self) -> None:
-        """Let go of what it has beside the channel, where the process goes on without it."""
+        """Close its own descriptors; for a process that goes on without it. The channel is the caller's."""
         self._channel.close()
 
     # ---- writing -----------------------------------------------------------------------------------------
 
-    def send(self, *said: frames.FromChild) -> None:
+    def send(self, *sent: frames.FromChild) -> None:
         """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
 
         A parent that is gone ends the process, and so does this in a process that was forked.
@@ -163,7 +157,7 @@ class Child:
         if not self._own[0]:
             os._exit(0)
         self._flush()
-        self._channel.write(frames.pack(said))
+        self._channel.write(frames.pack(sent))
 
     def say(self, text: str) -> None:
         """Pass whole lines to the parent's log; from any thread, handler, or process that a task has forked."""
@@ -172,11 +166,11 @@ class Child:
         except ChannelClosed:
             _write_to_stderr(text)
         except OSError as error:
-            if error.errno is None or len(text) <= _PIECE_CHARACTERS:
+            if error.errno is None or len(text) <= _MAX_PIECE_CHARACTERS:
                 raise
             # It is large, and there can be no file.
-            for start in range(0, len(text), _PIECE_CHARACTERS):
-                self.say(text[start : start + _PIECE_CHARACTERS])
+            for start in range(0, len(text), _MAX_PIECE_CHARACTERS):
+                self.say(text[start : start + _MAX_PIECE_CHARACTERS])
 
     def enqueue(self, message: bytes) -> None:
         """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
@@ -184,8 +178,13 @@ class Child:
         :raises HybridpoolError: if the parent could not publish it: what a client's call would raise.
         """
         try:
-            if self._may_use_channel():
-                answer = self._ask(message)
+            # Nothing that Python does between `enter` and `try` lets a handler raise.
+            if self._is_main_thread() and self._protocol.enter():
+                try:
+                    answer = self._ask(message)
+                finally:
+                    self._protocol.is_busy = False
+                    self._attend_if_missed()
             else:
                 answer = self._ask_apart(message)
         except (ChannelClosed, OSError) as error:
@@ -195,38 +194,59 @@ class Child:
         if answer.error is not None:
             raise _task_context.not_published(answer.kind, answer.error)
 
-    def _may_use_channel(self) -> bool:
-        """Tell whether this is the main thread in the middle of a task, and nobody is at channel and shared page."""
-        return bool(self._at_work and not self._occupied and get_ident() == self._main_thread and self._own[0])
+    def _is_main_thread(self) -> bool:
+        """Tell whether this is the thread, and the process, that the protocol belongs to."""
+        return bool(get_ident() == self._main_thread and self._own[0])
 
     def _flush(self) -> None:
-        """Send the outcomes that wait. For the loop between two tasks, or while `_occupied` is set."""
-        if self._shared_page.count:
-            self._channel.write(self._shared_page.message())
-            self._shared_page.clear()
+        """Send the outcomes that wait. For the loop between two tasks, or after `enter`."""
+        self._perform(self._protocol.flush())
 
-    def _write_apart(self, frame: LogLines | Enqueue, fds: Sequence[int] = ()) -> None:
+    def _perform(self, actions: Actions, fds: Sequence[int] = ()) -> None:
+        """Do what the protocol says.
+
+        :param fds: to go along with a frame.
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        for action in actions:
+            if action is SEND_OUTCOMES:
+                self._channel.write(self._shared_page.message())
+            elif action is CLEAR_OUTCOMES:
+                self._protocol.outcomes_sent()
+                self._shared_page.clear()
+            elif isinstance(action, Send):
+                self._channel.write(frames.pack((action.frame,)), fds)
+            elif isinstance(action, DropFiles):
+                for seq in action.seqs:
+                    self._files.drop(seq)
+            elif isinstance(action, Raise):
+                raise _signal_of(action.interrupt)
+
+    def _write_apart(self, frame: LogLines) -> None:
         """Write a message of its own, after the outcomes that wait if they may be sent here."""
-        if self._shared_page.count and self._may_use_channel():
-            self._occupied = True
+        if self._is_main_thread() and self._protocol.enter():
             try:
                 self._flush()
             finally:
-                self._occupied = False
-            self._make_good()
-        self._channel.write(frames.pack((frame,)), fds)
+                self._protocol.is_busy = False
+            self._attend_if_missed()
+        self._channel.write(frames.pack((frame,)))
 
     def _ask(self, message: bytes) -> EnqueueAnswer:
-        self._tickets += 1
-        ticket = self._tickets
-        self._occupied = True
-        try:
-            self._flush()
-            self._channel.write(frames.pack((Enqueue(ticket, message),)))
-            return self._answer_to(ticket)
-        finally:
-            self._occupied = False
-            self._make_good()
+        """Ask the parent by the channel, and read on until it answers. After `enter`."""
+        protocol = self._protocol
+        self._perform(protocol.enqueue(message))
+        while True:
+            action = protocol.next_while_asking()
+            if action is READ:
+                self._read()
+            elif action is EXIT:
+                os._exit(PARENT_GONE)
+            elif isinstance(action, EnqueueAnswer):
+                return action
+            else:
+                assert isinstance(action, tuple)
+                self._perform(action)
 
     def _ask_apart(self, message: bytes) -> EnqueueAnswer:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -262,23 +282,20 @@ class Child:
             sys.unraisablehook = hook_before
 
     def _serve_all(self, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState) -> None:
+        next_action = self._protocol.next_action
         while True:
-            if not self._inbox:
-                self._flush()
-                if self._is_deaf or not self._next_message(state):
-                    return
-                continue
-            match self._inbox.popleft():
-                case RunCall() as call:
-                    self._serve(call, run, gauge, after_each, state)
-                case Recall():
-                    self._give_back()
-                case _:
-                    # The answer to an enqueue that was broken off, or a stop for a call that is done.
-                    continue
+            action = next_action()
+            if isinstance(action, RunCall):
+                self._serve(action, run, gauge, after_each, state)
+            elif action is READ:
+                self._next_message(state)
+            elif isinstance(action, tuple):
+                self._perform(action)
+            else:
+                return
 
-    def _next_message(self, state: ProcessState) -> bool:
-        """Wait for a message, and put the process in order when none comes at once; False at the end.
+    def _next_message(self, state: ProcessState) -> None:
+        """Wait for a message, and put the process in order when none comes at once.
 
         Under load that is left to `_serve`: waits of a millisecond are as many as calls, and each would cost more than
         a short call does.
@@ -286,7 +303,7 @@ class Child:
         if self._is_used and not self._wait_for_more():
             self._restore_all(state)
             self._is_used = False
-        return self._read()
+        self._read()
 
     def _restore_all(self, state: ProcessState) -> bool:
         changed = state.restore_all()
@@ -306,16 +323,16 @@ class Child:
         _task_context.set_current_task(running)
         self._shared_page.start(call.seq)
         started = self._clock()
-        self._is_used, self._occupied = True, False
-        self._at_work = call.seq
+        self._is_used = True
+        protocol = self._protocol
         try:
-            if self._missed:
-                self._make_good()
+            if protocol.call_begins(call.seq):
+                self._attend()
             outcome = run(call, self._files.of(call.seq) if call.parts else None)
-            self._at_work = 0
+            protocol.at_work = 0
         except BaseException as late:
-            # A stop, or the exception of a handler that the task has left, came outside of the function.
-            self._at_work = 0
+            # An interrupt, or the exception of a handler that the task has left, came outside of the function.
+            protocol.at_work = 0
             outcome = to_raised(late)
             if isinstance(late, TaskSignal):
                 outcome.pickled = pickle.dumps(late)
@@ -355,8 +372,8 @@ class Child:
         after_each: Callable[[], None],
         state: ProcessState,
     ) -> None:
-        """Answer, once more: an exception that is no business of this call has broken it off. See `shared_page`."""
-        for _ in range(_MOST_INTERRUPTIONS):
+        """Answer, once more: an exception that this call did not raise has broken it off. See `shared_page`."""
+        for _ in range(_MAX_INTERRUPTIONS):
             try:
                 _task_context.set_current_task(None)
                 _finish_output(after_each)
@@ -388,8 +405,7 @@ class Child:
             self._flush()
             return
         try:
-            self._flush()
-            self._channel.write(frames.pack((done,)), (file,))
+            self._perform(self._protocol.send_after_outcomes(done), (file,))
         except ChannelClosed as closed:
             self._note_instead(call, done, value.total, closed)
             raise
@@ -398,39 +414,38 @@ class Child:
             self._channel.keep_reserve()
 
     def _answer(self, call: RunCall, done: Done, now: float) -> None:
-        """Note the outcome, and send what is noted unless company may come soon."""
-        shared_page = self._shared_page
-        if not shared_page.count:
-            self._waiting_since = now
-        if not shared_page.add(frames.pack(done)):
+        """Note the outcome, and send those noted if the protocol says so."""
+        if not self._shared_page.add(frames.pack(done)):
             self._answer_alone(call, done)
-        elif is_time_to_send(shared_page.count, len(self._inbox), now - self._waiting_since):
-            self._flush()
+            return
+        actions = self._protocol.outcome_noted(now)
+        if actions:
+            self._perform(actions)
 
     def _answer_alone(self, call: RunCall, done: Done) -> None:
         """Send an outcome for which there is no room on the shared page."""
-        packed = frames.pack((done,))
         try:
-            self._flush()
-            self._channel.write(packed)
+            self._perform(self._protocol.send_after_outcomes(done))
         except ChannelClosed as closed:
-            self._note_instead(call, done, len(packed), closed)
+            self._note_instead(call, done, len(frames.pack(done)), closed)
             raise
         except OSError as error:
             if error.errno is None:
                 raise  # not of ours: a handler's TimeoutError
-            self._note_instead(call, done, len(packed), error)
+            self._note_instead(call, done, len(frames.pack(done)), error)
             self._flush()
 
     def _note_instead(self, call: RunCall, done: Done, size: int, why: Exception) -> None:
-        """Note a failure in place of an outcome that cannot be sent, so that whoever waits is told the cause."""
+        """Note a failure in place of an outcome that cannot be sent, so that the caller is told the cause."""
         text = f"{call.task} ended with {size} bytes of outcome, for which there is no room: {why}"
-        self._shared_page.add(frames.pack(Done(done.seq, to_raised(CannotSend(text)), done.runtime, done.owned)))
+        if self._shared_page.add(frames.pack(Done(done.seq, to_raised(CannotSend(text)), done.runtime, done.owned))):
+            # It is sent by the caller of this method, or stays on the page for the parent.
+            self._protocol.outcome_noted(self._clock())
 
     # ---- reading -----------------------------------------------------------------------------------------
 
-    def _read(self, flags: int = 0) -> bool:
-        """Put one message's frames into the inbox; False at the channel's end.
+    def _read(self, flags: int = 0) -> None:
+        """Pass one message, or the channel's end, to the protocol.
 
         :raises BlockingIOError: if none is there, and `flags` say not to wait.
         """
@@ -441,114 +456,64 @@ class Child:
         except OSError as error:
             if error.errno is None:
                 raise  # not of ours: a handler's TimeoutError
-            # Calls came in a file for which no descriptor is left. The parent knows that they have not begun.
-            self._is_deaf = True
-            return True
-        if not len(message):
-            return False
-        said: Sequence[frames.ToChild] = frames.read_to_child(message)
-        first = said[0]
-        if isinstance(first, RunCall) and first.parts:
-            # Such a call is alone in its message. The kernel drops a file for which there is no descriptor.
-            if not fds:
-                self._is_deaf = True
-                return True
-            self._files.keep(first.seq, *fds)
-        if self._is_deaf:
-            # It ends before it would come to any call behind the one that was lost.
-            said = [frame for frame in said if not isinstance(frame, RunCall)]
-        self._inbox.extend(said)
-        return True
-
-    def _answer_to(self, ticket: int) -> EnqueueAnswer:
-        while True:
-            for frame in list(self._inbox):
-                if isinstance(frame, EnqueueAnswer):
-                    self._inbox.remove(frame)
-                    if frame.ticket == ticket:
-                        return frame
-            self._obey()
-            if not self._read():
-                os._exit(PARENT_GONE)
-
-    def _attend(self, *_: object) -> None:
-        """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
-        if not self._at_work or self._occupied or not self._own[0]:
-            # It is made good when a call is at work, and nobody else is at the channel.
-            self._missed = True
+            self._protocol.message_lost()
             return
-        # One handler at a time: two that read in turns would mix up the order of calls.
-        self._occupied = True
+        if not len(message):
+            self._protocol.receive_end()
+            return
+        received: Sequence[frames.ToChild] = frames.read_to_child(message)
+        first = received[0]
+        if fds and isinstance(first, RunCall) and first.parts:
+            self._files.keep(first.seq, *fds)
+        self._protocol.receive(received, bool(fds))
+
+    def _on_attention(self, *_: object) -> None:
+        """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
+        # In a process that the task has forked it is not for us.
+        if self._own[0]:
+            self._attend()
+
+    def _attend(self) -> None:
+        """Look what the parent wants, now or later.
+
+        One handler at a time: two that read in turns would mix up the order of calls.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        protocol = self._protocol
+        if not protocol.attention():
+            return
         try:
             self._look()
         except ChannelClosed:
             # What the parent wants cannot be learnt any more. It kills this child in the end, if it must.
             pass
         finally:
-            self._occupied = False
-        self._make_good()
+            protocol.is_busy = False
+        self._attend_if_missed()
+
+    def _attend_if_missed(self) -> None:
+        """Look at the channel if ATTENTION was missed: what it announced may be about this very call."""
+        if self._protocol.take_missed_attention():
+            self._attend()
 
     def _look(self) -> None:
         """Read what is there now, and do what the parent wants.
 
         :raises TaskSignal: if the task at work is to stop.
         """
+        protocol = self._protocol
         try:
-            while self._read(socket.MSG_DONTWAIT):
-                continue
+            while not protocol.has_ended:
+                self._read(socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
-        self._obey()
-
-    def _make_good(self) -> None:
-        """Look at the channel if ATTENTION was missed: what it announced may be about this very call."""
-        if self._missed:
-            self._missed = False
-            self._attend()
-
-    def _obey(self) -> None:
-        """Do what the parent wants in the middle of a task.
-
-        :raises TaskSignal: if the task at work is to stop.
-        """
-        for frame in list(self._inbox):
-            if isinstance(frame, Recall):
-                self._inbox.remove(frame)
-                self._give_back()
-        for frame in list(self._inbox):
-            if isinstance(frame, Interrupt):
-                self._inbox.remove(frame)
-                # One that goes on after its soft limit can still be cancelled; what cleans up is left alone.
-                done = self._stopped if frame.limit else self._cancelled
-                if frame.seq == self._at_work and frame.seq != done:
-                    self._stopped = frame.seq
-                    if not frame.limit:
-                        self._cancelled = frame.seq
-                    self._last_stop = frame
-                    raise _signal_of(frame)
+        while actions := protocol.next_order():
+            self._perform(actions)
 
     def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
-        """Hear of an exception that Python has thrown away; True if it was a stop, which is to be raised again.
-
-        In a `__del__` method or a callback of the collector nobody can catch it. It is raised again with the
-        parent's next alert, which comes until the call has ended.
-        """
-        stop = self._last_stop
-        if not isinstance(what.exc_value, TaskSignal) or stop is None or stop.seq != self._at_work:
-            return False
-        self._stopped = 0
-        if not stop.limit:
-            self._cancelled = 0
-        self._inbox.append(stop)
-        return True
-
-    def _give_back(self) -> None:
-        calls = [frame for frame in self._inbox if isinstance(frame, RunCall)]
-        for call in calls:
-            self._inbox.remove(call)
-            self._files.drop(call.seq)
-        self._flush()
-        self._channel.write(frames.pack((CallsGivenBack([call.seq for call in calls]),)))
+        """Take note of an exception that Python discards; True if it was an interrupt, which is due again."""
+        return isinstance(what.exc_value, TaskSignal) and self._protocol.interrupt_discarded()
 
 
 def _signal_of(stop: Interrupt) -> TaskSignal:
@@ -566,7 +531,7 @@ def _finish_output(after_each: Callable[[], None]) -> None:
     try:
         after_each()
     except Exception:
-        # What a task has made of its streams is no business of its outcome.
+        # A task that has broken its streams has an outcome all the same.
         _write_to_stderr(traceback.format_exc())
 
 
@@ -604,13 +569,3 @@ def _write_to_stderr(text: str) -> None:
     """Write to the real standard error, if there is one."""
     with suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace"))
-
-
-def is_time_to_send(waiting: int, ahead: int, waited: float) -> bool:
-    """Tell whether outcomes that wait for company should go now.
-
-    :param waiting: how many outcomes there are.
-    :param ahead: how many calls lie here.
-    :param waited: seconds since the first of them.
-    """
-    return not ahead or waiting >= _CROWD or waited > _WAIT

@@ -3,14 +3,10 @@
 
 import os
 import socket
-from collections import deque
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from hybridpool._ipc import frames, framing, shared_page
-from hybridpool._ipc.frames import Done, Returned, RunCall
-
-F = TypeVar("F", bound=frames.Frame)
+from hybridpool._ipc.frames import RunCall
 
 
 class StepPage(shared_page.SharedPage):
@@ -22,8 +18,8 @@ class StepPage(shared_page.SharedPage):
 
     def is_to_be_killed(self, seq: int) -> bool:
         """Tell whether this child is to be killed for a call before that one."""
-        doomed: int = shared_page._WORD.unpack_from(self._page, shared_page._MARKED_FOR_KILL)[0]
-        return 0 < doomed < seq
+        marked: int = shared_page._WORD.unpack_from(self._page, shared_page._MARKED_FOR_KILL)[0]
+        return 0 < marked < seq
 
     def begin(self, seq: int) -> None:
         """Say which call is at work."""
@@ -31,51 +27,44 @@ class StepPage(shared_page.SharedPage):
 
 
 class FarEnd:
-    """What a child reads and writes, and what it has read."""
+    """What a child reads and writes, and the files that came with its calls."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._files: dict[int, int] = {}
-        self.inbox: deque[frames.ToChild] = deque()
 
     def fileno(self) -> int:
         """Return its descriptor."""
         return self._socket.fileno()
 
-    def read(self) -> bool:
-        """Take a message that is there; False at the channel's end.
+    def read(self, loses_file: Callable[[], bool]) -> tuple[list[frames.ToChild], bool] | None:
+        """Take a message that is there, and whether it brought a file; None at the channel's end.
 
+        :param loses_file: asked for each file: tells whether there is no descriptor for it.
         :raises BlockingIOError: if none is there.
         """
         message, fds = framing.receive_with_fds(self._socket, socket.MSG_DONTWAIT)
         if not len(message):
-            return False
-        said = frames.read_to_child(message)
-        for frame, fd in zip(said, fds, strict=False):
+            return None
+        received = frames.read_to_child(message)
+        if fds and loses_file():
+            for fd in fds:
+                os.close(fd)
+            fds = []
+        for frame, fd in zip(received, fds, strict=False):
             assert isinstance(frame, RunCall)
             self._files[frame.seq] = fd
-        self.inbox.extend(said)
-        return True
+        return received, bool(fds)
 
     def write(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """:raises ConnectionError: if the parent is gone."""
         framing.send(self._socket, message, fds, socket.MSG_DONTWAIT)
 
-    def write_large(self, done: Done, value: bytes) -> None:
-        """Write an outcome whose value goes along in a file."""
+    def file_of(self, value: bytes) -> int:
+        """Put a large value into a file in memory; its descriptor is the caller's to close."""
         file = os.memfd_create("hybridpool-simulated", os.MFD_CLOEXEC)
-        try:
-            os.write(file, value)
-            outcome = Returned(b"", "", (len(value),))
-            self.write(frames.pack((Done(done.seq, outcome, done.runtime, done.owned),)), (file,))
-        finally:
-            os.close(file)
-
-    def pick(self, kind: type[F]) -> list[F]:
-        """Take all frames of a kind out of what was read."""
-        found: list[F] = [frame for frame in self.inbox if isinstance(frame, kind)]
-        self.inbox = deque(frame for frame in self.inbox if not isinstance(frame, kind))
-        return found
+        os.write(file, value)
+        return file
 
     def drop_file(self, seq: int) -> None:
         """Let go of what a call brought along."""

@@ -1,28 +1,27 @@
-"""The steps of a fake child's life: a mirror of `child.birth` and `child.loop`, with time between them.
+"""The steps of a fake child, from its start to its exit, with time between them.
 
-It yields wherever a real child could be overtaken: by a signal, by its parent, by death. What it yields is how long
-the step takes.
+What it does next is decided by the child's own `ChildProtocol`. This module performs it: it yields wherever a signal,
+the parent, another thread or death can come in between. What it yields is how long the step takes.
 """
 # pyright: reportPrivateUsage=false
 
+import os
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from hybridpool._child import loop
+from hybridpool._child import protocol
+from hybridpool._child.protocol import Actions, ChildProtocol, DropFiles, Raise, Send
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames, framing, shared_page
 from hybridpool._ipc.frames import (
-    CallsGivenBack,
     Done,
     Enqueue,
     EnqueueAnswer,
-    Interrupt,
     LogLines,
     Raised,
     Ready,
-    Recall,
     Returned,
     RunCall,
     StartFailed,
@@ -39,7 +38,7 @@ _ENQUEUES: Final = 0.2
 #: virtual seconds within which a thread is answered, and how often it looks
 _ANSWERED_WITHIN_S: Final = 0.05
 _LOOKS_FOR_AN_ANSWER: Final = 4
-#: the wish to be woken by a message; any other wish is a number of seconds
+#: yielded to wait for a message; any other value is a number of seconds
 MESSAGE: Final = -1.0
 Steps = Generator[float, None, int]
 
@@ -52,7 +51,7 @@ class Died(Exception):
 
 
 class Life:
-    """What a child does, and what it knows."""
+    """What a child does."""
 
     def __init__(
         self, world: World, name: str, pid: int, plan: ChildPlan, channel: FarEnd, shared_page: StepPage
@@ -63,16 +62,18 @@ class Life:
         self._plan = plan
         self._channel = channel
         self._shared_page = shared_page
+        self._protocol = ChildProtocol()
+        #: ticket of the last enqueue that was sent
+        self._asked = 0
+        #: numbers of the calls whose outcomes were sent from the page
+        self._sent: set[int] = set()
         #: called when a call begins
         self.on_begin: Callable[[], None] = lambda: None
         #: the call it has before it
         self.fate: Fate | None = None
-        self._waiting_since = 0.0
-        self._tickets = self._at_work = self._stopped = self._cancelled = 0
-        self._occupied = self._missed = False
 
     def live(self) -> Steps:
-        """Be born, work, and go.
+        """Start, work, and exit.
 
         :returns: the exit status.
         """
@@ -89,17 +90,15 @@ class Life:
 
     def _work(self) -> Generator[float, None, None]:
         while True:
-            if not self._channel.inbox:
-                yield from self._flush()
-                if not (yield from self._read()):
-                    return
-            match self._channel.inbox.popleft():
+            match self._protocol.next_action():
                 case RunCall() as call:
                     yield from self._serve(call)
-                case Recall():
-                    self._give_back()
+                case protocol.Step.READ:
+                    yield from self._read()
+                case tuple() as actions:
+                    yield from self._perform(actions)
                 case _:
-                    continue
+                    return
 
     def _serve(self, call: RunCall) -> Generator[float, None, None]:
         self.fate = fate = self._world.fates[call.id]
@@ -116,19 +115,18 @@ class Life:
         self.on_begin()
         yield from self._pause()
         started = self._world.loop.time()
-        self._at_work = call.seq
         try:
-            self._make_good()
+            if self._protocol.call_begins(call.seq):
+                self.attend()
             outcome = yield from self._run(fate)
             yield from self._pause()
-            self._at_work = 0
+            self._protocol.at_work = 0
         except TaskSignal as late:
-            self._at_work = 0
-            outcome = to_raised(late)
+            self._protocol.at_work = 0
+            outcome = raised(late)
         self._may_die(Step.ENDED)
         self._channel.drop_file(call.seq)
-        now = self._world.loop.time()
-        yield from self._answer(fate, Done(call.seq, outcome, now - started, 0), now)
+        yield from self._answer(fate, Done(call.seq, outcome, self._world.loop.time() - started, 0))
         self._may_die(Step.ANSWERED)
         self.fate = None
 
@@ -149,55 +147,71 @@ class Life:
             yield left
         return to_raised(ValueError(plan.task)) if plan.raises else Returned(b"1" * plan.bulk[1], "")
 
-    def _answer(self, fate: Fate, done: Done, now: float) -> Generator[float, None, None]:
-        if not self._shared_page.count:
-            self._waiting_since = now
-        if isinstance(done.outcome, Returned) and len(done.outcome.value) > MAX_INLINE_BYTES:
-            yield from self._flush()
-            self._channel.write_large(done, done.outcome.value)
+    def _answer(self, fate: Fate, done: Done) -> Generator[float, None, None]:
+        outcome = done.outcome
+        if isinstance(outcome, Returned) and len(outcome.value) > MAX_INLINE_BYTES:
+            done.outcome = Returned(b"", "", (len(outcome.value),))
+            file = self._channel.file_of(outcome.value)
+            try:
+                yield from self._perform(self._protocol.send_after_outcomes(done), (file,))
+            finally:
+                os.close(file)
             fate.is_noted = True
             return
         if not self._shared_page.add(frames.pack(done)):
-            yield from self._flush()
-            self._send(done)
+            yield from self._perform(self._protocol.send_after_outcomes(done))
             fate.is_noted = True
             return
         fate.is_noted = True
         self._may_die(Step.NOTED)
         yield from self._pause()
-        waited = self._world.loop.time() - self._waiting_since
-        if loop.is_time_to_send(self._shared_page.count, len(self._channel.inbox), waited):
-            yield from self._flush()
+        yield from self._perform(self._protocol.outcome_noted(self._world.loop.time()))
+
+    def _perform(self, actions: Actions, fds: Sequence[int] = ()) -> Generator[float, None, None]:
+        """Do what the protocol says. While outcomes are sent, other threads run."""
+        for action in actions:
+            match action:
+                case protocol.Step.SEND_OUTCOMES:
+                    self._write_outcomes()
+                    self._may_die(Step.SENT)
+                    yield self._world.dice.among(0.0, 0.0002, 0.0006) if self._plan.chatters else 0.0
+                case protocol.Step.CLEAR_OUTCOMES:
+                    self._protocol.outcomes_sent()
+                    self._shared_page.clear()
+                case Send(frame=frame):
+                    if isinstance(frame, Enqueue):
+                        self._asked = frame.ticket
+                    self._write(frames.pack((frame,)), fds)
+                case DropFiles(seqs=seqs):
+                    for seq in seqs:
+                        self._channel.drop_file(seq)
+                case Raise(interrupt=interrupt):
+                    raise SoftTimeLimitExceeded(interrupt.limit) if interrupt.limit else TaskCancelled(interrupt.why)
+                case _:
+                    self._world.require(False, "the protocol wants", action, "among others")  # always broken
+
+    def _write_outcomes(self) -> None:
+        message = self._shared_page.message()
+        for frame in frames.read_from_child(message):
+            assert isinstance(frame, Done)
+            self._world.require(frame.seq not in self._sent, self._name, "sends an outcome twice")
+            self._sent.add(frame.seq)
+        self._write(message)
 
     def _send(self, *said: frames.FromChild) -> None:
+        self._write(frames.pack(said))
+
+    def _write(self, message: bytes, fds: Sequence[int] = ()) -> None:
         try:
-            self._channel.write(frames.pack(said))
+            self._channel.write(message, fds)
         except ConnectionError:
             raise Died(1 << 8) from None
-
-    def _flush(self) -> Generator[float, None, None]:
-        """Send the outcomes that wait. While it sends, other threads run."""
-        if self._shared_page.count:
-            self._write_waiting()
-            yield self._world.dice.among(0.0, 0.0002, 0.0006) if self._plan.chatters else 0.0
-            self._shared_page.clear()
-
-    def _write_waiting(self) -> None:
-        try:
-            self._channel.write(self._shared_page.message())
-        except ConnectionError:
-            raise Died(1 << 8) from None
-        self._may_die(Step.SENT)
 
     def _say(self) -> Generator[float, None, None]:
         """A line that the task itself logs."""
-        if self._shared_page.count and not self._occupied:
-            self._occupied = True
-            try:
-                yield from self._flush()
-            finally:
-                self._occupied = False
-            self._make_good()
+        if self._protocol.enter():
+            yield from self._perform(self._protocol.flush())
+            self._leave()
         self._send(LogLines("a line\n"))
 
     def other_thread(self) -> Generator[float, None, None]:
@@ -228,66 +242,88 @@ class Life:
                     return
             self._world.require(False, "a thread of", self._name, "is not answered")  # always broken
 
-    def _read(self) -> Generator[float, None, bool]:
+    def _read(self) -> Generator[float, None, None]:
         while True:
             yield MESSAGE
             try:
-                return self._channel.read()
+                self._receive()
             except BlockingIOError:
                 # The parent took it back.
                 continue
+            return
+
+    def _receive(self) -> None:
+        """Pass a message that is there to the protocol; sometimes there is no descriptor left for what it carries.
+
+        :raises BlockingIOError: if none is there.
+        """
+        received = self._channel.read(lambda: self._world.strikes() and self._count_lost())
+        if received is None:
+            self._protocol.receive_end()
+        else:
+            self._protocol.receive(*received)
+
+    def _count_lost(self) -> bool:
+        self._world.counts["files lost"] += 1
+        return True
 
     def _enqueue(self) -> Generator[float, None, None]:
-        self._tickets += 1
-        self._occupied = True
+        self._world.require(self._protocol.enter(), "the channel is not free for a task of", self._name)
         try:
-            yield from self._flush()
-            self._send(Enqueue(self._tickets, b""))
-            while all(answer.ticket != self._tickets for answer in self._channel.pick(EnqueueAnswer)):
-                self._obey()
-                if not (yield from self._read()):
+            yield from self._ask()
+        except TaskSignal:
+            self._leave()
+            raise
+        self._leave()
+
+    def _ask(self) -> Generator[float, None, None]:
+        yield from self._perform(self._protocol.enqueue(b""))
+        while True:
+            match self._protocol.next_while_asking():
+                case EnqueueAnswer() as answer:
+                    self._world.require(answer.ticket == self._asked, "an enqueue took the answer to another")
+                    return
+                case protocol.Step.READ:
+                    yield from self._read()
+                case tuple() as actions:
+                    yield from self._perform(actions)
+                case _:
                     raise Died(1 << 8)
-        finally:
-            self._occupied = False
-        self._make_good()
 
     def attend(self) -> None:
-        """The handler of ATTENTION."""
-        if not self._at_work or self._occupied:
-            self._missed = True
+        """The handler of ATTENTION.
+
+        :raises TaskSignal: if the task at work is to stop.
+        """
+        if not self._protocol.attention():
             return
         try:
-            while self._channel.read():
-                continue
+            self._look()
+        except TaskSignal:
+            self._protocol.is_busy = False
+            raise
+        self._leave()
+
+    def _look(self) -> None:
+        try:
+            while not self._protocol.has_ended:
+                self._receive()
         except BlockingIOError:
             pass
-        self._obey()
+        while actions := self._protocol.next_order():
+            # A handler takes no time.
+            for _ in self._perform(actions):
+                continue
 
-    def _make_good(self) -> None:
-        if self._missed:
-            self._missed = False
+    def _leave(self) -> None:
+        """Leave the channel to others, and look at it if ATTENTION was missed."""
+        self._protocol.is_busy = False
+        if self._protocol.take_missed_attention():
             self.attend()
 
-    def _obey(self) -> None:
-        for _ in self._channel.pick(Recall):
-            self._give_back()
-        for stop in self._channel.pick(Interrupt):
-            done = self._stopped if stop.limit else self._cancelled
-            if stop.seq == self._at_work != done:
-                self._stopped = stop.seq
-                if stop.limit:
-                    raise SoftTimeLimitExceeded(stop.limit)
-                self._cancelled = stop.seq
-                raise TaskCancelled(stop.why)
-
-    def _give_back(self) -> None:
-        calls = self._channel.pick(RunCall)
-        for call in calls:
-            self._channel.drop_file(call.seq)
-        if self._shared_page.count:
-            self._write_waiting()
-            self._shared_page.clear()
-        self._send(CallsGivenBack([call.seq for call in calls]))
+    def discard(self) -> bool:
+        """Have Python throw away the interrupt that was just raised; False if the protocol takes it for none."""
+        return self._protocol.interrupt_discarded()
 
     def _pause(self) -> Generator[float, None, None]:
         if self._world.dice.is_struck(self._plan.dawdles):

@@ -77,7 +77,7 @@ class Play:
 
     def end_if_all_is_said(self) -> None:
         """After each task: end the channel if there is nothing in it."""
-        if not self.child._inbox and not select.select([self.channel], [], [], 0)[0]:
+        if not self.child._protocol._inbox and not select.select([self.channel], [], [], 0)[0]:
             self.parent.shutdown(socket.SHUT_WR)
 
     def heard(self) -> list[list[Any]]:

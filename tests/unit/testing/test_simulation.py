@@ -13,8 +13,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from hybridpool._child import protocol
+from hybridpool._child.protocol import ChildProtocol
 from hybridpool._ipc import shared_page
-from hybridpool._ipc.frames import LogLines
+from hybridpool._ipc.frames import CallsGivenBack, LogLines, ToChild
 from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork import reconciler as keeper
@@ -59,6 +61,8 @@ def test_promises_are_kept() -> None:
         "scalings",
     ):
         assert report.counts[name] > 20, name
+    for name in ("files lost", "interrupts discarded"):
+        assert report.counts[name] > 5, name
 
 
 @pytest.mark.slow
@@ -301,7 +305,7 @@ def threads_send_what_waits(patch: Patch) -> None:
     """A thread that logs sends the outcomes that wait along, and clears the page under the loop."""
 
     def say(life: Life) -> Generator[float, None, None]:
-        yield from life._flush()
+        yield from life._perform(life._protocol.flush())
         life._send(LogLines(""))
 
     patch.setattr(Life, "_say_apart", say)
@@ -310,6 +314,53 @@ def threads_send_what_waits(patch: Patch) -> None:
 def no_answer_apart(patch: Patch) -> None:
     """A thread that sends a call is not answered on its own socket."""
     patch.setattr(ChildHandle, "_answer_apart", lambda *_: None)
+
+
+def clear_before_sending(patch: Patch) -> None:
+    """A child clears its page before it sends what stands there."""
+    right = ChildProtocol.flush
+    patch.setattr(ChildProtocol, "flush", lambda child: right(child)[::-1])
+
+
+def send_and_not_clear(patch: Patch) -> None:
+    """A child sends its outcomes, and leaves them on the page to be sent again."""
+    right = ChildProtocol.flush
+    patch.setattr(ChildProtocol, "flush", lambda child: right(child)[:1])
+
+
+def give_back_the_call_at_work(patch: Patch) -> None:
+    """A child that is recalled gives back the call at work with those behind it."""
+    right = ChildProtocol._give_back
+
+    def give_back(child: ChildProtocol) -> protocol.Actions:
+        *before, last = right(child)
+        assert isinstance(last, protocol.Send)
+        assert isinstance(last.frame, CallsGivenBack)
+        seqs = [child.at_work, *last.frame.seqs] if child.at_work else last.frame.seqs
+        return (*before, protocol.Send(CallsGivenBack(seqs)))
+
+    patch.setattr(ChildProtocol, "_give_back", give_back)
+
+
+def interrupt_any_call(patch: Patch) -> None:
+    """A child raises an interrupt in the call at work, whichever was meant."""
+    patch.setattr(ChildProtocol, "_is_due", lambda child, _: child.at_work > 0)
+
+
+def overtake_outcomes(patch: Patch) -> None:
+    """A child sends a large outcome before those that wait."""
+    patch.setattr(ChildProtocol, "send_after_outcomes", lambda _, frame: (protocol.Send(frame),))
+
+
+def read_on_without_descriptors(patch: Patch) -> None:
+    """A child that has lost a call for want of a descriptor goes on as if nothing had come."""
+    right = ChildProtocol.receive
+
+    def receive(child: ChildProtocol, received: Sequence[ToChild], has_file: bool) -> None:
+        right(child, received, has_file)
+        child._is_deaf = False
+
+    patch.setattr(ChildProtocol, "receive", receive)
 
 
 FAULTS: list[tuple[Callable[[Patch], None], str]] = [
@@ -334,8 +385,14 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (leave_a_timer, "timers are left"),
     (stop_anything, "was stopped, and its caller did not give it up"),
     (take_back_what_is_at_work, "is run twice|ended|places"),
-    (threads_send_what_waits, "had been noted|had not begun it|was not due"),
+    (threads_send_what_waits, "sends an outcome twice|had been noted|had not begun it|was not due"),
     (no_answer_apart, "is not answered"),
+    (clear_before_sending, "had been noted"),
+    (send_and_not_clear, "sends an outcome twice"),
+    (give_back_the_call_at_work, "is run twice"),
+    (interrupt_any_call, "was stopped"),
+    (overtake_outcomes, "which was not due|had been noted|is run twice|come to rest"),
+    (read_on_without_descriptors, "come to rest"),
 ]
 
 
