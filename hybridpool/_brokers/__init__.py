@@ -2,7 +2,7 @@
 
 Modules:
 
-    base        The broker port: what the rest of the house may ask of a message broker
+    base        The broker port: what the rest of hybridpool may ask of a message broker
     factory     Choose the broker adapter by the URL's scheme; each adapter is imported only when it is chosen
     memory      A broker inside this process, for tests, tutorials and `memory://`: as RabbitMQ, but not durable
     rabbitmq    RabbitMQ through aio-pika, which only this package imports

@@ -10,13 +10,14 @@ Modules:
     execute              One call: bytes → arguments → the function → outcome
     failure_rules        What a task's options say about its failures, and what follows from them in the child
     functions            Calls of plain functions, for a pool without a broker
-    log_forwarding       What user code logs and prints
-    loop                 The life of a child: take a call, run it, answer; until the channel ends
+    log_forwarding       Forwards what user code logs and prints to the parent, as whole formatted lines
+    loop                 A child's loop
     memory               How much memory a child owns itself
-    printable            Text that a stranger chose, made fit for a log and a terminal
-    process_isolation    What keeps processes from outliving each other
-    process_state        What the calls of a child share, whether they want to or not: the state of their process
-    program              What the zygote and the children need of an app
-    rendering            Values and exceptions in words: for the log, for result metas, for tracebacks
+    printable            Escapes in untrusted text for a log and a terminal
+    process_isolation    Keeps processes from outliving each other
+    process_state        The state of the process, which all calls of a child share
+    program              The interface of an app towards the zygote and the children
+    protocol             The child's side of its protocol, without I/O
+    rendering            Values and exceptions as text: for the log, for result metas, for tracebacks
     text_streams         sys.stdout and sys.stderr of a task: real text streams whose lines become records of the log
 """

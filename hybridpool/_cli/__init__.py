@@ -4,24 +4,24 @@ Its import is quick: what a command needs to run is imported when it runs.
 
 Modules:
 
-    banner          The start-up banner, laid out as operators of Celery know it
-    demo            `hybridpool demo`: what the command line says, handed to `demo_story`
+    banner          The start-up banner, in the layout of Celery's
+    demo            `hybridpool demo`: reads the command line and calls `demo_story`
     demo_app        The demo's app: the tasks that `hybridpool demo` sends, and that its children import by name
-    demo_picture    The demo on a terminal: the children, how far it is, the last lines of the log
-    demo_story      The demo's story: a worker in this process, three waves of tasks, a rest, a summary
-    demo_tally      What the demo counts, what it expects, and the summary
-    demo_view       What the demo shows while it runs
-    dlq             `hybridpool dlq`: what the command line says, handed to `dlq_work`
-    dlq_view        Dead letters as text. What comes from a message is shown so that it cannot do anything to a terminal
-    dlq_work        What the commands of `hybridpool dlq` do
-    early_setup     What a command sees to before it imports anything large
-    forced_exit     The end of a process whose own threads do not end
+    demo_picture    The demo on a terminal: the children, the progress, the last lines of the log
+    demo_story      The course of the demo: a worker in this process, three waves of tasks, an idle time, a summary
+    demo_tally      The demo's counts, its expectations and its summary
+    demo_view       The demo's display while it runs: on a terminal a picture that is redrawn, elsewhere plain lines
+    dlq             `hybridpool dlq`: reads the command line and calls `dlq_work`
+    dlq_view        Dead letters as text. Text from a message is escaped, so that it cannot control the terminal
+    dlq_work        The commands of `hybridpool dlq`
+    early_setup     What a command does before it imports anything large: it handles signals and the current folder
+    forced_exit     Ends a process whose threads do not end, because a name server or a file system does not answer
     launch          Start a worker from the command line: app, settings, log, banner, signals, exit code
-    main            The commands, and how their failures look: one line on stderr, and an exit code
+    main            The commands. A failure is one line on stderr and an exit code
     options         Command-line options made from the table of settings, and help that shows them by kind
-    signals         What signals mean to a worker
-    title           What `ps` shows of this process: passwords on its command line are masked, where that can be done
-    worker          `hybridpool worker`: what the command line says, handed to `launch`
+    signals         The signals of a worker
+    title           The command line that `ps` shows: passwords in it are masked, where that can be done
+    worker          `hybridpool worker`: reads the command line and calls `launch`
 """
 
 from hybridpool._cli.main import main

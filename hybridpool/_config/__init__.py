@@ -4,19 +4,19 @@ Nothing here imports an event loop or reads the environment: the environment is 
 
 Modules:
 
-    celery_names    Names that Celery 5 has and hybridpool has not: somebody who moves here did not mistype them
+    celery_names    Names that Celery 5 has and hybridpool does not have
     cgroup          The cgroups (version 1 and 2) that this process is in, from its own up to the root
     conf            `app.conf`: settings of an app, read and set as attributes
     cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
-    cross_checks    Settings that are right each by itself and wrong together
+    cross_checks    Checks of settings that are valid on their own and invalid together
     names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
-    parsers         What is put together from single values: lists, choices, ranges, and "or none". Pure, as `units` is
+    parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
     pool_range      How large the pool may be: the rule for concurrency and autoscale together
-    setting         One row of the table of settings
-    settings        THE table of settings: what an operator may choose, once each
-    sources         Sources of settings, one over the other: command line, environment, `app.conf`, `App(...)`, default
-    suggestions     What somebody who mistyped a name meant. A suggestion that means something else is worse than none
-    units           What an operator writes, turned into plain numbers: `1.5GiB`, `5m`, `yes`
+    setting         One entry of the table of settings
+    settings        The table of settings, with one entry for each
+    sources         Sources of settings, the strongest first: command line, environment, `app.conf`, `App(...)`, default
+    suggestions     Suggests the name that was probably meant by a mistyped one. A wrong suggestion is worse than none
+    units           Parsers of what an operator writes, into numbers: `1.5GiB`, `5m`, `yes`
     urls            URLs of brokers and result backends: checked, and shown without their passwords. Pure
 """
 

@@ -4,7 +4,8 @@ Modules:
 
     blobs             Large bodies and values on the parent's side
     codec             Values ⇄ bytes, in the JSON dialect of Celery clients
-    descriptors       Descriptors 0 to 2, which are closed in what some schedulers and daemons start (`<&- >&- 2>&-`)
+    descriptors       Standard descriptors (0 to 2), which some schedulers and daemons close in what they start (`<&-
+                      >&- 2>&-`)
     frames            The frames between parent, zygote and children
     framing           How messages of frames cross a socket
     large_objects     Large values

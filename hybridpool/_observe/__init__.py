@@ -2,9 +2,10 @@
 
 Modules:
 
-    log           The log: observed in words, in Celery's words where it has some (operators grep for them)
-    log_file      The file that the log is appended to, known by its name: one that is rotated is followed
-    log_sink      Where log lines go: one descriptor, one writer, whole lines, one write per turn of the loop
-    stacks        Where this process is at this moment, in words: the stacks of its threads and of its asyncio tasks
-    task_lines    The two lines that every task costs, written past `logging`
+    log           The log
+    log_file      The file to which the log is appended; when it is rotated, the file of that name is opened again
+    log_sink      Writes log lines to one descriptor: whole lines, one write per turn of the loop
+    stacks        The stacks of this process: of its threads and of its asyncio tasks, as text
+    task_lines    The two log lines of every task, written past `logging`, where a record costs as much as handing over
+                  a task
 """

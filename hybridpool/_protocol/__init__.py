@@ -2,9 +2,9 @@
 
 Modules:
 
-    dead_letter         What is written on a message that goes round again, at once or later, or to a dead-letter queue
-    dead_letter_view    A dead letter, as its headers tell it
-    queues              How the queues of tasks are declared
+    dead_letter         Messages that are written again
+    dead_letter_view    A dead letter, as its headers describe it
+    queues              How queues of tasks are declared
     remote_control      Orders to workers
     result_message      An outcome → result meta, and back (Celery, `celery.backends.base`)
     task_headers        The head of a task message: Celery message protocol 2, `application_headers`

@@ -2,6 +2,7 @@
 
 Modules:
 
-    base    The result port: the worker's side writes, the client's side waits
-    rpc     rpc://
+    base       The result port: the worker's side stores results, the client's side waits for them
+    factory    Result backends by the setting `result_backend`
+    rpc        rpc://
 """

@@ -2,13 +2,16 @@
 
 Modules:
 
-    child_publisher    What children want published
-    consumers          Which queues are consumed, and how much of each is here at once
+    bootstrap          What a worker needs before it can run
+    child_publisher    Publishes what tasks send
+    consumers          Consumes the worker's queues
     duplicate_name     Whether another worker on this broker has this worker's name
-    intake             Delivery → admitted or not → a job for the pool
-    redelivery         What the broker is told of messages, and what of that it may not have heard
-    remote_control     Orders to this worker, from the control exchange: which tasks not to run, and whether it is there
-    runtime            The worker: a pool with a broker in front of it, wired by hand
+    intake             Intake
+    received           A message on its way through the worker, from intake to settlement
+    redelivery         Acknowledges messages, and recognises those that come again because the broker may not have read
+                       the acknowledgement
+    remote_control     Remote control
+    runtime            The worker: a lane of children with a broker in front of it
     settlement         Outcome → result stored, what follows published, message acknowledged; in that order
     state_file         The file in which a worker keeps what is revoked, over its own restart
 """

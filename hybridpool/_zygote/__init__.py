@@ -2,10 +2,9 @@
 
 Modules:
 
-    bootstrap      The first code of a zygote
+    bootstrap      The first code of a zygote: finds the library where the parent found it, then the parent's modules
     client         The zygote as the parent sees it: a process to start, a socket for orders, and news of children
-    interpreter    How another process of this interpreter is started
-    loader         Find the app by the name given on the command line, and put into words what is wrong when it is not
-                   there
+    interpreter    Starts another process of this interpreter, with the same options, library and folders of modules
+    loader         Finds the app by the name given on the command line, and describes why it cannot be found or imported
     server         The zygote: one clean process that imports the app, freezes it, and forks every child
 """

@@ -5,10 +5,11 @@ event loop. Messages are handed out on later ticks of the loop, never inside the
 
 Modules:
 
-    broker     One connection to a `MemoryServer`. What each call means is said in `brokers.base`
-    channel    One life of a memory connection: what it consumes and has not settled. A reconnect makes another
-    queue      One queue's ready messages, in the order in which they were published, whoever gave them back meanwhile
-    server     The server's side of the memory broker: queues, and which connection consumes them
+    broker      One connection to a `MemoryServer`. `_brokers.base` says what each call means
+    channel     What a memory connection consumes and has not settled, from one connect to the loss of it
+    exchange    An exchange of the memory broker: which queues get a message
+    queue       One queue's ready messages, in the order in which they were published, requeued ones included
+    server      The server of the memory broker: exchanges, queues, and the connections that consume them
 """
 
 from hybridpool._brokers.memory.broker import MemoryBroker

@@ -3,7 +3,6 @@
 Modules:
 
     codec           The few AMQP 0-9-1 frames that are read and written for every message
-    frame_filter    The way in and out for what passes once per message, beside the client library
-    methods         What is asked of the broker about queues and exchanges, by names of any characters
+    frame_filter    Takes messages and confirmations out of a connection's bytes before the client library reads them
     table           Field tables
 """
