@@ -123,7 +123,7 @@ class Life:
             self._protocol.at_work = 0
         except TaskSignal as late:
             self._protocol.at_work = 0
-            outcome = raised(late)
+            outcome = to_raised(late)
         self._may_die(Step.ENDED)
         self._channel.drop_file(call.seq)
         yield from self._answer(fate, Done(call.seq, outcome, self._world.loop.time() - started, 0))
