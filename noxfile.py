@@ -205,7 +205,7 @@ def aiormq(session: nox.Session) -> None:
     clients = [line for line in needed if line.startswith(("aiormq", "aio-pika"))]
     oldest = [line.partition(",")[0].replace(">=", "==") for line in clients]
     for name, wanted in (("oldest", oldest), ("newest", clients)):
-        folder = str(Path(session.create_tmp()) / name)
+        folder = str(Path(session.create_tmp()).resolve() / name)
         run(session, "pip", "install", "--quiet", "--upgrade", "--target", folder, *wanted)
         session.env["PYTHONPATH"] = folder
         run(session, "pytest", "tests/contract/test_aiormq_compat.py", *session.posargs)

@@ -65,7 +65,7 @@ def parse(url: str, setting: str = "broker_url") -> BrokerUrl:
     url = split(url)[0]
     scheme = url.partition("://")[0].lower().removeprefix("py")
     if "://" not in url or scheme not in (*PORTS, MEMORY):
-        named = f"scheme {scheme!r} is not known" if re.fullmatch("[a-z+]{1,20}", scheme) else "this is no URL"
+        named = f"scheme {scheme!r} is not known" if re.fullmatch("[a-z+]{1,20}", scheme) else "this is not a URL"
         raise ConfigError(f"{setting}: {named}; it must begin with amqp://, amqps:// or memory://")
     if (wrong := find_fault(url)) is not None:
         raise ConfigError(f"{setting}: {wrong}")

@@ -1,6 +1,6 @@
 """Field tables: the headers of a message as AMQP writes them (0-9-1, with RabbitMQ's table of types), both ways.
 
-By hand, because headers are read once for every message that comes in, and were the dearest part of it: the client
+Written here because headers are read for every message that comes in, and were the slowest part of that: the client
 library takes three times as long. What a value becomes is what the library makes of it too.
 """
 
@@ -39,7 +39,7 @@ _MAX_SECONDS: Final = 0xFFFFFFFF
 
 
 class BadTable(ValueError):
-    """Bytes that are no field table."""
+    """Bytes that are not a field table."""
 
 
 def read_table(data: bytes, at: int) -> tuple[dict[str, object], int]:
