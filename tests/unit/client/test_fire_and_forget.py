@@ -126,7 +126,7 @@ def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
 
 def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program without a broker would fill its memory with calls."""
-    monkeypatch.setattr(fire_and_forget, "_MOST", 10)
+    monkeypatch.setattr(fire_and_forget, "MAX_WAITING_MESSAGES", 10)
     way = Way()
     way.is_open.clear()
     line = FireAndForget(portal, way.send, 0.05)
