@@ -126,7 +126,7 @@ def test_a_thread_is_held_up_after_it_has_appended(portal: Portal) -> None:
 
 def test_no_room(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full line refuses calls with BrokerUnavailable, and takes them again when it has space."""
-    monkeypatch.setattr(fire_and_forget, "_MOST", 10)
+    monkeypatch.setattr(fire_and_forget, "MAX_WAITING_MESSAGES", 10)
     way = Way()
     way.is_open.clear()
     line = FireAndForget(portal, way.send, 0.05)

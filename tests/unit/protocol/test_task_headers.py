@@ -128,7 +128,7 @@ def test_no_task_message(headers: dict[str, Any]) -> None:
 )
 def test_fields_of_the_wrong_type(field: str, value: object) -> None:
     """A field of the wrong type raises ProtocolError that names it."""
-    with pytest.raises(ProtocolError, match=f"header '{field}' is no "):
+    with pytest.raises(ProtocolError, match=f"header '{field}' is not "):
         head(**{field: value})
 
 
