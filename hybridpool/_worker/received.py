@@ -27,6 +27,10 @@ def task_ref(delivery: Delivery, head: Head) -> TaskRef:
     )
 
 
+def _task_of(received: "Received") -> TaskRef:
+    return task_ref(received.delivery, received.head)
+
+
 @attrs.define(eq=False)
 class Received:
     """A message whose head is read and whose delivery options are known: it is settled in the end."""
@@ -43,8 +47,4 @@ class Received:
     #: times in a row that the connection was lost while it only waited here
     excused: int = 0
     #: for events
-    task: TaskRef = attrs.field(init=False)
-
-    @task.default
-    def _task(self) -> TaskRef:
-        return task_ref(self.delivery, self.head)
+    task: TaskRef = attrs.field(init=False, default=attrs.Factory(_task_of, takes_self=True))

@@ -1,13 +1,13 @@
-"""The file in which a worker keeps what is revoked, over its own restart.
+"""The state file: keeps the ids of revoked tasks over a worker's restart.
 
-A file is replaced whole: who reads it at any moment, or after a crash of the machine, finds the old one or the new
-one. Only the owner can read it. The new one has a name that cannot be foretold and is never opened through a child.
+The file is replaced as a whole: a reader finds the old one or the new one, at any moment and after a crash of the
+machine. Only its owner can read it. The new one is written under an unpredictable name in the same folder.
 
-One worker writes a file: it holds a lock beside it for as long as it lives. Another that names the same file reads it,
-says so, and takes over when the first has gone.
+One worker writes the file: it holds a lock on a file beside it as long as it runs. Another worker with the same file
+reads it, logs that, and takes over when the first has ended.
 
-A file that cannot be read as ids and times is kept aside, under the name with `.bad` at its end, and begun anew.
-All this blocks, and belongs into a thread.
+A file that cannot be read as ids and times is renamed, with `.bad` at the end of its name, and a new one is begun. All
+functions here block, and have to be called in a thread.
 """
 
 import errno
@@ -25,25 +25,25 @@ import msgspec
 
 log = logging.getLogger(__name__)
 
-#: no file that was written here is larger: 50,000 ids of 1 KiB
+#: more than any file that is written here has: 50,000 ids of 1 KiB
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 NO_FILE: Final = "it is not a regular file, and is left alone"
 
 
 class StateFile:
-    """Keeps ids, and when they were revoked."""
+    """Keeps ids of revoked tasks, and when they were revoked."""
 
     def __init__(self, path: Path) -> None:
-        """:param path: the file; it need not be there, its folder must."""
+        """:param path: the file; it need not exist, its folder must."""
         self._path = path
         self._lock: int | None = None
-        #: what was said last; the same trouble is said once
+        #: what was logged last; the same text is logged once in a row
         self._said = ""
 
     def load(self) -> dict[str, float]:
-        """Return what was kept; nothing if there is no file, or none that can be used, which is said."""
+        """Return the ids and times; none if there is no file, or none that can be used, which is logged."""
         try:
-            if self._lies_in_the_way():
+            if self._is_not_a_file():
                 raise FileExistsError(errno.EEXIST, NO_FILE)
         except OSError as error:
             self._say("cannot be read: %s", _why(error))
@@ -51,7 +51,7 @@ class StateFile:
         try:
             is_ours = self._take_lock()
         except OSError:
-            # As where nothing can be written; then `save` says it.
+            # the folder may be read-only; `save` logs that
             is_ours = False
         try:
             data = self._read()
@@ -69,9 +69,9 @@ class StateFile:
             return {}
 
     def save(self, known: Mapping[str, float]) -> None:
-        """Replace the file; a failure is said, once, and the next call tries again."""
+        """Replace the file; a failure is logged once, and the next call tries again."""
         try:
-            if self._lies_in_the_way():
+            if self._is_not_a_file():
                 raise FileExistsError(errno.EEXIST, NO_FILE)
             if not self._take_lock():
                 return
@@ -90,7 +90,7 @@ class StateFile:
     def _take_lock(self) -> bool:
         if self._lock is not None:
             return True
-        # Not the file itself, which is another one after each save.
+        # a file of its own, because each save replaces the state file
         name = self._path.with_name(f"{self._path.name}.lock")
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
@@ -100,7 +100,7 @@ class StateFile:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 self._say("is kept by another worker; this one reads it, and %s", "writes it when the other has gone")
                 return False
-            # A file system without locks: then there is no telling, as before.
+            # a file system without locks: two workers cannot be kept apart
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
             return True
@@ -109,20 +109,20 @@ class StateFile:
         return True
 
     def _sweep(self) -> None:
-        """Remove what a worker that was killed while it wrote has left."""
+        """Remove unfinished files of workers that were killed while they wrote."""
         for left in self._path.parent.glob(f"{_prefix(self._path)}*"):
             with suppress(OSError):
                 left.unlink()
 
     def _read(self) -> bytes:
-        # Not blocking: a FIFO would be waited for.
+        # not blocking: opening a FIFO would wait for its writer
         file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, NO_FILE)
             if status.st_size > MAX_FILE_BYTES:
-                # Cut, it can be no JSON, and goes the way of all that is none.
+                # too large for one of ours: treated as a file that is not JSON
                 return b""
             with open(file, "rb", closefd=False) as opened:
                 return opened.read(MAX_FILE_BYTES)
@@ -142,8 +142,8 @@ class StateFile:
         else:
             self._say("cannot be read, and is begun anew; what it held is in %s", f"{aside.name}: {why}")
 
-    def _lies_in_the_way(self) -> bool:
-        """Tell whether something has the name that must not be replaced: a folder, a device, a FIFO."""
+    def _is_not_a_file(self) -> bool:
+        """Tell whether the name is that of a folder, a device or a FIFO, which must not be replaced."""
         try:
             return not stat.S_ISREG(self._path.stat().st_mode)
         except FileNotFoundError:
@@ -157,7 +157,7 @@ class StateFile:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace a file whole, on the disk.
+    """Replace a file as a whole, on the disk.
 
     :raises OSError: if it cannot be written; the old one is still there.
     """
@@ -179,7 +179,7 @@ def write(path: Path, data: bytes) -> None:
     try:
         os.fsync(folder)
     except OSError:
-        # Some file systems cannot; then the new name is on the disk a little later.
+        # some file systems cannot sync a folder; then the new name reaches the disk a little later
         return
     finally:
         os.close(folder)
