@@ -13,5 +13,5 @@ Modules:
     remote_control     Remote control
     runtime            The worker: a lane of children with a broker in front of it
     settlement         Outcome → result stored, what follows published, message acknowledged; in that order
-    state_file         The file in which a worker keeps what is revoked, over its own restart
+    state_file         The state file: keeps the ids of revoked tasks over a worker's restart
 """
