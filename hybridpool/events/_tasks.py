@@ -33,11 +33,15 @@ class TaskRef(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.frozen
 class TaskReceived:
+    """A message was taken from a queue, and its task will be run."""
+
     task: TaskRef
 
 
 @attrs.frozen
 class TaskSucceeded:
+    """A task returned."""
+
     task: TaskRef
     child: str
     #: seconds
@@ -48,6 +52,8 @@ class TaskSucceeded:
 
 @attrs.frozen
 class TaskFailed:
+    """A task raised, and is not run again."""
+
     task: TaskRef
     child: str
     #: seconds
@@ -151,6 +157,8 @@ class TaskRefused:
 
 @attrs.frozen
 class TaskExpired:
+    """A message was not run, because its `expires` had passed."""
+
     task: TaskRef
 
 

@@ -65,7 +65,7 @@ def test_a_large_body() -> None:
 )
 def test_something_else(data: bytes) -> None:
     """Bytes that are not a message raise ProtocolError."""
-    with pytest.raises(ProtocolError, match="no message to publish"):
+    with pytest.raises(ProtocolError, match="not a message to publish"):
         unpack(data)
 
 

@@ -282,7 +282,7 @@ async def test_one_bad_header(bench: Bench) -> None:
     bench.settler.unreadable(bad, "header 'retries' is not a count")
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     [event] = bench.observed.of(events.TaskRefused)
-    assert (event.task.name, event.task.id, event.reason) == ("shop.add", "id-1", "header 'retries' is no count")
+    assert (event.task.name, event.task.id, event.reason) == ("shop.add", "id-1", "header 'retries' is not a count")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 PROGRAM = """
 import os, sys
 from hybridpool._ipc.descriptors import open_standard_descriptors
-from hybridpool._ipc.framing import channel
-ends = channel()
+from hybridpool._ipc.framing import socket_pair
+ends = socket_pair()
 open_standard_descriptors()
 print("seen", flush=True)
 print("seen", file=sys.stderr, flush=True)
