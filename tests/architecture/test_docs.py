@@ -37,8 +37,6 @@ NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", 
 VAGUE = re.compile(r"\b(?i:whoever|nobody|somebody|everybody)\b|\bElse,? ")
 #: names that things had before they got standard ones; decision 0012 tells of them
 OLD_NAMES = re.compile(r"\b(?:nursery|warden|slate|stillborn|freight|crew|the house|rooms)\b", re.IGNORECASE)
-#: another file's owner brings its words in line
-NOT_CHECKED_FOR_WORDS = {"python-api.md"}
 PART = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 WIDTH = 100
 
@@ -200,8 +198,6 @@ def test_sessions_exist(page: Path) -> None:
 
 def test_words(page: Path) -> None:
     """A page uses standard names, and names who acts."""
-    if page.name in NOT_CHECKED_FOR_WORDS:
-        pytest.skip("checked by its owner")
     prose = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", "", PART.sub("", page.read_text()), flags=re.DOTALL)
     assert VAGUE.findall(prose) == []
     assert page.name == "0012-plain-words.md" or OLD_NAMES.findall(prose) == []
