@@ -13,7 +13,6 @@ Modules:
     consumer_timeout    Tasks that may run longer than the broker waits for their acknowledgement (RabbitMQ's
                         consumer_timeout)
     content             How a body is to be decoded, from its content type, content encoding and compression
-    deadline            What is due for the call that a child runs: call back those behind it, stop it softly, kill it
     death_blame         Decides which calls are blamed for the death of a zygote, which kills all children
     fallback            What follows when the broker does not take a step of settlement
     headroom            Decides how far a pool may grow before memory gets scarce
@@ -27,4 +26,5 @@ Modules:
     retry               Decides when a task that failed is run again
     revoked             The ids of revoked tasks, which must not be run; bounded in number, bytes and time
     settlement          The steps that follow from an outcome, in order; the acknowledgement comes last
+    time_limits         What is due for the call that a child runs, by its time limits
 """

@@ -25,9 +25,9 @@ from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.snapshot import CallSnapshot, ChildSnapshot
 from hybridpool._outcome import Outcome
-from hybridpool._policy.deadline import STALL
 from hybridpool._policy.lifecycle import ChildEvent, State, transition
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._policy.time_limits import STALL
 
 #: bytes of bodies in one message; what is above goes in a file. The rest of a packet is for names and ids.
 _LARGE_BODY_BYTES: Final = MAX_INLINE_BYTES - 16 * 1024

@@ -1,7 +1,7 @@
 """The watchdog of a lane checks the calls that run: it takes the outcomes of a child that is stuck, calls back the
 calls that wait behind a long one, and stops and kills those over their limits.
 
-One timer for all children, set for the nearest moment at which `policy.deadline` finds something due.
+One timer for all children, set for the nearest moment at which `_policy.time_limits` finds something due.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork.children import ChildRegistry
 from hybridpool._outcome import Cancelled, Outcome, TimedOut
-from hybridpool._policy.deadline import STALL, UNREAD, Due, RunningCall, due
+from hybridpool._policy.time_limits import STALL, UNREAD, Due, RunningCall, due
 
 #: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
 #: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.

@@ -15,9 +15,9 @@ from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._outcome import Cancelled
-from hybridpool._policy.deadline import STALL
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._policy.time_limits import STALL
 
 
 def job() -> Job:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.deadline import STALL
 from hybridpool._policy.pipelining import MAX_DEPTH, MAX_SHORT_CALL_S, DurationEstimate
+from hybridpool._policy.time_limits import STALL
 
 runtimes = st.floats(0.0, 10.0)
 BRIEFLY = 0.000_1

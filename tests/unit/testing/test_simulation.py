@@ -24,7 +24,7 @@ from hybridpool._lanes.prefork import watchdog
 from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import PreforkLane
-from hybridpool._policy import deadline, reconcile
+from hybridpool._policy import reconcile, time_limits
 from tests.simulation.life import Life
 from tests.simulation.sweep import run_one, simulate
 from tests.simulation.world import PromiseBroken
@@ -178,7 +178,7 @@ def kill_without_a_doom(patch: Patch) -> None:
 
 def never_kill(patch: Patch) -> None:
     """Limits and graces are not kept."""
-    patch.setattr(watchdog, "due", lambda call: attrs.evolve(deadline.due(call), kill=False))
+    patch.setattr(watchdog, "due", lambda call: attrs.evolve(time_limits.due(call), kill=False))
 
 
 def work_beyond_the_size(patch: Patch) -> None:
@@ -298,7 +298,7 @@ def leave_a_timer(patch: Patch) -> None:
 
 def stop_anything(patch: Patch) -> None:
     """A call is stopped that nobody gave up."""
-    patch.setattr(watchdog, "due", lambda call: attrs.evolve(deadline.due(call), stop=not call.stopped))
+    patch.setattr(watchdog, "due", lambda call: attrs.evolve(time_limits.due(call), stop=not call.stopped))
 
 
 def threads_send_what_waits(patch: Patch) -> None:

@@ -1,4 +1,4 @@
-"""What is due for the call that a child runs: call back those behind it, stop it softly, kill it.
+"""What is due for the call that a child runs, by its time limits: call back those behind it, stop it softly, kill it.
 
 Ages are seconds since the call was handed over or became the first in the channel, on the monotonic clock; so a call
 stuck before its first line, in unpickling or an import, is timed as well.

@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.deadline import STALL, UNREAD, Due, RunningCall, due
+from hybridpool._policy.time_limits import STALL, UNREAD, Due, RunningCall, due
 
 #: what floats lose by adding up
 BLINK = 1e-9
