@@ -28,6 +28,8 @@ ASK_AFTER_S: Final = 0.5
 MAX_HELD: Final = 256
 #: bytes of their bodies, likewise
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+#: headers that the broker changes from one delivery of a message to the next (quorum queues)
+_COUNTED_BY_BROKER: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
 @attrs.define(eq=False)
@@ -173,6 +175,18 @@ class Answering:
 
 
 def _key_of(message: Received | Seen) -> Key:
-    """Return what tells messages of one task id from each other: counts of their heads, and where answers go."""
+    """Return what tells messages of one task id from each other: all that they hold but what the broker counts.
+
+    Another message with this id may be anywhere: given back by another worker's lost connection, it comes as one that
+    is redelivered, too. Hashes, so that no body is kept for its key: 64 bits with a secret of this process.
+    """
     delivery = message.delivery
-    return (*head_key(message.head), delivery.queue, delivery.reply_to, len(delivery.body))
+    headers = [one for one in delivery.headers.items() if one[0] not in _COUNTED_BY_BROKER]
+    return (
+        *head_key(message.head),
+        delivery.queue,
+        delivery.reply_to,
+        delivery.correlation_id,
+        hash(delivery.body),
+        hash(repr(headers)),
+    )

@@ -257,14 +257,25 @@ class Link:
     def look(self, now: float) -> list[frames.FromChild]:
         """See on the slate whether the child goes on; if not, return the outcomes there that were not heard of.
 
-        It will send them again.
+        It will send them again. Others, noted and sent before these, may lie in the channel behind a hundred log lines:
+
+            child                                    parent
+            sends 1, clears the page, notes 2
+                                                     looks at the page: 2, and its call 1 is not answered
+
+        So what was in the channel when the page was read is heard first. In the order page, channel: the other way
+        round the child could send 1 between the two.
         """
         begun = self._slate.at_work
         if begun != self._begun:
             self._begun, self.still_since = begun, now
         if now - self.still_since < STALL:
             return []
-        return [one for one in self._slate.unsent() if isinstance(one, Done) and one.seq >= self.in_hand[0][0]]
+        unsent = self._slate.unsent()
+        if not unsent or not self._mailbox.read_all():
+            return []
+        head = self.in_hand[0][0] if self.in_hand else self._sent + 1
+        return [one for one in unsent if isinstance(one, Done) and one.seq >= head]
 
     def doom(self) -> bool:
         """Make sure that a kill for the call at work hits no other; False if that call has just ended."""

@@ -19,6 +19,8 @@ _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, er
 _LATER: Final = 0.05
 #: empty messages in a row after which nothing is expected behind them any more: an end looks the same
 _EMPTY_MESSAGES: Final = 64
+#: messages that are read in one turn of the loop, beyond the usual one
+_AT_ONCE: Final = 1000
 _INT: Final = struct.Struct("@i")
 #: a message, and descriptors that came along, which are the listener's to close
 Hears = Callable[[frames.Message, Sequence[int]], None]
@@ -81,6 +83,17 @@ class Mailbox:
         self._closing = True
         if not self._unsent:
             self._shut()
+
+    def read_all(self) -> bool:
+        """Read what is there now; False if there is more than can be read at once."""
+        for _ in range(_AT_ONCE):
+            if self._ended:
+                return True
+            waiting = _INT.unpack(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(_INT.size)))[0]
+            if not waiting:
+                return True
+            self._readable()
+        return False
 
     def drain(self) -> None:
         """Read everything that is there now. For the moment after the other process has died.

@@ -327,6 +327,18 @@ async def test_at_work_when_the_connection_went(desk: Desk) -> None:
     assert await desk.left("celery") is None, "it was not acknowledged where it came again"
 
 
+async def test_another_message_of_the_same_id(desk: Desk) -> None:
+    """A message that another worker's lost connection gave back is not taken for one of the same id that is at work."""
+    received = await desk.received()
+    desk.settler.answering.lost([received])
+    delivery = received.delivery
+    for change in ({"body": delivery.body[::-1]}, {"headers": {**delivery.headers, "tenant": "b"}}):
+        other = attrs.evolve(delivery, redelivered=True, **change)
+        assert not desk.settler.answering.recognises(other, received.head)
+    counted = attrs.evolve(delivery, redelivered=True, headers={**delivery.headers, "x-delivery-count": 1})
+    assert desk.settler.answering.recognises(counted, received.head), "the broker has counted its return"
+
+
 async def test_done_before_it_comes_back(desk: Desk) -> None:
     """A task that has run, and whose result is known, would be run again."""
     received = await desk.received()

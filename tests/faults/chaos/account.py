@@ -144,7 +144,9 @@ def _wrongs(call: ChaosCall, made: Sequence[Attempt], seen: Seen, causes: Causes
     kind, found = KINDS[call.kind], []
     if any(not attempt.worker for attempt in made):
         found.append(f"was run by what is no child: {tell(made)}")
-    if sum(attempt.how == ASKED for attempt in made) > ASKS:
+    again = sum(causes.delivered_again(attempt, float("inf")) is not None for attempt in made)
+    sent = seen.tries.get(call.id, 1) + seen.replayed.get(call.id, 0)
+    if sum(attempt.how == ASKED for attempt in made) > ASKS * sent + again:
         found.append(f"asked for another attempt again and again: {tell(made[:SHOWN])}")
     if call.id in seen.dead and (why := _unlawful_death(call, made, causes)):
         found.append(f"dead-lettered {why}")
@@ -157,9 +159,8 @@ def _wrongs(call: ChaosCall, made: Sequence[Attempt], seen: Seen, causes: Causes
         found.append("answered, and nobody asked")
     if call.kind == "forks" and any(COPY in answer.text for answer in answers):
         found.append("the copy's answer came")
-    again = sum(causes.delivered_again(attempt, float("inf")) is not None for attempt in made)
     again += sum(causes.channel_closed(attempt) for attempt in made)
-    lawful = max(1, len(made)) + again + seen.tries.get(call.id, 1) - 1 + seen.replayed.get(call.id, 0)
+    lawful = max(1, len(made)) + again + sent - 1
     if made and not call.shared_id and len(answers) > lawful:
         found.append(f"answered {len(answers)} times: {tell(made)}")
     return found

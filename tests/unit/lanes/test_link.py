@@ -72,6 +72,30 @@ async def test_time_of_a_call_that_came_later(pair: tuple[Link, Slate]) -> None:
     assert (link.head_since, link.still_since) == (50.0, 50.0)
 
 
+async def test_what_a_child_has_sent_is_heard_before_what_it_has_noted() -> None:
+    """An outcome on the page does not overtake one that lies in the channel behind log lines."""
+    heard: list[frames.FromChild] = []
+    link = Link("ForkPoolWorker-1", 0.0, RecycleLimits())
+    channel, slate = link.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
+    link.happens(Happening.READY)
+    page = Slate(slate)
+    os.close(slate)
+    with socket.socket(fileno=channel) as child:
+        child.setblocking(False)
+        link.give([job(), job(), job()], 0.0)
+        lines = [frames.Said(f"line {number}\n") for number in range(5)]
+        for frame in (*lines, done(1)):
+            wire.send(child, frames.pack((frame,)))
+        page.add(frames.pack(done(2)))
+        page.start(3)
+        assert link.look(1.0) == []
+        assert link.look(1.0 + 2 * STALL) == [done(2)]
+        assert heard == [*lines, done(1)]
+    link.happens(Happening.RETIRE)
+    link.bury()
+    page.close()
+
+
 # ---- a child whose word cannot be relied on ----------------------------------------------------------------------
 
 
