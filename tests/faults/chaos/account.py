@@ -86,6 +86,7 @@ def draw_up(plan: Plan, seen: Seen, causes: Causes) -> Account:
     """Draw up the account."""
     found = _Repetitions(causes)
     calls = {call.id: call for call in plan.calls}
+    sent_here = frozenset(calls)
     calls.update(_calls_of_tasks(plan, seen))
     strangers = (seen.attempts.keys() | seen.dead.keys() | seen.answers.keys()) - calls.keys()
     unlawful = [f"{task_id}: nobody published it" for task_id in sorted(strangers)]
@@ -93,7 +94,9 @@ def draw_up(plan: Plan, seen: Seen, causes: Causes) -> Account:
     lost, queued, unanswered = [], [], []
     for task_id, call in sorted(calls.items()):
         made = seen.attempts.get(task_id, [])
-        unlawful += found.explain(made, seen.tries.get(task_id, 1) - 1, seen.replayed.get(task_id, 0))
+        # What a task sends its worker publishes again when the connection was lost before the confirmation.
+        published = seen.tries.get(task_id, 1) * (2 if task_id not in sent_here else 1)
+        unlawful += found.explain(made, published - 1, seen.replayed.get(task_id, 0))
         unlawful += [f"{task_id} ({call.kind}): {why}" for why in _wrongs(call, made, seen, causes)]
         if task_id in seen.queued and not (call.queue == FORBIDDEN and KINDS[call.kind].is_dead):
             queued.append(task_id)
