@@ -10,7 +10,7 @@ from hybridpool._ipc.frames import RunCall
 
 
 class StepPage(shared_page.SharedPage):
-    """The shared_page, with the steps of `start` apart: that method would really sleep."""
+    """The shared page, with the steps of `start` apart: that method really sleeps."""
 
     def announce(self, seq: int) -> None:
         """Say which call is next."""

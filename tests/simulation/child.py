@@ -58,7 +58,7 @@ class FakeChild:
         self.die(_KILLED)
 
     def alert(self) -> None:
-        """Be sent ATTENTION, which may come at a moment when nobody looks for signals."""
+        """Be sent ATTENTION, which may come at a moment when Python does not look for signals."""
         if self._unheard < _UNHEARD and self._world.strikes():
             self._unheard += 1
             return

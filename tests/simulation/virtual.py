@@ -14,7 +14,7 @@ from typing import Any, Final
 _TURNS: Final = 10_000
 
 
-#: seconds that a turn takes; a clock that stands still would leave whoever waits for a rounded moment waiting
+#: seconds that a turn takes; while a clock stands still, a task that waits for a rounded moment waits for ever
 _TURN: Final = 1e-7
 
 

@@ -1,6 +1,6 @@
 """What is true in a simulation, whatever the lane believes: which child began a call, noted its outcome, died.
 
-The promises about single calls are checked here, at the moment when they would be broken.
+The promises about single calls are checked here, at each event that can break one.
 """
 
 import random

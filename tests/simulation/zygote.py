@@ -1,4 +1,4 @@
-"""A zygote that is no process, and its keeper, which is the real one but for where zygotes come from."""
+"""A zygote that is not a process, and its keeper, which is the real one but for where zygotes come from."""
 
 import os
 from asyncio import AbstractEventLoop, Future

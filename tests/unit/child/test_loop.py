@@ -124,7 +124,7 @@ def outcomes(messages: list[list[Frame]]) -> dict[int, ChildOutcome]:
 
 
 def test_serves_in_order_to_the_end(play: Play) -> None:
-    """A call would be left out, or the child not end with its channel."""
+    """The child runs every call of every message in order, and ends with its channel."""
     play.tell(call(1), call(2))
     play.tell(call(3))
     assert seqs(play.work()) == [[1, 2], [3]]
@@ -133,7 +133,7 @@ def test_serves_in_order_to_the_end(play: Play) -> None:
 
 
 def test_brief_ones_leave_together(play: Play) -> None:
-    """The parent would be woken for each of a thousand little calls."""
+    """The outcomes of ten brief calls leave in order, in fewer than five messages."""
     play.tell(*(call(seq) for seq in range(1, 11)))
     messages = play.work()
     assert [seq for message in seqs(messages) for seq in message] == list(range(1, 11))
@@ -141,7 +141,7 @@ def test_brief_ones_leave_together(play: Play) -> None:
 
 
 def test_the_last_of_a_batch_does_not_wait(play: Play) -> None:
-    """A result would be kept back although nothing is to come."""
+    """The outcome of the last call of a message is sent before the call of the next message begins."""
     seen: list[list[int]] = []
     play.tasks["look"] = lambda: seen.extend(seqs(play.heard()))
     play.tell(call(1))
@@ -151,7 +151,7 @@ def test_the_last_of_a_batch_does_not_wait(play: Play) -> None:
 
 
 def test_no_result_waits_long(play: Play) -> None:
-    """Calls that turn out longer than thought would hold back what is done."""
+    """Outcomes of calls that last longer than an outcome may wait leave at most two in a message."""
     # It is the task's work, longer than an outcome may wait.
     play.tasks["sleep"] = lambda: time.sleep(0.005)
     play.tell(*(call(seq, "sleep") for seq in range(1, 5)))
@@ -159,7 +159,7 @@ def test_no_result_waits_long(play: Play) -> None:
 
 
 def test_stands_on_the_slate_meanwhile(play: Play) -> None:
-    """If the child died in the next call, those that were done would be run again."""
+    """Each outcome that is not sent yet stands on the shared page while the next call runs."""
     seen: list[tuple[int, list[int]]] = []
 
     def look() -> None:
@@ -174,7 +174,7 @@ def test_stands_on_the_slate_meanwhile(play: Play) -> None:
 
 
 def test_a_large_outcome_keeps_its_place(play: Play) -> None:
-    """What does not fit on the shared page would overtake what stands there."""
+    """A large outcome leaves after the outcomes before it, and before those behind it."""
     large = Returned(b"x" * 50_000, "")
 
     def run(message: RunCall, _file: int | None) -> ChildOutcome:
@@ -189,7 +189,7 @@ def test_a_large_outcome_keeps_its_place(play: Play) -> None:
 
 
 def test_gives_back_what_has_not_begun(play: Play) -> None:
-    """Calls would wait behind a long one although other children are free."""
+    """A recalled child sends its outcomes and gives back the calls behind the one at work, in the middle of it."""
     seen: list[list[Frame]] = []
 
     def be_recalled() -> None:
@@ -207,7 +207,7 @@ def test_gives_back_what_has_not_begun(play: Play) -> None:
 
 
 def test_a_recall_that_comes_late(play: Play) -> None:
-    """A child that is between two calls would overlook it, or give back what it has begun."""
+    """A recall that is read while no call waits gives back none, and the calls before and after it are run."""
     play.tell(call(1))
     play.tell(Recall())
     play.tell(call(2))
@@ -224,7 +224,7 @@ def test_a_recall_that_comes_late(play: Play) -> None:
     [(Interrupt(2, "soft time limit", 1.5), SoftTimeLimitExceeded), (Interrupt(2, "cancelled"), TaskCancelled)],
 )
 def test_stops_the_one_that_is_meant(play: Play, stop: Interrupt, error: type[BaseException]) -> None:
-    """A task would run on after its time, or the next one pay for it."""
+    """An interrupt stops the call that it names by its own exception, and no other call."""
     play.tasks["long"] = lambda: play.tell(stop, alert=True)
     play.tell(call(1), call(2, "long"), call(3))
     done = outcomes(play.work())
@@ -234,7 +234,7 @@ def test_stops_the_one_that_is_meant(play: Play, stop: Interrupt, error: type[Ba
 
 
 def test_never_stops_another(play: Play) -> None:
-    """A stop that comes late would hit the next task."""
+    """An interrupt of a call that has ended stops no other call."""
     play.tasks["late"] = lambda: play.tell(Interrupt(1, "cancelled"), alert=True)
     play.tell(call(1), call(2, "late"))
     play.tell(Interrupt(1, "cancelled"))
@@ -243,7 +243,7 @@ def test_never_stops_another(play: Play) -> None:
 
 
 def test_stops_once(play: Play) -> None:
-    """A task that cleans up after its stop would be stopped in that again."""
+    """A task that cleans up after its cancellation is not stopped again by its soft time limit."""
 
     def clean_up() -> None:
         try:
@@ -257,7 +257,7 @@ def test_stops_once(play: Play) -> None:
 
 
 def test_cancels_what_goes_on_after_its_soft_limit(play: Play) -> None:
-    """A task that took no notice of its soft limit could only be killed."""
+    """A cancellation stops a task that goes on after its soft time limit."""
 
     def go_on() -> None:
         try:
@@ -273,7 +273,7 @@ def test_cancels_what_goes_on_after_its_soft_limit(play: Play) -> None:
 
 
 def test_a_stop_that_came_just_before_the_start(play: Play) -> None:
-    """A call that is given up at once would run on to its end: its stop came when no call was at work."""
+    """A call whose cancellation comes just before it begins ends as cancelled, and its function is not run."""
     play.tell(call(1))
     play.tell(Interrupt(1, "cancelled"))
     signal.raise_signal(ATTENTION)
@@ -284,7 +284,7 @@ def test_a_stop_that_came_just_before_the_start(play: Play) -> None:
 
 
 def test_an_attention_without_a_word(play: Play) -> None:
-    """A signal from somebody else would end a task."""
+    """ATTENTION without an order in the channel stops no task."""
     play.tasks["alerted"] = lambda: signal.raise_signal(ATTENTION)
     play.tell(call(1, "alerted"), call(2))
     assert outcomes(play.work()) == {1: OK, 2: OK}
@@ -292,7 +292,7 @@ def test_an_attention_without_a_word(play: Play) -> None:
 
 
 def test_a_call_that_comes_with_the_alert_is_kept(play: Play) -> None:
-    """What the handler reads in the middle of a task would be lost, or change its order."""
+    """Calls that the signal handler reads in the middle of a task are run later, in their order."""
     play.tasks["long"] = lambda: play.tell(call(3), call(4), alert=True)
     play.tell(call(1, "long"), call(2))
     assert [seq for message in seqs(play.work()) for seq in message] == play.ran == [1, 2, 3, 4]
@@ -309,7 +309,7 @@ def ask() -> None:
 
 
 def test_asks_and_goes_on(play: Play) -> None:
-    """A task that sends another would wait for ever, or take another call for its answer."""
+    """A task that has its parent publish goes on with the answer, and the calls read before that are run in order."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"), call(2))
     play.tell(call(3))
@@ -321,7 +321,7 @@ def test_asks_and_goes_on(play: Play) -> None:
 
 
 def test_asks_in_vain(play: Play) -> None:
-    """A task would believe that its message is sent."""
+    """A publication that fails is raised in the task that asked for it, by the class and the text of the answer."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
     play.tell(EnqueueAnswer(1, "no broker", "BrokerUnavailable"))
@@ -331,7 +331,7 @@ def test_asks_in_vain(play: Play) -> None:
 
 
 def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
-    """A task that waits for a broker that is gone could not be stopped."""
+    """A cancellation stops a task that waits for an answer, and the next task gets its own answer."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"))
     play.tell(Interrupt(1, "cancelled"))
@@ -344,7 +344,7 @@ def test_is_stopped_while_it_waits_for_an_answer(play: Play) -> None:
 
 
 def test_a_stop_that_comes_with_the_answer(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop would be overlooked, because the signal came while the task was reading the answer before it."""
+    """A cancellation whose signal comes while the task reads an answer stops that task."""
     receive = framing.receive_with_fds
 
     def alerted(*args: Any) -> tuple[frames.Message, list[int]]:
@@ -364,7 +364,7 @@ def test_a_stop_that_comes_with_the_answer(play: Play, monkeypatch: pytest.Monke
 
 
 def test_gives_back_while_it_waits_for_an_answer(play: Play) -> None:
-    """Calls would wait behind one that waits for the broker."""
+    """A recalled child whose task waits for an answer gives back the calls behind it."""
     play.tasks["ask"] = ask
     play.tell(call(1, "ask"), call(2))
     play.tell(Recall())
@@ -375,7 +375,7 @@ def test_gives_back_while_it_waits_for_an_answer(play: Play) -> None:
 
 
 def test_says_things_in_order(play: Play) -> None:
-    """A line would be read before the end of the task before it."""
+    """A log line of a task is sent after the outcomes before it, and before the task's own."""
     play.tasks["speak"] = lambda: play.child.say("here\n")
     play.tell(call(1), call(2, "speak"))
     flat = [frame for message in play.work() for frame in message]
@@ -383,7 +383,7 @@ def test_says_things_in_order(play: Play) -> None:
 
 
 def test_knows_the_task_at_work(play: Play) -> None:
-    """A task could not ask who it is, or another would be told."""
+    """`current_task` gives a task its own id, name and child, and is None after the task."""
     seen: list[object] = []
 
     def look() -> None:

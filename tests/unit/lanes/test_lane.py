@@ -44,7 +44,7 @@ async def test_a_prefork_lane_is_a_lane() -> None:
 
 
 async def test_withdrawing_all_that_wait() -> None:
-    """Calls that are withdrawn come back in the order in which they would run, and their `on_done` is not called."""
+    """Withdrawn calls come back in the order in which the lane runs calls, and their `on_done` is not called."""
     lane = made()
     ended: Ended = []
     for name, priority in (("a", 0), ("b", 0), ("c", 5)):

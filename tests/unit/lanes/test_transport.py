@@ -56,14 +56,14 @@ async def post() -> AsyncIterator[Post]:
 
 
 async def test_sends_at_once(post: Post) -> None:
-    """Each call would wait for a turn of the loop."""
+    """A message is sent at once, without a turn of the loop."""
     post.transport.send(b"now")
     assert framing.receive(post.far) == b"now"
 
 
 @pytest.mark.may_block  # as below
 async def test_receives(post: Post) -> None:
-    """Nothing a child says would be heard."""
+    """Messages from the other end, small and large, are received whole and in order."""
     framing.send(post.far, b"one")
     framing.send(post.far, b"two" * MAX_INLINE_BYTES)
     assert await post.inbox.take(2) == [b"one", b"two" * MAX_INLINE_BYTES]
@@ -71,7 +71,7 @@ async def test_receives(post: Post) -> None:
 
 @pytest.mark.may_block  # the copy of a large message into memory looks like a write to a file
 async def test_a_reader_that_does_not_read(post: Post) -> None:
-    """The loop would stand still, or messages be lost or change their order."""
+    """Messages to a reader that is behind wait without blocking the loop, and arrive whole and in order."""
     sent = post.fill()
     post.transport.send(b"large" * MAX_INLINE_BYTES)
     post.transport.send(b"last")
@@ -79,7 +79,7 @@ async def test_a_reader_that_does_not_read(post: Post) -> None:
 
 
 async def test_nobody_overtakes(post: Post) -> None:
-    """A call sent just when there is room again would overtake those that wait for it."""
+    """A message that is sent when there is room again arrives after those that wait."""
     sent = post.fill()
     read = [bytes(framing.receive(post.far))]
     post.transport.send(b"late")
@@ -88,7 +88,7 @@ async def test_nobody_overtakes(post: Post) -> None:
 
 
 async def test_goes_on_after_a_full_socket(post: Post) -> None:
-    """A transport that was full once would never write again, or spin."""
+    """A transport whose socket was full sends what waits, and then sends at once again."""
     for _ in range(3):
         sent = post.fill()
         assert [await post.read() for _ in sent] == sent
@@ -97,7 +97,7 @@ async def test_goes_on_after_a_full_socket(post: Post) -> None:
 
 
 async def test_descriptors_keep_their_place(post: Post) -> None:
-    """A child would be given another child's channel, or none, when the zygote is slow."""
+    """A descriptor arrives with its own message, also behind messages that wait, and the sender's copy is closed."""
     sent = post.fill()
     readable, writable = os.pipe()
     post.transport.send(b"take this", [writable])
@@ -113,7 +113,7 @@ async def test_descriptors_keep_their_place(post: Post) -> None:
 
 
 async def test_descriptors_are_closed_with_the_transport(post: Post) -> None:
-    """A zygote that dies while it is behind would leak the channels of the children that it never forked."""
+    """A transport that is closed closes the descriptors of the messages that still wait."""
     post.fill()
     readable, writable = os.pipe()
     post.transport.send(b"take this", [writable])
@@ -124,7 +124,7 @@ async def test_descriptors_are_closed_with_the_transport(post: Post) -> None:
 
 @pytest.mark.may_block  # as above
 async def test_the_other_end_is_gone(post: Post) -> None:
-    """The parent would not see that its zygote died, or see it many times."""
+    """The end of the other process is reported exactly once, and messages that are sent later are dropped."""
     post.far.close()
     await post.ended.until(lambda seen: len(seen) == 1)
     post.transport.send(b"to nobody")
@@ -134,7 +134,7 @@ async def test_the_other_end_is_gone(post: Post) -> None:
 
 
 async def test_last_words_come_before_the_end(post: Post) -> None:
-    """What a process said just before it died would be lost."""
+    """Messages that a process sent just before it died are received before its end is reported."""
     framing.send(post.far, b"last words")
     post.far.close()
     await post.ended.until(lambda seen: len(seen) == 1)
@@ -142,7 +142,7 @@ async def test_last_words_come_before_the_end(post: Post) -> None:
 
 
 async def test_a_descriptor_for_nobody(post: Post) -> None:
-    """Each order to a dead zygote would leak a descriptor."""
+    """A descriptor that is sent to a process that has died is closed."""
     post.far.close()
     await post.ended.until(lambda seen: len(seen) == 1)
     readable, writable = os.pipe()
@@ -152,7 +152,7 @@ async def test_a_descriptor_for_nobody(post: Post) -> None:
 
 
 async def test_end(post: Post) -> None:
-    """A child that is to go would not see it, or its last words not be heard."""
+    """The other end reads the end of an ended channel after what was sent before, and can still send."""
     post.transport.send(b"before")
     post.transport.end()
     assert await post.read() == b"before"
@@ -162,20 +162,20 @@ async def test_end(post: Post) -> None:
 
 
 async def test_end_waits_for_what_is_unsent(post: Post) -> None:
-    """A child that is to go would lose the calls it was given before."""
+    """The end of a channel comes after the messages that wait."""
     sent = post.fill()
     post.transport.end()
     assert [await post.read() for _ in range(13)] == [*sent, b""]
 
 
 async def test_end_when_the_other_is_gone(post: Post) -> None:
-    """Retiring a child that just died would raise."""
+    """A channel whose other end is closed is ended without an error."""
     post.far.close()
     post.transport.end()
 
 
 async def test_close_ends_the_channel(post: Post) -> None:
-    """What lies in the channel of a closed transport would be lost, or followed by more."""
+    """The other end reads in order what was written before a close, then the end; what still waited is dropped."""
     sent = post.fill()
     post.transport.close()
     read = []
@@ -186,13 +186,13 @@ async def test_close_ends_the_channel(post: Post) -> None:
 
 
 async def test_close_twice(post: Post) -> None:
-    """A zygote that dies while it is being closed would raise."""
+    """A second close has no effect."""
     post.transport.close()
     post.transport.close()
 
 
 async def test_drain_reads_what_is_there_now(post: Post) -> None:
-    """Results that a child wrote just before it died would be lost, and their tasks run again."""
+    """A drain reads at once every message that has arrived, and a second drain reads none of them again."""
     for number in range(3):
         framing.send(post.far, b"%d" % number)
     post.transport.drain()
@@ -202,7 +202,7 @@ async def test_drain_reads_what_is_there_now(post: Post) -> None:
 
 
 async def test_drain_to_the_end(post: Post) -> None:
-    """Draining the channel of a process that is gone would never end, or tell of the end twice."""
+    """A drain of a closed channel reads what is left, reports the end exactly once, and returns."""
     framing.send(post.far, b"last")
     post.far.close()
     post.transport.drain()
@@ -221,7 +221,7 @@ def no_more_descriptors() -> Iterator[None]:
 
 @pytest.mark.may_block  # as above
 async def test_no_descriptor_left_for_a_large_message(post: Post, no_more_descriptors: None) -> None:
-    """A large call would vanish in silence when this process is out of descriptors, and its caller wait for ever."""
+    """A large message for which no descriptor is free is sent when one is, and before the messages behind it."""
     soft, hard = getrlimit(RLIMIT_NOFILE)
     setrlimit(RLIMIT_NOFILE, (1, hard))
     try:
@@ -234,7 +234,7 @@ async def test_no_descriptor_left_for_a_large_message(post: Post, no_more_descri
 
 
 async def test_what_comes_after_a_close_is_not_read(post: Post) -> None:
-    """A callback would run for a child that is dead_lettered."""
+    """A closed transport reports no message, and a later send from the other end fails."""
     framing.send(post.far, b"late")
     post.transport.close()
     await anyio.wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""InlinePool: what a test sees of it is what it would see of a pool with children."""
+"""InlinePool: a test sees of it what it sees of a pool with children."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ def broken() -> None:
 
 
 async def test_values_and_errors_come_back() -> None:
-    """A test would not see what its code computes, or how it fails."""
+    """`run`, `submit` and `map` return the values of a function, and `run` raises its error."""
     async with InlinePool() as pool:
         assert await pool.run(double, 4) == 8
         with pytest.raises(ValueError, match="no"):
@@ -74,7 +74,7 @@ async def test_values_and_errors_come_back() -> None:
 
 
 async def test_it_is_a_pool() -> None:
-    """Code whose argument is annotated as a pool would not take it."""
+    """An InlinePool is a Pool: it takes the same options and a new size, refuses size 0, and has no children."""
     async with InlinePool(3, max_tasks_per_child=5, time_limit=1) as pool:
         assert isinstance(pool, Pool)
         assert pool.stats() == []
@@ -88,7 +88,7 @@ async def test_it_is_a_pool() -> None:
 
 
 async def test_calls_share_nothing() -> None:
-    """Code that changes an argument in a child, and counts on it here, would pass its tests."""
+    """A call changes a copy of its argument, and the caller's own stays as it was."""
     mine: list[int] = []
     async with InlinePool() as pool:
         assert await pool.run(grown, mine) == [1]
@@ -96,7 +96,7 @@ async def test_calls_share_nothing() -> None:
 
 
 async def test_what_cannot_be_sent_is_refused() -> None:
-    """Code that sends a lock would pass its tests and fail with children."""
+    """A lock is refused as an argument and as a return value, by an error that names it."""
     async with InlinePool() as pool:
         with pytest.raises(errors.CannotSend, match="argument 1, a lock"):
             pool.submit(large, threading.Lock())  # type: ignore[arg-type]  # that is the mistake
@@ -107,14 +107,14 @@ async def test_what_cannot_be_sent_is_refused() -> None:
 @pytest.mark.may_block
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
 async def test_large_values_travel(size: int) -> None:
-    """What children get in files would not arrive."""
+    """Large values come back whole, and the calls that follow are run."""
     async with InlinePool() as pool:
         assert await pool.run(large, b"x" * size) == b"x" * size
         assert await asyncio.gather(*(pool.run(double, n) for n in range(3))) == [0, 2, 4]
 
 
 async def test_inside_of_a_call() -> None:
-    """Code in a call would not find its task or its resource, or a test leave it for the next."""
+    """A call finds its task and its resource, and neither is there when the block has ended."""
     EVENTS.clear()
     async with InlinePool(initializer=connection) as pool:
         assert await pool.run(where) == (os.getpid(), "InlinePool", "a connection")
@@ -125,7 +125,7 @@ async def test_inside_of_a_call() -> None:
 
 
 async def test_an_initializer_that_fails_ends_the_pool() -> None:
-    """A broken initializer would go unnoticed until there are children."""
+    """An initializer that fails is raised as `ChildStartFailed` before the block is entered, and leaves no resource."""
     with pytest.raises(errors.ChildStartFailed, match="no database"):
         async with InlinePool(initializer=broken):
             raise AssertionError("it was entered")
@@ -133,7 +133,7 @@ async def test_an_initializer_that_fails_ends_the_pool() -> None:
 
 
 async def test_cancelled_before_it_began() -> None:
-    """A call that was given up would run."""
+    """A call that is cancelled before it begins raises `TaskCancelled` to its caller."""
     async with InlinePool() as pool:
         call = pool.submit(double, 1)
         call.cancel()
@@ -142,7 +142,7 @@ async def test_cancelled_before_it_began() -> None:
 
 
 async def test_leaving() -> None:
-    """A call would be forgotten at the end of the block, or its waiter wait for ever after an error."""
+    """A block that ends runs the calls that wait; after an error it ends them with `PoolError`, and takes no more."""
     async with InlinePool() as pool:
         call = pool.submit(double, 2)
     assert await call == 4
@@ -159,7 +159,7 @@ async def test_leaving() -> None:
 
 
 async def test_opened_and_closed_apart() -> None:
-    """A fixture in two halves would not work with it."""
+    """A pool is opened and closed by two calls, without a block."""
     pool = await InlinePool().open()
     assert await pool.run(double, 1) == 2
     await pool.close()

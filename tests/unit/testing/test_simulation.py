@@ -1,4 +1,4 @@
-"""The pool under seeded schedules of everything that can go wrong; and that the simulation would notice if it went."""
+"""The pool keeps its promises in seeded schedules of failures; the simulation finds faults put into the pool's code."""
 # pyright: reportPrivateUsage=false
 
 import asyncio
@@ -37,7 +37,7 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def dice_untouched() -> Iterator[None]:
-    """The simulation seeds the common generator; whoever runs it must not notice."""
+    """The simulation seeds the common generator, and leaves its state as the caller had it."""
     before = random.getstate()
     yield
     assert random.getstate() == before
@@ -48,7 +48,7 @@ def dice_untouched() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_promises_are_kept() -> None:
-    """A call would be lost, run twice, killed for another, or something left over, in some order of events."""
+    """The promises about calls, children and leftovers hold in 500 schedules with many events of each kind."""
     report = simulate(seed=1, schedules=500)
     for name in (
         "crashes",
@@ -67,7 +67,7 @@ def test_promises_are_kept() -> None:
 
 @pytest.mark.slow
 def test_promises_are_kept_for_any_seed() -> None:
-    """The same, for schedules that nobody has seen; the message names the seed."""
+    """The promises hold in 300 schedules of a random seed, which the report names."""
     report = simulate(schedules=300)
     sys.stdout.write(f"{report}\n")
     assert report.schedules == 300
@@ -78,14 +78,14 @@ def test_promises_are_kept_for_any_seed() -> None:
 
 @pytest.mark.slow
 def test_a_seed_is_a_schedule() -> None:
-    """A fault that was found could not be run again."""
+    """A seed gives the same trace each time it is run."""
     for seed in range(40):
         first, second = run_one(seed), run_one(seed)
         assert first.trace() == second.trace()
 
 
 def test_a_seed_means_the_same_in_every_process() -> None:
-    """A fault found on one machine could not be run again on another: addresses and hashes differ there."""
+    """A seed gives the same trace in two processes whose hashes differ."""
     code = "import sys; from tests.simulation.sweep import run_one; print(*(run_one(n).trace() for n in range(30)))"
     told = set()
     for hashes in ("1", "2"):
@@ -104,7 +104,7 @@ def test_a_seed_means_the_same_in_every_process() -> None:
 
 
 def test_the_command_prints_one_line() -> None:
-    """Whoever runs the command would not see what it did."""
+    """The command prints one line with the seed, the schedules and the calls, and writes nothing to stderr."""
     command = [sys.executable, "-m", "tests.simulation", "--seed", "7", "--schedules", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220, check=True)
     assert re.fullmatch(r"seed 7: 20 schedules, \d+ calls, .* real seconds\n", done.stdout)
@@ -297,7 +297,7 @@ def leave_a_timer(patch: Patch) -> None:
 
 
 def stop_anything(patch: Patch) -> None:
-    """A call is stopped that nobody gave up."""
+    """A call is stopped that its caller did not give up."""
     patch.setattr(watchdog, "due", lambda call: attrs.evolve(time_limits.due(call), stop=not call.stopped))
 
 
@@ -400,7 +400,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_faults_are_found(fault: Callable[[Patch], None], promise: str, monkeypatch: Patch) -> None:
-    """A promise would be broken and the simulation not notice."""
+    """The simulation finds each fault that is put in, and names the promise that it breaks and the seed."""
     fault(monkeypatch)
     with pytest.raises(PromiseBroken, match=promise) as found:
         simulate(seed=1, schedules=SCHEDULES)
