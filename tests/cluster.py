@@ -27,7 +27,7 @@ class Cluster:
             # a frozen node is restarted by the others when it is back; `pause_minority` is not aware of it
             node.configure("cluster_partition_handling = autoheal", f"net_ticktime = {SILENCE}")
         for node in self.nodes[1:]:
-            # the first one has no such list: it would look for the others, which are not there yet, for five seconds
+            # the first one has no such list: with one it looks five seconds for the others, which are not there yet
             node.configure(
                 "cluster_formation.peer_discovery_backend = classic_config",
                 f"cluster_formation.classic_config.nodes.1 = {first.name}",

@@ -21,8 +21,8 @@ from tests.guards import blocking_watch, our_processes, tell, watched_fds
 from tests.postgres import Postgres
 from tests.rabbit import MARK, Node, wait_for
 
-# A test has a deadline, each of its examples has none, and none is made too slowly: a busy machine is no fault of the
-# code
+# A test has a deadline, each of its examples has none, and none is made too slowly: a busy machine is not a
+# fault of the code
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 

@@ -1,6 +1,6 @@
 """Find the PostgreSQL server and the pgbouncer that tests start, or install them.
 
-What PATH leads to is asked for its version: a wrapper of that name would start a server of the system's.
+What PATH leads to is asked for its version: a wrapper of that name starts a server of the system's.
 """
 
 import re

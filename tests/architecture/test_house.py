@@ -52,13 +52,13 @@ def test_sizes_are_advice() -> None:
 
 
 def test_files_say_what_they_are_for(source: Path) -> None:
-    """A reader would have to work out from the code what a file is for."""
+    """Each file of the library that has code begins with a docstring."""
     tree = parsed(source)
     assert ast.get_docstring(tree) or not tree.body
 
 
 def test_import_contracts_hold() -> None:
-    """A room would know a room above it, and the story no longer read down the page."""
+    """The import contracts of `pyproject.toml` hold."""
     lint = "from importlinter.cli import lint_imports_command as lint; lint()"
     done = run("-c", lint, "--no-logo", "--no-cache")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -87,14 +87,14 @@ def test_reaching_into_a_lane_is_noticed() -> None:
 
 @pytest.mark.parametrize("module", ["hybridpool", "hybridpool._child"])
 def test_import_is_light(module: str) -> None:
-    """What is imported before the fork would weigh on every child, and a loop's parts would be forked."""
+    """Importing `hybridpool` or the code of a child loads no event loop and no client library of a broker."""
     done = run("-c", f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 
 def test_few_mocks() -> None:
-    """Tests would check that code calls what it calls, not that it works."""
+    """The tests say "mock" at most `MOCKS` times."""
     texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert sum(len(re.findall(r"mock", text, re.IGNORECASE)) for text in texts) <= MOCKS
 

@@ -51,7 +51,7 @@ def relies_on(what: str) -> Iterator[None]:
 
 
 class StandIn:
-    """Answers one client as RabbitMQ would, and sends what a test wants."""
+    """Answers one client as RabbitMQ does, and sends what a test wants."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -333,7 +333,7 @@ async def test_round_trip(broker: StandIn, connect: Connect) -> None:
 
 
 async def test_close_twice(connect: Connect) -> None:
-    """Closing a closed channel is nothing."""
+    """Closing a closed channel does nothing."""
     with relies_on("AmqpChannel.close: returns for a closed channel"):
         channel = await over(connect)
         await channel.close()

@@ -45,7 +45,7 @@ def observed() -> Events:
 
 @pytest.fixture
 async def broker(opened: Open, observed: Events, queue_name: str) -> AsyncIterator[Broker]:
-    """Connect, with one queue declared; short-lived, should a test fail to drop it."""
+    """Connect, with one queue declared, which expires if a test does not delete it."""
     async with opened(observed) as connection:
         await connection.connected(PATIENCE)
         await connection.declare(spec(queue_name))

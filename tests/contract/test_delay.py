@@ -79,7 +79,7 @@ def seen(deliveries: list[Delivery]) -> list[bytes]:
 
 
 async def assert_empty(broker: Broker, queue: str, inbox: Inbox) -> None:
-    """Fail if anything else was on its way to the queue: what is sent now would come after it."""
+    """Fail if anything else was on its way to the queue: what is sent now comes after it."""
     await broker.publish(Outgoing(body=b"the last", routing_key=queue))
     assert seen(await inbox.take(1)) == [b"the last"]
 

@@ -358,7 +358,7 @@ async def test_a_private_queue_is_another_each_time(rabbit_node: Node, observed:
         session = broker._supervisor.current
         assert session is not None
         session.fail("the test ends it")
-        # what the second session would have as its own, were the name the same
+        # the next session declares the private queue under a new name
         await broker.connected(PATIENCE)
         await broker.publish(spread)
         [delivery] = await inbox.take(1)

@@ -301,7 +301,7 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
         await broker.consume(refused, 20, inbox)
         await run_sync(permit, ".*")
         with anyio.fail_after(PATIENCE):
-            while not await is_sent(broker, refused):  # noqa: ASYNC110  # the broker tells nobody
+            while not await is_sent(broker, refused):  # noqa: ASYNC110  # the broker does not announce it
                 await anyio.sleep(0.1)
         [delivery] = await inbox.take(1)
         assert delivery.queue == refused
@@ -311,7 +311,7 @@ async def test_a_queue_that_is_refused_at_a_reconnect(
 
 
 async def is_sent(broker: Broker, queue: str) -> bool:
-    """Tell whether a message could be sent to the queue."""
+    """Tell whether the broker takes a message for the queue."""
     try:
         await broker.publish(Outgoing(body=b"again", routing_key=queue, mandatory=True))
     except BrokerError:

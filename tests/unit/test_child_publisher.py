@@ -99,7 +99,7 @@ async def test_a_short_loss_is_waited_out() -> None:
 async def test_what_cannot_be_published(
     message: bytes, errors: list[BrokerError], is_open: bool, kind: type[Exception]
 ) -> None:
-    """A task gets the error that a client would get, with its text."""
+    """A task gets the same kind of error as a client, with its text."""
     answer, _ = await ask(message, errors, is_open=is_open)
     assert answer.error is not None
     error = not_published(answer.kind, answer.error)

@@ -241,7 +241,7 @@ async def test_at_most_once(bench: Bench) -> None:
 
 
 async def test_an_early_answer_is_given_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker would be answered twice for a call that a dead child never read, and end the connection."""
+    """A message with an early acknowledgement is acknowledged once, also if its call is started a second time."""
     answered: list[object] = []
     monkeypatch.setattr(bench.broker, "ack", answered.append)
     await bench.send("shop.once")

@@ -56,13 +56,13 @@ class Recorder(MemoryBroker):
         self.news = anyio.Event()
         self.errors: dict[str, BrokerError] = {}
         self.published: list[Outgoing] = []
-        #: until it is taken away
+        #: by step; each is raised until a test takes it away
         self.lasting: dict[str, BrokerError] = {}
         #: for messages with a delay
         self.refused_delays: BrokerError | None = None
         #: what is refused without a delay is taken with one
         self.takes_delays = False
-        #: it dies before it can acknowledge anything
+        #: the connection dies before an acknowledgement is sent
         self.is_dying = False
 
     async def declare(self, queue: QueueSpec) -> None:
@@ -181,7 +181,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_nothing_but_an_answer_is_given_at_once(bench: Bench) -> None:
-    """The commonest case of all would cost a task of the loop."""
+    """A task whose result is not wanted is acknowledged at once, without another task of the event loop."""
     received = await bench.received(attrs.evolve(WANTED, wants_result=False))
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
     assert bench.broker.told == ["ack"]
@@ -189,7 +189,7 @@ async def test_nothing_but_an_answer_is_given_at_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("outcome", [RETURNED, RAISED])
 async def test_stored_then_acknowledged(bench: Bench, outcome: Outcome) -> None:
-    """A crash in between would lose the result, with nobody to run the task again."""
+    """A task's result or error is published to its client, then its message is acknowledged."""
     bench.settler.done(await bench.received(), outcome, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "ack"]
     answer = await bench.left("answers")
@@ -203,7 +203,7 @@ async def test_stored_then_acknowledged(bench: Bench, outcome: Outcome) -> None:
 
 
 async def test_refused_is_stored_dead_lettered_then_acknowledged(bench: Bench) -> None:
-    """A message that cannot be run would be lost, or looked for in vain."""
+    """A refused message is answered, dead-lettered whole with the reason and the worker, then acknowledged."""
     bench.settler.done(await bench.received(), REFUSED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     letter = await bench.left("celery.dead")
@@ -213,7 +213,7 @@ async def test_refused_is_stored_dead_lettered_then_acknowledged(bench: Bench) -
 
 
 async def test_lost_is_published_again_then_acknowledged(bench: Bench) -> None:
-    """A crash in between would lose the task; without the count it would kill children for ever."""
+    """A task whose child died is published again with the loss counted, then its message is acknowledged."""
     bench.settler.done(await bench.received(), LOST, "ForkPoolWorker-1", 0.0)
     assert await bench.settled() == ["publish celery", "ack"]
     [again] = await bench.inbox.take(1)
@@ -223,7 +223,7 @@ async def test_lost_is_published_again_then_acknowledged(bench: Bench) -> None:
 
 
 async def test_lost_too_often(bench: Bench) -> None:
-    """A task that kills its children would do so for ever, or vanish."""
+    """A task that is lost at its last permitted delivery is answered, dead-lettered, then acknowledged."""
     bench.settler.done(await bench.received(lost=2), LOST, "ForkPoolWorker-1", 0.0)
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     [event] = bench.observed.of(events.TaskLost)
@@ -231,7 +231,7 @@ async def test_lost_too_often(bench: Bench) -> None:
 
 
 async def test_lost_because_we_stop(bench: Bench) -> None:
-    """Restarts of a worker would count as the task's fault."""
+    """A task that is lost because the worker stops goes back to its queue, and the loss is not counted."""
     received = await bench.received(lost=2)
     bench.settler.stopping = True
     bench.settler.done(received, LOST, "ForkPoolWorker-1", 0.0)
@@ -240,7 +240,7 @@ async def test_lost_because_we_stop(bench: Bench) -> None:
 
 
 async def test_lost_after_an_early_answer(bench: Bench) -> None:
-    """A task that may run at most once would run twice."""
+    """A task that is lost after its early acknowledgement is not published again, and its client is answered."""
     received = await bench.received(attrs.evolve(WANTED, acks_late=False))
     received.acknowledged = True
     bench.settler.done(received, LOST, "ForkPoolWorker-1", 0.0)
@@ -249,14 +249,14 @@ async def test_lost_after_an_early_answer(bench: Bench) -> None:
 
 
 async def test_expired(bench: Bench) -> None:
-    """Whoever waits for a task whose time has passed would not hear of it."""
+    """The client of an expired task is answered, then the message is acknowledged."""
     bench.settler.expired(await bench.received())
     assert await bench.settled() == ["publish answers", "ack"]
     assert bench.observed.of(events.TaskExpired) == [events.TaskExpired(TASK)]
 
 
 async def test_denied(bench: Bench) -> None:
-    """Whoever sent a task that nobody knows would wait for ever."""
+    """The client of an unknown task is answered, and the message is dead-lettered, then acknowledged."""
     denied = Denied("unknown task 'shop.add'", "NotRegistered", "celery.exceptions", "shop.add")
     bench.settler.denied(await bench.received(), denied)
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
@@ -265,7 +265,7 @@ async def test_denied(bench: Bench) -> None:
 
 
 async def test_unreadable(bench: Bench) -> None:
-    """A message that names no task is dead-lettered with the reason, and nobody is answered."""
+    """A message that names no task is dead-lettered with the reason, and no client is answered."""
     received = await bench.received()
     nameless = attrs.evolve(received.delivery, headers={"id": "id-1"})
     bench.settler.unreadable(nameless, "no task message")
@@ -276,7 +276,7 @@ async def test_unreadable(bench: Bench) -> None:
 
 
 async def test_one_bad_header(bench: Bench) -> None:
-    """Whoever waits for a task of which one header is wrong is told so."""
+    """The client of a task with one wrong header is answered, and the message is dead-lettered, then acknowledged."""
     received = await bench.received()
     bad = attrs.evolve(received.delivery, headers={**HEADERS, "retries": "many"})
     bench.settler.unreadable(bad, "header 'retries' is not a count")
@@ -299,7 +299,7 @@ async def test_one_bad_header(bench: Bench) -> None:
     ],
 )
 async def test_no_connection_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, step: str) -> None:
-    """A message whose outcome is not safe would be acknowledged, and so lost; or an outcome be thrown away."""
+    """A step that fails without a connection is tried again, and the message is acknowledged after all steps."""
     monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.0)
     received = await bench.received()
     bench.broker.errors[step] = BrokerUnavailable("cut")
@@ -312,7 +312,7 @@ async def test_no_connection_midway(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_cut_connection_midway(bench: Bench) -> None:
-    """An answer that belongs to an older connection would settle somebody else's message."""
+    """An acknowledgement for a delivery of an older connection does not settle the message that came again."""
     received = await bench.received()
     bench.server.cut()
     [again] = await bench.inbox.take(1)
@@ -332,7 +332,7 @@ async def come_back(bench: Bench, at_work: list[Received]) -> tuple[bool, Delive
 
 
 async def test_at_work_when_the_connection_went(bench: Bench) -> None:
-    """A task would be run beside itself because the connection was lost while it ran."""
+    """A task that is at work when the connection is lost is not begun again, and its new delivery is acknowledged."""
     received = await bench.received()
     assert await come_back(bench, [received]) == (True, received.delivery)
     assert bench.observed.of(events.TaskRedelivered) == [events.TaskRedelivered(TASK, is_done=False)]
@@ -355,7 +355,7 @@ async def test_another_message_of_the_same_id(bench: Bench) -> None:
 
 
 async def test_done_before_it_comes_back(bench: Bench) -> None:
-    """A task that has run, and whose result is known, would be run again."""
+    """A message whose task has run and answered is acknowledged when it comes again, and not run."""
     received = await bench.received()
     bench.tracker.lost([received])
     bench.broker.is_dying = True
@@ -369,7 +369,7 @@ async def test_done_before_it_comes_back(bench: Bench) -> None:
 
 
 async def test_acknowledged_into_a_dying_connection(bench: Bench) -> None:
-    """An acknowledgement that the broker did not hear would cost a second run."""
+    """A message whose acknowledgement the broker did not get is acknowledged when it comes again, and not run."""
     received = await bench.received(attrs.evolve(WANTED, wants_result=False))
     bench.broker.is_dying = True
     bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
@@ -382,7 +382,7 @@ async def test_acknowledged_into_a_dying_connection(bench: Bench) -> None:
 
 @pytest.mark.parametrize("outcome", [Rejected("once more", True), LOST])
 async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
-    """A message that goes round by the task's own wish would be taken for one that was done."""
+    """A message that its task or the stopping worker gave back is not taken for a done one when it comes again."""
     received = await bench.received()
     bench.tracker.lost([received])
     bench.settler.stopping = isinstance(outcome, Lost)
@@ -393,7 +393,7 @@ async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
 
 
 async def test_postponed_is_not_done(bench: Bench) -> None:
-    """What came before its time, and comes again at its time, would be taken for done."""
+    """A postponed message is not taken for a done one when it comes again at its time."""
     received = await bench.received()
     bench.tracker.lost([])
     bench.settler.postponed(received, 0.0)
@@ -406,7 +406,7 @@ async def test_postponed_is_not_done(bench: Bench) -> None:
 
 
 async def test_still_being_settled_when_the_connection_went(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task whose result waits for a connection would be run again as soon as there is one."""
+    """A message that comes again while its result waits for a connection is acknowledged after it, and not run."""
     monkeypatch.setattr(fallback, "FIRST_PAUSE_S", 0.0)
     received = await bench.received()
     bench.broker.errors["publish answers"] = BrokerUnavailable("cut")
@@ -569,14 +569,14 @@ FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [
 
 @pytest.mark.parametrize(("outcome", "is_right"), FACTS)
 async def test_facts(bench: Bench, outcome: Outcome, is_right: Callable[[Any], bool]) -> None:
-    """The log would not tell how a task ended."""
+    """The event of a task's end tells its outcome, with the result, the error or the reason."""
     bench.settler.done(await bench.received(), outcome, "ForkPoolWorker-1", 0.1)
     assert is_right(bench.observed.items[-1])
     await bench.settled()
 
 
 async def test_without_a_backend(bench: Bench) -> None:
-    """A worker without a backend would promise results."""
+    """A worker without a result backend wants no results, and only acknowledges."""
     bare = Settler(bench.broker, None, bench.tracker, events.Bus(), bench.tasks, "w", "classic")
     received = await bench.received()
     assert not bare.wants_result(received.delivery)
@@ -589,7 +589,7 @@ async def test_without_a_backend(bench: Bench) -> None:
 
 
 async def test_retried_is_told_published_then_acknowledged(bench: Bench) -> None:
-    """A crash before the publishing would lose the task; the next attempt would be another task, or uncounted."""
+    """A retry is told to the client, published under the same id and counted, then the message is acknowledged."""
     bench.settler.done(await bench.received(lost=1), RETRYING, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "publish celery", "ack"]
     [again] = await bench.inbox.take(1)
@@ -603,7 +603,7 @@ async def test_retried_is_told_published_then_acknowledged(bench: Bench) -> None
 
 
 async def test_a_retry_after_an_early_answer(bench: Bench) -> None:
-    """A task that runs at most once would have no retries, or be acknowledged twice."""
+    """A task that was acknowledged before its start can be retried, and is not acknowledged a second time."""
     received = await bench.received(attrs.evolve(WANTED, acks_late=False))
     received.acknowledged = True
     bench.settler.done(received, RETRYING, "ForkPoolWorker-1", 0.1)
@@ -611,7 +611,7 @@ async def test_a_retry_after_an_early_answer(bench: Bench) -> None:
 
 
 async def test_a_crash_between_publishing_and_the_answer(bench: Bench) -> None:
-    """The one moment in which a retry is there twice: it may repeat, and must not be lost."""
+    """A crash between publishing a retry and the acknowledgement leaves both messages, and loses neither."""
     bench.broker.is_dying = True
     bench.settler.done(await bench.received(), RETRYING, "ForkPoolWorker-1", 0.1)
     await bench.settled()
@@ -623,7 +623,7 @@ async def test_a_crash_between_publishing_and_the_answer(bench: Bench) -> None:
 
 
 async def test_the_wait_is_the_tasks(bench: Bench) -> None:
-    """The next attempt would come at another time than the options say, or the log than the broker."""
+    """The delay, the `eta` and the event of the next attempt all follow the task's retry options."""
     pace = RetryPace(backoff=7, jitter=False)
     asked = attrs.evolve(WANTED, pace=pace)
     bench.settler.done(await bench.received(asked), structs.replace(RETRYING, countdown=None), "ForkPoolWorker-1", 0.1)
@@ -636,14 +636,14 @@ async def test_the_wait_is_the_tasks(bench: Bench) -> None:
 
 
 async def test_a_wait_without_end(bench: Bench) -> None:
-    """A countdown of a billion years would end the worker."""
+    """A retry with a countdown of millions of years is published and acknowledged as any other."""
     far = structs.replace(RETRYING, countdown=1e14)
     bench.settler.done(await bench.received(), far, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "publish celery", "ack"]
 
 
 async def test_new_arguments(bench: Bench) -> None:
-    """The next attempt would have the arguments of the last one."""
+    """The next attempt has the new arguments that the retry carries."""
     bench.settler.done(
         await bench.received(), structs.replace(RETRYING, body=b"[[7],{},null]"), "ForkPoolWorker-1", 0.1
     )
@@ -653,7 +653,7 @@ async def test_new_arguments(bench: Bench) -> None:
 
 
 async def test_rejected_is_told_dead_lettered_then_acknowledged(bench: Bench) -> None:
-    """What a task rejects would vanish without a reason."""
+    """A message that its task rejects is answered, dead-lettered with the reason, then acknowledged."""
     bench.settler.done(await bench.received(), REJECTED, "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["publish answers", "declare celery.dead", "publish celery.dead", "ack"]
     letter = await bench.left("celery.dead")
@@ -668,7 +668,7 @@ async def test_rejected_is_told_dead_lettered_then_acknowledged(bench: Bench) ->
     [(False, ["requeue"], "it goes back to its queue"), (True, ["publish celery"], "it is queued again")],
 )
 async def test_rejected_to_be_given_back(bench: Bench, early: bool, told: list[str], then: str) -> None:
-    """A message that was acknowledged before its start would be gone, though the task gave it back."""
+    """A message that its task gives back is requeued, or published again if it was acknowledged before the start."""
     received = await bench.received()
     if early:
         bench.broker.ack(received.delivery)
@@ -681,14 +681,14 @@ async def test_rejected_to_be_given_back(bench: Bench, early: bool, told: list[s
 
 
 async def test_ignored(bench: Bench) -> None:
-    """It would come back, or its sender be told something."""
+    """A message that its task ignores is acknowledged, and its client is not answered."""
     bench.settler.done(await bench.received(), Ignored(), "ForkPoolWorker-1", 0.1)
     assert await bench.settled() == ["ack"]
     assert bench.observed.of(events.TaskIgnored) == [events.TaskIgnored(TASK, "ForkPoolWorker-1")]
 
 
 async def test_the_story_of_the_lost(bench: Bench) -> None:
-    """A dead letter would not tell how often, where and how its children died."""
+    """The dead letter of a lost task tells how often, where and how its children died."""
     died = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1", exitcode=-9, peak=2**20)
     received = await bench.received()
     for _ in range(2):

@@ -88,7 +88,7 @@ def test_a_reader_that_is_slow(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_is_gone() -> None:
-    """A reader that is gone is no error."""
+    """Writing to a pipe whose reader is gone raises no error."""
     readable, writable = os.pipe()
     os.close(readable)
     sink = Sink(writable)
@@ -98,7 +98,7 @@ def test_a_reader_that_is_gone() -> None:
 
 
 def test_a_descriptor_that_is_closed(pipe: Pipe) -> None:
-    """A closed descriptor is no error."""
+    """Writing to a closed descriptor raises no error."""
     free = os.dup(pipe[1])
     os.close(free)
     Sink(free).write("one\n")
