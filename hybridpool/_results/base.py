@@ -15,7 +15,7 @@ class ResultStore(Protocol):
     async def open(self) -> None:
         """Be ready to store results; the worker calls it before it takes messages.
 
-        :raises HybridpoolError: if the backend refuses this worker for good. One that cannot be reached is no error.
+        :raises HybridpoolError: if the backend refuses this worker for good. An unreachable one is waited for.
         """
         ...
 
