@@ -14,8 +14,8 @@ from hybridpool._ipc.descriptors import move_number_above_standard
 from hybridpool._zygote import bootstrap
 from hybridpool.errors import PoolError
 
-#: an argument by which people and tools find a zygote in the list of processes
-PROCESS_LABEL: Final = "hybridpool._zygote.server"
+#: what `ps` shows of a zygote: operators and their scripts find it by this name, which its module had once
+PROCESS_LABEL: Final = "hybridpool.child.zygote"
 #: option letter by the name in `sys.flags`; a flag of 2 is the letter twice
 _LETTERS: Final = {
     "debug": "d",
