@@ -101,7 +101,8 @@ def test_signals_at_the_start(broker_url: str, queue_name: str, tmp_path: Path) 
         Worker(broker_url, queue_name, "-c1", app="impatient", env=env) as worker,
         client_of(broker_url, queue_name) as us,
     ):
-        worker.see(r"worker: SIGHUP: the log is not open yet")
+        # on a busy machine it is handled when the log is open
+        worker.see(r"worker: SIGHUP: (the log is not open yet|no log file is opened anew)")
         worker.see(r"worker: SIGRTMIN is ignored")
         assert us.send_task("impatient.add", (1, 2)).get(PATIENCE) == 3
 
