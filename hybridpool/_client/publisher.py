@@ -250,7 +250,7 @@ def _eta(options: CallOptions) -> dt.datetime | None:
 
 
 def _through_parent(request: Request, running: RunningTask) -> "Handle[Any]":
-    """Inside a task: the parent publishes; nobody here can wait for the result."""
+    """Inside a task: the parent publishes; the task cannot wait for the result."""
     from hybridpool._client.result_handle import Handle
     from hybridpool._message import pack
 

@@ -37,23 +37,27 @@ class ExpectedRedeliveries(Generic[S, T]):
     `S` identifies a message; its key is made only when a connection was lost, because acknowledgements are many.
     """
 
-    def __init__(self, key_of: Callable[[Any], Key] = head_key) -> None:
-        """:param key_of: what tells one message from another."""
+    def __init__(
+        self, key_of: Callable[[Any], Key] = head_key, id_of: Callable[[Any], str] = lambda head: head.id
+    ) -> None:
+        """Expect nothing yet.
+
+        :param key_of: what distinguishes one message from another; it may be expensive, as a hash of the whole message.
+        :param id_of: the id of its task; it is cheap, and looked up first.
+        """
         self._key_of = key_of
+        self._id_of = id_of
         #: messages whose acknowledgement the broker may not have read: given since the last request, and before it
         self._fresh: list[S] = []
         self._asked: list[S] = []
         #: expected messages, in the order of the end of that: when, and the run in progress; None: it is done
         self._expected: dict[Key, list[tuple[float, T | None]]] = {}
+        #: ids of all of these, and perhaps of some that are not expected any more
+        self.ids: set[str] = set()
 
     def __len__(self) -> int:
         """How many are expected."""
         return sum(map(len, self._expected.values()))
-
-    @property
-    def is_expecting(self) -> bool:
-        """Whether anything is expected."""
-        return bool(self._expected)
 
     @property
     def is_unsure(self) -> bool:
@@ -62,9 +66,13 @@ class ExpectedRedeliveries(Generic[S, T]):
 
     def answered(self, message: S) -> None:
         """Note that a message was acknowledged for good."""
-        if self._expected and self._ends_one_in_hand(self._key_of(message)):
+        if self._may_expect(message) and self._ends_one_in_hand(self._key_of(message)):
             return
         self._fresh.append(message)
+
+    def _may_expect(self, message: S) -> bool:
+        """Tell whether a message can be one of the expected: after an outage all others come here as well."""
+        return bool(self.ids) and self._id_of(message) in self.ids
 
     def _ends_one_in_hand(self, key: Key) -> bool:
         """Note that a run in progress has ended, if there is one: its message is the broker's, and comes again."""
@@ -85,7 +93,8 @@ class ExpectedRedeliveries(Generic[S, T]):
 
     def forget(self, message: S) -> None:
         """Note that the same message, with the same counts, is to come again and be run."""
-        self._expected.pop(self._key_of(message), None)
+        if self._may_expect(message):
+            self._expected.pop(self._key_of(message), None)
 
     def lost(self, in_hand: Iterable[tuple[S, T]], now: float, *, waiting: Iterable[S] = ()) -> None:
         """Note that the connection was lost, or that an attempt to make another failed.
@@ -97,18 +106,20 @@ class ExpectedRedeliveries(Generic[S, T]):
         self._drop_old(now)
         unheard, self._asked, self._fresh = [*self._asked, *self._fresh], [], []
         for message in unheard:
-            self._expect(self._key_of(message), now, None)
+            self._expect(message, now, None)
         for message, holder in in_hand:
-            self._expect(self._key_of(message), now, holder)
+            self._expect(message, now, holder)
         for message in waiting:
             self.renewed(message)
 
-    def _expect(self, key: Key, now: float, holder: T | None) -> None:
+    def _expect(self, message: S, now: float, holder: T | None) -> None:
         """Expect one more message.
 
         `lost` is called again after each attempt to connect that fails, and each run is expected only once. So a run in
         progress stays expected for as long as there is no connection.
         """
+        key = self._key_of(message)
+        self.ids.add(self._id_of(message))
         others = [
             one for one in self._expected.pop(key, ()) if one[0] >= now and (holder is None or one[1] is not holder)
         ]
@@ -117,6 +128,8 @@ class ExpectedRedeliveries(Generic[S, T]):
 
     def renewed(self, message: S) -> None:
         """Note another message of the same id and counts: one that is done under that key is not expected any more."""
+        if not self._may_expect(message):
+            return
         key = self._key_of(message)
         held = [one for one in self._expected.get(key, ()) if one[1] is not None]
         if held:
@@ -130,6 +143,8 @@ class ExpectedRedeliveries(Generic[S, T]):
         A run in progress is served first: it needs a message to acknowledge.
         """
         self._drop_old(now)
+        if not self._may_expect(message):
+            return False, None
         key = self._key_of(message)
         expected = self._expected.get(key)
         if expected is None:
@@ -149,6 +164,8 @@ class ExpectedRedeliveries(Generic[S, T]):
             old.append(key)
         for key in old:
             del self._expected[key]
+        if not self._expected:
+            self.ids.clear()
 
 
 class Excuses:

@@ -21,10 +21,11 @@ class RevokedTasks:
     def __init__(self, max_ids: int = MAX_IDS, keep: float = KEEP_S) -> None:
         self._max_ids = max_ids
         self._keep = keep
-        self._since: OrderedDict[str, float] = OrderedDict()
+        #: to be read only: empty, as it is most of the time, nothing is revoked
+        self.since: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self.since)
 
     def add(self, ids: Iterable[str], now: float) -> None:
         """Add ids; the time of a known one is renewed.
@@ -34,20 +35,20 @@ class RevokedTasks:
         self._forget(now)
         for task_id in ids:
             known = _key(task_id)
-            self._since.pop(known, None)
-            self._since[known] = now
-            if len(self._since) > self._max_ids:
-                self._since.popitem(last=False)
+            self.since.pop(known, None)
+            self.since[known] = now
+            if len(self.since) > self._max_ids:
+                self.since.popitem(last=False)
 
     def holds(self, task_id: str, now: float) -> bool:
         """Tell whether a task has been revoked."""
-        since = self._since.get(_key(task_id))
+        since = self.since.get(_key(task_id))
         return since is not None and now - since < self._keep
 
     def all(self, now: float) -> dict[str, float]:
         """Return what is remembered, the oldest first: ids, and when they were revoked."""
         self._forget(now)
-        return dict(self._since)
+        return dict(self.since)
 
     def ages(self, now: float) -> dict[str, float]:
         """Return what is remembered, the oldest first: ids, and how many seconds ago they were revoked."""
@@ -62,14 +63,12 @@ class RevokedTasks:
         :param ages: by id: seconds since it was revoked; None: not known.
         """
         self._forget(now)
-        found = {
-            known: now - _believed(age) for given, age in ages.items() if (known := _key(given)) not in self._since
-        }
+        found = {known: now - _believed(age) for given, age in ages.items() if (known := _key(given)) not in self.since}
         # the newest, and only as many as are free: ids that this worker was given itself are not dropped
         fresh = sorted((item for item in found.items() if now - item[1] < self._keep), key=lambda item: item[1])
-        fresh = fresh[max(0, len(fresh) - self._max_ids + len(self._since)) :]
+        fresh = fresh[max(0, len(fresh) - self._max_ids + len(self.since)) :]
         if fresh:
-            self._since = OrderedDict(sorted([*self._since.items(), *fresh], key=lambda item: item[1]))
+            self.since = OrderedDict(sorted([*self.since.items(), *fresh], key=lambda item: item[1]))
         return bool(fresh)
 
     def load(self, known: Mapping[str, float], now: float) -> None:
@@ -77,14 +76,14 @@ class RevokedTasks:
         self.learn({task_id: now - since for task_id, since in known.items()}, now)
 
     def _forget(self, now: float) -> None:
-        if self._since and self._since[next(reversed(self._since))] > now:
+        if self.since and self.since[next(reversed(self.since))] > now:
             # the clock was set back: ids from the future are kept as if they were revoked now
-            self._since = OrderedDict((known, min(since, now)) for known, since in self._since.items())
-        while self._since:
-            oldest, since = next(iter(self._since.items()))
+            self.since = OrderedDict((known, min(since, now)) for known, since in self.since.items())
+        while self.since:
+            oldest, since = next(iter(self.since.items()))
             if now - since < self._keep:
                 return
-            del self._since[oldest]
+            del self.since[oldest]
 
 
 def _key(task_id: str) -> str:

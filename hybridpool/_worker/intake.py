@@ -95,7 +95,7 @@ class Intake:
                 return
             excused = self._tracker.excused(delivery, head)
             head.returned_before = max(0, head.returned_before - excused)
-        elif self._tracker.redeliveries.is_expecting:
+        elif head.id in self._tracker.redeliveries.ids:
             self._tracker.arrived(delivery, head)
         received = Received(delivery, head, self._terms(head, delivery), excused=excused)
         if excused >= RENEW_AFTER_RETURNS:

@@ -1,6 +1,7 @@
 """A message on its way through the worker, from intake to settlement."""
 
 import time
+from typing import NamedTuple
 
 import attrs
 
@@ -9,9 +10,9 @@ from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool.events import TaskRef
 
 
-def task_ref(delivery: Delivery, head: Head) -> TaskRef:
+def task_ref(message: "Received | Seen") -> TaskRef:
     """Return what events say of a message that is received now."""
-    headers = delivery.headers
+    head, headers = message.head, message.delivery.headers
     args, kwargs = headers.get("argsrepr"), headers.get("kwargsrepr")
     return TaskRef(
         head.name,
@@ -22,13 +23,16 @@ def task_ref(delivery: Delivery, head: Head) -> TaskRef:
         head.parent_id,
         head.retries,
         head.eta,
-        delivery.queue,
+        message.delivery.queue,
         time.time(),
     )
 
 
-def _task_of(received: "Received") -> TaskRef:
-    return task_ref(received.delivery, received.head)
+class Seen(NamedTuple):
+    """A message as it came, before it is known whether it is settled."""
+
+    delivery: Delivery
+    head: Head
 
 
 @attrs.define(eq=False)
@@ -47,4 +51,4 @@ class Received:
     #: times in a row that the connection was lost while it only waited here
     excused: int = 0
     #: for events
-    task: TaskRef = attrs.field(init=False, default=attrs.Factory(_task_of, takes_self=True))
+    task: TaskRef = attrs.field(init=False, default=attrs.Factory(task_ref, takes_self=True))

@@ -11,13 +11,13 @@ broker has answered it, the broker has read every acknowledgement before it, and
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._message import Delivery, Head
 from hybridpool._policy.redelivery import Excuses, ExpectedRedeliveries, Key, head_key
-from hybridpool._worker.received import Received, task_ref
+from hybridpool._worker.received import Received, Seen, task_ref
 from hybridpool.errors import BrokerError
 
 #: seconds after an acknowledgement until the request that tells whether the broker has read it
@@ -31,13 +31,6 @@ MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 _COUNTED_BY_BROKER: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
-class Seen(NamedTuple):
-    """A message as it came, before it is known whether it has to be settled."""
-
-    delivery: Delivery
-    head: Head
-
-
 class RedeliveryTracker:
     """Acknowledges messages, and recognises those that the broker delivers again although they were run here."""
 
@@ -46,7 +39,7 @@ class RedeliveryTracker:
         self._broker = broker
         self._bus = bus
         self._replace_place = replace_place
-        self.redeliveries = ExpectedRedeliveries[Received | Seen, Received](_key_of)
+        self.redeliveries = ExpectedRedeliveries[Received | Seen, Received](_key_of, lambda message: message.head.id)
         #: run, and not settled yet
         self.unsettled: set[Received] = set()
         self._held: set[Received] = set()
@@ -145,7 +138,7 @@ class RedeliveryTracker:
         expected, held = self.redeliveries.claim(seen, time.monotonic())
         if not expected:
             return False
-        self._bus.emit(events.TaskRedelivered(task_ref(delivery, head), held is None))
+        self._bus.emit(events.TaskRedelivered(task_ref(seen), held is None))
         if held is None or held.acknowledged:
             self.redeliveries.answered(seen)
             self._broker.ack(delivery)

@@ -82,7 +82,7 @@ class RemoteControl:
 
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether a task must not be run."""
-        return bool(len(self.revoked)) and self.revoked.holds(task_id, time.time())
+        return bool(self.revoked.since) and self.revoked.holds(task_id, time.time())
 
     async def run(self, stop: Callable[[Collection[str]], list[str]]) -> None:
         """Take orders until cancelled, over connections that break.
