@@ -191,7 +191,8 @@ class ChildProtocol:
         """
         self.is_busy = False
         self.at_work = seq
-        return self.take_missed_attention()
+        # Looked at before it is taken: this is done for each call.
+        return self._is_attention_missed and self.take_missed_attention()
 
     # ---- outcomes ----------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class SeqpacketTransport:
         self._is_watching = False
         self._owner = os.getpid()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(sock.fileno(), self._readable)
+        self._loop.add_reader(sock.fileno(), self._receive)
 
     def send(
         self,
@@ -92,7 +92,7 @@ class SeqpacketTransport:
             waiting = _INT.unpack(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(_INT.size)))[0]
             if not waiting:
                 return True
-            self._readable()
+            self._receive()
         return False
 
     def drain(self) -> None:
@@ -102,18 +102,10 @@ class SeqpacketTransport:
         """
         empty = 0
         while self._sock.fileno() >= 0 and empty < _MAX_EMPTY_MESSAGES:
-            why: OSError | None = None
-            try:
-                message, fds = framing.receive_with_fds(self._sock)
-            except (BlockingIOError, InterruptedError):
+            is_heard = self._receive()
+            if is_heard is None:
                 return
-            except OSError as error:
-                message, fds, why = b"", [], error
-            if message:
-                self._on_message(message, fds)
-            else:
-                empty += 1
-                self._note_end(why)
+            empty += not is_heard
 
     def end_now(self) -> None:
         """Close the writing side at once, also if another process has a copy of this socket."""
@@ -140,19 +132,20 @@ class SeqpacketTransport:
             _close(pending.fds)
         self._unsent.clear()
 
-    def _readable(self) -> None:
-        """Take one message."""
+    def _receive(self) -> bool | None:
+        """Take one message; False: it was empty, or could not be received; None: there is none."""
         why: OSError | None = None
         try:
             message, fds = framing.receive_with_fds(self._sock)
         except (BlockingIOError, InterruptedError):
-            return
+            return None
         except OSError as error:
             message, fds, why = b"", [], error
-        if message:
-            self._on_message(message, fds)
-        else:
+        if not message:
             self._note_end(why)
+            return False
+        self._on_message(message, fds)
+        return True
 
     def _note_end(self, why: OSError | None) -> None:
         if not self._ended:
@@ -191,7 +184,7 @@ class SeqpacketTransport:
             self._watch_writable(True)
             return False
         except ConnectionError:
-            # The other end is closed; `_readable` reports that, once.
+            # The other end is closed; `_receive` reports that, once.
             pass
         except OSError as error:
             if error.errno not in _TRANSIENT_ERRNOS:
