@@ -1,13 +1,14 @@
 """The options of ``@app.task``: checked, and split into those of the parent and those of the children."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypedDict, TypeVar
 
 from hybridpool._child.failure_rules import Rules
 from hybridpool._client.call_checks import check_queue
 from hybridpool._config import celery_names
+from hybridpool._config.parsers import parse_argument
 from hybridpool._config.suggestions import suggest
-from hybridpool._config.units import BadValue, boolean, seconds, some_seconds, whole
+from hybridpool._config.units import BadValue, Parser, boolean, seconds, some_seconds, whole
 from hybridpool._task import TaskOptions
 from hybridpool.errors import ConfigError
 
@@ -95,14 +96,8 @@ def _for_children(options: dict[str, Any], *, bind: bool) -> Rules:
     )
 
 
-def _checked(options: dict[str, Any], name: str, parse: Callable[[object], T]) -> T | None:
-    value = options.get(name)
-    if value is None:
-        return None
-    try:
-        return parse(value)
-    except BadValue as bad:
-        raise ConfigError(f"task({name}=…) must be {bad.expected}, not {value!r}") from None
+def _checked(options: dict[str, Any], name: str, parse: Parser[T]) -> T | None:
+    return parse_argument(f"task({name}=…)", parse, options.get(name))
 
 
 def _exception_types(options: dict[str, Any], name: str) -> tuple[type[BaseException], ...]:

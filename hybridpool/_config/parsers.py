@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from hybridpool._config.suggestions import find_similar
 from hybridpool._config.units import BadValue, Parser, whole
+from hybridpool.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -104,3 +105,17 @@ def optional(parse_some: Parser[T], *words_for_none: str) -> Parser[T | None]:
         return parse_some(value)
 
     return parse
+
+
+def parse_argument(what: str, parse: Parser[T], value: object) -> T | None:
+    """Parse an argument of a program's; None stays None.
+
+    :param what: how the program writes it, as ``Pool(autoscale=…)``.
+    :raises ConfigError: if it cannot be parsed.
+    """
+    if value is None:
+        return None
+    try:
+        return parse(value)
+    except BadValue as bad:
+        raise ConfigError(f"{what} must be {bad.expected}, not {value!r}") from None

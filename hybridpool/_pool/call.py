@@ -15,7 +15,7 @@ from hybridpool._child import functions
 from hybridpool._child.rendering import annotate
 from hybridpool._client.function_identity import is_alike
 from hybridpool._ipc import codec, large_objects
-from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
+from hybridpool._ipc.blobs import OutgoingBlob
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.wakeup import Wakeup
@@ -298,14 +298,19 @@ def result_of(name: str, outcome: Outcome, value: Callable[[], object] | None = 
             assert_never(outcome)
 
 
-def release(job: Job) -> IncomingBlob | None:
-    """Release what an ended call holds, and return its large value, if it has one.
+def release(job: Job, outcome: Outcome, end: Callable[[Outcome, Callable[[], object] | None], None]) -> None:
+    """Release what an ended call holds, and pass its outcome on when its large value, if it has one, can be read.
 
     Job and handle refer to each other, so only the garbage collector would free them, and the body with them.
+
+    :param end: gets the outcome, and what reads the large value; None: there is none.
     """
     job.body, job.on_done = b"", _already_ended
     blob, job.blob = job.blob, None
-    return blob
+    if blob is None:
+        end(outcome, None)
+    else:
+        blob.open(lambda value: end(outcome, value))
 
 
 def _already_ended(*_: object) -> None:
@@ -399,13 +404,9 @@ class Call(Generic[R]):
     def _ended(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         """Hear how it ended; the job's `on_done`."""
         self._child, self.runtime = child, runtime
-        blob = release(job)
-        if blob is None:
-            self._end(outcome)
-        else:
-            blob.open(lambda value: self._end(outcome, value))
+        release(job, outcome, self._end)
 
-    def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
+    def _end(self, outcome: Outcome, value: Callable[[], object] | None) -> None:
         self._value, self._outcome = value, outcome
         if self._wakeup is not None:
             self._wakeup.notify_all()

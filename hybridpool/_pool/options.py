@@ -13,9 +13,9 @@ import attrs
 from hybridpool import events
 from hybridpool._child import functions
 from hybridpool._config import usable_cpus
-from hybridpool._config.parsers import autoscale
+from hybridpool._config.parsers import autoscale, parse_argument
 from hybridpool._config.suggestions import suggest
-from hybridpool._config.units import BadValue, share, size
+from hybridpool._config.units import share, size
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.prefork.supervised import LaneConfig
 from hybridpool._policy.autoscale import ScaleLimits
@@ -148,9 +148,9 @@ def lane_config(options: PoolOptions) -> LaneConfig:
     :raises ConfigError: if one has a wrong value.
     :raises CannotSend: if the initializer cannot be sent.
     """
-    memory = _parsed("max_memory_per_child", size("B"), options.max_memory_per_child)
-    jitter = _parsed("recycle_jitter", share, options.recycle_jitter) or 0.0
-    scale = _parsed("autoscale", autoscale, options.autoscale)
+    memory = parse_argument("Pool(max_memory_per_child=…)", size("B"), options.max_memory_per_child)
+    jitter = parse_argument("Pool(recycle_jitter=…)", share, options.recycle_jitter) or 0.0
+    scale = parse_argument("Pool(autoscale=…)", autoscale, options.autoscale)
     start = options.size if options.size is not None else usable_cpus()
     if scale is not None:
         start = max(scale.minimum, min(start, scale.maximum)) if options.size is not None else scale.minimum
@@ -174,18 +174,9 @@ def lane_config(options: PoolOptions) -> LaneConfig:
         spares=recycle.spares,
         # A failure at the very start is not temporary, and the caller waits in `async with`.
         first_starts=3,
-        memory_limit=_parsed("memory_limit", size("B"), options.memory_limit),
-        memory_budget=_parsed("memory_budget", size("B"), options.memory_budget),
+        memory_limit=parse_argument("Pool(memory_limit=…)", size("B"), options.memory_limit),
+        memory_budget=parse_argument("Pool(memory_budget=…)", size("B"), options.memory_budget),
     )
-
-
-def _parsed(name: str, parse: Callable[[object], T], value: object) -> T | None:
-    if value is None:
-        return None
-    try:
-        return parse(value)
-    except BadValue as bad:
-        raise ConfigError(f"Pool({name}=…) must be {bad.expected}, not {value!r}") from None
 
 
 def _pickled(initializer: Callable[[], object] | None) -> bytes:

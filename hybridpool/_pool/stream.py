@@ -32,13 +32,9 @@ class _Slot:
         self.value: Callable[[], object] | None = None
 
     def ended(self, job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
-        blob = release(job)
-        if blob is None:
-            self._end(outcome)
-        else:
-            blob.open(lambda value: self._end(outcome, value))
+        release(job, outcome, self._end)
 
-    def _end(self, outcome: Outcome, value: Callable[[], object] | None = None) -> None:
+    def _end(self, outcome: Outcome, value: Callable[[], object] | None) -> None:
         self.outcome, self.value = outcome, value
         if self.done is not None:
             self.done.append(self)
