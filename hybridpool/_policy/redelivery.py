@@ -48,7 +48,7 @@ class ExpectedRedeliveries(Generic[S, T]):
         self._key_of = key_of
         self._id_of = id_of
         #: messages whose acknowledgement the broker may not have read: given since the last request, and before it
-        self._fresh: list[S] = []
+        self.fresh: list[S] = []
         self._asked: list[S] = []
         #: expected messages, in the order of the end of that: when, and the run in progress; None: it is done
         self._expected: dict[Key, list[tuple[float, T | None]]] = {}
@@ -62,13 +62,13 @@ class ExpectedRedeliveries(Generic[S, T]):
     @property
     def is_unsure(self) -> bool:
         """Whether the broker may not have read every acknowledgement."""
-        return bool(self._fresh or self._asked)
+        return bool(self.fresh or self._asked)
 
     def answered(self, message: S) -> None:
         """Note that a message was acknowledged for good."""
         if self._may_expect(message) and self._ends_one_in_hand(self._key_of(message)):
             return
-        self._fresh.append(message)
+        self.fresh.append(message)
 
     def _may_expect(self, message: S) -> bool:
         """Tell whether a message can be one of the expected: after an outage all others come here as well."""
@@ -84,8 +84,8 @@ class ExpectedRedeliveries(Generic[S, T]):
 
     def ask(self) -> None:
         """Note that a request is sent now; its answer tells nothing of later acknowledgements."""
-        self._asked += self._fresh
-        self._fresh = []
+        self._asked += self.fresh
+        self.fresh = []
 
     def heard(self) -> None:
         """Note that the last request was answered: the broker has read every acknowledgement before it."""
@@ -104,7 +104,7 @@ class ExpectedRedeliveries(Generic[S, T]):
         :param waiting: messages that were here and not begun: they come again, and must be run.
         """
         self._drop_old(now)
-        unheard, self._asked, self._fresh = [*self._asked, *self._fresh], [], []
+        unheard, self._asked, self.fresh = [*self._asked, *self.fresh], [], []
         for message in unheard:
             self._expect(message, now, None)
         for message, holder in in_hand:

@@ -22,6 +22,10 @@ from hybridpool.errors import BrokerError
 
 #: seconds after an acknowledgement until the request that tells whether the broker has read it
 ASK_AFTER_S: Final = 0.5
+#: acknowledged messages, and bytes of their bodies, at which it is asked at once. Until it answers they are kept; with
+#: all those of half a second the memory of each new message would be one that no cache holds, a sixth of the rate
+ASK_AT_MESSAGES: Final = 256
+ASK_AT_BYTES: Final = 8 * 1024 * 1024
 #: messages that may be held here, beyond the prefetch, until the broker takes what follows from them; further ones keep
 #: their places in the prefetch, and in the end the worker takes nothing more from their queue
 MAX_HELD: Final = 256
@@ -46,6 +50,7 @@ class RedeliveryTracker:
         self._is_full_said = False
         self._excuses = Excuses()
         self._timer: asyncio.TimerHandle | None = None
+        self._fresh_bytes = 0
         self._asking: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -58,8 +63,14 @@ class RedeliveryTracker:
             self.redeliveries.forget(received)
         else:
             self.redeliveries.answered(received)
+            self._fresh_bytes += len(received.delivery.body)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
+            elif (
+                len(self.redeliveries.fresh) >= ASK_AT_MESSAGES or self._fresh_bytes >= ASK_AT_BYTES
+            ) and not self._is_asking:
+                self._timer.cancel()
+                self._ask()
         self._broker.ack(received.delivery)
 
     def give_back(self, received: Received) -> None:
@@ -94,8 +105,13 @@ class RedeliveryTracker:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def _is_asking(self) -> bool:
+        return self._asking is not None and not self._asking.done()
+
     def _ask(self) -> None:
         if not self._is_closed:
+            self._fresh_bytes = 0
             self._asking = asyncio.ensure_future(self._learn())
 
     async def _learn(self) -> None:

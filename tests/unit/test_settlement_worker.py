@@ -380,6 +380,25 @@ async def test_acknowledged_into_a_dying_connection(bench: Bench) -> None:
     assert await bench.left("celery") is None
 
 
+@pytest.mark.parametrize(("many", "size"), [(3, 1024), (1024, 3 * len(b"[[],{},{}]"))], ids=["messages", "bytes"])
+async def test_acknowledged_messages_are_not_kept_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, many: int, size: int
+) -> None:
+    """Past a number of messages, or of bytes, the broker is asked at once whether it has read the acknowledgements."""
+    monkeypatch.setattr(redelivery, "ASK_AFTER_S", 3600.0)
+    monkeypatch.setattr(redelivery, "ASK_AT_MESSAGES", many)
+    monkeypatch.setattr(redelivery, "ASK_AT_BYTES", size)
+    first = await bench.received(attrs.evolve(WANTED, wants_result=False))
+    bench.settler.done(first, RETURNED, "ForkPoolWorker-1", 0.1)
+    await anyio.wait_all_tasks_blocked()
+    assert bench.tracker.redeliveries.is_unsure, "it asked too early"
+    for _ in range(2):
+        received = await bench.received(attrs.evolve(WANTED, wants_result=False))
+        bench.settler.done(received, RETURNED, "ForkPoolWorker-1", 0.1)
+    await anyio.wait_all_tasks_blocked()
+    assert not bench.tracker.redeliveries.is_unsure
+
+
 @pytest.mark.parametrize("outcome", [Rejected("once more", True), LOST])
 async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
     """A message that its task or the stopping worker gave back is not taken for a done one when it comes again."""
