@@ -1,8 +1,12 @@
 """The name and options of a task, as the parent has them. Only the children have the function."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import attrs
+
+#: where a task runs: in a child of its own, on the event loop of a child that runs many, or on a thread of such a child
+LaneName = Literal["process", "async", "thread"]
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +37,10 @@ class TaskOptions:
     retry_jitter: bool | None = None
     #: queue that calls go to; None: as `task_default_queue` says
     queue: str | None = None
+    #: where it runs; None: a coroutine function in the async lane, other functions as `task_default_lane` says
+    lane: LaneName | None = None
+    #: calls of it that one worker runs at once; None: no limit of its own
+    concurrency: int | None = None
 
 
 def tasks_from(plain: Mapping[str, Mapping[str, object]]) -> dict[str, TaskOptions]:

@@ -176,6 +176,12 @@ class ChildOrders(Frame, tag=31):
     #: pickled: a callable to call at the start; of a generator function the first value is kept, the rest runs when the
     #: child retires
     initializer: bytes = b""
+    #: what the child runs: one call at a time ("process"), coroutines ("async"), or threads ("thread")
+    lane: str = "process"
+    #: how many calls it runs at once
+    slots: int = 1
+    #: of an async lane: "auto" (uvloop if it is installed), "uvloop" or "asyncio"
+    loop: str = "auto"
 
 
 class Fork(Frame, tag=32):

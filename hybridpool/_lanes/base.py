@@ -8,6 +8,7 @@ import attrs
 from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._outcome import Outcome
+from hybridpool._task import LaneName
 
 
 class Lane(Protocol):
@@ -93,6 +94,12 @@ class Job:
     soft_limit: float | None = None
     #: seconds after which its child is killed; None: never
     hard_limit: float | None = None
+    #: where it runs
+    lane: LaneName = "process"
+    #: calls of this task that may run at once; None: no limit of its own
+    concurrency: int | None = None
+    #: it may be started again, without its submitter's knowing, if another call's fault has ended its child
+    may_rerun: bool = False
     #: never to be in a channel beside others: it counts as begun when it is handed over
     is_alone: bool = False
     #: called just before the call is given to a child; False: it must not run any more, and has been dealt with
