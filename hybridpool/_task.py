@@ -37,7 +37,7 @@ class TaskOptions:
     retry_jitter: bool | None = None
     #: queue that calls go to; None: as `task_default_queue` says
     queue: str | None = None
-    #: where it runs; None: a coroutine function in the async lane, other functions as `task_default_lane` says
+    #: where it runs; None: a coroutine function in the async lane, other functions as the settings say
     lane: LaneName | None = None
     #: calls of it that one worker runs at once; None: no limit of its own
     concurrency: int | None = None
