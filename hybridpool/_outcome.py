@@ -28,11 +28,13 @@ class Lost:
 
 @attrs.frozen
 class TimedOut:
-    """The call ran over its hard time limit, and its child was killed."""
+    """The call ran over its hard time limit."""
 
     #: seconds
     limit: float
     child: str
+    #: its child was killed for it; False: it was told to stop, or given up, as others ran in the same child
+    is_killed: bool = True
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ It is kept in module variables, as a task function is called with the caller's a
 
 import datetime as dt
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import NoReturn, Self
 
@@ -42,6 +42,8 @@ class RunningTask(msgspec.Struct, frozen=True):
     _enqueue: Callable[[bytes], None]
     #: retries that the task may have; None: no limit
     max_retries: int | None = 3
+    #: does the same on an event loop, and does not block it; None: this child has none
+    _post: Callable[[bytes], Awaitable[None]] | None = None
 
     @property
     def request(self) -> Self:
@@ -151,6 +153,18 @@ def send_to_parent(running: RunningTask, message: bytes) -> None:
     :raises BrokerError: if the parent could not publish it.
     """
     running._enqueue(message)  # pyright: ignore[reportPrivateUsage]
+
+
+async def post_to_parent(running: RunningTask, message: bytes) -> None:
+    """As `send_to_parent`; a task on an event loop lets the loop go on meanwhile.
+
+    :raises BrokerError: if the parent could not publish it.
+    """
+    post = running._post  # pyright: ignore[reportPrivateUsage]
+    if post is None:
+        send_to_parent(running, message)
+    else:
+        await post(message)
 
 
 def set_fallback_sender(running: RunningTask | None) -> None:

@@ -8,7 +8,7 @@ HybridpoolError
 │   ├── TaskRevoked       the task was not run, or was stopped: it had expired or was revoked
 │   ├── RetriesExhausted  the task wanted another attempt, beyond max_retries
 │   └── TaskFailed        the task raised; carries type, arguments and traceback text
-├── TimeLimitExceeded     the task was killed, because it ran over its hard time limit
+├── TimeLimitExceeded     the task ran over its hard time limit
 ├── PoolError             the pool's fault, not the task's
 │   ├── ChildLost         a child died while it ran the call
 │   ├── ChildStartFailed  children die or hang before they are ready, again and again
@@ -94,7 +94,10 @@ class TaskFailed(TaskError):
 
 
 class TimeLimitExceeded(HybridpoolError, TimeoutError):
-    """The task ran over its hard time limit, and its child was killed with its descendants."""
+    """The task ran over its hard time limit.
+
+    Its child was killed with its descendants; a task beside others in one child was told to stop.
+    """
 
 
 class PoolError(HybridpoolError):

@@ -5,7 +5,9 @@ a child everything that its parent has loaded.
 
 Modules:
 
+    async_loop           A child that runs coroutines: one event loop, many calls on it
     channel              A child's end of its channel
+    concurrent_child     What children that run several calls at once have in common
     entry                From fork to READY, and from the last call to the exit
     execute              One call: bytes → arguments → the function → outcome
     failure_rules        What a task's options say about its failures, and what follows from them in the child
@@ -20,4 +22,5 @@ Modules:
     protocol             The child's side of its protocol, without I/O
     rendering            Values and exceptions as text: for the log, for result metas, for tracebacks
     text_streams         sys.stdout and sys.stderr of a task: real text streams whose lines become records of the log
+    thread_loop          A child that runs functions on threads: the main thread reads the channel, the others run calls
 """

@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Final
 
 from hybridpool._child.process_state import DEFAULT_HANDLER, Handler, get_handler, set_handler
-from hybridpool._ipc import framing
-from hybridpool._ipc.frames import Message
+from hybridpool._ipc import frames, framing
+from hybridpool._ipc.frames import Enqueue, EnqueueAnswer, Message
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 #: exit status: the parent is gone, so no message would be read
@@ -116,6 +116,25 @@ class Channel:
         finally:
             os.close(file)
             self.keep_reserve()
+
+    def ask_apart(self, message: bytes) -> EnqueueAnswer:
+        """Have the parent publish a message, and wait for its answer on a socket of its own; from any thread.
+
+        :raises ChannelClosed: if the task has closed the channel.
+        :raises OSError: if there is no descriptor, or no file, for it.
+        """
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with near:
+            # A task may have set a default timeout for sockets.
+            near.settimeout(None)
+            with far:
+                self.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
+            answer = near.recv(MAX_INLINE_BYTES)
+        if not answer:
+            return EnqueueAnswer(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")
+        [sent] = frames.read_to_child(answer)
+        assert isinstance(sent, EnqueueAnswer)
+        return sent
 
     def close(self) -> None:
         """Close the descriptor in reserve; the channel itself is the caller's."""

@@ -1,5 +1,6 @@
 """From fork to READY, and from the last call to the exit."""
 
+import importlib
 import os
 import pickle
 import random
@@ -8,7 +9,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Generator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hybridpool import _task_context
 from hybridpool._child import execute, process_isolation
@@ -19,6 +20,9 @@ from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc.frames import Fork, Ready, StartFailed
 from hybridpool._ipc.shared_page import SharedPage
+
+if TYPE_CHECKING:
+    from hybridpool._child.concurrent_child import ConcurrentChild
 
 _START_FAILED = 1
 
@@ -42,9 +46,9 @@ def live(order: Fork, channel: socket.socket, shared_page: int, zygote: int, pro
     status = _START_FAILED
     try:
         _detach_from_zygote(zygote)
-        child = Child(order.name, channel, SharedPage(shared_page))
+        page = SharedPage(shared_page)
         os.close(shared_page)
-        status = _work(child, order, program, zygote)
+        status = _work(_make_child(order, channel, page), order, program, zygote)
     except BaseException:
         # The interpreter would run the zygote's exit handlers here; a traceback is all that is wanted.
         traceback.print_exc(file=sys.__stderr__)
@@ -68,7 +72,27 @@ def _detach_from_zygote(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> int:
+def prepare_lane(lane: str) -> None:
+    """Load what the children of a lane need beyond others; in the zygote, so that they share it."""
+    if lane == "async":
+        importlib.import_module("hybridpool._child.async_loop").preload()
+    elif lane == "thread":
+        importlib.import_module("hybridpool._child.thread_loop")
+
+
+def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> "Child | ConcurrentChild":
+    if order.orders.lane == "async":
+        from hybridpool._child.async_loop import AsyncChild
+
+        return AsyncChild(order.name, channel, page)
+    if order.orders.lane == "thread":
+        from hybridpool._child.thread_loop import ThreadChild
+
+        return ThreadChild(order.name, channel, page)
+    return Child(order.name, channel, page)
+
+
+def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None, zygote: int) -> int:
     _take_name(order.name)
     forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
     after_each = forwarder.finish if forwarder else _nothing
@@ -78,7 +102,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
             hook()
         if program:
             child.rules = program.child_rules()
-        run = execute.runner(program.child_tasks() if program else {}, child.rules)
+        tasks = program.child_tasks() if program else {}
         finish = _initialize(order.orders.initializer)
     except (Exception, SystemExit) as error:
         own = error.__traceback__
@@ -89,11 +113,18 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
         forwarder.save_state()
     # A child that has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     process_isolation.die_with_parent(zygote)
-    child.send(Ready(os.getpid()))
     if program:
         _task_context.set_fallback_sender(_task_context.RunningTask("", "", 0, None, order.name, child.enqueue))
+
+    def is_ready() -> None:
+        child.send(Ready(os.getpid()))
+
     try:
-        child.work(run, gauge, after_each)
+        if isinstance(child, Child):
+            is_ready()
+            child.work(execute.runner(tasks, child.rules), gauge, after_each)
+        else:
+            child.work(execute.preparer(tasks, child.rules), gauge, after_each, is_ready, order.orders)
     finally:
         _task_context.set_fallback_sender(None)
         finish()

@@ -4,9 +4,10 @@ The body is Celery's, protocol 2: ``[args, kwargs, embed]``, embed holding callb
 """
 
 import os
-from collections.abc import Callable, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import CodeType, CoroutineType, MappingProxyType, TracebackType
+from typing import Any, NamedTuple
 
 from hybridpool import _task_context
 from hybridpool._child import functions
@@ -53,20 +54,90 @@ def run(call: RunCall, tasks: Mapping[str, Callable[..., Any]], rules: Rules = D
     all_args = [_task_context.current_task(), *args] if rules.bind else args
     try:
         value = function(*all_args, **kwargs)
+        if type(value) is CoroutineType:
+            value = functions.run_to_end(value)
     except BaseException as error:
-        if type(error) is TypeError and _never_entered(error.__traceback__):
-            return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
+        if type(error) is TypeError and _never_entered(error.__traceback__, run.__code__):
+            return _do_not_fit(error)
+        return _failed(rules, error, call.retries, args, kwargs)
+    return _returned(call.task, value)
+
+
+class Prepared(NamedTuple):
+    """A call whose arguments are read: what to call, and what its end becomes. For children that run many at once."""
+
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    returned: Callable[[Any], ChildOutcome | LargeObject]
+    #: given the exception, and the code of the function that made the call
+    raised: Callable[[BaseException, CodeType], ChildOutcome]
+
+
+def preparer(
+    tasks: Mapping[str, Callable[..., Any]], all_rules: Mapping[str, Rules] = MappingProxyType({})
+) -> Callable[[RunCall, int | None], Prepared | ChildOutcome]:
+    """Return a function that reads a call of either kind, or tells why it cannot be run; as `runner` otherwise."""
+
+    def prepare(call: RunCall, file: int | None) -> Prepared | ChildOutcome:
+        if call.content_type.startswith(functions.CONTENT_TYPE_PREFIX):
+            try:
+                function, args, kwargs = functions.read(call, file)
+            except BaseException as error:
+                return functions.failed(call.task, error)
+            return Prepared(
+                function,
+                args,
+                kwargs,
+                partial(functions.returned, call.task),
+                lambda error, _: functions.failed(call.task, error),
+            )
+        if file is not None:
+            call.body = os.pread(file, call.parts[0], 0)
+        found = tasks.get(call.task)
+        if found is None:
+            return refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", [call.task])
         try:
-            return to_outcome(rules, error, call.retries, args, kwargs)
-        except BaseException:
-            # Code of the exception itself raised: its __class__, or the repr of its reason.
-            return to_raised(error)
+            args, kwargs = _decode_arguments(call)
+        except _Unsupported as error:
+            return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
+        except ValueError as error:
+            return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
+        rules = all_rules.get(call.task, DEFAULT_RULES)
+
+        def raised(error: BaseException, caller: CodeType) -> ChildOutcome:
+            if type(error) is TypeError and _never_entered(error.__traceback__, caller):
+                return _do_not_fit(error)
+            return _failed(rules, error, call.retries, args, kwargs)
+
+        all_args = [_task_context.current_task(), *args] if rules.bind else args
+        return Prepared(found, all_args, kwargs, partial(_returned, call.task), raised)
+
+    return prepare
+
+
+def _do_not_fit(error: TypeError) -> Refused:
+    return refuse(f"arguments do not fit: {error}", "TypeError", "builtins", [str(error)])
+
+
+def _failed(
+    rules: Rules, error: BaseException, retries: int, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> ChildOutcome:
+    try:
+        return to_outcome(rules, error, retries, args, kwargs)
+    except BaseException:
+        # Code of the exception itself raised: its __class__, or the repr of its reason.
+        return to_raised(error)
+
+
+def _returned(task: str, value: Any) -> ChildOutcome:
+    """:raises TaskSignal: if one comes while the value is encoded."""
     try:
         return Returned(codec.encode(value), safe_repr(value))
     except TaskSignal:
         raise
     except BaseException as error:
-        why = f"{call.task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON"
+        why = f"{task} returned a value of type {type(value).__qualname__} that cannot be sent as JSON"
         return to_raised(TypeError(f"{why}: {describe_exception(error)}"))
 
 
@@ -91,6 +162,6 @@ def _decode_arguments(call: RunCall) -> tuple[list[Any], dict[str, Any]]:
             raise ValueError(f"expected [args, kwargs, embed], got {safe_repr(other)[:80]}")
 
 
-def _never_entered(frames: TracebackType | None) -> bool:
+def _never_entered(frames: TracebackType | None, caller: CodeType) -> bool:
     """Tell whether the traceback ends at the call: then the arguments did not fit, and no code of the task ran."""
-    return frames is not None and frames.tb_next is None and frames.tb_frame.f_code is run.__code__
+    return frames is not None and frames.tb_next is None and frames.tb_frame.f_code is caller

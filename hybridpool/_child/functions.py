@@ -12,7 +12,7 @@ import runpy
 import sys
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from hybridpool._child.rendering import describe_exception, to_raised
@@ -42,29 +42,54 @@ def run(call: RunCall, file: int | None) -> ChildOutcome | LargeObject:
     :returns: the outcome, or a large value that is to be sent in a file.
     """
     try:
-        body = call.body if file is None else functools.partial(large_objects.load, file, call.parts)
-        if call.content_type.startswith(BY_NAME):
-            function = _found.get(call.content_type) or _found.get(call.task) or find(call.task, call.content_type)
-            args, kwargs = loads(body)
-        else:
-            function, args, kwargs = loads(body)
-            _check_identity(call.task, function, call.content_type.removeprefix(BY_VALUE))
-        del body
+        function, args, kwargs = read(call, file)
         value = function(*args, **kwargs)
         del args, kwargs
+        if type(value) is types.CoroutineType:
+            value = run_to_end(value)
     except BaseException as error:
-        if issubclass(type(error), TaskVerdict):
-            failure = type(error).__name__
-            why = f"{call.task} raised {failure}, which is for tasks of an app: there is no broker here"
-            return _to_raised_with_pickle(CannotSend(why))
-        return _to_raised_with_pickle(error)
+        return failed(call.task, error)
+    return returned(call.task, value)
+
+
+def read(call: RunCall, file: int | None) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
+    """Return what to call, and with which arguments; raises whatever their unpickling raises."""
+    body = call.body if file is None else functools.partial(large_objects.load, file, call.parts)
+    if call.content_type.startswith(BY_NAME):
+        function = _found.get(call.content_type) or _found.get(call.task) or find(call.task, call.content_type)
+        return function, *loads(body)
+    function, args, kwargs = loads(body)
+    _check_identity(call.task, function, call.content_type.removeprefix(BY_VALUE))
+    return function, args, kwargs
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine function's call, in the lane "process", on a loop of its own."""
+    # A child that never runs one does not need asyncio.
+    return importlib.import_module("asyncio").run(coroutine)
+
+
+def failed(task: str, error: BaseException) -> Raised:
+    """Return the outcome of a call that raised."""
+    if issubclass(type(error), TaskVerdict):
+        failure = type(error).__name__
+        why = f"{task} raised {failure}, which is for tasks of an app: there is no broker here"
+        return _to_raised_with_pickle(CannotSend(why))
+    return _to_raised_with_pickle(error)
+
+
+def returned(task: str, value: object) -> ChildOutcome | LargeObject:
+    """Return the outcome of a call that returned.
+
+    :raises TaskSignal: if one comes while the value is pickled.
+    """
     try:
         dumped = _dump(value)
         return dumped if isinstance(dumped, LargeObject) else Returned(dumped, "")
     except TaskSignal:
         raise
     except BaseException as error:
-        return _cannot_send_result(call.task, value, error)
+        return _cannot_send_result(task, value, error)
 
 
 def dumps(value: object) -> bytes:

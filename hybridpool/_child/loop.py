@@ -31,7 +31,7 @@ An answer to `enqueue` comes through the channel only for the main thread, which
 that comes while the main thread waits for an answer, and a process that the task has forked, send along a socket of
 their own, on which the parent answers.
 
-A process that a task forks and that comes back from the task ends there, and sends nothing (`_end_copy`).
+A process that a task forks and that comes back from the task ends there, and sends nothing (`end_copy`).
 """
 
 import json
@@ -69,7 +69,7 @@ from hybridpool._child.protocol import (
 )
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, RunCall
+from hybridpool._ipc.frames import Done, EnqueueAnswer, Interrupt, LogLines, RunCall
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.large_objects import BodyFiles, LargeObject
 from hybridpool._ipc.shared_page import SharedPage
@@ -82,7 +82,7 @@ _RESTORE_EVERY_S: Final = 0.01
 #: exceptions between two tasks, raised by handlers that a task has left, after which the child ends
 _MAX_INTERRUPTIONS: Final = 100
 #: characters of a piece of text that fits into a message without a file, however it is encoded
-_MAX_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
+MAX_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -164,13 +164,13 @@ class Child:
         try:
             self._write_apart(LogLines(text))
         except ChannelClosed:
-            _write_to_stderr(text)
+            write_to_stderr(text)
         except OSError as error:
-            if error.errno is None or len(text) <= _MAX_PIECE_CHARACTERS:
+            if error.errno is None or len(text) <= MAX_PIECE_CHARACTERS:
                 raise
             # It is large, and there can be no file.
-            for start in range(0, len(text), _MAX_PIECE_CHARACTERS):
-                self.say(text[start : start + _MAX_PIECE_CHARACTERS])
+            for start in range(0, len(text), MAX_PIECE_CHARACTERS):
+                self.say(text[start : start + MAX_PIECE_CHARACTERS])
 
     def enqueue(self, message: bytes) -> None:
         """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
@@ -186,7 +186,7 @@ class Child:
                     self._protocol.is_busy = False
                     self._attend_if_missed()
             else:
-                answer = self._ask_apart(message)
+                answer = self._channel.ask_apart(message)
         except (ChannelClosed, OSError) as error:
             if isinstance(error, OSError) and error.errno is None:
                 raise  # not of ours: a handler's TimeoutError
@@ -248,20 +248,6 @@ class Child:
                 assert isinstance(action, tuple)
                 self._perform(action)
 
-    def _ask_apart(self, message: bytes) -> EnqueueAnswer:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with near:
-            # A task may have set a default timeout for sockets.
-            near.settimeout(None)
-            with far:
-                self._channel.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
-            answer = near.recv(MAX_INLINE_BYTES)
-        if not answer:
-            return EnqueueAnswer(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")
-        [sent] = frames.read_to_child(answer)
-        assert isinstance(sent, EnqueueAnswer)
-        return sent
-
     # ---- the loop ----------------------------------------------------------------------------------------
 
     def work(self, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None]) -> None:
@@ -277,7 +263,7 @@ class Child:
             self._serve_all(run, gauge, after_each, state)
         except ChannelClosed as closed:
             # What has ended stands on the shared page, where the parent finds it; the rest was not begun.
-            _write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
+            write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
         finally:
             sys.unraisablehook = hook_before
 
@@ -337,7 +323,7 @@ class Child:
             if isinstance(late, TaskSignal):
                 outcome.pickled = pickle.dumps(late)
         if not self._own[0]:
-            _end_copy(outcome)
+            end_copy(outcome)
         ended = self._clock()
         runtime = ended - started
         try:
@@ -391,7 +377,7 @@ class Child:
 
     def _note_interruption(self, state: ProcessState) -> None:
         """An exception came between two tasks, raised by a handler that a task has left, say of a timer."""
-        _write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
+        write_to_stderr(f"{self.name}: between two tasks:\n{traceback.format_exc()}")
         state.restore_all()
 
     def _answer_in_file(self, call: RunCall, value: LargeObject, runtime: float, gauge: MemoryGauge) -> None:
@@ -532,10 +518,10 @@ def _finish_output(after_each: Callable[[], None]) -> None:
         after_each()
     except Exception:
         # A task that has broken its streams has an outcome all the same.
-        _write_to_stderr(traceback.format_exc())
+        write_to_stderr(traceback.format_exc())
 
 
-def _end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
+def end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
     """End a process that the task has forked and that has come back from it, as Python ends a program.
 
     Its parent's outcome is not its to send. What it raised is shown where a program shows it.
@@ -545,7 +531,7 @@ def _end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
         status, text = 1, f"{outcome.traceback}\n"
         if (outcome.module, outcome.kind) == ("builtins", "SystemExit"):
             status, text = _exit_status(json.loads(outcome.arguments))
-        _write_to_stderr(text)
+        write_to_stderr(text)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -565,7 +551,7 @@ def _exit_status(arguments: Sequence[object]) -> tuple[int, str]:
             return 1, f"{arguments}\n"
 
 
-def _write_to_stderr(text: str) -> None:
+def write_to_stderr(text: str) -> None:
     """Write to the real standard error, if there is one."""
     with suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace"))

@@ -20,7 +20,7 @@ from hybridpool._client.tasks import Task, signature_of
 from hybridpool._config import Conf, Settings, environment_layer, resolve
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._task import TaskOptions
-from hybridpool._task_context import RunningTask, current_sender, send_to_parent
+from hybridpool._task_context import RunningTask, current_sender, post_to_parent, send_to_parent
 from hybridpool.errors import BrokerError, CannotSend, HybridpoolError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class CallPublisher:
         """Send over this loop's connection; see `App.send`."""
         request, running = self._request(name, args, kwargs, options), current_sender()
         if running is not None:
-            return _through_parent(request, running)
+            return await _post_through_parent(request, running)
         return await self._connection().send(request)
 
     async def send_many(
@@ -80,7 +80,7 @@ class CallPublisher:
         if len(requests) > 1 and options.get("task_id") is not None:
             raise CannotSend(f"{name}: task_id={options['task_id']!r} is the id of one call, not of {len(requests)}")
         if running is not None:
-            return _all_through_parent(requests, running)
+            return await _all_through_parent(requests, running)
         return await self._connection().send_many(requests)
 
     def send_from_sync(
@@ -258,12 +258,21 @@ def _through_parent(request: Request, running: RunningTask) -> "Handle[Any]":
     return Handle(request.task, request.id, None, "it was sent from inside a task")
 
 
-def _all_through_parent(requests: Sequence[Request], running: RunningTask) -> "list[Handle[Any]]":
+async def _post_through_parent(request: Request, running: RunningTask) -> "Handle[Any]":
+    """As `_through_parent`, from a coroutine."""
+    from hybridpool._client.result_handle import Handle
+    from hybridpool._message import pack
+
+    await post_to_parent(running, pack(to_message(request, dt.datetime.now(dt.UTC))))
+    return Handle(request.task, request.id, None, "it was sent from inside a task")
+
+
+async def _all_through_parent(requests: Sequence[Request], running: RunningTask) -> "list[Handle[Any]]":
     """Have the parent publish calls, one after the other; as outside a task, a note says how many are confirmed."""
     handles: list[Handle[Any]] = []
     for request in requests:
         try:
-            handles.append(_through_parent(request, running))
+            handles.append(await _post_through_parent(request, running))
         except BrokerError as error:
             error.add_note(f"{len(handles)} of {len(requests)} calls were confirmed")
             raise

@@ -108,6 +108,10 @@ class Recall(Frame, tag=13):
     """Give back the calls that were read and not begun. Sent together with the signal ATTENTION."""
 
 
+class ReportHolder(Frame, tag=14):
+    """Report the call whose code holds the loop, by `LoopHeld`. Sent together with the signal ATTENTION."""
+
+
 class EnqueueAnswer(Frame, tag=11):
     """The answer to `Enqueue`: the message is published, or the error."""
 
@@ -145,6 +149,13 @@ class CallsGivenBack(Frame, tag=25):
     """The answer to `Recall`: calls that were not begun."""
 
     seqs: list[int]
+
+
+class LoopHeld(Frame, tag=26):
+    """The answer to `ReportHolder`: a call whose code does not let the loop go on, and where that code is."""
+
+    seq: int
+    stack: str
 
 
 class LogLines(Frame, tag=23):
@@ -240,8 +251,8 @@ class Exited(Frame, tag=44):
     max_resident: int
 
 
-ToChild = RunCall | EnqueueAnswer | Interrupt | Recall
-FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue
+ToChild = RunCall | EnqueueAnswer | Interrupt | Recall | ReportHolder
+FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue | LoopHeld
 ToZygote = Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 

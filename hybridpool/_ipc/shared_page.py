@@ -24,6 +24,11 @@ _MARKED_FOR_KILL (`start`), the parent writes _MARKED_FOR_KILL and reads _NEXT (
                                                after it has written _NEXT = 8, finds it and waits for the kill.
 
 For the child to begin call 8 and be killed for call 7, both reads would have to precede both writes.
+
+A child that runs several calls at once uses other words. It begins calls in the order of their numbers, so `begin`
+writes _STARTED alone. _STAGE says which call's code runs at this moment, and counts the steps, so that a call that
+holds the loop is told from one that takes many short steps; _BEAT counts the turns of the loop's own timer. A kill of
+such a child hits all its calls, and the parent decides what becomes of each (`_policy.death_of_shared`).
 """
 
 import mmap
@@ -38,10 +43,15 @@ from hybridpool._ipc import frames
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 
 #: four words: the number of the running call; the number of outcomes (16 bits), where they end (16), and how often they
-#: were cleared (32); the number of the next call; the number of the call that the child is to be killed for
-_HEADER: Final = struct.Struct("@QQQQ")
+#: were cleared (32); the number of the next call; the number of the call that the child is to be killed for; the call
+#: whose code runs (40 bits) and how many steps have begun (24); turns of the loop's timer
+_HEADER: Final = struct.Struct("@QQQQQQ")
 _WORD: Final = struct.Struct("@Q")
-_STARTED, _COUNTS, _NEXT, _MARKED_FOR_KILL = (n * _WORD.size for n in range(4))
+_STARTED, _COUNTS, _NEXT, _MARKED_FOR_KILL, _STAGE, _BEAT = (n * _WORD.size for n in range(6))
+#: bits of a call's number in _STAGE
+_CALL_BITS: Final = 40
+_CALL_MASK: Final = (1 << _CALL_BITS) - 1
+_STEP_MASK: Final = (1 << 24) - 1
 #: seconds between two readings of the mark by a child that waits to be killed
 _POLL_INTERVAL_S: Final = 0.0005
 _PAGE_BYTES: Final = 2 * mmap.PAGESIZE
@@ -61,6 +71,8 @@ class SharedPage:
         #: a copy of the counts on the page: where the outcomes end, and how many there are
         self._counts = _EMPTY
         self._wiped = 0
+        self._steps = 0
+        self._beats = 0
 
     @classmethod
     def make(cls) -> tuple[Self, int]:
@@ -82,6 +94,24 @@ class SharedPage:
         while 0 < _WORD.unpack_from(page, _MARKED_FOR_KILL)[0] < seq:
             time.sleep(_POLL_INTERVAL_S)
         _WORD.pack_into(page, _STARTED, seq)
+
+    def begin(self, seq: int) -> None:
+        """Record that a call begins, in a child that runs several at once."""
+        _WORD.pack_into(self._page, _STARTED, seq)
+
+    def enter_stage(self, seq: int) -> None:
+        """Record that the code of a call runs from now on."""
+        self._steps = steps = self._steps + 1 & _STEP_MASK
+        _WORD.pack_into(self._page, _STAGE, steps << _CALL_BITS | seq)
+
+    def leave_stage(self) -> None:
+        """Record that no call's code runs."""
+        _WORD.pack_into(self._page, _STAGE, 0)
+
+    def beat(self) -> None:
+        """Record that the loop is still turning."""
+        self._beats += 1
+        _WORD.pack_into(self._page, _BEAT, self._beats)
 
     def add(self, outcome: bytes) -> bool:
         """Record an outcome, as a packed frame; False: the page is full."""
@@ -127,9 +157,19 @@ class SharedPage:
         """The number of the last call that the child has begun; 0: none yet."""
         return int(_WORD.unpack_from(self._page, _STARTED)[0])
 
+    @property
+    def on_stage(self) -> int:
+        """The number of the call whose code runs, or ran when the child died; 0: none, or that of a thread."""
+        return int(_WORD.unpack_from(self._page, _STAGE)[0]) & _CALL_MASK
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        """What changes as long as the child's loop turns."""
+        return int(_WORD.unpack_from(self._page, _STAGE)[0]), int(_WORD.unpack_from(self._page, _BEAT)[0])
+
     def read(self) -> tuple[int, list[frames.FromChild]]:
         """Return, after the child's death, its last call and the outcomes that it had not sent, or had just sent."""
-        started, counts, _, _ = _HEADER.unpack_from(self._page, 0)
+        started, counts, *_ = _HEADER.unpack_from(self._page, 0)
         return started, _outcomes(counts, self._page[:])
 
     def pending_outcomes(self) -> list[frames.FromChild]:

@@ -2,8 +2,15 @@
 
 Modules:
 
-    base        A lane runs calls: what it is asked for, and one call as the lanes see it
-    prefork     The prefork lane
-    snapshot    What a lane shows of itself at one moment: frozen values for supervisors, statistics and the operator
-    wakeup      A wakeup: it wakes the tasks that wait for it at that moment, and costs nothing when none does
+    base             A lane runs calls: what it is asked for, and one call as the lanes see it
+    children         Child processes as the parent sees them, for all lanes that have some
+    prefork          The prefork lane
+    quota            Keeps calls of a task that may run only so many at once in this worker, until others of it have
+                     ended
+    reconciler       The reconciler keeps the number of children at the lane's size
+    shared           The lanes whose children run several calls at once
+    snapshot         What a lane shows of itself at one moment
+    supervised       SupervisedLanes: the lanes of a pool and their supervisors, over one zygote
+    wakeup           A wakeup: it wakes the tasks that wait for it at that moment, and costs nothing when none does
+    zygote_keeper    Keeps a zygote alive: the first one is waited for, one that dies is replaced
 """

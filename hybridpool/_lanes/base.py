@@ -6,9 +6,13 @@ from typing import Protocol
 import attrs
 
 from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
+from hybridpool._ipc.frames import Enqueue, EnqueueAnswer
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._outcome import Outcome
 from hybridpool._task import LaneName
+
+#: publish for a child: its message, and where to answer
+Publishes = Callable[[Enqueue, Callable[[EnqueueAnswer], None]], None]
 
 
 class Lane(Protocol):
@@ -100,6 +104,11 @@ class Job:
     concurrency: int | None = None
     #: it may be started again, without its submitter's knowing, if another call's fault has ended its child
     may_rerun: bool = False
+    #: deaths of children that it was in, whose cause is not known, and whose cause was another call
+    suspected: int = 0
+    beside: int = 0
+    #: it is not to run beside other calls any more
+    is_apart: bool = False
     #: never to be in a channel beside others: it counts as begun when it is handed over
     is_alone: bool = False
     #: called just before the call is given to a child; False: it must not run any more, and has been dealt with

@@ -50,6 +50,8 @@ class ChildSnapshot:
     start_failed: bool
     #: an order to kill it was given
     is_to_be_killed: bool
+    #: it does not count for the size: it runs calls that are not to run beside others
+    is_apart: bool = False
 
     @property
     def is_serving(self) -> bool:

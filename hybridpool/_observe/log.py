@@ -133,7 +133,12 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         ),
     ),
     events.TaskTimedOut: (
-        Row(ERROR, "Hard time limit (%(limit)gs) exceeded for %(name)s[%(id)s]; %(child)s was killed"),
+        Row(
+            ERROR,
+            "Hard time limit (%(limit)gs) exceeded for %(name)s[%(id)s]; %(child)s was killed",
+            lambda event: event.is_killed,
+        ),
+        Row(ERROR, "Hard time limit (%(limit)gs) exceeded for %(name)s[%(id)s]; it was told to stop"),
     ),
     events.TaskRefused: (
         Row(
@@ -215,6 +220,17 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
             WARNING,
             "%(child)s (pid %(pid)d) does not take its calls: was it stopped? Others get them first",
         ),
+    ),
+    events.LoopBlocked: (
+        Row(
+            WARNING,
+            "%(child)s: %(name)s[%(id)s] holds the event loop for %(seconds).1f s; %(behind)d calls wait behind it. "
+            'Await what it waits for, or give the task lane="process":\n%(stack)s',
+            values=lambda event: {"stack": MultiLine(event.stack.rstrip("\n"))},
+        ),
+    ),
+    events.CallsRestarted: (
+        Row(WARNING, "%(child)s (pid %(pid)d) died (%(cause)s): %(calls)d of its calls start again here"),
     ),
     events.ChildStartFailed: (
         Row(

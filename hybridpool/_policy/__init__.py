@@ -14,6 +14,7 @@ Modules:
                         consumer_timeout)
     content             How a body is to be decoded, from its content type, content encoding and compression
     death_blame         Decides which calls are blamed for the death of a zygote, which kills all children
+    death_of_shared     Decides what becomes of the calls of a child that ran several at once, when it died
     fallback            What follows when the broker does not take a step of settlement
     headroom            Decides how far a pool may grow before memory gets scarce
     ledger              The acknowledgement ledger of one channel
@@ -26,5 +27,6 @@ Modules:
     retry               Decides when a task that failed is run again
     revoked             The ids of revoked tasks, which must not be run; bounded in number, bytes and time
     settlement          The steps that follow from an outcome, in order; the acknowledgement comes last
+    shared_limits       What is due for a call that runs beside others in one child, by its time limits
     time_limits         What is due for the call that a child runs, by its time limits
 """

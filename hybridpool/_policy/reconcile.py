@@ -22,6 +22,8 @@ class LaneView:
     replaceable: Sequence[str] = ()
     #: name and time of fork of those not READY yet, oldest first
     starting: Sequence[tuple[str, float]]
+    #: likewise, of those that do not count for the target
+    starting_apart: Sequence[tuple[str, float]] = ()
     #: name and time of those that were told to exit and have nothing more to do: of the end of their last call, or, of
     #: those never READY, of their fork
     exiting: Sequence[tuple[str, float]] = ()
@@ -51,13 +53,14 @@ def plan(view: LaneView) -> ReconcilePlan:
     After a failed start one child at a time is tried, so that a broken `worker_process_init` does not spin.
     """
     overdue, timeouts = _overdue(view, view.starting)
+    apart_overdue, apart_timeouts = _overdue(view, view.starting_apart)
     not_gone, more = _overdue(view, view.exiting)
     coming = len(view.starting) - len(overdue)
     have = len(view.idle) + view.busy + coming
     wanted = view.target + view.spares if view.target else 0
     missing = wanted - have
     fork = 0
-    check_again = timeouts + more
+    check_again = timeouts + apart_timeouts + more
     if missing > 0:
         if view.failed_starts and view.now < view.fork_after:
             check_again.append(view.fork_after - view.now)
@@ -77,7 +80,7 @@ def plan(view: LaneView) -> ReconcilePlan:
     return ReconcilePlan(
         fork=fork,
         retire=retire,
-        kill_not_ready=overdue,
+        kill_not_ready=(*overdue, *apart_overdue),
         kill_not_gone=not_gone,
         check_again_in=max(0.0, min(check_again)) if check_again else None,
     )

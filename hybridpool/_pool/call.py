@@ -153,7 +153,7 @@ def _redefined(name: str) -> errors.CannotSend:
 
 
 def _check_function(function: Callable[..., object]) -> None:
-    """:raises CannotSend: if it is async, a generator, or not callable."""
+    """:raises CannotSend: if it is a generator function, or not callable."""
     name_shown = getattr(function, "__qualname__", None) or repr(function)
     if not callable(function):
         raise errors.CannotSend(f"a pool runs functions, and {name_shown} cannot be called")
@@ -161,10 +161,15 @@ def _check_function(function: Callable[..., object]) -> None:
     call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
     code = getattr(inner, "__code__", None) or getattr(call, "__code__", None)
     flags = code.co_flags if isinstance(code, types.CodeType) else 0
-    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-        raise errors.CannotSend(f"{name_shown} is async: a child runs plain functions; call asyncio.run in one of them")
-    if flags & inspect.CO_GENERATOR:
+    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         raise errors.CannotSend(f"{name_shown} is a generator function, whose values stay in the child; return a list")
+
+
+def is_coroutine_function(function: Callable[..., object]) -> bool:
+    """Tell whether a function, an object that is called, or what a partial stands for is ``async def``."""
+    inner = functions.innermost(function)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
 
 
 def has_script() -> bool:
@@ -284,8 +289,9 @@ def result_of(name: str, outcome: Outcome, value: Callable[[], object] | None = 
                 raise errors.PoolClosed(f"{name} was not run: {cause}")
             why = f"{cause}, {outcome.hint}" if outcome.hint else cause
             raise errors.ChildLost(f"{child} died in {name}: {why}", name, child, outcome.exitcode, outcome.peak)
-        case TimedOut(limit=limit, child=child):
-            raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {child} was killed")
+        case TimedOut(limit=limit, child=child, is_killed=is_killed):
+            end = f"{child} was killed" if is_killed else "it was told to stop"
+            raise errors.TimeLimitExceeded(f"{name} ran over its time limit of {limit:g} s; {end}")
         case Cancelled():
             raise errors.TaskCancelled(f"{name} was cancelled")
         case Refused(reason=reason):

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar, cast
 
 import attrs
+import msgspec
 
 from hybridpool import events
 from hybridpool._child import functions
@@ -17,10 +18,12 @@ from hybridpool._config.parsers import autoscale, parse_argument
 from hybridpool._config.suggestions import suggest
 from hybridpool._config.units import share, size
 from hybridpool._ipc.frames import ChildOrders
-from hybridpool._lanes.prefork.supervised import LaneConfig
+from hybridpool._lanes.shared.options import SharedOptions
+from hybridpool._lanes.supervised import LaneConfig
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._pool.call import has_script
+from hybridpool._task import LaneName
 from hybridpool.errors import CannotSend, ConfigError
 
 T = TypeVar("T")
@@ -64,6 +67,10 @@ class PoolOptions:
     time_limit: float | None = None
     #: seconds that a call may run before `SoftTimeLimitExceeded` is raised in it; None: no limit
     soft_time_limit: float | None = None
+    #: coroutines that run at once, in a child with an event loop; it starts with the first call of a coroutine function
+    async_slots: int = 100
+    #: calls that run at once on the threads of a child, by `Pool.lane("thread")`; it starts with the first of them
+    thread_slots: int = 32
     #: seconds that a cancelled call may take to stop before its child is killed
     grace: float = 1.0
     #: seconds that a child may take to start before it is killed
@@ -72,7 +79,7 @@ class PoolOptions:
     on_event: events.Listener | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name in ("size", "max_tasks_per_child"):
+        for name in ("size", "max_tasks_per_child", "async_slots", "thread_slots"):
             value = getattr(self, name)
             if value is not None:
                 check_count(f"Pool({name}=…)", value)
@@ -142,8 +149,41 @@ def check_count(what: str, value: object) -> int:
     raise ConfigError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 
-def lane_config(options: PoolOptions) -> LaneConfig:
-    """Return the configuration of the pool's lane.
+def lane_configs(options: PoolOptions) -> dict[LaneName, LaneConfig]:
+    """Return the configuration of the pool's lanes.
+
+    :raises ConfigError: if one has a wrong value.
+    :raises CannotSend: if the initializer cannot be sent.
+    """
+    process = _process_lane(options)
+    return {
+        "process": process,
+        "async": _shared_lane(options, process, "async", options.async_slots),
+        "thread": _shared_lane(options, process, "thread", options.thread_slots),
+    }
+
+
+def _shared_lane(options: PoolOptions, process: LaneConfig, name: LaneName, slots: int) -> LaneConfig:
+    """Return the configuration of a lane that runs several calls at once in one child.
+
+    Its child is replaced by age like the others; counts and memory of one that runs a thousand calls mean something
+    else.
+    """
+    orders = msgspec.structs.replace(process.orders, memory_watch=0, lane=name, slots=slots)
+    return LaneConfig(
+        size=1,
+        scale=None,
+        recycle=RecycleLimits(age=options.max_age_per_child, jitter=process.recycle.jitter),
+        orders=orders,
+        start_timeout=options.start_timeout,
+        spares=0,
+        shared=SharedOptions(has_loop=name == "async"),
+        is_lazy=True,
+    )
+
+
+def _process_lane(options: PoolOptions) -> LaneConfig:
+    """Return the configuration of the lane of prefork children.
 
     :raises ConfigError: if one has a wrong value.
     :raises CannotSend: if the initializer cannot be sent.

@@ -8,7 +8,7 @@ import msgspec
 
 from hybridpool import events
 from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
-from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
+from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._task import TaskOptions, tasks_from
 
 

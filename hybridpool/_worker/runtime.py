@@ -21,12 +21,12 @@ from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._ipc.frames import ChildOrders
-from hybridpool._lanes.prefork.lane import PreforkLane
-from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
+from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._results.factory import result_store
+from hybridpool._task import LaneName
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
@@ -75,7 +75,7 @@ class Worker:
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
         self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus)
-        self._lane: PreforkLane | None = None
+        self._lanes: SupervisedLanes | None = None
 
     @property
     def ready(self) -> anyio.Event:
@@ -89,7 +89,7 @@ class Worker:
 
     def describe_children(self) -> list[str]:
         """Describe in a line what each child does."""
-        return self._lane.snapshot().describe() if self._lane is not None else []
+        return self._lanes.describe() if self._lanes is not None else []
 
     def stop(self, how: StopMode) -> None:
         """Stop; a second call with a stronger mode replaces the first."""
@@ -127,8 +127,8 @@ class Worker:
                 settings.task_default_queue_type,
             )
             publisher = ChildPublisher(self._broker, settling, settings)
-            async with SupervisedLane(
-                self._prepared.zygote, self._lane_config(), self._bus, publisher.publish, self._consumers.resize
+            async with SupervisedLanes(
+                self._prepared.zygote, self._lane_configs(), self._bus, publisher.publish, self._consumers.resize
             ) as supervised:
                 control = RemoteControl(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
@@ -141,11 +141,11 @@ class Worker:
                     self._bus,
                     control.is_revoked,
                 )
-                self._lane = supervised.lane
-                self._broker.on_disconnect(partial(_forget_unstarted, supervised.lane, intake))
+                self._lanes = supervised
+                self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
                 try:
                     async with anyio.create_task_group() as taking:
-                        taking.start_soon(self._take, taking, control, supervised.lane, intake)
+                        taking.start_soon(self._take, taking, control, supervised, intake)
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
@@ -158,13 +158,13 @@ class Worker:
                     settler.leave()
                     tracker.close()
 
-    async def _take(self, taking: TaskGroup, control: RemoteControl, lane: PreforkLane, intake: Intake) -> None:
+    async def _take(self, taking: TaskGroup, control: RemoteControl, lanes: SupervisedLanes, intake: Intake) -> None:
         """Take deliveries and orders once the ids of revoked tasks are loaded: a delivery may be of one of them."""
         await control.load()
-        taking.start_soon(control.run, partial(lane.cancel_messages, grace=REVOKE_GRACE_S))
+        taking.start_soon(control.run, partial(lanes.cancel_messages, grace=REVOKE_GRACE_S))
         await self._consumers.run(intake.take)
 
-    async def _leave(self, supervised: SupervisedLane, intake: Intake, settler: Settler) -> StopMode:
+    async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:
         """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""
         unstarted = supervised.stop_taking()
         with anyio.move_on_after(WARM_BROKER_S if self._stop is StopMode.WARM else COLD_BROKER_S):
@@ -173,14 +173,12 @@ class Worker:
         if self._stop is StopMode.WARM and await self._drained(supervised):
             return StopMode.WARM
         if self._stop is StopMode.WARM:
-            self._bus.emit(
-                events.DrainTimedOut(self._settings.worker_shutdown_timeout, len(supervised.lane.in_flight()))
-            )
+            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, len(supervised.in_flight())))
         settler.stopping = True
         await supervised.kill()
         return StopMode.COLD
 
-    async def _drained(self, supervised: SupervisedLane) -> bool:
+    async def _drained(self, supervised: SupervisedLanes) -> bool:
         """Wait for running tasks; returns False if their time is up, or `stop` was called again."""
         drained = False
         self._stop_changed = anyio.Event()
@@ -208,7 +206,10 @@ class Worker:
         ):
             self._bus.emit(events.TaskOutlastsBroker(name, limit, timeout or 0.0))
 
-    def _lane_config(self) -> LaneConfig:
+    def _lane_configs(self) -> dict[LaneName, LaneConfig]:
+        return {"process": self._process_lane()}
+
+    def _process_lane(self) -> LaneConfig:
         settings, sizes = self._settings, self._prepared.range
         memory = settings.worker_max_memory_per_child
         limit = None if memory is None else memory * 1024
@@ -236,13 +237,13 @@ class Worker:
         )
 
 
-def _forget_unstarted(lane: PreforkLane, intake: Intake) -> None:
+def _forget_unstarted(lanes: SupervisedLanes, intake: Intake) -> None:
     """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
 
     To run them as well would run them twice.
     """
-    waiting = lane.withdraw_queued(intake.is_void)
-    intake.lost(lane.in_flight(), waiting)
+    waiting = lanes.withdraw_queued(intake.is_void)
+    intake.lost(lanes.in_flight(), waiting)
 
 
 @contextmanager

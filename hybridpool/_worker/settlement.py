@@ -378,8 +378,8 @@ def _event(received: Received, outcome: Outcome, child: str, runtime: float, ste
             return events.TaskFailed(received.task, child, runtime, text, traceback, expected)
         case Refused(reason=reason):
             return events.TaskRefused(received.task, reason, dead_letter.dead_queue(queue))
-        case TimedOut(limit=limit):
-            return events.TaskTimedOut(received.task, child, limit)
+        case TimedOut(limit=limit, is_killed=is_killed):
+            return events.TaskTimedOut(received.task, child, limit, is_killed)
         case Cancelled():
             return events.TaskRevoked(received.task, child)
         case Retrying(text=text):

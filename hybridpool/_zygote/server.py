@@ -47,6 +47,8 @@ class Zygote:
         self._parent = parent
         self._program = program
         self._pids: set[int] = set()
+        #: lanes whose children were forked here before
+        self._lanes = {"process"}
         self._orphans = process_isolation.OrphanReaper()
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._parent_handle = process_isolation.watch_process(parent)
@@ -121,6 +123,7 @@ class Zygote:
         return True
 
     def _fork(self, order: Fork, channel: socket.socket, shared_page: int) -> None:
+        self._prepare_lane(order.orders.lane)
         zygote = os.getpid()
         # Until the child sets its own handlers it has ours, which take it for a process that a task has forked: a TERM
         # sent to all processes would end it. So signals are blocked until then.
@@ -144,6 +147,14 @@ class Zygote:
             _set_mask(signal.SIG_SETMASK, mask)
         self._pids.add(pid)
         self._report(Forked(order.name, pid))
+
+    def _prepare_lane(self, lane: str) -> None:
+        """Load what a lane's children share, before the first of them is forked."""
+        if lane not in self._lanes:
+            self._lanes.add(lane)
+            entry.prepare_lane(lane)
+            gc.collect()
+            gc.freeze()
 
     def _reap(self) -> None:
         """Reap all processes that have ended: children, and orphans of theirs that became our children."""

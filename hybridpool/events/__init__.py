@@ -19,6 +19,7 @@ from hybridpool.events._broker import (
 from hybridpool.events._bus import Bus, Event, Listener
 from hybridpool.events._children import (
     POOL_ENDED,
+    CallsRestarted,
     ChildGone,
     ChildLogged,
     ChildReady,
@@ -27,6 +28,7 @@ from hybridpool.events._children import (
     ChildStartFailed,
     ChildUnresponsive,
     DrainTimedOut,
+    LoopBlocked,
     PoolHeld,
     PoolScaled,
     ZygoteLost,
@@ -58,6 +60,7 @@ __all__ = [
     "BrokerConnected",
     "BrokerLost",
     "Bus",
+    "CallsRestarted",
     "ChildGone",
     "ChildLogged",
     "ChildReady",
@@ -69,6 +72,7 @@ __all__ = [
     "DrainTimedOut",
     "Event",
     "Listener",
+    "LoopBlocked",
     "PoolHeld",
     "PoolScaled",
     "PrefetchUnlimited",

@@ -4,6 +4,8 @@ from typing import Final
 
 import attrs
 
+from hybridpool.events._tasks import TaskRef
+
 
 @attrs.frozen
 class ChildSpawned:
@@ -53,6 +55,32 @@ class ChildUnresponsive:
 
     child: str
     pid: int
+
+
+@attrs.frozen
+class LoopBlocked:
+    """A coroutine does not let the event loop of its child go on: all other calls there wait for it."""
+
+    child: str
+    task: TaskRef
+    #: seconds since the loop has turned
+    seconds: float
+    #: calls that wait behind it
+    behind: int
+    #: where its code is
+    stack: str
+
+
+@attrs.frozen
+class CallsRestarted:
+    """A child that ran several calls at once died, and those that were not to blame start again."""
+
+    child: str
+    pid: int
+    #: how many
+    calls: int
+    #: how it died
+    cause: str
 
 
 @attrs.frozen
@@ -118,6 +146,8 @@ ChildEvent = (
     | ChildRetired
     | ChildGone
     | ChildUnresponsive
+    | LoopBlocked
+    | CallsRestarted
     | ChildStartFailed
     | ZygoteLost
     | DrainTimedOut

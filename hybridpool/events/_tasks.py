@@ -138,12 +138,14 @@ class TaskLost:
 
 @attrs.frozen
 class TaskTimedOut:
-    """The task ran over its hard time limit; its child was killed."""
+    """The task ran over its hard time limit."""
 
     task: TaskRef
     child: str
     #: seconds
     limit: float
+    #: its child was killed for it; False: it was told to stop, as others ran in the same child
+    is_killed: bool = True
 
 
 @attrs.frozen

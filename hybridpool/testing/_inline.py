@@ -20,10 +20,10 @@ from hybridpool._ipc.blobs import IncomingBlob, OutgoingBlob
 from hybridpool._ipc.frames import ChildOutcome, Returned, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.supervised import SupervisedLane
 from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._lanes.supervised import SupervisedLanes
 from hybridpool._lanes.wakeup import Wakeup
-from hybridpool._outcome import Cancelled, Lost
+from hybridpool._outcome import Cancelled, Lost, Outcome
 from hybridpool._pool import Pool
 from hybridpool._pool.options import check_count
 from hybridpool.errors import BrokerError, ChildStartFailed, PoolError
@@ -47,16 +47,16 @@ class InlinePool(Pool):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        before, supervised = _task_context.resource(), _InlineLane(self._config.size)
+        before, supervised = _task_context.resource(), _InlineLane(self._configs["process"].size)
         self._enter()
         self._names.opened()
         try:
-            made = _initialize(self._config.orders.initializer)
+            made = _initialize(self._configs["process"].orders.initializer)
         except BaseException:
             self._loop = None
             raise
         # It has those parts of a supervised lane that a pool without children uses.
-        self._supervised = cast("SupervisedLane", supervised)
+        self._supervised = cast("SupervisedLanes", supervised)
         try:
             yield self
             await supervised.finish()
@@ -90,6 +90,7 @@ class _InlineLane:
         self.size = size
         self._waiting: deque[Job] = deque()
         self._running = False
+        self._tasks: dict[Job, asyncio.Task[Outcome]] = {}
         self._at_rest = Wakeup()
 
     @property
@@ -98,6 +99,9 @@ class _InlineLane:
 
     def snapshot(self) -> LaneSnapshot:
         return LaneSnapshot(at=time.monotonic(), size=self.size, queued=len(self._waiting), running=int(self._running))
+
+    def snapshots(self) -> list[LaneSnapshot]:
+        return [self.snapshot()]
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
@@ -108,9 +112,11 @@ class _InlineLane:
             self._waiting.remove(job)
             job.on_done(job, Cancelled(""), "", 0.0)
             self._look()
+        elif job in self._tasks:
+            self._tasks[job].cancel()
 
     async def finish(self) -> None:
-        while self._waiting or self._running:
+        while self._waiting or self._running or self._tasks:
             await self._at_rest.wait()
 
     def abandon(self) -> None:
@@ -118,12 +124,17 @@ class _InlineLane:
         while self._waiting:
             job = self._waiting.popleft()
             job.on_done(job, Lost("the pool ended", ""), "", 0.0)
+        for task in self._tasks.values():
+            task.cancel()
 
     def _next(self) -> None:
         if self._waiting and not self._running:
             job = self._waiting.popleft()
-            self._running = True
             job.handed_at = time.monotonic()
+            if job.lane == "async":
+                self._begin(job)
+                return
+            self._running = True
             if isinstance(job.body, OutgoingBlob):
                 # It is written by then: in a thread, if it is very large.
                 job.body.prepare(partial(self._run, job))
@@ -144,21 +155,60 @@ class _InlineLane:
         self._look()
         self._next()
 
+    def _begin(self, job: Job) -> None:
+        """Run a coroutine beside the others, as the async lane does."""
+        task = asyncio.get_running_loop().create_task(self._run_async(job))
+        self._tasks[job] = task
+        task.add_done_callback(partial(self._ended, job))
+        self._next()
+
+    async def _run_async(self, job: Job) -> Outcome:
+        _task_context.set_current_task(
+            _task_context.RunningTask(job.id, job.task, job.retries, job.root_id, HERE, _refuse)
+        )
+        call, file = _call_of(job)
+        try:
+            with _main_at_hand():
+                function, args, kwargs = functions.read(call, file)
+            value = await function(*args, **kwargs)
+        except asyncio.CancelledError:
+            return Cancelled(HERE)
+        except BaseException as error:  # noqa: BLE001  # whatever a task raises is its outcome
+            return functions.failed(job.task, error)
+        with _main_at_hand():
+            return _kept(job, functions.returned(job.task, value))
+
+    def _ended(self, job: Job, task: "asyncio.Task[Outcome]") -> None:
+        del self._tasks[job]
+        # A task that was cancelled before its first step has no result.
+        outcome = Cancelled(HERE) if task.cancelled() else task.result()
+        job.on_done(job, outcome, HERE, time.monotonic() - (job.handed_at or 0.0))
+        self._look()
+
     def _look(self) -> None:
-        if not self._waiting and not self._running:
+        if not self._waiting and not self._running and not self._tasks:
             self._at_rest.notify_all()
 
 
 def _outcome(job: Job) -> ChildOutcome:
-    """Run a call; a large value becomes the job's blob."""
-    file = None
+    """Run a call."""
+    call, file = _call_of(job)
+    with _main_at_hand():
+        return _kept(job, functions.run(call, file))
+
+
+def _call_of(job: Job) -> tuple[RunCall, int | None]:
+    """Return a job as children get it."""
     call = RunCall(0, job.task, job.id, job.content_type, b"", job.retries, job.root_id)
     if isinstance(job.body, OutgoingBlob):
-        file, call.parts = job.body.file, job.body.sizes
-    else:
-        call.body = job.body
-    with _main_at_hand():
-        outcome = functions.run(call, file)
+        call.parts = job.body.sizes
+        return call, job.body.file
+    call.body = job.body
+    return call, None
+
+
+def _kept(job: Job, outcome: ChildOutcome | LargeObject) -> ChildOutcome:
+    """Return an outcome; a large value becomes the job's blob."""
     if isinstance(outcome, LargeObject):
         job.blob = IncomingBlob(outcome.write(), outcome.sizes)
         return Returned(b"", "", outcome.sizes)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hybridpool import Pool, errors, events
-from hybridpool._lanes.prefork import reconciler
+from hybridpool._lanes import reconciler
 from hybridpool._pool.call import Call
 from tests.contract.inbox import Events
 from tests.faults import short, stormy

@@ -20,8 +20,8 @@ from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._ipc.codec import JSON, decode, encode
 from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
-from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
+from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
+from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.recycle import RecycleLimits
@@ -62,7 +62,9 @@ class Bench:
         self.gate: Collected[tuple[Enqueue, Answer]] = Collected()
         self._ids = count(1)
         bus.subscribe(self.observed)
-        self.supervised = SupervisedLane(keeper, config, bus, lambda frame, answer: self.gate((frame, answer)))
+        self.supervised = SupervisedLanes(
+            keeper, {"process": config}, bus, lambda frame, answer: self.gate((frame, answer))
+        )
 
     def submit(self, task: str, *args: object, hard: float | None = None, soft: float | None = None) -> Job:
         """Give a call to the pool."""

@@ -12,10 +12,10 @@ import anyio
 from hybridpool import events
 from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job
+from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.prefork.autoscaler import Autoscaler
-from hybridpool._lanes.prefork.child_handle import ChildHandle
 from hybridpool._lanes.prefork.lane import PreforkLane
-from hybridpool._lanes.prefork.supervised import LaneConfig, SupervisedLane
+from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.headroom import Fit, fit
 from hybridpool.errors import ChildStartFailed
 from tests.simulation.checks import Checks
@@ -49,7 +49,7 @@ class _Shuffled(set[ChildHandle]):
         return iter(children)
 
 
-class _VirtualLane(SupervisedLane):
+class _VirtualLane(SupervisedLanes):
     """A lane with its supervisors that goes by virtual time."""
 
     def __init__(self, world: World, keeper: FakeKeeper, bus: events.Bus) -> None:
@@ -66,14 +66,15 @@ class _VirtualLane(SupervisedLane):
         def publish(frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
             world.loop.call_later(world.dice.among(0.0, 0.001, 0.03), answer, EnqueueAnswer(frame.ticket, None))
 
-        super().__init__(keeper, config, bus, publish)
+        super().__init__(keeper, {"process": config}, bus, publish)
         self.lane = PreforkLane(bus, plan.recycle, _ORDERS, publish, plan.spares, world.loop.time)
         self.lane._dispatcher.busy = _Shuffled(world.chance)
 
     async def _scale(self) -> None:
         with self._scaling:
-            if self._config.scale is not None:
-                await _VirtualScaler(self.lane, self._config.scale, self._bus, None).run()
+            scale = self._configs["process"].scale
+            if scale is not None:
+                await _VirtualScaler(self.lane, scale, self._bus, None).run()
 
 
 class _VirtualScaler(Autoscaler):

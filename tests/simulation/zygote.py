@@ -11,7 +11,7 @@ import anyio
 
 from hybridpool import events
 from hybridpool._ipc.frames import ChildOrders, Exited, Forked, ForkFailed, Imported
-from hybridpool._lanes.prefork.zygote_keeper import ZygoteKeeper
+from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._zygote.client import News, Zygote
 from hybridpool.errors import AppLoadError
 from tests.simulation.child import FakeChild
@@ -43,7 +43,7 @@ class _Line:
 
 
 class FakeZygote:
-    """Forks fake children; keeps `_lanes.prefork.children.Forks`."""
+    """Forks fake children; keeps `_lanes.children.registry.Forks`."""
 
     def __init__(self, world: World, on_news: Callable[[News], None], on_lost: Callable[[str], None]) -> None:
         self._world = world

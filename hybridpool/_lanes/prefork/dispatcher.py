@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from hybridpool._ipc.blobs import OutgoingBlob
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry
+from hybridpool._lanes.children.handle import ChildHandle
+from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
 from hybridpool._policy import recycle

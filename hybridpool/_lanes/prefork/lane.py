@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Sequence
 from hybridpool import events
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import CallsGivenBack, ChildOrders, Done, Enqueue, LogLines, Ready
-from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry, Forks
+from hybridpool._lanes.base import Job, Publishes
+from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
+from hybridpool._lanes.children.lane import ChildLane
+from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.watchdog import Watchdog
 from hybridpool._lanes.snapshot import LaneSnapshot
@@ -22,14 +23,10 @@ from hybridpool._outcome import Cancelled, Lost, Outcome, Refused
 from hybridpool._policy import recycle
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
-from hybridpool._zygote.client import News
 from hybridpool.errors import PoolClosed
 
-#: publish for a child: its message, and where to answer
-Publishes = Callable[[Enqueue, Callable[[frames.EnqueueAnswer], None]], None]
 
-
-class PreforkLane:
+class PreforkLane(ChildLane):
     """Calls, and the children that run them."""
 
     def __init__(
@@ -47,7 +44,10 @@ class PreforkLane:
         :param spares: ready children that are kept beyond the size.
         :param clock: returns monotonic seconds; all of the lane goes by it.
         """
-        self._bus = bus
+        registry = ChildRegistry(
+            bus, orders, limits, self._hear, self._on_exit, clock, self._break_off, self._cannot_give
+        )
+        super().__init__(bus, registry, clock)
         self._publishes = publishes
         self._spares = spares
         self._is_closed = False
@@ -55,10 +55,6 @@ class PreforkLane:
         self._recycles = limits.spares > 0
         #: how many children are kept: those that work at once, and the spares
         self._headcount = spares
-        self.clock = clock
-        self._registry = ChildRegistry(
-            bus, orders, limits, self._hear, self._on_exit, clock, self._break_off, self._cannot_give
-        )
         self._spawn_failures = self._registry.spawn_failures
         self._watchdog = Watchdog(
             lambda: self._dispatcher.busy,
@@ -148,47 +144,15 @@ class PreforkLane:
 
     # ---- children ----------------------------------------------------------------------------------------
 
+    def _leaves_idle(self, child: ChildHandle) -> None:
+        self._dispatcher.idle.remove(child)
+
     def resize(self, size: int) -> None:
         """Have at most so many children work at once; the reconciler brings their number to that."""
         self._dispatcher.size = size
         self._headcount = size + self._spares
         self._registry.changed.notify_all()
         self._dispatcher.dispatch_soon()
-
-    def spawn(self) -> bool:
-        """Order one more child; it takes calls once it is ready.
-
-        :returns: whether it was ordered; if not, that counts as a start that failed.
-        """
-        return self._registry.spawn()
-
-    def retire(self, child: str, reason: str, *, once_replaced: bool = False) -> None:
-        """Have a child exit after the calls it was given.
-
-        :param once_replaced: it takes calls until another child is ready in its place. The first reason stays.
-        """
-        handle = self._registry.children.get(child)
-        if handle is None:
-            return
-        if once_replaced:
-            handle.retires_because = handle.retires_because or reason
-            self._registry.changed.notify_all()
-            return
-        if handle.state is State.IDLE:
-            self._dispatcher.idle.remove(handle)
-        self._registry.retire(handle, reason)
-
-    def keep(self, child: str) -> None:
-        """Do not replace a child after all; nothing changes if it was told to exit already."""
-        handle = self._registry.children.get(child)
-        if handle is not None:
-            handle.retires_because = None
-
-    def kill(self, child: str) -> None:
-        """Kill a child and all that its tasks started, now, or as soon as its pid is known."""
-        handle = self._registry.children.get(child)
-        if handle is not None:
-            self._registry.kill(handle)
 
     def kill_for(self, child: str, number: int, outcome: Outcome) -> None:
         """Kill a child for the call it runs, unless that call has ended.
@@ -200,39 +164,7 @@ class PreforkLane:
         if handle is not None:
             self._watchdog.kill_for(handle, number, outcome)
 
-    def give_up(self, child: str, reason: str) -> None:
-        """Kill a child that is not ready, or not gone, in time; or the zygote, if it has not even forked it."""
-        handle = self._registry.children.get(child)
-        if handle is not None:
-            self._registry.give_up(handle, reason)
-
-    # ---- the zygote --------------------------------------------------------------------------------------
-
-    def use_zygote(self, zygote: Forks) -> None:
-        """Fork from this zygote from now on."""
-        self._registry.use(zygote)
-
-    def lose_zygote(self, cause: str) -> list[int]:
-        """The zygote died, and the kernel has killed its children with it.
-
-        :returns: their pids, whose process groups may still hold what tasks had started.
-        """
-        return self._registry.lose_zygote(cause)
-
-    def hear_zygote(self, news: News) -> None:
-        """Take the zygote's news of children."""
-        self._registry.hear_zygote(news)
-
     # ---- watching ----------------------------------------------------------------------------------------
-
-    @property
-    def has_children(self) -> bool:
-        """There are children, or some were ordered."""
-        return bool(self._registry.children)
-
-    def has_child(self, child: str) -> bool:
-        """Tell whether there is a child of that name, or one was ordered."""
-        return child in self._registry.children
 
     def snapshot(self) -> LaneSnapshot:
         """Return what the lane and its children do at this moment."""
@@ -248,13 +180,6 @@ class PreforkLane:
             can_fork=self._registry.zygote is not None,
             starts=self._spawn_failures.record(),
         )
-
-    async def wait_changed(self, timeout: float | None = None) -> None:
-        """Wait until the number or the state of the children changes.
-
-        :param timeout: seconds after which to return all the same; None: no limit.
-        """
-        await self._registry.changed.wait(timeout)
 
     async def wait_load_outside(self, least: int, most: int, timeout: float | None = None) -> None:
         """Wait until the load is less than `least` or more than `most`; return at once if it is.

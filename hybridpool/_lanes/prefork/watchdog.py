@@ -10,8 +10,8 @@ from typing import Final
 
 from hybridpool._ipc.frames import FromChild, Interrupt, Recall
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
-from hybridpool._lanes.prefork.children import ChildRegistry
+from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
+from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._outcome import Cancelled, Outcome, TimedOut
 from hybridpool._policy.time_limits import STALL, UNREAD, Due, RunningCall, due
 

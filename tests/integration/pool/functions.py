@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,6 +60,11 @@ def spin(seconds: float) -> int:
 def length(data: bytes) -> int:
     """Measure."""
     return len(data)
+
+
+def loaded(*names: str) -> list[str]:
+    """Return which of these modules are loaded."""
+    return [name for name in names if name in sys.modules]
 
 
 def zeros(size: int) -> bytes:
@@ -429,6 +434,11 @@ def decorated(number: int) -> int:
 def fetch(url: str, timeout: float = 30.0, *, soft_timeout: float = 20.0) -> list[object]:
     """Return the arguments."""
     return [url, timeout, soft_timeout]
+
+
+async def async_generator(number: int) -> AsyncGenerator[int]:
+    """Yield it."""
+    yield number
 
 
 async def coroutine(number: int) -> int:

@@ -33,7 +33,7 @@ async def test_states(one: Pool, gate: Gate) -> None:
 
 async def test_a_call_that_fails(one: Pool) -> None:
     """A handle raises the call's error each time it is awaited."""
-    call = one.submit(functions.fail, "wrong")
+    call: Call[object] = one.submit(functions.fail, "wrong")
     await call.wait()
     assert call.state == "done"
     for _ in range(2):

@@ -13,7 +13,7 @@ from hybridpool._ipc import frames, framing
 from hybridpool._ipc.frames import Done, Returned
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._outcome import Cancelled
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits

@@ -2,7 +2,7 @@
 
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork.children import ChildRegistry
+from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool.events import Bus

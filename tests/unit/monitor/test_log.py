@@ -44,6 +44,11 @@ LINES: list[tuple[Event, int, str]] = [
         "Task proj.add[2b1c] lost its child ForkPoolWorker-3: signal 9 (SIGKILL) (delivery 2); it is queued again",
     ),
     (
+        events.TaskTimedOut(ADD, CHILD, 1.5, is_killed=False),
+        ERROR,
+        "Hard time limit (1.5s) exceeded for proj.add[2b1c]; it was told to stop",
+    ),
+    (
         events.TaskTimedOut(ADD, CHILD, 1.5),
         ERROR,
         "Hard time limit (1.5s) exceeded for proj.add[2b1c]; ForkPoolWorker-3 was killed",
@@ -104,6 +109,19 @@ LINES: list[tuple[Event, int, str]] = [
         events.ChildUnresponsive("ForkPoolWorker-3", 7),
         WARNING,
         "ForkPoolWorker-3 (pid 7) does not take its calls: was it stopped? Others get them first",
+    ),
+    (
+        events.LoopBlocked("AsyncLane-1", ADD, 0.31, 811, '  File "shop.py", line 3, in add\n'),
+        WARNING,
+        (
+            "AsyncLane-1: proj.add[2b1c] holds the event loop for 0.3 s; 811 calls wait behind it. "
+            'Await what it waits for, or give the task lane="process":\n  File "shop.py", line 3, in add'
+        ),
+    ),
+    (
+        events.CallsRestarted("AsyncLane-1", 7, 811, "exit code 3"),
+        WARNING,
+        "AsyncLane-1 (pid 7) died (exit code 3): 811 of its calls start again here",
     ),
     (events.BrokerConnected("amqp://guest:**@h//"), INFO, "Connected to amqp://guest:**@h//"),
     (

@@ -99,7 +99,7 @@ async def test_what_cannot_be_sent_is_refused() -> None:
     """A lock is refused as an argument and as a return value, by an error that names it."""
     async with InlinePool() as pool:
         with pytest.raises(errors.CannotSend, match="argument 1, a lock"):
-            pool.submit(large, threading.Lock())  # type: ignore[arg-type]  # that is the mistake
+            pool.submit(large, threading.Lock())  # type: ignore[call-overload]  # that is the mistake
         with pytest.raises(errors.CannotSend, match="returned a lock"):
             await pool.run(unsendable)
 

@@ -18,10 +18,10 @@ from hybridpool._child.protocol import ChildProtocol
 from hybridpool._ipc import shared_page
 from hybridpool._ipc.frames import CallsGivenBack, LogLines, ToChild
 from hybridpool._ipc.transport import SeqpacketTransport
+from hybridpool._lanes import reconciler as keeper
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.prefork import reconciler as keeper
+from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork import watchdog
-from hybridpool._lanes.prefork.child_handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._policy import reconcile, time_limits

@@ -58,6 +58,8 @@ class CallInFlight(msgspec.Struct, eq=False):
     stopped: bool = False
     #: how it ends if its child is killed for it
     verdict: Outcome | None = None
+    #: how it ends if it stops by itself, as it was told to
+    if_stopped: Outcome | None = None
 
 
 @attrs.define(eq=False)
@@ -75,6 +77,8 @@ class ChildHandle:
     was_ready: bool = False
     #: how many calls it runs at once; those beyond wait in its channel
     slots: int = 1
+    #: it does not count for the size: it runs calls that are not to run beside others
+    is_apart: bool = False
     #: how many calls it has finished
     tasks: int = 0
     #: bytes it owns alone, as it reported last; 0: unknown or surely under the limit
@@ -157,8 +161,8 @@ class ChildHandle:
 
     @property
     def is_being_replaced(self) -> bool:
-        """It does not count for the size any more: its replacement is being made."""
-        return self.on_last or self.retires_because is not None
+        """It does not count for the size any more, as its replacement is being made; or it never did."""
+        return self.on_last or self.retires_because is not None or self.is_apart
 
     @property
     def behind(self) -> int:
@@ -194,6 +198,7 @@ class ChildHandle:
             finished_at=self.finished_at,
             start_failed=bool(self.start_failure),
             is_to_be_killed=self.is_to_be_killed,
+            is_apart=self.is_apart,
         )
 
     def transition(self, happening: ChildEvent) -> None:
@@ -212,9 +217,8 @@ class ChildHandle:
         for job in jobs:
             number += 1
             job.handed_at, job.child = now, name
-            in_flight[number] = call_in_flight = CallInFlight(number, job)
+            in_flight[number] = call_in_flight = CallInFlight(number, job, now)
             if head is None:
-                call_in_flight.since = now
                 self.head = head = call_in_flight
             body = job.body
             if isinstance(body, bytes):
@@ -240,7 +244,7 @@ class ChildHandle:
         if calls:
             self._transport.send(frames.pack(calls))
 
-    def tell(self, frame: frames.EnqueueAnswer | frames.Interrupt | frames.Recall) -> None:
+    def tell(self, frame: frames.EnqueueAnswer | frames.Interrupt | frames.Recall | frames.ReportHolder) -> None:
         """Put an answer, or something about the call at work, into the channel; for that the child is alerted."""
         if isinstance(frame, EnqueueAnswer) and frame.ticket < 0:
             self._answer_apart(frame)

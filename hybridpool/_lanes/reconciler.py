@@ -5,7 +5,7 @@ that are not ready, or not gone, in time.
 import random
 
 from hybridpool import events
-from hybridpool._lanes.prefork.lane import PreforkLane
+from hybridpool._lanes.children.lane import ChildLane
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._policy import backoff
 from hybridpool._policy.lifecycle import State
@@ -22,7 +22,7 @@ class Reconciler:
     """The loop and its state: until when not to fork, because starts failed."""
 
     def __init__(
-        self, lane: PreforkLane, bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
+        self, lane: ChildLane, bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
     ) -> None:
         """Keep the number of a lane's children.
 
@@ -66,7 +66,12 @@ class Reconciler:
             starting=[
                 (child.name, child.ordered_at)
                 for child in children
-                if child.state is State.STARTING and not child.start_failed
+                if child.state is State.STARTING and not child.start_failed and not child.is_apart
+            ],
+            starting_apart=[
+                (child.name, child.ordered_at)
+                for child in children
+                if child.state is State.STARTING and not child.start_failed and child.is_apart
             ],
             exiting=[
                 (child.name, child.finished_at)

@@ -5,20 +5,28 @@ import os
 import random
 import signal
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
 from hybridpool import events
 from hybridpool._child import process_isolation
 from hybridpool._ipc.frames import Imported
-from hybridpool._lanes.prefork.lane import PreforkLane
+from hybridpool._lanes.children.registry import Forks
 from hybridpool._policy import backoff
 from hybridpool._zygote.client import News, Zygote
 from hybridpool.errors import AppLoadError, PoolClosed, PoolError
 
 #: seconds a zygote must last for its start to count as a success
 MIN_LIFE_S: Final = 5.0
+
+
+class UsesZygote(Protocol):
+    """What forks children from a zygote: a lane, or several."""
+
+    def use_zygote(self, zygote: Forks) -> None: ...
+    def lose_zygote(self, cause: str) -> list[int]: ...
+    def hear_zygote(self, news: News) -> object: ...
 
 
 class ZygoteKeeper:
@@ -28,7 +36,7 @@ class ZygoteKeeper:
         self._app = app
         self._imports = imports
         self._bus = bus
-        self._lane: PreforkLane | None = None
+        self._lane: UsesZygote | None = None
         self._zygote: Zygote | None = None
         self._lost: asyncio.Future[str] | None = None
 
@@ -65,8 +73,8 @@ class ZygoteKeeper:
             raise PoolClosed("there is no zygote yet")
         return self._zygote.pid
 
-    async def keep(self, lane: PreforkLane) -> None:
-        """Serve a lane for ever; `start` has been called."""
+    async def keep(self, lane: UsesZygote) -> None:
+        """Serve lanes for ever; `start` has been called."""
         self._lane = lane
         attempt = 0
         while self._lost is not None and self._zygote is not None:

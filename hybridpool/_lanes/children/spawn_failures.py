@@ -1,6 +1,6 @@
 """How the starts of children went lately: the reconciler waits, or gives up, by these figures."""
 
-from hybridpool._lanes.prefork.child_handle import ChildHandle
+from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.snapshot import StartRecord
 
 

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from hybridpool import events
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import ChildOrders, Exited, Forked, ForkFailed, StartFailed
-from hybridpool._lanes.prefork.child_handle import Breaks, CallInFlight, CannotGive, ChildHandle, OnFrames
-from hybridpool._lanes.prefork.fd_limit import why_no_descriptor
-from hybridpool._lanes.prefork.spawn_failures import SpawnFailures
+from hybridpool._lanes.children.fd_limit import why_no_descriptor
+from hybridpool._lanes.children.handle import Breaks, CallInFlight, CannotGive, ChildHandle, OnFrames
+from hybridpool._lanes.children.spawn_failures import SpawnFailures
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Lost
 from hybridpool._policy.death_blame import DeathBlame
@@ -26,6 +26,8 @@ from hybridpool._zygote.client import News, describe_exit
 
 #: seconds; a child that dies idle and younger, before its first call, counts as one that failed to start
 MIN_UPTIME_S: Final = 10.0
+#: how the names of children begin, by lane; the first as Celery has it
+_PREFIXES: Final = {"process": "ForkPoolWorker", "async": "AsyncLane", "thread": "ThreadLane"}
 #: a child is gone: the calls it never began, those that died with it, and how
 OnExit = Callable[[ChildHandle, list[CallInFlight], list[CallInFlight], Lost], None]
 
@@ -52,6 +54,7 @@ class ChildRegistry:
         clock: Callable[[], float] = time.monotonic,
         breaks: Breaks | None = None,
         cannot_give: CannotGive = lambda *_: None,
+        handle: type[ChildHandle] = ChildHandle,
     ) -> None:
         """Make a registry without children.
 
@@ -60,7 +63,10 @@ class ChildRegistry:
         :param clock: returns monotonic seconds; all of the lane goes by it.
         :param breaks: called when what a child says cannot be relied on any more; default: `break_off`.
         :param cannot_give: called when a call is too large for any child.
+        :param handle: how the lane sees a child.
         """
+        self._prefix = _PREFIXES[orders.lane]
+        self._handle = handle
         self._bus = bus
         self._orders = orders
         self._limits = limits
@@ -91,18 +97,21 @@ class ChildRegistry:
         self._zygote = zygote
         self.changed.notify_all()
 
-    def spawn(self) -> bool:
+    def spawn(self, *, is_apart: bool = False) -> bool:
         """Order one more child. It has a name at once, and takes calls once it is READY.
 
+        :param is_apart: it does not count for the size, and runs one call at a time, that is not to run beside others.
         :returns: whether it was ordered; if not, that counts as a start that failed.
         """
         if self._zygote is None:
             return False
         self._ordered += 1
-        child = ChildHandle(
-            name=f"ForkPoolWorker-{self._ordered}",
+        child = self._handle(
+            name=f"{self._prefix}-{self._ordered}",
             ordered_at=self.clock(),
             limits=limits_for_child(self._limits, chance=random.random()),
+            slots=1 if is_apart else self._orders.slots,
+            is_apart=is_apart,
         )
         try:
             fds = child.open(self._hear, self._breaks, self._cannot_give)
@@ -142,12 +151,15 @@ class ChildRegistry:
             self._killed_zygote = True
             self._zygote.die()
 
-    def hear_zygote(self, news: News) -> None:
-        """Take the zygote's news."""
+    def hear_zygote(self, news: News) -> bool:
+        """Take the zygote's news; False: it is of no child here."""
         match news:
-            case Forked(name=name) if name not in self.children:
-                # A zygote that did not answer for a while: the child was removed before the zygote told of its fork.
-                return
+            case Forked(name=name) | ForkFailed(name=name) if name not in self.children:
+                # Another lane's. Or of a zygote that did not answer for a while: the child was removed before the
+                # zygote told of its fork.
+                return False
+            case Exited(pid=pid) if pid not in self._by_pid:
+                return False
             case Forked(name=name, pid=pid):
                 self._know(self.children[name], pid)
             case ForkFailed(name=name, reason=reason):
@@ -156,12 +168,13 @@ class ChildRegistry:
                 child, code = self._by_pid.pop(pid), os.waitstatus_to_exitcode(status)
                 if child.fault is not None:
                     self._remove_dead(child, Lost(child.fault, child.name, exitcode=code, peak=peak * 1024))
-                    return
+                    return True
                 is_foreign = code == -signal.SIGKILL and not child.is_to_be_killed
                 hint = f"not by this pool: out of memory? (peak {peak / 1024:.0f} MiB resident)" if is_foreign else ""
                 self._remove_dead(
                     child, Lost(describe_exit(code), child.name, exitcode=code, peak=peak * 1024, hint=hint)
                 )
+        return True
 
     def lose_zygote(self, cause: str) -> list[int]:
         """The zygote died, and the kernel has killed its children: close them all.

@@ -1,0 +1,415 @@
+"""A child that runs coroutines: one event loop, many calls on it.
+
+Each call is a task of the loop. Its coroutine is driven by `_drive`, step by step, which buys what the loop alone does
+not give:
+
+* the shared page says whose code runs (_STAGE): if the process dies, the parent knows the call that was at it, and if
+  the loop stands still, the call that holds it;
+* a limit or a cancellation is raised in the coroutine, at the `await` where it waits. The loop's own `cancel` wakes the
+  coroutine and gives up what it waited for; the `CancelledError` that comes of that is replaced by the signal. Signals
+  are `CancelledError`s too here: so task groups, timeouts and shields treat them as they treat any cancellation.
+
+A call that holds the loop hears no message. For that the parent sends ATTENTION: the handler runs in the middle of the
+call's code, finds by the context whose code it is, and raises there. It never raises in this module's own code, nor in
+another call's: then the loop goes on turning, and hears the message itself.
+
+This is the only module of the child that imports asyncio, and it is loaded only where an async lane is.
+"""
+
+import asyncio
+import importlib
+import os
+import socket
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from inspect import isawaitable
+from typing import Any, Final
+
+from hybridpool import _task_context
+from hybridpool._child.channel import ChannelClosed
+from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, describe_failure
+from hybridpool._child.loop import ATTENTION, end_copy, write_to_stderr
+from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.process_state import get_handler, set_handler
+from hybridpool._child.rendering import to_raised
+from hybridpool._ipc import frames
+from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer, Interrupt, LoopHeld, ReportHolder, RunCall
+from hybridpool._ipc.large_objects import LargeObject
+from hybridpool._ipc.shared_page import SharedPage
+from hybridpool.errors import BrokerError, HybridpoolError, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+
+#: messages that are read in one turn of the loop
+_MAX_MESSAGES_AT_ONCE: Final = 16
+#: seconds between two beats of the loop, while it has calls
+BEAT_S: Final = 0.1
+#: frames of the stack of a call that holds the loop
+_MAX_STACK_FRAMES: Final = 20
+#: code in here is not a task's
+_OWN_FOLDER: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+class _SoftTimeLimitInCoroutine(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """The soft limit of a coroutine; `except SoftTimeLimitExceeded` catches it."""
+
+    __module__, __qualname__ = SoftTimeLimitExceeded.__module__, SoftTimeLimitExceeded.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SoftTimeLimitExceeded, self.args
+
+
+class _TaskCancelledInCoroutine(TaskCancelled, asyncio.CancelledError):
+    """The same for a coroutine that is cancelled."""
+
+    __module__, __qualname__ = TaskCancelled.__module__, TaskCancelled.__qualname__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskCancelled, self.args
+
+
+class _Flight:
+    """A call on the loop."""
+
+    __slots__ = ("call", "cancelled", "has_begun", "pending", "softened", "task", "unconfirmed")
+
+    def __init__(self, call: RunCall) -> None:
+        self.call = call
+        self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
+        #: what is raised in it at its next step
+        self.pending: TaskSignal | None = None
+        self.softened = False
+        self.cancelled = False
+        #: what it has sent and not waited for
+        self.unconfirmed: list[asyncio.Future[None]] = []
+
+    def take_pending(self) -> TaskSignal | None:
+        """Return what is to be raised in it now, and forget it."""
+        pending, self.pending = self.pending, None
+        return pending
+
+
+#: the call whose code runs, also in the tasks that it starts
+_flight: ContextVar[_Flight | None] = ContextVar("hybridpool_flight", default=None)
+
+
+class AsyncChild(ConcurrentChild):
+    """A child with an event loop."""
+
+    def __init__(self, name: str, channel: socket.socket, shared_page: SharedPage) -> None:
+        super().__init__(name, channel, shared_page)
+        self._flights: dict[int, _Flight] = {}
+        #: the one whose code runs
+        self._on_stage: _Flight | None = None
+        #: frames that the handler has read while a call held the loop
+        self._inbox: list[tuple[frames.ToChild, bool]] = []
+        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._ticket = 0
+        self._is_flush_due = False
+        self._is_beating = False
+        self._clock = time.perf_counter
+
+    def work(
+        self,
+        prepare: Prepares,
+        gauge: MemoryGauge,
+        after_all: Callable[[], None],
+        is_ready: Callable[[], None],
+        orders: ChildOrders,
+    ) -> None:
+        """Serve calls until the channel ends."""
+        self._prepare, self._gauge, self._after_all = prepare, gauge, after_all
+        with asyncio.Runner(loop_factory=_loop_factory(orders.loop)) as runner:
+            runner.run(self._serve(is_ready))
+
+    async def _serve(self, is_ready: Callable[[], None]) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        #: of the loop itself, in which no call is at work
+        self._base = copy_context()
+        is_ready()
+        loop.add_reader(self._socket.fileno(), self._on_readable)
+        try:
+            await self._ended.wait()
+        finally:
+            loop.remove_reader(self._socket.fileno())
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        for _ in range(_MAX_MESSAGES_AT_ONCE):
+            if not self._read():
+                break
+        self._take_inbox()
+
+    def _read(self) -> bool:
+        """Read one message into the inbox; False: there is none."""
+        try:
+            message, fds = self._channel.read(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ChannelClosed as closed:
+            write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
+            os._exit(1)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            # A message was lost for want of a descriptor, and which calls were in it is not known.
+            write_to_stderr(f"{self.name}: a message cannot be received ({error.strerror}); this child ends\n")
+            os._exit(1)
+        if not len(message):
+            self._ended.set()
+            return False
+        for frame in frames.read_to_child(message):
+            has_file = isinstance(frame, RunCall) and bool(frame.parts)
+            if has_file and fds:
+                assert isinstance(frame, RunCall)
+                self._files.keep(frame.seq, fds.pop(0))
+            self._inbox.append((frame, has_file))
+        return True
+
+    def _take_inbox(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        for frame, _ in inbox:
+            if type(frame) is RunCall:
+                self._start(frame)
+            elif isinstance(frame, Interrupt):
+                self._interrupt(frame)
+            elif isinstance(frame, EnqueueAnswer):
+                self._answer(frame)
+
+    def _start(self, call: RunCall) -> None:
+        flight = _Flight(call)
+        self._flights[call.seq] = flight
+        self._shared_page.begin(call.seq)
+        context = copy_context()
+        context.run(_flight.set, flight)
+        context.run(_task_context.set_current_task, self._running(call, self._post))
+        flight.task = self._loop.create_task(self._run(flight), context=context)
+        if not self._is_beating:
+            self._is_beating = True
+            self._beat()
+
+    def _beat(self) -> None:
+        """Tell the parent, as long as there are calls, that the loop turns."""
+        self._shared_page.beat()
+        if not self._flights:
+            self._is_beating = False
+            return
+        if get_handler(ATTENTION) is not self._handler:
+            # Taken by a task: else a signal that is meant for one call would end them all.
+            set_handler(ATTENTION, self._handler)
+        self._loop.call_later(BEAT_S, self._beat)
+
+    # ---- running -----------------------------------------------------------------------------------------
+
+    async def _run(self, flight: _Flight) -> None:
+        call, began = flight.call, self._clock()
+        outcome: frames.ChildOutcome | LargeObject
+        try:
+            outcome = await self._drive(flight, self._outcome_of(call))
+            if flight.unconfirmed:
+                await _all_confirmed(flight.unconfirmed)
+        except BaseException as error:
+            # A signal that came outside of the task's code, or what the task had sent was not published.
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            outcome = to_raised((flight.take_pending() if is_cancelled else None) or error)
+        if not self._own[0]:
+            end_copy(outcome)
+        del self._flights[call.seq]
+        self._note(call, outcome, self._clock() - began, self._gauge)
+        if not self._flights:
+            self._after_all()
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush_now, context=self._base)
+
+    def _flush_now(self) -> None:
+        self._is_flush_due = False
+        self._flush()
+
+    async def _outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
+        prepared = self._prepare(call, self._files.of(call.seq) if call.parts else None)
+        if not isinstance(prepared, tuple):
+            return prepared
+        try:
+            value = prepared.function(*prepared.args, **prepared.kwargs)
+            if isawaitable(value):
+                value = await value
+            return prepared.returned(value)
+        except BaseException as error:
+            return describe_failure(prepared, error, AsyncChild._outcome_of.__code__)
+
+    @types.coroutine
+    def _drive(
+        self, flight: _Flight, coroutine: Coroutine[Any, Any, frames.ChildOutcome | LargeObject]
+    ) -> Generator[Any, Any, frames.ChildOutcome | LargeObject]:
+        """Run a coroutine step by step. A signal that is pending takes the place of the cancellation that it caused."""
+        page, seq = self._shared_page, flight.call.seq
+        value: Any = None
+        error: BaseException | None = flight.take_pending()
+        flight.has_begun = True
+        while True:
+            self._on_stage = flight
+            page.enter_stage(seq)
+            try:
+                awaited = coroutine.send(value) if error is None else coroutine.throw(error)
+            except StopIteration as stop:
+                ended: frames.ChildOutcome | LargeObject = stop.value
+                return ended
+            finally:
+                self._on_stage = None
+                if self._own[0]:
+                    page.leave_stage()
+            if not self._own[0]:
+                end_copy(frames.Ignored())
+            value = error = None
+            try:
+                value = yield awaited
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as thrown:
+                error = thrown
+            if isinstance(error, asyncio.CancelledError) and (pending := flight.take_pending()) is not None:
+                error = pending
+                assert flight.task is not None
+                flight.task.uncancel()
+
+    # ---- limits ------------------------------------------------------------------------------------------
+
+    def _interrupt(self, stop: Interrupt) -> None:
+        """Raise in a call at its `await`, unless it was told the same before."""
+        flight = self._flights.get(stop.seq)
+        signal_due = None if flight is None else _due(flight, stop)
+        if flight is None or signal_due is None or flight.task is None:
+            return
+        flight.pending = signal_due
+        if flight.has_begun:
+            # Before its first step a cancelled task of the loop would end without having run any of our code.
+            flight.task.cancel()
+
+    def _on_attention(self, _number: int, frame: types.FrameType | None) -> None:
+        """Look what the parent wants of the call that holds the loop; runs in the middle of its code."""
+        if not self._own[0] or frame is None or frame.f_code.co_filename.startswith(_OWN_FOLDER):
+            return
+        flight = _flight.get()
+        if flight is None or flight.call.seq not in self._flights:
+            return
+        while self._read():
+            pass
+        raised: TaskSignal | None = None
+        rest: list[tuple[frames.ToChild, bool]] = []
+        for entry in self._inbox:
+            said = entry[0]
+            if isinstance(said, ReportHolder):
+                self._report(flight, frame)
+            elif isinstance(said, Interrupt) and said.seq == flight.call.seq:
+                raised = _due(flight, said) or raised
+            else:
+                rest.append(entry)
+        self._inbox = rest
+        if rest:
+            self._loop.call_soon(self._take_inbox, context=self._base)
+        if raised is not None:
+            if self._on_stage is not flight and flight.task is not None:
+                # Code of a task that the call has started: the call itself is to hear it as well.
+                flight.pending = type(raised)(*raised.args)
+                flight.task.cancel()
+            raise raised
+
+    def _report(self, flight: _Flight, frame: types.FrameType) -> None:
+        found = traceback.extract_stack(frame)
+        # From the task's own code on, which this module calls.
+        own = max((at for at, one in enumerate(found) if one.filename == __file__), default=-1)
+        stack = "".join(traceback.format_list(found[own + 1 :][-_MAX_STACK_FRAMES:]))
+        self._channel.write(frames.pack((LoopHeld(flight.call.seq, stack),)))
+
+    # ---- the task asks its parent ------------------------------------------------------------------------
+
+    def enqueue(self, message: bytes) -> None:
+        """Have the parent publish a message.
+
+        On the loop it does not wait: the call's outcome does, until the broker has confirmed the message.
+
+        :raises HybridpoolError: if the parent could not publish it, and it was waited for.
+        """
+        flight = _flight.get()
+        if flight is None or not self._is_loop_thread():
+            super().enqueue(message)
+            return
+        flight.unconfirmed.append(self._ask(message))
+
+    async def _post(self, message: bytes) -> None:
+        if self._is_loop_thread():
+            await self._ask(message)
+        else:
+            # A loop of the task's own, in a thread of its own.
+            super().enqueue(message)
+
+    def _is_loop_thread(self) -> bool:
+        events: Any = sys.modules["asyncio.events"]
+        return self._own[0] == 1 and events._get_running_loop() is self._loop
+
+    def _ask(self, message: bytes) -> "asyncio.Future[None]":
+        self._ticket += 1
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._answers[self._ticket] = future
+        try:
+            self._channel.write(frames.pack((Enqueue(self._ticket, message),)))
+        except (ChannelClosed, OSError) as error:
+            del self._answers[self._ticket]
+            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
+        return future
+
+    def _answer(self, answer: EnqueueAnswer) -> None:
+        future = self._answers.pop(answer.ticket, None)
+        if future is None or future.done():
+            return
+        if answer.error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(_task_context.not_published(answer.kind, answer.error))
+
+
+def _due(flight: _Flight, stop: Interrupt) -> TaskSignal | None:
+    """Return what an interrupt raises; None if the call was told the same before."""
+    if stop.limit:
+        if flight.softened or flight.cancelled:
+            return None
+        flight.softened = True
+        return _SoftTimeLimitInCoroutine(stop.limit)
+    if flight.cancelled:
+        return None
+    flight.cancelled = True
+    return _TaskCancelledInCoroutine(stop.why)
+
+
+async def _all_confirmed(futures: "list[asyncio.Future[None]]") -> None:
+    """:raises HybridpoolError: the first failure."""
+    failures = [one for one in await asyncio.gather(*futures, return_exceptions=True) if one is not None]
+    for failure in failures:
+        if isinstance(failure, HybridpoolError):
+            raise failure
+
+
+def preload() -> None:
+    """Load, in the zygote, the loop that children will use."""
+    with suppress(ImportError):
+        importlib.import_module("uvloop")
+
+
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if loop != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if loop == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop

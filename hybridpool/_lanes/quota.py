@@ -1,0 +1,60 @@
+"""Keeps calls of a task that may run only so many at once in this worker, until others of it have ended."""
+
+from collections import deque
+
+from hybridpool._lanes.base import Job
+
+
+class TaskQuota:
+    """Counts the calls at work of each task that has a limit of its own, and parks those above it."""
+
+    def __init__(self) -> None:
+        self._at_work: dict[str, int] = {}
+        self._parked: dict[str, deque[Job]] = {}
+
+    def take(self, job: Job) -> bool:
+        """Count a call that is about to start; False: it is parked instead.
+
+        Call it only for a job with a `concurrency`.
+        """
+        at_work = self._at_work.get(job.task, 0)
+        assert job.concurrency is not None
+        if at_work >= job.concurrency:
+            self._parked.setdefault(job.task, deque()).append(job)
+            return False
+        self._at_work[job.task] = at_work + 1
+        return True
+
+    def release(self, job: Job) -> Job | None:
+        """Note that a call has ended, or was given back; return one that was parked for it."""
+        left = self._at_work.get(job.task, 1) - 1
+        if left:
+            self._at_work[job.task] = left
+        else:
+            self._at_work.pop(job.task, None)
+        waiting = self._parked.get(job.task)
+        if not waiting:
+            return None
+        freed = waiting.popleft()
+        if not waiting:
+            del self._parked[job.task]
+        return freed
+
+    def parked(self) -> list[Job]:
+        """Return all that are parked."""
+        return [job for waiting in self._parked.values() for job in waiting]
+
+    def remove(self, job: Job) -> bool:
+        """Take a parked call out; False: it is not here."""
+        waiting = self._parked.get(job.task)
+        if waiting is None or job not in waiting:
+            return False
+        waiting.remove(job)
+        if not waiting:
+            del self._parked[job.task]
+        return True
+
+    @property
+    def count(self) -> int:
+        """How many are parked."""
+        return sum(map(len, self._parked.values())) if self._parked else 0

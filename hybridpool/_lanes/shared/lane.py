@@ -1,0 +1,334 @@
+"""A lane whose children run several calls at once: `async` (on an event loop) or `thread`.
+
+The lane alone changes the state of its calls and children, as the prefork lane does. What differs: a child has slots,
+its calls end in any order, it is not killed for one call while others run in it, and when it dies, most of its calls
+are innocent (`_policy.death_of_shared`): they run again at once, in this worker, without their submitter's knowing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from hybridpool import events
+from hybridpool._ipc import frames
+from hybridpool._ipc.frames import ChildOrders, Done, Enqueue, LogLines, LoopHeld, Ready
+from hybridpool._lanes.base import Job, Publishes
+from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
+from hybridpool._lanes.children.lane import ChildLane
+from hybridpool._lanes.children.registry import ChildRegistry
+from hybridpool._lanes.shared.child_handle import SharedChildHandle
+from hybridpool._lanes.shared.dispatcher import SharedDispatcher
+from hybridpool._lanes.shared.options import SharedOptions
+from hybridpool._lanes.shared.watchdog import STOP_GRACE_S, SharedWatchdog
+from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused
+from hybridpool._policy import recycle
+from hybridpool._policy.death_of_shared import Fate, SharedDeath, fates, runs_apart
+from hybridpool._policy.lifecycle import ChildEvent, State
+from hybridpool._policy.recycle import RecycleLimits
+from hybridpool.errors import PoolClosed, TaskCancelled
+
+
+class SharedLane(ChildLane):
+    """Calls, and the children that run them."""
+
+    def __init__(
+        self,
+        bus: events.Bus,
+        limits: RecycleLimits,
+        orders: ChildOrders,
+        publishes: Publishes,
+        options: SharedOptions,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a lane without children.
+
+        :param publishes: publishes the messages of children's tasks.
+        :param clock: returns monotonic seconds; all of the lane goes by it.
+        """
+        registry = ChildRegistry(
+            bus,
+            orders,
+            limits,
+            self._hear,
+            self._on_exit,
+            clock,
+            self._break_off,
+            self._cannot_give,
+            SharedChildHandle,
+        )
+        super().__init__(bus, registry, clock)
+        self._publishes = publishes
+        self._options = options
+        self._is_closed = False
+        self._size = 0
+        self._slots = orders.slots
+        self._watchdog = SharedWatchdog(bus, registry, options, self._children, self._give_up_call)
+        self._dispatcher = SharedDispatcher(registry, self._watchdog.watch)
+
+    # ---- calls -------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """At most so many children work at once."""
+        return self._size
+
+    @property
+    def slots(self) -> int:
+        """At most so many calls run at once."""
+        return self._size * self._slots
+
+    @property
+    def load(self) -> int:
+        """How many calls wait or run."""
+        return self._dispatcher.load
+
+    @property
+    def takes_calls(self) -> bool:
+        """It has not been told to take no more."""
+        return not self._is_closed
+
+    def submit(self, job: Job) -> None:
+        """Take a call; it runs as soon as a child has room.
+
+        :raises PoolClosed: if the lane takes no more calls.
+        """
+        if self._is_closed:
+            raise PoolClosed("the pool is stopping and takes no more calls")
+        self._dispatcher.add(job)
+
+    def cancel(self, job: Job, grace: float) -> None:
+        """Give a call up: take it back if it has not begun, else stop it.
+
+        :param grace: seconds that a call which runs has to stop by itself, before it is given up.
+        """
+        if job.cancelled_at is not None:
+            return
+        job.cancelled_at, job.grace = self.clock(), grace
+        if self._dispatcher.take_out(job):
+            job.on_done(job, Cancelled(""), "", 0.0)
+            self._dispatcher.notify()
+            return
+        for child in self._dispatcher.children():
+            for number, call in child.calls.items():
+                if call.job is job:
+                    self._watchdog.check(child, number)
+                    return
+
+    def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
+        """Give up every call of these messages, whether it has begun or not.
+
+        :param grace: as in `cancel`.
+        :returns: the ids of those that are here.
+        """
+        jobs = [job for job in (*self._dispatcher.waiting_jobs(), *self._dispatcher.in_flight()) if job.id in ids]
+        for job in jobs:
+            self.cancel(job, grace)
+        return list(dict.fromkeys(job.id for job in jobs))
+
+    def stop_taking(self) -> None:
+        """Take no more calls."""
+        self._is_closed = True
+
+    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take calls back that no child was given, and return them; their `on_done` is not called.
+
+        :param which: tells of a call whether to take it back; None: all.
+        """
+        return self._dispatcher.withdraw(which)
+
+    def in_flight(self) -> list[Job]:
+        """Return the calls that children were given."""
+        return self._dispatcher.in_flight()
+
+    def stop_calls(self) -> None:
+        """Tell every call to stop, so that its code can clean up before its child is killed."""
+        for child in self._dispatcher.children():
+            for number, call in child.calls.items():
+                if number not in child.stopped_at:
+                    child.stopped_at[number] = self.clock()
+                    call.if_stopped = Lost("the worker stops", child.name)
+                    child.interrupt(number, "the worker stops")
+
+    def abandon(self, cause: str) -> None:
+        """End every call as lost: there are no children any more."""
+        self.stop_taking()
+        self._registry.end(cause)
+        for job in self.withdraw_queued():
+            job.on_done(job, Lost(cause, ""), "", 0.0)
+
+    async def wait_empty(self) -> None:
+        """Wait until no call waits or runs."""
+        while self._dispatcher.load:
+            await self._dispatcher.emptied.wait()
+
+    # ---- children ----------------------------------------------------------------------------------------
+
+    def resize(self, size: int) -> None:
+        """Have at most so many children work at once; the reconciler brings their number to that."""
+        self._size = size
+        self._registry.changed.notify_all()
+        self._dispatcher.dispatch_soon()
+
+    def _children(self) -> list[SharedChildHandle]:
+        return self._dispatcher.children()
+
+    def _leaves_idle(self, child: ChildHandle) -> None:
+        """Nothing: calls go to any child that serves."""
+
+    def snapshot(self) -> LaneSnapshot:
+        """Return what the lane and its children do at this moment."""
+        children = {name: child.snapshot() for name, child in self._registry.children.items()}
+        return LaneSnapshot(
+            at=self.clock(),
+            size=self._size,
+            queued=self._dispatcher.waiting,
+            running=self._dispatcher.running,
+            children=tuple(children.values()),
+            idle=tuple(one for one in children.values() if one.state is State.IDLE),
+            can_fork=self._registry.zygote is not None,
+            starts=self._registry.spawn_failures.record(),
+        )
+
+    # ---- what children say -------------------------------------------------------------------------------
+
+    def _hear(self, child: ChildHandle, said: Sequence[frames.FromChild]) -> None:
+        assert isinstance(child, SharedChildHandle)
+        for frame in said:
+            match frame:
+                case Done():
+                    self._done(child, frame)
+                case LogLines(text=text):
+                    self._bus.emit(events.ChildLogged(child.name, text))
+                case Enqueue():
+                    if child.is_answerable(frame):
+                        self._publishes(frame, child.tell)
+                case LoopHeld(seq=seq, stack=stack):
+                    self._watchdog.held(child, seq, stack)
+                case Ready() if not child.was_ready:
+                    child.transition(ChildEvent.READY)
+                case _:
+                    # Code that a task runs has written it.
+                    self._break_off(child, f"it sent {type(frame).__name__}, which has no place here")
+        if self._dispatcher.queue or self._dispatcher.apart:
+            self._dispatcher.dispatch_soon()
+
+    def _done(self, child: SharedChildHandle, done: Done) -> None:
+        call = child.take_ended(done.seq, self.clock())
+        if call is None:
+            if child.fault is not None:
+                self._break_off(child, child.fault)
+            return
+        job, starts = call.job, self._registry.spawn_failures
+        self._dispatcher.ended(job)
+        if starts.failed and starts.count_success(child):
+            self._registry.changed.notify_all()
+        child.tasks += 1
+        if done.owned:
+            child.owned = done.owned
+        self._recycle(child, done.owned)
+        self._let_go(child)
+        if done.seq in child.given_up:
+            child.given_up.discard(done.seq)
+        else:
+            job.on_done(job, _outcome_of(call, done.outcome), child.name, done.runtime)
+        self._dispatcher.notify()
+
+    def _recycle(self, child: SharedChildHandle, owned: int) -> None:
+        if child.state is State.BUSY and child.retires_because is None and not child.is_apart:
+            reason = recycle.retire_reason(child.limits, tasks=child.tasks, owned=owned)
+            if reason is not None:
+                child.retires_because = reason
+                self._registry.changed.notify_all()
+
+    def _let_go(self, child: SharedChildHandle) -> None:
+        """After a call of a child has ended: see what the child does next."""
+        if not child.calls:
+            if child.state is State.BUSY:
+                child.transition(ChildEvent.DONE)
+            if child.is_apart and not self._dispatcher.apart:
+                self._registry.retire(child, "the calls that ran apart have ended")
+            self._registry.changed.notify_all()
+        elif child.condemned and child.given_up.issuperset(child.calls):
+            self._registry.kill(child)
+
+    def _give_up_call(self, child: SharedChildHandle, call: CallInFlight, outcome: Outcome) -> None:
+        """Tell the submitter that a call has ended, although it runs on, and let its child end with its other calls."""
+        job = call.job
+        child.forget(call.number)
+        child.given_up.add(call.number)
+        if not child.condemned:
+            child.condemned = True
+            self._registry.retire(child, f"{job.task}[{job.id}] did not stop")
+            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill_condemned, child)
+        if child.given_up.issuperset(child.calls):
+            self._registry.kill(child)
+        job.on_done(job, outcome, child.name, self.clock() - call.since)
+
+    def _kill_condemned(self, child: SharedChildHandle) -> None:
+        if child.state is not State.GONE:
+            self._registry.kill(child)
+
+    def _break_off(self, child: ChildHandle, why: str) -> None:
+        """End a child that cannot be relied on any more; it gets no more calls."""
+        self._registry.break_off(child, why)
+
+    def _cannot_give(self, child: ChildHandle, number: int, error: OSError) -> None:
+        """A call is too large for any child: it ends, and the child goes on."""
+        assert isinstance(child, SharedChildHandle)
+        for job in child.remove({number}, self.clock()):
+            self._dispatcher.ended(job)
+            child.forget(number)
+            self._let_go(child)
+            why = f"its arguments cannot be handed to a child: {error.strerror}"
+            job.on_done(job, Refused(why, "OSError", "builtins", b"[]"), "", 0.0)
+            self._dispatcher.dispatch_soon()
+            self._dispatcher.notify()
+
+    def _on_exit(self, handle: ChildHandle, back: list[CallInFlight], lost: list[CallInFlight], death: Lost) -> None:
+        assert isinstance(handle, SharedChildHandle)
+        again = [call.job for call in back if call.number not in handle.given_up]
+        for call in (*back, *lost):
+            self._dispatcher.ended(call.job)
+        begun = {call.number: call for call in lost if call.number not in handle.given_up}
+        decided = fates(
+            SharedDeath(
+                begun={number: call.job.may_rerun and not self._is_closed for number, call in begun.items()},
+                killed_for=handle.killed_for,
+                on_stage=handle.on_stage,
+                is_apart=handle.is_apart,
+            )
+        )
+        ended: list[tuple[CallInFlight, Outcome]] = []
+        rerun: list[Job] = []
+        for number, fate in decided.items():
+            call = begun[number]
+            job = call.job
+            if fate in (Fate.GUILTY, Fate.LOST):
+                ended.append((call, call.verdict or death))
+                continue
+            job.suspected += fate is Fate.SUSPECT
+            job.beside += fate is Fate.BESIDE
+            job.is_apart = runs_apart(suspected=job.suspected, beside=job.beside)
+            rerun.append(job)
+        if rerun:
+            self._bus.emit(events.CallsRestarted(handle.name, handle.pid, len(rerun), death.cause))
+        if self._is_closed:
+            for job in again:
+                job.on_done(job, death, handle.name, 0.0)
+        else:
+            self._dispatcher.put_back([*rerun, *again])
+        for call, outcome in ended:
+            call.job.on_done(call.job, outcome, handle.name, 0.0)
+        self._dispatcher.notify()
+
+
+def _outcome_of(call: CallInFlight, outcome: Outcome) -> Outcome:
+    """Return how a call ended. One that was told to stop at its hard limit, and did, has timed out."""
+    if call.if_stopped is not None and isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
+        return call.if_stopped
+    return outcome
+
+
+#: seconds that calls have to clean up after `stop_calls`
+CLEAN_UP_S = STOP_GRACE_S

@@ -1,0 +1,170 @@
+"""Coroutine functions, and functions that wait, for pools in tests."""
+
+import asyncio
+import contextvars
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from hybridpool import current_task
+from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
+from tests.integration.pool.functions import enter, tell
+
+_mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+
+
+async def _byte(path: str) -> None:
+    """Wait for a byte of a pipe, and take it."""
+    loop = asyncio.get_running_loop()
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            readable = asyncio.Event()
+            loop.add_reader(fd, readable.set)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(fd)
+            try:
+                if os.read(fd, 1):
+                    return
+            except BlockingIOError:
+                continue
+    finally:
+        os.close(fd)
+
+
+async def hold(gate: str, value: Any = None) -> Any:
+    """Wait at the gate, and let others run meanwhile."""
+    enter(gate)
+    await _byte(gate + ".go")
+    return value
+
+
+async def who() -> tuple[int, str]:
+    """Return the process, and the child's name."""
+    task = current_task()
+    assert task is not None
+    return os.getpid(), task.child
+
+
+async def own_context(gate: str, text: str) -> str:
+    """Set a variable, wait, and return what it is then."""
+    _mark.set(text)
+    await hold(gate)
+    return _mark.get()
+
+
+async def fails() -> None:
+    """Raise."""
+    raise LookupError("not there")
+
+
+async def ends_softly(gate: str) -> str:
+    """Wait for ever; say what ended it."""
+    try:
+        await hold(gate)
+    except SoftTimeLimitExceeded as limit:
+        task = asyncio.current_task()
+        assert task is not None
+        return f"{limit} {task.cancelling()}"
+    return "nothing"
+
+
+async def in_a_group(gate: str, journal: str) -> None:
+    """Wait in the tasks of a group; write down that each was cancelled."""
+
+    async def member() -> None:
+        try:
+            await hold(gate)
+        except asyncio.CancelledError:
+            tell(journal, "cancelled\n")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(member())
+        group.create_task(member())
+
+
+async def cleans_up(gate: str, journal: str) -> None:
+    """Wait for ever; when it is cancelled, do something that takes turns of the loop."""
+    try:
+        await hold(gate)
+    except TaskCancelled:
+        await asyncio.sleep(0)
+        tell(journal, "clean\n")
+        raise
+
+
+async def never_stops(gate: str) -> None:
+    """Wait for ever, whatever is raised."""
+    enter(gate)
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except BaseException:  # noqa: BLE001  # that is the point
+            continue
+
+
+async def holds_the_loop(gate: str) -> str:
+    """Compute for ever; say what ended it."""
+    enter(gate)
+    try:
+        while True:
+            pass
+    except SoftTimeLimitExceeded as limit:
+        return str(limit)
+
+
+async def holds_the_loop_in_a_subtask(gate: str) -> None:
+    """Compute for ever, in a task of the loop's own."""
+
+    async def spin() -> None:
+        enter(gate)
+        while True:
+            pass
+
+    await asyncio.create_task(spin())
+
+
+async def blocks_in_c(gate: str) -> None:
+    """Hold the loop inside a function in C, where no handler of a signal runs."""
+    enter(gate)
+    sum(range(10**15))
+
+
+async def dies(gate: str) -> None:
+    """Wait at the gate, and end the process by its own code."""
+    await hold(gate)
+    os._exit(3)
+
+
+def hold_thread(gate: str, value: Any = None) -> Any:
+    """Wait at the gate, on a thread."""
+    enter(gate)
+    with Path(gate + ".go").open("rb", buffering=0) as go:
+        go.read(1)
+    return value
+
+
+def thread_name() -> str:
+    """Return the name of the thread."""
+    return threading.current_thread().name
+
+
+def loops_on_a_thread(gate: str) -> str:
+    """Run Python code for ever; say what ended it."""
+    enter(gate)
+    try:
+        while True:
+            time.sleep(0.001)
+    except SoftTimeLimitExceeded as limit:
+        return str(limit)
+
+
+def dies_on_a_thread(gate: str) -> None:
+    """Wait at the gate, and end the process."""
+    hold_thread(gate)
+    os._exit(3)
