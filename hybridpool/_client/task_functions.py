@@ -34,8 +34,8 @@ def check_lane(task: str, function: Callable[..., Any], lane: LaneName | None) -
         return lane or "async"
     if lane == "async":
         raise ConfigError(
-            f'task {task}: lane="async" is for async def: a def would block the event loop for all other calls; for one '
-            'that waits, use lane="thread"'
+            f'task {task}: lane="async" is for async def: a def would block the event loop for all other calls; for '
+            'one that waits, use lane="thread"'
         )
     return lane
 

@@ -23,8 +23,10 @@ Modules:
 from hybridpool._config.conf import Conf, layers_from
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
+from hybridpool._config.lane_sizes import LaneSize, lane_sizes
 from hybridpool._config.names import node_name
 from hybridpool._config.parsers import Range
+from hybridpool._config.pool_names import apply_pool_name
 from hybridpool._config.pool_range import PoolRange, pool_range
 from hybridpool._config.setting import Setting
 from hybridpool._config.settings import KINDS, SETTINGS, Settings
@@ -46,18 +48,21 @@ __all__ = [
     "KINDS",
     "SETTINGS",
     "Conf",
+    "LaneSize",
     "Layer",
     "PoolRange",
     "Range",
     "Resolved",
     "Setting",
     "Settings",
+    "apply_pool_name",
     "check_queues",
     "command_line_layer",
     "conf_layer",
     "environment_layer",
     "find_similar",
     "init_layer",
+    "lane_sizes",
     "layers_from",
     "masked",
     "node_name",

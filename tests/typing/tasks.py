@@ -1,4 +1,4 @@
-"""What a type checker knows of tasks: arguments and results as in the function. Checked by mypy and pyright, never run."""
+"""What a type checker knows of tasks: arguments and results as in the function. For mypy and pyright, never run."""
 
 import datetime as dt
 from typing import assert_type

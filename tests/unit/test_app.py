@@ -191,30 +191,31 @@ def test_an_async_task_declared_once_more(app: App) -> None:
 
 @pytest.mark.parametrize(
     ("function", "lane", "found"),
-    [(add, None, None), (add, "process", "process"), (add, "thread", "thread")]
-    + [(fetch, None, "async"), (fetch, "async", "async"), (fetch, "process", "process")],
+    [
+        (add, None, None),
+        (add, "process", "process"),
+        (add, "thread", "thread"),
+        (fetch, None, "async"),
+        (fetch, "async", "async"),
+        (fetch, "process", "process"),
+    ],
 )
 def test_lanes(app: App, function: Callable[..., Any], lane: Any, found: LaneName | None) -> None:
     """A task keeps the lane that is asked for; without one, `async def` is for the async lane, and `def` is open."""
     assert app.task(name="t", lane=lane)(function).declared.lane == found
 
 
+NOT_ASYNC = (
+    'lane="async" is for async def: a def would block the event loop for all other calls; for one that waits, use '
+    'lane="thread"'
+)
+NOT_IN_A_THREAD = (
+    'lane="thread" is for def: no event loop runs on its threads; an async def runs in lane="async", or alone in a '
+    'child with lane="process"'
+)
 WRONG_LANES = [
-    (
-        add,
-        "async",
-        'lane="async" is for async def: a def would block the event loop for all other calls; for one that waits, use '
-        'lane="thread"',
-    ),
-    *(
-        (
-            function,
-            "thread",
-            'lane="thread" is for def: no event loop runs on its threads; an async def runs in lane="async", or alone '
-            'in a child with lane="process"',
-        )
-        for function in ASYNC_FUNCTIONS.values()
-    ),
+    (add, "async", NOT_ASYNC),
+    *((function, "thread", NOT_IN_A_THREAD) for function in ASYNC_FUNCTIONS.values()),
 ]
 
 
