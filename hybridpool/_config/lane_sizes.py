@@ -37,8 +37,7 @@ def lane_sizes(resolved: Resolved, tasks: Mapping[str, TaskOptions]) -> dict[Lan
     :raises ConfigError: if a lane has more processes than calls, or a setting contradicts the pool's name.
     """
     resolved = apply_pool_name(resolved)
-    default: LaneName = "thread" if resolved.settings.task_default_lane == "thread" else "process"
-    used = {lane_of(task, default) for task in tasks.values()}
+    used = {lane_of(task, resolved.settings.default_lane) for task in tasks.values()}
     children = pool_range(resolved).start if "process" in used or not used else 0
     sizes: dict[LaneName, LaneSize] = {"process": LaneSize(processes=children, slots=1)}
     for lane in _SHARED:

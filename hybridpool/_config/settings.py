@@ -13,6 +13,7 @@ import attrs
 from hybridpool._config import names, parsers, units, urls
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.setting import Setting, setting
+from hybridpool._task import LaneName
 
 POOL, LANES, MESSAGES = "Pool", "Async and thread lanes", "Queues and messages"
 BROKER, NODE = "Broker and results", "Node and log"
@@ -232,6 +233,11 @@ class Settings:
     def queues(self) -> tuple[str, ...]:
         """The queues to consume."""
         return self.worker_queues or (self.task_default_queue,)
+
+    @property
+    def default_lane(self) -> LaneName:
+        """The lane of tasks that name none."""
+        return "thread" if self.task_default_lane == "thread" else "process"
 
 
 def _read_table() -> Mapping[str, Setting]:
