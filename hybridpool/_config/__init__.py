@@ -9,8 +9,10 @@ Modules:
     conf            `app.conf`: settings of an app, read and set as attributes
     cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
     cross_checks    Checks of settings that are valid on their own and invalid together
+    lane_sizes      How many processes each lane has, and how many calls one of them runs at once
     names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
     parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
+    pool_names      What the name of a pool (`--pool`) implies for other settings, and what contradicts it
     pool_range      How large the pool may be: the rule for concurrency and autoscale together
     setting         One entry of the table of settings
     settings        The table of settings, with one entry for each
