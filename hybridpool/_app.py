@@ -83,12 +83,12 @@ class App:
             if not callable(wrapped):
                 raise ConfigError(f"a task is made of a function, not of {wrapped!r}")
             task_name = declared.name or _name_of(wrapped, self.name)
-            lane = check_lane(task_name, _plain(wrapped), declared.lane)
+            lane = check_lane(task_name, wrapped, declared.lane)
             origin = origin_of(_plain(wrapped), _caller())
             known = self.tasks.get(task_name)
             if known is not None and not is_same(_plain(known), self._origins[task_name], _plain(wrapped), origin):
                 raise ConfigError(_two_of_one_name(task_name, self._origins[task_name], origin, wrapped))
-            kind: type[BaseTask[..., Any]] = AsyncTask if is_async(_plain(wrapped)) else Task
+            kind: type[BaseTask[..., Any]] = AsyncTask if is_async(wrapped) else Task
             made = kind(self, wrapped, attrs.evolve(declared, name=task_name, lane=lane), rules)
             self.tasks[task_name], self._origins[task_name] = made, origin
             return made

@@ -61,7 +61,9 @@ def test_sources() -> None:
     assert found.source_of("worker_thread_concurrency") == "HYBRIDPOOL_WORKER_CONCURRENCY"
     assert found.source_of("task_default_lane") == "HYBRIDPOOL_WORKER_POOL"
     assert found.is_default("worker_concurrency")
+    assert found.source_of("worker_concurrency") == "default"
     assert not found.is_default("worker_thread_concurrency")
+    assert not found.is_default("task_default_lane")
     assert pool_range(found).why == "one per CPU this process may use"
     assert pool_range(resolve([command_line_layer({"worker_pool": "solo"})])).why == "fixed by --pool"
 
@@ -74,6 +76,12 @@ def test_what_is_given_is_stronger() -> None:
     assert found.settings.worker_thread_concurrency == 5
     assert found.source_of("task_default_lane") == "app.conf.task_default_lane"
     assert found.settings.worker_concurrency == CPUS
+
+
+def test_a_range_of_one_child_is_solo() -> None:
+    """A range that is one child does not contradict `--pool=solo`."""
+    found = pool_range(resolve([command_line_layer({"worker_pool": "solo", "worker_autoscale": "1,1"})]))
+    assert (found.floor, found.ceiling, found.start) == (1, 1, 1)
 
 
 def test_autoscale_goes_with_the_children() -> None:
