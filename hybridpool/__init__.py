@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from hybridpool._client.call_options import CallOptionsDict
     from hybridpool._client.result_handle import Handle, SyncHandle
     from hybridpool._client.task_arguments import TaskOptionsDict
-    from hybridpool._client.tasks import Task, TaskCall
+    from hybridpool._client.tasks import AsyncTask, BaseTask, Task, TaskCall
     from hybridpool._embed import embedded
     from hybridpool._pool.call import Call
     from hybridpool._pool.options import PoolOptions
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "App",
+    "AsyncTask",
+    "BaseTask",
     "Call",
     "CallOptionsDict",
     "ChildStats",
@@ -86,6 +88,8 @@ __all__ = [
 #: the module that defines each public name
 _MODULES: Final = {
     "App": "hybridpool._app",
+    "AsyncTask": "hybridpool._client.tasks",
+    "BaseTask": "hybridpool._client.tasks",
     "Call": "hybridpool._pool.call",
     "CallOptionsDict": "hybridpool._client.call_options",
     "ChildStats": "hybridpool._pool.stats",

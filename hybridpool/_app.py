@@ -5,10 +5,10 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
 
 import attrs
 
@@ -16,9 +16,9 @@ from hybridpool._client.app_manifest import AppManifest
 from hybridpool._client.function_identity import Origin, is_same, origin_of
 from hybridpool._client.publisher import CallPublisher, TransportOverride
 from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
-from hybridpool._client.tasks import Task
+from hybridpool._client.task_functions import check_lane, is_async
+from hybridpool._client.tasks import AsyncTask, BaseTask, BoundTaskDecorator, Task, TaskDecorator
 from hybridpool._config import Conf
-from hybridpool._task_context import RunningTask
 from hybridpool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class App:
         #: settings as attributes: ``app.conf.worker_concurrency = 4``, ``app.conf.update({...})``
         self.conf = Conf(settings if broker is None else {"broker_url": broker, **settings})
         #: registered tasks by name
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self.tasks: dict[str, BaseTask[..., Any]] = {}
         #: where each of them was declared
         self._origins: dict[str, Origin] = {}
         self._hooks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
@@ -54,43 +54,42 @@ class App:
 
     # ---- declaring ---------------------------------------------------------------------------------------
 
+    # a coroutine is a result too, so the second overload takes all that the first one takes
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def task(
-        self, *, bind: Literal[True], **options: Unpack[TaskOptionsDict]
-    ) -> Callable[[Callable[Concatenate[RunningTask, P], R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[True], **options: Unpack[TaskOptionsDict]) -> BoundTaskDecorator: ...
     @overload
-    def task(
-        self, *, bind: Literal[False] = False, **options: Unpack[TaskOptionsDict]
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[False] = False, **options: Unpack[TaskOptionsDict]) -> TaskDecorator: ...
     def task(  # type: ignore[misc]  # mypy does not match ParamSpec across overloads
         self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[TaskOptionsDict]
-    ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
-        """Register a function as a task; it stays callable.
+    ) -> BaseTask[..., Any] | Callable[[Callable[..., Any]], BaseTask[..., Any]]:
+        """Register a function as a task, `def` or `async def`; it stays callable.
 
         A module that is reloaded and a cell that is run again declare the same tasks, which replace the earlier ones.
 
         :param bind: pass the running task (`current_task()`) as the first argument.
         :param options: see `TaskOptionsDict`.
-        :raises ConfigError: if the function is a coroutine function or a generator function, an option is wrong, or
-            another function has the name.
+        :raises ConfigError: if the function is a generator function or cannot run in the lane that is asked for, an
+            option is wrong, or another function has the name.
         """
         declared, rules = read_arguments(options, bind=bind)
 
-        def register(wrapped: Callable[..., Any]) -> Task[..., Any]:
+        def register(wrapped: Callable[..., Any]) -> BaseTask[..., Any]:
             if not callable(wrapped):
                 raise ConfigError(f"a task is made of a function, not of {wrapped!r}")
             task_name = declared.name or _name_of(wrapped, self.name)
-            if _is_async(wrapped):
-                raise ConfigError(f"task {task_name}: a task runs in a sync child; it cannot be async def")
-            if inspect.isgeneratorfunction(wrapped):
-                raise ConfigError(f"task {task_name}: a task returns its value; it cannot be a generator function")
+            lane = check_lane(task_name, wrapped, declared.lane)
             origin = origin_of(_plain(wrapped), _caller())
             known = self.tasks.get(task_name)
             if known is not None and not is_same(_plain(known), self._origins[task_name], _plain(wrapped), origin):
                 raise ConfigError(_two_of_one_name(task_name, self._origins[task_name], origin, wrapped))
-            made = Task(self, wrapped, attrs.evolve(declared, name=task_name), rules)
+            kind: type[BaseTask[..., Any]] = AsyncTask if is_async(wrapped) else Task
+            made = kind(self, wrapped, attrs.evolve(declared, name=task_name, lane=lane), rules)
             self.tasks[task_name], self._origins[task_name] = made, origin
             return made
 
@@ -194,14 +193,9 @@ def _name_of(function: Callable[..., object], script: str) -> str:
     return f"{script if module in ('__main__', '__mp_main__') else module}.{qualname}"
 
 
-def _is_async(function: Callable[..., object]) -> bool:
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # an object whose call is async def
-    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))
-
-
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of a task that is declared once more."""
-    while isinstance(function, Task):
+    while isinstance(function, BaseTask):
         function = function.function
     return function
 

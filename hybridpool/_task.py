@@ -37,10 +37,18 @@ class TaskOptions:
     retry_jitter: bool | None = None
     #: queue that calls go to; None: as `task_default_queue` says
     queue: str | None = None
-    #: where it runs; None: a coroutine function in the async lane, other functions as the settings say
+    #: where it runs; None: as `task_default_lane` says. That of an `async def` function is always known
     lane: LaneName | None = None
     #: calls of it that one worker runs at once; None: no limit of its own
     concurrency: int | None = None
+
+
+def lane_of(options: TaskOptions, default: LaneName) -> LaneName:
+    """Return the lane in which a task runs.
+
+    :param default: the lane of tasks that name none, as the settings say.
+    """
+    return options.lane or default
 
 
 def tasks_from(plain: Mapping[str, Mapping[str, object]]) -> dict[str, TaskOptions]:

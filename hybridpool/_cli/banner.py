@@ -6,6 +6,7 @@ import time
 from hybridpool import __version__
 from hybridpool._child.printable import one_line
 from hybridpool._config import masked
+from hybridpool._task import LaneName, lane_of
 from hybridpool._worker.bootstrap import Prepared
 
 _LAYOUT = """
@@ -31,8 +32,7 @@ _LAYOUT = """
 
 def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
     """Return the banner. It never contains a password, nor a control character from a name."""
-    settings, sizes = prepared.resolved.settings, prepared.range
-    size = f"{sizes.start}" if sizes.floor == sizes.ceiling else f"{{min={sizes.floor}, max={sizes.ceiling}}}"
+    settings = prepared.resolved.settings
     return _LAYOUT.format(
         node=one_line(prepared.node),
         version=__version__,
@@ -41,9 +41,30 @@ def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
         app=one_line(prepared.app),
         transport=masked(settings.broker_url),
         results=masked(settings.result_backend) if settings.result_backend else "disabled://",
-        concurrency=f"{size} ({settings.worker_pool}): {sizes.why}",
+        concurrency=_concurrency(prepared),
         queues="\n".join(
             f"                .> {queue:<16} exchange=(default) key={queue}" for queue in map(one_line, queues)
         ),
-        tasks="\n".join(f"  . {one_line(name)}" for name in sorted(prepared.tasks)),
+        tasks="\n".join(
+            f"  . {one_line(name)}{_beside(lane_of(prepared.tasks[name], settings.default_lane))}"
+            for name in sorted(prepared.tasks)
+        ),
     )
+
+
+def _concurrency(prepared: Prepared) -> str:
+    """Say how many calls run at once, by lane; why so many, if there is only the process lane."""
+    sizes, lanes = prepared.range, prepared.lanes
+    size = f"{sizes.start}" if sizes.is_fixed else f"{{min={sizes.floor}, max={sizes.ceiling}}}"
+    if len(lanes) == 1:
+        return f"{size} (prefork): {sizes.why}"
+    parts = [f"{size} (prefork)"] if lanes["process"].processes else []
+    for lane in ("async", "thread"):
+        if lane in lanes:
+            count = lanes[lane].processes
+            parts.append(f"{lanes[lane].calls} ({lane}, {count} {'process' if count == 1 else 'processes'})")
+    return ", ".join(parts)
+
+
+def _beside(lane: LaneName) -> str:
+    return "" if lane == "process" else f" ({lane})"

@@ -105,6 +105,8 @@ def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
             "a password stands on the command line, where ps shows it: install setproctitle, or use the environment "
             "(HYBRIDPOOL_BROKER_URL)"
         )
+    if prepared.resolved.settings.worker_pool == "solo":
+        log.log.warning("worker_pool solo: one forked child runs the tasks, not the main process as in Celery")
     if prepared.threads:
         names = ", ".join(prepared.threads)
         log.log.warning("importing the app left threads running, which no child will have: %s", names)

@@ -14,5 +14,6 @@ Modules:
     result_handle        Handles of sent calls: the task's id, and waiting for its result
     sync_portal          The background event loop of sync calls: one daemon thread, started by the first of them
     task_arguments       The options of ``@app.task``
-    tasks                `Task`: what @app.task makes
+    task_functions       Which functions can be tasks, and in which lane a function can run
+    tasks                `Task` and `AsyncTask`: what @app.task makes
 """

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
-from hybridpool._client.tasks import Task, rules_of
+from hybridpool._client.tasks import BaseTask, rules_of
 from hybridpool._config import Conf
 from hybridpool._task import tasks_to_plain
 
@@ -18,7 +18,7 @@ class AppManifest:
         self,
         name: str,
         conf: Conf,
-        tasks: Mapping[str, Task[..., Any]],
+        tasks: Mapping[str, BaseTask[..., Any]],
         hooks: Mapping[str, Sequence[Callable[[], object]]],
     ) -> None:
         self._name = name

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridpool._client.call_checks import check_arguments, check_target, read_call_options
 from hybridpool._client.call_options import CallOptions
-from hybridpool._client.tasks import Task, signature_of
+from hybridpool._client.tasks import BaseTask, signature_of
 from hybridpool._config import Conf, Settings, environment_layer, resolve
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._task import TaskOptions
@@ -44,7 +44,7 @@ _NO_OPTIONS = CallOptions()
 class CallPublisher:
     """Sends the calls of one app."""
 
-    def __init__(self, app: str, conf: Conf, tasks: Mapping[str, Task[..., Any]]) -> None:
+    def __init__(self, app: str, conf: Conf, tasks: Mapping[str, BaseTask[..., Any]]) -> None:
         self._app = app
         self._conf = conf
         self._tasks = tasks

@@ -1,15 +1,15 @@
 """The options of ``@app.task``: checked, and split into those of the parent and those of the children."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar, cast
 
 from hybridpool._child.failure_rules import Rules
 from hybridpool._client.call_checks import check_queue
 from hybridpool._config import celery_names
-from hybridpool._config.parsers import parse_argument
+from hybridpool._config.parsers import choice, parse_argument
 from hybridpool._config.suggestions import suggest
 from hybridpool._config.units import BadValue, Parser, boolean, seconds, some_seconds, whole
-from hybridpool._task import TaskOptions
+from hybridpool._task import LaneName, TaskOptions
 from hybridpool.errors import ConfigError
 
 T = TypeVar("T")
@@ -22,6 +22,11 @@ class TaskOptionsDict(TypedDict, total=False):
     name: str | None
     #: queue that calls go to; default: the setting `task_default_queue`
     queue: str | None
+    #: where it runs: "process", a child of its own; "thread", a thread of a child that runs many; "async", the event
+    #: loop of such a child. Default: async for `async def`, for others the setting `task_default_lane`
+    lane: LaneName | None
+    #: calls of it that one worker runs at once; default: no limit of its own
+    concurrency: int | None
     #: True: acknowledge the message after the outcome is settled; False: just before the task starts
     acks_late: bool | None
     #: True: keep no result
@@ -50,6 +55,7 @@ class TaskOptionsDict(TypedDict, total=False):
     retry_jitter: bool
 
 
+_LANE: Final = choice("process", "thread", "async")
 _OPTION_NAMES: Final = tuple(TaskOptionsDict.__annotations__)
 
 
@@ -74,6 +80,8 @@ def _for_parent(options: dict[str, Any]) -> TaskOptions:
     return TaskOptions(
         name=_checked(options, "name", _name) or "",
         queue=_checked(options, "queue", _queue),
+        lane=cast("LaneName | None", _checked(options, "lane", _LANE)),
+        concurrency=_checked(options, "concurrency", whole(1)),
         acks_late=_checked(options, "acks_late", boolean),
         ignore_result=_checked(options, "ignore_result", boolean),
         max_deliveries=_checked(options, "max_deliveries", whole(1)),

@@ -1,8 +1,8 @@
-"""`Task`: what @app.task makes. It still is the function, and can also be called remotely, with types."""
+"""`Task` and `AsyncTask`: what @app.task makes. They still are the function, and can be called remotely, with types."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 import attrs
 
@@ -10,6 +10,7 @@ from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._client.call_checks import Signature
 from hybridpool._client.call_options import CallOptions, CallOptionsDict
 from hybridpool._task import TaskOptions
+from hybridpool._task_context import RunningTask
 
 if TYPE_CHECKING:
     from hybridpool._client.result_handle import Handle, SyncHandle
@@ -35,8 +36,8 @@ class Sender(Protocol):
     ) -> "SyncHandle[Any]": ...
 
 
-class Task(Generic[P, R]):
-    """A registered task, made by ``@app.task``.
+class BaseTask(Generic[P, R]):
+    """A registered task of either kind, `Task` or `AsyncTask`: they differ in what a call in this process gives.
 
     Calling it calls the function in this process; `enqueue` and `delay` send a call to a worker.
     """
@@ -44,7 +45,7 @@ class Task(Generic[P, R]):
     __module__ = "hybridpool"
 
     def __init__(
-        self, app: Sender, function: Callable[P, R], options: TaskOptions, rules: Rules = DEFAULT_RULES
+        self, app: Sender, function: Callable[P, Any], options: TaskOptions, rules: Rules = DEFAULT_RULES
     ) -> None:
         functools.update_wrapper(self, function)
         self._app = app
@@ -71,7 +72,7 @@ class Task(Generic[P, R]):
         """
         return str(getattr(self, "__qualname__", self.name))
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.function(*args, **kwargs)
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]":
@@ -116,15 +117,65 @@ class Task(Generic[P, R]):
         return TaskCall(self._app, self, read_call_options(options))
 
     def __repr__(self) -> str:
-        return f"<Task {self.name}>"
+        return f"<{type(self).__name__} {self.name}>"
 
 
-def rules_of(task: Task[..., Any]) -> Rules:
+class Task(BaseTask[P, R]):
+    """A registered task, made by ``@app.task`` of a function. Calling it calls the function in this process."""
+
+    __module__ = "hybridpool"
+
+    #: the function itself
+    function: Callable[P, R]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+
+class AsyncTask(BaseTask[P, R]):
+    """A registered task, made by ``@app.task`` of an ``async def`` function. Awaiting a call runs it in this process.
+
+    Its `R` is what the coroutine returns.
+    """
+
+    __module__ = "hybridpool"
+
+    #: the coroutine function itself
+    function: Callable[P, Coroutine[Any, Any, R]]
+
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.function(*args, **kwargs)
+
+
+class TaskDecorator(Protocol):
+    """What ``@app.task(...)`` gives: it makes a task of a function."""
+
+    # a coroutine is a result too, so the second overload takes all that the first one takes
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What ``@app.task(bind=True)`` gives: it makes a task of a function that takes the running task first."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # as above
+        self, function: Callable[Concatenate[RunningTask, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[RunningTask, P], R], /) -> Task[P, R]: ...
+
+
+def rules_of(task: BaseTask[..., Any]) -> Rules:
     """Return those options of a task that its children need."""
     return task._rules  # pyright: ignore[reportPrivateUsage]
 
 
-def signature_of(task: Task[..., Any]) -> Signature:
+def signature_of(task: BaseTask[..., Any]) -> Signature:
     """Return which arguments a task takes."""
     return task._signature  # pyright: ignore[reportPrivateUsage]
 
@@ -134,7 +185,7 @@ class TaskCall(Generic[P, R]):
 
     __module__ = "hybridpool"
 
-    def __init__(self, app: Sender, task: Task[P, R], options: CallOptions) -> None:
+    def __init__(self, app: Sender, task: BaseTask[P, R], options: CallOptions) -> None:
         self._app = app
         self._task = task
         self._options = options

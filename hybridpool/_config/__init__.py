@@ -9,8 +9,10 @@ Modules:
     conf            `app.conf`: settings of an app, read and set as attributes
     cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
     cross_checks    Checks of settings that are valid on their own and invalid together
+    lane_sizes      How many processes each lane has, and how many calls one of them runs at once
     names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
     parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
+    pool_names      What the name of a pool (`--pool`) implies for other settings, and what contradicts it
     pool_range      How large the pool may be: the rule for concurrency and autoscale together
     setting         One entry of the table of settings
     settings        The table of settings, with one entry for each
@@ -23,8 +25,10 @@ Modules:
 from hybridpool._config.conf import Conf, layers_from
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
+from hybridpool._config.lane_sizes import LaneSize, lane_sizes
 from hybridpool._config.names import node_name
 from hybridpool._config.parsers import Range
+from hybridpool._config.pool_names import apply_pool_name
 from hybridpool._config.pool_range import PoolRange, pool_range
 from hybridpool._config.setting import Setting
 from hybridpool._config.settings import KINDS, SETTINGS, Settings
@@ -46,18 +50,21 @@ __all__ = [
     "KINDS",
     "SETTINGS",
     "Conf",
+    "LaneSize",
     "Layer",
     "PoolRange",
     "Range",
     "Resolved",
     "Setting",
     "Settings",
+    "apply_pool_name",
     "check_queues",
     "command_line_layer",
     "conf_layer",
     "environment_layer",
     "find_similar",
     "init_layer",
+    "lane_sizes",
     "layers_from",
     "masked",
     "node_name",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from hybridpool._config.suggestions import find_similar
 from hybridpool._config.units import BadValue, Parser, whole
@@ -74,6 +74,22 @@ def choice(*allowed: str, aliases: Mapping[str, str] = MappingProxyType({})) -> 
         return by_word[word]
 
     return parse
+
+
+_POOL_NAME: Final = choice("prefork", "threads", "asyncio", "solo", aliases={"processes": "prefork"})
+
+
+def pool_name(value: object) -> str:
+    """Parse the name of a pool, as Celery has them.
+
+    :raises BadValue: if it is another one; of the green ones, it says what to use.
+    """
+    word = str(value).strip().lower()
+    if word in ("gevent", "eventlet"):
+        raise BadValue(
+            f"prefork, threads, asyncio or solo ({word} patches the whole interpreter: write async def, or use threads)"
+        )
+    return _POOL_NAME(value)
 
 
 def autoscale(value: object) -> Range:

@@ -6,6 +6,7 @@ range is the pool's; without autoscale, the pool stays at its concurrency.
 
 import attrs
 
+from hybridpool._config.pool_names import apply_pool_name
 from hybridpool._config.sources import Resolved
 from hybridpool.errors import ConfigError
 
@@ -29,8 +30,10 @@ class PoolRange:
 def pool_range(resolved: Resolved) -> PoolRange:
     """Decide between which sizes the pool moves.
 
-    :raises ConfigError: if an explicit concurrency is above the autoscale maximum.
+    :raises ConfigError: if an explicit concurrency is above the autoscale maximum, or a setting contradicts the pool's
+        name.
     """
+    resolved = apply_pool_name(resolved)
     concurrency = resolved.settings.worker_concurrency
     autoscale = resolved.settings.worker_autoscale
     is_explicit = not resolved.is_default("worker_concurrency")

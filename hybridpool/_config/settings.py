@@ -13,10 +13,12 @@ import attrs
 from hybridpool._config import names, parsers, units, urls
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.setting import Setting, setting
+from hybridpool._task import LaneName
 
-POOL, MESSAGES, BROKER, NODE = "Pool", "Queues and messages", "Broker and results", "Node and log"
+POOL, LANES, MESSAGES = "Pool", "Async and thread lanes", "Queues and messages"
+BROKER, NODE = "Broker and results", "Node and log"
 #: in the order in which help shows them
-KINDS = (POOL, MESSAGES, BROKER, NODE)
+KINDS = (POOL, LANES, MESSAGES, BROKER, NODE)
 
 _PICKLE = "application/x-python-serialize"
 _CONTENT = parsers.choice("json", "pickle", aliases={"application/json": "json", _PICKLE: "pickle"})
@@ -35,11 +37,14 @@ class Settings:
     # one line per argument would make this table four pages long
     # fmt: off
     worker_concurrency: int = setting(  # type: ignore[assignment]  # None, for "auto", lasts until `resolve` counts
-        parsers.optional(units.whole(1), "auto"), None, "Children that run tasks.",
+        parsers.optional(units.whole(1), "auto"), None,
+        "Children that run tasks; with --pool=threads the threads, with --pool=asyncio the calls on the event loop.",
         kind=POOL, opts="-c --concurrency", metavar="N|auto", default_text="auto, the CPUs this process may use",
         factory=usable_cpus)
     worker_pool: str = setting(
-        parsers.choice("prefork", aliases={"processes": "prefork"}), "prefork", "Where tasks run: in forked children.",
+        parsers.pool_name, "prefork",
+        "prefork: def tasks run in forked children. threads: on threads, if they name no lane. asyncio: as prefork, "
+        "and --concurrency counts async calls. solo: one child.",
         kind=POOL, opts="-P --pool", metavar="NAME")
     worker_autoscale: parsers.Range | None = setting(
         parsers.optional(parsers.autoscale), None,
@@ -84,6 +89,53 @@ class Settings:
     worker_shutdown_timeout: float = setting(
         units.seconds, "30s", "How long a warm shutdown waits for running tasks.",
         kind=POOL, opts="--shutdown-timeout", metavar="DURATION")
+    task_default_lane: str = setting(
+        parsers.choice("process", "thread"), "process", "Where def tasks run that name no lane: process or thread.",
+        kind=LANES, opts="--default-lane", metavar="LANE")
+    worker_async_concurrency: int = setting(
+        units.whole(1), 100, "Async calls at once, in all processes of the async lane together.",
+        kind=LANES, opts="--async-concurrency", metavar="N")
+    worker_thread_concurrency: int = setting(
+        units.whole(1), 32, "Threads, in all processes of the thread lane together.",
+        kind=LANES, opts="--thread-concurrency", metavar="N")
+    worker_async_processes: int = setting(
+        units.whole(1), 1, "Processes of the async lane, with an event loop each.",
+        kind=LANES, opts="--async-processes", metavar="N")
+    worker_thread_processes: int = setting(
+        units.whole(1), 1, "Processes of the thread lane.",
+        kind=LANES, opts="--thread-processes", metavar="N")
+    worker_async_loop: str = setting(
+        parsers.choice("auto", "uvloop", "asyncio"), "auto",
+        "Event loop of the async lane: uvloop, asyncio, or auto: uvloop if it is installed.",
+        kind=LANES, opts="--async-loop", metavar="NAME")
+    worker_loop_block_warning: float = setting(
+        units.some_seconds, "250ms", "Warn of a call that has held its event loop for so long.",
+        kind=LANES, opts="--loop-block-warning", metavar="DURATION")
+    #: None: never
+    worker_loop_block_timeout: float | None = setting(
+        parsers.optional(units.some_seconds), "10s",
+        "Interrupt a call that has held its event loop for so long; none: never.",
+        kind=LANES, opts="--loop-block-timeout", metavar="DURATION")
+    worker_lane_drain_timeout: float = setting(
+        units.seconds, "30s",
+        "How long the other calls of a process may go on that is to be killed because one call does not stop.",
+        kind=LANES, opts="--lane-drain-timeout", metavar="DURATION")
+    worker_async_max_tasks_per_child: int | None = setting(
+        parsers.optional(units.whole(1)), None, "Replace a process of the async lane after so many tasks.",
+        kind=LANES, opts="--async-max-tasks-per-child", metavar="N", default_text="never")
+    #: KiB
+    worker_async_max_memory_per_child: int | None = setting(
+        parsers.optional(units.size("KiB")), None,
+        "Replace a process of the async lane whose own memory passes this: 200MB, or a number of KiB.",
+        kind=LANES, opts="--async-max-memory-per-child", metavar="SIZE", default_text="no limit")
+    worker_thread_max_tasks_per_child: int | None = setting(
+        parsers.optional(units.whole(1)), None, "Replace a process of the thread lane after so many tasks.",
+        kind=LANES, opts="--thread-max-tasks-per-child", metavar="N", default_text="never")
+    #: KiB
+    worker_thread_max_memory_per_child: int | None = setting(
+        parsers.optional(units.size("KiB")), None,
+        "Replace a process of the thread lane whose own memory passes this: 200MB, or a number of KiB.",
+        kind=LANES, opts="--thread-max-memory-per-child", metavar="SIZE", default_text="no limit")
     #: None: the default queue alone; see `queues`
     worker_queues: tuple[str, ...] | None = setting(
         parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
@@ -181,6 +233,11 @@ class Settings:
     def queues(self) -> tuple[str, ...]:
         """The queues to consume."""
         return self.worker_queues or (self.task_default_queue,)
+
+    @property
+    def default_lane(self) -> LaneName:
+        """The lane of tasks that name none."""
+        return "thread" if self.task_default_lane == "thread" else "process"
 
 
 def _read_table() -> Mapping[str, Setting]:

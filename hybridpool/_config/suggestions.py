@@ -12,7 +12,8 @@ def find_similar(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that `name` was probably meant to be.
 
     Similar are a name with one or two typing errors, the beginning of only one name (`prio`), and a name that lacks
-    words of only one longer name (`max_memory` for `worker_max_memory_per_child`).
+    words of only one longer name, or of only one behind its first word (`max_memory` for
+    `worker_max_memory_per_child`, although there is `worker_async_max_memory_per_child` too).
 
     :returns: None if no name is similar enough.
     """
@@ -33,7 +34,8 @@ def find_similar(name: str, known: Iterable[str]) -> str | None:
         return starting[0]
     containing = [candidate for candidate, parts in candidates.items() if letters > 3 and _contains(parts, words)]
     starting = [candidate for candidate in containing if candidates[candidate][: len(words)] == words]
-    return next((found[0] for found in (containing, starting) if len(found) == 1), None)
+    after_first = [candidate for candidate in containing if candidates[candidate][1 : 1 + len(words)] == words]
+    return next((found[0] for found in (containing, starting, after_first) if len(found) == 1), None)
 
 
 def suggest(name: str, known: Iterable[str], celery_names: Iterable[str] = (), *, quoted: bool = False) -> str:

@@ -1,15 +1,27 @@
 """What a worker needs before it can run: the app imported in a zygote, its tasks, and the settings resolved."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import msgspec
 
 from hybridpool import events
-from hybridpool._config import Layer, PoolRange, Resolved, check_queues, layers_from, node_name, pool_range, resolve
+from hybridpool._config import (
+    LaneSize,
+    Layer,
+    PoolRange,
+    Resolved,
+    apply_pool_name,
+    check_queues,
+    lane_sizes,
+    layers_from,
+    node_name,
+    pool_range,
+    resolve,
+)
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
-from hybridpool._task import TaskOptions, tasks_from
+from hybridpool._task import LaneName, TaskOptions, tasks_from
 
 
 @attrs.frozen(kw_only=True)
@@ -19,8 +31,11 @@ class Prepared:
     zygote: ZygoteKeeper
     app: str
     node: str
+    #: with what the name of the pool implies
     resolved: Resolved
     range: PoolRange
+    #: the lanes that have tasks, and the process lane
+    lanes: Mapping[LaneName, LaneSize]
     tasks: dict[str, TaskOptions]
     #: names of threads that the app's import left running; a child has none of them, as a fork copies only one thread
     threads: tuple[str, ...]
@@ -36,7 +51,8 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
     imported = await keeper.start()
     try:
         manifest = msgspec.json.decode(imported.manifest)
-        resolved = resolve([*layers, *layers_from(manifest["settings"])])
+        resolved = apply_pool_name(resolve([*layers, *layers_from(manifest["settings"])]))
+        tasks = tasks_from(manifest["tasks"])
         check_queues(resolved)
         return Prepared(
             zygote=keeper,
@@ -44,7 +60,8 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
             node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
             resolved=resolved,
             range=pool_range(resolved),
-            tasks=tasks_from(manifest["tasks"]),
+            lanes=lane_sizes(resolved, tasks),
+            tasks=tasks,
             threads=imported.threads,
         )
     except BaseException:

@@ -30,7 +30,7 @@ from hybridpool._policy.admission import (
 from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions
 from hybridpool._protocol.task_headers import read_head
-from hybridpool._task import TaskOptions
+from hybridpool._task import LaneName, TaskOptions, lane_of
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
@@ -75,6 +75,9 @@ class Intake:
         #: deliveries that wait here for the rest of a second until their time, and their timers
         self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
         self._terms_of = {name: _both_terms(task, settings) for name, task in tasks.items()}
+        self._lane_of: dict[str, LaneName] = {
+            name: lane_of(task, settings.default_lane) for name, task in tasks.items()
+        }
         self._terms_of_others = _both_terms(TaskOptions(name=""), settings)
         self._rules = AdmissionRules(
             tasks=tasks.keys(),
@@ -196,6 +199,9 @@ class Intake:
             on_done=self._done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
+            lane=self._lane_of[head.name],
+            concurrency=task.concurrency,
+            may_rerun=not early,
             is_alone=early,
             may_start=self._may_start,
             cargo=received,

@@ -60,6 +60,17 @@ def test_command(app: str, options: list[str], broker_url: str, queue_name: str)
         assert len(worker.children()) == 2
 
 
+def test_solo(broker_url: str, queue_name: str) -> None:
+    """`--pool=solo` is one child, and a line says that it is not the main process."""
+    with Worker(broker_url, queue_name, "--pool=solo") as worker, client_of(broker_url, queue_name) as us:
+        assert concurrency(worker) == "1 (prefork): fixed by --pool"
+        worker.see(
+            r"WARNING/MainProcess\] worker_pool solo: one forked child runs the tasks, not the main process as in"
+        )
+        assert us.send_task("worker.task1").get(PATIENCE) == "ForkPoolWorker-1"
+        assert len(worker.children()) == 1
+
+
 def test_short_options_and_banner(broker_url: str, queue_name: str) -> None:
     """Short options work, and the banner shows name, app, broker, results, queues and tasks."""
     second = f"{queue_name}-b"

@@ -1,9 +1,9 @@
-"""What a type checker knows of tasks: arguments and results as in the function. Checked by mypy, never run."""
+"""What a type checker knows of tasks: arguments and results as in the function. For mypy and pyright, never run."""
 
 import datetime as dt
 from typing import assert_type
 
-from hybridpool import App, Handle, RunningTask, SyncHandle, Task, TaskCall, current_task
+from hybridpool import App, AsyncTask, BaseTask, Handle, RunningTask, SyncHandle, Task, TaskCall, current_task
 
 app = App("shop", worker_concurrency=2)
 
@@ -43,6 +43,32 @@ def fetch(self: RunningTask, url: str) -> bytes:
     if self.request.retries > 3:
         raise self.retry(exc=OSError("away"), eta=dt.datetime.now(dt.UTC))
     return url.encode()
+
+
+@app.task
+async def load(url: str, width: int = 90) -> bytes:
+    """Return a picture, after waiting for it."""
+    return url.encode() * width
+
+
+@app.task(name="shop.rates", lane="process", concurrency=20)
+async def rates(*, currency: str) -> dict[str, float]:
+    """Return a table, after waiting for it."""
+    return {currency: 1.0}
+
+
+@app.task(bind=True, max_retries=3)
+async def follow(self: RunningTask, url: str) -> str:
+    """Return where a link leads."""
+    if not url:
+        self.retry(countdown=2.5)
+    return url
+
+
+@app.task(lane="thread")
+def wait(seconds: float) -> int:
+    """Return a number, after waiting for it."""
+    return int(seconds)
 
 
 def plain_calls() -> None:
@@ -97,6 +123,31 @@ def declared_wrongly() -> None:
     app.task(retry_backof=True)  # type: ignore[call-overload]
 
 
+async def async_tasks() -> None:
+    """A call of an `async def` is awaited here; its handle gives what the coroutine returns."""
+    assert_type(await load("u", 5), bytes)
+    assert_type(await rates(currency="EUR"), dict[str, float])
+    handle = await load.enqueue("u", width=5)
+    assert_type(handle, Handle[bytes])
+    assert_type(await handle.get(timeout=1.0), bytes)
+    assert_type(await (await rates.enqueue(currency="EUR")).get(), dict[str, float])
+    assert_type(await load.enqueue_many([("u",), ("v", 5)]), list[Handle[bytes]])
+    assert_type(load.delay("u").get(1), bytes)
+    assert_type(await load.options(queue="fast").enqueue("u"), Handle[bytes])
+    assert_type(await follow.enqueue("u"), Handle[str])
+    assert_type(await (await follow.enqueue(url="u")).get(), str)
+    assert_type(wait(2.0), int)
+    assert_type(await wait.enqueue(2.0), Handle[int])
+    await load(5)  # type: ignore[arg-type]
+    await load.enqueue(5)  # type: ignore[arg-type]
+    await load.enqueue("u", wide=5)  # type: ignore[call-arg]
+    await rates.enqueue("EUR")  # type: ignore[call-arg]
+    await follow.enqueue()  # type: ignore[call-arg]
+    await wait(2.0)  # type: ignore[misc]
+    app.task(lane="gevent")  # type: ignore[call-overload]
+    app.task(concurrency="many")  # type: ignore[call-overload]
+
+
 async def bound_tasks() -> None:
     """The caller of a bound task does not name its first argument."""
     assert_type((await fetch.enqueue("u")), Handle[bytes])
@@ -132,6 +183,15 @@ def passed_on(task: Task[[str, int], bytes], call: TaskCall[[str, int], bytes]) 
     call.delay("u", 5)
     task.delay("u")  # type: ignore[call-arg]
     return task("u", 5)
+
+
+async def passed_on_of_either_kind(task: BaseTask[[str, int], bytes], waits: AsyncTask[[str, int], bytes]) -> bytes:
+    """What is sent away needs no knowledge of the kind; what is called here does."""
+    assert_type(await task.enqueue("u", 5), Handle[bytes])
+    some: BaseTask[[str, int], bytes] = waits
+    one: Task[[str, int], bytes] = waits  # type: ignore[assignment]
+    assert one is some
+    return await waits("u", 5)
 
 
 def hooks() -> None:

@@ -5,19 +5,20 @@ import json
 import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 import pytest
 
 import hybridpool
 from hybridpool import App
-from hybridpool._client.tasks import Task
+from hybridpool._client.tasks import AsyncTask, Task
 from hybridpool._embed import import_name
 from hybridpool._ipc.codec import decode
 from hybridpool._message import Outgoing, unpack
+from hybridpool._task import LaneName
 from hybridpool._task_context import RunningTask, set_current_task, set_fallback_sender
-from hybridpool.errors import BrokerUnavailable, ConfigError, ResultError, ResultsDisabled
+from hybridpool.errors import BrokerUnavailable, CannotSend, ConfigError, ResultError, ResultsDisabled
 
 
 @pytest.fixture
@@ -134,25 +135,113 @@ def test_a_callable_without_a_name(app: App) -> None:
         app.task(functools.partial(add, 1))
 
 
-def async_functions() -> list[Callable[..., Any]]:
-    """Return what cannot run in a sync child."""
+async def fetch(x: int, y: int) -> int:
+    """Add two numbers, after waiting for them."""
+    return x + y
 
-    async def plain() -> None: ...
 
-    async def generator() -> AsyncIterator[int]:
+class Fetcher:
+    """An object whose call is async."""
+
+    async def __call__(self, x: int, y: int) -> int:
+        """Add two numbers."""
+        return x + y
+
+
+ASYNC_FUNCTIONS = {
+    "function": fetch,
+    "partial": functools.partial(fetch),
+    "object": Fetcher(),
+    "partial of an object": functools.partial(Fetcher()),
+}
+
+
+@pytest.mark.parametrize("function", ASYNC_FUNCTIONS.values(), ids=ASYNC_FUNCTIONS.keys())
+async def test_async_def(app: App, function: Callable[..., Any]) -> None:
+    """An `async def` function is an `AsyncTask`: it runs in the async lane, and a call of it here is awaited."""
+    task: Any = app.task(name="t")(function)
+    assert type(task) is AsyncTask
+    assert task.declared.lane == "async"
+    assert task.function is function
+    assert await task(2, 3) == 5
+    assert json.loads(app.__hybridpool_program__().manifest())["tasks"] == {"t": {"lane": "async"}}
+
+
+def test_a_bound_async_def(app: App) -> None:
+    """`bind=True` goes with `async def`; a caller does not name the first argument."""
+
+    @app.task(name="t", bind=True)
+    async def bound(self: RunningTask, x: int) -> str:
+        return f"{self.id} {x}"
+
+    assert (type(bound), bound.declared.lane) == (AsyncTask, "async")
+    with InATask() as child:
+        bound.delay(1)
+        with pytest.raises(CannotSend):
+            bound.delay(1, 2)  # type: ignore[call-arg]
+    assert len(child.published) == 1
+
+
+def test_an_async_task_declared_once_more(app: App) -> None:
+    """A task can be made of an async task; it is async too."""
+    other = App("other").task(name="t")(app.task(name="t")(fetch))
+    assert type(other) is AsyncTask
+    assert other.declared.lane == "async"
+
+
+@pytest.mark.parametrize(
+    ("function", "lane", "found"),
+    [
+        (add, None, None),
+        (add, "process", "process"),
+        (add, "thread", "thread"),
+        (fetch, None, "async"),
+        (fetch, "async", "async"),
+        (fetch, "process", "process"),
+    ],
+)
+def test_lanes(app: App, function: Callable[..., Any], lane: Any, found: LaneName | None) -> None:
+    """A task keeps the lane that is asked for; without one, `async def` is for the async lane, and `def` is open."""
+    assert app.task(name="t", lane=lane)(function).declared.lane == found
+
+
+NOT_ASYNC = (
+    'lane="async" is for async def: a def would block the event loop for all other calls; for one that waits, use '
+    'lane="thread"'
+)
+NOT_IN_A_THREAD = (
+    'lane="thread" is for def: no event loop runs on its threads; an async def runs in lane="async", or alone in a '
+    'child with lane="process"'
+)
+WRONG_LANES = [
+    (add, "async", NOT_ASYNC),
+    *((function, "thread", NOT_IN_A_THREAD) for function in ASYNC_FUNCTIONS.values()),
+]
+
+
+@pytest.mark.parametrize(("function", "lane", "why"), WRONG_LANES)
+def test_lanes_that_do_not_fit(app: App, function: Callable[..., Any], lane: LaneName, why: str) -> None:
+    """A lane in which a function cannot run is refused, in one line with the reason."""
+    with pytest.raises(ConfigError) as caught:
+        app.task(name="t", lane=lane)(function)
+    assert str(caught.value) == f"task t: {why}"
+    assert not app.tasks
+
+
+def test_generators_are_refused(app: App) -> None:
+    """A generator function, sync or async, is refused."""
+
+    def sync() -> Iterator[int]:
         yield 1
 
-    class Callable1:
-        async def __call__(self) -> None: ...
+    async def waits() -> AsyncIterator[int]:
+        yield 1
 
-    return [plain, functools.partial(plain), generator, Callable1()]
-
-
-@pytest.mark.parametrize("function", async_functions(), ids=["function", "partial", "generator", "object"])
-def test_async_def_is_refused(app: App, function: Callable[..., Any]) -> None:
-    """An `async def` function is refused."""
-    with pytest.raises(ConfigError, match="task t: a task runs in a sync child; it cannot be async def"):
-        app.task(name="t")(function)
+    for function, kind in ((sync, "a"), (waits, "an async")):
+        for declared in (function, functools.partial(function)):
+            with pytest.raises(ConfigError) as caught:
+                app.task(name="t")(declared)
+            assert str(caught.value) == f"task t: a task returns its value; it cannot be {kind} generator function"
     assert not app.tasks
 
 

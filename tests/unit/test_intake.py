@@ -34,6 +34,8 @@ TASKS = {
     "shop.once": TaskOptions(name="shop.once", acks_late=False, max_deliveries=1),
     "shop.mute": TaskOptions(name="shop.mute", ignore_result=True),
     "shop.loud": TaskOptions(name="shop.loud", ignore_result=False, acks_late=True),
+    "shop.fetch": TaskOptions(name="shop.fetch", lane="async", concurrency=20),
+    "shop.cpu": TaskOptions(name="shop.cpu", lane="process", acks_late=False),
 }
 HOUR = dt.timedelta(hours=1)
 
@@ -224,6 +226,32 @@ async def test_expired_while_it_waited(bench: Bench) -> None:
     await anyio.wait_all_tasks_blocked()
     assert bench.observed.of(events.TaskExpired)
     assert await bench.depths() == (0, 0)
+
+
+async def lanes_of(bench: Bench) -> list[tuple[str, str, int | None, bool]]:
+    """Send a call of three tasks, and return what a lane needs to know of each job."""
+    for task in ("shop.add", "shop.fetch", "shop.cpu"):
+        await bench.send(task)
+    return [(job.task, job.lane, job.concurrency, job.may_rerun) for job in bench.pool.jobs]
+
+
+async def test_lane(bench: Bench) -> None:
+    """A job has its task's lane and concurrency; it may start again only if its message is acknowledged late."""
+    assert await lanes_of(bench) == [
+        ("shop.add", "process", None, True),
+        ("shop.fetch", "async", 20, True),
+        ("shop.cpu", "process", None, False),
+    ]
+
+
+@pytest.mark.parametrize("chosen", [{"task_default_lane": "thread", "task_acks_late": False}])
+async def test_default_lane(bench: Bench) -> None:
+    """A task that names no lane runs in the one of the settings."""
+    assert await lanes_of(bench) == [
+        ("shop.add", "thread", None, False),
+        ("shop.fetch", "async", 20, False),
+        ("shop.cpu", "process", None, False),
+    ]
 
 
 async def test_at_most_once(bench: Bench) -> None:

@@ -1,10 +1,11 @@
 """What the parent knows of a task, and how it travels from the zygote."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._task import TaskOptions, tasks_from, tasks_to_plain
+from hybridpool._task import LaneName, TaskOptions, lane_of, tasks_from, tasks_to_plain
 from tests.strategies import names
 
 options = st.builds(
@@ -14,6 +15,8 @@ options = st.builds(
     ignore_result=st.none() | st.booleans(),
     max_deliveries=st.none() | st.integers(1, 9),
     queue=st.none() | names,
+    lane=st.sampled_from((None, "process", "thread", "async")),
+    concurrency=st.none() | st.integers(1, 99),
 )
 registries = st.lists(options, max_size=4).map(lambda found: {one.name: one for one in found})
 
@@ -28,3 +31,10 @@ def test_only_what_was_chosen_travels() -> None:
     """Only chosen options are in the manifest, also if they are False."""
     tasks = {"a": TaskOptions(name="a"), "b": TaskOptions(name="b", acks_late=False, queue="slow")}
     assert tasks_to_plain(tasks) == {"a": {}, "b": {"acks_late": False, "queue": "slow"}}
+
+
+@pytest.mark.parametrize("default", ["process", "thread"])
+@pytest.mark.parametrize("lane", [None, "process", "thread", "async"])
+def test_lane(lane: LaneName | None, default: LaneName) -> None:
+    """A task runs in the lane that it names, and without one in that of the settings."""
+    assert lane_of(TaskOptions(name="t", lane=lane), default) == (lane or default)

@@ -5,7 +5,7 @@ import time
 import anyio
 import pytest
 
-from hybridpool import Pool, errors
+from hybridpool import Call, Pool, errors
 from tests.integration.pool import functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, waited
 

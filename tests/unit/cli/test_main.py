@@ -26,13 +26,15 @@ MISTYPED = [
     ("worker -A proj -c", "Option '-c' requires an argument."),
     ("--workdir=/no/such/folder worker", "Directory '/no/such/folder' does not exist."),
 ]
+POOLS = "prefork, threads, asyncio or solo"
 REFUSED = [
     ("-c 0", "worker_concurrency must be a whole number of at least 1, not 0 (from --concurrency)"),
     (
         "--autoscale=3",
         "worker_autoscale must be two whole numbers of at least 1 such as 1,3 (the larger is the maximum)",
     ),
-    ("-P prefrok", "worker_pool must be prefork (also written processes), not prefrok (from --pool); did you mean"),
+    ("-P prefrok", f"worker_pool must be {POOLS} (also written processes), not prefrok (from --pool); did you mean"),
+    ("--pool=gevent", f"worker_pool must be {POOLS} (gevent patches the whole interpreter: write async def, or use"),
     ("--max-memory-per-child=12_bananas", "worker_max_memory_per_child must be an amount of memory such as 200MB"),
     ("-b amqp:/me:secret@h", "broker_url must be an AMQP URL"),
 ]

@@ -14,6 +14,8 @@ ESCAPE = "special characters in a user, password or virtual host must be percent
 BACKEND = "rpc:// or disabled (no other result backend exists yet)"
 DURATION = "a duration such as 30, 30s, 5m or 1h"
 LEVELS = "DEBUG, INFO, WARNING, ERROR or CRITICAL (also written warn, fatal)"
+POOLS = "prefork, threads, asyncio or solo (also written processes)"
+GREEN = "prefork, threads, asyncio or solo ({} patches the whole interpreter: write async def, or use threads)"
 LONG = f"'{'x' * 70} amqp://…"
 
 BAD = [
@@ -27,8 +29,13 @@ BAD = [
     ("worker_max_memory_per_child", "0", SIZE, "0", ""),
     ("worker_max_tasks_per_child", "1.5", WHOLE, "1.5", ""),
     ("worker_shutdown_timeout", "-3", DURATION, "-3", ""),
-    ("worker_pool", "prefrok", "prefork (also written processes)", "prefrok", "prefork"),
-    ("worker_pool", "gevent", "prefork (also written processes)", "gevent", ""),
+    ("worker_pool", "prefrok", POOLS, "prefrok", "prefork"),
+    ("worker_pool", "thread", POOLS, "thread", "threads"),
+    ("worker_pool", "gevent", GREEN.format("gevent"), "gevent", ""),
+    ("worker_pool", "Eventlet", GREEN.format("eventlet"), "Eventlet", ""),
+    ("task_default_lane", "async", "process or thread", "async", ""),
+    ("worker_async_loop", "trio", "auto, uvloop or asyncio", "trio", ""),
+    ("worker_loop_block_timeout", "0", "a duration above zero such as 30, 30s, 5m or 1h", "0", ""),
     ("worker_loglevel", "inof", LEVELS, "inof", "INFO"),
     ("accept_content", "json,yaml", "json or pickle", "json,yaml", ""),
     ("task_default_queue_type", "quorom", "classic or quorum", "quorom", "quorum"),
@@ -40,7 +47,7 @@ BAD = [
     ("broker_url", "amqp://me:12/secret@h", f"{URL}; {ESCAPE}", "amqp://(hidden)", ""),
     ("worker_concurrency", "amqp://me:secret@h", WHOLE, "'amqp://me:**@h'", ""),
     ("imports", "me:secret@h", "module names such as proj.tasks,proj.reports", "'**@h'", ""),
-    ("worker_pool", f"{'x' * 70} amqp://me:secret{'y' * 70}@h", "prefork (also written processes)", LONG, ""),
+    ("worker_pool", f"{'x' * 70} amqp://me:secret{'y' * 70}@h", POOLS, LONG, ""),
     ("result_backend", "redis://:secret@h/0", BACKEND, "redis://:**@h/0", ""),
 ]
 
