@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import NoReturn
 
 from hybridpool import _task_context
-from hybridpool._child import execute, process_isolation
+from hybridpool._child import execute, lifespans, process_isolation
 from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
@@ -80,10 +80,9 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
             child.rules = program.child_rules()
         run = execute.runner(program.child_tasks() if program else {}, child.rules)
         finish = _initialize(order.orders.initializer)
+        leave = lifespans.enter_all(program.child_lifespans(order.orders.lane) if program else ())
     except (Exception, SystemExit) as error:
-        own = error.__traceback__
-        text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(StartFailed(escape_surrogates(f"its initializer failed:\n{text}")))
+        child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
         return _START_FAILED
     if forwarder:
         forwarder.save_state()
@@ -96,6 +95,7 @@ def _work(child: Child, order: Fork, program: Program | None, zygote: int) -> in
         child.work(run, gauge, after_each)
     finally:
         _task_context.set_fallback_sender(None)
+        leave()
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

@@ -20,7 +20,7 @@ PUBLIC_MODULES = ("hybridpool", "hybridpool.errors", "hybridpool.events", "hybri
 #: what calls, decorators and blocks of users need beside plain names
 SPECIAL_METHODS = ("__call__", "__aenter__")
 #: classes that only the library makes: how it does so is not public
-NOT_CONSTRUCTED = {"Call", "ChildStats", "Handle", "RunningTask", "SyncHandle", "Task", "TaskCall"}
+NOT_CONSTRUCTED = {"Call", "ChildStats", "Handle", "Lifespan", "RunningTask", "SyncHandle", "Task", "TaskCall"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
