@@ -312,7 +312,7 @@ async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database
 def test_the_page_shows_what_is_tested() -> None:
     """The page's code blocks are the code that these tests run."""
     for name, module, count in (("database.py", pg_functions, 3), ("shop.py", pg_app, 1)):
-        source = Path(module.__file__).read_text()
+        source = Path(str(module.__file__)).read_text()
         shown = re.findall(rf"```python\n# {name}\n(.*?)```", PAGE.read_text(), re.DOTALL)
         assert len(shown) == count
         for text in shown:

@@ -402,6 +402,29 @@ async def test_cancelled_while_it_is_left(app: App, diary: Diary, caplog: pytest
 
 
 @pytest.mark.anyio
+@pytest.mark.may_block
+async def test_a_forked_process_closes_nothing_with_a_loop(app: App, diary: Diary) -> None:
+    """With an event loop, too, a process that was forked in the block leaves nothing when it leaves the block."""
+
+    @app.lifespan
+    async def client() -> AsyncGenerator[int]:
+        yield 1
+        diary.append("client close")
+
+    read, write = os.pipe()
+    async with entered(of(app, "async")):
+        copy = os.fork()
+    if not copy:
+        os.write(write, repr(diary).encode())
+        os._exit(0)
+    os.waitpid(copy, 0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        assert answer.read() == "[]"
+    assert diary == ["client close"]
+
+
+@pytest.mark.anyio
 async def test_an_exception_of_the_block(app: App, diary: Diary) -> None:
     """What the block raises is passed on, and the lifespans are left."""
     declare_async(app, diary, "one")
