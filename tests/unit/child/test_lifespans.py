@@ -417,7 +417,7 @@ async def test_a_forked_process_closes_nothing_with_a_loop(app: App, diary: Diar
     if not copy:
         os.write(write, repr(diary).encode())
         os._exit(0)
-    os.waitpid(copy, 0)
+    os.waitpid(copy, 0)  # noqa: ASYNC222  # it ends at once
     os.close(write)
     with os.fdopen(read) as answer:
         assert answer.read() == "[]"
