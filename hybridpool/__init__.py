@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from hybridpool import errors, events, testing
     from hybridpool._app import App
+    from hybridpool._child.lifespans import Lifespan
     from hybridpool._client.call_options import CallOptionsDict
     from hybridpool._client.result_handle import Handle, SyncHandle
     from hybridpool._client.task_arguments import TaskOptionsDict
@@ -68,6 +69,7 @@ __all__ = [
     "CallOptionsDict",
     "ChildStats",
     "Handle",
+    "Lifespan",
     "Pool",
     "PoolOptions",
     "RunningTask",
@@ -94,6 +96,7 @@ _MODULES: Final = {
     "CallOptionsDict": "hybridpool._client.call_options",
     "ChildStats": "hybridpool._pool.stats",
     "Handle": "hybridpool._client.result_handle",
+    "Lifespan": "hybridpool._child.lifespans",
     "Pool": "hybridpool._pool.pool",
     "PoolOptions": "hybridpool._pool.options",
     "RunningTask": "hybridpool._task_context",

@@ -5,20 +5,24 @@ Importing this loads neither asyncio nor a broker's library; what sends is impor
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, overload
 
 import attrs
 
+from hybridpool._child.lifespans import Lifespan, LifespanState
 from hybridpool._client.app_manifest import AppManifest
 from hybridpool._client.function_identity import Origin, is_same, origin_of
+from hybridpool._client.lifespan_declaration import declare_lifespan
 from hybridpool._client.publisher import CallPublisher, TransportOverride
 from hybridpool._client.task_arguments import TaskOptionsDict, read_arguments
 from hybridpool._client.task_functions import check_lane, is_async
 from hybridpool._client.tasks import AsyncTask, BaseTask, BoundTaskDecorator, Task, TaskDecorator
 from hybridpool._config import Conf
+from hybridpool._task import LaneName
 from hybridpool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
 
@@ -50,6 +55,7 @@ class App:
         #: where each of them was declared
         self._origins: dict[str, Origin] = {}
         self._hooks: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
+        self._lifespans: list[LifespanState[Any]] = []
         self._outbox = CallPublisher(name, self.conf, self.tasks)
 
     # ---- declaring ---------------------------------------------------------------------------------------
@@ -110,6 +116,41 @@ class App:
         self._hooks["worker_process_shutdown"].append(hook)
         return hook
 
+    @overload
+    def lifespan(self, function: Callable[[], Iterator[T]], /) -> Lifespan[T]: ...
+    @overload
+    def lifespan(self, function: Callable[[], AsyncIterator[T]], /) -> Lifespan[T]: ...
+    @overload
+    def lifespan(
+        self, /, *, lanes: Sequence[LaneName] | None = None
+    ) -> Callable[[Callable[[], Iterator[T] | AsyncIterator[T]]], Lifespan[T]]: ...
+    def lifespan(
+        self,
+        function: Callable[[], Iterator[Any] | AsyncIterator[Any]] | None = None,
+        /,
+        *,
+        lanes: Sequence[LaneName] | None = None,
+    ) -> Lifespan[Any] | Callable[[Callable[[], Iterator[Any] | AsyncIterator[Any]]], Lifespan[Any]]:
+        """Register a generator function that opens what all tasks of a child share, yields it, and closes it.
+
+        It is entered in each child before its first task, after the hooks and the lifespans declared before it, and
+        left after the last task, in the reverse order. Tasks read `Lifespan.value`.
+
+        :param lanes: lanes in whose children it is entered; default: "async" for an async generator function,
+            "process" and "thread" for any other.
+        :raises ConfigError: if it is not a generator function without arguments, or a lane is wrong.
+        """
+
+        def register(wrapped: Callable[[], Iterator[Any] | AsyncIterator[Any]]) -> Lifespan[Any]:
+            named: Callable[..., Any] = wrapped
+            while isinstance(named, partial):
+                named = named.func
+            declared = declare_lifespan(_name_of(named, self.name), wrapped, lanes)
+            self._lifespans.append(declared)
+            return Lifespan(declared)
+
+        return register if function is None else register(function)
+
     # ---- sending -----------------------------------------------------------------------------------------
 
     async def send(
@@ -156,7 +197,7 @@ class App:
 
     def __hybridpool_program__(self) -> AppManifest:
         """Return what the zygote and the children need of this app; by this method they also tell that it is one."""
-        return AppManifest(self.name, self.conf, self.tasks, self._hooks)
+        return AppManifest(self.name, self.conf, self.tasks, self._hooks, self._lifespans)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} cannot be pickled: import it where it is needed")

@@ -12,6 +12,7 @@ Modules:
     execute              One call: bytes → arguments → the function → outcome
     failure_rules        What a task's options say about its failures, and what follows from them in the child
     functions            Calls of plain functions, for a pool without a broker
+    lifespans            Lifespans: what a child opens once, before its first call, and closes after its last
     log_forwarding       Forwards what user code logs and prints to the parent, as whole formatted lines
     loop                 A child's loop
     memory               How much memory a child owns itself

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NoReturn
 
 from hybridpool import _task_context
-from hybridpool._child import execute, process_isolation
+from hybridpool._child import execute, lifespans, process_isolation
 from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
@@ -104,10 +104,9 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             child.rules = program.child_rules()
         tasks = program.child_tasks() if program else {}
         finish = _initialize(order.orders.initializer)
+        leave = lifespans.enter_all(program.child_lifespans(order.orders.lane) if program else ())
     except (Exception, SystemExit) as error:
-        own = error.__traceback__
-        text = "".join(traceback.format_exception(type(error), error, own and own.tb_next)).rstrip("\n")
-        child.send(StartFailed(escape_surrogates(f"its initializer failed:\n{text}")))
+        child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
         return _START_FAILED
     if forwarder:
         forwarder.save_state()
@@ -127,6 +126,7 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             child.work(execute.preparer(tasks, child.rules), gauge, after_each, is_ready, order.orders)
     finally:
         _task_context.set_fallback_sender(None)
+        leave()
         finish()
         for hook in program.child_hooks("worker_process_shutdown") if program else ():
             hook()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hybridpool._child.failure_rules import Rules
+from hybridpool._child.lifespans import LifespanState
 
 
 class Program(Protocol):
@@ -19,6 +20,10 @@ class Program(Protocol):
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
         """The functions to call at "worker_init", "worker_process_init" or "worker_process_shutdown"."""
+        ...
+
+    def child_lifespans(self, lane: str) -> Sequence[LifespanState[Any]]:
+        """What to enter in a child of this lane before its first call, in this order."""
         ...
 
     def further_imports(self) -> Sequence[str]:

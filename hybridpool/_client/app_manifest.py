@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
+from hybridpool._child.lifespans import LifespanState
 from hybridpool._client.tasks import BaseTask, rules_of
 from hybridpool._config import Conf
 from hybridpool._task import tasks_to_plain
@@ -20,11 +21,13 @@ class AppManifest:
         conf: Conf,
         tasks: Mapping[str, BaseTask[..., Any]],
         hooks: Mapping[str, Sequence[Callable[[], object]]],
+        lifespans: Sequence[LifespanState[Any]],
     ) -> None:
         self._name = name
         self._conf = conf
         self._tasks = tasks
         self._hooks = hooks
+        self._lifespans = lifespans
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""
@@ -37,6 +40,10 @@ class AppManifest:
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
         """The hooks of one kind, in the order of their registration."""
         return self._hooks.get(moment, ())
+
+    def child_lifespans(self, lane: str) -> Sequence[LifespanState[Any]]:
+        """The lifespans of children of one lane, in the order of their declaration."""
+        return [lifespan for lifespan in self._lifespans if lane in lifespan.lanes]
 
     def further_imports(self) -> Sequence[str]:
         """The setting `imports`."""

@@ -26,6 +26,7 @@ NOT_CONSTRUCTED = {
     "Call",
     "ChildStats",
     "Handle",
+    "Lifespan",
     "RunningTask",
     "SyncHandle",
     "Task",

@@ -1,9 +1,10 @@
 """What a type checker knows of tasks: arguments and results as in the function. For mypy and pyright, never run."""
 
 import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import assert_type
 
-from hybridpool import App, AsyncTask, BaseTask, Handle, RunningTask, SyncHandle, Task, TaskCall, current_task
+from hybridpool import App, AsyncTask, BaseTask, Handle, Lifespan, RunningTask, SyncHandle, Task, TaskCall, current_task
 
 app = App("shop", worker_concurrency=2)
 
@@ -211,3 +212,66 @@ async def by_name() -> None:
     number: int = await handle.get()
     assert number
     await app.send(5)  # type: ignore[arg-type]
+
+
+# ---- lifespans -----------------------------------------------------------------------------------------------
+
+
+class Database:
+    """What a child opens."""
+
+
+@app.lifespan
+def database() -> Generator[Database]:
+    """Open a database."""
+    yield Database()
+
+
+@app.lifespan
+async def clients() -> AsyncIterator[dict[str, int]]:
+    """Open clients."""
+    yield {}
+
+
+@app.lifespan(lanes=("process", "async"))
+def model() -> Iterator[bytes]:
+    """Load a model, which needs no closing."""
+    yield b""
+
+
+@app.lifespan(lanes=["async"])
+async def session() -> AsyncGenerator[int]:
+    """Begin a session."""
+    yield 1
+
+
+def values() -> None:
+    """The value of a lifespan has the type that the generator yields."""
+    assert_type(database, Lifespan[Database])
+    assert_type(database.value, Database)
+    assert_type(clients.value, dict[str, int])
+    assert_type(model.value, bytes)
+    assert_type(session.value, int)
+    database.value = Database()  # type: ignore[misc]
+    with database.replaced(Database()):
+        pass
+    with model.replaced("text"):  # type: ignore[arg-type]
+        pass
+
+
+def lifespans_declared_wrongly() -> None:
+    """Other functions than generator functions without arguments, and unknown lanes, are type errors."""
+
+    def connect() -> Database:
+        return Database()
+
+    def connect_to(dsn: str) -> Iterator[str]:
+        yield dsn
+
+    async def connect_later() -> Database:
+        return Database()
+
+    app.lifespan(connect)  # type: ignore[arg-type]
+    app.lifespan(connect_to)  # type: ignore[arg-type]
+    app.lifespan(connect_later)  # type: ignore[arg-type]
+    app.lifespan(lanes=("proces",))  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ import anyio
 import psycopg
 import pytest
 
-from hybridpool import errors, events
+from hybridpool import embedded, errors, events
 from tests.contract.inbox import Events
-from tests.integration.pool import functions, pg_functions
+from tests.integration.pool import functions, pg_app, pg_functions
 from tests.integration.pool.helpers import PATIENCE, Gate, Journal, idle, open_pool, outcomes, waited
 from tests.pgbouncer import PAGE, documented, pgbouncer
 from tests.postgres import Database, Postgres
@@ -243,6 +243,34 @@ async def test_opened_at_import(database: Database, monkeypatch: pytest.MonkeyPa
     await database.settles(0)
 
 
+# ---- in a worker ----------------------------------------------------------------------------------------------------
+
+
+async def test_lifespan_of_a_worker(accounts: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each child of a worker has one connection by its lifespan, for all tasks, and closes it at a warm stop."""
+    monkeypatch.setenv("SHOP_DSN", accounts.dsn)
+    async with embedded(pg_app.app, worker_concurrency=2):
+        before = await accounts.settles(2)
+        await (await pg_app.transfer.enqueue(1, 2, 40)).get(PATIENCE)
+        for _ in range(5):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                await (await pg_app.transfer.enqueue(1, 2, 1000)).get(PATIENCE)
+        assert accounts.backends() == before
+    await accounts.settles(0)
+    with psycopg.connect(accounts.dsn) as connection:
+        assert connection.execute("SELECT balance FROM account ORDER BY id").fetchall() == [(60,), (140,)]
+
+
+async def test_lifespan_with_an_open_transaction(accounts: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on which a task has left a transaction open is replaced for the next task of its child."""
+    monkeypatch.setenv("SHOP_DSN", accounts.dsn)
+    async with embedded(pg_app.app, worker_concurrency=1):
+        first, second = [await (await pg_app.leave_open.enqueue()).get(PATIENCE) for _ in range(2)]
+        assert first != second
+        assert await accounts.settles(1) == {second}
+    await accounts.settles(0)
+
+
 # ---- pgbouncer -------------------------------------------------------------------------------------------------------
 
 
@@ -283,10 +311,11 @@ async def test_pgbouncer_after_a_query_that_is_left(postgres: Postgres, database
 
 def test_the_page_shows_what_is_tested() -> None:
     """The page's code blocks are the code that these tests run."""
-    source = Path(pg_functions.__file__).read_text()
-    shown = re.findall(r"```python\n# database.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(shown) == 3
-    for text in shown:
-        for part in re.split(r"\n\n\n", text.strip()):
-            assert part in source
+    for name, module, count in (("database.py", pg_functions, 3), ("shop.py", pg_app, 1)):
+        source = Path(str(module.__file__)).read_text()
+        shown = re.findall(rf"```python\n# {name}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        assert len(shown) == count
+        for text in shown:
+            for part in re.split(r"\n\n\n", text.strip()):
+                assert part in source
     assert documented()["pgbouncer"]["pool_mode"] == "transaction"
