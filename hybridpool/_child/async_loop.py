@@ -131,12 +131,13 @@ class AsyncChild(ConcurrentChild):
         self._ended = asyncio.Event()
         #: of the loop itself, in which no call is at work
         self._base = copy_context()
-        is_ready()
-        loop.add_reader(self._socket.fileno(), self._on_readable)
-        try:
-            await self._ended.wait()
-        finally:
-            loop.remove_reader(self._socket.fileno())
+        async with self.lifespans():
+            is_ready()
+            loop.add_reader(self._socket.fileno(), self._on_readable)
+            try:
+                await self._ended.wait()
+            finally:
+                loop.remove_reader(self._socket.fileno())
 
     # ---- reading -----------------------------------------------------------------------------------------
 

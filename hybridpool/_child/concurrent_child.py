@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -41,6 +41,8 @@ class ConcurrentChild:
         self.name = name
         #: of the tasks whose failures are not dealt with in the default way
         self.rules: Mapping[str, Rules] = {}
+        #: to be entered on the event loop, if there is one, before the first call
+        self.lifespans: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._socket = channel
         self._channel = Channel(channel)
         self._shared_page = shared_page

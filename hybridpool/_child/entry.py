@@ -9,6 +9,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from hybridpool import _task_context
@@ -104,7 +105,9 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             child.rules = program.child_rules()
         tasks = program.child_tasks() if program else {}
         finish = _initialize(order.orders.initializer)
-        leave = lifespans.enter_all(program.child_lifespans(order.orders.lane) if program else ())
+        states = program.child_lifespans(order.orders.lane) if program else ()
+        # Those of an async child are entered on its loop.
+        leave = lifespans.enter_all(()) if order.orders.lane == "async" else lifespans.enter_all(states)
     except (Exception, SystemExit) as error:
         child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
         return _START_FAILED
@@ -123,7 +126,11 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             is_ready()
             child.work(execute.runner(tasks, child.rules), gauge, after_each)
         else:
+            child.lifespans = partial(lifespans.entered, states)
             child.work(execute.preparer(tasks, child.rules), gauge, after_each, is_ready, order.orders)
+    except lifespans.LifespanFailed as error:
+        child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
+        return _START_FAILED
     finally:
         _task_context.set_fallback_sender(None)
         leave()

@@ -3,6 +3,7 @@
 Modules:
 
     call          Calls of functions through a pool: serialization, outcomes, and the handle `Call`
+    calls         How functions are given to a pool: one call, a handle of one, or one for each item; and in which lane
     open_close    Entering and leaving a pool in two different tasks
     options       The options of a pool: checked, and turned into the configuration of its lane
     pool          Pool: functions of an async program, run in forked children under supervision

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from hybridpool import events
@@ -21,6 +22,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._child.log_forwarding import FORMAT
 from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._ipc.frames import ChildOrders
+from hybridpool._lanes.shared.options import SharedOptions
 from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
@@ -207,7 +209,40 @@ class Worker:
             self._bus.emit(events.TaskOutlastsBroker(name, limit, timeout or 0.0))
 
     def _lane_configs(self) -> dict[LaneName, LaneConfig]:
-        return {"process": self._process_lane()}
+        process = self._process_lane()
+        return {
+            name: process if name == "process" else self._shared_lane(name, process) for name in self._prepared.lanes
+        }
+
+    def _shared_lane(self, name: LaneName, process: LaneConfig) -> LaneConfig:
+        """Return the configuration of a lane whose children run several calls at once."""
+        settings, size = self._settings, self._prepared.lanes[name]
+        is_async = name == "async"
+        memory = settings.worker_async_max_memory_per_child if is_async else settings.worker_thread_max_memory_per_child
+        limit = None if memory is None else memory * 1024
+        return LaneConfig(
+            size=size.processes,
+            scale=None,
+            recycle=RecycleLimits(
+                tasks=settings.worker_async_max_tasks_per_child
+                if is_async
+                else settings.worker_thread_max_tasks_per_child,
+                memory=limit,
+                age=settings.worker_max_age_per_child,
+                jitter=settings.worker_recycle_jitter,
+            ),
+            orders=msgspec.structs.replace(
+                process.orders, memory_watch=limit or 0, lane=name, slots=size.slots, loop=settings.worker_async_loop
+            ),
+            start_timeout=settings.worker_proc_alive_timeout,
+            spares=0,
+            shared=SharedOptions(
+                has_loop=is_async,
+                drain_timeout=settings.worker_lane_drain_timeout,
+                block_warning=settings.worker_loop_block_warning,
+                block_timeout=settings.worker_loop_block_timeout,
+            ),
+        )
 
     def _process_lane(self) -> LaneConfig:
         settings, sizes = self._settings, self._prepared.range
@@ -220,9 +255,10 @@ class Worker:
             age=settings.worker_max_age_per_child,
             jitter=settings.worker_recycle_jitter,
         )
+        is_used = self._prepared.lanes["process"].processes > 0
         return LaneConfig(
-            size=sizes.start,
-            scale=scale if sizes.ceiling > sizes.floor else None,
+            size=sizes.start if is_used else 0,
+            scale=scale if is_used and sizes.ceiling > sizes.floor else None,
             recycle=recycle,
             orders=ChildOrders(
                 log_level=logging.getLevelNamesMapping()[settings.worker_loglevel],
