@@ -15,6 +15,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Final
 
+from hybridpool import _task_context
 from hybridpool._child import printable
 from hybridpool._child.text_streams import MAX_RECORD_CHARS, LineAssembler, PrintedStream, write_whole
 from hybridpool._ipc.frames import ChildOrders
@@ -24,20 +25,31 @@ SendText = Callable[[str], None]
 #: format of a log line, in parent and children (Celery, worker_log_format)
 FORMAT: Final = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
+#: what stands for the message in a line of one of several tasks (Celery, worker_task_log_format)
+_TASK_LAYOUT: Final = "%(task_name)s[%(task_id)s]: %(message)s"
+
 #: the logger of lines that a task printed; in Celery it is celery.redirected
 PRINTED: Final = "hybridpool.printed"
 
 
 class _LineFormatter(logging.Formatter):
-    def __init__(self, layout: str, child: str) -> None:
+    """Formats a line. In a child that runs several tasks at once it says which of them has written it."""
+
+    def __init__(self, layout: str, child: str, *, names_tasks: bool) -> None:
         super().__init__(layout)
         self._child = child
         self._pid = os.getpid()
+        self._of_task = logging.Formatter(layout.replace("%(message)s", _TASK_LAYOUT)) if names_tasks else None
 
     def format(self, record: logging.LogRecord) -> str:
         if record.process == self._pid or record.process is None:
             record.processName = self._child
-        return super().format(record)
+        task = _task_context.current_task() if self._of_task is not None else None
+        if task is None or self._of_task is None:
+            return super().format(record)
+        # The names that Celery's worker_task_log_format has.
+        record.task_name, record.task_id = task.name, task.id
+        return self._of_task.format(record)
 
 
 class ForwardingHandler(logging.Handler):
@@ -146,7 +158,9 @@ class LogForwarder:
     def __init__(self, child: str, orders: ChildOrders, send: SendText) -> None:
         root = self._root = logging.getLogger()
         self._handler = ForwardingHandler(send)
-        self._handler.setFormatter(_LineFormatter(orders.log_format, child))
+        self._handler.setFormatter(
+            _LineFormatter(orders.log_format, child, names_tasks=orders.lane != "process")
+        )
         root.handlers[:] = [self._handler]
         root.setLevel(orders.log_level)
         self._lines: list[LineAssembler] = []

@@ -1,0 +1,223 @@
+"""Async and thread tasks in a real worker."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from hybridpool.errors import ChildLost, SoftTimeLimitExceeded, TaskRevoked, TimeLimitExceeded
+from tests.queues import BrokerConsole
+from tests.rabbit import wait_for
+from tests.workers import PATIENCE, Worker, client_of, gate_in
+
+APP = "lanes"
+
+
+def lanes(broker: str, queue: str, *options: str, app: str = APP, ready: int = 1) -> Worker:
+    """Start a worker."""
+    return Worker(broker, queue, "-c1", *options, app=app, ready=ready)
+
+
+def lane_children(worker: Worker, prefix: str) -> list[int]:
+    """Return the pids of the children of a lane that were ready so far."""
+    return [int(found[1]) for found in worker.seen(rf"{prefix}-\d+ \(pid (\d+)\) ready$")]
+
+
+def test_each_task_in_its_lane(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """Coroutines run together in one child, waiting functions on threads of another, the rest in prefork children."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        calls = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(30)]
+        assert len({entered.pid for entered in gate.entered(30)}) == 1
+        assert us.send_task(f"{APP}.compute").get(PATIENCE) == "ForkPoolWorker-1"
+        assert us.send_task(f"{APP}.alone").get(PATIENCE) == "ForkPoolWorker-1"
+        pid, child, thread = us.send_task(f"{APP}.wait_on_a_thread").get(PATIENCE)
+        assert (child, thread) == ("ThreadLane-1", "ThreadLane-1-1")
+        gate.release(30)
+        answers = [call.get(PATIENCE) for call in calls]
+        assert [answer[2] for answer in answers] == [call.id for call in calls], "each call knows its own id"
+        assert {answer[1] for answer in answers} == {"AsyncLane-1"}
+        assert pid not in {answer[0] for answer in answers}
+        assert len(worker.zygote.children()) == 3
+        assert worker.seen(r"concurrency: 1 \(prefork\), 100 \(async, 1 process\), 32 \(thread, 1 process\)")
+        assert worker.stop() == 0
+        worker.see("the session ends after 30 uses")
+
+
+def test_no_child_for_a_lane_without_tasks(broker_url: str, queue_name: str) -> None:
+    """An app of plain tasks has prefork children only, and none of them has an event loop loaded."""
+    with lanes(broker_url, queue_name, app="worker.app") as worker:
+        assert [child.name() for child in worker.children()] == [worker.children()[0].name()]
+        assert "uvloop" not in Path(f"/proc/{worker.zygote.pid}/maps").read_text()
+
+
+def test_concurrency_of_one_task(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A task with `concurrency=2` runs twice at once in this worker, and others pass it."""
+    with lanes(broker_url, queue_name), client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        calls = [us.send_task(f"{APP}.hold_two", (gate.path, "two")) for _ in range(4)]
+        other = us.send_task(f"{APP}.hold", (gate.path, "other"))
+        assert sorted(entered.tag for entered in gate.entered(3)) == ["other", "two", "two"]
+        assert us.send_task(f"{APP}.compute").get(PATIENCE)
+        assert gate.is_empty()
+        gate.release(5)
+        gate.entered(2)
+        assert [call.get(PATIENCE) for call in calls] == [None] * 4
+        assert other.get(PATIENCE)
+
+
+def test_retries_and_sending(broker_url: str, queue_name: str) -> None:
+    """A coroutine retries, and sends tasks by `await enqueue` and by `delay`; all arrive."""
+    with lanes(broker_url, queue_name), client_of(broker_url, queue_name) as us:
+        assert us.send_task(f"{APP}.retrying").get(PATIENCE) == 2
+        ids = us.send_task(f"{APP}.sends", (20,)).get(PATIENCE)
+        assert len(set(ids)) == 40
+
+
+def test_sent_tasks_arrive(broker_url: str, queue_name: str) -> None:
+    """What a coroutine has sent the broker has when the coroutine's result is there."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us:
+        ids = us.send_task(f"{APP}.sends", (5,)).get(PATIENCE)
+        worker.see(r"Task lanes\.compute\[.*succeeded", 10)
+        done = {found[1] for found in worker.seen(r"Task lanes\.compute\[(.*)\] succeeded")}
+        assert done == set(ids)
+
+
+def test_log_lines_name_their_task(broker_url: str, queue_name: str) -> None:
+    """A line that a coroutine logs or prints carries the task's name and id, since many write at once."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us:
+        call = us.send_task(f"{APP}.talks", ("hi",))
+        call.get(PATIENCE)
+        worker.see(rf"INFO/AsyncLane-1\] lanes\.talks\[{call.id}\]: log hi$")
+        worker.see(rf"WARNING/AsyncLane-1\] lanes\.talks\[{call.id}\]: print hi$")
+
+
+def test_limits_and_revoking(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """Soft and hard limits and `revoke` are raised at the coroutine's `await`; its neighbour hears nothing."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        neighbour = us.send_task(f"{APP}.hold", (gate.path, "neighbour"))
+        assert us.send_task(f"{APP}.stops", (gate.path,), soft_time_limit=0.2).get(PATIENCE) == "soft limit"
+        with pytest.raises(SoftTimeLimitExceeded):
+            us.send_task(f"{APP}.hold", (gate.path, "soft"), soft_time_limit=0.2).get(PATIENCE)
+        late = us.send_task(f"{APP}.stops", (gate.path,), time_limit=0.2)
+        with pytest.raises(TimeLimitExceeded):
+            late.get(PATIENCE)
+        worker.see(rf"Hard time limit \(0\.2s\) exceeded for lanes\.stops\[{late.id}\]; it was told to stop")
+        gate.entered(4)
+        unwanted = us.send_task(f"{APP}.stops", (gate.path,))
+        gate.entered()
+        unwanted.revoke(terminate=True)
+        with pytest.raises(TaskRevoked, match="terminated"):
+            unwanted.get(PATIENCE)
+        gate.release()
+        assert neighbour.get(PATIENCE)[1] == "AsyncLane-1"
+        assert len(lane_children(worker, "AsyncLane")) == 1
+
+
+def test_one_that_holds_the_loop(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A coroutine that computes is named with its line, and ended at its limit; its neighbour goes on."""
+    options = ("--loop-block-timeout=1s",)
+    with (
+        lanes(broker_url, queue_name, *options) as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        neighbour = us.send_task(f"{APP}.hold", (gate.path, "neighbour"))
+        gate.entered()
+        holder = us.send_task(f"{APP}.holds_the_loop", (str(tmp_path / "begun"),))
+        worker.see(rf"AsyncLane-1: lanes\.holds_the_loop\[{holder.id}\] holds the event loop for 0\.\d s; 1 calls wait")
+        worker.see(r'File ".*lanes\.py", line \d+, in holds_the_loop')
+        with pytest.raises(Exception, match="it held the event loop for"):
+            holder.get(PATIENCE)
+        gate.release()
+        assert neighbour.get(PATIENCE)[1] == "AsyncLane-1"
+
+
+def test_death_of_the_child(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """When a child is killed from outside, all its calls start again in this worker, and none is counted or lost."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        calls = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(10)]
+        [pid] = {entered.pid for entered in gate.entered(10)}
+        os.kill(pid, signal.SIGKILL)
+        worker.see(r"AsyncLane-1 \(pid \d+\) died \(signal 9 \(SIGKILL\)\): 10 of its calls start again here")
+        assert {entered.tag for entered in gate.entered(10)} == {str(number) for number in range(10)}
+        gate.release(10)
+        assert {call.get(PATIENCE)[1] for call in calls} == {"AsyncLane-2"}
+        assert not worker.seen("queued again"), "no delivery was counted"
+
+
+def test_the_guilty_one(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A coroutine that kills its process is dead-lettered after its deliveries; its neighbours run to their ends."""
+    with (
+        lanes(broker_url, queue_name, "--max-deliveries=2") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+        BrokerConsole(broker_url) as console,
+    ):
+        killer = us.send_task(f"{APP}.kills_its_process", (gate.path,))
+        gate.entered()
+        gate.release()
+        worker.see(rf"Task lanes\.kills_its_process\[{killer.id}\] lost its child AsyncLane-1: .*queued again")
+        neighbours = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(5)]
+        entered = gate.entered(6)
+        while not any(one.tag == "killer" for one in entered):
+            entered += gate.entered()
+        # Whoever is let through first: the neighbours end, or start again when the killer has killed their child.
+        gate.release(20)
+        with pytest.raises(ChildLost):
+            killer.get(PATIENCE)
+        assert [call.get(PATIENCE)[2] for call in neighbours] == [call.id for call in neighbours]
+        assert console.depth(f"{queue_name}.dead") == 1
+
+
+def test_recycling_by_count(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A lane child that has run its number of calls is replaced; those it has go on, new ones go to the next child."""
+    with (
+        lanes(broker_url, queue_name, "--async-max-tasks-per-child=3") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        held = us.send_task(f"{APP}.hold", (gate.path, "held"))
+        gate.entered()
+        for _ in range(3):
+            us.send_task(f"{APP}.talks", ("one",)).get(PATIENCE)
+        worker.see(r"AsyncLane-1 \(pid \d+\) retires: max_tasks_per_child: 3 tasks")
+        assert wait_for(lambda: len(lane_children(worker, "AsyncLane")) == 2, PATIENCE)
+        other = us.send_task(f"{APP}.hold", (gate.path, "other"))
+        gate.entered()
+        gate.release(2)
+        assert [held.get(PATIENCE)[1], other.get(PATIENCE)[1]] == ["AsyncLane-1", "AsyncLane-2"]
+        worker.see(r"AsyncLane-1' pid:\d+ exited with 'exit code 0'")
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGQUIT,)], ids=["warm", "cold"])
+def test_stopping(broker_url: str, queue_name: str, tmp_path: Path, signals: tuple[int, ...]) -> None:
+    """A warm stop lets coroutines end; a cold one tells them to stop, and their messages go back."""
+    with client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate, BrokerConsole(broker_url) as console:
+        with lanes(broker_url, queue_name) as worker:
+            for _ in range(3):
+                us.send_task(f"{APP}.stops", (gate.path,))
+            gate.entered(3)
+            for number in signals:
+                worker.send(number)
+            if signals == (signal.SIGTERM,):
+                worker.see("Warm shutdown")
+                gate.release(3)
+                worker.wait()
+                assert len(worker.seen(r"Task lanes\.stops\[.*succeeded")) == 3
+            else:
+                worker.wait()
+                assert len(worker.seen(r"stopped: the worker stops")) == 3
+        assert console.depth(queue_name) == (0 if signals == (signal.SIGTERM,) else 3)
+
+
+def test_zygote_killed(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """When the zygote dies with all children, coroutines start again with the next one."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        calls = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(5)]
+        gate.entered(5)
+        worker.zygote.kill()
+        gate.entered(5)
+        gate.release(5)
+        assert len({call.get(PATIENCE)[0] for call in calls}) == 1
+        assert not re.search("Traceback", worker.text)
