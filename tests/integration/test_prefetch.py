@@ -86,7 +86,8 @@ def test_workers_share_long_tasks(broker_url: str, queue_name: str, tmp_path: Pa
 def test_order_and_number_stay(kind: str, broker_url: str, queue_name: str, tmp_path: Path) -> None:
     """Messages run once each, in the order of the queue, also those that are given back and come again.
 
-    A quorum queue would take them behind all others, so none are given back to it.
+    A quorum queue would take them behind all others, so none are given back to it. It does not keep the order between
+    two consumers: while one takes over from another, a message may overtake those that the other still has to get.
     """
     notes = tmp_path / "notes"
     with (
@@ -115,5 +116,7 @@ def test_order_and_number_stay(kind: str, broker_url: str, queue_name: str, tmp_
         held.get(PATIENCE)
         for handle in handles:
             handle.get(PATIENCE)
-        assert notes.read_text().split() == [str(number) for number in range(300)]
+        ran = [int(number) for number in notes.read_text().split()]
+        assert sorted(ran) == list(range(300))
+        assert max(abs(number - at) for at, number in enumerate(ran)) <= (0 if kind == "classic" else 8)
         assert bool(worker.seen(rest_of(queue_name))) == (kind == "classic")
