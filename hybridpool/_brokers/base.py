@@ -123,6 +123,13 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
             known then.
         """
 
+    async def requeues_in_place(self, queue: QueueSpec) -> bool:
+        """Tell whether the queue takes a requeued message back to the place where it was; if not known, it does not.
+
+        :raises BrokerUnavailable: if there is no connection.
+        """
+        ...
+
     async def delete(self, queue: str) -> None:
         """Delete the queue with its messages, and do not declare or consume it again.
 

@@ -5,7 +5,7 @@ import time
 
 from hybridpool import __version__
 from hybridpool._child.printable import one_line
-from hybridpool._config import masked
+from hybridpool._config import Settings, masked
 from hybridpool._task import LaneName, lane_of
 from hybridpool._worker.bootstrap import Prepared
 
@@ -19,6 +19,7 @@ _LAYOUT = """
 - ** ---------- .> transport:   {transport}
 - ** ---------- .> results:     {results}
 - *** --- * --- .> concurrency: {concurrency}
+- *** --- * --- .> prefetch:    {prefetch}
 -- ******* ---- .> task events: OFF
 --- ***** -----
  -------------- [queues]
@@ -42,6 +43,7 @@ def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
         transport=masked(settings.broker_url),
         results=masked(settings.result_backend) if settings.result_backend else "disabled://",
         concurrency=_concurrency(prepared),
+        prefetch=_prefetch(settings),
         queues="\n".join(
             f"                .> {queue:<16} exchange=(default) key={queue}" for queue in map(one_line, queues)
         ),
@@ -68,3 +70,12 @@ def _concurrency(prepared: Prepared) -> str:
 
 def _beside(lane: LaneName) -> str:
     return "" if lane == "process" else f" ({lane})"
+
+
+def _prefetch(settings: Settings) -> str:
+    multiplier = settings.worker_prefetch_multiplier
+    if settings.worker_disable_prefetch:
+        return "only what can start now"
+    if multiplier == "auto":
+        return "auto: by how long tasks take"
+    return f"{multiplier} per child" if multiplier else "no limit"

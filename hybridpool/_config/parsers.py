@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from hybridpool._config.suggestions import find_similar
 from hybridpool._config.units import BadValue, Parser, whole
@@ -119,6 +119,20 @@ def optional(parse_some: Parser[T], *words_for_none: str) -> Parser[T | None]:
         if value is None or (isinstance(value, str) and value.strip().lower() in nothing):
             return None
         return parse_some(value)
+
+    return parse
+
+
+def or_auto(parse_some: Parser[T]) -> Parser[T | Literal["auto"]]:
+    """Make a parser that also takes the word ``auto``."""
+
+    def parse(value: object) -> T | Literal["auto"]:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        try:
+            return parse_some(value)
+        except BadValue as bad:
+            raise BadValue(f"{bad.expected}, or auto", bad.hint) from None
 
     return parse
 

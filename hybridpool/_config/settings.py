@@ -7,6 +7,7 @@ messages are made from the same entry, so a new setting is one entry here.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import attrs
 
@@ -156,9 +157,10 @@ class Settings:
         "Declare classic queues with priorities from 0 to this (RabbitMQ's x-max-priority; up to 10 is cheap).",
         kind=MESSAGES, opts="--queue-max-priority", metavar="N", default_text="no priorities")
     #: 0: no limit
-    worker_prefetch_multiplier: int = setting(
-        units.whole(0), 4, "Messages to hold per child; 0: no limit.",
-        kind=MESSAGES, opts="--prefetch-multiplier", metavar="N")
+    worker_prefetch_multiplier: int | Literal["auto"] = setting(
+        parsers.or_auto(units.whole(0)), "auto",
+        "Messages to hold per child; auto: many short ones, of long ones what can start now; 0: no limit.",
+        kind=MESSAGES, opts="--prefetch-multiplier", metavar="N|auto")
     worker_disable_prefetch: bool = setting(
         units.boolean, False, "Hold only messages that can start now, whatever the multiplier.",
         kind=MESSAGES, opts="--disable-prefetch")

@@ -196,6 +196,16 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
     ),
     events.ConsumingStarted: (Row(DEBUG, "Consuming from %(queue)s, prefetch %(prefetch)d"),),
+    events.MessagesReturned: (
+        Row(DEBUG, "%(count)d messages go back to %(queue)s: tasks take long, and others can have them"),
+    ),
+    events.QueueMixesLanes: (
+        Row(
+            WARNING,
+            "Queue %(queue)s: %(held)d messages for children keep async and threaded tasks from coming, though there "
+            "is room for them: give one kind a queue of its own (queue=, or task_routes in Celery's clients)",
+        ),
+    ),
     events.PrefetchUnlimited: (
         Row(WARNING, "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory"),
     ),

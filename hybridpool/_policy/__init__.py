@@ -17,8 +17,10 @@ Modules:
     death_of_shared     Decides what becomes of the calls of a child that ran several at once, when it died
     fallback            What follows when the broker does not take a step of settlement
     headroom            Decides how far a pool may grow before memory gets scarce
+    lane_shares         How the lanes of a worker share the prefetch of a queue
     ledger              The acknowledgement ledger of one channel
     lifecycle           The states of a child as a table: state × event → next state
+    pace                How many messages of a queue to hold, from how long its tasks take
     pipelining          How many calls may be sent to a child before it has answered the first
     prefetch            How many messages of a queue a worker holds, running ones included
     reconcile           How many children to fork, which to retire, which take too long to be ready or to exit

@@ -1,29 +1,111 @@
-"""Consumes the worker's queues; the prefetch of each follows the number of children while the worker runs."""
+"""Consumes the worker's queues; the prefetch of each follows the children and their tasks while the worker runs."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
 
 import anyio
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker, Deliver
 from hybridpool._config import PoolRange, Settings
-from hybridpool._message import QUORUM
+from hybridpool._lanes.base import Job
+from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._message import QUORUM, QueueSpec
+from hybridpool._policy.lane_shares import HeadOfLine, SlotWindow, shared_hold
+from hybridpool._policy.pace import LONG_CALL_S, MIN_BETWEEN_CHANGES_S, Children, QueuePace
 from hybridpool._policy.prefetch import prefetch
 from hybridpool._protocol.queues import task_queue
+from hybridpool._task import LaneName, TaskOptions, lane_of
+from hybridpool._worker.received import Received
 from hybridpool.errors import BrokerUnavailable
+
+#: seconds between two looks at the children while calls wait or run
+LOOK_EVERY_S: Final = 1.0
+
+
+class HasCalls(Protocol):
+    """The process lane, as far as it is looked at here."""
+
+    def snapshot(self) -> LaneSnapshot:
+        """Return what the lane and its children do at this moment."""
+        ...
+
+    def queued(self) -> list[Job]:
+        """Return the calls that wait for a child."""
+        ...
+
+    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take calls back that no child was given, and return them."""
+        ...
+
+    async def wait_calls_given(self) -> None:
+        """Wait until a child is given calls."""
+        ...
+
+
+class Consumed:
+    """One queue: how many messages of it are to be held."""
+
+    def __init__(self, weight: int, slots: int, *, has_process: bool, paced: bool) -> None:
+        """Consume a queue.
+
+        :param slots: of its async and thread lanes.
+        :param has_process: it has tasks of the process lane.
+        :param paced: that lane's part follows the measured runtimes.
+        """
+        self.weight = weight
+        self.slots = slots
+        self.pace = QueuePace() if paced and has_process else None
+        self.has_process = has_process
+        self.window = SlotWindow(slots) if has_process and slots else None
+        self.head_of_line = HeadOfLine()
+        #: of its consumer; None: it has none
+        self.prefetch: int | None = None
+        self.changed_at = 0.0
+        #: whether messages may go back to it, because they come back to their places there; None: not known
+        self.takes_back: bool | None = None
+        #: messages held for long since its consumer was started
+        self.held_long = 0
 
 
 class QueueConsumers:
-    """Starts the consumers, and keeps their prefetch as the number of children needs it."""
+    """Starts the consumers, and keeps the prefetch of each as the children and their tasks need it."""
 
-    def __init__(self, broker: Broker, settings: Settings, sizes: PoolRange, bus: events.Bus) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        sizes: PoolRange,
+        bus: events.Bus,
+        tasks: Mapping[str, TaskOptions],
+        slots: Mapping[LaneName, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Consume nothing yet.
+
+        :param tasks: they tell which queue has tasks of which lanes.
+        :param slots: of the async and thread lanes, in all their processes; a lane that is not among them has none.
+        """
         self._broker = broker
         self._settings = settings
         self._sizes = sizes
         self._bus = bus
-        self._weights = dict(settings.worker_queue_weights or ())
+        self._clock = clock
         self._size = sizes.start
-        self._resized = anyio.Event()
-        #: by queue: messages held for long since its consumer was started, and queues that need another consumer
-        self._held_long: dict[str, int] = {}
+        weights = dict(settings.worker_queue_weights or ())
+        lanes = _lanes_by_queue(tasks, settings)
+        paced = settings.worker_prefetch_multiplier == "auto" and not settings.worker_disable_prefetch
+        self._queues: dict[str, Consumed] = {}
+        for queue in settings.queues:
+            shared = sum(slots.get(lane, 0) for lane in lanes.get(queue, ()))
+            has_process = "process" in lanes.get(queue, ()) or not shared
+            self._queues[queue] = Consumed(weights.get(queue, 1), shared, has_process=has_process, paced=paced)
+        #: whether a prefetch follows what the children do, and not only how many they are
+        self.follows_tasks = any(one.pace or one.window for one in self._queues.values())
+        self._changed = anyio.Event()
+        #: queues that need another consumer
         self._to_replace: set[str] = set()
         #: set when tasks can come
         self.ready = anyio.Event()
@@ -31,7 +113,13 @@ class QueueConsumers:
     def resize(self, size: int) -> None:
         """Set the number of children that the prefetch is for."""
         self._size = size
-        self._resized.set()
+        self._changed.set()
+
+    def ran(self, queue: str, runtime: float) -> None:
+        """Note that a task of the process lane has ended, after so many seconds."""
+        pace = self._queues[queue].pace
+        if pace is not None and pace.note(runtime):
+            self._changed.set()
 
     def replace_place(self, queue: str) -> None:
         """Note that a message of the queue is held here for long, and keeps a place in the prefetch that others need.
@@ -39,55 +127,165 @@ class QueueConsumers:
         A consumer's prefetch counts the messages that this consumer brought. So when half of it is held, the consumer
         is replaced by another one, which has the whole prefetch again.
         """
-        held = self._held_long[queue] = self._held_long.get(queue, 0) + 1
-        if held >= max(1, self._held(queue) // 2):
-            self._held_long[queue] = 0
+        consumed = self._queues[queue]
+        consumed.held_long += 1
+        if consumed.held_long >= max(1, (consumed.prefetch or 0) // 2):
+            consumed.held_long = 0
             self._to_replace.add(queue)
-            self._resized.set()
+            self._changed.set()
 
-    async def run(self, deliver: Deliver) -> None:
-        """Consume until cancelled, as soon as there is a connection."""
+    async def watch(self, lane: HasCalls) -> None:
+        """Have the prefetch looked at every second for ever; of queues without other lanes only while calls are here.
+
+        :param lane: the process lane.
+        """
+        has_windows = any(one.window for one in self._queues.values())
+        while True:
+            snapshot = lane.snapshot()
+            if not has_windows and not snapshot.queued and not snapshot.running:
+                await lane.wait_calls_given()
+            await anyio.sleep(LOOK_EVERY_S)
+            self._changed.set()
+
+    async def run(
+        self,
+        deliver: Deliver,
+        lane: HasCalls,
+        in_flight: Callable[[], list[Job]],
+        give_back: Callable[[Job], None],
+        round_trip: Callable[[], float],
+    ) -> None:
+        """Consume until cancelled, as soon as there is a connection.
+
+        :param lane: the process lane.
+        :param in_flight: returns the calls that children of any lane were given.
+        :param give_back: requeues the message of a job that was withdrawn from it.
+        :param round_trip: returns the seconds that the broker takes to answer; 0: not known.
+        """
         while True:
             await self._broker.connected(None)
             try:
-                for queue in self._settings.queues:
-                    await self._broker.declare(task_queue(queue, self._settings, is_target=self._may_be_target))
-                size = None
+                for queue, consumed in self._queues.items():
+                    consumed.prefetch = None
+                    await self._broker.declare(self._spec(queue))
                 while True:
-                    self._resized = anyio.Event()
+                    self._changed = anyio.Event()
                     to_replace, self._to_replace = self._to_replace, set()
-                    changed = self._settings.queues if size != self._size else to_replace
-                    size = self._size
-                    for queue in changed:
-                        held = self._held(queue)
-                        most = self._settings.worker_max_message_size
-                        await self._broker.consume(queue, held, deliver, alone_above=most)
-                        self._bus.emit(events.ConsumingStarted(queue, held))
+                    children = self._children(lane)
+                    for queue, consumed in self._queues.items():
+                        hold = self._hold(queue, consumed, children, lane, in_flight, round_trip())
+                        before = consumed.prefetch
+                        if hold == before and queue not in to_replace:
+                            continue
+                        shrinks = consumed.pace is not None and before is not None and hold < before
+                        if shrinks and consumed.takes_back is None:
+                            consumed.takes_back = await self._broker.requeues_in_place(self._spec(queue))
+                        await self._consume(queue, consumed, hold, deliver)
+                        if shrinks and consumed.takes_back:
+                            self._return_surplus(queue, consumed, children, lane, give_back)
                     self.ready.set()
-                    await self._resized.wait()
+                    await self._changed.wait()
             except BrokerUnavailable:
                 # The connection was lost in between; the adapter makes another, and this starts again.
                 continue
 
+    async def _consume(self, queue: str, consumed: Consumed, hold: int, deliver: Deliver) -> None:
+        most = self._settings.worker_max_message_size
+        await self._broker.consume(queue, hold, deliver, alone_above=most)
+        consumed.prefetch, consumed.changed_at = hold, self._clock()
+        self._bus.emit(events.ConsumingStarted(queue, hold))
+
+    def _return_surplus(
+        self, queue: str, consumed: Consumed, children: Children, lane: HasCalls, give_back: Callable[[Job], None]
+    ) -> None:
+        """Give messages back that wait here, after a smaller prefetch was set.
+
+        The consumer of before is cancelled, so none comes back because of it. Those that the new one has brought
+        meanwhile go back too: they stood behind the others, and must not run before them. The new one has its prefetch
+        filled again by the first of all, so the order stays as it was.
+        """
+        which = partial(_may_go_back, queue)
+        waiting = sum(map(which, lane.queued()))
+        if consumed.pace is None or not consumed.pace.gives_back(waiting, children):
+            return
+        returned = lane.withdraw_queued(which)
+        for job in returned:
+            give_back(job)
+        self._bus.emit(events.MessagesReturned(queue, len(returned)))
+
     async def cancel(self) -> None:
         """Stop consuming."""
-        for queue in self._settings.queues:
+        for queue in self._queues:
             await self._broker.cancel(queue)
 
-    @property
-    def _may_be_target(self) -> bool:
+    def _spec(self, queue: str) -> QueueSpec:
         # Celery's clients delay through the broker if queues are quorum queues, otherwise in the queue itself.
-        return self._settings.task_default_queue_type == QUORUM
+        return task_queue(queue, self._settings, is_target=self._settings.task_default_queue_type == QUORUM)
 
-    def _held(self, queue: str) -> int:
-        """Messages of a queue to hold; 0: no limit.
+    def _children(self, lane: HasCalls) -> Children:
+        long = 0
+        if self.follows_tasks:
+            snapshot = lane.snapshot()
+            began = [child.current.since for child in snapshot.children if child.current is not None]
+            long = sum(snapshot.at - since >= LONG_CALL_S for since in began)
+        return Children(size=self._size, ceiling=self._sizes.ceiling, on_long_calls=long)
+
+    def _hold(
+        self,
+        queue: str,
+        consumed: Consumed,
+        children: Children,
+        lane: HasCalls,
+        in_flight: Callable[[], list[Job]],
+        round_trip: float,
+    ) -> int:
+        """Return how many messages of a queue to hold; 0: no limit.
 
         Messages that wait here are run in the order in which they came, and each one that is settled lets the broker
         deliver one more of its queue. So queues that are never empty are served in the ratio of their prefetches.
         """
+        now = self._clock()
+        process = self._process_part(consumed, children, round_trip, now)
+        if consumed.window is None:
+            return shared_hold(process, consumed.weight, consumed.slots)
+        at_work = [job for job in in_flight() if _is_of(queue, job)]
+        elsewhere = sum(job.lane != "process" for job in at_work)
+        share = (process or 0) * consumed.weight
+        held = len(at_work) - elsewhere + sum(_is_of(queue, job) for job in lane.queued())
+        if share and consumed.head_of_line.decide(held=held, share=share, has_room=elsewhere < consumed.slots, now=now):
+            self._bus.emit(events.QueueMixesLanes(queue, held))
+        if consumed.prefetch is not None and now - consumed.changed_at < MIN_BETWEEN_CHANGES_S:
+            return consumed.prefetch
+        return shared_hold(process, consumed.weight, consumed.window.decide(elsewhere, now))
+
+    def _process_part(self, consumed: Consumed, children: Children, round_trip: float, now: float) -> int | None:
+        if not consumed.has_process:
+            return None
+        if consumed.pace is not None:
+            return consumed.pace.decide(children, round_trip, now)
+        multiplier = self._settings.worker_prefetch_multiplier
         return prefetch(
-            size=self._size,
-            ceiling=self._sizes.ceiling,
-            multiplier=self._settings.worker_prefetch_multiplier,
+            size=children.size,
+            ceiling=children.ceiling,
+            multiplier=0 if multiplier == "auto" else multiplier,
             disabled=self._settings.worker_disable_prefetch,
-        ) * self._weights.get(queue, 1)
+        )
+
+
+def _lanes_by_queue(tasks: Mapping[str, TaskOptions], settings: Settings) -> dict[str, set[LaneName]]:
+    """Return the lanes of the tasks that are declared for each queue."""
+    lanes: dict[str, set[LaneName]] = {}
+    for task in tasks.values():
+        lane = lane_of(task, settings.default_lane)
+        lanes.setdefault(task.queue or settings.task_default_queue, set()).add(lane)
+    return lanes
+
+
+def _is_of(queue: str, job: Job) -> bool:
+    return isinstance(job.cargo, Received) and job.cargo.delivery.queue == queue
+
+
+def _may_go_back(queue: str, job: Job) -> bool:
+    """Tell whether the message of a job that waits may be requeued."""
+    received = job.cargo
+    return isinstance(received, Received) and received.delivery.queue == queue and not received.acknowledged

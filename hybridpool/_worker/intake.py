@@ -55,13 +55,16 @@ class Intake:
         settings: Settings,
         bus: events.Bus,
         is_revoked: Callable[[str], bool] = lambda _: False,
+        ran: Callable[[str, float], None] | None = None,
     ) -> None:
         """Take deliveries.
 
         :param tracker: the one that `settler` acknowledges through.
         :param submit: hands a job to the lane.
         :param is_revoked: tells by its id whether a task must not be run.
+        :param ran: called with queue and seconds when a task of the process lane has ended.
         """
+        self._ran = ran
         self._is_revoked = is_revoked
         self._broker = broker
         self._settler = settler
@@ -166,6 +169,11 @@ class Intake:
             self._broker.requeue(delivery)
         return len(unstarted)
 
+    def return_job(self, job: Job) -> None:
+        """Requeue the message of a job that was withdrawn from the lane, while its queue is consumed."""
+        assert isinstance(job.cargo, Received)
+        self._tracker.give_back(job.cargo)
+
     def lost(self, at_work: Iterable[Job], waiting: Iterable[Job] = ()) -> None:
         """Note that the connection was lost: messages that wait here are the broker's again, running tasks go on.
 
@@ -230,6 +238,8 @@ class Intake:
         received = job.cargo
         assert isinstance(received, Received)
         self._settler.done(received, outcome, child, runtime)
+        if self._ran is not None and child and job.lane == "process":
+            self._ran(received.delivery.queue, runtime)
 
     def _terms(self, head: Head, delivery: Delivery) -> DeliveryOptions:
         with_result, without = self._terms_of.get(head.name, self._terms_of_others)

@@ -26,6 +26,8 @@ ASK_AFTER_S: Final = 0.5
 #: all those of half a second the memory of each new message would be one that no cache holds, a sixth of the rate
 ASK_AT_MESSAGES: Final = 256
 ASK_AT_BYTES: Final = 8 * 1024 * 1024
+#: share of the measured round trip that the latest one makes
+ROUND_TRIP_WEIGHT: Final = 0.25
 #: messages that may be held here, beyond the prefetch, until the broker takes what follows from them; further ones keep
 #: their places in the prefetch, and in the end the worker takes nothing more from their queue
 MAX_HELD: Final = 256
@@ -53,6 +55,8 @@ class RedeliveryTracker:
         self._fresh_bytes = 0
         self._asking: asyncio.Task[None] | None = None
         self._is_closed = False
+        #: seconds from an acknowledgement to the broker's next answer, the latest ones counting most; 0: not known
+        self.round_trip = 0.0
 
     def acknowledge(self, received: Received, *, comes_again: bool = False) -> None:
         """Acknowledge a message.
@@ -117,12 +121,15 @@ class RedeliveryTracker:
     async def _learn(self) -> None:
         """Forget the acknowledgements that the broker has read."""
         self.redeliveries.ask()
+        asked_at = time.monotonic()
         try:
             await self._broker.answers_read()
         except BrokerError:
             pass  # the connection is lost: `lost` expects these messages to come again
         else:
             self.redeliveries.heard()
+            took = time.monotonic() - asked_at
+            self.round_trip += (took - self.round_trip) * (ROUND_TRIP_WEIGHT if self.round_trip else 1.0)
         finally:
             self._timer = None
             if self.redeliveries.is_unsure and not self._is_closed:

@@ -76,7 +76,8 @@ class Worker:
         self._bus = bus
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
-        self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus)
+        slots: dict[LaneName, int] = {lane: size.calls for lane, size in prepared.lanes.items() if lane != "process"}
+        self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus, prepared.tasks, slots)
         self._lanes: SupervisedLanes | None = None
 
     @property
@@ -142,12 +143,13 @@ class Worker:
                     settings,
                     self._bus,
                     control.is_revoked,
+                    self._consumers.ran if self._consumers.follows_tasks else None,
                 )
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
                 try:
                     async with anyio.create_task_group() as taking:
-                        taking.start_soon(self._take, taking, control, supervised, intake)
+                        taking.start_soon(self._take, taking, control, supervised, intake, tracker)
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
@@ -160,11 +162,22 @@ class Worker:
                     settler.leave()
                     tracker.close()
 
-    async def _take(self, taking: TaskGroup, control: RemoteControl, lanes: SupervisedLanes, intake: Intake) -> None:
+    async def _take(
+        self,
+        taking: TaskGroup,
+        control: RemoteControl,
+        lanes: SupervisedLanes,
+        intake: Intake,
+        tracker: RedeliveryTracker,
+    ) -> None:
         """Take deliveries and orders once the ids of revoked tasks are loaded: a delivery may be of one of them."""
         await control.load()
         taking.start_soon(control.run, partial(lanes.cancel_messages, grace=REVOKE_GRACE_S))
-        await self._consumers.run(intake.take)
+        if self._consumers.follows_tasks:
+            taking.start_soon(self._consumers.watch, lanes.lane)
+        await self._consumers.run(
+            intake.take, lanes.lane, lanes.in_flight, intake.return_job, lambda: tracker.round_trip
+        )
 
     async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:
         """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""

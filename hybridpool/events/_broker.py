@@ -74,6 +74,23 @@ class ConsumingStarted:
 
 
 @attrs.frozen
+class MessagesReturned:
+    """Messages went back to their queue, because they would have waited here for long; other workers can take them."""
+
+    queue: str
+    count: int
+
+
+@attrs.frozen
+class QueueMixesLanes:
+    """Messages of one lane keep those of another from coming, because both are in one queue."""
+
+    queue: str
+    #: messages of the process lane that are held
+    held: int
+
+
+@attrs.frozen
 class PrefetchUnlimited:
     """The prefetch is unlimited: the worker takes all messages of its queues into memory."""
 
@@ -98,5 +115,7 @@ BrokerEvent = (
     | PublishingResumed
     | QueueDiffers
     | ConsumingStarted
+    | MessagesReturned
+    | QueueMixesLanes
     | PrefetchUnlimited
 )

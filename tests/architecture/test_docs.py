@@ -32,6 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: names that look like settings: hooks, call options, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
     "task_reject_on_worker_lost",
+    "task_routes",
     "worker_prefetch_count",
 }
 #: words that hide who acts: a sentence names the parent, child, client, broker, operator or caller instead

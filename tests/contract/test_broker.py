@@ -357,6 +357,21 @@ async def test_unsettled_goes_back_when_left(opened: Open, broker: Broker, obser
     assert [(d.body, d.redelivered) for d in await inbox.take(3)] == [(b"0", True), (b"1", True), (b"2", False)]
 
 
+async def test_requeues_in_place(broker: Broker, queue_name: str) -> None:
+    """A queue that is as declared takes requeued messages back to their places, and says so."""
+    assert await broker.requeues_in_place(spec(queue_name))
+    inbox = Inbox()
+    await fill(broker, queue_name, 4)
+    await broker.consume(queue_name, 3, inbox)
+    held = await inbox.take(3)
+    await broker.cancel(queue_name)
+    for delivery in held:
+        broker.requeue(delivery)
+    await until_depth(broker, queue_name, 4)
+    await broker.consume(queue_name, 4, inbox)
+    assert seen(await inbox.take(4)) == bodies(4)
+
+
 async def test_prefetch_can_change(broker: Broker, queue_name: str) -> None:
     """The prefetch count can change while messages are held, and no consumer of before stays."""
     inbox = Inbox()

@@ -190,6 +190,14 @@ class MemoryBroker(_PublishesInTurn):
         """
         await self._open()
 
+    async def requeues_in_place(self, queue: QueueSpec) -> bool:  # noqa: ARG002  the port's
+        """Return True: all queues here do.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        """
+        await self._open()
+        return True
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 

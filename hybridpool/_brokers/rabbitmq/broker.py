@@ -151,6 +151,14 @@ class RabbitBroker:
         told = iter(sent)
         return [error or next(told) for error in failed] if any(failed) else sent
 
+    async def requeues_in_place(self, queue: QueueSpec) -> bool:
+        """Tell whether the queue takes a requeued message back to the place where it was: a classic one does.
+
+        :raises BrokerUnavailable: if there is no connection.
+        """
+        session = self._session()
+        return await run_to_end(session.is_classic(queue))
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready in the queue.
 

@@ -14,7 +14,7 @@ from hybridpool._brokers.rabbitmq.consume import Consumer
 from hybridpool._brokers.rabbitmq.errors import reason, translated
 from hybridpool._brokers.rabbitmq.publish import ClosedForAnother, Publisher, failure
 from hybridpool._brokers.rabbitmq.topology import Topology
-from hybridpool._message import Outgoing
+from hybridpool._message import Outgoing, QueueSpec
 from hybridpool.errors import BrokerError, BrokerUnavailable
 
 T = TypeVar("T")
@@ -187,6 +187,11 @@ class Session:
     async def _prepare_route(self, message: Outgoing) -> tuple[str, str]:
         with self.guard("publish"):
             return await self.publisher.route(message)
+
+    async def is_classic(self, queue: QueueSpec) -> bool:
+        """Tell whether it is a classic queue, declared as told; see `Topology.is_classic`."""
+        with self.guard(f"kind of {queue.name}"):
+            return await self.topology.is_classic(queue)
 
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready; see the port."""

@@ -77,6 +77,24 @@ class Topology:
         except foreign.ChannelNotFoundEntity as error:
             raise QueueNotFound(f"queue {queue!r} does not exist") from error
 
+    async def is_classic(self, spec: QueueSpec) -> bool:
+        """Tell whether a queue that exists is a classic one, and otherwise as told.
+
+        A quorum queue of RabbitMQ 3 takes requeued messages behind all others, if it has no delivery limit. A queue
+        that we declare without a kind may be a quorum queue all the same: by the default of its virtual host, or
+        because it was there before. The broker tells only by refusing a declaration that names the kind.
+        """
+        if spec.kind != "classic":
+            return False
+        try:
+            async with self.temporary_channel() as channel:
+                await channel.queue_declare(
+                    spec.name, durable=True, arguments={**arguments(spec), "x-queue-type": "classic"}
+                )
+        except (foreign.ChannelPreconditionFailed, foreign.ChannelAccessRefused):
+            return False
+        return True
+
     async def exists(self, queue: str) -> bool:
         """Tell whether there is such a queue, as far as this user may know."""
         try:

@@ -130,6 +130,10 @@ class PreforkLane(ChildLane):
         """
         return self._dispatcher.withdraw(which)
 
+    def queued(self) -> list[Job]:
+        """Return the calls that wait for a child."""
+        return list(self._dispatcher.queue)
+
     def in_flight(self) -> list[Job]:
         """Return the calls that children were given."""
         return self._dispatcher.in_flight()

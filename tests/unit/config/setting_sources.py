@@ -84,7 +84,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "task_default_queue": (("mails", "mails"), ("images", "images")),
     "task_default_queue_type": (("quorum", "quorum"), ("Classic", "classic")),
     "task_queue_max_priority": (("10", 10), ("255", 255)),
-    "worker_prefetch_multiplier": (("0", 0), ("1", 1)),
+    "worker_prefetch_multiplier": (("auto", "auto"), ("0", 0)),
     "worker_disable_prefetch": (("true", True), ("false", False)),
     "task_acks_late": (("false", False), ("true", True)),
     "task_max_deliveries": (("1", 1), ("20", 20)),

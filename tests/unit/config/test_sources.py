@@ -85,7 +85,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "task_default_queue": "celery",
         "task_default_queue_type": "classic",
         "task_queue_max_priority": None,
-        "worker_prefetch_multiplier": 4,
+        "worker_prefetch_multiplier": "auto",
         "worker_disable_prefetch": False,
         "task_acks_late": True,
         "task_max_deliveries": 3,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._config.parsers import Range, autoscale, optional
+from hybridpool._config.parsers import Range, autoscale, optional, or_auto
 from hybridpool._config.settings import SETTINGS
 from hybridpool._config.units import BadValue, Parser, boolean, heartbeat, seconds, size, some_seconds, whole
 from tests.unit.config.setting_sources import SAMPLES
@@ -46,6 +46,8 @@ GOOD: list[tuple[Parser[object], object, object]] = [
     (autoscale, [3, "1"], Range(1, 3)),
     (autoscale, " 3 , 3 ", Range(3, 3)),
     (optional(whole(1)), "None", None),
+    (or_auto(whole(0)), " Auto", "auto"),
+    (or_auto(whole(0)), "0", 0),
 ]
 BAD: list[tuple[Parser[object], object]] = [
     (KIB, "12 bananas"),
@@ -57,6 +59,7 @@ BAD: list[tuple[Parser[object], object]] = [
     (KIB, "9" * 5000),
     (KIB, False),
     (KIB, math.inf),
+    (or_auto(whole(0)), "none"),
     (seconds, "1w"),
     (seconds, "1e3"),
     (seconds, timedelta(seconds=-1)),

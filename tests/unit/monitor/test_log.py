@@ -213,6 +213,19 @@ LINES: list[tuple[Event, int, str]] = [
     (events.TaskRevoked(SHOP, CHILD), INFO, "Task shop.add[id-1] revoked while it ran, and stopped"),
     (events.TasksFlagged(("id-1", "id-2"), terminate=True), INFO, "Tasks flagged as revoked: id-1, id-2"),
     (
+        events.MessagesReturned("celery", 6),
+        DEBUG,
+        "6 messages go back to celery: tasks take long, and others can have them",
+    ),
+    (
+        events.QueueMixesLanes("celery", 24),
+        WARNING,
+        (
+            "Queue celery: 24 messages for children keep async and threaded tasks from coming, though there is room "
+            "for them: give one kind a queue of its own (queue=, or task_routes in Celery's clients)"
+        ),
+    ),
+    (
         events.PrefetchUnlimited(),
         WARNING,
         "worker_prefetch_multiplier is 0: this worker takes all messages of its queues into memory",
