@@ -71,6 +71,11 @@ class _TaskCancelledInCoroutine(TaskCancelled, asyncio.CancelledError):
         return TaskCancelled, self.args
 
 
+# `repr` shows the name that the class was made with, unless it is changed afterwards.
+_SoftTimeLimitInCoroutine.__name__ = SoftTimeLimitExceeded.__name__
+_TaskCancelledInCoroutine.__name__ = TaskCancelled.__name__
+
+
 class _Flight:
     """A call on the loop."""
 

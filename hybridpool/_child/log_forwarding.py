@@ -158,9 +158,7 @@ class LogForwarder:
     def __init__(self, child: str, orders: ChildOrders, send: SendText) -> None:
         root = self._root = logging.getLogger()
         self._handler = ForwardingHandler(send)
-        self._handler.setFormatter(
-            _LineFormatter(orders.log_format, child, names_tasks=orders.lane != "process")
-        )
+        self._handler.setFormatter(_LineFormatter(orders.log_format, child, names_tasks=orders.lane != "process"))
         root.handlers[:] = [self._handler]
         root.setLevel(orders.log_level)
         self._lines: list[LineAssembler] = []

@@ -109,6 +109,11 @@ class _TaskCancelledInLoop(TaskCancelled, KeyboardInterrupt):
         return TaskCancelled, self.args
 
 
+# `repr` shows the name that the class was made with, unless it is changed afterwards.
+_SoftTimeLimitInLoop.__name__ = SoftTimeLimitExceeded.__name__
+_TaskCancelledInLoop.__name__ = TaskCancelled.__name__
+
+
 class Child:
     """One child's end of its channel."""
 

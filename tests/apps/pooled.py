@@ -1,5 +1,4 @@
 """The app of the pool's tests. A task that waits asks the parent for something, and goes on when it is answered."""
-# ruff: noqa: T201  printing is what one of these tasks is for
 
 import gc
 import logging

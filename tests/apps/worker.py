@@ -3,7 +3,6 @@
 A worker is started in this folder, so tasks are named ``worker.add``. Tests follow a running task through the FIFOs of
 `tests.workers.Gate`, never through time.
 """
-# ruff: noqa: T201  printing is what some of these tasks are for
 
 import ctypes
 import io

@@ -17,7 +17,7 @@ from hybridpool._lanes.children.handle import CallInFlight
 from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.shared.child_handle import SharedChildHandle
 from hybridpool._lanes.shared.options import SharedOptions
-from hybridpool._outcome import Cancelled, Lost, Outcome, TimedOut
+from hybridpool._outcome import Cancelled, Outcome, TimedOut
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.shared_limits import SharedCall, due
 
@@ -157,11 +157,11 @@ class SharedWatchdog:
         if not child.held_stopped_at:
             child.held_stopped_at = now
             if call is not None:
+                call.if_stopped = TimedOut(limit, child.name, is_killed=False)
                 child.interrupt(number, f"it held the event loop for {still:.1f} s")
         elif now - child.held_stopped_at >= STOP_GRACE_S:
             if call is not None:
-                why = f"it held the event loop for {still:.1f} s (worker_loop_block_timeout)"
-                self._kill_for(child, call, Lost(why, child.name))
+                self._kill_for(child, call, TimedOut(limit, child.name))
             else:
                 self._registry.kill(child)
 
