@@ -161,6 +161,19 @@ def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
         os.close(fd)
 
 
+def test_the_mark_with_an_empty_file(ends: Ends) -> None:
+    """A large message whose file is empty raises OSError, and the descriptors that came along are closed."""
+    read, write = os.pipe()
+    file = os.memfd_create("empty")
+    socket.send_fds(ends[0], [b"\xc1"], [file, write])
+    os.close(file)
+    os.close(write)
+    with pytest.raises(OSError, match="No data available"):
+        framing.receive_with_fds(ends[1])
+    assert os.read(read, 1) == b"", "the other end is closed"
+    os.close(read)
+
+
 def test_the_mark_without_its_file(ends: Ends) -> None:
     """A large message whose file the kernel dropped raises OSError."""
     framing.send(ends[0], b"\xc1")

@@ -48,6 +48,7 @@ def test_a_question_that_was_not_answered() -> None:
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     redeliveries.ask()
+    redeliveries.ask()
     redeliveries.lost([], 0.0)
     redeliveries.heard()
     assert redeliveries.claim(head(), 1.0) == (True, None)
@@ -136,6 +137,7 @@ def test_memory_is_bounded_in_time(losses: list[tuple[int, float]]) -> None:
             answers.append(now)
         redeliveries.lost([], now)
         assert len(redeliveries) == sum(moment + EXPECTED_FOR >= now for moment in answers)
+        assert bool(redeliveries.ids) == (len(redeliveries) > 0)
 
 
 class Broker(RuleBasedStateMachine):
