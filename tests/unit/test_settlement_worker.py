@@ -115,7 +115,7 @@ class Bench:
     #: queues of which a message keeps a place for long
     held: list[str]
 
-    async def received(self, terms: DeliveryOptions = WANTED, *, lost: int = 0) -> Received:
+    async def received(self, options: DeliveryOptions = WANTED, *, lost: int = 0) -> Received:
         """Receive a task."""
         message = Outgoing(
             body=b"[[],{},{}]",
@@ -127,7 +127,7 @@ class Bench:
         )
         self.server.put(message)
         [delivery] = await self.inbox.take(1)
-        return Received(delivery, read_head(delivery), terms)
+        return Received(delivery, read_head(delivery), options)
 
     async def settled(self) -> list[str]:
         """Wait until nothing is under way, and return what the broker was told since the last time."""
