@@ -14,6 +14,7 @@ import pytest
 from hybridpool import events
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._message import Delivery, QueueSpec
+from hybridpool._protocol import remote_control as protocol
 from hybridpool._protocol.remote_control import (
     REPLIES,
     Order,
@@ -111,7 +112,7 @@ async def test_what_askers_say_is_not_kept() -> None:
 
 async def test_orders_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that wait, workers that wait for one, and ids that others tell are bounded in number."""
-    monkeypatch.setattr(remote_control.remote_control, "MAX_IDS", 10)
+    monkeypatch.setattr(protocol, "MAX_IDS", 10)
     asker = ReplyTarget(exchange=REPLIES, routing_key="somebody")
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         worker = RemoteControl(broker, "w@h", events.Bus(), None)

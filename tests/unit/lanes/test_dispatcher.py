@@ -137,6 +137,14 @@ async def test_an_early_acknowledged_call_lies_alone(bench: Bench, first_is_alon
     assert (given(child), waiting(bench)) == (["a"], ["b"])
 
 
+async def test_an_early_acknowledged_call_is_not_put_behind_several(bench: Bench) -> None:
+    """A call that must lie alone ends the row of short calls of its own task."""
+    bench.dispatcher.size = 1
+    child = bench.child()
+    bench.queue(*(job(name) for name in "abc"), job("d", is_alone=True), job("e"))
+    assert (given(child), waiting(bench)) == (["a", "b", "c"], ["d", "e"])
+
+
 async def test_a_child_is_given_no_more_calls_than_it_may_run(bench: Bench) -> None:
     """A child that is replaced after some calls is given no more, and its replacement is asked for with the last."""
     bench.dispatcher.size = 1
