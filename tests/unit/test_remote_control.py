@@ -19,6 +19,7 @@ from hybridpool._protocol.remote_control import (
     REPLIES,
     Order,
     ReplyTarget,
+    hello,
     hello_answer,
     read_answers,
     revoke,
@@ -225,4 +226,6 @@ async def test_its_own_answer_tells_a_worker_nothing() -> None:
         worker = RemoteControl(broker, "w@h", events.Bus(), None)
         for node in ("w@h", "v@h"):
             worker._take_answer(delivered(write_answer(asker, None, node, hello_answer({node: 0.0})).body))
-        assert worker._told_by_others.keys() == {"v@h"}
+            worker._take(delivered(hello(node, {f"of {node}": 0.0}, f"q.{REPLIES}").body))
+        assert worker._told_by_others.keys() == {"v@h", "of v@h"}
+        assert len(worker._askers) == 1

@@ -255,6 +255,26 @@ async def test_expired(bench: Bench) -> None:
     assert bench.observed.of(events.TaskExpired) == [events.TaskExpired(TASK)]
 
 
+@pytest.mark.parametrize("how", ["expired", "revoked"])
+async def test_unwanted(bench: Bench, how: str) -> None:
+    """A task that is not wanted any more is answered only if its result is, and is acknowledged once."""
+    silent = attrs.evolve(WANTED, wants_result=False)
+    getattr(bench.settler, how)(await bench.received(silent))
+    assert await bench.settled() == ["ack"]
+    early = await bench.received(attrs.evolve(WANTED, acks_late=False))
+    early.acknowledged = True
+    getattr(bench.settler, how)(early)
+    assert await bench.settled() == ["publish answers"]
+
+
+async def test_a_revoked_task_that_lets_itself_be_stopped(bench: Bench) -> None:
+    """A task that ends with `TaskCancelled` was revoked; it did not fail."""
+    stopped = Raised("TaskCancelled", "hybridpool.errors", b"[]", "TaskCancelled()", "Traceback …")
+    bench.settler.done(await bench.received(), stopped, "ForkPoolWorker-1", 0.1)
+    assert await bench.settled() == ["publish answers", "ack"]
+    assert bench.observed.items[-1] == events.TaskRevoked(TASK, "ForkPoolWorker-1")
+
+
 async def test_denied(bench: Bench) -> None:
     """The client of an unknown task is answered, and the message is dead-lettered, then acknowledged."""
     denied = Denied("unknown task 'shop.add'", "NotRegistered", "celery.exceptions", "shop.add")
