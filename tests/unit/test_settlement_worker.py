@@ -431,14 +431,20 @@ async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
     assert not known
 
 
-async def test_postponed_is_not_done(bench: Bench) -> None:
-    """A postponed message is not taken for a done one when it comes again at its time."""
+@pytest.mark.parametrize("how", ["postponed", "renewed"])
+async def test_postponed_is_not_done(bench: Bench, how: str) -> None:
+    """A message that was published as it was is not taken for a done one when it comes again, whoever had it then."""
     received = await bench.received()
     bench.tracker.lost([])
-    bench.settler.postponed(received, 0.0)
+    if how == "postponed":
+        bench.settler.postponed(received, 0.0)
+    else:
+        bench.settler.renewed(received)
     await bench.settled()
     [later] = await bench.inbox.take(1)
     bench.server.cut()
+    # as if another worker had it when the connections were lost
+    bench.tracker.lost([])
     [again] = await bench.inbox.take(1)
     assert again.body == later.body
     assert not bench.tracker.recognises(again, read_head(again))
