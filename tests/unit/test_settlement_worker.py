@@ -362,6 +362,37 @@ async def test_at_work_when_the_connection_went(bench: Bench) -> None:
     assert await bench.left("celery") is None, "it was not acknowledged where it came again"
 
 
+async def test_one_that_is_held_keeps_its_new_place(bench: Bench) -> None:
+    """A message that waits here for long takes a place again when it comes again, and another is taken in its place."""
+    received = await bench.received()
+    bench.tracker.hold(received)
+    bench.tracker.hold(received)
+    assert bench.held == ["celery"]
+    assert (await come_back(bench, [received]))[0]
+    assert bench.held == ["celery", "celery"]
+
+
+async def test_done_between_the_loss_and_its_return(bench: Bench) -> None:
+    """An acknowledged run does not wait for its message: that is acknowledged when it comes again."""
+    received = await bench.received()
+    bench.tracker.lost([received])
+    received.acknowledged = True
+    bench.server.cut()
+    [again] = await bench.inbox.take(1)
+    assert bench.tracker.recognises(again, read_head(again))
+    assert "ack" in await bench.settled()
+
+
+async def test_returns_that_are_excused_are_counted(bench: Bench) -> None:
+    """How often in a row a message came back because it only waited here is counted on."""
+    received = await bench.received()
+    for times in (1, 2, 3):
+        bench.tracker.lost([], waiting=[received])
+        received.excused = bench.tracker.excused(received.delivery, received.head)
+        assert received.excused == times
+    assert bench.tracker.excused(received.delivery, received.head) == 0
+
+
 async def test_another_message_of_the_same_id(bench: Bench) -> None:
     """A message that another worker's lost connection gave back is not taken for one of the same id that is at work."""
     received = await bench.received()
