@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import psutil
+
 from tests.rabbit_install import find_server
 
 #: below the ephemeral range, or an outgoing connection could take a port between our look and the node's bind
@@ -89,6 +91,10 @@ class Node:
     def is_running(self) -> bool:
         """Tell whether there is a VM, frozen or not."""
         return self._process is not None and self._process.poll() is None
+
+    def is_frozen(self) -> bool:
+        """Tell whether the VM is stopped by `freeze`."""
+        return self.is_running() and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def start(self) -> Self:
         """Boot the node and wait until it speaks AMQP; takes three to six seconds.

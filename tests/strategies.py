@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the words of the house: heads, deliveries, outcomes, terms, loads, headcount views."""
+"""Hypothesis strategies for values: heads, deliveries, outcomes, delivery options, loads, headcount views."""
 
 import datetime as dt
 import uuid
@@ -73,7 +73,7 @@ timed_out = st.builds(TimedOut, limit=limits, child=names)
 cancelled = st.builds(Cancelled, child=names)
 outcomes: st.SearchStrategy[Outcome] = returned | raised | refused | lost | timed_out | cancelled
 
-terms = st.builds(
+delivery_options = st.builds(
     DeliveryOptions, wants_result=st.booleans(), acks_late=st.booleans(), max_deliveries=st.integers(1, 5)
 )
 

@@ -41,15 +41,20 @@ def send(sock: socket.socket, message: bytes, fds: Sequence[int] = (), flags: in
     """
     if len(message) <= MAX_INLINE_BYTES:
         if fds:
-            socket.send_fds(sock, [message], list(fds), flags)
+            _send_with_fds(sock, message, fds, flags)
         else:
             sock.send(message, flags)
         return
     file = write_memfd(message)
     try:
-        socket.send_fds(sock, [FILE_MARKER], [file, *fds], flags)
+        _send_with_fds(sock, FILE_MARKER, (file, *fds), flags)
     finally:
         os.close(file)
+
+
+def _send_with_fds(sock: socket.socket, packet: bytes, fds: Sequence[int], flags: int) -> None:
+    # Not `socket.send_fds`: it ignores the flags.
+    sock.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))], flags)
 
 
 def receive(sock: socket.socket, flags: int = 0) -> Message:

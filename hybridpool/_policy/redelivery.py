@@ -146,12 +146,14 @@ class ExpectedRedeliveries(Generic[S, T]):
         if not self._may_expect(message):
             return False, None
         key = self._key_of(message)
-        expected = self._expected.get(key)
-        if expected is None:
+        expected = [one for one in self._expected.get(key, ()) if one[0] >= now]
+        if not expected:
             return False, None
         at = next((at for at, (_, holder) in enumerate(expected) if holder is not None), 0)
         _, holder = expected.pop(at)
-        if not expected:
+        if expected:
+            self._expected[key] = expected
+        else:
             del self._expected[key]
         return True, holder
 

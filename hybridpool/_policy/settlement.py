@@ -113,7 +113,7 @@ class DeliveryOptions:
 
 
 def settle(
-    outcome: Outcome, terms: DeliveryOptions, *, lost_before: int, acknowledged: bool, stopping: bool
+    outcome: Outcome, options: DeliveryOptions, *, lost_before: int, acknowledged: bool, stopping: bool
 ) -> tuple[Step, ...]:
     """Return the steps.
 
@@ -121,7 +121,7 @@ def settle(
     :param acknowledged: it was acknowledged before it started, so the broker has forgotten it.
     :param stopping: children are being killed because the worker stops; that is not the task's fault.
     """
-    store: tuple[Step, ...] = (_STORE,) if terms.wants_result else ()
+    store: tuple[Step, ...] = (_STORE,) if options.wants_result else ()
     ack = () if acknowledged else _JUST_ACK
     match outcome:
         case Lost() if acknowledged:
@@ -132,7 +132,7 @@ def settle(
             return (Republish(lost_before), _ACK)
         case Lost(cause=cause):
             attempt = lost_before + 1
-            if attempt < terms.max_deliveries:
+            if attempt < options.max_deliveries:
                 return (Republish(attempt), _ACK)
             story = f"its child died {attempt} times (task_max_deliveries); the last time: {cause}"
             return (*store, DeadLetter(story), _ACK)
@@ -147,6 +147,6 @@ def settle(
         case Ignored():
             return ack
         case Returned() | Raised() | TimedOut() | Cancelled():
-            return _STORE_AND_ACK if terms.wants_result and not acknowledged else (*store, *ack)
+            return _STORE_AND_ACK if options.wants_result and not acknowledged else (*store, *ack)
         case _:
             assert_never(outcome)

@@ -103,7 +103,7 @@ class Intake:
             head.returned_before = max(0, head.returned_before - excused)
         elif head.id in self._tracker.redeliveries.ids:
             self._tracker.arrived(delivery, head)
-        received = Received(delivery, head, self._terms(head, delivery), excused=excused)
+        received = Received(delivery, head, self._options(head, delivery), excused=excused)
         if excused >= RENEW_AFTER_RETURNS:
             self._settler.renewed(received)
             return
@@ -194,7 +194,7 @@ class Intake:
     def _accept(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
         self._bus.emit(events.TaskReceived(received.task))
-        early = not received.terms.acks_late
+        early = not received.options.acks_late
         task = self._tasks[head.name]
         job = Job(
             task=head.name,
@@ -229,7 +229,7 @@ class Intake:
         if received.head.expires is not None and is_expired(received.head, dt.datetime.now(dt.UTC)):
             self._settler.expired(received)
             return False
-        if not received.terms.acks_late and not received.acknowledged:
+        if not received.options.acks_late and not received.acknowledged:
             received.acknowledged = True
             self._tracker.acknowledge(received)
         return True
@@ -241,7 +241,7 @@ class Intake:
         if self._ran is not None and child and job.lane == "process":
             self._ran(received.delivery.queue, runtime)
 
-    def _terms(self, head: Head, delivery: Delivery) -> DeliveryOptions:
+    def _options(self, head: Head, delivery: Delivery) -> DeliveryOptions:
         with_result, without = self._terms_of.get(head.name, self._terms_of_others)
         wanted = with_result.wants_result and not head.ignore_result and self._settler.wants_result(delivery)
         return with_result if wanted else without

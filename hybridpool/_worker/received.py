@@ -41,7 +41,7 @@ class Received:
 
     delivery: Delivery
     head: Head
-    terms: DeliveryOptions
+    options: DeliveryOptions
     #: it was acknowledged before it started
     acknowledged: bool = False
     #: seconds until its next attempt, once that is decided

@@ -112,14 +112,14 @@ class Settler:
             outcome = Cancelled(child)
         steps = settle(
             outcome,
-            received.terms,
+            received.options,
             lost_before=received.head.lost_before,
             acknowledged=received.acknowledged,
             stopping=self.stopping,
         )
         if isinstance(outcome, Retrying):
             received.wait = retry.wait(
-                received.terms.pace,
+                received.options.pace,
                 retries=received.head.retries,
                 countdown=outcome.countdown,
                 chance=random.random(),
@@ -153,7 +153,7 @@ class Settler:
         self._unwanted(received, result_message.Expired())
 
     def _unwanted(self, received: Received, why: result_message.Expired | result_message.Revoked) -> None:
-        store: tuple[Step, ...] = (Store(),) if received.terms.wants_result else ()
+        store: tuple[Step, ...] = (Store(),) if received.options.wants_result else ()
         ack: tuple[Step, ...] = () if received.acknowledged else (Acknowledge(),)
         self._begin(received, why, (*store, *ack))
 
@@ -161,10 +161,10 @@ class Settler:
         """Settle a message whose head cannot be read; its client gets the reason if task and id can be read."""
         head = read_sender(delivery)
         is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
-        terms = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
+        options = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
         if head is None:
             head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
-        self.done(Received(delivery, head, terms), refuse(reason, "ValueError", "builtins", [reason]), "", 0.0)
+        self.done(Received(delivery, head, options), refuse(reason, "ValueError", "builtins", [reason]), "", 0.0)
 
     def _begin(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
         match steps:
@@ -217,7 +217,7 @@ class Settler:
                     failures=failures,
                     waited=anyio.current_time() - began,
                     reason=str(error),
-                    wants_result=received.terms.wants_result,
+                    wants_result=received.options.wants_result,
                     is_acknowledged=received.acknowledged,
                     delay=received.wait,
                 )

@@ -304,6 +304,20 @@ async def test_odd_names(broker: StandIn, connect: Connect) -> None:
             await channel.queue_declare(LONG_NAME)
 
 
+async def test_options_of_declarations(broker: StandIn, connect: Connect) -> None:
+    """Each option of a queue and of an exchange reaches the broker, and none that was not asked for."""
+    with relies_on("AmqpChannel: the fields of `Queue.Declare`, `Exchange.Declare` and `Exchange.Bind`"):
+        channel, options = await over(connect), ("passive", "durable", "exclusive", "auto_delete")
+        for asked in options:
+            await channel.queue_declare("celery", **{asked: True})  # type: ignore[arg-type]  # none of them is `arguments`
+            assert [option for option in options if getattr(broker.asked[-1], option)] == [asked]
+        for durable in (True, False):
+            await channel.exchange_declare("orders", exchange_type="topic", durable=durable)
+            assert bool(broker.asked[-1].durable) is durable
+        await channel.exchange_bind("to", "from", "key")
+        assert (broker.asked[-1].destination, broker.asked[-1].source) == ("to", "from")
+
+
 async def test_depth(connect: Connect) -> None:
     """A declaration returns the number of messages."""
     with relies_on("AmqpChannel.queue_declare: `Channel.rpc` returns the answer, with `message_count`"):
@@ -379,6 +393,7 @@ async def test_closed_at_open(broker: StandIn, connect: Connect) -> None:
             await connect()
         assert compat.is_closed_at_open(caught.value), repr(caught.value)
     assert not compat.is_closed_at_open(exceptions.AMQPConnectionError("gone"))
+    assert not compat.is_closed_at_open(exceptions.InvalidFrameError("Basic.Ack"))
 
 
 def test_refused_delivery_text() -> None:

@@ -118,9 +118,9 @@ def received(job: Job) -> Received:
     return job.cargo
 
 
-def terms(job: Job) -> DeliveryOptions:
-    """Return on which terms a job runs."""
-    return received(job).terms
+def options(job: Job) -> DeliveryOptions:
+    """Return the delivery options of a job."""
+    return received(job).options
 
 
 def may_start(job: Job) -> bool:
@@ -296,14 +296,14 @@ async def test_an_early_answer_is_given_once(bench: Bench, monkeypatch: pytest.M
 async def test_terms(bench: Bench, task: str, expected: tuple[bool, bool, int]) -> None:
     """A task's own option is stronger than the worker's setting, which holds otherwise."""
     await bench.send(task)
-    found = terms(bench.pool.jobs[0])
+    found = options(bench.pool.jobs[0])
     assert (found.wants_result, found.acks_late, found.max_deliveries) == expected
 
 
 async def test_the_senders_word_on_results(bench: Bench) -> None:
     """No result is wanted if the sender wants none."""
     await bench.send("shop.loud", ignore_result=True)
-    assert not terms(bench.pool.jobs[0]).wants_result
+    assert not options(bench.pool.jobs[0]).wants_result
 
 
 @pytest.mark.parametrize("chosen", [{"worker_max_message_size": 1024}])

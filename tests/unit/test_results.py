@@ -30,6 +30,7 @@ async def test_rpc() -> None:
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         async with result_store(RPC, broker) as store:
             assert isinstance(store, RpcStore)
+            assert store._expiration == 24 * 60 * 60 * 1000  # pyright: ignore[reportPrivateUsage]
         assert isinstance(result_reader(RPC, broker), RpcReader)
 
 

@@ -115,7 +115,7 @@ class Bench:
     #: queues of which a message keeps a place for long
     held: list[str]
 
-    async def received(self, terms: DeliveryOptions = WANTED, *, lost: int = 0) -> Received:
+    async def received(self, options: DeliveryOptions = WANTED, *, lost: int = 0) -> Received:
         """Receive a task."""
         message = Outgoing(
             body=b"[[],{},{}]",
@@ -127,7 +127,7 @@ class Bench:
         )
         self.server.put(message)
         [delivery] = await self.inbox.take(1)
-        return Received(delivery, read_head(delivery), terms)
+        return Received(delivery, read_head(delivery), options)
 
     async def settled(self) -> list[str]:
         """Wait until nothing is under way, and return what the broker was told since the last time."""
@@ -255,6 +255,26 @@ async def test_expired(bench: Bench) -> None:
     assert bench.observed.of(events.TaskExpired) == [events.TaskExpired(TASK)]
 
 
+@pytest.mark.parametrize("how", ["expired", "revoked"])
+async def test_unwanted(bench: Bench, how: str) -> None:
+    """A task that is not wanted any more is answered only if its result is, and is acknowledged once."""
+    silent = attrs.evolve(WANTED, wants_result=False)
+    getattr(bench.settler, how)(await bench.received(silent))
+    assert await bench.settled() == ["ack"]
+    early = await bench.received(attrs.evolve(WANTED, acks_late=False))
+    early.acknowledged = True
+    getattr(bench.settler, how)(early)
+    assert await bench.settled() == ["publish answers"]
+
+
+async def test_a_revoked_task_that_lets_itself_be_stopped(bench: Bench) -> None:
+    """A task that ends with `TaskCancelled` was revoked; it did not fail."""
+    stopped = Raised("TaskCancelled", "hybridpool.errors", b"[]", "TaskCancelled()", "Traceback …")
+    bench.settler.done(await bench.received(), stopped, "ForkPoolWorker-1", 0.1)
+    assert await bench.settled() == ["publish answers", "ack"]
+    assert bench.observed.items[-1] == events.TaskRevoked(TASK, "ForkPoolWorker-1")
+
+
 async def test_denied(bench: Bench) -> None:
     """The client of an unknown task is answered, and the message is dead-lettered, then acknowledged."""
     denied = Denied("unknown task 'shop.add'", "NotRegistered", "celery.exceptions", "shop.add")
@@ -342,6 +362,37 @@ async def test_at_work_when_the_connection_went(bench: Bench) -> None:
     assert await bench.left("celery") is None, "it was not acknowledged where it came again"
 
 
+async def test_one_that_is_held_keeps_its_new_place(bench: Bench) -> None:
+    """A message that waits here for long takes a place again when it comes again, and another is taken in its place."""
+    received = await bench.received()
+    bench.tracker.hold(received)
+    bench.tracker.hold(received)
+    assert bench.held == ["celery"]
+    assert (await come_back(bench, [received]))[0]
+    assert bench.held == ["celery", "celery"]
+
+
+async def test_done_between_the_loss_and_its_return(bench: Bench) -> None:
+    """An acknowledged run does not wait for its message: that is acknowledged when it comes again."""
+    received = await bench.received()
+    bench.tracker.lost([received])
+    received.acknowledged = True
+    bench.server.cut()
+    [again] = await bench.inbox.take(1)
+    assert bench.tracker.recognises(again, read_head(again))
+    assert "ack" in await bench.settled()
+
+
+async def test_returns_that_are_excused_are_counted(bench: Bench) -> None:
+    """How often in a row a message came back because it only waited here is counted on."""
+    received = await bench.received()
+    for times in (1, 2, 3):
+        bench.tracker.lost([], waiting=[received])
+        received.excused = bench.tracker.excused(received.delivery, received.head)
+        assert received.excused == times
+    assert bench.tracker.excused(received.delivery, received.head) == 0
+
+
 async def test_another_message_of_the_same_id(bench: Bench) -> None:
     """A message that another worker's lost connection gave back is not taken for one of the same id that is at work."""
     received = await bench.received()
@@ -411,14 +462,20 @@ async def test_meant_to_come_again(bench: Bench, outcome: Outcome) -> None:
     assert not known
 
 
-async def test_postponed_is_not_done(bench: Bench) -> None:
-    """A postponed message is not taken for a done one when it comes again at its time."""
+@pytest.mark.parametrize("how", ["postponed", "renewed"])
+async def test_postponed_is_not_done(bench: Bench, how: str) -> None:
+    """A message that was published as it was is not taken for a done one when it comes again, whoever had it then."""
     received = await bench.received()
     bench.tracker.lost([])
-    bench.settler.postponed(received, 0.0)
+    if how == "postponed":
+        bench.settler.postponed(received, 0.0)
+    else:
+        bench.settler.renewed(received)
     await bench.settled()
     [later] = await bench.inbox.take(1)
     bench.server.cut()
+    # as if another worker had it when the connections were lost
+    bench.tracker.lost([])
     [again] = await bench.inbox.take(1)
     assert again.body == later.body
     assert not bench.tracker.recognises(again, read_head(again))

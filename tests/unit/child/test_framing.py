@@ -1,5 +1,6 @@
 """Whole messages over real sockets."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -75,6 +76,38 @@ def test_nothing_is_torn_when_the_socket_is_full(ends: Ends) -> None:
     assert received == [bytes([number]) * MAX_INLINE_BYTES for number in range(sent)]
     with pytest.raises(BlockingIOError):
         framing.receive(far, socket.MSG_DONTWAIT)
+
+
+@pytest.mark.parametrize("size", [10, MAX_INLINE_BYTES + 1])
+@pytest.mark.parametrize("with_file", [False, True])
+def test_sending_without_waiting(ends: Ends, size: int, with_file: bool) -> None:
+    """A message for a full socket that blocks is refused if the sender does not wait, and leaves no descriptor."""
+    near, _ = ends
+    near.setblocking(False)
+    fill(near)
+    for _ in range(1000):
+        try:
+            near.send(b"x")
+        except BlockingIOError:
+            break
+    near.setblocking(True)
+    before = open_fds()
+    with pytest.raises(BlockingIOError):
+        framing.send(near, b"x" * size, [near.fileno()] if with_file else [], socket.MSG_DONTWAIT)
+    assert open_fds() == before
+
+
+def test_no_memory_for_a_large_message(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large message for which there is no memory raises OSError, and leaves no descriptor."""
+
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = open_fds()
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        framing.send(ends[0], b"x" * (MAX_INLINE_BYTES + 1))
+    assert open_fds() == before
 
 
 def test_a_message_survives_its_sender(ends: Ends) -> None:
@@ -159,6 +192,19 @@ def test_large_messages_carry_descriptors_too(ends: Ends) -> None:
     assert os.read(here, 10) == b"through"
     for fd in (here, there, *fds):
         os.close(fd)
+
+
+def test_the_mark_with_an_empty_file(ends: Ends) -> None:
+    """A large message whose file is empty raises OSError, and the descriptors that came along are closed."""
+    read, write = os.pipe()
+    file = os.memfd_create("empty")
+    socket.send_fds(ends[0], [b"\xc1"], [file, write])
+    os.close(file)
+    os.close(write)
+    with pytest.raises(OSError, match="No data available"):
+        framing.receive_with_fds(ends[1])
+    assert os.read(read, 1) == b"", "the other end is closed"
+    os.close(read)
 
 
 def test_the_mark_without_its_file(ends: Ends) -> None:

@@ -158,7 +158,7 @@ def test_no_result_waits_long(play: Play) -> None:
     assert max(len(message) for message in play.work()) <= 2
 
 
-def test_stands_on_the_slate_meanwhile(play: Play) -> None:
+def test_stands_on_the_page_meanwhile(play: Play) -> None:
     """Each outcome that is not sent yet stands on the shared page while the next call runs."""
     seen: list[tuple[int, list[int]]] = []
 

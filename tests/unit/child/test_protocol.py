@@ -195,14 +195,15 @@ def test_a_call_is_interrupted_once_by_each_kind() -> None:
     assert protocol.next_order() == ()
 
 
-def test_an_interrupt_that_was_thrown_away_is_raised_again() -> None:
+@pytest.mark.parametrize("limit", [0.0, 1.5])
+def test_an_interrupt_that_was_thrown_away_is_raised_again(limit: float) -> None:
     """An exception that Python could not deliver is due again, once, with the next alert."""
-    cancel = Interrupt(1, "cancelled")
-    protocol = at_work(1, cancel)
+    interrupt = Interrupt(1, "", limit)
+    protocol = at_work(1, interrupt)
     assert not protocol.interrupt_discarded(), "none was raised"
-    assert protocol.next_order() == (Raise(cancel),)
+    assert protocol.next_order() == (Raise(interrupt),)
     assert protocol.interrupt_discarded()
-    assert protocol.next_order() == (Raise(cancel),)
+    assert protocol.next_order() == (Raise(interrupt),)
     assert protocol.next_order() == ()
     protocol.call_begins(2)
     assert not protocol.interrupt_discarded(), "it was another call's"

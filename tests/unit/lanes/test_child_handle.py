@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import attrs
 import pytest
 
 from hybridpool._ipc import frames, framing
-from hybridpool._ipc.frames import Done, Returned
+from hybridpool._ipc.frames import Done, Refused, Returned, RunCall
+from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import ChildHandle
@@ -70,9 +72,9 @@ async def test_time_of_a_call_that_came_later(pair: tuple[ChildHandle, SharedPag
     assert child.check(50.0) == [done(1)]
     assert child.pop_finished(1, 50.0) is not None
     child.transition(ChildEvent.DONE)
-    child.give([job()], 50.0)
+    child.give([job()], 70.0)
     assert child.head is not None
-    assert (child.head.since, child.still_since) == (50.0, 50.0)
+    assert (child.head.since, child.still_since) == (70.0, 70.0)
 
 
 # ---- calls in flight -----------------------------------------------------------------------------------------
@@ -201,3 +203,155 @@ async def test_an_answer_to_a_thread_names_the_error() -> None:
     child.transition(ChildEvent.READY)
     child.transition(ChildEvent.RETIRE)
     child.close()
+
+
+# ---- what comes over the channel, and what goes back -----------------------------------------------------------
+
+
+@attrs.frozen
+class Ends:
+    """A child as the parent sees it, what the child would use, and what the parent has heard."""
+
+    child: ChildHandle
+    page: SharedPage
+    far: socket.socket
+    heard: list[frames.FromChild]
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    """Make the parent's view of an idle child, and the child's own ends of channel and page."""
+    heard: list[frames.FromChild] = []
+    child = ChildHandle("ForkPoolWorker-1", 3.0, RecycleLimits())
+    channel, shared_page = child.open(lambda _, said: heard.extend(said), lambda *_: None, lambda *_: None)
+    child.transition(ChildEvent.READY)
+    page = SharedPage(shared_page)
+    os.close(shared_page)
+    with socket.socket(fileno=channel) as far:
+        far.setblocking(False)
+        yield Ends(child, page, far, heard)
+    if child.state is not State.GONE:
+        child.remove(set(child.calls), 0.0)
+        child.close()
+    page.close()
+
+
+async def test_what_was_sent_is_heard_before_what_is_noted(ends: Ends) -> None:
+    """Outcomes in the channel were noted before those on the shared page, and are heard before them."""
+    ends.child.give([job(), job(), job()], 0.0)
+    for seq in (1, 2, 3):
+        ends.page.start(seq)
+    ends.page.add(frames.pack(done(2)))
+    ends.far.send(frames.pack((done(1),)))
+    assert ends.child.check(1.0) == []
+    assert ends.child.check(2.0) == [done(2)]
+    assert ends.heard == [done(1)]
+
+
+async def test_calls_of_a_child_that_is_gone(ends: Ends) -> None:
+    """The calls that a child had not begun can be run by another; the others died with it."""
+    jobs = [job() for _ in range(3)]
+    ends.child.give(jobs, 0.0)
+    ends.page.start(2)
+    back, lost = ends.child.close()
+    assert [call.job for call in back] == jobs[2:]
+    assert [call.job for call in lost] == jobs[:2]
+
+
+async def test_calls_that_were_not_read(ends: Ends) -> None:
+    """What a child has not read is taken back, and an order behind it stays in the channel."""
+    jobs = [job() for _ in range(3)]
+    ends.child.give(jobs[:2], 0.0)
+    ends.child.give(jobs[2:], 0.0)
+    ends.child.tell(frames.Recall())
+    ends.child.on_last = True
+    # It does not wait, but its socket could: in the loop's thread the suite forbids that.
+    assert await anyio.to_thread.run_sync(ends.child.take_unread, 1.0) == jobs
+    assert not ends.child.on_last
+    assert frames.read_to_child(framing.receive(ends.far)) == [frames.Recall()]
+
+
+async def test_the_end_waits_for_the_calls(ends: Ends) -> None:
+    """The channel of a child that is to exit ends after its last call, whether that is answered or taken back."""
+    ends.child.give([job(), job()], 0.0)
+    assert framing.receive(ends.far)
+    ends.child.end("too many", 1.0)
+    assert ends.child.pop_finished(1, 2.0) is not None
+    assert ends.child.snapshot().finished_at is None
+    with pytest.raises(BlockingIOError):
+        framing.receive(ends.far)
+    assert len(ends.child.remove({2}, 3.0)) == 1
+    assert ends.child.finished_at == 3.0
+    assert framing.receive(ends.far) == b""
+
+
+async def test_the_time_of_a_child_that_is_not_ready() -> None:
+    """A child that is to exit before it is ready has the time to exit from its fork on."""
+    child = ChildHandle("ForkPoolWorker-1", 3.0, RecycleLimits())
+    for fd in child.open(lambda *_: None, lambda *_: None, lambda *_: None):
+        os.close(fd)
+    child.end("not needed", 9.0)
+    assert child.finished_at == 3.0
+    child.close()
+
+
+async def test_descriptors_that_nothing_needs_are_closed(ends: Ends) -> None:
+    """A descriptor that came with a message, and is for none of its frames, is closed."""
+    read, write = os.pipe()
+    ends.child.give([job()], 0.0)
+    framing.send(ends.far, frames.pack((done(1),)), [write])
+    os.close(write)
+    ends.child.drain_outcomes()
+    assert ends.heard == [done(1)]
+    assert os.read(read, 1) == b"", "the other end is closed"
+    os.close(read)
+
+
+async def test_a_value_in_a_file_is_its_calls(ends: Ends) -> None:
+    """A value that came in a file is kept for its call; without a descriptor it is an error that says so."""
+    jobs = [job(), job()]
+    ends.child.give(jobs, 0.0)
+    in_file = [Done(seq, Returned(b"", "", parts=(5,)), 0.0, 0) for seq in (1, 2)]
+    file = os.memfd_create("value")
+    os.write(file, b"value")
+    framing.send(ends.far, frames.pack(in_file), [file])
+    os.close(file)
+    ends.child.drain_outcomes()
+    first, second = ends.heard
+    assert first == in_file[0]
+    assert jobs[0].blob is not None
+    assert isinstance(second, Done)
+    assert isinstance(second.outcome, Refused)
+    assert "ulimit -n" in second.outcome.reason
+
+
+async def test_a_thread_that_is_not_answered(ends: Ends) -> None:
+    """A thread whose socket was lost on the way cannot be answered; one that waits learns of the end of its child."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    with near:
+        framing.send(ends.far, frames.pack([frames.Enqueue(0, b"a")]), (far.fileno(),))
+        framing.send(ends.far, frames.pack([frames.Enqueue(0, b"b")]))
+        far.close()
+        ends.child.drain_outcomes()
+        asked = [frame for frame in ends.heard if isinstance(frame, frames.Enqueue)]
+        assert [ends.child.is_answerable(frame) for frame in asked] == [True, False]
+        ends.child.close()
+        assert near.recv(100) == b""
+
+
+async def test_no_message_is_too_large_for_a_packet(ends: Ends) -> None:
+    """Calls that together are too large for one packet go in several, none of them in a file."""
+    jobs = [attrs.evolve(job(), body=b"x" * 50_000) for _ in range(4)]
+    ends.child.give(jobs, 0.0)
+    seqs: list[int] = []
+    while len(seqs) < len(jobs):
+        with anyio.fail_after(60):
+            await anyio.lowlevel.checkpoint()
+        try:
+            packet = ends.far.recv(MAX_INLINE_BYTES)
+        except BlockingIOError:
+            continue
+        assert len(packet) > 1, "it is in a file"
+        seqs += [frame.seq for frame in frames.read_to_child(packet) if isinstance(frame, RunCall)]
+    assert seqs == [1, 2, 3, 4]

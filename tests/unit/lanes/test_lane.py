@@ -1,5 +1,8 @@
 """The prefork lane by its public methods alone, without children."""
 
+import os
+from collections.abc import Sequence
+
 import anyio
 import pytest
 
@@ -63,15 +66,21 @@ async def test_withdrawing_some() -> None:
     assert ids(lane.withdraw_queued()) == ["a", "c"]
 
 
-async def test_withdrawing_the_last_makes_the_lane_empty() -> None:
-    """A task that waits for an empty lane is woken when the last call is withdrawn."""
+@pytest.mark.parametrize("how", ["withdrawn", "cancelled"])
+async def test_taking_the_last_makes_the_lane_empty(how: str) -> None:
+    """A task that waits for an empty lane is woken when the last call is taken; for one that is empty none waits."""
     lane = made()
-    lane.submit(job("a"))
+    last = job("a")
     with anyio.fail_after(30):
+        await lane.wait_empty()
+        lane.submit(last)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lane.wait_empty)
             await anyio.wait_all_tasks_blocked()
-            lane.withdraw_queued()
+            if how == "withdrawn":
+                lane.withdraw_queued()
+            else:
+                lane.cancel(last, 1.0)
 
 
 async def test_cancelling_what_waits() -> None:
@@ -82,7 +91,8 @@ async def test_cancelling_what_waits() -> None:
     lane.submit(first)
     lane.submit(second)
     lane.cancel(first, 1.0)
-    lane.cancel(first, 1.0)
+    lane.cancel(first, 9.0)
+    assert first.grace == 1.0, "what was promised first holds"
     assert lane.cancel_messages(["b", "z"], 1.0) == ["b"]
     assert ended == [("a", Cancelled("")), ("b", Cancelled(""))]
     assert lane.load == 0
@@ -106,6 +116,41 @@ async def test_abandoning() -> None:
     lane.submit(job("a", ended))
     lane.abandon("the pool ended")
     assert ended == [("a", Lost("the pool ended", ""))]
+    with pytest.raises(PoolClosed):
+        lane.submit(job("b"))
+
+
+class Forks:
+    """A zygote whose children never become ready."""
+
+    def fork(self, name: str, orders: ChildOrders, fds: Sequence[int]) -> None:
+        """Fork none, and close what was passed on."""
+        for fd in fds:
+            os.close(fd)
+
+    def kill(self, pid: int) -> None:
+        """Kill none."""
+
+    def alert(self, pid: int) -> None:
+        """Alert none."""
+
+    def die(self) -> None:
+        """Live on."""
+
+
+async def test_the_first_reason_to_replace_a_child_stays() -> None:
+    """A child that is to be replaced for one reason is not replaced for another, and can be kept."""
+    lane = made()
+    lane.use_zygote(Forks())
+    assert lane.spawn()
+    [name] = (child.name for child in lane.snapshot().children)
+    lane.retire(name, "too old", once_replaced=True)
+    lane.retire(name, "too large", once_replaced=True)
+    assert lane.snapshot().children[0].retires_because == "too old"
+    lane.keep(name)
+    assert lane.snapshot().children[0].retires_because is None
+    lane.abandon("the test ended")
+    assert not lane.has_children
 
 
 async def test_a_child_that_is_not_there() -> None:

@@ -1,4 +1,5 @@
 """A wakeup wakes the tasks that wait for it."""
+# pyright: reportPrivateUsage=false
 
 import asyncio
 
@@ -37,6 +38,16 @@ async def test_two_notifications_in_one_turn() -> None:
         wakeup.notify_all()
 
 
+async def test_a_waiter_that_gave_up() -> None:
+    """A future that its owner has cancelled does not keep the others from being woken, and none is kept."""
+    wakeup = Wakeup()
+    given_up, waiting = wakeup.waiter(), wakeup.waiter()
+    given_up.cancel()
+    wakeup.notify_all()
+    assert waiting.done()
+    assert wakeup._waiters == []
+
+
 async def test_a_time_limit_is_not_an_error() -> None:
     """A wait with a time limit returns when it is up."""
     await Wakeup().wait(0.001)
@@ -56,6 +67,8 @@ async def test_a_cancelled_wait_leaves_nothing() -> None:
     wakeup = Wakeup()
     with anyio.move_on_after(0.001):
         await wakeup.wait()
+    await wakeup.wait(0.001)
+    assert wakeup._waiters == []
     with anyio.fail_after(30):
         async with anyio.create_task_group() as waiters:
             waiters.start_soon(wakeup.wait)

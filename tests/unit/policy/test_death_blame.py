@@ -50,3 +50,20 @@ def test_memory_is_bounded() -> None:
     for number in range(2 * MAX_REMEMBERED_IDS):
         let_off.assign_blame([f"{number}", f"{number}'"], killed_by_us=False)
     assert len(let_off._unblamed_deaths) <= MAX_REMEMBERED_IDS
+
+
+def test_the_last_that_were_let_off_are_remembered() -> None:
+    """Of too many calls those are forgotten that were let off longest ago."""
+    let_off, others = DeathBlame(), iter(range(2 * MAX_REMEMBERED_IDS))
+
+    def die(one: str) -> frozenset[str]:
+        return let_off.assign_blame([one, f"{next(others)}"], killed_by_us=False)
+
+    assert die("a") == frozenset()
+    for _ in range(MAX_REMEMBERED_IDS // 2 - 2):
+        die("b")
+    assert die("a") == frozenset()
+    for _ in range(MAX_REMEMBERED_IDS - 5):
+        die("b")
+    assert die("a") == {"a"}
+    assert [die("new") for _ in range(MAX_UNBLAMED_DEATHS + 1)] == [frozenset()] * MAX_UNBLAMED_DEATHS + [{"new"}]

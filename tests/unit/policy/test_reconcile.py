@@ -53,6 +53,12 @@ def test_a_start_that_takes_too_long_is_ended_and_replaced() -> None:
     assert decided == ReconcilePlan(fork=1, kill_not_ready=("slow",), check_again_in=10.0)
 
 
+def test_a_child_that_does_not_exit_is_killed() -> None:
+    """A child that was told to exit is killed when its time is up, and the next look comes when another's is."""
+    decided = plan(headcount(exiting=[("stuck", 90.0), ("leaving", 95.0)]))
+    assert decided == ReconcilePlan(kill_not_gone=("stuck",), check_again_in=5.0)
+
+
 def test_waits_after_failed_starts() -> None:
     """After failed starts the next fork waits."""
     assert plan(headcount(target=3, failed_starts=1, fork_after=102.0)) == ReconcilePlan(check_again_in=2.0)

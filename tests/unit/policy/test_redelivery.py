@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hybridpool._message import Head
-from hybridpool._policy.redelivery import EXPECTED_FOR, ExpectedRedeliveries
+from hybridpool._policy.redelivery import EXPECTED_FOR, Excuses, ExpectedRedeliveries
 
 
 def head(task_id: str = "id-1", *, retries: int = 0, lost: int = 0) -> Head:
@@ -48,6 +48,7 @@ def test_a_question_that_was_not_answered() -> None:
     redeliveries = ExpectedRedeliveries[Head, str]()
     redeliveries.answered(head())
     redeliveries.ask()
+    redeliveries.ask()
     redeliveries.lost([], 0.0)
     redeliveries.heard()
     assert redeliveries.claim(head(), 1.0) == (True, None)
@@ -82,6 +83,17 @@ def test_each_has_an_end_of_its_own() -> None:
     assert redeliveries.claim(head("first"), EXPECTED_FOR + 1.0) == (False, None)
     assert len(redeliveries) == 1
     assert redeliveries.claim(head("second"), EXPECTED_FOR + 1.0) == (True, None)
+
+
+def test_each_of_one_id_has_an_end_of_its_own() -> None:
+    """Of two messages of one ID that were lost at different times, each is expected for its own time."""
+    redeliveries = ExpectedRedeliveries[Head, str]()
+    redeliveries.answered(head())
+    redeliveries.lost([], 0.0)
+    redeliveries.answered(head())
+    redeliveries.lost([], EXPECTED_FOR - 1.0)
+    assert redeliveries.claim(head(), EXPECTED_FOR + 1.0) == (True, None)
+    assert redeliveries.claim(head(), EXPECTED_FOR + 1.0) == (False, None)
 
 
 def test_meant_to_come_again() -> None:
@@ -136,6 +148,30 @@ def test_memory_is_bounded_in_time(losses: list[tuple[int, float]]) -> None:
             answers.append(now)
         redeliveries.lost([], now)
         assert len(redeliveries) == sum(moment + EXPECTED_FOR >= now for moment in answers)
+        assert bool(redeliveries.ids) == (len(redeliveries) > 0)
+
+
+def test_returns_are_excused_once() -> None:
+    """The last count for a message is given once, and only until its time is up."""
+    excuses = Excuses()
+    excuses.add(("a",), 1, 0.0)
+    excuses.add(("a",), 2, 1.0)
+    excuses.add(("b",), 7, 1.0)
+    assert excuses.claim(("a",), 1.0 + EXPECTED_FOR) == 2
+    assert excuses.claim(("a",), 1.0 + EXPECTED_FOR) == 0
+    assert excuses.claim(("b",), 2.0 + EXPECTED_FOR) == 0
+
+
+@given(pauses=st.lists(st.floats(0.1, 400.0), max_size=40), keys=st.integers(1, 40))
+def test_excuses_are_bounded_in_time(pauses: list[float], keys: int) -> None:
+    """Excuses are kept as long as they hold, and no longer than until the next one is added."""
+    excuses, now, added = Excuses(), 0.0, dict[int, float]()
+    for number, pause in enumerate(pauses):
+        now += pause
+        excuses.add((number % keys,), number, now)
+        added[number % keys] = now
+        kept = len(excuses._counts)  # pyright: ignore[reportPrivateUsage]
+        assert kept == sum(moment + EXPECTED_FOR >= now for moment in added.values())
 
 
 class Broker(RuleBasedStateMachine):

@@ -18,8 +18,8 @@ from hybridpool._policy.settlement import (
     Store,
     settle,
 )
+from tests.strategies import delivery_options
 from tests.strategies import outcomes as other_outcomes
-from tests.strategies import terms
 
 RETURNED = Returned(b"1", "1")
 RAISED = Raised("ValueError", "builtins", b"[]", "ValueError()", "")
@@ -35,9 +35,9 @@ verdicts: st.SearchStrategy[Outcome] = st.sampled_from([RETRYING, REJECTED, RETU
 outcomes = other_outcomes | verdicts
 
 
-def steps(outcome: Outcome, terms: DeliveryOptions, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
+def steps(outcome: Outcome, options: DeliveryOptions, lost_before: int = 0, *, early: bool = False) -> tuple[Step, ...]:
     """Settle in an ordinary moment."""
-    return settle(outcome, terms, lost_before=lost_before, acknowledged=early, stopping=False)
+    return settle(outcome, options, lost_before=lost_before, acknowledged=early, stopping=False)
 
 
 @pytest.mark.parametrize("outcome", [RETURNED, RAISED])
@@ -116,60 +116,62 @@ def places(found: Sequence[Step], kind: type[object]) -> list[int]:
     return [place for place, step in enumerate(found) if isinstance(step, kind)]
 
 
-@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+@given(outcome=outcomes, options=delivery_options, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_the_answer_comes_last_and_once(
-    outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
+    outcome: Outcome, options: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """The answer to the broker is the last step, and given once."""
-    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    found = settle(outcome, options, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     answers = places(found, Acknowledge) + places(found, Requeue)
     assert answers == ([] if acknowledged else [len(found) - 1])
 
 
-@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+@given(outcome=outcomes, options=delivery_options, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_results_are_stored_first_and_only_if_wanted(
-    outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
+    outcome: Outcome, options: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """A result is stored first, and only if it is wanted."""
-    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    found = settle(outcome, options, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     stores = places(found, Store)
     assert stores in ([], [0])
-    assert terms.wants_result or not stores
+    assert options.wants_result or not stores
     is_final = not places(found, Republish) and not places(found, Requeue)
-    assert not (terms.wants_result and is_final) or stores == ([] if isinstance(outcome, Ignored) else [0])
+    assert not (options.wants_result and is_final) or stores == ([] if isinstance(outcome, Ignored) else [0])
 
 
-@given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
+@given(options=delivery_options, lost_before=attempts, acknowledged=truths, stopping=truths)
 def test_a_lost_task_is_never_just_acknowledged(
-    terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
+    options: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool
 ) -> None:
     """A lost task is acknowledged only after it was published again or dead-lettered."""
-    found = settle(LOST, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    found = settle(LOST, options, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     if places(found, Acknowledge):
         assert places(found, Republish) or places(found, DeadLetter)
     if not acknowledged and stopping:
         assert found == (Requeue(),)
 
 
-@given(terms=terms, lost_before=attempts)
-def test_the_attempts_are_counted(terms: DeliveryOptions, lost_before: int) -> None:
+@given(options=delivery_options, lost_before=attempts)
+def test_the_attempts_are_counted(options: DeliveryOptions, lost_before: int) -> None:
     """Lost attempts are counted up to max_deliveries."""
-    found = settle(LOST, terms, lost_before=lost_before, acknowledged=False, stopping=False)
+    found = settle(LOST, options, lost_before=lost_before, acknowledged=False, stopping=False)
     again = [step.lost for step in found if isinstance(step, Republish)]
-    assert again == ([lost_before + 1] if lost_before + 1 < terms.max_deliveries else [])
+    assert again == ([lost_before + 1] if lost_before + 1 < options.max_deliveries else [])
     assert len(places(found, DeadLetter)) == 1 - len(again)
 
 
-@given(outcome=outcomes, terms=terms, lost_before=attempts, acknowledged=truths)
-def test_only_the_lost_go_back(outcome: Outcome, terms: DeliveryOptions, lost_before: int, acknowledged: bool) -> None:
+@given(outcome=outcomes, options=delivery_options, lost_before=attempts, acknowledged=truths)
+def test_only_the_lost_go_back(
+    outcome: Outcome, options: DeliveryOptions, lost_before: int, acknowledged: bool
+) -> None:
     """Only lost and requeued tasks go back to their queue."""
-    found = settle(outcome, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
+    found = settle(outcome, options, lost_before=lost_before, acknowledged=acknowledged, stopping=True)
     assert not places(found, Requeue) or isinstance(outcome, Lost) or outcome == RETURNED_TO_SENDER
 
 
-@given(terms=terms, lost_before=attempts, acknowledged=truths, stopping=truths)
-def test_retries_are_no_deaths(terms: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool) -> None:
+@given(options=delivery_options, lost_before=attempts, acknowledged=truths, stopping=truths)
+def test_retries_are_no_deaths(options: DeliveryOptions, lost_before: int, acknowledged: bool, stopping: bool) -> None:
     """A retry does not count as a death, and is not dropped by a stop."""
-    found = settle(RETRYING, terms, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
+    found = settle(RETRYING, options, lost_before=lost_before, acknowledged=acknowledged, stopping=stopping)
     assert len(places(found, Delay)) == 1
     assert not places(found, DeadLetter)

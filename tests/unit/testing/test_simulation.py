@@ -161,7 +161,7 @@ def keep_the_dead_on_the_list(patch: Patch) -> None:
     patch.setattr(Dispatcher, "remove", lambda dispatcher, child: dispatcher.busy.discard(child))
 
 
-def forget_the_slate(patch: Patch) -> None:
+def forget_the_page(patch: Patch) -> None:
     """Outcomes that a dead child had noted and not sent are not read."""
     patch.setattr(shared_page.SharedPage, "read", lambda page: (_started(page), []))
 
@@ -171,7 +171,7 @@ def _started(page: shared_page.SharedPage) -> int:
     return started
 
 
-def kill_without_a_doom(patch: Patch) -> None:
+def kill_without_a_mark(patch: Patch) -> None:
     """A kill does not ask whether its call is still at work."""
     patch.setattr(ChildHandle, "mark_for_kill", lambda *_: True)
 
@@ -277,7 +277,7 @@ def retire_the_idle_with_the_old(patch: Patch) -> None:
     patch.setattr(keeper, "plan", plan)
 
 
-def wait_for_the_unborn(patch: Patch) -> None:
+def wait_for_those_not_ready(patch: Patch) -> None:
     """A child that hangs in its birth is waited for."""
     patch.setattr(keeper, "plan", lambda view: attrs.evolve(reconcile.plan(view), kill_not_ready=()))
 
@@ -369,8 +369,8 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (put_back_without_counting, "the dispatcher counts"),
     (put_back_nothing, "is in 0 places"),
     (keep_the_dead_on_the_list, "idle children are not all on the list"),
-    (forget_the_slate, "is run twice|had been noted"),
-    (kill_without_a_doom, "which was not due"),
+    (forget_the_page, "is run twice|had been noted"),
+    (kill_without_a_mark, "which was not due"),
     (never_kill, "s, limit|s to stop"),
     (work_beyond_the_size, "children are busy"),
     (forget_to_dispatch, "a call waits although"),
@@ -380,7 +380,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (never_scale, "the size stays"),
     (retire_nobody, "none retires|do not retire"),
     (retire_the_idle_with_the_old, "recycling left"),
-    (wait_for_the_unborn, "none is forked|come to rest"),
+    (wait_for_those_not_ready, "none is forked|come to rest"),
     (look_all_the_time, "it spins"),
     (leave_a_timer, "timers are left"),
     (stop_anything, "was stopped, and its caller did not give it up"),
