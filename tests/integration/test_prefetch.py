@@ -120,3 +120,16 @@ def test_order_and_number_stay(kind: str, broker_url: str, queue_name: str, tmp_
         assert sorted(ran) == list(range(300))
         assert max(abs(number - at) for at, number in enumerate(ran)) <= (0 if kind == "classic" else 8)
         assert bool(worker.seen(rest_of(queue_name))) == (kind == "classic")
+
+
+def test_a_queue_of_two_lanes(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """In a queue that has process tasks too, the part of the async lane doubles from 16 with what is at work there."""
+    door = tmp_path / "door"
+    with Worker(broker_url, queue_name, "-c1", app="mixed:app") as worker, client_of(broker_url, queue_name) as us:
+        worker.see(rf"Consuming from {queue_name}, prefetch {4 + 16}$")
+        handles = [us.send_task("mixed.until_there", (str(door),)) for _ in range(80)]
+        for part in (32, 64):
+            worker.see(rf"Consuming from {queue_name}, prefetch {4 + part}$")
+        assert us.send_task("mixed.add", (2, 3)).get(PATIENCE) == 5
+        door.touch()
+        assert all(handle.get(PATIENCE) for handle in handles)
