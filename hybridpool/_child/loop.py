@@ -83,6 +83,8 @@ _RESTORE_EVERY_S: Final = 0.01
 _MAX_INTERRUPTIONS: Final = 100
 #: characters of a piece of text that fits into a message without a file, however it is encoded
 MAX_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
+#: seconds; what a call that runs for less uses of the CPU is not measured
+_MIN_MEASURED_S: Final = 0.1
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -139,12 +141,15 @@ class Child:
         mark.handlers[ATTENTION] = self._handler
         # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
         self._clock = time.perf_counter
+        self._cpu_clock = time.thread_time
         waiting = poll()
         waiting.register(channel, POLLIN)
         self._wait_for_more = partial(waiting.poll, 1000 * _RESTORE_EVERY_S)
         #: a call has run since the process was put in order; and when that is due between two calls
         self._is_used = True
         self._restore_at = 0.0
+        #: CPU seconds of this thread when that was last looked at
+        self._cpu_seen = 0.0
         #: tasks after whose first run the process was as before
         self._tidy: set[str] = set()
 
@@ -296,7 +301,13 @@ class Child:
             self._is_used = False
         self._read()
 
+    def _cpu_percent(self, runtime: float) -> int:
+        """Return how much of a call's runtime it used the CPU, at most: what short calls before it used counts too."""
+        seen, self._cpu_seen = self._cpu_seen, self._cpu_clock()
+        return min(100, int(100 * (self._cpu_seen - seen) / runtime))
+
     def _restore_all(self, state: ProcessState) -> bool:
+        self._cpu_seen = self._cpu_clock()
         changed = state.restore_all()
         self._restore_at = self._clock() + _RESTORE_EVERY_S
         return changed
@@ -339,8 +350,10 @@ class Child:
                 self._files.drop(call.seq)
             if isinstance(outcome, LargeObject):
                 self._answer_in_file(call, outcome, runtime, gauge)
-            else:
+            elif runtime < _MIN_MEASURED_S:
                 self._answer(call, Done(call.seq, outcome, runtime, gauge.owned()), ended)
+            else:
+                self._answer(call, Done(call.seq, outcome, runtime, gauge.owned(), self._cpu_percent(runtime)), ended)
         except ChannelClosed:
             raise
         except BaseException:

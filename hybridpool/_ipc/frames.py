@@ -143,6 +143,8 @@ class Done(Frame, tag=22):
     runtime: float
     #: bytes this child owns alone; 0: not measured
     owned: int
+    #: percent of its runtime that the call used the CPU, at most; -1: not measured, as it was short
+    cpu: int = -1
 
 
 class CallsGivenBack(Frame, tag=25):

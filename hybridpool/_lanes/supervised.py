@@ -302,8 +302,13 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
                 while lane.has_children:
                     await lane.wait_changed()
 
+    def _shared_pids(self) -> list[int]:
+        return [child.pid for lane in self.shared.values() for child in lane.snapshot().children if child.pid]
+
     async def _scale(self) -> None:
         config = self._configs["process"]
         with self._scaling:
             if config.scale is not None:
-                await Autoscaler(self.lane, config.scale, self._bus, config.memory_budget, self._on_scaled).run()
+                await Autoscaler(
+                    self.lane, config.scale, self._bus, config.memory_budget, self._on_scaled, self._shared_pids
+                ).run()

@@ -239,6 +239,13 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
             values=lambda event: {"stack": MultiLine(event.stack.rstrip("\n"))},
         ),
     ),
+    events.TaskOnlyWaits: (
+        Row(
+            INFO,
+            "Task %(name)s waits %(waited)d %% of its %(runtime).1f s while others wait for a child: "
+            'lane="thread" would free the child',
+        ),
+    ),
     events.CallsRestarted: (
         Row(WARNING, "%(child)s (pid %(pid)d) died (%(cause)s): %(calls)d of its calls start again here"),
     ),

@@ -31,4 +31,5 @@ Modules:
     settlement          The steps that follow from an outcome, in order; the acknowledgement comes last
     shared_limits       What is due for a call that runs beside others in one child, by its time limits
     time_limits         What is due for the call that a child runs, by its time limits
+    waiting_advice      Finds functions that only wait while they hold a child which other calls wait for
 """

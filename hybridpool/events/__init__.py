@@ -33,6 +33,7 @@ from hybridpool.events._children import (
     LoopBlocked,
     PoolHeld,
     PoolScaled,
+    TaskOnlyWaits,
     ZygoteLost,
 )
 from hybridpool.events._tasks import (
@@ -89,6 +90,7 @@ __all__ = [
     "TaskFailed",
     "TaskIgnored",
     "TaskLost",
+    "TaskOnlyWaits",
     "TaskOutlastsBroker",
     "TaskPostponed",
     "TaskReceived",

@@ -72,6 +72,17 @@ class LoopBlocked:
 
 
 @attrs.frozen
+class TaskOnlyWaits:
+    """A function only waits, and holds a child meanwhile that other calls wait for: a thread would do."""
+
+    task: TaskRef
+    #: percent of its runtime in which it did not use the CPU
+    waited: int
+    #: seconds that its last call ran
+    runtime: float
+
+
+@attrs.frozen
 class CallsRestarted:
     """A child that ran several calls at once died, and those that were not to blame start again."""
 
@@ -147,6 +158,7 @@ ChildEvent = (
     | ChildGone
     | ChildUnresponsive
     | LoopBlocked
+    | TaskOnlyWaits
     | CallsRestarted
     | ChildStartFailed
     | ZygoteLost

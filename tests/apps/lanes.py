@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -91,6 +92,12 @@ async def alone() -> str:
 def compute() -> str:
     """Return the child."""
     return task_here().child
+
+
+@app.task
+def naps() -> None:
+    """Wait, in a prefork child."""
+    time.sleep(0.12)
 
 
 @app.task(bind=True, max_retries=2, default_retry_delay=0)

@@ -17,6 +17,6 @@ def add(x: int, y: int) -> int:
 @app.task
 async def until_there(path: str) -> bool:
     """Wait on the loop until a file is there."""
-    while not Path(path).exists():  # noqa: ASYNC110, ASYNC240  what it waits for is outside, and has no event
+    while not Path(path).exists():  # noqa: ASYNC110  what it waits for is outside, and has no event
         await asyncio.sleep(0.01)
     return True

@@ -92,6 +92,18 @@ def test_log_lines_name_their_task(broker_url: str, queue_name: str) -> None:
         worker.see(rf"WARNING/AsyncLane-1\] lanes\.talks\[{call.id}\]: print hi$")
 
 
+def test_a_function_that_only_waits(broker_url: str, queue_name: str) -> None:
+    """A plain function that only waits while others wait for its child is named, once, with what would help."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us:
+        calls = [us.send_task(f"{APP}.naps") for _ in range(25)]
+        for call in calls:
+            call.get(PATIENCE)
+        worker.see(
+            r"INFO/MainProcess\] Task lanes\.naps waits (9[5-9]|100) % of its 0\.1 s.*lane=\"thread\" would free"
+        )
+        assert len(worker.seen(r"Task lanes\.naps waits")) == 1
+
+
 def test_limits_and_revoking(broker_url: str, queue_name: str, tmp_path: Path) -> None:
     """Soft and hard limits and `revoke` are raised at the coroutine's `await`; its neighbour hears nothing."""
     with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:

@@ -2,8 +2,6 @@
 
 Modules:
 
-Modules:
-
     fd_limit          The limit of file descriptors
     handle            One child as the parent sees it: its channel, its state, its calls in flight
     lane              `ChildLane`: what all lanes of child processes have in common, the life of their children

@@ -26,17 +26,20 @@ class Autoscaler:
         bus: events.Bus,
         budget: int | None,
         on_scaled: Callable[[int], None] = lambda _: None,
+        others: Callable[[], list[int]] = list,
     ) -> None:
         """Scale a lane.
 
         :param budget: bytes that children may own together; None: what cgroup and host leave.
         :param on_scaled: called with each new size.
+        :param others: returns the pids of the children of other lanes, which count for the budget.
         """
         self._lane = lane
         self._limits = limits
         self._bus = bus
         self._budget = budget
         self._on_scaled = on_scaled
+        self._others = others
         self._memory = ScaleMemory()
         #: bytes that the largest child owned so far
         self._heaviest = 0
@@ -71,8 +74,8 @@ class Autoscaler:
     async def _fit(self, wanted: int) -> Fit:
         """Find out how much of a growth memory allows."""
         pids = [child.pid for child in self._lane.snapshot().children if child.pid]
-        owned, bounds = await run_in_daemon_thread(partial(_read_memory, pids))
-        self._heaviest = max(self._heaviest, *owned.values(), 0)
+        owned, bounds = await run_in_daemon_thread(partial(_read_memory, [*pids, *self._others()]))
+        self._heaviest = max(self._heaviest, *(owned.get(pid, 0) for pid in pids), 0)
         if self._budget is not None:
             bounds.append(
                 Bound(name="the memory budget", limit=self._budget, used=sum(owned.values()), reserve=0),

@@ -23,6 +23,7 @@ from hybridpool._outcome import Cancelled, Lost, Outcome, Refused
 from hybridpool._policy import recycle
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._policy.waiting_advice import WaitingAdvice
 from hybridpool.errors import PoolClosed
 
 
@@ -55,6 +56,7 @@ class PreforkLane(ChildLane):
         self._recycles = limits.spares > 0
         #: how many children are kept: those that work at once, and the spares
         self._headcount = spares
+        self._advice = WaitingAdvice()
         self._spawn_failures = self._registry.spawn_failures
         self._watchdog = Watchdog(
             lambda: self._dispatcher.busy,
@@ -251,10 +253,18 @@ class PreforkLane(ChildLane):
             reason = recycle.retire_reason(child.limits, tasks=child.tasks, owned=done.owned)
             if reason is not None:
                 self._registry.retire(child, reason)
+        if done.cpu >= 0:
+            self._advise(job, done, now)
         if child.head is None:
             self._free(child)
         job.on_done(job, done.outcome, child.name, runtime)
         dispatcher.notify_load()
+
+    def _advise(self, job: Job, done: Done, now: float) -> None:
+        """Say of a function that only waits, while calls wait for a child, that it need not hold one."""
+        waiting = bool(self._dispatcher.queue)
+        if self._advice.note(job.task, cpu_percent=done.cpu, runtime=done.runtime, are_others_waiting=waiting, now=now):
+            self._bus.emit(events.TaskOnlyWaits(events.TaskRef(job.task, job.id), 100 - done.cpu, done.runtime))
 
     def _pop_out_of_turn(self, child: ChildHandle, done: Done, now: float) -> Job | None:
         job = child.pop_out_of_turn(done.seq, now)

@@ -119,6 +119,11 @@ LINES: list[tuple[Event, int, str]] = [
         ),
     ),
     (
+        events.TaskOnlyWaits(ADD, 98, 5.0),
+        INFO,
+        'Task proj.add waits 98 % of its 5.0 s while others wait for a child: lane="thread" would free the child',
+    ),
+    (
         events.CallsRestarted("AsyncLane-1", 7, 811, "exit code 3"),
         WARNING,
         "AsyncLane-1 (pid 7) died (exit code 3): 811 of its calls start again here",
