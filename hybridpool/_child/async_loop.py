@@ -129,7 +129,17 @@ class AsyncChild(ConcurrentChild):
         """Serve calls until the channel ends."""
         self._prepare, self._gauge, self._after_all = prepare, gauge, after_all
         with asyncio.Runner(loop_factory=_loop_factory(orders.loop)) as runner:
-            runner.run(self._serve(is_ready))
+            loop = runner.get_loop()
+            main = loop.create_task(self._serve(is_ready))
+            while not main.done():
+                try:
+                    loop.run_until_complete(main)
+                except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                    if not main.done():
+                        # A task has stopped the loop, or one of its own tasks has ended so. The others go on.
+                        write_to_stderr(f"{self.name}: a task has stopped the event loop ({error!r}); it goes on\n")
+            # What was raised at the start, or while the lifespans were left.
+            main.result()
 
     async def _serve(self, is_ready: Callable[[], None]) -> None:
         loop = self._loop = asyncio.get_running_loop()
@@ -139,10 +149,11 @@ class AsyncChild(ConcurrentChild):
         async with self.lifespans():
             is_ready()
             loop.add_reader(self._socket.fileno(), self._on_readable)
-            try:
-                await self._ended.wait()
-            finally:
-                loop.remove_reader(self._socket.fileno())
+            while not self._ended.is_set():
+                # A task may cancel all tasks of the loop; this one is not its to cancel.
+                with suppress(asyncio.CancelledError):
+                    await self._ended.wait()
+            loop.remove_reader(self._socket.fileno())
 
     # ---- reading -----------------------------------------------------------------------------------------
 
@@ -403,10 +414,10 @@ async def _all_confirmed(futures: "list[asyncio.Future[None]]") -> None:
             raise failure
 
 
-def preload() -> None:
+def preload(loop: str) -> None:
     """Load, in the zygote, the loop that children will use."""
     with suppress(ImportError):
-        importlib.import_module("uvloop")
+        importlib.import_module("asyncio" if loop == "asyncio" else "uvloop")
 
 
 def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -73,10 +73,10 @@ def _detach_from_zygote(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def prepare_lane(lane: str) -> None:
+def prepare_lane(lane: str, loop: str) -> None:
     """Load what the children of a lane need beyond others; in the zygote, so that they share it."""
     if lane == "async":
-        importlib.import_module("hybridpool._child.async_loop").preload()
+        importlib.import_module("hybridpool._child.async_loop").preload(loop)
     elif lane == "thread":
         importlib.import_module("hybridpool._child.thread_loop")
 

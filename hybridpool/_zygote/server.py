@@ -123,7 +123,7 @@ class Zygote:
         return True
 
     def _fork(self, order: Fork, channel: socket.socket, shared_page: int) -> None:
-        self._prepare_lane(order.orders.lane)
+        self._prepare_lane(order.orders.lane, order.orders.loop)
         zygote = os.getpid()
         # Until the child sets its own handlers it has ours, which take it for a process that a task has forked: a TERM
         # sent to all processes would end it. So signals are blocked until then.
@@ -148,11 +148,11 @@ class Zygote:
         self._pids.add(pid)
         self._report(Forked(order.name, pid))
 
-    def _prepare_lane(self, lane: str) -> None:
+    def _prepare_lane(self, lane: str, loop: str) -> None:
         """Load what a lane's children share, before the first of them is forked."""
         if lane not in self._lanes:
             self._lanes.add(lane)
-            entry.prepare_lane(lane)
+            entry.prepare_lane(lane, loop)
             gc.collect()
             gc.freeze()
 

@@ -176,7 +176,14 @@ class SharedDispatcher:
             job = self.apart.popleft()
             if job.concurrency is not None and not self.quota.take(job):
                 return
-            self._give(free, [job])
+            if job.may_start is None or job.may_start(job):
+                self._give(free, [job])
+            else:
+                # It has been dealt with, and does not run.
+                self.running += 1
+                self.ended(job)
+                self.notify()
+                self.dispatch_soon()
         elif not apart and self._registry.zygote is not None:
             failures = self._registry.spawn_failures
             if failures.failed:

@@ -141,6 +141,38 @@ async def dies(gate: str) -> None:
     os._exit(3)
 
 
+async def stops_the_loop() -> str:
+    """Stop the loop."""
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    return "stopped"
+
+
+async def exits_in_a_subtask() -> None:
+    """Raise SystemExit in a task of its own."""
+
+    async def leave() -> None:
+        raise SystemExit(4)
+
+    await asyncio.create_task(leave())
+
+
+async def cancels_the_loops_own() -> str:
+    """Cancel every task of the loop that no call has made."""
+    calls = {task for task in asyncio.all_tasks() if "AsyncChild._run" in repr(task)}
+    for task in asyncio.all_tasks() - calls:
+        task.cancel()
+    return "cancelled"
+
+
+async def forks() -> str:
+    """Fork; both come back from here."""
+    pid = os.fork()
+    if pid:
+        await asyncio.to_thread(os.waitpid, pid, 0)
+    return "parent" if pid else "copy"
+
+
 def hold_thread(gate: str, value: Any = None) -> Any:
     """Wait at the gate, on a thread."""
     enter(gate)

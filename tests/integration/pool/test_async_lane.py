@@ -138,6 +138,21 @@ async def test_one_that_holds_the_loop_in_c(gate: Gate) -> None:
     assert "inside a function in C" in blocked.stack
 
 
+async def test_tasks_that_break_the_loop(one: Pool, gate: Gate) -> None:
+    """A task that stops the loop, exits in a task of its own, cancels what is not its own, or forks, harms no other."""
+    child = await one.run(coroutines.who)
+    other = one.submit(coroutines.hold, gate.path, "other")
+    await gate.came(1)
+    assert await one.run(coroutines.stops_the_loop) == "stopped"
+    with pytest.raises(errors.TaskFailed, match="SystemExit"):
+        await one.run(coroutines.exits_in_a_subtask)
+    assert await one.run(coroutines.cancels_the_loops_own) == "cancelled"
+    assert await one.run(coroutines.forks) == "parent"
+    gate.let(1)
+    assert await other == "other"
+    assert await one.run(coroutines.who) == child
+
+
 async def test_death_of_the_child(one: Pool, gate: Gate) -> None:
     """When the child dies each of its calls raises `ChildLost`: a pool starts no call twice."""
     calls = [one.submit(coroutines.hold, gate.path) for _ in range(3)]
