@@ -11,6 +11,8 @@ class TaskQuota:
     def __init__(self) -> None:
         self._at_work: dict[str, int] = {}
         self._parked: dict[str, deque[Job]] = {}
+        #: how many are parked
+        self.count = 0
 
     def take(self, job: Job) -> bool:
         """Count a call that is about to start; False: it is parked instead.
@@ -21,6 +23,7 @@ class TaskQuota:
         assert job.concurrency is not None
         if at_work >= job.concurrency:
             self._parked.setdefault(job.task, deque()).append(job)
+            self.count += 1
             return False
         self._at_work[job.task] = at_work + 1
         return True
@@ -36,6 +39,7 @@ class TaskQuota:
         if not waiting:
             return None
         freed = waiting.popleft()
+        self.count -= 1
         if not waiting:
             del self._parked[job.task]
         return freed
@@ -50,11 +54,7 @@ class TaskQuota:
         if waiting is None or job not in waiting:
             return False
         waiting.remove(job)
+        self.count -= 1
         if not waiting:
             del self._parked[job.task]
         return True
-
-    @property
-    def count(self) -> int:
-        """How many are parked."""
-        return sum(map(len, self._parked.values())) if self._parked else 0
