@@ -19,13 +19,18 @@ class TaskQuota:
 
         Call it only for a job with a `concurrency`.
         """
-        at_work = self._at_work.get(job.task, 0)
-        assert job.concurrency is not None
-        if at_work >= job.concurrency:
-            self._parked.setdefault(job.task, deque()).append(job)
-            self.count += 1
+        if self.park_if_full(job):
             return False
-        self._at_work[job.task] = at_work + 1
+        self._at_work[job.task] = self._at_work.get(job.task, 0) + 1
+        return True
+
+    def park_if_full(self, job: Job) -> bool:
+        """Park a call if as many of its task are at work as may be; those of a higher priority come out first."""
+        assert job.concurrency is not None
+        if self._at_work.get(job.task, 0) < job.concurrency:
+            return False
+        insert_by_priority(self._parked.setdefault(job.task, deque()), job)
+        self.count += 1
         return True
 
     def release(self, job: Job) -> Job | None:
@@ -58,3 +63,11 @@ class TaskQuota:
         if not waiting:
             del self._parked[job.task]
         return True
+
+
+def insert_by_priority(queue: deque[Job], job: Job) -> None:
+    """Put a call behind those of its priority and of higher ones."""
+    if job.priority and queue and queue[-1].priority < job.priority:
+        queue.insert(next(at for at, one in enumerate(queue) if one.priority < job.priority), job)
+    else:
+        queue.append(job)

@@ -87,6 +87,8 @@ class Dispatcher:
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one is free."""
+        if job.concurrency is not None and self.quota.park_if_full(job):
+            return
         if job.priority and self.queue and self.queue[-1].priority < job.priority:
             self.queue.insert(next(at for at, one in enumerate(self.queue) if one.priority < job.priority), job)
         else:

@@ -11,7 +11,7 @@ from typing import Final
 
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.registry import ChildRegistry
-from hybridpool._lanes.quota import TaskQuota
+from hybridpool._lanes.quota import TaskQuota, insert_by_priority
 from hybridpool._lanes.shared.child_handle import SharedChildHandle
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
@@ -74,11 +74,8 @@ class SharedDispatcher:
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one has room."""
-        queue = self.apart if job.is_apart else self.queue
-        if job.priority and queue and queue[-1].priority < job.priority:
-            queue.insert(next(at for at, one in enumerate(queue) if one.priority < job.priority), job)
-        else:
-            queue.append(job)
+        if job.concurrency is None or not self.quota.park_if_full(job):
+            insert_by_priority(self.apart if job.is_apart else self.queue, job)
         self.dispatch_soon()
 
     def put_back(self, jobs: Iterable[Job]) -> None:

@@ -7,9 +7,17 @@ from hybridpool._lanes.base import Job
 from hybridpool._lanes.quota import TaskQuota
 
 
-def job(task: str = "t", concurrency: int = 1) -> Job:
+def job(task: str = "t", concurrency: int = 1, priority: int = 0) -> Job:
     """Return a call of a task with a limit of its own."""
-    return Job(task=task, id="", content_type="", body=b"", on_done=lambda *_: None, concurrency=concurrency)
+    return Job(
+        task=task,
+        id="",
+        content_type="",
+        body=b"",
+        on_done=lambda *_: None,
+        concurrency=concurrency,
+        priority=priority,
+    )
 
 
 def test_those_above_the_limit_are_parked_in_order() -> None:
@@ -24,6 +32,16 @@ def test_those_above_the_limit_are_parked_in_order() -> None:
     assert quota.take(third)
     assert quota.release(third) is None
     assert quota.count == 0
+
+
+def test_a_higher_priority_comes_out_first() -> None:
+    """Of the calls that are parked, those of a higher priority come out first, in their order."""
+    quota = TaskQuota()
+    first, low, high = job(), job(), job(priority=5)
+    quota.take(first)
+    assert not quota.take(low)
+    assert quota.park_if_full(high)
+    assert quota.parked() == [high, low]
 
 
 def test_tasks_do_not_hinder_each_other() -> None:

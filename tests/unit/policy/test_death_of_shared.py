@@ -114,14 +114,16 @@ class Counted:
         self.blamed += fate is Fate.GUILTY
 
 
-@given(crowds=st.lists(st.integers(1, 6), min_size=8, max_size=8), stages=st.lists(st.booleans(), min_size=8, max_size=8))
+@given(
+    crowds=st.lists(st.integers(1, 6), min_size=8, max_size=8), stages=st.lists(st.booleans(), min_size=8, max_size=8)
+)
 def test_a_killer_is_found_out(crowds: Sequence[int], stages: Sequence[bool]) -> None:
-    """A call that always kills its child is guilty after at most `MAX_SUSPECTED` shared deaths; no neighbour ever is."""
+    """A call that always kills its child is found out after `MAX_SUSPECTED` shared deaths; no neighbour is guilty."""
     killer, shared = Counted(), 0
     for crowd, is_on_stage in zip(crowds, stages, strict=True):
         neighbours = [] if killer.runs_apart() else [Counted() for _ in range(crowd)]
         shared += bool(neighbours)
-        calls = {number: call for number, call in enumerate((killer, *neighbours), 1)}
+        calls = dict(enumerate((killer, *neighbours), 1))
         death = SharedDeath(begun=begun(*calls), on_stage=int(is_on_stage), is_apart=killer.runs_apart())
         for number, fate in fates(death).items():
             calls[number].hears(fate)

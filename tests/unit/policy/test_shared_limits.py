@@ -61,7 +61,7 @@ def test_a_cancelled_call_stops_at_once() -> None:
 
 @given(calls())
 def test_no_call_is_disturbed_without_a_cause(one: SharedCall) -> None:
-    """A call is told to stop, or given up, only at its hard limit, when it is not wanted, or when it was told before."""
+    """A call is stopped or given up only at its hard limit, when it is not wanted, or when it was told before."""
     decided = due(one)
     is_over = one.hard is not None and one.age >= one.hard
     if decided.stop or decided.give_up:
