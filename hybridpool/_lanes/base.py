@@ -107,7 +107,7 @@ class Job:
     #: deaths of children that it was in, whose cause is not known, and whose cause was another call
     suspected: int = 0
     beside: int = 0
-    #: it is not to run beside other calls any more
+    #: it is not to run beside other calls; in a lane whose children run one at a time that means nothing
     is_apart: bool = False
     #: never to be in a channel beside others: it counts as begun when it is handed over
     is_alone: bool = False

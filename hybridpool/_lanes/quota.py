@@ -11,18 +11,26 @@ class TaskQuota:
     def __init__(self) -> None:
         self._at_work: dict[str, int] = {}
         self._parked: dict[str, deque[Job]] = {}
+        #: how many are parked
+        self.count = 0
 
     def take(self, job: Job) -> bool:
         """Count a call that is about to start; False: it is parked instead.
 
         Call it only for a job with a `concurrency`.
         """
-        at_work = self._at_work.get(job.task, 0)
-        assert job.concurrency is not None
-        if at_work >= job.concurrency:
-            self._parked.setdefault(job.task, deque()).append(job)
+        if self.park_if_full(job):
             return False
-        self._at_work[job.task] = at_work + 1
+        self._at_work[job.task] = self._at_work.get(job.task, 0) + 1
+        return True
+
+    def park_if_full(self, job: Job) -> bool:
+        """Park a call if as many of its task are at work as may be; those of a higher priority come out first."""
+        assert job.concurrency is not None
+        if self._at_work.get(job.task, 0) < job.concurrency:
+            return False
+        insert_by_priority(self._parked.setdefault(job.task, deque()), job)
+        self.count += 1
         return True
 
     def release(self, job: Job) -> Job | None:
@@ -36,6 +44,7 @@ class TaskQuota:
         if not waiting:
             return None
         freed = waiting.popleft()
+        self.count -= 1
         if not waiting:
             del self._parked[job.task]
         return freed
@@ -50,11 +59,15 @@ class TaskQuota:
         if waiting is None or job not in waiting:
             return False
         waiting.remove(job)
+        self.count -= 1
         if not waiting:
             del self._parked[job.task]
         return True
 
-    @property
-    def count(self) -> int:
-        """How many are parked."""
-        return sum(map(len, self._parked.values())) if self._parked else 0
+
+def insert_by_priority(queue: deque[Job], job: Job) -> None:
+    """Put a call behind those of its priority and of higher ones."""
+    if job.priority and queue and queue[-1].priority < job.priority:
+        queue.insert(next(at for at, one in enumerate(queue) if one.priority < job.priority), job)
+    else:
+        queue.append(job)

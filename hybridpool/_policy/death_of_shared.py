@@ -3,7 +3,10 @@
 At most one of them was the cause. If it is known, because the parent killed the child for it or its code was running,
 it alone has failed; the others run again. If it is not known, all are under suspicion and run again. A call that stood
 beside too many deaths runs in a child of its own from then on, where a death is its own. So a call that kills its child
-each time is found out after at most `MAX_SUSPECTED` deaths of shared children, and none beside it is ever blamed.
+each time is found out after at most `MAX_SUSPECTED` deaths of shared children.
+
+Whose code was running says nothing about a death by the parent's own hand: a child that is killed for a call that does
+not stop may run the code of any other at that moment.
 """
 
 import enum
@@ -37,8 +40,8 @@ class SharedDeath:
 
     #: calls that had begun, by number, and whether each may be started again
     begun: Mapping[int, bool]
-    #: the call that the parent killed it for; 0: none
-    killed_for: int = 0
+    #: the call that the parent killed it for, 0 if that has ended; None: the parent did not kill it
+    killed_for: int | None = None
     #: the call whose code was running; 0: none, or not known
     on_stage: int = 0
     #: the child ran this one call alone
@@ -47,21 +50,24 @@ class SharedDeath:
 
 def fates(death: SharedDeath) -> dict[int, Fate]:
     """Return the fate of each call that had begun."""
-    guilty = death.killed_for or death.on_stage
-    if not guilty and death.is_apart and len(death.begun) == 1:
+    guilty: int | None = death.on_stage or None
+    if death.killed_for is not None:
+        guilty = death.killed_for
+    elif death.is_apart and len(death.begun) == 1:
         guilty = next(iter(death.begun))
-    if guilty not in death.begun:
-        # It had ended: whatever killed the child, it was none of those that are left.
-        guilty = 0
     return {number: _fate(number, guilty, may_rerun=may_rerun) for number, may_rerun in death.begun.items()}
 
 
-def _fate(number: int, guilty: int, *, may_rerun: bool) -> Fate:
+def _fate(number: int, guilty: int | None, *, may_rerun: bool) -> Fate:
+    """Return the fate of one call.
+
+    :param guilty: the call that was the cause, which may have ended before, or been given up; None: it is not known.
+    """
     if number == guilty:
         return Fate.GUILTY
     if not may_rerun:
         return Fate.LOST
-    return Fate.BESIDE if guilty else Fate.SUSPECT
+    return Fate.SUSPECT if guilty is None else Fate.BESIDE
 
 
 def runs_apart(*, suspected: int, beside: int) -> bool:

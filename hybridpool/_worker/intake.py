@@ -196,6 +196,7 @@ class Intake:
         self._bus.emit(events.TaskReceived(received.task))
         early = not received.options.acks_late
         task = self._tasks[head.name]
+        lane = self._lane_of[head.name]
         job = Job(
             task=head.name,
             id=head.id,
@@ -207,9 +208,11 @@ class Intake:
             on_done=self._done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
-            lane=self._lane_of[head.name],
+            lane=lane,
             concurrency=task.concurrency,
             may_rerun=not early,
+            # A child has died of it before: the next one has no other calls to lose.
+            is_apart=lane != "process" and head.lost_before > 0,
             is_alone=early,
             may_start=self._may_start,
             cargo=received,

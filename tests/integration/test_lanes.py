@@ -180,7 +180,7 @@ def test_the_guilty_one(broker_url: str, queue_name: str, tmp_path: Path) -> Non
         with pytest.raises(ChildLost):
             killer.get(PATIENCE)
         assert [call.get(PATIENCE)[2] for call in neighbours] == [call.id for call in neighbours]
-        assert console.depth(f"{queue_name}.dead") == 1
+        assert wait_for(lambda: console.depth(f"{queue_name}.dead") == 1, PATIENCE)
 
 
 def test_recycling_by_count(broker_url: str, queue_name: str, tmp_path: Path) -> None:

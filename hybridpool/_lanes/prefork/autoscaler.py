@@ -50,7 +50,7 @@ class Autoscaler:
         lane = self._lane
         while True:
             decided = decide(
-                load=lane.load,
+                load=lane.demand,
                 size=lane.size,
                 limits=self._limits,
                 memory=self._memory,

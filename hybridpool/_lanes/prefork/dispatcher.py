@@ -14,6 +14,7 @@ from hybridpool._ipc.blobs import OutgoingBlob
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry
+from hybridpool._lanes.quota import TaskQuota
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
 from hybridpool._policy import recycle
@@ -32,6 +33,9 @@ class Dispatcher:
         self.durations = DurationEstimate()
         #: calls that no child was given
         self.queue: deque[Job] = deque()
+        #: holds calls back of which as many are at work as their tasks allow. They are not in the queue: no child that
+        #: becomes free could run them
+        self.quota = TaskQuota()
         #: children that wait for a call, the one to be given the next call first
         self.idle: deque[ChildHandle] = deque()
         #: children with calls in flight
@@ -40,7 +44,7 @@ class Dispatcher:
         self.running = 0
         #: at most so many children work at once
         self.size = 0
-        #: notified when the load is not within `load_bounds`
+        #: notified when the demand is not within `load_bounds`
         self.load_changed = Wakeup()
         self.load_bounds: tuple[int, int] = (0, sys.maxsize)
         #: notified when no call waits or runs
@@ -51,7 +55,16 @@ class Dispatcher:
     @property
     def load(self) -> int:
         """How many calls wait or run."""
+        return len(self.queue) + self.quota.count + self.running
+
+    @property
+    def demand(self) -> int:
+        """How many calls run, or would if there were more children."""
         return len(self.queue) + self.running
+
+    def waiting_jobs(self) -> list[Job]:
+        """Return the calls that no child was given."""
+        return [*self.quota.parked(), *self.queue]
 
     @property
     def has_free(self) -> bool:
@@ -65,14 +78,17 @@ class Dispatcher:
     def notify_load(self) -> None:
         """After the load has changed: wake the tasks that wait for that."""
         least, most = self.load_bounds
-        load = len(self.queue) + self.running
-        if not least <= load <= most:
+        demand = len(self.queue) + self.running
+        if not least <= demand <= most:
             self.load_changed.notify_all()
-        if not load:
+        if not demand:
+            # Then no call is held back either: that takes another of its task, which runs.
             self.emptied.notify_all()
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one is free."""
+        if job.concurrency is not None and self.quota.park_if_full(job):
+            return
         if job.priority and self.queue and self.queue[-1].priority < job.priority:
             self.queue.insert(next(at for at, one in enumerate(self.queue) if one.priority < job.priority), job)
         else:
@@ -85,16 +101,30 @@ class Dispatcher:
             self.load_changed.notify_all()
 
     def withdraw(self, which: Callable[[Job], bool] | None) -> list[Job]:
-        """Take calls out of the queue.
+        """Take calls back that no child was given.
 
         :param which: tells of a call whether to take it; None: all.
         """
-        taken = [job for job in self.queue if which is None or which(job)]
+        taken = [job for job in self.waiting_jobs() if which is None or which(job)]
         if taken:
-            gone = set(map(id, taken))
+            gone = {id(job) for job in taken if not self.quota.remove(job)}
             self.queue = deque(job for job in self.queue if id(job) not in gone)
         self.notify_load()
         return taken
+
+    def take_out(self, job: Job) -> bool:
+        """Take back a call that no child was given; False: it does not wait."""
+        if job in self.queue:
+            self.queue.remove(job)
+            return True
+        return self.quota.remove(job)
+
+    def release(self, job: Job) -> None:
+        """Note that a call with a `concurrency` has ended, or was given back: another one may start."""
+        freed = self.quota.release(job)
+        if freed is not None:
+            self.queue.appendleft(freed)
+            self.dispatch_soon()
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Put calls that a child was given and did not begin back to the head of the queue, if they are wanted."""
@@ -102,6 +132,8 @@ class Dispatcher:
         given_up = []
         for job in reversed(jobs):
             job.handed_at, job.child = None, ""
+            if job.concurrency is not None:
+                self.release(job)
             if job.cancelled_at is None:
                 self.queue.appendleft(job)
             else:
@@ -195,9 +227,13 @@ class Dispatcher:
                     break
                 short = job.task
             queue.popleft()
+            if job.concurrency is not None and not self.quota.take(job):
+                continue
             if job.may_start is None or job.may_start(job):
                 jobs.append(job)
             else:
+                if job.concurrency is not None:
+                    self.release(job)
                 self.notify_load()
         return jobs
 

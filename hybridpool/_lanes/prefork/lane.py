@@ -81,6 +81,11 @@ class PreforkLane(ChildLane):
         return self._dispatcher.load
 
     @property
+    def demand(self) -> int:
+        """How many calls run, or would if there were more children."""
+        return self._dispatcher.demand
+
+    @property
     def takes_calls(self) -> bool:
         """It has not been told to take no more."""
         return not self._is_closed
@@ -102,8 +107,7 @@ class PreforkLane(ChildLane):
         if job.cancelled_at is not None:
             return
         job.cancelled_at, job.grace = self.clock(), grace
-        if job in self._dispatcher.queue:
-            self._dispatcher.queue.remove(job)
+        if self._dispatcher.take_out(job):
             job.on_done(job, Cancelled(""), "", 0.0)
             self._dispatcher.notify_load()
             return
@@ -115,7 +119,7 @@ class PreforkLane(ChildLane):
         :param grace: as in `cancel`.
         :returns: the ids of those that are here.
         """
-        jobs = [job for job in (*self._dispatcher.queue, *self._dispatcher.in_flight()) if job.id in ids]
+        jobs = [job for job in (*self._dispatcher.waiting_jobs(), *self._dispatcher.in_flight()) if job.id in ids]
         for job in jobs:
             self.cancel(job, grace)
         return list(dict.fromkeys(job.id for job in jobs))
@@ -179,7 +183,7 @@ class PreforkLane(ChildLane):
         return LaneSnapshot(
             at=self.clock(),
             size=dispatcher.size,
-            queued=len(dispatcher.queue),
+            queued=len(dispatcher.queue) + dispatcher.quota.count,
             running=dispatcher.running,
             children=tuple(children.values()),
             idle=tuple(children[child.name] for child in dispatcher.idle),
@@ -188,12 +192,12 @@ class PreforkLane(ChildLane):
         )
 
     async def wait_load_outside(self, least: int, most: int, timeout: float | None = None) -> None:
-        """Wait until the load is less than `least` or more than `most`; return at once if it is.
+        """Wait until the demand is less than `least` or more than `most`; return at once if it is.
 
         :param timeout: seconds after which to return all the same; None: no limit.
         """
         self._dispatcher.load_bounds = (least, most)
-        if least <= self._dispatcher.load <= most:
+        if least <= self._dispatcher.demand <= most:
             await self._dispatcher.load_changed.wait(timeout)
 
     async def wait_empty(self) -> None:
@@ -241,6 +245,8 @@ class PreforkLane(ChildLane):
             return
         dispatcher, spawn_failures, runtime = self._dispatcher, self._spawn_failures, done.runtime
         dispatcher.running -= 1
+        if job.concurrency is not None:
+            dispatcher.release(job)
         if spawn_failures.failed and spawn_failures.count_success(child):
             self._registry.changed.notify_all()
         dispatcher.durations.note(job.task, runtime)
@@ -283,6 +289,8 @@ class PreforkLane(ChildLane):
         """A call is too large for any child: it ends, and the child goes on."""
         for job in child.remove({number}, self.clock()):
             self._dispatcher.running -= 1
+            if job.concurrency is not None:
+                self._dispatcher.release(job)
             if child.head is None:
                 self._free(child)
             why = f"its arguments cannot be handed to a child: {error.strerror}"
@@ -321,6 +329,8 @@ class PreforkLane(ChildLane):
         self._dispatcher.put_back([call.job for call in back])
         self._dispatcher.running -= len(lost)
         for call in lost:
+            if call.job.concurrency is not None:
+                self._dispatcher.release(call.job)
             # A child that failed to answer in order may have begun several: all end as the first of them.
             call.job.on_done(call.job, lost[0].verdict or death, child.name, 0.0)
         self._dispatcher.notify_load()

@@ -9,14 +9,14 @@ from hybridpool._ipc.frames import Interrupt, ReportHolder
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.snapshot import CallSnapshot, ChildSnapshot
-from hybridpool._policy.lifecycle import State
+from hybridpool._policy.lifecycle import ChildEvent, State
 
 
 @attrs.define(eq=False)
 class SharedChildHandle(ChildHandle):
     """A child with slots. The first of its calls means nothing here, so `head` stays None."""
 
-    #: the call that it was killed for; 0: none
+    #: the call that it was killed for; 0: none, or it was not killed
     killed_for: int = 0
     #: why it takes no more calls, and is killed if those it has do not end in time
     condemned: bool = False
@@ -49,6 +49,9 @@ class SharedChildHandle(ChildHandle):
             self._pulse_since = now
         super().give(jobs, now)
         self.head = None
+        if self.calls and self.state is State.IDLE:
+            # The first of them could not be given, and it was the only one at that moment.
+            self.transition(ChildEvent.CALL)
 
     def take_ended(self, number: int, now: float) -> CallInFlight | None:
         """Return a call that was answered; None: it was heard before, or (`fault`) the child was never given it."""

@@ -7,16 +7,20 @@ many of its children have died, waits in a queue of its own for a child that run
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.registry import ChildRegistry
-from hybridpool._lanes.quota import TaskQuota
+from hybridpool._lanes.quota import TaskQuota, insert_by_priority
 from hybridpool._lanes.shared.child_handle import SharedChildHandle
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
+from hybridpool._policy.lifecycle import State
 
 #: calls that are put into one message
-_MAX_CALLS_AT_ONCE = 64
+_MAX_CALLS_AT_ONCE: Final = 64
+#: seconds until a child for calls that run apart is ordered again
+_ORDER_AGAIN_S: Final = 1.0
 
 
 class SharedDispatcher:
@@ -27,6 +31,8 @@ class SharedDispatcher:
         self._registry = registry
         self._watch = watch
         self._due = False
+        #: orders a child for calls that run apart, when that could not be done at once
+        self._order: asyncio.TimerHandle | None = None
         #: calls that no child was given
         self.queue: deque[Job] = deque()
         #: of these, the ones that are not to run beside others
@@ -68,11 +74,8 @@ class SharedDispatcher:
 
     def add(self, job: Job) -> None:
         """Take a call; a child gets it as soon as one has room."""
-        queue = self.queue
-        if job.priority and queue and queue[-1].priority < job.priority:
-            queue.insert(next(at for at, one in enumerate(queue) if one.priority < job.priority), job)
-        else:
-            queue.append(job)
+        if job.concurrency is None or not self.quota.park_if_full(job):
+            insert_by_priority(self.apart if job.is_apart else self.queue, job)
         self.dispatch_soon()
 
     def put_back(self, jobs: Iterable[Job]) -> None:
@@ -113,9 +116,13 @@ class SharedDispatcher:
         """Note that a call has ended, or that its child was let go without it."""
         self.running -= 1
         if job.concurrency is not None:
-            freed = self.quota.release(job)
-            if freed is not None:
-                self.queue.appendleft(freed)
+            self._release(job)
+
+    def _release(self, job: Job) -> None:
+        freed = self.quota.release(job)
+        if freed is not None:
+            (self.apart if freed.is_apart else self.queue).appendleft(freed)
+            self.dispatch_soon()
 
     def notify(self) -> None:
         """After calls have come or gone: wake the tasks that wait for that."""
@@ -132,8 +139,7 @@ class SharedDispatcher:
     def dispatch(self) -> None:
         """Hand out what can be handed out."""
         self._due = False
-        if self.apart:
-            self._dispatch_apart()
+        self._dispatch_apart()
         if not self.queue:
             return
         open_children = [child for child in self.children() if child.takes_calls and not child.is_apart]
@@ -142,7 +148,7 @@ class SharedDispatcher:
         given: dict[SharedChildHandle, list[Job]] = {child: [] for child in open_children}
         while self.queue and open_children:
             child = min(open_children, key=lambda one: len(one.calls) + len(given[one]))
-            job = self._next()
+            job = self._next(self.queue)
             if job is None:
                 break
             jobs = given[child]
@@ -153,8 +159,8 @@ class SharedDispatcher:
             for start in range(0, len(jobs), _MAX_CALLS_AT_ONCE):
                 self._give(child, jobs[start : start + _MAX_CALLS_AT_ONCE])
 
-    def _next(self) -> Job | None:
-        queue = self.queue
+    def _next(self, queue: deque[Job]) -> Job | None:
+        """Take the first call that may start out of a queue; park those of which enough are at work."""
         while queue:
             job = queue.popleft()
             if job.concurrency is not None and not self.quota.take(job):
@@ -163,38 +169,36 @@ class SharedDispatcher:
                 return job
             # It has been dealt with, and does not run.
             if job.concurrency is not None:
-                self.running += 1
-                self.ended(job)
+                self._release(job)
             self.notify()
         return None
 
     def _dispatch_apart(self) -> None:
-        """Give the first of the calls that run apart to a child of its own; order one if there is none."""
+        """Give the first of the calls that run apart to a child of its own; order one, or let it go."""
         apart = [child for child in self.children() if child.is_apart]
         free = next((child for child in apart if child.takes_calls), None)
         if free is not None:
-            job = self.apart.popleft()
-            if job.concurrency is not None and not self.quota.take(job):
-                return
-            if job.may_start is None or job.may_start(job):
+            job = self._next(self.apart)
+            if job is not None:
                 self._give(free, [job])
-            else:
-                # It has been dealt with, and does not run.
-                self.running += 1
-                self.ended(job)
-                self.notify()
-                self.dispatch_soon()
-        elif not apart and self._registry.zygote is not None:
-            failures = self._registry.spawn_failures
-            if failures.failed:
-                # The reconciler knows when to try again; this one waits a while.
-                asyncio.get_running_loop().call_later(1.0, self._order_apart)
+            elif free.state is State.IDLE:
+                # They were withdrawn, or wait for others of their task.
+                self._registry.retire(free, "no call is left to run apart")
+        elif self.apart and not apart and self._order is None:
+            if self._registry.spawn_failures.failed:
+                self._order_later()
             else:
                 self._order_apart()
 
+    def _order_later(self) -> None:
+        """Order a child in a while: starts fail, and only the reconciler knows when to try again."""
+        self._order = asyncio.get_running_loop().call_later(_ORDER_AGAIN_S, self._order_apart)
+
     def _order_apart(self) -> None:
-        if self.apart and not any(child.is_apart for child in self.children()):
-            self._registry.spawn(is_apart=True)
+        self._order = None
+        is_wanted = self.apart and not any(child.is_apart for child in self.children())
+        if is_wanted and not self._registry.spawn(is_apart=True):
+            self._order_later()
 
     def _give(self, child: SharedChildHandle, jobs: Sequence[Job]) -> None:
         self.running += len(jobs)

@@ -207,6 +207,7 @@ class SharedLane(ChildLane):
                     self._watchdog.held(child, seq, stack)
                 case Ready() if not child.was_ready:
                     child.transition(ChildEvent.READY)
+                    self._dispatcher.dispatch_soon()
                 case _:
                     # Code that a task runs has written it.
                     self._break_off(child, f"it sent {type(frame).__name__}, which has no place here")
@@ -246,8 +247,8 @@ class SharedLane(ChildLane):
         if not child.calls:
             if child.state is State.BUSY:
                 child.transition(ChildEvent.DONE)
-            if child.is_apart and not self._dispatcher.apart:
-                self._registry.retire(child, "the calls that ran apart have ended")
+            if child.is_apart:
+                self._dispatcher.dispatch_soon()
             self._registry.changed.notify_all()
         elif child.condemned and child.given_up.issuperset(child.calls):
             self._registry.kill(child)
@@ -294,8 +295,9 @@ class SharedLane(ChildLane):
         decided = fates(
             SharedDeath(
                 begun={number: call.job.may_rerun and not self._is_closed for number, call in begun.items()},
-                killed_for=handle.killed_for,
-                on_stage=handle.on_stage,
+                killed_for=handle.killed_for if handle.is_to_be_killed and handle.fault is None else None,
+                # A zygote's death takes all its children along, whatever they do.
+                on_stage=0 if self._registry.zygote is None else handle.on_stage,
                 is_apart=handle.is_apart,
             )
         )
@@ -307,6 +309,10 @@ class SharedLane(ChildLane):
             if fate in (Fate.GUILTY, Fate.LOST):
                 ended.append((call, call.verdict or death))
                 continue
+            if job.cancelled_at is not None or call.if_stopped is not None:
+                # It was told to stop, and has done so now.
+                ended.append((call, call.if_stopped or Cancelled(handle.name)))
+                continue
             job.suspected += fate is Fate.SUSPECT
             job.beside += fate is Fate.BESIDE
             job.is_apart = runs_apart(suspected=job.suspected, beside=job.beside)
@@ -315,7 +321,7 @@ class SharedLane(ChildLane):
             self._bus.emit(events.CallsRestarted(handle.name, handle.pid, len(rerun), death.cause))
         if self._is_closed:
             for job in again:
-                job.on_done(job, death, handle.name, 0.0)
+                job.on_done(job, death, "", 0.0)
         else:
             self._dispatcher.put_back([*rerun, *again])
         for call, outcome in ended:
