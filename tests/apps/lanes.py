@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from hybridpool import App, RunningTask, current_task
-from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
+from hybridpool.errors import HybridpoolError, SoftTimeLimitExceeded, TaskCancelled
 
 app = App("lanes", result_backend="rpc://")
 log = logging.getLogger(__name__)
@@ -135,6 +135,21 @@ async def stops(gate: str) -> str:
         print(f"stopped: {why}")
         raise
     return "opened"
+
+
+@app.task(acks_late=False)
+async def hold_early(gate: str, tag: str) -> None:
+    """Wait at the gate; its message is acknowledged before."""
+    await through(gate, tag)
+
+
+@app.task
+async def waits_for_a_result() -> str:
+    """Ask for the result of another task."""
+    try:
+        return str(await (await compute.enqueue()).get(timeout=5))
+    except HybridpoolError as error:
+        return str(error)
 
 
 @app.task

@@ -159,6 +159,45 @@ def test_death_of_the_child(broker_url: str, queue_name: str, tmp_path: Path) ->
         assert not worker.seen("queued again"), "no delivery was counted"
 
 
+def test_acknowledged_early_is_not_started_again(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A call that was acknowledged early is lost with its child, and said to be, while its neighbour starts again."""
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+        early = us.send_task(f"{APP}.hold_early", (gate.path, "early"))
+        late = us.send_task(f"{APP}.hold", (gate.path, "late"))
+        [pid] = {entered.pid for entered in gate.entered(2)}
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ChildLost):
+            early.get(PATIENCE)
+        assert [entered.tag for entered in gate.entered()] == ["late"]
+        assert gate.is_empty()
+        gate.release()
+        assert late.get(PATIENCE)
+        worker.see(rf"Task lanes\.hold_early\[{early.id}\] lost its child AsyncLane-1")
+
+
+def test_a_result_inside_a_task(broker_url: str, queue_name: str) -> None:
+    """A coroutine that asks for another task's result is told why it gets none, and holds up nothing."""
+    with lanes(broker_url, queue_name), client_of(broker_url, queue_name) as us:
+        assert "it was sent from inside a task" in us.send_task(f"{APP}.waits_for_a_result").get(PATIENCE)
+
+
+def test_recycling_by_age(broker_url: str, queue_name: str, tmp_path: Path) -> None:
+    """A lane child that is too old is replaced once another is ready; what it runs goes on."""
+    with (
+        lanes(broker_url, queue_name, "--max-age-per-child=1s") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        held = us.send_task(f"{APP}.hold", (gate.path, "held"))
+        [entered] = gate.entered()
+        worker.see(rf"{entered.child} \(pid {entered.pid}\) retires: max_age_per_child")
+        assert us.send_task(f"{APP}.stops", (gate.path,), soft_time_limit=0.1).get(PATIENCE) == "soft limit"
+        [other] = gate.entered()
+        assert other.pid != entered.pid
+        gate.release()
+        assert held.get(PATIENCE)[0] == entered.pid
+
+
 def test_the_guilty_one(broker_url: str, queue_name: str, tmp_path: Path) -> None:
     """A coroutine that kills its process is dead-lettered after its deliveries; its neighbours run to their ends."""
     with (
