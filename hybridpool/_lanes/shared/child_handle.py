@@ -39,6 +39,11 @@ class SharedChildHandle(ChildHandle):
         return self.slots - len(self.calls)
 
     @property
+    def last_number(self) -> int:
+        """The number of the last call that it was given."""
+        return self._sent
+
+    @property
     def takes_calls(self) -> bool:
         """It can be given calls now."""
         return self.state in (State.IDLE, State.BUSY) and not self.is_to_be_killed and self.room > 0

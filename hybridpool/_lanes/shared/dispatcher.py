@@ -52,8 +52,8 @@ class SharedDispatcher:
 
     @property
     def load(self) -> int:
-        """How many calls wait or run."""
-        return self.waiting + self.running
+        """How many calls wait or run; those that were given up are nobody's any more."""
+        return self.waiting + self.running - sum(len(child.given_up) for child in self.children())
 
     def waiting_jobs(self) -> list[Job]:
         """Return the calls that no child was given."""

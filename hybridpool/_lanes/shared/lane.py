@@ -109,11 +109,10 @@ class SharedLane(ChildLane):
             job.on_done(job, Cancelled(""), "", 0.0)
             self._dispatcher.notify()
             return
-        for child in self._dispatcher.children():
-            for number, call in child.calls.items():
-                if call.job is job:
-                    self._watchdog.check(child, number)
-                    return
+        child = self._registry.children.get(job.child)
+        if isinstance(child, SharedChildHandle):
+            number = next((number for number, call in child.calls.items() if call.job is job), 0)
+            self._watchdog.check(child, number)
 
     def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
         """Give up every call of these messages, whether it has begun or not.
@@ -265,6 +264,7 @@ class SharedLane(ChildLane):
         if child.given_up.issuperset(child.calls):
             self._registry.kill(child)
         job.on_done(job, outcome, child.name, self.clock() - call.since)
+        self._dispatcher.notify()
 
     def _kill_condemned(self, child: SharedChildHandle) -> None:
         if child.state is not State.GONE:

@@ -58,7 +58,7 @@ class SharedWatchdog:
     def watch(self, child: SharedChildHandle, jobs: Sequence[Job]) -> None:
         """Watch calls that a child was given just now: its last ones."""
         if any(job.hard_limit is not None or job.soft_limit is not None for job in jobs):
-            for number in list(child.calls)[-len(jobs) :]:
+            for number in range(child.last_number - len(jobs) + 1, child.last_number + 1):
                 self.check(child, number)
         if self._options.has_loop and self._looks is None:
             self._look_later()
