@@ -50,16 +50,17 @@ async def test_limits(one: Pool, gate: Gate) -> None:
 
 
 async def test_one_that_cannot_be_stopped(gate: Gate) -> None:
-    """A call that waits in C is given up; other calls go to a new child, and the neighbour ends."""
+    """A call that does not stop is given up; other calls go to a new child, and the neighbour ends."""
     async with open_pool(1, grace=0.05) as pool:
         threads = pool.lane("thread")
-        calls = [threads.submit(coroutines.hold_thread, gate.path, number) for number in range(2)]
+        stubborn = threads.submit(coroutines.hold_stubbornly, gate.path)
+        other = threads.submit(coroutines.hold_thread, gate.path, "other")
         await gate.came(2)
-        calls[0].cancel()
-        assert isinstance(await waited(calls[0]), errors.TaskCancelled)
+        stubborn.cancel()
+        assert isinstance(await waited(stubborn), errors.TaskCancelled)
         assert (await threads.run(coroutines.thread_name)).startswith("ThreadLane-2")
         gate.let(2)
-        assert await calls[1] == 1
+        assert await other == "other"
 
 
 async def test_death_of_the_child(one: Pool, gate: Gate) -> None:

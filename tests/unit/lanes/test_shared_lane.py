@@ -429,7 +429,8 @@ async def test_a_call_that_does_not_stop_is_given_up(parts: Parts) -> None:
     [seen] = parts.lane.snapshot().children
     assert (seen.state, child.is_killed) == (State.RETIRING, False)
     assert [job.id for job in parts.lane.in_flight()] == ["b"]
-    assert parts.lane.load == 2, "its slot stays taken"
+    assert parts.lane.snapshot().running == 2, "its slot stays taken"
+    assert parts.lane.load == 1, "nobody waits for it any more"
     await child.ends("b")
     assert child.is_killed
     await child.dies(of="stubborn")
