@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from hybridpool._client.tasks import AsyncTask, BaseTask, Task, TaskCall
     from hybridpool._embed import embedded
     from hybridpool._pool.call import Call
+    from hybridpool._pool.calls import PoolLane
     from hybridpool._pool.options import PoolOptions
     from hybridpool._pool.pool import Pool
     from hybridpool._pool.stats import ChildStats
@@ -71,6 +72,7 @@ __all__ = [
     "Handle",
     "Lifespan",
     "Pool",
+    "PoolLane",
     "PoolOptions",
     "RunningTask",
     "SyncHandle",
@@ -98,6 +100,7 @@ _MODULES: Final = {
     "Handle": "hybridpool._client.result_handle",
     "Lifespan": "hybridpool._child.lifespans",
     "Pool": "hybridpool._pool.pool",
+    "PoolLane": "hybridpool._pool.calls",
     "PoolOptions": "hybridpool._pool.options",
     "RunningTask": "hybridpool._task_context",
     "SyncHandle": "hybridpool._client.result_handle",

@@ -27,6 +27,7 @@ NOT_CONSTRUCTED = {
     "ChildStats",
     "Handle",
     "Lifespan",
+    "PoolLane",
     "RunningTask",
     "SyncHandle",
     "Task",
