@@ -17,7 +17,6 @@ This is the only module of the child that imports asyncio, and it is loaded only
 """
 
 import asyncio
-import importlib
 import os
 import socket
 import sys
@@ -415,9 +414,11 @@ async def _all_confirmed(futures: "list[asyncio.Future[None]]") -> None:
 
 
 def preload(loop: str) -> None:
-    """Load, in the zygote, the loop that children will use."""
-    with suppress(ImportError):
-        importlib.import_module("asyncio" if loop == "asyncio" else "uvloop")
+    """Load, in the zygote, the loop that children will use.
+
+    :raises ImportError: if it is not there.
+    """
+    _loop_factory(loop)
 
 
 def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -123,13 +123,16 @@ class Zygote:
         return True
 
     def _fork(self, order: Fork, channel: socket.socket, shared_page: int) -> None:
-        self._prepare_lane(order.orders.lane, order.orders.loop)
         zygote = os.getpid()
         # Until the child sets its own handlers it has ours, which take it for a process that a task has forked: a TERM
         # sent to all processes would end it. So signals are blocked until then.
         mask = _set_mask(signal.SIG_BLOCK, _ALL_SIGNALS)
         try:
+            self._prepare_lane(order.orders.lane, order.orders.loop)
             pid = _fork()
+        except ImportError as error:
+            self._report(ForkFailed(order.name, escape_surrogates(f"its lane cannot be loaded: {error}")))
+            return
         except OSError as error:
             self._report(ForkFailed(order.name, process_isolation.describe_fork_error(error)))
             return
@@ -151,8 +154,8 @@ class Zygote:
     def _prepare_lane(self, lane: str, loop: str) -> None:
         """Load what a lane's children share, before the first of them is forked."""
         if lane not in self._lanes:
-            self._lanes.add(lane)
             entry.prepare_lane(lane, loop)
+            self._lanes.add(lane)
             gc.collect()
             gc.freeze()
 
