@@ -141,7 +141,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         config = self._configs.get(name)
         if config is None or config.shared is None or self._supervisors is None:
             raise PoolClosed(f"there is no lane {name!r} here")
-        lane = SharedLane(self._bus, config.recycle, config.orders, self._publishes, config.shared)
+        lane = SharedLane(self._bus, config.recycle, config.orders, self._publishes, config.shared, self.lane.clock)
         if not self.lane.takes_calls:
             lane.stop_taking()
         check_memory_is_readable(config.orders.memory_watch)

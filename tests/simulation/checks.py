@@ -5,7 +5,8 @@ from collections import Counter, deque
 from typing import Final
 
 from hybridpool import events
-from hybridpool._lanes.prefork.lane import PreforkLane
+from hybridpool._lanes.shared.lane import SharedLane
+from hybridpool._lanes.supervised import SupervisedLanes
 from hybridpool._policy.lifecycle import State
 from tests.simulation.world import World
 
@@ -20,9 +21,12 @@ _ROUNDING_S: Final = 1e-5
 class Checks:
     """The promises about the pool as a whole."""
 
-    def __init__(self, world: World, lane: PreforkLane) -> None:
+    def __init__(self, world: World, supervised: SupervisedLanes) -> None:
         self._world = world
-        self._lane = lane
+        self._supervised = supervised
+        self._lane = supervised.lane
+        #: shared lanes of which starts have failed, and the number of children has not been complete since
+        self._failing: set[str] = set()
         #: at the last turn
         self._busy_before = self._size_before = 0
         #: moments at which children were recycled, of late
@@ -41,7 +45,7 @@ class Checks:
                 world.note("retires", name, reason)
                 if reason.startswith("max_"):
                     world.counts["recycles"] += 1
-                if reason.startswith("max_tasks"):
+                if reason.startswith("max_tasks") and name in self._lane._registry.children:
                     self._recycled.append(world.loop.time())
             case events.ChildGone(child=name, cause=cause):
                 world.note("gone", name, cause)
@@ -77,7 +81,9 @@ class Checks:
             "calls at work of",
             len(in_flight),
         )
-        places = Counter(job.id for job in (*in_flight, *dispatcher.queue))
+        places = Counter(job.id for job in (*in_flight, *dispatcher.waiting_jobs()))
+        for lane in self._supervised.shared.values():
+            places.update(self._check_books(lane))
         for fate in world.fates.values():
             count = places[fate.job.id]
             world.require(count == (fate.ended is None), fate.job.id, "is in", count, "places; ended:", fate.ended)
@@ -93,6 +99,25 @@ class Checks:
         world.require(len(busy) <= size or not is_growing, len(busy), "children are busy, size", size)
         self._busy_before, self._size_before = len(busy), dispatcher.size
 
+    def _check_books(self, lane: SharedLane) -> Counter[str]:
+        """Return where the calls of a shared lane are."""
+        world, dispatcher = self._world, lane._dispatcher
+        children = dispatcher.children()
+        in_flight = sum(len(child.calls) for child in children)
+        world.require(
+            dispatcher.running == in_flight, "the dispatcher counts", dispatcher.running, "calls at work of", in_flight
+        )
+        for child in children:
+            world.require(len(child.calls) <= child.slots, child.name, "has more calls than slots")
+            is_alone = child.is_apart or not any(call.job.is_apart for call in child.calls.values())
+            world.require(is_alone, "a call that is to run apart is in", child.name)
+            is_busy = child.state in (State.BUSY, State.RETIRING) if child.calls else child.state is not State.BUSY
+            world.require(is_busy, child.name, "is", child.state, "with", len(child.calls), "calls")
+            known = child.calls.keys()
+            world.require(child.given_up <= known, child.name, "has given up calls that it does not have")
+            world.require(child.timers.keys() <= known, child.name, "has timers of calls that have ended")
+        return Counter(job.id for job in (*dispatcher.waiting_jobs(), *lane.in_flight()))
+
     def each_leap(self) -> None:
         """Before time passes, everything that can be done has been done.
 
@@ -106,17 +131,48 @@ class Checks:
         self._check_scale()
         self._check_children()
         self._check_recycling()
+        for name, lane in self._supervised.shared.items():
+            self._check_shared(name, lane)
+
+    def _check_shared(self, name: str, lane: SharedLane) -> None:
+        world, dispatcher, registry = self._world, lane._dispatcher, lane._registry
+        children = dispatcher.children()
+        has_room = any(child.takes_calls and not child.is_apart for child in children)
+        world.require(not dispatcher.queue or not has_room, "a call waits although a child has room")
+        apart = [child for child in children if child.is_apart]
+        world.require(
+            len(apart) <= 1 or any(one.state is State.RETIRING for one in apart), "several children run apart"
+        )
+        world.require(not any(child.state is State.IDLE for child in apart), "a child that ran apart is left")
+        if registry.spawn_failures.failed:
+            self._failing.add(name)
+        if registry.zygote is None or name in self._failing:
+            if not registry.spawn_failures.failed:
+                self._failing.discard(name)
+            return
+        is_ordered = apart or dispatcher._order is not None
+        world.require(not dispatcher.apart or is_ordered, "a call waits to run apart, and no child is forked for it")
+        staying = [child for child in children if not child.is_being_replaced and child.state is not State.RETIRING]
+        now = world.loop.time()
+        have = sum(
+            child.state is not State.STARTING or now - child.ordered_at < world.plan.start_timeout + _ROUNDING_S
+            for child in staying
+        )
+        world.require(have >= lane.size, "there are", have, "children and none is forked; needed:", lane.size)
+        serving = [child for child in staying if child.state is not State.STARTING]
+        is_surplus = len(serving) > lane.size and any(child.state is State.IDLE for child in serving)
+        world.require(not is_surplus, "there are", have, "children and none retires; needed:", lane.size)
 
     def _check_scale(self) -> None:
         world, dispatcher, scale = self._world, self._lane._dispatcher, self._world.plan.scale
-        if scale is None or dispatcher.size >= min(dispatcher.load, scale.ceiling):
+        if scale is None or dispatcher.size >= min(dispatcher.demand, scale.ceiling):
             self._short_since = None
             return
         now = world.loop.time()
         if self._short_since is None:
             self._short_since = now
         is_late = now - self._short_since > _GROWTH_S + world.lateness
-        world.require(not is_late, "the size stays", dispatcher.size, "at a load of", dispatcher.load)
+        world.require(not is_late, "the size stays", dispatcher.size, "at a load of", dispatcher.demand)
 
     def _check_children(self) -> None:
         world, registry, now = self._world, self._lane._registry, self._world.loop.time()

@@ -30,6 +30,7 @@ class FakeChild:
         self.pid = pid
         self.is_alive = True
         self._world = world
+        world.alive.add(name)
         self._on_exit = on_exit
         self._plan: ChildPlan = world.dice.child(0.0 if world.is_quiet else world.plan.fault)
         self._channel = FarEnd(fds[0])
@@ -79,6 +80,7 @@ class FakeChild:
     def die(self, status: int) -> None:
         """Be gone; the kernel closes what was open."""
         self.is_alive = False
+        self._world.alive.discard(self.name)
         for timer in (self._timer, self._mark_for_kill, self._thread_timer):
             if timer is not None:
                 timer.cancel()

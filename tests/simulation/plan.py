@@ -6,14 +6,16 @@ All of it is drawn from one `random.Random`; nothing else in a simulation is lef
 import enum
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 import attrs
 
+from hybridpool._lanes.shared.options import SharedOptions
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._task import LaneName
 
 T = TypeVar("T")
 #: bytes; such a body or value travels outside the socket
@@ -68,6 +70,15 @@ class CallPlan:
     stops_in: float | None
     #: by the time a child is free it must not run any more
     is_void: bool
+    lane: LaneName = "process"
+    #: of a call beside others: it may be started again
+    may_rerun: bool = False
+    #: its child dies of it each time, and not the first time alone
+    is_poison: bool = False
+    #: its own code runs when its child dies of it
+    is_on_stage: bool = False
+    #: how long it holds its child's loop; None: it does not
+    holds: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +101,17 @@ class ChildPlan:
 
 
 @attrs.frozen(kw_only=True)
+class LanePlan:
+    """A lane whose children run several calls at once."""
+
+    size: int
+    slots: int
+    recycle: RecycleLimits
+    options: SharedOptions
+    is_lazy: bool
+
+
+@attrs.frozen(kw_only=True)
 class Plan:
     """One schedule."""
 
@@ -99,6 +121,9 @@ class Plan:
     scale: ScaleLimits | None
     start_timeout: float
     calls: Sequence[CallPlan]
+    lanes: Mapping[LaneName, LanePlan]
+    #: by task: calls of it that may run at once
+    quotas: Mapping[str, int]
     #: moments, and what then
     resizes: Sequence[tuple[float, int]]
     jumps: Sequence[tuple[float, float]]
@@ -131,15 +156,26 @@ class Dice:
         ending = Ending.ORDERLY if is_calm else chance.choice((Ending.ORDERLY, *Ending))
         faults = () if is_calm else range(chance.choice((0, 0, 1, 2)))
         span = chance.choice((0.02, 0.3, 3.0))
+        calls = (
+            self._burst(span, is_calm=is_calm)
+            if chance.random() < 0.08
+            else [self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))]
+        )
+        lanes = self._lanes()
+        for lane in lanes:
+            calls += [
+                self._shared_call(lane, len(calls) + number, span, is_calm=is_calm)
+                for number in range(chance.randint(3, 30))
+            ]
         return Plan(
             size=size,
             spares=recycle.spares and chance.choice((0, 1, 1)),
             recycle=recycle,
             scale=ScaleLimits(floor=size, ceiling=ceiling, idle=chance.choice((0.05, 1.0))) if is_scaled else None,
             start_timeout=chance.choice((0.5, 3.0)),
-            calls=self._burst(span, is_calm=is_calm)
-            if chance.random() < 0.08
-            else [self._call(number, span, is_calm=is_calm) for number in range(chance.randint(3, 24))],
+            calls=calls,
+            lanes=lanes,
+            quotas={call.task: chance.choice((1, 2, 3)) for call in calls if chance.random() < 0.03},
             resizes=[] if is_calm or is_scaled else self._moments(span, partial(chance.randint, 1, 4)),
             jumps=[] if is_calm else self._moments(span, partial(chance.choice, (0.01, 0.7, 60.0))),
             zygote_deaths=[chance.uniform(0, span) for _ in faults if chance.random() < 0.6],
@@ -186,6 +222,41 @@ class Dice:
                 call.task, call.seconds, call.is_alone = "brief-1", self._chance.uniform(0, 0.0005), False
                 call.bulk, call.enqueues = (10, 10), False
         return calls
+
+    def _lanes(self) -> dict[LaneName, LanePlan]:
+        chance = self._chance
+        kinds: Sequence[tuple[LaneName, ...]] = ((), ("async",), ("async",), ("thread",), ("async", "thread"))
+        return {
+            name: LanePlan(
+                size=chance.choice((1, 1, 2)),
+                slots=chance.choice((1, 2, 5, 100)),
+                recycle=RecycleLimits(
+                    tasks=chance.choice((None, None, 2, 7)), age=chance.choice((None, None, 0.3, 5.0)), jitter=0.05
+                ),
+                options=SharedOptions(
+                    has_loop=name == "async",
+                    drain_timeout=chance.choice((0.5, 5.0)),
+                    block_timeout=chance.choice((None, 1.0, 1.0)),
+                ),
+                is_lazy=chance.random() < 0.3,
+            )
+            for name in chance.choice(kinds)
+        }
+
+    def _shared_call(self, lane: LaneName, number: int, span: float, *, is_calm: bool) -> CallPlan:
+        """Draw a call that runs beside others."""
+        chance = self._chance
+        call = self._call(number, span, is_calm=is_calm)
+        call.lane, call.task = lane, f"{lane}-{chance.randint(1, 3)}"
+        call.seconds = chance.choice((0.0, 0.001, 0.02, 0.2, 1.5, chance.uniform(0, 2.0)))
+        call.may_rerun = chance.random() < 0.8
+        call.is_on_stage = lane == "async" and chance.random() < 0.7
+        call.is_poison = call.crash is not None and chance.random() < 0.5
+        if lane == "async" and not is_calm and chance.random() < 0.08:
+            call.holds = chance.choice((0.05, 0.5, 4.0))
+        # Threads ask their parent on a socket of their own, which the other simulated children do.
+        call.enqueues = call.enqueues and lane == "async"
+        return call
 
     def _call(self, number: int, span: float, *, is_calm: bool) -> CallPlan:
         chance = self._chance

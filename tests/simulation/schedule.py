@@ -17,6 +17,7 @@ from hybridpool._lanes.prefork.autoscaler import Autoscaler
 from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.headroom import Fit, fit
+from hybridpool._task import LaneName
 from hybridpool.errors import ChildStartFailed
 from tests.simulation.checks import Checks
 from tests.simulation.plan import CallPlan, Ending
@@ -66,7 +67,19 @@ class _VirtualLane(SupervisedLanes):
         def publish(frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
             world.loop.call_later(world.dice.among(0.0, 0.001, 0.03), answer, EnqueueAnswer(frame.ticket, None))
 
-        super().__init__(keeper, {"process": config}, bus, publish)
+        configs: dict[LaneName, LaneConfig] = {"process": config}
+        for name, lane in plan.lanes.items():
+            configs[name] = LaneConfig(
+                size=lane.size,
+                scale=None,
+                recycle=lane.recycle,
+                orders=ChildOrders(0, "", False, 0, lane=name, slots=lane.slots),
+                start_timeout=plan.start_timeout,
+                spares=0,
+                shared=lane.options,
+                is_lazy=lane.is_lazy,
+            )
+        super().__init__(keeper, configs, bus, publish)
         self.lane = PreforkLane(bus, plan.recycle, _ORDERS, publish, plan.spares, world.loop.time)
         self.lane._dispatcher.busy = _Shuffled(world.chance)
 
@@ -96,7 +109,7 @@ class Schedule:
         self._keeper = FakeKeeper(world, bus)
         self._supervised = _VirtualLane(world, self._keeper, bus)
         self.lane = self._supervised.lane
-        self._checks = checks = Checks(world, self.lane)
+        self._checks = checks = Checks(world, self._supervised)
         bus.subscribe(checks.hear)
         world.loop.watch(checks.each_turn, checks.each_leap)
 
@@ -125,11 +138,20 @@ class Schedule:
         world, dispatcher = self._world, self.lane._dispatcher
         for fate in world.fates.values():
             world.require(fate.ended is not None, fate.job.id, "never ended")
-        world.require(not self.lane.has_children, "children are left:", *self.lane._registry.children)
+        self._require_no_children()
         left = (dispatcher.running, len(dispatcher.queue), len(dispatcher.idle), len(dispatcher.busy))
         world.require(not any(left), "the dispatcher is not empty:", *left)
+        for lane in self._supervised.shared.values():
+            beside = lane._dispatcher
+            world.require(
+                not beside.load, "the dispatcher of a shared lane is not empty:", beside.running, beside.waiting
+            )
         world.require(not world.loop.timers(), "timers are left:", world.loop.timers())
         world.require(not world.loop.watched(), "descriptors are left on the loop:", world.loop.watched())
+
+    def _require_no_children(self) -> None:
+        for lane in self._supervised._all():
+            self._world.require(not lane.has_children, "children are left:", *lane._registry.children)
 
     # ---- the plan ----------------------------------------------------------------------------------------
 
@@ -159,6 +181,9 @@ class Schedule:
             hard_limit=plan.hard,
             is_alone=plan.is_alone,
             may_start=self._is_void if plan.is_void else None,
+            lane=plan.lane,
+            may_rerun=plan.may_rerun,
+            concurrency=self._plan.quotas.get(plan.task),
         )
         world.note("submit", job.id)
         world.counts["calls"] += 1
@@ -170,7 +195,7 @@ class Schedule:
     def _cancel(self, job: Job, grace: float) -> None:
         if self._world.fates[job.id].ended is None:
             self._world.note("cancel", job.id)
-            self.lane.cancel(job, grace)
+            self._supervised.cancel(job, grace)
 
     def _is_void(self, job: Job) -> bool:
         self._world.fates[job.id].end("void")
@@ -209,7 +234,8 @@ class Schedule:
             world.fates[job.id].end("taken back")
         if self._plan.ending is Ending.ORDERLY:
             went = await supervised.drain(_PATIENCE / 2)
-            world.require(went, "children do not go:", *self.lane._registry.children)
+            if not went:
+                self._require_no_children()
         elif self._plan.ending is Ending.COLD or not await supervised.drain(world.dice.among(0.05, 100.0)):
             await self._kill()
 
@@ -221,6 +247,9 @@ class Schedule:
 
     async def _rest(self) -> None:
         """Wait until the number of children is complete: whatever went wrong before, a quiet pool recovers."""
+        for shared in self._supervised.shared.values():
+            while sum(not child.is_being_replaced for child in shared.snapshot().idle) != shared.size:
+                await shared.wait_changed(1.0)
         lane, need = self.lane, self.lane.size + self._plan.spares
         while sum(not child.is_being_replaced for child in lane.snapshot().idle) != need:
             need = lane.size + self._plan.spares

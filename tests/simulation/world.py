@@ -10,7 +10,9 @@ from typing import Final
 import attrs
 
 from hybridpool._lanes.base import Job
+from hybridpool._lanes.shared.watchdog import STOP_GRACE_S
 from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
+from hybridpool._policy.death_of_shared import MAX_BESIDE, MAX_SUSPECTED
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 from tests.simulation.plan import CallPlan, Dice, Plan, Step
 from tests.simulation.virtual import VirtualLoop
@@ -34,8 +36,17 @@ class Fate:
     begun_at: float = 0.0
     #: its outcome stands on the shared page or is sent, so nothing may lose it
     is_noted: bool = False
+    starts: int = 0
+    #: of a call beside others: children that died of it, and those that the lane had killed for it
+    killed: set[str] = attrs.field(factory=set)
+    killed_for: set[str] = attrs.field(factory=set)
     #: outcome, or why it will have none
     ended: Outcome | str | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """It runs beside others in one child."""
+        return self.job.lane != "process"
 
     def end(self, how: Outcome | str) -> None:
         """Keep how it ended, and let go of files: as the submitter of a call has to."""
@@ -52,6 +63,8 @@ class World:
         self.plan: Plan = self.dice.plan()
         self.loop = VirtualLoop(self.chance)
         self.fates: dict[str, Fate] = {}
+        #: children that are there
+        self.alive: set[str] = set()
         #: things that happened, by name
         self.counts: Counter[str] = Counter()
         #: nothing goes wrong from now on
@@ -89,7 +102,8 @@ class World:
         """Tell whether the child dies at this step of the call; it does so for each call once."""
         if self.is_quiet or fate.plan.crash is not step:
             return False
-        fate.plan.crash = None
+        if not fate.plan.is_poison:
+            fate.plan.crash = None
         return True
 
     def failed(self, _loop: object, context: dict[str, object]) -> None:
@@ -102,10 +116,35 @@ class World:
 
     def begins(self, fate: Fate, child: str) -> None:
         """A child begins a call."""
-        self.note("begins", fate.job.id, child)
-        self.require(not fate.begun_by, fate.job.id, "is run twice: by", fate.begun_by, "and", child)
-        self.require(fate.ended is None, fate.job.id, "is run although it has ended:", fate.ended)
+        job, before = fate.job, fate.begun_by
+        self.note("begins", job.id, child)
+        if fate.is_shared:
+            self._begins_beside(fate, child)
+        else:
+            self.require(not before, job.id, "is run twice: by", before, "and", child)
+            self.require(fate.ended is None, job.id, "is run although it has ended:", fate.ended)
         fate.begun_by, fate.begun_at = child, self.loop.time()
+        fate.starts += 1
+        if job.concurrency is not None:
+            at_work = sum(self._is_at_work(one) for one in self.fates.values() if one.job.task == job.task)
+            self.require(at_work <= job.concurrency, at_work, "calls of", job.task, "run at once")
+
+    def _begins_beside(self, fate: Fate, child: str) -> None:
+        job, before = fate.job, fate.begun_by
+        is_free = before not in self.alive and not fate.is_noted
+        self.require(not before or is_free, job.id, "is run twice: by", before, "and", child)
+        self.require(not before or job.may_rerun, job.id, "is run twice, and must not be: by", before, "and", child)
+        # One that was given up while it lay in the channel is begun, and told at once to stop.
+        is_given_up = isinstance(fate.ended, TimedOut | Cancelled) and job.child == child
+        self.require(fate.ended is None or is_given_up, job.id, "is run although it has ended:", fate.ended)
+        self.require(fate.starts < MAX_SUSPECTED + MAX_BESIDE, job.id, "is started again and again")
+        is_its = fate.killed and not self.counts["zygotes lost"]
+        self.require(not is_its, job.id, "is run again, although these died of it:", *fate.killed)
+        if before:
+            self.counts["restarts"] += 1
+
+    def _is_at_work(self, fate: Fate) -> bool:
+        return fate.begun_by in self.alive and not fate.is_noted
 
     def killed(self, fate: Fate, child: str) -> None:
         """A child is killed by the lane while a call is at work."""
@@ -113,6 +152,13 @@ class World:
         is_over = job.hard_limit is not None and now - (job.handed_at or 0.0) >= job.hard_limit - 1e-6
         is_given_up = job.cancelled_at is not None and now - job.cancelled_at >= job.grace - 1e-6
         self.require(self.is_ending or is_over or is_given_up, "a kill hit", job.id, "in", child, "which was not due")
+
+    def is_overdue(self, job: Job) -> bool:
+        """Tell whether a call beside others has had its limit or its cancellation, and the time to stop after it."""
+        now = self.loop.time()
+        limit = None if job.hard_limit is None else (job.handed_at or 0.0) + job.hard_limit + STOP_GRACE_S
+        wanted = None if job.cancelled_at is None else job.cancelled_at + job.grace
+        return any(moment is not None and now >= moment - 1e-6 for moment in (limit, wanted))
 
     def ended(self, job: Job, outcome: Outcome, child: str, _runtime: float) -> None:
         """A call's submitter is told how it ended."""
@@ -123,6 +169,8 @@ class World:
         fate.end(outcome)
         self.counts[shown] += 1
         match outcome:
+            case Lost() | TimedOut() | Cancelled() if fate.is_shared:
+                self._ended_beside(fate, outcome, child)
             case Returned() | Raised() | Refused():
                 self.require(fate.is_noted and child == fate.begun_by, job.id, "has an outcome that no child noted")
                 self._check_signal(job, outcome)
@@ -143,14 +191,35 @@ class World:
         if not self.is_ending:
             self._check_times(fate)
 
+    def _ended_beside(self, fate: Fate, outcome: Lost | TimedOut | Cancelled, child: str) -> None:
+        """A call ended that ran beside others: its child was not killed for it, or not for it alone."""
+        job = fate.job
+        is_its = fate.begun_by and fate.begun_by == child
+        match outcome:
+            case Lost():
+                self.require(
+                    is_its or (self.is_ending and not child), job.id, "is lost, but", child, "had not begun it"
+                )
+                is_guilty = child in fate.killed | fate.killed_for or job.is_apart or not job.may_rerun
+                self.require(self.is_ending or is_guilty, job.id, "is lost, but its child did not die of it")
+            case TimedOut():
+                is_over = job.hard_limit is not None and self.loop.time() - (job.handed_at or 0.0) >= job.hard_limit
+                self.require(is_over and child, job.id, "timed out, but was not over its limit")
+            case Cancelled():
+                self.require(job.cancelled_at is not None, job.id, "is cancelled, and its caller did not give it up")
+                self.require(not is_its or child, job.id, "is cancelled, but had begun")
+
     def _check_signal(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
-            self.require(job.cancelled_at is not None, job.id, "was stopped, and its caller did not give it up")
+            is_its = job.cancelled_at is not None or self.fates[job.id].plan.holds is not None
+            self.require(is_its, job.id, "was stopped, and its caller did not give it up")
         if isinstance(outcome, Raised) and outcome.kind == SoftTimeLimitExceeded.__name__:
             self.require(job.soft_limit is not None, job.id, "was stopped for a limit that it does not have")
 
     def _check_times(self, fate: Fate) -> None:
         job, now, late = fate.job, self.loop.time(), TOLERANCE + self.lateness
+        if fate.is_shared:
+            late += STOP_GRACE_S
         if job.hard_limit is not None and fate.begun_by:
             ran = now - fate.begun_at
             self.require(ran <= job.hard_limit + late, job.id, "ran", ran, "s, limit", job.hard_limit)

@@ -15,8 +15,10 @@ from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._zygote.client import News, Zygote
 from hybridpool.errors import AppLoadError
 from tests.simulation.child import FakeChild
+from tests.simulation.shared_child import FakeSharedChild
 from tests.simulation.world import World
 
+SIGKILL: Final = 9
 #: above Linux's highest possible pid, since the keeper signals the process groups of children that are lost
 _FIRST_PID: Final = 2**22 + 1
 
@@ -49,7 +51,7 @@ class FakeZygote:
         self._world = world
         self._on_news = on_news
         self._on_lost = on_lost
-        self._children: dict[int, FakeChild] = {}
+        self._children: dict[int, FakeChild | FakeSharedChild] = {}
         self._orders = _Line(world.loop, self._delay)
         self._news = _Line(world.loop, self._delay)
         #: descriptors that orders under way carry
@@ -64,18 +66,21 @@ class FakeZygote:
             return
         self._carried.extend(fds)
         channel, shared_page = fds
-        self._orders.put(partial(self._fork, name, (channel, shared_page)))
+        self._orders.put(partial(self._fork, name, orders, (channel, shared_page)))
 
     def kill(self, pid: int) -> None:
         """Kill a child, if it is still there by then."""
         self._world.note("kill", pid)
         if not self._is_dead:
-            self._orders.put(partial(self._do, pid, FakeChild.kill))
+            child = self._children.get(pid)
+            if isinstance(child, FakeSharedChild):
+                child.kill_is_ordered()
+            self._orders.put(partial(self._do, pid, lambda child: child.kill()))
 
     def alert(self, pid: int) -> None:
         """Send a child ATTENTION, if it is still there by then."""
         if not self._is_dead:
-            self._orders.put(partial(self._do, pid, FakeChild.alert))
+            self._orders.put(partial(self._do, pid, lambda child: child.alert()))
 
     def die(self) -> None:
         """Die, with all children; what was said before is heard first."""
@@ -101,13 +106,13 @@ class FakeZygote:
         self._orders.acts.clear()
         _close(self._carried)
         for child in list(self._children.values()):
-            child.die(9)
+            child.die(SIGKILL)
 
     def _delay(self) -> float:
         dice = self._world.dice
         return dice.among(0.0, 0.0, 0.0002, 0.003) + (0.05 if self._world.strikes() else 0.0)
 
-    def _fork(self, name: str, fds: tuple[int, int]) -> None:
+    def _fork(self, name: str, orders: ChildOrders, fds: tuple[int, int]) -> None:
         world = self._world
         if world.strikes() and world.dice.is_struck(0.1):
             # fork(2) does not return; the reconciler notices after the start timeout.
@@ -127,14 +132,17 @@ class FakeZygote:
         pid = _FIRST_PID + world.counts["children"]
         world.note("forks", name, pid)
         self._news.put(partial(self._on_news, Forked(name, pid)))
-        self._children[pid] = FakeChild(world, name, pid, fds, self._exited)
+        if orders.lane == "process":
+            self._children[pid] = FakeChild(world, name, pid, fds, self._exited)
+        else:
+            self._children[pid] = FakeSharedChild(world, name, pid, orders, fds, self._exited)
 
-    def _do(self, pid: int, what: Callable[[FakeChild], None]) -> None:
+    def _do(self, pid: int, what: Callable[[FakeChild | FakeSharedChild], None]) -> None:
         child = self._children.get(pid)
         if child is not None:
             what(child)
 
-    def _exited(self, child: FakeChild, status: int) -> None:
+    def _exited(self, child: FakeChild | FakeSharedChild, status: int) -> None:
         del self._children[child.pid]
         if not self._is_dead:
             self._news.put(partial(self._on_news, Exited(child.pid, status, 0)))
