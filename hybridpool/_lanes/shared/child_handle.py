@@ -18,10 +18,10 @@ class SharedChildHandle(ChildHandle):
 
     #: the call that it was killed for; 0: none, or it was not killed
     killed_for: int = 0
-    #: why it takes no more calls, and is killed if those it has do not end in time
-    condemned: bool = False
-    #: calls whose submitters were told that they have ended, although their code may still run
+    #: calls whose submitters were told that they have ended, although their code may still run. While there are any, it
+    #: is condemned: it takes no more calls, and is killed with the others that it has if these do not end in time
     given_up: set[int] = attrs.field(factory=set)
+    condemned: asyncio.TimerHandle | None = None
     #: when the next thing is due for a call, by its number
     timers: dict[int, asyncio.TimerHandle] = attrs.field(factory=dict)
     #: monotonic seconds of when a call was told to stop for good
@@ -59,13 +59,15 @@ class SharedChildHandle(ChildHandle):
             self.transition(ChildEvent.CALL)
 
     def take_ended(self, number: int, now: float) -> CallInFlight | None:
-        """Return a call that was answered; None: it was heard before, or (`fault`) the child was never given it."""
+        """Return a call that was answered, to be forgotten; None: it was heard before.
+
+        Or the child was never given it: then there is a `fault`.
+        """
         call = self.calls.pop(number, None)
         if call is None:
             if number > self._sent:
                 self.fault = "it answered a call that it was not given"
             return None
-        self.forget(number)
         if not self.calls:
             self._end_if_done(now)
         return call
@@ -76,6 +78,11 @@ class SharedChildHandle(ChildHandle):
         if timer is not None:
             timer.cancel()
         self.stopped_at.pop(number, None)
+        self.given_up.discard(number)
+        if self.condemned is not None and not self.given_up:
+            # It has come to its end after all; the child goes with its last call, as any that retires.
+            self.condemned.cancel()
+            self.condemned = None
 
     def interrupt(self, number: int, why: str, limit: float = 0.0) -> None:
         """Raise in a call: a soft limit, or, without one, that it is to stop."""
@@ -103,8 +110,10 @@ class SharedChildHandle(ChildHandle):
         :returns: the calls it never began, and those that died with it.
         """
         self._stage_at_death = self._shared_page.on_stage
-        for number in list(self.calls):
-            self.forget(number)
+        for timer in (*self.timers.values(), self.condemned):
+            if timer is not None:
+                timer.cancel()
+        self.timers.clear()
         return super().close()
 
     def snapshot(self) -> ChildSnapshot:

@@ -143,11 +143,10 @@ class SharedDispatcher:
         if not self.queue:
             return
         open_children = [child for child in self.children() if child.takes_calls and not child.is_apart]
-        lasting = [child for child in open_children if child.retires_because is None]
-        open_children = lasting or open_children
         given: dict[SharedChildHandle, list[Job]] = {child: [] for child in open_children}
         while self.queue and open_children:
-            child = min(open_children, key=lambda one: len(one.calls) + len(given[one]))
+            # One that is to be replaced has its turn when all others are full.
+            child = min(open_children, key=lambda one: (bool(one.retires_because), len(one.calls) + len(given[one])))
             job = self._next(self.queue)
             if job is None:
                 break

@@ -227,10 +227,10 @@ class SharedLane(ChildLane):
         if done.owned:
             child.owned = done.owned
         self._recycle(child, done.owned)
+        is_given_up = done.seq in child.given_up
+        child.forget(done.seq)
         self._let_go(child)
-        if done.seq in child.given_up:
-            child.given_up.discard(done.seq)
-        else:
+        if not is_given_up:
             job.on_done(job, _outcome_of(call, done.outcome), child.name, done.runtime)
         self._dispatcher.notify()
 
@@ -249,7 +249,7 @@ class SharedLane(ChildLane):
             if child.is_apart:
                 self._dispatcher.dispatch_soon()
             self._registry.changed.notify_all()
-        elif child.condemned and child.given_up.issuperset(child.calls):
+        elif child.given_up.issuperset(child.calls):
             self._registry.kill(child)
 
     def _give_up_call(self, child: SharedChildHandle, call: CallInFlight, outcome: Outcome) -> None:
@@ -257,18 +257,14 @@ class SharedLane(ChildLane):
         job = call.job
         child.forget(call.number)
         child.given_up.add(call.number)
-        if not child.condemned:
-            child.condemned = True
+        if child.condemned is None:
             self._registry.retire(child, f"{job.task}[{job.id}] did not stop")
-            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill_condemned, child)
+            loop = asyncio.get_running_loop()
+            child.condemned = loop.call_later(self._options.drain_timeout, self._registry.kill, child)
         if child.given_up.issuperset(child.calls):
             self._registry.kill(child)
         job.on_done(job, outcome, child.name, self.clock() - call.since)
         self._dispatcher.notify()
-
-    def _kill_condemned(self, child: SharedChildHandle) -> None:
-        if child.state is not State.GONE:
-            self._registry.kill(child)
 
     def _break_off(self, child: ChildHandle, why: str) -> None:
         """End a child that cannot be relied on any more; it gets no more calls."""

@@ -390,6 +390,8 @@ async def test_recycling_by_count() -> None:
         new = await parts.zygote.child()
         parts.submit("d")
         assert (await old.reads(), await new.reads()) == (["long", "c"], ["d"])
+        parts.submit("e", "f", "g")
+        assert (await old.reads(), await new.reads()) == (["long", "c", "g"], ["d", "e", "f"]), "none waits for room"
 
 
 # ---- limits --------------------------------------------------------------------------------------------------
@@ -436,6 +438,24 @@ async def test_a_call_that_does_not_stop_is_given_up(parts: Parts) -> None:
     await child.dies(of="stubborn")
     assert parts.told.outcomes == {"stubborn": Cancelled(child.name), "b": ENDED}
     assert parts.lane.load == 0
+
+
+async def test_a_call_that_stops_late_condemns_no_other() -> None:
+    """A child is not killed for a call that was given up and has ended since: its other calls come to their end."""
+    parts = made()
+    with parts.zygote:
+        child = await parts.zygote.child()
+        [late] = parts.submit("late")
+        parts.submit("long")
+        await child.reads()
+        parts.lane.cancel(late, 0.0)
+        await child.ends("late")
+        assert parts.told.outcomes == {"late": Cancelled(child.name)}
+        [seen] = parts.lane._dispatcher.children()  # pyright: ignore[reportPrivateUsage]
+        assert (seen.condemned, seen.given_up) == (None, set())
+        await child.ends("long")
+        await child.reads()
+        assert (child.has_ended, child.is_killed) == (True, False)
 
 
 async def test_a_condemned_child_does_not_drain_for_ever() -> None:

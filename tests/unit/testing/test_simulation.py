@@ -24,7 +24,15 @@ from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.prefork import watchdog
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import PreforkLane
-from hybridpool._policy import reconcile, time_limits
+from hybridpool._lanes.quota import TaskQuota
+from hybridpool._lanes.shared import lane as shared_lane
+from hybridpool._lanes.shared import watchdog as shared_watchdog
+from hybridpool._lanes.shared.child_handle import SharedChildHandle
+from hybridpool._lanes.shared.dispatcher import SharedDispatcher
+from hybridpool._lanes.shared.lane import SharedLane
+from hybridpool._outcome import Cancelled
+from hybridpool._policy import reconcile, shared_limits, time_limits
+from hybridpool._policy.death_of_shared import Fate, SharedDeath
 from tests.simulation.life import Life
 from tests.simulation.sweep import run_one, simulate
 from tests.simulation.world import PromiseBroken
@@ -63,6 +71,8 @@ def test_promises_are_kept() -> None:
         assert report.counts[name] > 20, name
     for name in ("files lost", "interrupts discarded"):
         assert report.counts[name] > 5, name
+    for name in ("restarts", "loops held"):
+        assert report.counts[name] > 50, name
 
 
 @pytest.mark.slow
@@ -363,6 +373,110 @@ def read_on_without_descriptors(patch: Patch) -> None:
     patch.setattr(ChildProtocol, "receive", receive)
 
 
+# ---- in lanes whose children run several calls at once
+
+
+def blame_all(patch: Patch) -> None:
+    """All calls of a child that died are taken for guilty."""
+
+    def fates(death: SharedDeath) -> dict[int, Fate]:
+        return dict.fromkeys(death.begun, Fate.GUILTY)
+
+    patch.setattr(shared_lane, "fates", fates)
+
+
+def blame_none(patch: Patch) -> None:
+    """A call of which its child died runs again."""
+    right = shared_lane.fates
+
+    def fates(death: SharedDeath) -> dict[int, Fate]:
+        return {one: Fate.BESIDE if fate is Fate.GUILTY else fate for one, fate in right(death).items()}
+
+    patch.setattr(shared_lane, "fates", fates)
+
+
+def blame_whose_code_ran(patch: Patch) -> None:
+    """A child that is killed for one call is taken to have died of another, whose code ran."""
+    right = shared_lane.fates
+    patch.setattr(shared_lane, "fates", lambda death: right(attrs.evolve(death, killed_for=None)))
+
+
+def run_again_what_must_not(patch: Patch) -> None:
+    """A call that must not be started twice runs again like any other."""
+    right = shared_lane.fates
+
+    def fates(death: SharedDeath) -> dict[int, Fate]:
+        return right(attrs.evolve(death, begun=dict.fromkeys(death.begun, True)))
+
+    patch.setattr(shared_lane, "fates", fates)
+
+
+def suspect_for_ever(patch: Patch) -> None:
+    """A call that stood beside many deaths runs beside others again."""
+    patch.setattr(shared_lane, "runs_apart", lambda **_: False)
+
+
+def give_beyond_the_slots(patch: Patch) -> None:
+    """A child is given one call more than it has slots."""
+    patch.setattr(SharedChildHandle, "room", property(lambda child: child.slots + 1 - len(child.calls)))
+
+
+def run_apart_with_others(patch: Patch) -> None:
+    """A child for calls that run apart is given others too."""
+    right = SharedDispatcher.dispatch
+
+    def dispatch(dispatcher: SharedDispatcher) -> None:
+        dispatcher.queue.extend(dispatcher.apart)
+        dispatcher.apart.clear()
+        right(dispatcher)
+
+    patch.setattr(SharedDispatcher, "dispatch", dispatch)
+
+
+def forget_the_quota(patch: Patch) -> None:
+    """A task runs as often at once as there is room."""
+    patch.setattr(TaskQuota, "park_if_full", lambda *_: False)
+
+
+def leave_what_is_held_back(patch: Patch) -> None:
+    """A call that was held back for others of its task is forgotten."""
+    patch.setattr(TaskQuota, "release", lambda quota, job: quota._at_work.pop(job.task, None) and None)
+
+
+def never_give_up(patch: Patch) -> None:
+    """A call that does not stop is waited for."""
+    patch.setattr(
+        shared_watchdog, "due", lambda call: attrs.evolve(shared_limits.due(call), give_up=False, check_again_in=None)
+    )
+
+
+def kill_for_each_limit(patch: Patch) -> None:
+    """A child is killed for a call that is over its limit, with all its other calls."""
+
+    def give_up(lane: SharedLane, child: SharedChildHandle, call: CallInFlight, _outcome: object) -> None:
+        lane._watchdog._kill_for(child, call, Cancelled(child.name))
+
+    patch.setattr(SharedLane, "_give_up_call", give_up)
+
+
+def put_back_twice(patch: Patch) -> None:
+    """One of the calls that are to run again is put into the queue twice."""
+    right = SharedDispatcher.put_back
+
+    def put_back(dispatcher: SharedDispatcher, jobs: Sequence[Job]) -> None:
+        right(dispatcher, [*jobs, *jobs[:1]])
+
+    patch.setattr(SharedDispatcher, "put_back", put_back)
+
+
+def keep_a_child_apart(patch: Patch) -> None:
+    """A child that ran calls apart is not let go."""
+    right = SharedDispatcher._dispatch_apart
+    patch.setattr(
+        SharedDispatcher, "_dispatch_apart", lambda dispatcher: right(dispatcher) if dispatcher.apart else None
+    )
+
+
 FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (count_one_too_many, "is run twice"),
     (count_one_too_few, "had not begun it|had been noted"),
@@ -393,6 +507,19 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (interrupt_any_call, "was stopped"),
     (overtake_outcomes, "which was not due|had been noted|is run twice|come to rest"),
     (read_on_without_descriptors, "come to rest"),
+    (blame_all, "its child did not die of it"),
+    (blame_none, "these died of it|again and again"),
+    (blame_whose_code_ran, "its child did not die of it"),
+    (run_again_what_must_not, "is run twice, and must not be"),
+    (suspect_for_ever, "again and again|come to rest"),
+    (give_beyond_the_slots, "more calls than slots"),
+    (run_apart_with_others, "is to run apart|was to run apart"),
+    (forget_the_quota, "run at once"),
+    (leave_what_is_held_back, "places|never ended|come to rest"),
+    (never_give_up, "s, limit|s to stop|come to rest"),
+    (kill_for_each_limit, "a kill of .* hit"),
+    (put_back_twice, "places|run twice"),
+    (keep_a_child_apart, "a child that ran apart is left"),
 ]
 
 
