@@ -36,6 +36,8 @@ from tests.simulation.world import Fate, World
 _KILLED: Final = 9
 #: virtual seconds between two beats of a loop that has calls
 _BEAT_S: Final = 0.1
+#: virtual seconds within which the lane has heard an outcome
+_ON_THE_WAY_S: Final = 0.2
 
 
 @attrs.define(eq=False)
@@ -85,9 +87,9 @@ class FakeSharedChild:
         self._tickets = 0
         self._is_flush_due = self._is_beating = self._is_reading = False
         self._has_ended = False
-        #: the call that the lane has it killed for, and whether it has it killed at all
-        self._to_be_killed_for: _Flight | None = None
         self._is_to_be_killed = False
+        #: when a call ended last that had been given up
+        self._ended_late = -math.inf
         if self._plan.birth != math.inf:
             self._later(self._plan.birth, self._start)
         if self._plan.dies_after is not None:
@@ -103,8 +105,10 @@ class FakeSharedChild:
         is_held = held is not None and timeout is not None and world.loop.time() - self._held_since >= timeout
         is_over = held is not None and world.is_overdue(held.fate.job)
         if is_held or is_over:
-            self._to_be_killed_for = held
-        is_given_up = any(
+            assert held is not None
+            held.fate.killed_for.add(self.name)
+        # Or one was, and its end is on the way.
+        is_given_up = world.loop.time() - self._ended_late < _ON_THE_WAY_S or any(
             flight.fate.ended is not None or world.is_overdue(flight.fate.job) for flight in self._flights.values()
         )
         is_due = is_held or is_over or is_given_up or not self._flights or world.is_ending
@@ -112,10 +116,7 @@ class FakeSharedChild:
 
     def kill(self) -> None:
         """Be killed because the lane ordered it."""
-        if self._is_alive:
-            if self._to_be_killed_for is not None:
-                self._to_be_killed_for.fate.killed_for.add(self.name)
-            self.die(_KILLED)
+        self.die(_KILLED)
 
     def alert(self) -> None:
         """Be sent ATTENTION: only code that holds the loop is interrupted by it."""
@@ -312,6 +313,8 @@ class FakeSharedChild:
         if self._dies(flight, Step.ENDED):
             return
         number, fate = flight.call.seq, flight.fate
+        if fate.ended is not None:
+            self._ended_late = self._world.loop.time()
         del self._flights[number]
         self._channel.drop_file(number)
         done = Done(number, outcome, 0.0, 0)

@@ -74,15 +74,19 @@ class SharedChildHandle(ChildHandle):
 
     def forget(self, number: int) -> None:
         """Drop what is kept about a call that has ended."""
-        timer = self.timers.pop(number, None)
-        if timer is not None:
-            timer.cancel()
+        self.stop_timer(number)
         self.stopped_at.pop(number, None)
         self.given_up.discard(number)
         if self.condemned is not None and not self.given_up:
             # It has come to its end after all; the child goes with its last call, as any that retires.
             self.condemned.cancel()
             self.condemned = None
+
+    def stop_timer(self, number: int) -> None:
+        """Do nothing more about a call by itself."""
+        timer = self.timers.pop(number, None)
+        if timer is not None:
+            timer.cancel()
 
     def interrupt(self, number: int, why: str, limit: float = 0.0) -> None:
         """Raise in a call: a soft limit, or, without one, that it is to stop."""

@@ -144,7 +144,9 @@ class SharedLane(ChildLane):
         """Tell every call to stop, so that its code can clean up before its child is killed."""
         for child in self._dispatcher.children():
             for number, call in child.calls.items():
-                if number not in child.stopped_at:
+                if number not in child.stopped_at and number not in child.given_up:
+                    # No limit is told any more: the message goes back to the broker.
+                    child.stop_timer(number)
                     child.stopped_at[number] = self.clock()
                     call.if_stopped = Lost("the worker stops", child.name)
                     child.interrupt(number, "the worker stops")
@@ -230,7 +232,10 @@ class SharedLane(ChildLane):
         is_given_up = done.seq in child.given_up
         child.forget(done.seq)
         self._let_go(child)
-        if not is_given_up:
+        if is_given_up:
+            # A large value of it came in a file, which no one wants.
+            job.blob = None
+        else:
             job.on_done(job, _outcome_of(call, done.outcome), child.name, done.runtime)
         self._dispatcher.notify()
 

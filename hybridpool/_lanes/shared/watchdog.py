@@ -65,9 +65,7 @@ class SharedWatchdog:
 
     def check(self, child: SharedChildHandle, number: int) -> None:
         """Do what is due for a call, and set its timer for what comes next."""
-        timer = child.timers.pop(number, None)
-        if timer is not None:
-            timer.cancel()
+        child.stop_timer(number)
         call = child.calls.get(number)
         if call is None or number in child.given_up:
             return
@@ -94,7 +92,7 @@ class SharedWatchdog:
                 call.if_stopped = TimedOut(job.hard_limit or 0.0, child.name, is_killed=False)
             self._interrupt(child, number, "cancelled" if is_cancelled else "hard time limit")
         if decided.give_up:
-            timed_out = TimedOut(job.hard_limit or 0.0, child.name, is_killed=False)
+            timed_out = call.if_stopped or TimedOut(job.hard_limit or 0.0, child.name, is_killed=False)
             self._end(child, call, Cancelled(child.name) if is_cancelled else timed_out)
         elif decided.check_again_in is not None:
             loop = asyncio.get_running_loop()

@@ -495,6 +495,22 @@ class _TooLarge(LargeObject):
         raise OSError(errno.EFBIG, "File too large")
 
 
+async def test_a_worker_that_stops_is_no_time_limit(parts: Parts) -> None:
+    """Calls that are told to stop because the worker stops end as lost, also those with a limit of their own."""
+    child = await parts.zygote.child()
+    [limited] = parts.submit("limited", soft_limit=60.0, hard_limit=60.0)
+    parts.submit("stops")
+    await child.reads()
+    parts.lane.stop_calls()
+    assert not parts.lane._dispatcher.children()[0].timers  # pyright: ignore[reportPrivateUsage]
+    await child.reads()
+    assert [one.why for one in child.interrupts] == ["the worker stops", "the worker stops"]
+    await child.says(Done(2, Raised("TaskCancelled", "hybridpool.errors", b"[]", "", ""), 0.1, 0))
+    assert parts.told.outcomes == {"stops": Lost("the worker stops", child.name)}
+    parts.lane.cancel(limited, 0.0)
+    assert parts.told.outcomes["limited"] == Cancelled(child.name)
+
+
 async def test_a_call_that_cannot_be_handed_over(parts: Parts) -> None:
     """A call that is too large for any child is refused, and the calls that came with it run."""
     child = await parts.zygote.child()

@@ -31,7 +31,7 @@ from hybridpool._lanes.shared.child_handle import SharedChildHandle
 from hybridpool._lanes.shared.dispatcher import SharedDispatcher
 from hybridpool._lanes.shared.lane import SharedLane
 from hybridpool._outcome import Cancelled
-from hybridpool._policy import reconcile, shared_limits, time_limits
+from hybridpool._policy import death_of_shared, reconcile, shared_limits, time_limits
 from hybridpool._policy.death_of_shared import Fate, SharedDeath
 from tests.simulation.life import Life
 from tests.simulation.sweep import run_one, simulate
@@ -387,7 +387,7 @@ def blame_all(patch: Patch) -> None:
 
 def blame_none(patch: Patch) -> None:
     """A call of which its child died runs again."""
-    right = shared_lane.fates
+    right = death_of_shared.fates
 
     def fates(death: SharedDeath) -> dict[int, Fate]:
         return {one: Fate.BESIDE if fate is Fate.GUILTY else fate for one, fate in right(death).items()}
@@ -397,13 +397,13 @@ def blame_none(patch: Patch) -> None:
 
 def blame_whose_code_ran(patch: Patch) -> None:
     """A child that is killed for one call is taken to have died of another, whose code ran."""
-    right = shared_lane.fates
+    right = death_of_shared.fates
     patch.setattr(shared_lane, "fates", lambda death: right(attrs.evolve(death, killed_for=None)))
 
 
 def run_again_what_must_not(patch: Patch) -> None:
     """A call that must not be started twice runs again like any other."""
-    right = shared_lane.fates
+    right = death_of_shared.fates
 
     def fates(death: SharedDeath) -> dict[int, Fate]:
         return right(attrs.evolve(death, begun=dict.fromkeys(death.begun, True)))
