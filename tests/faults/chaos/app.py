@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from hybridpool import RunningTask, current_task
-from hybridpool.errors import BrokerError, Reject
-from tests.faults.apps import app, journalled, number, write
+from hybridpool.errors import BrokerError, Reject, TaskCancelled
+from tests.faults.apps import DEATHS, app, journalled, number, write
 from tests.faults.ledger import tell as say
 
 __all__ = ["app"]
@@ -44,6 +44,10 @@ NOISE: Final = 300
 NOISE_GAP: Final = 0.001
 #: seconds that a copy gets for its end
 COPY_LASTS: Final = 5.0
+#: seconds that a coroutine holds its loop; of a limit; and that a call goes on after it was told to stop
+HOLDS_S: Final = 0.4
+LIMIT_S: Final = 0.3
+LATE_S: Final = 4.0
 #: seconds without a descriptor, and bytes that do not go without one
 STARVED_FOR: Final = 0.2
 MUCH: Final = 200_000
@@ -194,6 +198,74 @@ def starved(how: str) -> str:
         case _:
             pass
     return task_id
+
+
+@app.task
+async def waits(seconds: float) -> None:
+    """Wait beside other coroutines."""
+    with journalled():
+        await asyncio.sleep(seconds)
+
+
+@app.task
+async def kills_loop(how: str) -> None:
+    """End the child with all coroutines in it."""
+    with journalled():
+        DEATHS[how]()
+
+
+@app.task(throws=(TaskCancelled,))
+async def holds(lasts: bool) -> None:
+    """Hold the loop: for a moment, or until it is interrupted."""
+    with journalled():
+        until = time.monotonic() + HOLDS_S
+        while lasts or time.monotonic() < until:
+            pass
+
+
+@app.task(time_limit=LIMIT_S)
+async def overruns() -> None:
+    """Wait for longer than the limit."""
+    with journalled():
+        await asyncio.sleep(60)
+
+
+@app.task(time_limit=LIMIT_S)
+async def overruns_for_long() -> None:
+    """Wait for longer than the limit, and do not stop when told to."""
+    with journalled():
+        try:
+            await asyncio.sleep(60)
+        except TaskCancelled:
+            await asyncio.sleep(LATE_S)
+
+
+@app.task(lane="thread")
+def waits_in_thread(seconds: float) -> None:
+    """Wait beside other threads."""
+    with journalled():
+        time.sleep(seconds)
+
+
+@app.task(lane="thread")
+def kills_threads() -> None:
+    """End the child with all threads in it."""
+    with journalled():
+        os._exit(3)
+
+
+@app.task(lane="thread", time_limit=LIMIT_S)
+def overruns_in_thread() -> None:
+    """Wait for longer than the limit where nothing interrupts it."""
+    with journalled():
+        time.sleep(LATE_S)
+
+
+@app.task(concurrency=2)
+async def few_at_once(seconds: float) -> None:
+    """Wait beside one other of its kind."""
+    with journalled():
+        await asyncio.sleep(seconds)
 
 
 @app.task

@@ -1,7 +1,7 @@
 """The journal, read as attempts: which task was begun where, by which process, and how that ended."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
@@ -22,8 +22,10 @@ class Attempt:
     #: "done", "raised", "asked", "rejected"; None: it ended with its child
     how: str | None = None
     end: float | None = None
-    #: the child began no other after it
+    #: the child began no other after it, or runs several at once
     is_last: bool = True
+    #: it ran beside others in one child
+    is_beside: bool = False
 
 
 @attrs.frozen
@@ -33,9 +35,13 @@ class _Child:
     last: Attempt | None = None
 
 
-def read_attempts(entries: Iterable[Entry]) -> Mapping[str, list[Attempt]]:
-    """Return each task's attempts, in the order of their starts."""
+def read_attempts(entries: Iterable[Entry], beside: Collection[str] = ()) -> Mapping[str, list[Attempt]]:
+    """Return each task's attempts, in the order of their starts.
+
+    :param beside: the ids of the calls that run beside others.
+    """
     children: dict[int, _Child] = {}
+    latest: dict[tuple[int, str], Attempt] = {}
     found: dict[str, list[Attempt]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: entry.at):
         if entry.what.startswith(CHILD_OF):
@@ -43,7 +49,15 @@ def read_attempts(entries: Iterable[Entry]) -> Mapping[str, list[Attempt]]:
             children[entry.pid] = _Child(entry.id, int(entry.what.removeprefix(CHILD_OF)))
         elif entry.id.startswith("n") and entry.what not in (SENT, STRAY):
             child = children.get(entry.pid, _Child("", 0))
-            if entry.what == "start":
+            if entry.id in beside:
+                if entry.what == "start":
+                    attempt = Attempt(entry.id, entry.pid, child.worker, child.zygote, entry.at, is_beside=True)
+                    found[entry.id].append(attempt)
+                    latest[entry.pid, entry.id] = attempt
+                else:
+                    attempt = latest[entry.pid, entry.id]
+                    attempt.how, attempt.end = entry.what, entry.at
+            elif entry.what == "start":
                 if child.last is not None:
                     child.last.is_last = False
                 attempt = Attempt(entry.id, entry.pid, child.worker, child.zygote, entry.at)

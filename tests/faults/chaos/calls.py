@@ -55,6 +55,10 @@ class KindOfTask:
     answers: frozenset[str] = frozenset((SUCCESS,))
     #: at least one of these is in the text of a failure, if any are named
     words: tuple[str, ...] = ()
+    #: it runs beside others in one child
+    is_beside: bool = False
+    #: its child may be killed for it
+    is_killer: bool = False
 
 
 #: calls per burst
@@ -70,6 +74,19 @@ _ANY: Final = frozenset((SUCCESS, FAILURE, "REJECTED"))
 def _dead(task: str, *, share: int = 0, burst: int = 0, queue: str = MAIN) -> KindOfTask:
     """Return a kind of which each call ends as a dead letter."""
     return KindOfTask(task=task, share=share, burst=burst, queue=queue, is_done=False, is_dead=True, answers=_FAILS)
+
+
+def _over_limit(task: str, *, share: int) -> KindOfTask:
+    """Return a kind of which each call ends at its limit, although its code may run on."""
+    return KindOfTask(
+        task=f"{OURS}.{task}",
+        share=share,
+        is_done=False,
+        answers=_FAILS,
+        words=("TimeLimit", "time limit"),
+        is_beside=True,
+        is_killer=True,
+    )
 
 
 #: by group: a run may have some of them only
@@ -99,6 +116,27 @@ GROUPS: Final[Mapping[str, Mapping[str, KindOfTask]]] = {
         "retry too large": _dead(f"{OURS}.grows", share=2),
     },
     "odd": {"odd": KindOfTask(task=_NUMBER, answers=_EITHER), "odd and unknown": _dead(_UNKNOWN)},
+    # what runs beside others in one child, and what it does to them
+    "lanes": {
+        "waits": KindOfTask(task=f"{OURS}.waits", share=150, is_beside=True),
+        "waits in thread": KindOfTask(task=f"{OURS}.waits_in_thread", share=60, is_beside=True),
+        "few at once": KindOfTask(task=f"{OURS}.few_at_once", share=20, is_beside=True),
+        "holds a moment": KindOfTask(task=f"{OURS}.holds", share=3, is_beside=True),
+        "holds": KindOfTask(
+            task=f"{OURS}.holds",
+            share=1,
+            is_done=False,
+            answers=_FAILS,
+            words=("held",),
+            is_beside=True,
+            is_killer=True,
+        ),
+        "overruns": _over_limit("overruns", share=4),
+        "overruns for long": _over_limit("overruns_for_long", share=1),
+        "overruns in thread": _over_limit("overruns_in_thread", share=1),
+        "deadly coroutine": attrs.evolve(_dead(f"{OURS}.kills_loop", share=1), is_beside=True, is_killer=True),
+        "deadly thread": attrs.evolve(_dead(f"{OURS}.kills_threads", share=1), is_beside=True, is_killer=True),
+    },
     "forbidden": {
         "beside forbidden": KindOfTask(task=_NUMBER, share=4, queue=FORBIDDEN),
         "forbidden": _dead(_UNKNOWN, burst=30, queue=FORBIDDEN),
@@ -119,7 +157,10 @@ GROUPS: Final[Mapping[str, Mapping[str, KindOfTask]]] = {
 }
 KINDS: Final[Mapping[str, KindOfTask]] = {name: kind for group in GROUPS.values() for name, kind in group.items()}
 #: kinds that kill their child whenever they are begun
-DEADLY: Final = ("deadly", "full, deadly")
+DEADLY: Final = ("deadly", "full, deadly", "deadly coroutine", "deadly thread")
+#: kinds that run beside others in one child, and those for which the child may die with all of them
+BESIDE_OTHERS: Final = tuple(name for name, kind in KINDS.items() if kind.is_beside)
+KILLERS: Final = tuple(name for name, kind in KINDS.items() if kind.is_killer)
 #: what follows from them is larger than the broker takes
 OVERSIZED: Final = ("result too large", "retry too large")
 #: whose dead letters cannot be written for a while, and those beside them that must run all the same
@@ -192,6 +233,12 @@ def _call(chances: random.Random, task_id: str, kind: str, turn: int) -> ChaosCa
     match kind:
         case "slow":
             args = (round(chances.uniform(0.02, 0.4), 3),)
+        case "waits" | "waits in thread" | "few at once":
+            args = (round(chances.expovariate(5), 3),)
+        case "holds" | "holds a moment":
+            args = (kind == "holds",)
+        case "deadly coroutine":
+            args = (("is killed", "exits", "segfaults")[turn % 3],)
         case "retries now" | "full, retries":
             args = (0,)
         case "retries later":

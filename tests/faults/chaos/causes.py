@@ -23,6 +23,7 @@ HELD: Final = "held back by a node that went"
 REFUSED: Final = "published again after the broker had closed the channel"
 LATE: Final = "begun by who had lost it"
 REPLAYED: Final = "dead letter replayed"
+BESIDE: Final = "its child died of a call beside it"
 
 #: seconds after its end in which the acknowledgement of an attempt has surely reached the queue, on a busy machine too
 SLACK: Final = 5.0
@@ -43,13 +44,28 @@ class Causes:
     is_classic: bool
     #: attempts that had their worker publish what the broker refuses: it closes the channel that others publish on
     oversized: Sequence[Attempt] = ()
+    #: attempts that may have ended their child, with all that ran beside them
+    killers: Sequence[Attempt] = ()
 
     def death(self, attempt: Attempt) -> str | None:
         """Return why the attempt's child died in it; None: it did not, or with its worker."""
         if attempt.id in self.deadly:
             return KILLED_BY_TASK
         hit = self._fatal(attempt)
-        return None if hit is None else hit.kind
+        if hit is not None:
+            return hit.kind
+        return BESIDE if self._died_beside(attempt) else None
+
+    def _died_beside(self, attempt: Attempt) -> bool:
+        """Tell whether a call beside it may have ended its child in it."""
+        return attempt.is_beside and any(
+            other.pid == attempt.pid
+            and other.worker == attempt.worker
+            and other.id != attempt.id
+            # Its outcome was not heard any more, or it had none.
+            and (attempt.end is None or other.start - attempt.end < WORD)
+            for other in self.killers
+        )
 
     def published_again(self, attempt: Attempt, until: float) -> list[str]:
         """Return why the worker may have published it again, before this moment.
@@ -103,7 +119,7 @@ class Causes:
         return hit.end if hit is not None else attempt.start if attempt.id in self.deadly else float("inf")
 
     def _fatal(self, attempt: Attempt) -> Hit | None:
-        """Return what killed the attempt's child in it; a child has one attempt at a time, and dies in its last."""
+        """Return what killed the attempt's child in it: in its last one, or in all that ran beside each other."""
         if not attempt.is_last:
             return None
         for hit in self.hits:

@@ -13,7 +13,17 @@ from tests.faults.chaos.account import Account, Seen, draw_up, tell
 from tests.faults.chaos.answers import take_answers
 from tests.faults.chaos.app import COPY, SENT, STRAY
 from tests.faults.chaos.attempts import read_attempts
-from tests.faults.chaos.calls import ANSWERS, BESIDE, DEADLY, MAX_MESSAGE_BYTES, NARROW, OVERSIZED, QUEUES
+from tests.faults.chaos.calls import (
+    ANSWERS,
+    BESIDE,
+    BESIDE_OTHERS,
+    DEADLY,
+    KILLERS,
+    MAX_MESSAGE_BYTES,
+    NARROW,
+    OVERSIZED,
+    QUEUES,
+)
 from tests.faults.chaos.causes import Causes
 from tests.faults.chaos.deployment import RECOVERY, Deployment, WorkerSlot, dead, in_thread, until
 from tests.faults.chaos.inject import inject, is_for_node, is_for_worker
@@ -244,7 +254,7 @@ class _Run:
         letters = [name for queue in QUEUES for name in take_all(port, dead(queue))]
         sent = Counter(entry.id for entry in entries if entry.what == SENT)
         return Seen(
-            attempts=read_attempts(entries),
+            attempts=read_attempts(entries, self._plan.ids(*BESIDE_OTHERS)),
             tries=self._sender.tries + sent,
             dead=Counter([*letters, *deployment.taken]),
             replayed=Counter(deployment.replayed),
@@ -266,7 +276,8 @@ class _Run:
         unsent -= seen.attempts.keys() | seen.dead.keys() | seen.queued.keys() | seen.answers.keys()
         plan = attrs.evolve(plan, calls=[call for call in plan.calls if call.id not in unsent])
         oversized = [attempt for task_id in plan.ids(*OVERSIZED) for attempt in seen.attempts.get(task_id, [])]
-        causes = Causes(deployment.hits, plan.ids(*DEADLY), plan.queue_type == "classic", oversized)
+        killers = [attempt for task_id in plan.ids(*KILLERS) for attempt in seen.attempts.get(task_id, [])]
+        causes = Causes(deployment.hits, plan.ids(*DEADLY), plan.queue_type == "classic", oversized, killers)
         account = draw_up(plan, seen, causes)
         wrong = {what.split(":")[0].split(" ")[0] for what in (*account.unlawful, *account.lost, *account.unanswered)}
         lines = [f"{name}: {line}" for name, log in deployment.logs().items() for line in log if _names(line, wrong)]

@@ -21,6 +21,9 @@ from hybridpool.events import Bus
 #: seconds that a call of "brief" takes: many of them may be in one channel
 BRIEF = 0.00001
 
+#: on a machine that stands still for a second the watchdog looks whether a child reads its channel
+pytestmark = pytest.mark.may_block
+
 
 def job(
     name: str = "",
