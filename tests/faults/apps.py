@@ -4,6 +4,7 @@ A line is ``id pid start|done time``, appended with one write, so lines of diffe
 written survives its writer. Times are of the machine's monotonic clock: one clock for all processes.
 """
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -27,6 +28,8 @@ ZYGOTE_LASTS = "FAULTS_ZYGOTE_LASTS"
 BORN, ZYGOTE = "birth", "zygote"
 #: seconds of work of a number: enough that a run of two thousand can be interrupted
 WORK = 0.001
+#: seconds between two looks for a file
+POLL = 0.05
 
 app = App("faults")
 
@@ -118,6 +121,34 @@ def fatal(how: str, only_if: str = "") -> None:
 
 
 @app.task
+async def waits(until: str) -> None:
+    """Wait, beside others on one event loop, until a file exists."""
+    with journalled():
+        while not exists(until):  # noqa: ASYNC110  another process makes it, and announces nothing
+            await asyncio.sleep(POLL)
+
+
+@app.task(lane="thread")
+def waits_in_thread(until: str) -> None:
+    """Wait, beside others in one process, until a file exists."""
+    with journalled():
+        while not exists(until):
+            time.sleep(POLL)
+
+
+@app.task
+async def fatal_in_loop(how: str) -> None:
+    """End the child, with all coroutines in it."""
+    fatal(how)
+
+
+@app.task(lane="thread")
+def fatal_in_thread(how: str) -> None:
+    """End the child, with all threads in it."""
+    fatal(how)
+
+
+@app.task
 def with_process(gate: str) -> None:
     """Start a process that would sleep for an hour, and stand in the gate with its pid as tag."""
     with journalled():
@@ -125,6 +156,11 @@ def with_process(gate: str) -> None:
         stand_in(gate, str(process.pid))
         process.kill()
         process.wait()
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is such a file."""
+    return Path(path).exists()
 
 
 def removed(path: str) -> bool:

@@ -143,8 +143,8 @@ class Deployment:
         self.folder = folder
         self._queue_type = queue_type
         own = ("--concurrency=2", "--default-queue-type", queue_type, f"--broker-heartbeat={HEARTBEAT}s")
-        own = (*own, "--loop-block-timeout=4s", "--lane-drain-timeout=2s")
-        self._options = (*own, "--queues", ",".join(QUEUES), "--result-backend", "rpc://", *options)
+        lanes = ("--loop-block-timeout=4s", "--lane-drain-timeout=2s")
+        self._options = (*own, *lanes, "--queues", ",".join(QUEUES), "--result-backend", "rpc://", *options)
         self._marks = folder / "marks"
 
     def prepare(self) -> None:
