@@ -101,17 +101,21 @@ class FakeSharedChild:
         """The lane orders its death: it must have a reason at this moment."""
         world, held = self._world, self._held
         self._is_to_be_killed = True
-        timeout = world.plan.lanes["async" if self._has_loop else "thread"].options.block_timeout
-        is_held = held is not None and timeout is not None and world.loop.time() - self._held_since >= timeout
+        now, options = world.loop.time(), world.plan.lanes["async" if self._has_loop else "thread"].options
+        timeout = options.block_timeout
+        is_held = held is not None and timeout is not None and now - self._held_since >= timeout
         is_over = held is not None and world.is_overdue(held.fate.job)
         if is_held or is_over:
             assert held is not None
             held.fate.killed_for.add(self.name)
-        # Or one was, and its end is on the way.
-        is_given_up = world.loop.time() - self._ended_late < _ON_THE_WAY_S or any(
-            flight.fate.ended is not None or world.is_overdue(flight.fate.job) for flight in self._flights.values()
+        fates = [flight.fate for flight in self._flights.values()]
+        # Only such are left as were given up; or the others have had their time. Or the end of one is on the way.
+        is_given_up = all(fate.ended is not None or world.is_overdue(fate.job) for fate in fates)
+        is_drained = any(
+            fate.ended is not None and now - fate.ended_at >= options.drain_timeout - 1e-6 for fate in fates
         )
-        is_due = is_held or is_over or is_given_up or not self._flights or world.is_ending
+        is_late = now - self._ended_late < _ON_THE_WAY_S
+        is_due = is_held or is_over or is_given_up or is_drained or is_late or world.is_ending
         world.require(is_due, "a kill of", self.name, "hit", *(one.fate.job.id for one in self._flights.values()))
 
     def kill(self) -> None:

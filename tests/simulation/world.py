@@ -42,6 +42,7 @@ class Fate:
     killed_for: set[str] = attrs.field(factory=set)
     #: outcome, or why it will have none
     ended: Outcome | str | None = None
+    ended_at: float = 0.0
 
     @property
     def is_shared(self) -> bool:
@@ -167,6 +168,7 @@ class World:
         self.note("ended", job.id, shown, child)
         self.require(fate.ended is None, job.id, "ended twice:", fate.ended, "and then", shown)
         fate.end(outcome)
+        fate.ended_at = self.loop.time()
         self.counts[shown] += 1
         match outcome:
             case Lost() | TimedOut() | Cancelled() if fate.is_shared:
@@ -204,15 +206,15 @@ class World:
                 self.require(self.is_ending or is_guilty, job.id, "is lost, but its child did not die of it")
             case TimedOut():
                 is_over = job.hard_limit is not None and self.loop.time() - (job.handed_at or 0.0) >= job.hard_limit
-                self.require(is_over and child, job.id, "timed out, but was not over its limit")
+                has_held = fate.plan.holds is not None
+                self.require((is_over or has_held) and child, job.id, "timed out, but was not over its limit")
             case Cancelled():
                 self.require(job.cancelled_at is not None, job.id, "is cancelled, and its caller did not give it up")
                 self.require(not is_its or child, job.id, "is cancelled, but had begun")
 
     def _check_signal(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
-            is_its = job.cancelled_at is not None or self.fates[job.id].plan.holds is not None
-            self.require(is_its, job.id, "was stopped, and its caller did not give it up")
+            self.require(job.cancelled_at is not None, job.id, "was stopped, and its caller did not give it up")
         if isinstance(outcome, Raised) and outcome.kind == SoftTimeLimitExceeded.__name__:
             self.require(job.soft_limit is not None, job.id, "was stopped for a limit that it does not have")
 
