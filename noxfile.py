@@ -226,14 +226,15 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run every example to its end, and compare with what its README says."""
-    pytest(session, "tests/integration/test_demo.py", "-k", "quickstart")
+    names = ("test_demo.py", "test_transfers.py", "pool/test_embed_fastapi.py")
+    pytest(session, *(f"tests/integration/{name}" for name in names), "-k", "quickstart or readme or requests")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them; options after the names."""
     run(session, "tests.rabbit_install")
-    known = ("pool", "recycle", "memory", "faults", "worker")
+    known = ("pool", "recycle", "memory", "faults", "worker", "lanes")
     # up to the first option: what follows one may be its value
     count = next((at for at, word in enumerate(session.posargs) if word.startswith("-")), len(session.posargs))
     names, rest = session.posargs[:count], session.posargs[count:]

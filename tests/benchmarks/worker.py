@@ -12,16 +12,13 @@ those that are not there after that are left out, and it says so.
 """
 
 import argparse
-import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import invalidate_caches, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,21 +26,18 @@ import attrs
 
 from tests.benchmarks import (
     memory_work,
-    worker_plot,
     worker_prefork,
     worker_publish,
     worker_rest,
     worker_steady,
     worker_table,
 )
-from tests.benchmarks.worker_bars import Found, verdicts
 from tests.benchmarks.worker_bench import Bench
+from tests.benchmarks.worker_run import Ledger, Part, install, machine, write
 from tests.benchmarks.worker_steady import QUICK, Figures, Sizes
 from tests.benchmarks.worker_systems import NEEDS, STEADY, SYSTEMS, System
 from tests.rabbit import Node
 
-#: measure → row → its figures
-Part = dict[str, dict[str, Figures]]
 MEASURES: Mapping[str, str] = {
     name: (function.__doc__ or "").partition("\n")[0]
     for name, function in (
@@ -54,7 +48,6 @@ MEASURES: Mapping[str, str] = {
         ("publish", worker_publish.publish),
     )
 }
-PACKAGES = ("hybridpool", "aio-pika", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "faststream", "uvloop")
 
 
 def main() -> None:
@@ -62,7 +55,7 @@ def main() -> None:
     options = _options()
     sizes = QUICK if options.quick else Sizes()
     chosen = [system for system in SYSTEMS if system.name.startswith(options.only)]
-    _install(chosen, options.measures)
+    install(_missing(chosen, options.measures))
     started = time.monotonic()
     ledger = Ledger()
     print(", ".join(f"{name} {size}" for name, size in attrs.asdict(sizes).items()))
@@ -75,11 +68,11 @@ def main() -> None:
     print("\r\033[K", end="", file=sys.stderr)
     for measure in (measure for measure in options.measures if ledger.found(measure)):
         worker_table.show(measure, MEASURES[measure], ledger.found(measure))
-    print(f"\n{time.monotonic() - started:.0f} s, {_machine()}, load {os.getloadavg()[0]:.1f} at the end")
-    _write(options, ledger)
+    print(f"\n{time.monotonic() - started:.0f} s, {machine()}, load {os.getloadavg()[0]:.1f} at the end")
+    write(options, ledger)
 
 
-def _measure(chosen: Sequence[System], options: argparse.Namespace, sizes: Sizes, ledger: "Ledger") -> None:
+def _measure(chosen: Sequence[System], options: argparse.Namespace, sizes: Sizes, ledger: Ledger) -> None:
     with Node("bench") as node, tempfile.TemporaryDirectory() as folder:
         bench = Bench(node, Path(folder))
         for number in range(options.repeats):
@@ -87,36 +80,6 @@ def _measure(chosen: Sequence[System], options: argparse.Namespace, sizes: Sizes
                 print(f"\r\033[K{number + 1}/{options.repeats} {row}: {', '.join(measures)}", end="", file=sys.stderr)
                 ledger.take(measures, row, job)
         bench.close()
-
-
-class Ledger:
-    """What was found, and what went wrong."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, dict[str, list[Figures]]] = {}
-        self.troubles: dict[str, dict[str, list[str]]] = {}
-        #: in the order in which they were first heard of
-        self._rows: dict[str, None] = {}
-
-    def take(self, measures: Sequence[str], row: str, job: Callable[[], Part]) -> None:
-        """Do a job and write down what comes of it."""
-        try:
-            for measure, rows in job().items():
-                for name, figures in rows.items():
-                    self._rows.setdefault(name)
-                    self.figures.setdefault(measure, {}).setdefault(name, []).append(figures)
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with one system must not keep the others out
-            why = f"{type(error).__name__}: {error}".removeprefix("Trouble: ")
-            print(f"\n{row}: {why}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
-            self._rows.setdefault(row)
-            for measure in measures:
-                self.troubles.setdefault(measure, {}).setdefault(row, []).append(why.partition("\n")[0])
-
-    def found(self, measure: str) -> Found:
-        """Return figures by row, and for rows that never had any the reason."""
-        troubles = self.troubles.get(measure, {})
-        figures = self.figures.get(measure, {})
-        return {row: figures.get(row) or troubles[row][0] for row in self._rows if row in figures or row in troubles}
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -180,47 +143,11 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _install(chosen: Sequence[System], measures: Sequence[str]) -> None:
+def _missing(chosen: Sequence[System], measures: Sequence[str]) -> set[tuple[str, ...]]:
     missing = {NEEDS[system.family][1] for system in chosen if system.absent()}
     if "memory" in measures:
         missing |= {(name,) for name in memory_work.APP if find_spec(name) is None}
-    if not missing:
-        return
-    print(f"installing {', '.join(packages[0] for packages in sorted(missing))} …", flush=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as present:
-        # nothing that is here may change: it is what is measured
-        present.writelines(f"{found.name}=={found.version}\n" for found in metadata.distributions())
-        present.flush()
-        words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", present.name]
-        # one by one: what cannot be had must not keep the others out
-        failed = [one[0] for one in sorted(missing) if subprocess.call([*words, *one], stderr=subprocess.DEVNULL)]
-    print(f"absent: {', '.join(failed)}" if failed else "done")
-    invalidate_caches()
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} CPUs, Python {sys.version.split()[0]}"
-
-
-def _write(options: argparse.Namespace, ledger: Ledger) -> None:
-    found = {name: ledger.found(name) for name in options.measures}
-    versions = {name: _version(name) for name in PACKAGES}
-    if options.json:
-        about = {"machine": _machine(), "versions": versions, "quick": options.quick, "repeats": options.repeats}
-        bars = {name: dict(verdicts(name, found[name])) for name in found}
-        figures = {"found": found, "troubles": ledger.troubles, "bars": bars}
-        options.json.write_text(json.dumps({**about, **figures}, indent=1, allow_nan=False) + "\n")
-    if options.plot:
-        said = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        notes = [f"Medians of {options.repeats}, and the spread; {_machine()}, broker on the same", said]
-        options.plot.write_text(worker_plot.picture(found, notes))
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    return missing
 
 
 if __name__ == "__main__":

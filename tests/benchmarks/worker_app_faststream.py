@@ -5,6 +5,7 @@ import importlib
 import os
 from typing import Any
 
+from tests.benchmarks import lanes_work
 from tests.benchmarks import worker_work as work
 
 # not by name: the tools that check this file do not have it
@@ -25,7 +26,10 @@ app = faststream.FastStream(broker)
 async def run(call: list[Any]) -> None:
     """Run one on the loop, a millisecond's work too: its threads would share one lock."""
     name, *args = call
-    getattr(work, name)(*args)
+    if name in lanes_work.COROUTINES:
+        await lanes_work.COROUTINES[name](*args)
+    else:
+        getattr(work, name)(*args)
 
 
 def send(task: str, *args: object) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from tests.benchmarks import lanes_work
 from tests.benchmarks import worker_work as work
 
 # not by name: the tools that check this file do not have it
@@ -35,7 +36,9 @@ def on_loop(function: Callable[..., None]) -> Callable[..., Any]:
 tasks: dict[str, Any] = {}
 for _name in work.TASKS:
     _function = getattr(work, _name)
-    tasks[_name] = broker.task(task_name=_name)(_function if _name in {"spin", "nap"} else on_loop(_function))
+    tasks[_name] = broker.task(task_name=_name)(_function if _name in {"spin", "nap", "linger"} else on_loop(_function))
+for _name, _waiting in lanes_work.COROUTINES.items():
+    tasks[_name] = broker.task(task_name=_name)(_waiting)
 
 
 def send(task: str, *args: object) -> None:

@@ -48,6 +48,39 @@ BARS: Sequence[Bar] = (
     Bar("ping", "hybridpool", "Celery's: p99", -8.0),
     Bar("ping", "hybridpool", "ready: p50", -3.0),
     Bar("ping", "hybridpool", "ready: p99", -8.0),
+    Bar("second", "hybridpool, async", "processes", -3.0),
+    Bar("second", "hybridpool, async", "PSS MiB", -0.5, "celery -c 5"),
+    Bar("second", "hybridpool, async", "p99 ms", -15.0),
+    Bar("second", "hybridpool, async", "p99 ms", -1.0, "celery -c 5"),
+    Bar("hundred", "hybridpool, async", "processes", -3.0),
+    Bar("hundred", "hybridpool, async", "PSS MiB", -1.0, "taskiq"),
+    Bar("hundred", "hybridpool, async", "PSS MiB", -0.1, "celery -c 50, 10/s"),
+    Bar("hundred", "hybridpool, async", "p50 ms", -4.0),
+    Bar("hundred", "hybridpool, async", "p99 ms", -15.0),
+    *(
+        Bar("hundred", "hybridpool, async", figure, -1.0, peer)
+        for peer in ("taskiq", "faststream", "dramatiq, threads", "celery, threads", "celery, gevent")
+        for figure in ("p50 ms", "p99 ms")
+    ),
+    Bar("hundred", "hybridpool, async, recycled", "p99 ms", -1.5, "hybridpool, async"),
+    Bar("hundred", "hybridpool, async, recycled", "run again", -0.0),
+    Bar("hundred", "hybridpool, threads", "PSS MiB", -1.0, "celery, threads"),
+    Bar("hundred", "hybridpool, threads", "p99 ms", -50.0),
+    Bar("waiting", "hybridpool, async", "all started s", -1.0),
+    Bar("waiting", "hybridpool, async", "PSS MiB", -130.0),
+    Bar("waiting", "hybridpool, async", "parent KiB/call", -3.5),
+    Bar("waiting", "hybridpool, async", "others KiB/call", -4.5),
+    Bar("waiting", "hybridpool, async", "CPU %", -1.0),
+    Bar("noops", "hybridpool, async, tuned", "tasks/s", 2.0, "taskiq, tuned"),
+    Bar("noops", "hybridpool, async, tuned", "tasks/s", 1.5, "faststream, tuned"),
+    Bar("noops", "hybridpool, async, tuned", "worker µs", -0.4, "taskiq, tuned"),
+    Bar("noops", "hybridpool, async, tuned", "worker µs", -0.4, "faststream, tuned"),
+    Bar("noops", "hybridpool, async, tuned", "tasks/s", 0.7, "hybridpool, prefork, tuned"),
+    Bar("limits", "hybridpool, soft limit", "p99 ms", -10.0),
+    Bar("limits", "hybridpool, hard limit", "p99 ms", -10.0),
+    Bar("limits", "hybridpool, loop held", "p99 ms", -100.0),
+    Bar("death", "hybridpool, async", "next start s", -0.2),
+    Bar("death", "hybridpool, async", "starts at most", -2.0),
 )
 
 

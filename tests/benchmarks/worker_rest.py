@@ -24,7 +24,7 @@ def startstop(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     with bench.worker(system, queue) as worker:
         worker.expected = 1
         first = worker.until_done() - worker.started
-        _calm(worker)
+        calm(worker)
         gone = worker.stop(queue)
     return {system.name: {"first task s": first, "gone s": gone}}
 
@@ -38,12 +38,12 @@ def memory(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
         with bench.worker(system, queue, children=children, env=environment) as worker:
             worker.put(probe, PROBES)
             worker.until_done()
-            _calm(worker)
-            rest, resident = _held(worker)
+            calm(worker)
+            rest, resident = held(worker)
             worker.put(litter, sizes.litter)
             worker.until_done()
-            _calm(worker)
-            after, _ = _held(worker)
+            calm(worker)
+            after, _ = held(worker)
         found[f"{system.name}, {app}"] = {"at rest": rest, "RSS at rest": resident, "after tasks": after}
     return found
 
@@ -55,11 +55,11 @@ def idle(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     with bench.worker(system, queue) as worker:
         worker.put(template, PROBES)
         worker.until_done()
-        _calm(worker)
+        calm(worker)
         before, begun = _switches(worker), time.monotonic()
         time.sleep(sizes.idle)
         after, took = _switches(worker), time.monotonic() - begun
-        share, resident = _held(worker)
+        share, resident = held(worker)
     rates = {pid: (after[pid] - count) / took for pid, count in before.items() if pid in after}
     own = rates.pop(worker.process.pid)
     others = list(rates.values())
@@ -75,7 +75,7 @@ def idle(bench: Bench, system: System, sizes: Sizes) -> dict[str, Figures]:
     }
 
 
-def _calm(worker: Running) -> None:
+def calm(worker: Running) -> None:
     """Let it come to rest: nothing is announced, so this is a matter of time."""
     end = time.monotonic() + CALM
     while time.monotonic() < end:
@@ -83,7 +83,7 @@ def _calm(worker: Running) -> None:
     assert worker.process.poll() is None
 
 
-def _held(worker: Running) -> tuple[float, float]:
+def held(worker: Running) -> tuple[float, float]:
     """Return PSS and RSS of the tree."""
     pages = [memory_work.pages(process.pid) for process in worker.tree()]
     return sum(page.share for page in pages) / MIB, sum(page.resident for page in pages) / MIB

@@ -124,16 +124,17 @@ def latency(life: Life) -> Figures:
     count = int(PACE * life.sizes.leisure)
     begun = len(life.worker.marks())
     life.worker.expected += count
-    life.bench.console.put_paced(life.templates["mark"], _paced(count))
+    life.bench.console.put_paced(life.templates["mark"], paced(count))
     life.worker.until_done()
     delays = sorted(1000 * (started - sent) for sent, started in life.worker.marks()[begun:])
     return {"p50 ms": statistics.median(delays), "p99 ms": delays[int(len(delays) * 0.99)]}
 
 
-def _paced(count: int) -> Iterator[float]:
+def paced(count: int, rate: float = PACE) -> Iterator[float]:
+    """Yield so many moments at an even rate, each when it has come."""
     begun = time.monotonic()
     for number in range(count):
-        time.sleep(max(0.0, begun + number / PACE - time.monotonic()))
+        time.sleep(max(0.0, begun + number / rate - time.monotonic()))
         yield time.time()
 
 

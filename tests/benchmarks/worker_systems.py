@@ -19,6 +19,7 @@ NEEDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "celery": ("celery", ("celery",)),
     "dramatiq": ("dramatiq", ("dramatiq[rabbitmq]",)),
     "taskiq": ("taskiq_aio_pika", ("taskiq", "taskiq-aio-pika")),
+    "gevent": ("gevent", ("gevent",)),
     "faststream": ("faststream", ("faststream[rabbit,cli]",)),
 }
 

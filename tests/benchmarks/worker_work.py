@@ -20,7 +20,7 @@ BROKER, QUEUE, PREFETCH = "BENCH_BROKER", "BENCH_QUEUE", "BENCH_PREFETCH"
 SLOTS = 8192
 #: the moments when a message was sent and when its task started
 MARK = struct.Struct("dd")
-TASKS = ("noop", "mark", "spin", "swallow", "nap", "litter")
+TASKS = ("noop", "mark", "spin", "swallow", "nap", "linger", "litter")
 
 _slots: dict[int, int] = {}
 _counts: list[memoryview] = []
@@ -42,11 +42,16 @@ def noop() -> None:
 
 def mark(sent: float) -> None:
     """Write down when it was sent, and that it is now."""
+    write_mark(sent)
+    count()
+
+
+def write_mark(sent: float) -> None:
+    """Write down when it was sent, and that it is now; it has not run yet."""
     now = time.time()
     if not _marks:
         _marks.append(os.open(os.environ[MARKS], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
     os.write(_marks[0], MARK.pack(sent, now))
-    count()
 
 
 def spin(seconds: float) -> None:
@@ -65,6 +70,13 @@ def swallow(body: str) -> None:
 
 def nap(seconds: float) -> None:
     """Hold one child for a while."""
+    time.sleep(seconds)
+    count()
+
+
+def linger(sent: float, seconds: float) -> None:
+    """Write down that it has started, and hold one thread for a while."""
+    write_mark(sent)
     time.sleep(seconds)
     count()
 
