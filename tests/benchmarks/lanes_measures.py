@@ -1,4 +1,4 @@
-"""What waiting tasks show: at a steady rate, by the thousand, doing nothing, at their limits, and at their child's death.
+"""What waiting tasks show: at a steady rate, by the thousand, doing nothing, at their limits, when their child dies.
 
 A call writes down when it was published and when its first line ran: the time between is its delay.
 """
@@ -14,8 +14,8 @@ import attrs
 import psutil
 
 from tests.benchmarks import memory_work
-from tests.benchmarks.lanes_work import LIMIT
 from tests.benchmarks.lanes_systems import Entry
+from tests.benchmarks.lanes_work import LIMIT
 from tests.benchmarks.worker_bench import Bench, Running, Trouble
 from tests.benchmarks.worker_console import SENT, Template
 from tests.benchmarks.worker_rest import calm, held
@@ -24,6 +24,8 @@ from tests.benchmarks.worker_steady import PROBES, Figures, Life, Sizes, drain, 
 KIB = 1024
 #: seconds of CPU time and of waiting are compared over so long
 LOOK_S = 3.0
+#: calls that a limit ends, and how many of them are published a second
+ENDED, ENDED_RATE = 200, 50.0
 
 
 @attrs.frozen
@@ -42,7 +44,7 @@ class LaneSizes:
     in_flight: int = 1000
 
 
-QUICK = LaneSizes(wait=2.0, second=6.0, hundred=6.0, waiting=2000, waiting_for=10.0, backlog=4000, in_flight=200)
+QUICK = LaneSizes(wait=2.0, second=6.0, hundred=6.0, waiting=2000, waiting_for=10.0, backlog=4000, in_flight=400)
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ def _steady(bench: Bench, entry: Entry, sizes: LaneSizes, rate: float, seconds: 
 
 
 def waiting(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
-    """Calls that all wait at once: s from the last publish until all have started; memory; CPU share while they wait."""
+    """Calls that all wait at once: s from the last publish until all have started; memory, and CPU while they wait."""
     with _warm(bench, entry, SENT, sizes.waiting_for) as (queue, worker, template):
         calm(worker)
         begun, before = len(worker.marks()), _private(worker)
@@ -144,19 +146,29 @@ def noops(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
 
 
 def limits(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
-    """Calls that outstay a limit, ours only: ms from the limit until it is raised in them; one that holds the loop."""
-    count = 1 if entry.task == "hold" else sizes.in_flight
+    """Calls that outstay a limit, 50 a second among waiting ones, ours only: ms from the limit until it is raised."""
+    # one that holds the loop stops the others as well, so it is alone
+    beside, count = (0, 1) if entry.task == "hold" else (sizes.in_flight - 2 * int(LIMIT * ENDED_RATE), ENDED)
     with _warm(bench, entry, SENT, LIMIT) as (queue, worker, template):
+        rest = bench.console.template(entry.system, bench.queue(), "rest", SENT, sizes.wait + ENDED / ENDED_RATE)
+        worker.put(attrs.evolve(rest, queue=queue), beside)
+        worker.until(lambda: len(worker.marks()) >= PROBES + beside, sizes.wait, "the start of all")
         begun = len(worker.marks())
-        worker.put(template, count)
+        worker.expected += count
+        bench.console.put_paced(template, paced(count, ENDED_RATE))
         worker.until_done()
         late = sorted(1000 * (raised - due) for due, raised in worker.marks()[begun:])
         worker.stop(queue)
-    return {"calls": count, "p50 ms": statistics.median(late), "p99 ms": late[int(len(late) * 0.99)]}
+    return {
+        "calls": count,
+        "beside them": beside,
+        "p50 ms": statistics.median(late),
+        "p99 ms": late[int(len(late) * 0.99)],
+    }
 
 
 def death(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
-    """kill -9 of the child with all its calls in flight, ours only: s until the next start, and the last; starts."""
+    """The child is killed with all its calls in flight, ours only: s until the next start, and the last; starts."""
     with _warm(bench, entry, SENT, sizes.wait) as (queue, worker, template):
         begun = len(worker.marks())
         worker.expected += sizes.in_flight

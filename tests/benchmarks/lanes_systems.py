@@ -1,4 +1,4 @@
-"""The workers whose lanes are compared, each set up so that a thousand waiting calls run at once, or all its threads."""
+"""The workers whose lanes are compared, each set up for a thousand waiting calls at once, or 600 threads."""
 
 from collections.abc import Sequence
 

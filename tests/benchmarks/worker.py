@@ -34,7 +34,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.worker_bench import Bench
 from tests.benchmarks.worker_run import Ledger, Part, install, machine, write
-from tests.benchmarks.worker_steady import QUICK, Figures, Sizes
+from tests.benchmarks.worker_steady import QUICK, Sizes
 from tests.benchmarks.worker_systems import NEEDS, STEADY, SYSTEMS, System
 from tests.rabbit import Node
 

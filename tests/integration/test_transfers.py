@@ -72,7 +72,7 @@ def test_what_the_readme_says(broker_url: str, queue_name: str) -> None:
     shown = next(line.strip() for line in readme.splitlines() if "concurrency:" in line)
     assert shown in banner
     names = re.findall(
-        r"INFO/([\w-]+)\] Task worker\.transfer\[\S+\] succeeded in [\d.]+s: \([\d.]+, 262144\)$", log, re.M
+        r"INFO/([\w-]+)\] Task worker\.transfer\[\S+\] succeeded in [\d.]+s: \([\d.]+, 262144\)$", log, re.MULTILINE
     )
     assert names == ["AsyncLane-1"] * 21, log
 
