@@ -34,7 +34,7 @@ class LaneSizes:
 
     #: seconds that a call waits; seconds of one call a second, and of a hundred
     wait: float = 5.0
-    second: float = 30.0
+    second: float = 20.0
     hundred: float = 60.0
     #: calls that wait at once, and for how many seconds
     waiting: int = 10_000

@@ -76,12 +76,17 @@ _EVERYONE = (
     Entry("faststream", _FASTSTREAM_ONE),
     Entry("dramatiq, threads", _DRAMATIQ, "linger"),
     Entry("celery, threads", _CELERY_THREADS, "linger"),
-    Entry("celery, gevent", _GEVENT, "linger"),
 )
-SECOND = (*_EVERYONE, Entry("celery -c 5", _CELERY_PREFORK, "linger", children=5))
+SECOND = (
+    *_EVERYONE,
+    Entry("celery, gevent", _GEVENT, "linger"),
+    Entry("celery -c 5", _CELERY_PREFORK, "linger", children=5),
+)
 HUNDRED = (
     *_EVERYONE,
     Entry("hybridpool, async, recycled", _async(SLOTS, "--max-age-per-child=5")),
+    # it starts some ten calls a second and no more, so that with a hundred it would never end
+    Entry("celery, gevent, 5/s", _GEVENT, "linger", rate=5),
     Entry("celery -c 50, 10/s", _CELERY_PREFORK, "linger", children=50, rate=10),
 )
 NOOPS = (

@@ -59,7 +59,7 @@ BARS: Sequence[Bar] = (
     Bar("hundred", "hybridpool, async", "p99 ms", -15.0),
     *(
         Bar("hundred", "hybridpool, async", figure, -1.0, peer)
-        for peer in ("taskiq", "faststream", "dramatiq, threads", "celery, threads", "celery, gevent")
+        for peer in ("taskiq", "faststream", "dramatiq, threads", "celery, threads")
         for figure in ("p50 ms", "p99 ms")
     ),
     Bar("hundred", "hybridpool, async, recycled", "p99 ms", -1.5, "hybridpool, async"),
