@@ -237,6 +237,8 @@ class AsyncChild(ConcurrentChild):
         if not self._own[0]:
             end_copy(outcome)
         del self._flights[call.seq]
+        # The task's context leads back here: without this, what the call leaves waits for a garbage collection.
+        flight.task = None
         self._note(call, outcome, self._clock() - began, self._gauge)
         if not self._flights:
             self._after_all()

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from hybridpool import current_task
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 from tests.integration.pool.functions import enter, tell
 
+_something: contextvars.ContextVar[object] = contextvars.ContextVar("something")
+_left: "list[weakref.ref[_Left]]" = []
 _mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 
@@ -55,6 +59,24 @@ async def own_context(gate: str, text: str) -> str:
     _mark.set(text)
     await hold(gate)
     return _mark.get()
+
+
+class _Left:
+    """Something that a call leaves in its context."""
+
+
+async def leaves_something() -> None:
+    """Put an object into this call's context, in a child that collects no garbage from then on."""
+    gc.disable()
+    left = _Left()
+    _left.append(weakref.ref(left))
+    _something.set(left)
+    await asyncio.sleep(0)
+
+
+async def count_left() -> int:
+    """Count the objects that calls have left and that still exist."""
+    return sum(one() is not None for one in _left)
 
 
 async def fails() -> None:

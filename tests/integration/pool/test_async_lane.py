@@ -49,6 +49,13 @@ async def test_context_belongs_to_the_call(one: Pool, gate: Gate) -> None:
     assert await outcomes(calls) == ["a", "b"]
 
 
+async def test_context_goes_with_the_call(one: Pool) -> None:
+    """What a call has in its context is freed when it ends, without a garbage collection."""
+    for _ in range(20):
+        await one.run(coroutines.leaves_something)
+    assert await one.run(coroutines.count_left) == 0
+
+
 async def test_errors_and_map(one: Pool) -> None:
     """An exception comes back as from any function, and `map` takes a coroutine function."""
     with pytest.raises(LookupError, match="not there"):
