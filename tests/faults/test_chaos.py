@@ -7,13 +7,13 @@ import pytest
 
 from tests.faults.chaos.account import Account, Seen, draw_up
 from tests.faults.chaos.answers import Answer
-from tests.faults.chaos.attempts import Attempt
+from tests.faults.chaos.attempts import Attempt, read_attempts
 from tests.faults.chaos.calls import KINDS, ChaosCall
-from tests.faults.chaos.causes import Causes
+from tests.faults.chaos.causes import BESIDE, Causes
 from tests.faults.chaos.deployment import Hit
 from tests.faults.chaos.plan import Kind, Plan, make_plan
 from tests.faults.chaos.run import chaos
-from tests.faults.ledger import tell
+from tests.faults.ledger import Entry, tell
 
 SEED = 6
 TASKS = 200
@@ -43,6 +43,7 @@ def account_of(
     kind: str = "number",
     answers: tuple[Answer, ...] = (),
     wants_answer: bool = False,
+    killers: tuple[Attempt, ...] = (),
     **seen: Mapping[str, int],
 ) -> Account:
     """Draw up the account of one task, n0."""
@@ -55,7 +56,7 @@ def account_of(
         answers={"n0": answers} if answers else {},
         **{"dead": dict.fromkeys(deadly, 1), **seen},
     )
-    return draw_up(plan, found, Causes(hits, deadly, is_classic=False))
+    return draw_up(plan, found, Causes(hits, deadly, is_classic=False, killers=killers))
 
 
 def done(start: float, *, worker: str = "w0.0") -> Attempt:
@@ -148,3 +149,41 @@ def test_a_deadly_task_dies_three_times() -> None:
     assert account_of(*three, kind="deadly").is_well
     assert account_of(*three[:2], kind="deadly").unlawful
     assert account_of(*three, died(4, 4), kind="deadly").unlawful
+
+
+# ---- calls that run beside others ----------------------------------------------------------------------------
+
+
+def beside(start: float, pid: int, end: float | None = None, *, task_id: str = "n0") -> Attempt:
+    """An attempt beside others in one child; without an end it ended with its child."""
+    return Attempt(task_id, pid, "w0.0", 4, start, None if end is None else "done", end, is_beside=True)
+
+
+def test_a_child_of_many_calls_may_cost_an_attempt_of_each() -> None:
+    """The account accepts a killer beside it, or a kill of the child, as the cause of an attempt that did not end."""
+    killer = beside(1.5, 5, task_id="n1")
+    assert account_of(beside(1, 5), beside(2, 6, 2.1), killers=(killer,)).causes == {BESIDE: 1}
+    killed = hit(Kind.CHILD_KILLED, 1.5, 1.51, pid=5)
+    assert account_of(beside(1, 5), beside(2, 6, 2.1), hits=(killed,)).causes == {Kind.CHILD_KILLED: 1}
+    # without one, in another child, and for an attempt that had ended long before
+    assert account_of(beside(1, 5), beside(2, 6, 2.1)).unlawful
+    assert account_of(beside(1, 7), beside(2, 6, 2.1), killers=(killer,)).unlawful
+    late = beside(9, 5, task_id="n1")
+    assert account_of(beside(1, 5, 1.1), beside(10, 6, 10.1), killers=(late,)).unlawful
+    # one that ran alone
+    assert account_of(died(1, 5), done(2), killers=(killer,)).unlawful
+
+
+def test_the_journal_of_calls_that_run_at_once() -> None:
+    """Attempts of one child that overlap are told apart by their ids."""
+    lines = (
+        ("w0.0", "child-of-4", 0),
+        ("n0", "start", 1),
+        ("n1", "start", 2),
+        ("n0", "done", 3),
+        ("n2", "start", 4),
+        ("n2", "done", 5),
+    )
+    found = read_attempts([Entry(name, 5, what, at) for name, what, at in lines], beside=["n0", "n1", "n2"])
+    ends = {name: (one.worker, one.end, one.is_last) for name, [one] in found.items()}
+    assert ends == {"n0": ("w0.0", 3, True), "n1": ("w0.0", None, True), "n2": ("w0.0", 5, True)}
