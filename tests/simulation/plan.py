@@ -225,7 +225,7 @@ class Dice:
 
     def _lanes(self) -> dict[LaneName, LanePlan]:
         chance = self._chance
-        kinds: Sequence[tuple[LaneName, ...]] = ((), ("async",), ("async",), ("thread",), ("async", "thread"))
+        kinds: Sequence[tuple[LaneName, ...]] = ((), (), (), ("async",), ("thread",), ("async", "thread"))
         return {
             name: LanePlan(
                 size=chance.choice((1, 1, 2)),

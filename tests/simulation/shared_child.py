@@ -312,6 +312,9 @@ class FakeSharedChild:
         self._finish(flight, to_raised(ValueError(plan.task)) if plan.raises else Returned(b"1" * plan.bulk[1], ""))
 
     def _finish(self, flight: _Flight, outcome: Returned | Raised) -> None:
+        if flight.call.seq not in self._flights:
+            # Two ends were due while the loop was held; the first has come.
+            return
         if flight.timer is not None:
             flight.timer.cancel()
         if self._dies(flight, Step.ENDED):

@@ -266,9 +266,9 @@ class SharedLane(ChildLane):
             self._registry.retire(child, f"{job.task}[{job.id}] did not stop")
             loop = asyncio.get_running_loop()
             child.condemned = loop.call_later(self._options.drain_timeout, self._registry.kill, child)
+        job.on_done(job, outcome, child.name, self.clock() - call.since)
         if child.given_up.issuperset(child.calls):
             self._registry.kill(child)
-        job.on_done(job, outcome, child.name, self.clock() - call.since)
         self._dispatcher.notify()
 
     def _break_off(self, child: ChildHandle, why: str) -> None:

@@ -506,7 +506,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (give_back_the_call_at_work, "is run twice"),
     (interrupt_any_call, "was stopped"),
     (overtake_outcomes, "which was not due|had been noted|is run twice|come to rest"),
-    (read_on_without_descriptors, "come to rest"),
+    (read_on_without_descriptors, "come to rest|it spins"),
     (blame_all, "its child did not die of it"),
     (blame_none, "these died of it|again and again"),
     (blame_whose_code_ran, "its child did not die of it"),
