@@ -198,6 +198,9 @@ class SharedDispatcher:
         is_wanted = self.apart and not any(child.is_apart for child in self.children())
         if is_wanted and not self._registry.spawn(is_apart=True):
             self._order_later()
+        elif is_wanted:
+            # The reconciler watches whether it is ready in time.
+            self._registry.changed.notify_all()
 
     def _give(self, child: SharedChildHandle, jobs: Sequence[Job]) -> None:
         self.running += len(jobs)
