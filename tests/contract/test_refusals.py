@@ -29,6 +29,8 @@ pytestmark = pytest.mark.anyio
 
 #: bytes: the largest body that the brokers of this file take
 MAX_BODY = 1000
+#: bytes: so many that they are written in portions
+LARGE_BODY = 12_000_000
 #: more than RabbitMQ keeps under way from one queue to the next
 MANY = 60
 
@@ -115,6 +117,22 @@ async def test_a_body_that_is_too_large(broker: Broker, observed: Events, queue_
             await broker.publish(Outgoing(body=b"x" * (MAX_BODY + 1), routing_key=queue_name))
     await broker.publish(Outgoing(body=b"x", routing_key=queue_name))
     await until_depth(broker, queue_name, 2)
+    assert observed.of(BrokerLost) == []
+
+
+async def test_several_bodies_that_are_too_large(broker: Broker, observed: Events, queue_name: str) -> None:
+    """Large bodies that are under way at once are all refused, and the connection stays: none is broken off within."""
+    told: list[str] = []
+
+    async def send() -> None:
+        with pytest.raises(MessageTooLarge) as refused:
+            await broker.publish(Outgoing(body=b"x" * LARGE_BODY, routing_key=queue_name))
+        told.append(type(refused.value).__name__)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(send)
+    assert len(told) == 8
     assert observed.of(BrokerLost) == []
 
 

@@ -303,11 +303,24 @@ class Publisher:
             confirmed = current.wait(tag, message, route)
             confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._connection.frames.write(head)
-            for portion in write_body(number, message.body, max_frame_bytes, _PORTION_BYTES):
+            portions = write_body(number, message.body, max_frame_bytes, _PORTION_BYTES)
+
+            def write_rest() -> None:
+                # The library answers `channel.close` on this channel. In the middle of a body the broker takes that
+                # for a frame out of place, and closes the connection; after it, it passes over all that came before.
+                for portion in portions:
+                    self._connection.frames.write(portion)
+                self._connection.frames.write_now()
+
+            current.receiver.on_close = write_rest
+            is_left = True
+            while is_left and not current.is_over:
                 await self._connection.frames.drain()
-                if current.is_over or current.receiver.is_closed:
-                    break
-                self._connection.frames.write(portion)
+                portion = next(portions, None)
+                is_left = portion is not None
+                if portion is not None:
+                    self._connection.frames.write(portion)
+            current.receiver.on_close = lambda: None
         return confirmed if message.is_confirmed else None
 
     def fail(self, cause: str) -> None:

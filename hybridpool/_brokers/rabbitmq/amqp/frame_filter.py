@@ -103,8 +103,9 @@ class ChannelReceiver:
         self._large = large
         #: bytes
         self.large_above: float = math.inf
-        #: whether the broker has closed the channel
+        #: whether the broker has closed the channel; and what is called then, before the library hears of it
         self.is_closed = False
+        self.on_close: Callable[[], None] = lambda: None
         self._method = b""
         self._arguments = self._properties = b""
         self._missing = 0
@@ -123,6 +124,7 @@ class ChannelReceiver:
                 return True
             if method == CLOSE:
                 self.is_closed = True
+                self.on_close()
             return False
         if not self._method:
             return False
