@@ -26,6 +26,7 @@ from hybridpool._config.conf import Conf, layers_from
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
 from hybridpool._config.lane_sizes import LaneSize, lane_sizes
+from hybridpool._config.log_config import logging_config
 from hybridpool._config.names import node_name
 from hybridpool._config.parsers import Range
 from hybridpool._config.pool_names import apply_pool_name
@@ -66,6 +67,7 @@ __all__ = [
     "init_layer",
     "lane_sizes",
     "layers_from",
+    "logging_config",
     "masked",
     "node_name",
     "pool_range",
