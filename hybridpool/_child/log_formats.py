@@ -130,8 +130,8 @@ def json_line(told: Mapping[str, object]) -> str:
     try:
         return _dumps(told, _shown)
     except (TypeError, ValueError, RecursionError):
-        # A key that is no text, a number that is none, an object that holds itself.
-        return _dumps({key: value if type(value) is str else _shown(value) for key, value in told.items()}, _shown)
+        # A key that is not a text, NaN, an object that holds itself.
+        return _dumps({key: _plain(value) for key, value in told.items()}, _shown)
 
 
 def _dumps(told: Mapping[str, object], default: Any) -> str:
@@ -153,6 +153,12 @@ def _exception_of(formatter: logging.Formatter, record: logging.LogRecord) -> st
     if record.exc_info and not record.exc_text:
         record.exc_text = formatter.formatException(record.exc_info)
     return record.exc_text or ""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {_shown(key): one if type(one) in (str, int, bool) else _shown(one) for key, one in value.items()}
+    return value if type(value) is str else _shown(value)
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ import attrs
 
 from hybridpool import events
 from hybridpool._child import printable
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._child.printable import one_line
 from hybridpool._observe.log_sink import Sink
 from hybridpool._observe.task_lines import QuickLines

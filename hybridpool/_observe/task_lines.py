@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._child.printable import one_line
 
 

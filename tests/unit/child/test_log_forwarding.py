@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hybridpool._child.log_forwarding import FORMAT, PRINTED, LogForwarder
+from hybridpool._child.log_formats import FORMAT
+from hybridpool._child.log_forwarding import PRINTED, LogForwarder
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import ChildOrders, LogLines
 

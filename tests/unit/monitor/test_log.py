@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._observe import log
 from hybridpool._observe.log import LogListener
 from hybridpool._observe.log_sink import Sink
