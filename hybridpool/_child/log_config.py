@@ -76,15 +76,21 @@ def redirect_consoles(write: Writes) -> None:
     """Have every handler of a logger that writes to standard output or error pass its records on."""
     for handler in all_handlers():
         if is_console(handler):
-            assert isinstance(handler, logging.StreamHandler)
-            handler.setStream(RecordStream(write))
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(RecordStream(write))
+            else:
+                handler.console.file = RecordStream(write)  # type: ignore[attr-defined]  # a RichHandler
 
 
 def is_console(handler: logging.Handler) -> bool:
     """Tell whether a handler writes to standard output or error."""
-    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
+    if isinstance(handler, logging.FileHandler):
         return False
-    stream = handler.stream
+    if isinstance(handler, logging.StreamHandler):
+        stream: object = handler.stream
+    else:
+        # as a RichHandler has it
+        stream = getattr(getattr(handler, "console", None), "file", None)
     return isinstance(stream, PrintedStream) or (
         stream is not None and stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     )

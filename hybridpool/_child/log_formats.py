@@ -36,13 +36,22 @@ _DEBUG_COLOUR: Final = "2"
 
 def percent_formatter(layout: str) -> logging.Formatter:
     """Return a formatter for a %-format; a field that a record does not have is shown as `NO_VALUE`."""
-    missing = {name: NO_VALUE for name in _FIELD.findall(layout) if name not in _STANDARD}
-    return logging.Formatter(layout, defaults=missing or None)
+    return logging.Formatter(layout, defaults=missing_values(layout))
+
+
+def missing_values(layout: str) -> dict[str, str] | None:
+    """Return what a %-format shows for fields that not every record has; None: it names no others."""
+    return {name: NO_VALUE for name in fields_of(layout) if name not in _STANDARD} or None
+
+
+def fields_of(layout: str) -> list[str]:
+    """Return the names of fields in a %-format."""
+    return _FIELD.findall(layout)
 
 
 def names_task(layout: str) -> bool:
     """Tell whether a format has a field of the task."""
-    return not {"task_name", "task_id"}.isdisjoint(_FIELD.findall(layout))
+    return not {"task_name", "task_id"}.isdisjoint(fields_of(layout))
 
 
 def coloured(level: int, text: str) -> str:
@@ -59,10 +68,7 @@ class LineFormatter(logging.Formatter):
 
         :param task_layout: of lines that a task logs; empty: the same, and the task is not looked up for each line.
         """
-        super().__init__()
-        plain = percent_formatter(layout)
-        self._style = plain._style
-        self._fmt = plain._fmt
+        super().__init__(layout, defaults=missing_values(layout))
         self._child = child
         self._pid = os.getpid()
         if not task_layout and names_task(layout):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from rich.logging import RichHandler
 
 from hybridpool._child.log_formats import FORMAT
 from hybridpool._child.log_forwarding import PRINTED, LogForwarder
@@ -86,13 +87,38 @@ def test_level(heard: Heard) -> None:
     assert heard.lines() == [("ERROR", "this")]
 
 
-def test_handlers_of_the_app_are_replaced(heard: Heard) -> None:
-    """The app's root handlers are replaced, so that each line comes once."""
+@pytest.mark.parametrize("kind", [logging.StreamHandler, RichHandler])
+def test_handlers_of_the_app_for_the_terminal_are_replaced(kind: type[logging.Handler], heard: Heard) -> None:
+    """The app's root handlers that write to the terminal are replaced, so that each line comes once."""
+    logging.getLogger().addHandler(kind())
+    forwarder(heard)
+    logging.error("once")
+    assert heard.lines() == [("ERROR", "once")]
+
+
+def test_handlers_of_the_app_that_write_elsewhere_stay(heard: Heard) -> None:
+    """The app's root handlers that write to a file or a service work beside ours."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     forwarder(heard)
     logging.error("once")
-    assert (heard.lines(), stream.getvalue()) == ([("ERROR", "once")], "")
+    assert (heard.lines(), stream.getvalue()) == ([("ERROR", "once")], "once\n")
+
+
+def test_handlers_of_other_loggers_write_through_the_parent(heard: Heard) -> None:
+    """What the app's handler of a logger would write to the terminal goes to the parent, in that handler's format."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s says %(message)s"))
+    shop = logging.getLogger("shop.own")
+    shop.addHandler(handler)
+    shop.propagate = False
+    try:
+        forwarder(heard)
+        shop.warning("two\nlines")
+    finally:
+        shop.removeHandler(handler)
+        shop.propagate = True
+    assert heard == ["shop.own says two\n  lines\n"]
 
 
 def test_format(heard: Heard) -> None:
