@@ -24,9 +24,7 @@ NO_VALUE: Final = "-"
 
 _FIELD: Final = re.compile(r"%\((\w+)\)")
 #: fields of every record, which are not `extra`
-_STANDARD: Final = frozenset(
-    {*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime", "taskName"}
-)
+_STANDARD: Final = frozenset({*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime", "taskName"})
 #: fields that we add to records
 _OURS: Final = frozenset({"child", "task_name", "task_id", "traceback"})
 #: SGR codes; INFO is as it is

@@ -89,7 +89,7 @@ def set_up(sink: Sink, level: int, style: LogStyle = PLAIN) -> logging.Handler:
     if style.config is not None:
         try:
             log_config.apply(style.config, handler, sink.write, _complete)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # of whatever the configuration calls
             cause = f": {error.__cause__}" if error.__cause__ is not None else ""
             raise ConfigError(f"worker_logging cannot be applied: {error}{cause}") from None
     return handler

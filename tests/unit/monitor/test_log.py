@@ -119,6 +119,11 @@ LINES: list[tuple[Event, int, str]] = [
         ),
     ),
     (
+        events.ChildStacks(CHILD, 77, 'Thread MainThread (1):\n  File "shop.py", line 3, in add\n'),
+        WARNING,
+        f'{CHILD} (pid 77): where it is\nThread MainThread (1):\n  File "shop.py", line 3, in add\n',
+    ),
+    (
         events.TaskOnlyWaits(ADD, 98, 5.0),
         INFO,
         'Task proj.add waits 98 % of its 5.0 s while others wait for a child: lane="thread" would free the child',
