@@ -36,7 +36,7 @@ from hybridpool._child.loop import ATTENTION, end_copy, report_stacks, write_to_
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.process_state import get_handler, set_handler
 from hybridpool._child.rendering import to_raised
-from hybridpool._child.stacks import stacks
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import (
     ChildOrders,
@@ -361,7 +361,7 @@ class AsyncChild(ConcurrentChild):
             for flight in list(self._flights.values())
             if flight.task is not None
         }
-        return stacks(awaits=_driven_by, tasks=names)
+        return stacks_of_calls(awaits=_driven_by, tasks=names)
 
     def _report(self, flight: _Flight, frame: types.FrameType) -> None:
         found = traceback.extract_stack(frame)

@@ -69,7 +69,7 @@ from hybridpool._child.protocol import (
     Send,
 )
 from hybridpool._child.rendering import escape_surrogates, to_raised
-from hybridpool._child.stacks import stacks
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import Done, EnqueueAnswer, Interrupt, LogLines, RunCall
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
@@ -232,7 +232,7 @@ class Child:
                 for seq in action.seqs:
                     self._files.drop(seq)
             elif action is REPORT_STACKS:
-                report_stacks(self._channel, stacks)
+                report_stacks(self._channel, stacks_of_calls)
             elif isinstance(action, Raise):
                 raise _signal_of(action.interrupt)
 

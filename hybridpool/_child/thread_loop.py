@@ -31,7 +31,7 @@ from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, descri
 from hybridpool._child.loop import end_copy, report_stacks, write_to_stderr
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.rendering import to_raised
-from hybridpool._child.stacks import stacks
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import ChildOrders, Interrupt, ReportStacks, RunCall
 from hybridpool._ipc.large_objects import LargeObject
@@ -109,7 +109,7 @@ class ThreadChild(ConcurrentChild):
     def _stacks(self) -> str:
         with self._at_work_lock:
             calls = {entry.thread: f"{entry.call.task}[{entry.call.id}]" for entry in self._at_work.values()}
-        return stacks(calls)
+        return stacks_of_calls(calls)
 
     def _begin(self, call: RunCall) -> None:
         self._shared_page.begin(call.seq)

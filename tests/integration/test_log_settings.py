@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.rabbit import wait_for
-from tests.workers import APPS, PATIENCE, Program, Worker, client_of, command, environment, gate_in
+from tests.workers import APPS, PATIENCE, ROOT, Program, Worker, client_of, command, environment, gate_in
 
 TASKS = ("sell", "sell_async", "sell_on_a_thread")
-NO_EXPORTER = "structlog is not installed"
 
 
 def logs_worker(broker: str, queue: str, *options: str, app: str = "logs", **more: Any) -> Worker:
@@ -97,8 +97,8 @@ def test_json(broker_url: str, queue_name: str) -> None:
     (nothing,) = [one for one in found if one["message"] == "not sold"]
     assert nothing["exception"].startswith("Traceback")
     assert nothing["exception"].endswith("LookupError: nothing is left")
-    (printed,) = [one for one in found if one["message"] == "a printed line"]
-    assert (printed["logger"], printed["task"]) == ("hybridpool.printed", "logs.says")
+    said = [(one["logger"], one["level"], one["task"]) for one in found if one["message"] == "a printed line"]
+    assert said == [("hybridpool.printed", "WARNING", "logs.says"), ("shop.loud", "DEBUG", "logs.says")]
     (wrong,) = [one for one in found if "raised unexpected" in one["message"]]
     assert (wrong["task"], wrong["task_id"], wrong["process"]) == ("logs.fails", failed.id, "ForkPoolWorker-1")
     assert wrong["message"].endswith("ValueError('as asked')")
@@ -210,14 +210,16 @@ def test_handlers_of_the_app(broker_url: str, queue_name: str, tmp_path: Path) -
 
 def test_structlog(broker_url: str, queue_name: str) -> None:
     """Events of structlog become JSON objects with their values, context and exception."""
-    pytest.importorskip("structlog")
+    structlog = pytest.importorskip("structlog")
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(structlog.__file__).parents[1]}"}
     with (
-        logs_worker(broker_url, queue_name, "--log-json", "-l", "INFO", app="logs_struct", ready=0) as worker,
+        logs_worker(broker_url, queue_name, "--log-json", "-l", "INFO", app="logs_struct", ready=0, env=env) as worker,
         client_of(broker_url, queue_name) as us,
     ):
         call = us.send_task("logs_struct.sell", ("tea", 4.5))
         call.get(PATIENCE)
         worker.see("logs_struct.sell.* succeeded")
+        assert worker.stop() == 0
         sold, empty = [one for one in objects(worker) if one["logger"] == "shop"]
     assert sold["message"] == "sold"
     assert (sold["task"], sold["task_id"], sold["process"]) == ("logs_struct.sell", call.id, "ForkPoolWorker-1")
@@ -335,7 +337,8 @@ def test_stacks_of_all_processes(broker_url: str, queue_name: str, tmp_path: Pat
 def test_child_that_does_not_answer(broker_url: str, queue_name: str) -> None:
     """USR1 says of a child that does not answer that it does not, and the child works on."""
     with logs_worker(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us:
-        (child,) = worker.children()
+        (ready,) = worker.see(r"ForkPoolWorker-1 \(pid (\d+)\) ready$")
+        child = psutil.Process(int(ready[1]))
         child.suspend()
         try:
             worker.send(signal.SIGUSR1)
