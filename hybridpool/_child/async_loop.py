@@ -419,7 +419,8 @@ class AsyncChild(ConcurrentChild):
 
 def _driven_by(frame: types.FrameType) -> object:
     """Return the coroutine that `_drive` drives, which the interpreter does not see as awaited."""
-    return frame.f_locals.get("coroutine") if frame.f_code is AsyncChild._drive.__code__ else None
+    is_drive = frame.f_code.co_name == "_drive" and frame.f_code.co_filename == __file__
+    return frame.f_locals.get("coroutine") if is_drive else None
 
 
 def _due(flight: _Flight, stop: Interrupt) -> TaskSignal | None:

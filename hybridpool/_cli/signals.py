@@ -1,7 +1,7 @@
 """The signals of a worker. They have handlers from the start: for PID 1 the kernel has no default actions.
 
-TERM, INT and QUIT stop the worker. No other signal that can be handled does: HUP reopens the log file, USR1 logs what
-the worker is doing, and the others that would end a process are ignored and logged.
+TERM, INT and QUIT stop the worker. No other signal that can be handled does: HUP reopens the log file, USR1 logs where
+the worker and its children are, and the others that would end a process are ignored and logged.
 """
 
 import asyncio

@@ -58,7 +58,7 @@ def test_json_of_anything() -> None:
     """Whatever is in `extra`, the line is one JSON object."""
     endless: list[Any] = []
     endless.append(endless)
-    odd = {"a": math.nan, "b": {(1, 2): 3}, "c": endless, "d": Unshowable(), "e": b"x", "f": 1}
+    odd: dict[str, Any] = {"a": math.nan, "b": {(1, 2): 3}, "c": endless, "d": Unshowable(), "e": b"x", "f": 1}
     told = json.loads(JsonFormatter("ForkPoolWorker-1").format(record_of(**odd)))
     assert (told["process"], told["message"], told["logger"]) == ("ForkPoolWorker-1", "hello", "shop")
     assert told["extra"] == {
