@@ -10,6 +10,9 @@ Modules:
     cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
     cross_checks    Checks of settings that are valid on their own and invalid together
     lane_sizes      How many processes each lane has, and how many calls one of them runs at once
+    log_config      Reads `worker_logging`, a configuration for `logging.config.dictConfig`, from the file that is named
+                    in its place
+    log_parsers     Parsers for the settings of the log: a format, and a configuration for `logging.config.dictConfig`
     names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
     parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
     pool_names      What the name of a pool (`--pool`) implies for other settings, and what contradicts it

@@ -15,6 +15,7 @@ from hybridpool._child.protocol import (
     MAX_OUTCOME_WAIT_S,
     MAX_UNSENT_OUTCOMES,
     READ,
+    REPORT_STACKS,
     SEND_OUTCOMES,
     Actions,
     ChildProtocol,
@@ -22,7 +23,17 @@ from hybridpool._child.protocol import (
     Raise,
     Send,
 )
-from hybridpool._ipc.frames import CallsGivenBack, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, ReportStacks, RunCall, ToChild
+from hybridpool._ipc.frames import (
+    CallsGivenBack,
+    Enqueue,
+    EnqueueAnswer,
+    Interrupt,
+    LogLines,
+    Recall,
+    ReportStacks,
+    RunCall,
+    ToChild,
+)
 
 FLUSH = (SEND_OUTCOMES, CLEAR_OUTCOMES)
 
