@@ -17,7 +17,7 @@ class ChildLane:
     def __init__(self, bus: events.Bus, registry: ChildRegistry, clock: Callable[[], float]) -> None:
         self._bus = bus
         self._registry = registry
-        self._stack_reports = StackReports(bus, registry)
+        self._stack_reports = StackReports(bus, registry.children.values, registry.alert)
         self.clock = clock
 
     def report_stacks(self) -> None:
