@@ -54,7 +54,9 @@ def apply(
     """
     root, before = logging.getLogger(), list(logging.getLogger().handlers)
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
-    has_handlers = bool((config.get("root") or {}).get("handlers"))
+    # Both names mean the root logger.
+    of_root = (config.get("root"), (config.get("loggers") or {}).get(""))
+    has_handlers = any(one and one.get("handlers") for one in of_root)
     if not has_handlers:
         # A level alone takes all handlers away.
         root.handlers[:] = [*before, *(one for one in root.handlers if one not in before)]
