@@ -61,4 +61,5 @@ class StackReports:
 
 
 def _can_answer(child: ChildHandle) -> bool:
-    return child.was_ready and child.pid > 0 and child.state is not State.GONE and not child.is_to_be_killed
+    is_ending = child.finished_at is not None or child.is_to_be_killed or child.state is State.GONE
+    return child.was_ready and child.pid > 0 and not is_ending
