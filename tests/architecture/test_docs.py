@@ -29,8 +29,10 @@ from tests.architecture import public_api, test_module_maps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-#: names that look like settings: hooks, call options, and Celery settings named for comparison
+#: names that look like settings: hooks, call options, fields of log formats, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
+    "task_id",
+    "task_name",
     "task_reject_on_worker_lost",
     "task_routes",
     "worker_prefetch_count",
@@ -214,7 +216,7 @@ def test_modules_exist(page: Path) -> None:
     named = set(re.findall(r"\bhybridpool(?:\.[A-Za-z_]\w*)+", page.read_text()))
     assert [
         name
-        for name in sorted(named - {"hybridpool.service", "hybridpool.git", PROCESS_LABEL})
+        for name in sorted(named - {"hybridpool.service", "hybridpool.git", "hybridpool.worker", PROCESS_LABEL})
         if not _importable(name)
     ] == []
 
