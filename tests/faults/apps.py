@@ -4,7 +4,6 @@ A line is ``id pid start|done time``, appended with one write, so lines of diffe
 written survives its writer. Times are of the machine's monotonic clock: one clock for all processes.
 """
 
-import asyncio
 import ctypes
 import errno
 import os
@@ -118,34 +117,6 @@ def fatal(how: str, only_if: str = "") -> None:
         if not only_if or removed(only_if):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             DEATHS[how]()
-
-
-@app.task
-async def waits(until: str) -> None:
-    """Wait, beside others on one event loop, until a file exists."""
-    with journalled():
-        while not exists(until):  # noqa: ASYNC110  another process makes it, and announces nothing
-            await asyncio.sleep(POLL)
-
-
-@app.task(lane="thread")
-def waits_in_thread(until: str) -> None:
-    """Wait, beside others in one process, until a file exists."""
-    with journalled():
-        while not exists(until):
-            time.sleep(POLL)
-
-
-@app.task
-async def fatal_in_loop(how: str) -> None:
-    """End the child, with all coroutines in it."""
-    fatal(how)
-
-
-@app.task(lane="thread")
-def fatal_in_thread(how: str) -> None:
-    """End the child, with all threads in it."""
-    fatal(how)
 
 
 @app.task

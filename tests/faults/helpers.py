@@ -110,11 +110,17 @@ async def send_with(app: App, calls: Sequence[Call]) -> None:
 
 
 def worker(
-    broker: str, queue: str, journal: Journal, *options: str, env: Mapping[str, str] | None = None, ready: int = 2
+    broker: str,
+    queue: str,
+    journal: Journal,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    ready: int = 2,
+    app: str = APP,
 ) -> Worker:
     """Start a worker of two children for the fault tests' app, which holds eight messages."""
     words = ("--concurrency=2", "--prefetch-multiplier=4", *options)
-    return Worker(broker, queue, *words, app=APP, env={JOURNAL: str(journal.path), **(env or {})}, ready=ready)
+    return Worker(broker, queue, *words, app=app, env={JOURNAL: str(journal.path), **(env or {})}, ready=ready)
 
 
 def deliveries(*outputs: Worker) -> Mapping[str, int]:

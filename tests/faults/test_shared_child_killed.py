@@ -13,6 +13,8 @@ from tests.faults.helpers import Call, finished, publish, settled, wait_until, w
 from tests.faults.ledger import Journal, tell
 from tests.queues import BrokerConsole
 
+#: the app with tasks of all lanes
+LANES = "tests.faults.lane_apps:app"
 #: starts that a neighbour may have: one more for each death that the guilty call causes beside it
 MAX_STARTS = 3
 
@@ -53,7 +55,7 @@ def test_poison_among_coroutines(how: str, broker_url: str, queue_name: str, jou
     calls = neighbours(300, "waits", release)
     with (
         BrokerConsole(broker_url) as console,
-        worker(broker_url, queue_name, journal, "--async-concurrency=400", ready=0) as at_work,
+        worker(broker_url, queue_name, journal, "--async-concurrency=400", ready=0, app=LANES) as at_work,
     ):
         ids = publish(broker_url, queue_name, calls)
         all_started(journal, ids)
@@ -76,7 +78,7 @@ def test_poison_among_threads(broker_url: str, queue_name: str, journal: Journal
     release = tmp_path / "release"
     with (
         BrokerConsole(broker_url) as console,
-        worker(broker_url, queue_name, journal, "--thread-concurrency=20", ready=0) as at_work,
+        worker(broker_url, queue_name, journal, "--thread-concurrency=20", ready=0, app=LANES) as at_work,
     ):
         ids = publish(broker_url, queue_name, neighbours(15, "waits_in_thread", release))
         all_started(journal, ids)
@@ -95,7 +97,7 @@ def test_poison_among_threads(broker_url: str, queue_name: str, journal: Journal
 def test_killed_from_outside(task: str, broker_url: str, queue_name: str, journal: Journal, tmp_path: Path) -> None:
     """When the child of many calls is killed, each of them runs again in this worker, without another delivery."""
     release = tmp_path / "release"
-    with worker(broker_url, queue_name, journal, ready=0) as at_work:
+    with worker(broker_url, queue_name, journal, ready=0, app=LANES) as at_work:
         ids = publish(broker_url, queue_name, neighbours(20, task, release))
         all_started(journal, ids)
         [pid] = set(journal.started(ids[0]))
