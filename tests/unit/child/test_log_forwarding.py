@@ -53,6 +53,8 @@ def our_own_voice() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
     streams = sys.stdout, sys.stderr
+    # pytest's own handlers write elsewhere, and would stay; what they keep of a test must have a UTF-8 form.
+    root.handlers.clear()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
