@@ -53,8 +53,6 @@ def our_own_voice() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
     streams = sys.stdout, sys.stderr
-    # pytest's own handlers write elsewhere, and would stay; what they keep of a test must have a UTF-8 form.
-    root.handlers.clear()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -232,6 +230,8 @@ def test_tracebacks_stay_together(heard: Heard) -> None:
 @pytest.mark.parametrize("text", ["ä€😀", "file-\udc80.txt"], ids=ascii)
 def test_any_text(heard: Heard, text: str) -> None:
     """Any text can be printed and logged."""
+    # pytest's own handlers write elsewhere, and would stay; what they keep of a test must have a UTF-8 form.
+    logging.getLogger().handlers.clear()
     made = forwarder(heard)
     print(text)
     logging.error("%s", text)
