@@ -6,6 +6,7 @@ a child everything that its parent has loaded.
 Modules:
 
     async_loop           A child that runs coroutines: one event loop, many calls on it
+    base                 What every child has, however many calls it runs at once
     channel              A child's end of its channel
     concurrent_child     What children that run several calls at once have in common
     entry                From fork to READY, and from the last call to the exit

@@ -18,6 +18,7 @@ This is the only module of the child that imports asyncio, and it is loaded only
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -30,16 +31,14 @@ from inspect import isawaitable
 from typing import Any, Final
 
 from hybridpool import _task_context
+from hybridpool._child.base import ATTENTION, end_copy, write_to_stderr
 from hybridpool._child.channel import ChannelClosed
-from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, describe_failure
-from hybridpool._child.loop import ATTENTION, end_copy, report_stacks, write_to_stderr
-from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.concurrent_child import ConcurrentChild, Service, describe_failure
 from hybridpool._child.process_state import get_handler, set_handler
-from hybridpool._child.rendering import to_raised
+from hybridpool._child.rendering import escape_surrogates, to_raised
 from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import (
-    ChildOrders,
     Enqueue,
     EnqueueAnswer,
     Interrupt,
@@ -116,47 +115,46 @@ class AsyncChild(ConcurrentChild):
 
     def __init__(self, name: str, channel: socket.socket, shared_page: SharedPage) -> None:
         super().__init__(name, channel, shared_page)
+        self._socket = channel
         self._flights: dict[int, _Flight] = {}
         #: the one whose code runs
         self._on_stage: _Flight | None = None
         #: frames that the handler has read while a call held the loop
-        self._inbox: list[tuple[frames.ToChild, bool]] = []
+        self._inbox: list[frames.ToChild] = []
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._ticket = 0
         self._is_flush_due = False
         self._is_beating = False
         self._clock = time.perf_counter
 
-    def work(
-        self,
-        prepare: Prepares,
-        gauge: MemoryGauge,
-        after_all: Callable[[], None],
-        is_ready: Callable[[], None],
-        orders: ChildOrders,
-    ) -> None:
+    def work(self, service: Service) -> None:
         """Serve calls until the channel ends."""
-        self._prepare, self._gauge, self._after_all = prepare, gauge, after_all
-        with asyncio.Runner(loop_factory=_loop_factory(orders.loop)) as runner:
+        self._service = service
+        with asyncio.Runner(loop_factory=_loop_factory(service.orders.loop)) as runner:
             loop = runner.get_loop()
-            main = loop.create_task(self._serve(is_ready))
+            main = loop.create_task(self._serve(service))
             while not main.done():
                 try:
                     loop.run_until_complete(main)
+                except OSError as error:
+                    if not main.done():
+                        self._end_now(f"the event loop cannot go on: {error.strerror}")
                 except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                    if not main.done() and loop.is_closed():
+                        self._end_now(f"the event loop cannot go on: {error}")
                     if not main.done():
                         # A task has stopped the loop, or one of its own tasks has ended so. The others go on.
                         write_to_stderr(f"{self.name}: a task has stopped the event loop ({error!r}); it goes on\n")
             # What was raised at the start, or while the lifespans were left.
             main.result()
 
-    async def _serve(self, is_ready: Callable[[], None]) -> None:
+    async def _serve(self, service: Service) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         #: of the loop itself, in which no call is at work
         self._base = copy_context()
-        async with self.lifespans():
-            is_ready()
+        async with service.lifespans():
+            service.is_ready()
             loop.add_reader(self._socket.fileno(), self._on_readable)
             while not self._ended.is_set():
                 # A task may cancel all tasks of the loop; this one is not its to cancel.
@@ -175,32 +173,18 @@ class AsyncChild(ConcurrentChild):
     def _read(self) -> bool:
         """Read one message into the inbox; False: there is none."""
         try:
-            message, fds = self._channel.read(socket.MSG_DONTWAIT)
+            received = self._read_frames(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except ChannelClosed as closed:
-            write_to_stderr(f"{self.name}: {closed}; this child ends, and another takes its place\n")
-            os._exit(1)
-        except OSError as error:
-            if error.errno is None:
-                raise
-            # A message was lost for want of a descriptor, and which calls were in it is not known.
-            write_to_stderr(f"{self.name}: a message cannot be received ({error.strerror}); this child ends\n")
-            os._exit(1)
-        if not len(message):
+        if received is None:
             self._ended.set()
             return False
-        for frame in frames.read_to_child(message):
-            has_file = isinstance(frame, RunCall) and bool(frame.parts)
-            if has_file and fds:
-                assert isinstance(frame, RunCall)
-                self._files.keep(frame.seq, fds.pop(0))
-            self._inbox.append((frame, has_file))
+        self._inbox += received
         return True
 
     def _take_inbox(self) -> None:
         inbox, self._inbox = self._inbox, []
-        for frame, _ in inbox:
+        for frame in inbox:
             if type(frame) is RunCall:
                 self._start(frame)
             elif isinstance(frame, Interrupt):
@@ -208,7 +192,7 @@ class AsyncChild(ConcurrentChild):
             elif isinstance(frame, EnqueueAnswer):
                 self._answer(frame)
             elif isinstance(frame, ReportStacks):
-                report_stacks(self._channel, self._stacks)
+                self._report_stacks(self._stacks)
 
     def _start(self, call: RunCall) -> None:
         flight = _Flight(call)
@@ -216,7 +200,7 @@ class AsyncChild(ConcurrentChild):
         self._shared_page.begin(call.seq)
         context = copy_context()
         context.run(_flight.set, flight)
-        context.run(_task_context.set_current_task, self._running(call, self._post))
+        context.run(_task_context.set_current_task, self._task_of(call, self._post))
         flight.task = self._loop.create_task(self._run(flight), context=context)
         if not self._is_beating:
             self._is_beating = True
@@ -228,9 +212,14 @@ class AsyncChild(ConcurrentChild):
         if not self._flights:
             self._is_beating = False
             return
+        if not self._channel.is_ours:
+            self._end_now(ChannelClosed())
         if get_handler(ATTENTION) is not self._handler:
             # Taken by a task: else a signal that is meant for one call would end them all.
             set_handler(ATTENTION, self._handler)
+        if ATTENTION in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            # Blocked by a task: else a call that holds the loop could not be stopped.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (ATTENTION,))
         self._loop.call_later(BEAT_S, self._beat)
 
     # ---- running -----------------------------------------------------------------------------------------
@@ -251,9 +240,9 @@ class AsyncChild(ConcurrentChild):
         del self._flights[call.seq]
         # The task's context leads back here: without this, what the call leaves waits for a garbage collection.
         flight.task = None
-        self._note(call, outcome, self._clock() - began, self._gauge)
+        self._note(call, outcome, self._clock() - began, self._service.gauge)
         if not self._flights:
-            self._after_all()
+            self._service.after_all()
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush_now, context=self._base)
@@ -263,7 +252,7 @@ class AsyncChild(ConcurrentChild):
         self._flush()
 
     async def _outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
-        prepared = self._prepare(call, self._files.of(call.seq) if call.parts else None)
+        prepared = self._service.prepare(call, self._files.of(call.seq) if call.parts else None)
         if not isinstance(prepared, tuple):
             return prepared
         try:
@@ -323,7 +312,7 @@ class AsyncChild(ConcurrentChild):
             # Before its first step a cancelled task of the loop would end without having run any of our code.
             flight.task.cancel()
 
-    def _on_attention(self, _number: int, frame: types.FrameType | None) -> None:
+    def _on_attention(self, _number: int, frame: types.FrameType | None, /) -> None:
         """Look what the parent wants of the call that holds the loop; runs in the middle of its code."""
         if not self._own[0] or frame is None or frame.f_code.co_filename.startswith(_OWN_FOLDER):
             return
@@ -333,17 +322,16 @@ class AsyncChild(ConcurrentChild):
         while self._read():
             pass
         raised: TaskSignal | None = None
-        rest: list[tuple[frames.ToChild, bool]] = []
-        for entry in self._inbox:
-            said = entry[0]
+        rest: list[frames.ToChild] = []
+        for said in self._inbox:
             if isinstance(said, ReportHolder):
                 self._report(flight, frame)
             elif isinstance(said, ReportStacks):
-                report_stacks(self._channel, self._stacks)
+                self._report_stacks(self._stacks)
             elif isinstance(said, Interrupt) and said.seq == flight.call.seq:
                 raised = _due(flight, said) or raised
             else:
-                rest.append(entry)
+                rest.append(said)
         self._inbox = rest
         if rest:
             self._loop.call_soon(self._take_inbox, context=self._base)
@@ -368,7 +356,9 @@ class AsyncChild(ConcurrentChild):
         # From the task's own code on, which this module calls.
         own = max((at for at, one in enumerate(found) if one.filename == __file__), default=-1)
         stack = "".join(traceback.format_list(found[own + 1 :][-_MAX_STACK_FRAMES:]))
-        self._channel.write(frames.pack((LoopHeld(flight.call.seq, stack),)))
+        # In the middle of the call's code, which has nothing to do with what may go wrong here.
+        with suppress(ChannelClosed, OSError):
+            self._channel.write(frames.pack((LoopHeld(flight.call.seq, escape_surrogates(stack)),)))
 
     # ---- the task asks its parent ------------------------------------------------------------------------
 

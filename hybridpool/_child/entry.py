@@ -10,10 +10,11 @@ import sys
 import traceback
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from hybridpool import _task_context
 from hybridpool._child import execute, lifespans, process_isolation
+from hybridpool._child.concurrent_child import ConcurrentChild, Service
 from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
@@ -21,9 +22,6 @@ from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc.frames import Fork, Ready, StartFailed
 from hybridpool._ipc.shared_page import SharedPage
-
-if TYPE_CHECKING:
-    from hybridpool._child.concurrent_child import ConcurrentChild
 
 _START_FAILED = 1
 
@@ -81,7 +79,7 @@ def prepare_lane(lane: str, loop: str) -> None:
         importlib.import_module("hybridpool._child.thread_loop")
 
 
-def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> "Child | ConcurrentChild":
+def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> Child | ConcurrentChild:
     if order.orders.lane == "async":
         from hybridpool._child.async_loop import AsyncChild
 
@@ -93,7 +91,7 @@ def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> "Child
     return Child(order.name, channel, page)
 
 
-def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None, zygote: int) -> int:
+def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, zygote: int) -> int:
     _take_name(order.name)
     try:
         forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
@@ -131,8 +129,8 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             is_ready()
             child.work(execute.runner(tasks, child.rules), gauge, after_each)
         else:
-            child.lifespans = partial(lifespans.entered, states)
-            child.work(execute.preparer(tasks, child.rules), gauge, after_each, is_ready, order.orders)
+            prepare, around = execute.preparer(tasks, child.rules), partial(lifespans.entered, states)
+            child.work(Service(prepare, gauge, after_each, is_ready, order.orders, around))
     except lifespans.LifespanFailed as error:
         child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
         return _START_FAILED

@@ -34,26 +34,24 @@ their own, on which the parent answers.
 A process that a task forks and that comes back from the task ends there, and sends nothing (`end_copy`).
 """
 
-import json
 import os
 import pickle
-import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 
 # Here and now: an app may replace it.
 from select import POLLIN, poll
 from threading import get_ident
-from typing import Any, Final, NoReturn
+from types import FrameType
+from typing import Any, Final
 
 from hybridpool import _task_context
-from hybridpool._child.channel import PARENT_GONE, Channel, ChannelClosed, ForkMark
-from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
+from hybridpool._child.base import ATTENTION, ChildBase, end_copy, no_room, write_to_stderr
+from hybridpool._child.channel import PARENT_GONE, ChannelClosed
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.process_state import ProcessState, get_handler, set_handler
 from hybridpool._child.protocol import (
@@ -68,23 +66,18 @@ from hybridpool._child.protocol import (
     Raise,
     Send,
 )
-from hybridpool._child.rendering import escape_surrogates, to_raised
+from hybridpool._child.rendering import to_raised
 from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import Done, EnqueueAnswer, Interrupt, LogLines, RunCall
-from hybridpool._ipc.framing import MAX_INLINE_BYTES
-from hybridpool._ipc.large_objects import BodyFiles, LargeObject
+from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_page import SharedPage
-from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
-#: "look at your channel, even in the middle of a task"
-ATTENTION: Final = signal.SIGUSR1
 #: seconds after which the process is put in order: between two calls, or when no other has come
 _RESTORE_EVERY_S: Final = 0.01
 #: exceptions between two tasks, raised by handlers that a task has left, after which the child ends
 _MAX_INTERRUPTIONS: Final = 100
-#: characters of a piece of text that fits into a message without a file, however it is encoded
-MAX_PIECE_CHARACTERS: Final = MAX_INLINE_BYTES // 4 - 64
 #: seconds; what a call that runs for less uses of the CPU is not measured
 _MIN_MEASURED_S: Final = 0.1
 #: the call, and the file in which its body came along, if it did
@@ -118,93 +111,39 @@ _SoftTimeLimitInLoop.__name__ = SoftTimeLimitExceeded.__name__
 _TaskCancelledInLoop.__name__ = TaskCancelled.__name__
 
 
-class Child:
-    """One child's end of its channel."""
+class Child(ChildBase):
+    """A child that runs one call at a time."""
 
     def __init__(self, name: str, channel: socket.socket, shared_page: SharedPage) -> None:
-        self.name = name
-        #: of the tasks whose failures are not dealt with in the default way
-        self.rules: Mapping[str, Rules] = {}
-        self._channel = Channel(channel)
-        self._shared_page = shared_page
+        super().__init__(name, channel, shared_page)
         #: what to do next, and which code may be at the channel
         self._protocol = ChildProtocol()
-        self._files = BodyFiles()
         self._main_thread = get_ident()
-        mark = ForkMark()
-        #: index 0 is 1 here, and 0 in every process that a task forks
-        self._own = mark.page
-        self._mark = mark
-        # One object, to be compared by identity.
-        self._handler = self._on_attention
-        signal.signal(ATTENTION, self._handler)
-        #: as the guard has set them
-        mark.handlers.update({number: get_handler(number) for number in (signal.SIGTERM, signal.SIGINT)})
-        mark.handlers[ATTENTION] = self._handler
         # A method of its own object cannot be told from another by `is`, and the clock may be replaced by a task.
         self._clock = time.perf_counter
-        self._cpu_clock = time.thread_time
+        self._cpu_clock = time.process_time
         waiting = poll()
         waiting.register(channel, POLLIN)
         self._wait_for_more = partial(waiting.poll, 1000 * _RESTORE_EVERY_S)
         #: a call has run since the process was put in order; and when that is due between two calls
         self._is_used = True
         self._restore_at = 0.0
-        #: CPU seconds of this thread when that was last looked at
+        #: CPU seconds of this process, with all its threads, when that was last looked at
         self._cpu_seen = 0.0
         #: tasks after whose first run the process was as before
         self._tidy: set[str] = set()
 
-    def close(self) -> None:
-        """Close its own descriptors; for a process that goes on without it. The channel is the caller's."""
-        self._channel.close()
-
     # ---- writing -----------------------------------------------------------------------------------------
 
-    def send(self, *sent: frames.FromChild) -> None:
-        """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
-
-        A parent that is gone ends the process, and so does this in a process that was forked.
-        """
-        if not self._own[0]:
-            os._exit(0)
-        self._flush()
-        self._channel.write(frames.pack(sent))
-
-    def say(self, text: str) -> None:
-        """Pass whole lines to the parent's log; from any thread, handler, or process that a task has forked."""
+    def _publish(self, message: bytes) -> EnqueueAnswer:
+        # Nothing that Python does between `enter` and `try` lets a handler raise.
+        if not (self._is_main_thread() and self._protocol.enter()):
+            return super()._publish(message)
         try:
-            self._write_apart(LogLines(text))
-        except ChannelClosed:
-            write_to_stderr(text)
-        except OSError as error:
-            if error.errno is None or len(text) <= MAX_PIECE_CHARACTERS:
-                raise
-            # It is large, and there can be no file.
-            for start in range(0, len(text), MAX_PIECE_CHARACTERS):
-                self.say(text[start : start + MAX_PIECE_CHARACTERS])
-
-    def enqueue(self, message: bytes) -> None:
-        """Have the parent publish a message, and wait until the broker has confirmed it; from anywhere, as `say`.
-
-        :raises HybridpoolError: if the parent could not publish it: what a client's call would raise.
-        """
-        try:
-            # Nothing that Python does between `enter` and `try` lets a handler raise.
-            if self._is_main_thread() and self._protocol.enter():
-                try:
-                    answer = self._ask(message)
-                finally:
-                    self._protocol.is_busy = False
-                    self._attend_if_missed()
-            else:
-                answer = self._channel.ask_apart(message)
-        except (ChannelClosed, OSError) as error:
-            if isinstance(error, OSError) and error.errno is None:
-                raise  # not of ours: a handler's TimeoutError
-            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
-        if answer.error is not None:
-            raise _task_context.not_published(answer.kind, answer.error)
+            return self._ask(message)
+        finally:
+            self._protocol.is_busy = False
+            self._attend_if_missed()
 
     def _is_main_thread(self) -> bool:
         """Tell whether this is the thread, and the process, that the protocol belongs to."""
@@ -232,19 +171,19 @@ class Child:
                 for seq in action.seqs:
                     self._files.drop(seq)
             elif action is REPORT_STACKS:
-                report_stacks(self._channel, stacks_of_calls)
+                self._report_stacks(stacks_of_calls)
             elif isinstance(action, Raise):
                 raise _signal_of(action.interrupt)
 
-    def _write_apart(self, frame: LogLines) -> None:
-        """Write a message of its own, after the outcomes that wait if they may be sent here."""
+    def _write_line(self, frame: LogLines) -> None:
+        # After the outcomes that wait, if they may be sent here.
         if self._is_main_thread() and self._protocol.enter():
             try:
                 self._flush()
             finally:
                 self._protocol.is_busy = False
             self._attend_if_missed()
-        self._channel.write(frames.pack((frame,)))
+        super()._write_line(frame)
 
     def _ask(self, message: bytes) -> EnqueueAnswer:
         """Ask the parent by the channel, and read on until it answers. After `enter`."""
@@ -319,10 +258,7 @@ class Child:
     def _serve(
         self, call: RunCall, run: Runs, gauge: MemoryGauge, after_each: Callable[[], None], state: ProcessState
     ) -> None:
-        most = self.rules.get(call.task, DEFAULT_RULES).max_retries
-        running = _task_context.RunningTask(
-            call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most
-        )
+        running = self._task_of(call)
         if get_handler(ATTENTION) is not self._handler:
             # Taken by the call just before: else a signal that is meant for this one would kill it.
             set_handler(ATTENTION, self._handler)
@@ -445,8 +381,8 @@ class Child:
 
     def _note_instead(self, call: RunCall, done: Done, size: int, why: Exception) -> None:
         """Note a failure in place of an outcome that cannot be sent, so that the caller is told the cause."""
-        text = f"{call.task} ended with {size} bytes of outcome, for which there is no room: {why}"
-        if self._shared_page.add(frames.pack(Done(done.seq, to_raised(CannotSend(text)), done.runtime, done.owned))):
+        error = to_raised(CannotSend(no_room(call, size, why)))
+        if self._shared_page.add(frames.pack(Done(done.seq, error, done.runtime, done.owned))):
             # It is sent by the caller of this method, or stays on the page for the parent.
             self._protocol.outcome_noted(self._clock())
 
@@ -475,7 +411,7 @@ class Child:
             self._files.keep(first.seq, *fds)
         self._protocol.receive(received, bool(fds))
 
-    def _on_attention(self, *_: object) -> None:
+    def _on_attention(self, _number: int, _frame: FrameType | None, /) -> None:
         """The handler of ATTENTION: runs in the main thread, between two instructions of the task."""
         # In a process that the task has forked it is not for us.
         if self._own[0]:
@@ -541,56 +477,3 @@ def _finish_output(after_each: Callable[[], None]) -> None:
     except Exception:
         # A task that has broken its streams has an outcome all the same.
         write_to_stderr(traceback.format_exc())
-
-
-def report_stacks(channel: Channel, describe: Callable[[], str]) -> None:
-    """Send the stacks of this process; in the middle of a task, which must not end by what may go wrong here."""
-    try:
-        text = describe()
-    except Exception as error:
-        text = f"the stacks cannot be shown: {error!r}"
-    text = escape_surrogates(text)
-    try:
-        channel.write(frames.pack((frames.Stacks(text),)))
-    except OSError as error:
-        if error.errno is None:
-            raise  # not of ours: a handler's TimeoutError
-        # It is large, and there can be no file.
-        with suppress(OSError):
-            channel.write(frames.pack((frames.Stacks(text[:MAX_PIECE_CHARACTERS]),)))
-
-
-def end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
-    """End a process that the task has forked and that has come back from it, as Python ends a program.
-
-    Its parent's outcome is not its to send. What it raised is shown where a program shows it.
-    """
-    status = 0
-    if isinstance(outcome, frames.Raised):
-        status, text = 1, f"{outcome.traceback}\n"
-        if (outcome.module, outcome.kind) == ("builtins", "SystemExit"):
-            status, text = _exit_status(json.loads(outcome.arguments))
-        write_to_stderr(text)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(status)
-
-
-def _exit_status(arguments: Sequence[object]) -> tuple[int, str]:
-    """Return status and text of `sys.exit`, as Python has them."""
-    match arguments:
-        case [] | [None]:
-            return 0, ""
-        case [int() as status]:
-            return status & 0xFF, ""
-        case [other]:
-            return 1, f"{other}\n"
-        case _:
-            return 1, f"{arguments}\n"
-
-
-def write_to_stderr(text: str) -> None:
-    """Write to the real standard error, if there is one."""
-    with suppress(OSError):
-        os.write(2, text.encode(errors="backslashreplace"))

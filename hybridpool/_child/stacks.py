@@ -83,7 +83,7 @@ def _before_the_report(frame: FrameType) -> FrameType:
     found = frame
     inner: FrameType | None = frame
     while inner is not None and inner.f_code.co_filename.startswith(_OWN_FOLDER):
-        if inner.f_code.co_name in ("report_stacks", "_on_attention"):
+        if inner.f_code.co_name in ("_report_stacks", "_on_attention"):
             found = inner.f_back or frame
         inner = inner.f_back
     return found

@@ -17,23 +17,20 @@ module's own code, which catches it.
 """
 
 import ctypes
-import os
 import threading
 import time
-from collections.abc import Callable
 from contextvars import Context
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any, Final, cast
 
 from hybridpool import _task_context
-from hybridpool._child.channel import ChannelClosed
-from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, describe_failure
-from hybridpool._child.loop import end_copy, report_stacks, write_to_stderr
-from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.base import end_copy
+from hybridpool._child.concurrent_child import ConcurrentChild, Service, describe_failure
 from hybridpool._child.rendering import to_raised
 from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import ChildOrders, Interrupt, ReportStacks, RunCall
+from hybridpool._ipc.frames import Interrupt, ReportStacks, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
@@ -58,16 +55,9 @@ class _AtWork:
 class ThreadChild(ConcurrentChild):
     """A child with threads."""
 
-    def work(
-        self,
-        prepare: Prepares,
-        gauge: MemoryGauge,
-        after_all: Callable[[], None],
-        is_ready: Callable[[], None],
-        orders: ChildOrders,
-    ) -> None:
+    def work(self, service: Service) -> None:
         """Serve calls until the channel ends."""
-        self._prepare, self._gauge, self._after_all, self._slots = prepare, gauge, after_all, orders.slots
+        self._service = service
         self._at_work: dict[int, _AtWork] = {}
         #: calls that no thread has taken yet, and what is to be raised in them
         self._waiting: dict[int, Interrupt | None] = {}
@@ -78,7 +68,7 @@ class ThreadChild(ConcurrentChild):
         self._threads: list[threading.Thread] = []
         #: threads that wait for a call, less the calls that wait for a thread
         self._free = 0
-        is_ready()
+        service.is_ready()
         while self._read():
             continue
         for _ in self._threads:
@@ -88,23 +78,20 @@ class ThreadChild(ConcurrentChild):
 
     def _read(self) -> bool:
         """Wait for a message and deal with it; False: the parent has ended the channel."""
-        try:
-            message, fds = self._channel.read()
-        except (ChannelClosed, OSError) as error:
-            write_to_stderr(f"{self.name}: {error}; this child ends, and another takes its place\n")
-            os._exit(1)
-        if not len(message):
+        received = self._read_frames()
+        if received is None:
             return False
-        for frame in frames.read_to_child(message):
+        for frame in received:
             if isinstance(frame, RunCall):
-                if frame.parts and fds:
-                    self._files.keep(frame.seq, fds.pop(0))
                 self._begin(frame)
             elif isinstance(frame, Interrupt):
                 self._interrupt(frame)
             elif isinstance(frame, ReportStacks):
-                report_stacks(self._channel, self._stacks)
+                self._report_stacks(self._stacks)
         return True
+
+    def _on_attention(self, _number: int, _frame: FrameType | None, /) -> None:
+        """Nothing: the main thread waits for messages, and the signal has woken it."""
 
     def _stacks(self) -> str:
         with self._at_work_lock:
@@ -116,12 +103,21 @@ class ThreadChild(ConcurrentChild):
         with self._at_work_lock:
             self._waiting[call.seq] = None
             self._free -= 1
-            needs_one = self._free < 0 and len(self._threads) < self._slots
+            needs_one = self._free < 0 and len(self._threads) < self._service.orders.slots
         if needs_one:
-            thread = threading.Thread(target=self._serve, name=f"{self.name}-{len(self._threads) + 1}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._start_thread()
         self._calls.put(call)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"{self.name}-{len(self._threads) + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # There can be no more of them (ulimit -u, a cgroup): the call waits for one that is there.
+            if not self._threads:
+                self._end_now(error)
+            return
+        self._threads.append(thread)
 
     def _interrupt(self, stop: Interrupt) -> None:
         with self._at_work_lock:
@@ -156,7 +152,7 @@ class ThreadChild(ConcurrentChild):
             Context().run(self._run, call)
 
     def _run(self, call: RunCall) -> None:
-        _task_context.set_current_task(self._running(call))
+        _task_context.set_current_task(self._task_of(call))
         began = time.perf_counter()
         outcome: frames.ChildOutcome | LargeObject | None = None
         thread = threading.get_ident()
@@ -179,15 +175,15 @@ class ThreadChild(ConcurrentChild):
             except TaskSignal as late:
                 outcome = outcome or to_raised(late)
         with self._write_lock:
-            self._note(call, outcome, time.perf_counter() - began, self._gauge)
+            self._note(call, outcome, time.perf_counter() - began, self._service.gauge)
             self._flush()
             if not self._at_work:
-                self._after_all()
+                self._service.after_all()
 
     def _outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
         # One at a time: functions are looked up, and their modules imported, in places that threads share.
         with self._prepare_lock:
-            prepared = self._prepare(call, self._files.of(call.seq) if call.parts else None)
+            prepared = self._service.prepare(call, self._files.of(call.seq) if call.parts else None)
         if not isinstance(prepared, tuple):
             return prepared
         try:

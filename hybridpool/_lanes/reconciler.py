@@ -3,6 +3,7 @@ that are not ready, or not gone, in time.
 """
 
 import random
+from typing import Any
 
 from hybridpool import events
 from hybridpool._lanes.children.lane import ChildLane
@@ -22,7 +23,7 @@ class Reconciler:
     """The loop and its state: until when not to fork, because starts failed."""
 
     def __init__(
-        self, lane: ChildLane, bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
+        self, lane: ChildLane[Any], bus: events.Bus, start_timeout: float, spares: int, first_starts: int | None
     ) -> None:
         """Keep the number of a lane's children.
 

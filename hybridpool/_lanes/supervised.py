@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
 import attrs
@@ -24,11 +24,12 @@ from hybridpool._lanes.prefork.autoscaler import Autoscaler
 from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.prefork.memory_watch import watch_memory
 from hybridpool._lanes.reconciler import Reconciler
-from hybridpool._lanes.shared.lane import CLEAN_UP_S, SharedLane
-from hybridpool._lanes.shared.options import SharedOptions
+from hybridpool._lanes.shared.lane import SharedLane
+from hybridpool._lanes.shared.options import STOP_GRACE_S, SharedOptions
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._policy.autoscale import ScaleLimits
+from hybridpool._policy.death_blame import DeathBlame
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._task import LaneName
 from hybridpool._zygote.client import News
@@ -100,6 +101,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         self.shared: dict[LaneName, SharedLane] = {}
         self._supervisors: TaskGroup | None = None
         self._forks: Forks | None = None
+        self._death_blame = DeathBlame()
         self._scaling = anyio.CancelScope()
         self._runs_functions = not zygote.has_app
         #: the process whose children these are
@@ -215,7 +217,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         for lane in self._all():
             lane.report_stacks()
 
-    def lane_of(self, child: str) -> ChildLane | None:
+    def lane_of(self, child: str) -> ChildLane[Any] | None:
         """Return the lane that has a child of that name; None if there is none."""
         return next((lane for lane in self._all() if lane.has_child(child)), None)
 
@@ -230,7 +232,11 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
     def lose_zygote(self, cause: str) -> list[int]:
         """The zygote died, and the kernel has killed its children with it; returns their pids."""
         self._forks = None
-        return [pid for lane in self._all() for pid in lane.lose_zygote(cause)]
+        # One call, in whatever lane, may have been the cause.
+        suspects = [one for lane in self._all() for one in lane.zygote_died()]
+        is_ours = any(lane.has_killed_zygote for lane in self._all())
+        blamed = self._death_blame.assign_blame(suspects, killed_by_us=is_ours)
+        return [pid for lane in self._all() for pid in lane.lose_zygote(cause, blamed)]
 
     def hear_zygote(self, news: News) -> None:
         """Take the zygote's news of children."""
@@ -294,7 +300,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
                 lane.retire(child.name, "shutdown")
         for child in self.lane.snapshot().children:
             self.lane.kill(child.name)
-        with anyio.move_on_after(CLEAN_UP_S):
+        with anyio.move_on_after(STOP_GRACE_S):
             for shared in self.shared.values():
                 shared.stop_calls()
                 while shared.has_children:

@@ -28,7 +28,7 @@ class Fate(enum.Enum):
     GUILTY = "guilty"
     #: its child died of another call
     BESIDE = "beside"
-    #: nobody knows of what its child died
+    #: it is not known of what its child died
     SUSPECT = "suspect"
     #: it is not to be started twice, and is lost with its child
     LOST = "lost"
@@ -46,15 +46,23 @@ class SharedDeath:
     on_stage: int = 0
     #: the child ran this one call alone
     is_apart: bool = False
+    #: its zygote died, and all children with it
+    with_zygote: bool = False
+    #: `death_blame` has found the call that ran alone to blame for that
+    is_blamed: bool = False
 
 
 def fates(death: SharedDeath) -> dict[int, Fate]:
     """Return the fate of each call that had begun."""
+    alone = next(iter(death.begun)) if death.is_apart and len(death.begun) == 1 else 0
     guilty: int | None = death.on_stage or None
-    if death.killed_for is not None:
+    if death.with_zygote:
+        # Mostly it was none of them. One that kills the zygote each time is found out when it runs alone.
+        guilty = alone if death.is_blamed else 0
+    elif death.killed_for is not None:
         guilty = death.killed_for
-    elif death.is_apart and len(death.begun) == 1:
-        guilty = next(iter(death.begun))
+    elif alone:
+        guilty = alone
     return {number: _fate(number, guilty, may_rerun=may_rerun) for number, may_rerun in death.begun.items()}
 
 

@@ -29,8 +29,8 @@ MAX_WINDOW_S: Final = 1.0
 LONG_CALL_S: Final = 1.0
 #: seconds between two changes of a queue's hold
 MIN_BETWEEN_CHANGES_S: Final = 1.0
-#: a hold changes when it should be so many times larger, or smaller; the gap between the two keeps it from going to and
-#: fro with tasks of changing lengths
+#: a hold changes when it should be so many times larger, or smaller; the gap between the two keeps it from swinging
+#: with tasks of changing lengths
 GROWS_FROM: Final = 1.5
 SHRINKS_FROM: Final = 2.0
 #: share of the estimate that one call makes

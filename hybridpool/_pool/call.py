@@ -66,6 +66,8 @@ class FunctionNames:
         self._first: dict[str, Callable[..., object]] = {}
         #: modules by name, as their specs: a reload makes another one
         self._specs: dict[str, object] = {}
+        #: whether a function is a coroutine function
+        self._are_async: dict[Callable[..., object], bool] = {}
         #: functions that have a parameter of that name
         self._parameters: dict[tuple[Callable[..., object], str], bool] = {}
         self.has_script = has_script()
@@ -105,6 +107,21 @@ class FunctionNames:
         """
         inner = functions.innermost(function)
         return "" if inner is function or self._find(inner) is None else functions.fingerprint(name, inner)
+
+    def is_coroutine_function(self, function: Callable[..., object]) -> bool:
+        """Tell whether a function, an object that is called, or what a partial stands for is ``async def``."""
+        try:
+            return self._are_async[function]
+        except (KeyError, TypeError):  # not known, or not hashable
+            pass
+        inner = functions.innermost(function)
+        call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
+        found = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+        with suppress(TypeError):
+            # A function without a name may be made for each call, so it is not kept.
+            if function in self._known:
+                self._are_async[function] = found
+        return found
 
     def has_parameter(self, function: Callable[..., object], name: str) -> bool:
         """Tell whether a function has a parameter that can be given by that name."""
@@ -163,13 +180,6 @@ def _check_function(function: Callable[..., object]) -> None:
     flags = code.co_flags if isinstance(code, types.CodeType) else 0
     if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         raise errors.CannotSend(f"{name_shown} is a generator function, whose values stay in the child; return a list")
-
-
-def is_coroutine_function(function: Callable[..., object]) -> bool:
-    """Tell whether a function, an object that is called, or what a partial stands for is ``async def``."""
-    inner = functions.innermost(function)
-    call = getattr(type(inner), "__call__", None)  # noqa: B004  # an object whose call is async def
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
 
 
 def has_script() -> bool:

@@ -1,5 +1,6 @@
 """How functions are given to a pool: one call, a handle of one, or one for each item; and in which lane."""
 
+import abc
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any, Final, ParamSpec, TypeVar, cast, get_args, overload
@@ -8,7 +9,7 @@ import anyio
 
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.supervised import SupervisedLanes
-from hybridpool._pool.call import Call, FunctionNames, is_coroutine_function, submitted, write
+from hybridpool._pool.call import Call, FunctionNames, submitted, write
 from hybridpool._pool.options import PoolOptions, check_count, check_seconds
 from hybridpool._pool.stream import stream
 from hybridpool._task import LaneName
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _NOT_GIVEN: Final = object()
 
 
-class PoolCalls:
+class PoolCalls(abc.ABC):
     """The calls of a pool."""
 
     _options: PoolOptions
@@ -31,13 +32,13 @@ class PoolCalls:
     #: where calls run; None: as the function is
     _lane: LaneName | None = None
 
+    @abc.abstractmethod
     def _entered(self) -> SupervisedLanes:
         """:raises PoolClosed: if the pool is not entered."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _cancel(self, job: Job) -> None:
         """Give a call up."""
-        raise NotImplementedError
 
     @overload
     async def run(
@@ -194,7 +195,7 @@ class PoolCalls:
 
     def _lane_of(self, function: Callable[..., object]) -> LaneName:
         """:raises CannotSend: if the function cannot run in the lane that was asked for."""
-        is_async = is_coroutine_function(function)
+        is_async = self._names.is_coroutine_function(function)
         if self._lane is None:
             return "async" if is_async else "process"
         if is_async and self._lane == "thread":

@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 
 from hybridpool._child import process_isolation
-from hybridpool._child.loop import ATTENTION
+from hybridpool._child.base import ATTENTION
 from hybridpool._ipc import frames, framing
 from hybridpool._ipc.frames import ChildOrders, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool._ipc.shared_folders import SharedFolders

@@ -22,7 +22,7 @@ import threading
 from typing import Final
 
 from hybridpool._child import entry, functions, process_isolation
-from hybridpool._child.loop import ATTENTION
+from hybridpool._child.base import ATTENTION
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc import frames, framing

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from hybridpool import App, RunningTask, current_task
 from hybridpool.errors import HybridpoolError, SoftTimeLimitExceeded, TaskCancelled
+from tests.pipes import take_byte
 
 app = App("lanes", result_backend="rpc://")
 log = logging.getLogger(__name__)
@@ -35,23 +37,7 @@ async def through(gate: str, tag: str = "") -> None:
     """Say that it runs, then wait until the gate lets it go."""
     with Path(gate, "entered").open("w") as entered:
         entered.write(f"{task_here().child} {os.getpid()} {tag}\n")
-    loop, fd = asyncio.get_running_loop(), os.open(Path(gate, "release"), os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        while True:
-            readable = asyncio.Event()
-            loop.add_reader(fd, readable.set)
-            try:
-                await readable.wait()
-            finally:
-                loop.remove_reader(fd)
-            try:
-                if os.read(fd, 1):
-                    return
-            except BlockingIOError:
-                # Another one was let through.
-                continue
-    finally:
-        os.close(fd)
+    await take_byte(Path(gate, "release"))
 
 
 def task_here() -> RunningTask:
@@ -85,6 +71,13 @@ def wait_on_a_thread() -> list[object]:
 async def alone() -> str:
     """Return the child."""
     await asyncio.sleep(0)
+    return task_here().child
+
+
+@app.task(lane="process")
+async def hold_alone(gate: str, tag: str) -> str:
+    """Wait at the gate, in a prefork child."""
+    await through(gate, tag)
     return task_here().child
 
 
@@ -157,6 +150,56 @@ async def kills_its_process(gate: str) -> None:
     """Wait at the gate, then end the process from its own code."""
     await through(gate, "killer")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+async def closes_descriptors() -> str:
+    """Close all but the standard ones."""
+    os.closerange(3, 4096)
+    return "closed"
+
+
+@app.task
+async def uses_up_descriptors() -> None:
+    """Leave none to this process."""
+    _use_up_descriptors()
+
+
+@app.task(lane="thread")
+def uses_up_descriptors_on_a_thread() -> None:
+    """Leave none to this process."""
+    _use_up_descriptors()
+
+
+def _use_up_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            os.dup(0)
+    except OSError:
+        return
+
+
+@app.task
+async def length(text: str) -> int:
+    """Return how long a text is."""
+    return len(text)
+
+
+@app.task(lane="thread")
+def length_on_a_thread(text: str) -> int:
+    """Return how long a text is."""
+    return len(text)
+
+
+@app.task
+async def holds_the_loop_without_signals() -> None:
+    """Block all signals; when the one that concerns this child is heard again, compute until it is stopped."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # noqa: ASYNC110  nothing announces it
+        await asyncio.sleep(0.01)
+    while True:
+        pass
 
 
 @app.task

@@ -25,7 +25,7 @@ from tests.benchmarks import lanes_measures, lanes_systems, worker_table
 from tests.benchmarks.lanes_measures import QUICK, LaneSizes
 from tests.benchmarks.lanes_systems import Entry
 from tests.benchmarks.worker_bench import Bench
-from tests.benchmarks.worker_run import Ledger, Part, install, machine, write
+from tests.benchmarks.worker_run import Ledger, Part, install, machine, options_reader, read_options, write
 from tests.benchmarks.worker_steady import Figures
 from tests.benchmarks.worker_systems import NEEDS
 from tests.rabbit import Node
@@ -82,25 +82,9 @@ def _part(name: str, entry: Entry, bench: Bench, sizes: LaneSizes) -> Part:
 
 
 def _options() -> argparse.Namespace:
-    reader = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.lanes", description=(__doc__ or "").partition("\n")[0]
-    )
-
-    def words(text: str) -> tuple[str, ...]:
-        return tuple(word.strip() for word in text.split(","))
-
-    reader.add_argument("--quick", action="store_true", help="small sizes, one repeat")
-    reader.add_argument("--repeats", type=int, help="how often; 3, with --quick 1")
-    reader.add_argument("--only", type=words, default=("",), help="rows whose names begin so: hybridpool,celery")
-    reader.add_argument("--measures", type=words, default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}")
-    reader.add_argument("--json", type=Path, help="where to write the figures")
+    reader = options_reader("lanes", __doc__, MEASURES)
     reader.set_defaults(plot=None)
-    options = reader.parse_args()
-    unknown = set(options.measures) - set(MEASURES)
-    if unknown:
-        reader.error(f"there is no measure {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
-    options.repeats = options.repeats or (1 if options.quick else 3)
-    return options
+    return read_options(reader, MEASURES)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tests.benchmarks import (
     worker_table,
 )
 from tests.benchmarks.worker_bench import Bench
-from tests.benchmarks.worker_run import Ledger, Part, install, machine, write
+from tests.benchmarks.worker_run import Ledger, Part, install, machine, options_reader, read_options, write
 from tests.benchmarks.worker_steady import QUICK, Sizes
 from tests.benchmarks.worker_systems import NEEDS, STEADY, SYSTEMS, System
 from tests.rabbit import Node
@@ -120,26 +120,11 @@ def _published(bench: Bench, way: str, sizes: Sizes) -> Part:
 
 
 def _options() -> argparse.Namespace:
-    reader = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.worker", description=(__doc__ or "").partition("\n")[0]
-    )
-
-    def words(text: str) -> tuple[str, ...]:
-        return tuple(word.strip() for word in text.split(","))
-
-    reader.add_argument("--quick", action="store_true", help="small sizes, one repeat")
-    reader.add_argument("--repeats", type=int, help="how often; 3, with --quick 1")
-    reader.add_argument("--only", type=words, default=("",), help="systems whose names begin so: hybridpool,celery")
-    reader.add_argument("--measures", type=words, default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}")
-    reader.add_argument("--json", type=Path, help="where to write the figures")
+    reader = options_reader("worker", __doc__, MEASURES)
     reader.add_argument("--plot", type=Path, help="where to write a picture, SVG")
-    options = reader.parse_args()
-    unknown = set(options.measures) - set(MEASURES)
-    if unknown:
-        reader.error(f"there is no measure {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    options = read_options(reader, MEASURES)
     if not any(system.name.startswith(options.only) for system in SYSTEMS):
         reader.error(f"there is no such system; there are {'; '.join(system.name for system in SYSTEMS)}")
-    options.repeats = options.repeats or (1 if options.quick else 3)
     return options
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from importlib import invalidate_caches, metadata
+from pathlib import Path
 
 from tests.benchmarks import worker_plot
 from tests.benchmarks.worker_bars import Found, verdicts
@@ -26,6 +27,33 @@ PACKAGES = (
     "faststream",
     "uvloop",
 )
+
+
+def options_reader(name: str, doc: str | None, measures: Collection[str]) -> argparse.ArgumentParser:
+    """Return a parser of the options that all these programs have."""
+
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in text.split(","))
+
+    reader = argparse.ArgumentParser(
+        prog=f"python -m tests.benchmarks.{name}", description=(doc or "").partition("\n")[0]
+    )
+    reader.add_argument("--quick", action="store_true", help="small sizes, one repeat")
+    reader.add_argument("--repeats", type=int, help="how often; 3, with --quick 1")
+    reader.add_argument("--only", type=words, default=("",), help="rows whose names begin so: hybridpool,celery")
+    reader.add_argument("--measures", type=words, default=tuple(measures), help=f"of {', '.join(measures)}")
+    reader.add_argument("--json", type=Path, help="where to write the figures")
+    return reader
+
+
+def read_options(reader: argparse.ArgumentParser, measures: Collection[str]) -> argparse.Namespace:
+    """Read the command line; a measure that does not exist ends the program."""
+    options = reader.parse_args()
+    unknown = set(options.measures) - set(measures)
+    if unknown:
+        reader.error(f"there is no measure {', '.join(sorted(unknown))}; there are {', '.join(measures)}")
+    options.repeats = options.repeats or (1 if options.quick else 3)
+    return options
 
 
 class Ledger:

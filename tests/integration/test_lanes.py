@@ -146,6 +146,43 @@ def test_one_that_holds_the_loop(broker_url: str, queue_name: str, tmp_path: Pat
         assert neighbour.get(PATIENCE)[1] == "AsyncLane-1"
 
 
+def test_one_that_blocks_signals(broker_url: str, queue_name: str) -> None:
+    """A coroutine that has blocked the signals of its child, and holds its loop, is stopped all the same."""
+    options = ("--loop-block-timeout=1s",)
+    with lanes(broker_url, queue_name, *options) as worker, client_of(broker_url, queue_name) as us:
+        holder = us.send_task(f"{APP}.holds_the_loop_without_signals")
+        with pytest.raises(TimeLimitExceeded):
+            holder.get(PATIENCE)
+        worker.see(rf"exceeded for lanes\.holds_the_loop_without_signals\[{holder.id}\]; it was told to stop")
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_one_that_closes_descriptors(broker_url: str, queue_name: str, tmp_path: Path, loop: str) -> None:
+    """A coroutine that closes what is not its own ends its child; its neighbour starts again in another one."""
+    with (
+        lanes(broker_url, queue_name, f"--async-loop={loop}") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
+        neighbour = us.send_task(f"{APP}.hold", (gate.path, "neighbour"))
+        gate.entered()
+        assert us.send_task(f"{APP}.closes_descriptors").get(PATIENCE) == "closed"
+        gate.entered()
+        gate.release()
+        assert neighbour.get(PATIENCE)[1] == "AsyncLane-2"
+        assert not worker.seen("queued again"), "no delivery was counted"
+
+
+@pytest.mark.parametrize("task", ["uses_up_descriptors", "uses_up_descriptors_on_a_thread"])
+def test_one_that_leaves_no_descriptor(broker_url: str, queue_name: str, task: str) -> None:
+    """Large arguments that a child has no descriptor for go to another child; they are neither refused nor lost."""
+    length = "length_on_a_thread" if task.endswith("thread") else "length"
+    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us:
+        us.send_task(f"{APP}.{task}").get(PATIENCE)
+        assert us.send_task(f"{APP}.{length}", ("x" * 1_000_000,)).get(PATIENCE) == 1_000_000
+        worker.see(r"(Async|Thread)Lane-1: (no descriptor is left|a message cannot be received)")
+
+
 def test_death_of_the_child(broker_url: str, queue_name: str, tmp_path: Path) -> None:
     """When a child is killed from outside, all its calls start again in this worker, and none is counted or lost."""
     with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
@@ -267,12 +304,19 @@ def test_stopping(broker_url: str, queue_name: str, tmp_path: Path, signals: tup
 
 
 def test_zygote_killed(broker_url: str, queue_name: str, tmp_path: Path) -> None:
-    """When the zygote dies with all children, coroutines start again with the next one."""
-    with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
+    """When the zygote dies, all calls start again with the next one; none is blamed for what another may have done."""
+    with (
+        # A call that is blamed is not run again.
+        lanes(broker_url, queue_name, "--max-deliveries=1") as worker,
+        client_of(broker_url, queue_name) as us,
+        gate_in(tmp_path) as gate,
+    ):
         calls = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(5)]
-        gate.entered(5)
+        alone = us.send_task(f"{APP}.hold_alone", (gate.path, "alone"))
+        gate.entered(6)
         worker.zygote.kill()
-        gate.entered(5)
-        gate.release(5)
+        gate.entered(6)
+        gate.release(6)
         assert len({call.get(PATIENCE)[0] for call in calls}) == 1
+        assert alone.get(PATIENCE) == "ForkPoolWorker-2"
         assert not re.search("Traceback", worker.text)

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.shared.watchdog import STOP_GRACE_S
+from hybridpool._lanes.shared.options import STOP_GRACE_S
 from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool._policy.death_of_shared import MAX_BESIDE, MAX_SUSPECTED
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled

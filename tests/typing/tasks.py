@@ -274,4 +274,4 @@ def lifespans_declared_wrongly() -> None:
     app.lifespan(connect)  # type: ignore[arg-type]
     app.lifespan(connect_to)  # type: ignore[arg-type]
     app.lifespan(connect_later)  # type: ignore[arg-type]
-    app.lifespan(lanes=("proces",))  # type: ignore[arg-type]
+    app.lifespan(lanes=("prefork",))  # type: ignore[arg-type]

@@ -1,36 +1,148 @@
-"""`ChildLane`: what all lanes of child processes have in common, the life of their children."""
+"""`ChildLane`: what all lanes of child processes have in common: taking calls, and the life of their children."""
 
-from collections.abc import Callable
+import abc
+from collections.abc import Callable, Collection
+from typing import Generic, Protocol, TypeVar
 
 from hybridpool import events
+from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry, Forks
 from hybridpool._lanes.children.stack_reports import StackReports
 from hybridpool._lanes.snapshot import LaneSnapshot
+from hybridpool._lanes.wakeup import Wakeup
+from hybridpool._outcome import Cancelled, Lost
 from hybridpool._policy.lifecycle import State
 from hybridpool._zygote.client import News
+from hybridpool.errors import PoolClosed
 
 
-class ChildLane:
-    """The children of a lane, towards the supervisors. A lane adds the calls that they run."""
+class HoldsCalls(Protocol):
+    """A lane's dispatcher, as far as it does not matter how many calls a child runs at once."""
+
+    #: notified when no call waits or runs
+    emptied: Wakeup
+
+    @property
+    def load(self) -> int: ...
+    def add(self, job: Job) -> None: ...
+    def take_out(self, job: Job) -> bool: ...
+    def waiting_jobs(self) -> list[Job]: ...
+    def in_flight(self) -> list[Job]: ...
+    def withdraw(self, which: Callable[[Job], bool] | None) -> list[Job]: ...
+    def notify_load(self) -> None: ...
+
+
+D = TypeVar("D", bound=HoldsCalls)
+
+
+class ChildLane(abc.ABC, Generic[D]):
+    """Takes calls for its children. Which child gets which call, and what becomes of it, is each lane's own."""
+
+    _dispatcher: D
 
     def __init__(self, bus: events.Bus, registry: ChildRegistry, clock: Callable[[], float]) -> None:
         self._bus = bus
         self._registry = registry
         self._stack_reports = StackReports(bus, registry.children.values, registry.alert)
+        self._is_closed = False
         self.clock = clock
+
+    # ---- calls -------------------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """How many calls wait or run."""
+        return self._dispatcher.load
+
+    @property
+    def takes_calls(self) -> bool:
+        """It has not been told to take no more."""
+        return not self._is_closed
+
+    def submit(self, job: Job) -> None:
+        """Take a call; it runs as soon as a child has room for it.
+
+        :raises PoolClosed: if the lane takes no more calls.
+        """
+        if self._is_closed:
+            raise PoolClosed("the pool is stopping and takes no more calls")
+        self._dispatcher.add(job)
+
+    def cancel(self, job: Job, grace: float) -> None:
+        """Give a call up: take it back if it has not begun, else stop it.
+
+        :param grace: seconds that a call which runs has to stop by itself.
+        """
+        if job.cancelled_at is not None:
+            return
+        job.cancelled_at, job.grace = self.clock(), grace
+        if self._dispatcher.take_out(job):
+            job.on_done(job, Cancelled(""), "", 0.0)
+            self._dispatcher.notify_load()
+        else:
+            self._stop(job)
+
+    @abc.abstractmethod
+    def _stop(self, job: Job, /) -> None:
+        """Stop a cancelled call that a child was given."""
+
+    def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
+        """Give up every call of these messages, whether it has begun or not.
+
+        :param grace: as in `cancel`.
+        :returns: the ids of those that are here.
+        """
+        jobs = [job for job in (*self._dispatcher.waiting_jobs(), *self._dispatcher.in_flight()) if job.id in ids]
+        for job in jobs:
+            self.cancel(job, grace)
+        return list(dict.fromkeys(job.id for job in jobs))
+
+    def stop_taking(self) -> None:
+        """Take no more calls."""
+        self._is_closed = True
+
+    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take calls back that no child was given, and return them; their `on_done` is not called.
+
+        :param which: tells of a call whether to take it back; None: all.
+        """
+        return self._dispatcher.withdraw(which)
+
+    def in_flight(self) -> list[Job]:
+        """Return the calls that children were given."""
+        return self._dispatcher.in_flight()
+
+    def abandon(self, cause: str) -> None:
+        """End every call as lost: there are no children any more."""
+        self.stop_taking()
+        self._registry.end(cause)
+        # After the children's end, which puts back the calls that they had not begun.
+        for job in self.withdraw_queued():
+            job.on_done(job, Lost(cause, ""), "", 0.0)
+
+    async def wait_empty(self) -> None:
+        """Wait until no call waits or runs."""
+        while self._dispatcher.load:
+            await self._dispatcher.emptied.wait()
+
+    # ---- children ----------------------------------------------------------------------------------------
 
     def report_stacks(self) -> None:
         """Have each child report its stacks; they come as events."""
         self._stack_reports.ask()
 
+    @abc.abstractmethod
+    def resize(self, size: int) -> None:
+        """Have at most so many children work at once; the reconciler brings their number to that."""
+
+    @abc.abstractmethod
     def snapshot(self) -> LaneSnapshot:
         """Return what the lane and its children do at this moment."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _leaves_idle(self, child: ChildHandle) -> None:
         """Take a child that is about to retire from those that wait for a call."""
-        raise NotImplementedError
 
     def spawn(self) -> bool:
         """Order one more child; it takes calls once it is ready.
@@ -79,12 +191,25 @@ class ChildLane:
         """Fork from this zygote from now on."""
         self._registry.use(zygote)
 
-    def lose_zygote(self, cause: str) -> list[int]:
-        """The zygote died, and the kernel has killed its children with it.
+    @property
+    def has_killed_zygote(self) -> bool:
+        """The zygote was killed by this lane, because it did not answer."""
+        return self._registry.has_killed_zygote
 
-        :returns: their pids, whose process groups may still hold what tasks had started.
+    def zygote_died(self) -> list[str]:
+        """The zygote died, and all children with it; returns the ids of the calls that were at work.
+
+        `lose_zygote` must follow.
         """
-        return self._registry.lose_zygote(cause)
+        return self._registry.zygote_died()
+
+    def lose_zygote(self, cause: str, blamed: Collection[str]) -> list[int]:
+        """Close all children.
+
+        :param blamed: ids of the calls for which that counts as the death of their own child.
+        :returns: the children's pids, whose process groups may still hold what tasks had started.
+        """
+        return self._registry.lose_zygote(cause, blamed)
 
     def hear_zygote(self, news: News) -> bool:
         """Take the zygote's news of children; False: it is of no child of this lane."""

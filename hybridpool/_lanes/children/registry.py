@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 from hybridpool import events
@@ -19,7 +19,6 @@ from hybridpool._lanes.children.handle import Breaks, CallInFlight, CannotGive, 
 from hybridpool._lanes.children.spawn_failures import SpawnFailures
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Lost
-from hybridpool._policy.death_blame import DeathBlame
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.recycle import RecycleLimits, limits_for_child
 from hybridpool._zygote.client import News, describe_exit
@@ -79,7 +78,6 @@ class ChildRegistry:
         self._by_pid: dict[int, ChildHandle] = {}
         #: the zygote was killed because it did not answer
         self._killed_zygote = False
-        self._death_blame = DeathBlame()
         self._ordered = 0
         #: children by name, from the order to fork one until it is gone
         self.children: dict[str, ChildHandle] = {}
@@ -176,20 +174,30 @@ class ChildRegistry:
                 )
         return True
 
-    def lose_zygote(self, cause: str) -> list[int]:
-        """The zygote died, and the kernel has killed its children: close them all.
+    def zygote_died(self) -> list[str]:
+        """The zygote died, and the kernel has killed its children: hear what they had still sent.
 
-        :returns: their pids, whose process groups may still hold what tasks had started.
+        :returns: ids of the calls that were at work; `lose_zygote` must follow.
         """
         self._zygote = None
         for child in list(self.children.values()):
             child.retired_because = child.retired_because or "its zygote died"
             self._drain(child)
-        dead = list(self.children.values())
-        suspects = [job.id for child in dead for job in child.begun_calls()]
-        blamed = self._death_blame.assign_blame(suspects, killed_by_us=self._killed_zygote)
+        return [job.id for child in self.children.values() for job in child.begun_calls()]
+
+    @property
+    def has_killed_zygote(self) -> bool:
+        """The zygote was killed from here, because it did not answer."""
+        return self._killed_zygote
+
+    def lose_zygote(self, cause: str, blamed: Collection[str]) -> list[int]:
+        """Close all children, after `zygote_died`.
+
+        :param blamed: ids of the calls for which that counts as the death of their own child.
+        :returns: the children's pids, whose process groups may still hold what tasks had started.
+        """
         self._killed_zygote = False
-        for child in dead:
+        for child in list(self.children.values()):
             is_blamed = any(job.id in blamed for job in child.begun_calls())
             self._remove_dead(child, Lost(f"its zygote died: {cause}", child.name, blamed=is_blamed))
         # After the children were drained: what they still sent may have told a pid that was not known yet.

@@ -14,7 +14,7 @@ from hybridpool._ipc.blobs import OutgoingBlob
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry
-from hybridpool._lanes.quota import TaskQuota
+from hybridpool._lanes.quota import TaskQuota, insert_by_priority
 from hybridpool._lanes.wakeup import Wakeup
 from hybridpool._outcome import Cancelled
 from hybridpool._policy import recycle
@@ -89,8 +89,8 @@ class Dispatcher:
         """Take a call; a child gets it as soon as one is free."""
         if job.concurrency is not None and self.quota.park_if_full(job):
             return
-        if job.priority and self.queue and self.queue[-1].priority < job.priority:
-            self.queue.insert(next(at for at, one in enumerate(self.queue) if one.priority < job.priority), job)
+        if job.priority:
+            insert_by_priority(self.queue, job)
         else:
             self.queue.append(job)
         if len(self.queue) == 1 and self.idle:

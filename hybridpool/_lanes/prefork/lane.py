@@ -7,7 +7,7 @@ private parts, and no module outside this package imports them. The supervisors 
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from hybridpool import events
 from hybridpool._ipc import frames
@@ -19,15 +19,14 @@ from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.watchdog import Watchdog
 from hybridpool._lanes.snapshot import LaneSnapshot
-from hybridpool._outcome import Cancelled, Lost, Outcome, Refused
+from hybridpool._outcome import Lost, Outcome, Refused
 from hybridpool._policy import recycle
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._policy.waiting_advice import WaitingAdvice
-from hybridpool.errors import PoolClosed
 
 
-class PreforkLane(ChildLane):
+class PreforkLane(ChildLane[Dispatcher]):
     """Calls, and the children that run them."""
 
     def __init__(
@@ -51,7 +50,6 @@ class PreforkLane(ChildLane):
         super().__init__(bus, registry, clock)
         self._publishes = publishes
         self._spares = spares
-        self._is_closed = False
         #: whether children are replaced after what they have done
         self._recycles = limits.spares > 0
         #: how many children are kept: those that work at once, and the spares
@@ -76,81 +74,21 @@ class PreforkLane(ChildLane):
         return self._dispatcher.size
 
     @property
-    def load(self) -> int:
-        """How many calls wait or run."""
-        return self._dispatcher.load
-
-    @property
     def demand(self) -> int:
         """How many calls run, or would if there were more children."""
         return self._dispatcher.demand
 
-    @property
-    def takes_calls(self) -> bool:
-        """It has not been told to take no more."""
-        return not self._is_closed
-
-    def submit(self, job: Job) -> None:
-        """Take a call; it runs as soon as a child is free.
-
-        :raises PoolClosed: if the lane takes no more calls.
-        """
-        if self._is_closed:
-            raise PoolClosed("the pool is stopping and takes no more calls")
-        self._dispatcher.add(job)
-
-    def cancel(self, job: Job, grace: float) -> None:
-        """Give a call up: take it back if it has not begun, else stop it.
-
-        :param grace: seconds that a call which runs has to stop by itself, before its child is killed.
-        """
-        if job.cancelled_at is not None:
-            return
-        job.cancelled_at, job.grace = self.clock(), grace
-        if self._dispatcher.take_out(job):
-            job.on_done(job, Cancelled(""), "", 0.0)
-            self._dispatcher.notify_load()
-            return
+    def _stop(self, _job: Job, /) -> None:
         self._watchdog.check()
-
-    def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
-        """Give up every call of these messages, whether it has begun or not.
-
-        :param grace: as in `cancel`.
-        :returns: the ids of those that are here.
-        """
-        jobs = [job for job in (*self._dispatcher.waiting_jobs(), *self._dispatcher.in_flight()) if job.id in ids]
-        for job in jobs:
-            self.cancel(job, grace)
-        return list(dict.fromkeys(job.id for job in jobs))
 
     def stop_taking(self) -> None:
         """Take no more calls, and do not call back those that children were given: they stay where they are."""
-        self._is_closed = True
+        super().stop_taking()
         self._watchdog.recalls = False
-
-    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
-        """Take calls back that no child was given, and return them; their `on_done` is not called.
-
-        :param which: tells of a call whether to take it back; None: all.
-        """
-        return self._dispatcher.withdraw(which)
 
     def queued(self) -> list[Job]:
         """Return the calls that wait for a child."""
         return list(self._dispatcher.queue)
-
-    def in_flight(self) -> list[Job]:
-        """Return the calls that children were given."""
-        return self._dispatcher.in_flight()
-
-    def abandon(self, cause: str) -> None:
-        """End every call as lost: there are no children any more."""
-        self.stop_taking()
-        self._registry.end(cause)
-        # After the children's end, which puts back the calls that they had not begun.
-        for job in self.withdraw_queued():
-            job.on_done(job, Lost(cause, ""), "", 0.0)
 
     # ---- children ----------------------------------------------------------------------------------------
 
@@ -199,11 +137,6 @@ class PreforkLane(ChildLane):
         self._dispatcher.load_bounds = (least, most)
         if least <= self._dispatcher.demand <= most:
             await self._dispatcher.load_changed.wait(timeout)
-
-    async def wait_empty(self) -> None:
-        """Wait until no call waits or runs."""
-        while self._dispatcher.load:
-            await self._dispatcher.emptied.wait()
 
     async def wait_calls_given(self) -> None:
         """Wait until a child is given calls."""

@@ -52,7 +52,7 @@ class SharedDispatcher:
 
     @property
     def load(self) -> int:
-        """How many calls wait or run; those that were given up are nobody's any more."""
+        """How many calls wait or run, without those that were given up: their submitters have been told."""
         return self.waiting + self.running - sum(len(child.given_up) for child in self.children())
 
     def waiting_jobs(self) -> list[Job]:
@@ -109,7 +109,7 @@ class SharedDispatcher:
         taken = [job for job in self.waiting_jobs() if which is None or which(job)]
         for job in taken:
             self.take_out(job)
-        self.notify()
+        self.notify_load()
         return taken
 
     def ended(self, job: Job) -> None:
@@ -124,7 +124,7 @@ class SharedDispatcher:
             (self.apart if freed.is_apart else self.queue).appendleft(freed)
             self.dispatch_soon()
 
-    def notify(self) -> None:
+    def notify_load(self) -> None:
         """After calls have come or gone: wake the tasks that wait for that."""
         self.load_changed.notify_all()
         if not self.load:
@@ -169,7 +169,7 @@ class SharedDispatcher:
             # It has been dealt with, and does not run.
             if job.concurrency is not None:
                 self._release(job)
-            self.notify()
+            self.notify_load()
         return None
 
     def _dispatch_apart(self) -> None:

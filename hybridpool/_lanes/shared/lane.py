@@ -7,7 +7,7 @@ are innocent (`_policy.death_of_shared`): they run again at once, in this worker
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from hybridpool import events
 from hybridpool._ipc import frames
@@ -19,17 +19,17 @@ from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.shared.child_handle import SharedChildHandle
 from hybridpool._lanes.shared.dispatcher import SharedDispatcher
 from hybridpool._lanes.shared.options import SharedOptions
-from hybridpool._lanes.shared.watchdog import STOP_GRACE_S, SharedWatchdog
+from hybridpool._lanes.shared.watchdog import SharedWatchdog
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused
 from hybridpool._policy import recycle
 from hybridpool._policy.death_of_shared import Fate, SharedDeath, fates, runs_apart
 from hybridpool._policy.lifecycle import ChildEvent, State
 from hybridpool._policy.recycle import RecycleLimits
-from hybridpool.errors import PoolClosed, TaskCancelled
+from hybridpool.errors import TaskCancelled
 
 
-class SharedLane(ChildLane):
+class SharedLane(ChildLane[SharedDispatcher]):
     """Calls, and the children that run them."""
 
     def __init__(
@@ -60,9 +60,7 @@ class SharedLane(ChildLane):
         super().__init__(bus, registry, clock)
         self._publishes = publishes
         self._options = options
-        self._is_closed = False
         self._size = 0
-        self._slots = orders.slots
         self._watchdog = SharedWatchdog(bus, registry, options, self._children, self._give_up_call)
         self._dispatcher = SharedDispatcher(registry, self._watchdog.watch)
 
@@ -73,72 +71,11 @@ class SharedLane(ChildLane):
         """At most so many children work at once."""
         return self._size
 
-    @property
-    def slots(self) -> int:
-        """At most so many calls run at once."""
-        return self._size * self._slots
-
-    @property
-    def load(self) -> int:
-        """How many calls wait or run."""
-        return self._dispatcher.load
-
-    @property
-    def takes_calls(self) -> bool:
-        """It has not been told to take no more."""
-        return not self._is_closed
-
-    def submit(self, job: Job) -> None:
-        """Take a call; it runs as soon as a child has room.
-
-        :raises PoolClosed: if the lane takes no more calls.
-        """
-        if self._is_closed:
-            raise PoolClosed("the pool is stopping and takes no more calls")
-        self._dispatcher.add(job)
-
-    def cancel(self, job: Job, grace: float) -> None:
-        """Give a call up: take it back if it has not begun, else stop it.
-
-        :param grace: seconds that a call which runs has to stop by itself, before it is given up.
-        """
-        if job.cancelled_at is not None:
-            return
-        job.cancelled_at, job.grace = self.clock(), grace
-        if self._dispatcher.take_out(job):
-            job.on_done(job, Cancelled(""), "", 0.0)
-            self._dispatcher.notify()
-            return
+    def _stop(self, job: Job, /) -> None:
         child = self._registry.children.get(job.child)
         if isinstance(child, SharedChildHandle):
             number = next((number for number, call in child.calls.items() if call.job is job), 0)
             self._watchdog.check(child, number)
-
-    def cancel_messages(self, ids: Collection[str], grace: float) -> list[str]:
-        """Give up every call of these messages, whether it has begun or not.
-
-        :param grace: as in `cancel`.
-        :returns: the ids of those that are here.
-        """
-        jobs = [job for job in (*self._dispatcher.waiting_jobs(), *self._dispatcher.in_flight()) if job.id in ids]
-        for job in jobs:
-            self.cancel(job, grace)
-        return list(dict.fromkeys(job.id for job in jobs))
-
-    def stop_taking(self) -> None:
-        """Take no more calls."""
-        self._is_closed = True
-
-    def withdraw_queued(self, which: Callable[[Job], bool] | None = None) -> list[Job]:
-        """Take calls back that no child was given, and return them; their `on_done` is not called.
-
-        :param which: tells of a call whether to take it back; None: all.
-        """
-        return self._dispatcher.withdraw(which)
-
-    def in_flight(self) -> list[Job]:
-        """Return the calls that children were given."""
-        return self._dispatcher.in_flight()
 
     def stop_calls(self) -> None:
         """Tell every call to stop, so that its code can clean up before its child is killed."""
@@ -150,18 +87,6 @@ class SharedLane(ChildLane):
                     child.stopped_at[number] = self.clock()
                     call.if_stopped = Lost("the worker stops", child.name)
                     child.interrupt(number, "the worker stops")
-
-    def abandon(self, cause: str) -> None:
-        """End every call as lost: there are no children any more."""
-        self.stop_taking()
-        self._registry.end(cause)
-        for job in self.withdraw_queued():
-            job.on_done(job, Lost(cause, ""), "", 0.0)
-
-    async def wait_empty(self) -> None:
-        """Wait until no call waits or runs."""
-        while self._dispatcher.load:
-            await self._dispatcher.emptied.wait()
 
     # ---- children ----------------------------------------------------------------------------------------
 
@@ -239,7 +164,7 @@ class SharedLane(ChildLane):
             job.blob = None
         else:
             job.on_done(job, _outcome_of(call, done.outcome), child.name, done.runtime)
-        self._dispatcher.notify()
+        self._dispatcher.notify_load()
 
     def _recycle(self, child: SharedChildHandle, owned: int) -> None:
         if child.state is State.BUSY and child.retires_because is None and not child.is_apart:
@@ -271,7 +196,7 @@ class SharedLane(ChildLane):
         job.on_done(job, outcome, child.name, self.clock() - call.since)
         if child.given_up.issuperset(child.calls):
             self._registry.kill(child)
-        self._dispatcher.notify()
+        self._dispatcher.notify_load()
 
     def _break_off(self, child: ChildHandle, why: str) -> None:
         """End a child that cannot be relied on any more; it gets no more calls."""
@@ -287,7 +212,7 @@ class SharedLane(ChildLane):
             why = f"its arguments cannot be handed to a child: {error.strerror}"
             job.on_done(job, Refused(why, "OSError", "builtins", b"[]"), "", 0.0)
             self._dispatcher.dispatch_soon()
-            self._dispatcher.notify()
+            self._dispatcher.notify_load()
 
     def _on_exit(self, handle: ChildHandle, back: list[CallInFlight], lost: list[CallInFlight], death: Lost) -> None:
         assert isinstance(handle, SharedChildHandle)
@@ -299,9 +224,10 @@ class SharedLane(ChildLane):
             SharedDeath(
                 begun={number: call.job.may_rerun and not self._is_closed for number, call in begun.items()},
                 killed_for=handle.killed_for if handle.is_to_be_killed and handle.fault is None else None,
-                # A zygote's death takes all its children along, whatever they do.
-                on_stage=0 if self._registry.zygote is None else handle.on_stage,
+                on_stage=handle.on_stage,
                 is_apart=handle.is_apart,
+                with_zygote=self._registry.zygote is None,
+                is_blamed=death.blamed,
             )
         )
         ended: list[tuple[CallInFlight, Outcome]] = []
@@ -329,7 +255,7 @@ class SharedLane(ChildLane):
             self._dispatcher.put_back([*rerun, *again])
         for call, outcome in ended:
             call.job.on_done(call.job, outcome, handle.name, 0.0)
-        self._dispatcher.notify()
+        self._dispatcher.notify_load()
 
 
 def _outcome_of(call: CallInFlight, outcome: Outcome) -> Outcome:
@@ -337,7 +263,3 @@ def _outcome_of(call: CallInFlight, outcome: Outcome) -> Outcome:
     if call.if_stopped is not None and isinstance(outcome, Raised) and outcome.kind == TaskCancelled.__name__:
         return call.if_stopped
     return outcome
-
-
-#: seconds that calls have to clean up after `stop_calls`
-CLEAN_UP_S = STOP_GRACE_S

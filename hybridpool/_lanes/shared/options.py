@@ -1,6 +1,11 @@
 """What a lane whose children run several calls at once is told at its start."""
 
+from typing import Final
+
 import attrs
+
+#: seconds that a call has to stop by itself after its hard limit, or when the worker stops, before it is given up
+STOP_GRACE_S: Final = 1.0
 
 
 @attrs.frozen(kw_only=True)

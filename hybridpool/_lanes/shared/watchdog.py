@@ -16,15 +16,13 @@ from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import CallInFlight
 from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._lanes.shared.child_handle import SharedChildHandle
-from hybridpool._lanes.shared.options import SharedOptions
+from hybridpool._lanes.shared.options import STOP_GRACE_S, SharedOptions
 from hybridpool._outcome import Cancelled, Outcome, TimedOut
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.shared_limits import SharedCall, due
 
 #: seconds between two looks at a loop
 LOOK_S: Final = 0.1
-#: seconds that a call has to stop by itself after its hard limit, before it is given up
-STOP_GRACE_S: Final = 1.0
 #: seconds after which a call that holds the loop is named although its child does not say where it is
 NO_ANSWER_S: Final = 1.0
 #: seconds without a turn of the loop after which a call that is to stop needs a signal to hear of it

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import os
+import resource
 import threading
 import time
 import weakref
@@ -13,37 +14,17 @@ from typing import Any
 from hybridpool import current_task
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 from tests.integration.pool.functions import enter, tell
+from tests.pipes import take_byte
 
 _something: contextvars.ContextVar[object] = contextvars.ContextVar("something")
 _left: "list[weakref.ref[_Left]]" = []
 _mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 
-async def _byte(path: str) -> None:
-    """Wait for a byte of a pipe, and take it."""
-    loop = asyncio.get_running_loop()
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        while True:
-            readable = asyncio.Event()
-            loop.add_reader(fd, readable.set)
-            try:
-                await readable.wait()
-            finally:
-                loop.remove_reader(fd)
-            try:
-                if os.read(fd, 1):
-                    return
-            except BlockingIOError:
-                continue
-    finally:
-        os.close(fd)
-
-
 async def hold(gate: str, value: Any = None) -> Any:
     """Wait at the gate, and let others run meanwhile."""
     enter(gate)
-    await _byte(gate + ".go")
+    await take_byte(gate + ".go")
     return value
 
 
@@ -210,6 +191,13 @@ def hold_stubbornly(gate: str) -> None:
     except TaskCancelled:
         with Path(gate + ".go").open("rb", buffering=0) as go:
             go.read(1)
+
+
+def allow_no_more_threads() -> None:
+    """Leave this process too little memory for another thread's stack."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + 4 * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def thread_name() -> str:

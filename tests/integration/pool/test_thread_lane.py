@@ -63,6 +63,17 @@ async def test_one_that_cannot_be_stopped(gate: Gate) -> None:
         assert await other == "other"
 
 
+async def test_no_more_threads(one: Pool, gate: Gate) -> None:
+    """Where no further thread can be started, calls wait for one that is there."""
+    threads = one.lane("thread")
+    await threads.run(coroutines.allow_no_more_threads)
+    calls = [threads.submit(coroutines.hold_thread, gate.path, number) for number in range(3)]
+    await gate.came(1)
+    gate.let(3)
+    assert await outcomes(calls) == [0, 1, 2]
+    assert await threads.run(coroutines.thread_name) == "ThreadLane-1-1"
+
+
 async def test_death_of_the_child(one: Pool, gate: Gate) -> None:
     """When the child dies each of its calls raises `ChildLost`: a pool starts no call twice."""
     threads = one.lane("thread")

@@ -161,7 +161,7 @@ def plain() -> Generator[int]:
         (managed_async, {}, "take the other decorator"),
         (needs_dsn, {}, "it is called without arguments, and missing a required argument: 'dsn'"),
         (asynchronous, {"lanes": ("process",)}, "process children have no event loop"),
-        (plain, {"lanes": ("proces",)}, "there is no lane 'proces'; the lanes are process, async, thread"),
+        (plain, {"lanes": ("prefork",)}, "there is no lane 'prefork'; the lanes are process, async, thread"),
         (plain, {"lanes": "async"}, r"lanes= takes several names, as in lanes=\('async',\), not 'async'"),
         (plain, {"lanes": ()}, "lanes= takes several names"),
     ],

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hybridpool import _task_context
-from hybridpool._child.loop import ATTENTION, Child
+from hybridpool._child.base import ATTENTION
+from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames, framing

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hybridpool import _task_context
-from hybridpool._child.loop import ATTENTION
+from hybridpool._child.base import ATTENTION
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._ipc import frames, framing
 from hybridpool._ipc.frames import ChildOutcome, Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, Raised, Returned

@@ -68,7 +68,7 @@ async def parts() -> AsyncIterator[Parts]:
 async def test_a_shared_lane_is_a_lane(parts: Parts) -> None:
     """The type checker holds it against the protocol; all lanes are used by that alone."""
     lane: Lane = parts.lane
-    assert (lane.size, lane.in_flight(), parts.lane.slots) == (1, [], 3)
+    assert (lane.size, lane.in_flight()) == (1, [])
 
 
 async def test_the_child_with_the_fewest_calls_is_first(parts: Parts) -> None:
@@ -270,10 +270,11 @@ async def test_the_zygotes_death_is_no_call(parts: Parts) -> None:
     at_work, _ = parts.submit("at work", "waits")
     await child.reads()
     child.page.enter_stage(child.number_of("at work"))
-    parts.lane.lose_zygote("signal 9 (SIGKILL)")
+    assert sorted(parts.lane.zygote_died()) == ["at work", "waits"]
+    parts.lane.lose_zygote("signal 9 (SIGKILL)", blamed=())
     child.close()
     assert parts.told.outcomes == {}
-    assert at_work.suspected == 1
+    assert (at_work.suspected, at_work.beside) == (0, 1)
     parts.lane.use_zygote(parts.zygote)
     child = await parts.zygote.child()
     assert await child.reads() == ["at work", "waits"]

@@ -22,6 +22,8 @@ deaths = st.builds(
     killed_for=st.none() | st.integers(0, 8),
     on_stage=st.integers(0, 8),
     is_apart=st.booleans(),
+    with_zygote=st.booleans(),
+    is_blamed=st.booleans(),
 )
 
 
@@ -64,6 +66,16 @@ def test_a_death_apart() -> None:
     assert fates(SharedDeath(begun=begun(4))) == {4: Fate.SUSPECT}, "alone by chance"
 
 
+def test_a_zygotes_death() -> None:
+    """When the zygote died no call is under suspicion, whoever's code ran; one alone may be found to blame."""
+    assert fates(SharedDeath(begun=begun(1, 2), on_stage=1, with_zygote=True, is_blamed=True)) == {
+        1: Fate.BESIDE,
+        2: Fate.BESIDE,
+    }
+    assert fates(SharedDeath(begun=begun(4), is_apart=True, with_zygote=True)) == {4: Fate.BESIDE}
+    assert fates(SharedDeath(begun=begun(4), is_apart=True, with_zygote=True, is_blamed=True)) == {4: Fate.GUILTY}
+
+
 def test_calls_that_must_not_run_twice() -> None:
     """A call that must not be started again is lost with its child, whatever the cause."""
     death = SharedDeath(begun={1: False, 2: True, 3: False}, on_stage=3)
@@ -91,7 +103,11 @@ def test_only_the_cause_is_guilty(death: SharedDeath) -> None:
         if fate is Fate.GUILTY:
             is_alone = death.is_apart and len(death.begun) == 1
             is_named = number == (death.on_stage if death.killed_for is None else death.killed_for)
-            assert is_named or (is_alone and death.killed_for is None)
+            if death.with_zygote:
+                assert is_alone
+                assert death.is_blamed
+            else:
+                assert is_named or (is_alone and death.killed_for is None)
 
 
 @attrs.define

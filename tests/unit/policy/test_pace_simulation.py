@@ -246,4 +246,4 @@ def test_mixed_durations(seed: int) -> None:
     assert spent[1] <= 1.1 * spent[0]
     for worker in workers:
         changes = sum(one[1] != other[1] for one, other in pairwise(worker.seen))
-        assert changes <= len(worker.seen) / 4, "it does not go to and fro"
+        assert changes <= len(worker.seen) / 4, "it does not go back and forth"
