@@ -123,6 +123,10 @@ class Child:
         self.name = name
         #: of the tasks whose failures are not dealt with in the default way
         self.rules: Mapping[str, Rules] = {}
+        #: makes what is raised at a soft time limit of so many seconds; None: what this library has for it
+        self.soft_limit_error: Callable[[float], BaseException | None] = lambda _: None
+        #: what was raised in a task last
+        self._raised: BaseException | None = None
         self._channel = Channel(channel)
         self._shared_page = shared_page
         #: what to do next, and which code may be at the channel
@@ -230,7 +234,9 @@ class Child:
                 for seq in action.seqs:
                     self._files.drop(seq)
             elif isinstance(action, Raise):
-                raise _signal_of(action.interrupt)
+                error = self.soft_limit_error(action.interrupt.limit) if action.interrupt.limit else None
+                self._raised = error or _signal_of(action.interrupt)
+                raise self._raised
 
     def _write_apart(self, frame: LogLines) -> None:
         """Write a message of its own, after the outcomes that wait if they may be sent here."""
@@ -517,7 +523,10 @@ class Child:
 
     def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
         """Take note of an exception that Python discards; True if it was an interrupt, which is due again."""
-        return isinstance(what.exc_value, TaskSignal) and self._protocol.interrupt_discarded()
+        is_interrupt = isinstance(what.exc_value, TaskSignal) or (
+            what.exc_value is not None and what.exc_value is self._raised
+        )
+        return is_interrupt and self._protocol.interrupt_discarded()
 
 
 def _signal_of(stop: Interrupt) -> TaskSignal:

@@ -139,14 +139,14 @@ def test_missing_further_module(write: Write) -> None:
 def test_not_an_app(write: Write) -> None:
     """An object that is not an app is refused with its type."""
     write("znot.py", APP + "app = dict()\nkind = App\n")
-    assert str(refusal("znot:app")) == "znot:app is not a hybridpool App, but of type dict"
-    assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App, but of type type"
+    assert str(refusal("znot:app")) == "znot:app is not a hybridpool App or a Celery app, but of type dict"
+    assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App or a Celery app, but of type type"
 
 
 def test_no_app(write: Write) -> None:
     """A module without an app is refused with advice."""
     write("znone.py", "")
-    assert str(refusal("znone")) == "module 'znone' has no hybridpool App; define app = App('znone') or name it"
+    assert str(refusal("znone")) == "module 'znone' has no hybridpool App or Celery app; define app = App('znone') or name it"
 
 
 def test_several_apps(write: Write) -> None:
