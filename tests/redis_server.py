@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.rabbit import MARK, free_port, wait_for
+from tests.rabbit import MARK, free_ports, wait_for
 from tests.redis_install import find_redis
 
 #: seconds
@@ -22,7 +22,7 @@ class Redis:
     def __init__(self) -> None:
         self._program = find_redis()
         self._base = Path(tempfile.mkdtemp(prefix="redis-"))
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -2,14 +2,13 @@
 
 import importlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import celery
-from celery import Celery, signals
+from celery import signals
 from celery.app.defaults import DEFAULTS
-from kombu import Queue, pools
+from kombu import pools
 from kombu.serialization import prepare_accept_content
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
@@ -82,7 +81,7 @@ _UNSENT_SIGNALS: Final = (
 _EXCHANGE_TYPES: Final = ("direct", "fanout", "topic")
 
 
-def write(app: Celery) -> bytes:
+def write(app: Any) -> bytes:
     """Return it.
 
     :raises ConfigError: if the app's broker is not an AMQP broker.
@@ -94,33 +93,39 @@ def write(app: Celery) -> bytes:
         "tasks": {name: _options(task, late=bool(conf.task_acks_late)) for name, task in app.tasks.items()},
         "guest": {
             "library": f"Celery {celery.__version__}",
-            "accepts": sorted(prepare_accept_content(conf.accept_content)),
+            "accepts": sorted(prepare_accept_content(conf.accept_content) or ()),
             "tasks": {name: _delivery(task) for name, task in app.tasks.items()},
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
+            "results": app.backend.as_uri(),
             "notes": list(_notes(app)),
         },
     }
     return json.dumps(told, default=str).encode()
 
 
-def preload(app: Celery) -> None:
+def preload(app: Any) -> None:
     """Import what each child would import at its first task, so that children share it."""
     for name in ("celery.app.builtins", "celery.canvas", "celery.worker.request", "kombu.transport.pyamqp"):
         importlib.import_module(name)
     _ = app.backend
 
 
-def close_connections(app: Celery) -> None:
+def close_connections(app: Any) -> None:
     """Close the connections that importing the app has opened: children must not share a socket."""
     pools.reset()
     app.amqp._producer_pool = None
     app._pool = None
 
 
-def _settings(app: Celery) -> dict[str, Any]:
+def _settings(app: Any) -> dict[str, Any]:
     conf = app.conf
     found = {name: conf.get(name) for name in _SAME if conf.value_set_for(name)}
-    for name in ("task_time_limit", "task_soft_time_limit", "worker_max_tasks_per_child", "worker_max_memory_per_child"):
+    for name in (
+        "task_time_limit",
+        "task_soft_time_limit",
+        "worker_max_tasks_per_child",
+        "worker_max_memory_per_child",
+    ):
         # Celery takes 0 for "none".
         if not found.get(name):
             found.pop(name, None)
@@ -136,7 +141,7 @@ def _settings(app: Celery) -> dict[str, Any]:
     }
 
 
-def _broker_url(app: Celery) -> str:
+def _broker_url(app: Any) -> str:
     """:raises ConfigError: if it is not an AMQP broker."""
     given = app.conf.broker_read_url
     first = app.connection_for_read()
@@ -164,7 +169,7 @@ def _delivery(task: Any) -> dict[str, bool]:
     }
 
 
-def _queue(queue: Queue) -> dict[str, Any]:
+def _queue(queue: Any) -> dict[str, Any]:
     """Return how a queue is declared, with its bindings; or why it cannot be consumed."""
     for what in ("exclusive", "auto_delete"):
         if getattr(queue, what):
@@ -194,10 +199,11 @@ def _queue(queue: Queue) -> dict[str, Any]:
     }
 
 
-def _notes(app: Celery) -> Iterator[str]:
+def _notes(app: Any) -> Iterator[str]:
     """Yield a line for each thing that this worker does not do, or does in another way."""
     conf = app.conf
-    if celery.VERSION[:2] != _TESTED:
+    version = tuple(celery.VERSION or ())[:2]
+    if version != _TESTED:
         yield f"Celery {celery.__version__} is not tested with this worker; {_TESTED[0]}.{_TESTED[1]} is"
     if conf.worker_pool != "prefork":
         yield f"app.conf.worker_pool {conf.worker_pool!r} is not honoured: tasks run in prefork children"
@@ -209,7 +215,7 @@ def _notes(app: Celery) -> Iterator[str]:
             steps = _names(getattr(step, "__qualname__", str(step)) for step in app.steps[kind])
             yield f"bootsteps are not run: {steps}"
     tasks = app.tasks.items()
-    if limited := [name for name, task in tasks if task.rate_limit or (task.rate_limit is None and conf.task_default_rate_limit)]:
+    if not conf.worker_disable_rate_limits and (limited := [name for name, task in tasks if task.rate_limit]):
         yield f"rate limits are not obeyed: of {_names(limited)}"
     if custom := [name for name, task in tasks if task.Strategy != "celery.worker.strategy:default"]:
         yield f"custom Strategy classes are not used: of {_names(custom)}"

@@ -12,7 +12,7 @@ from hybridpool._ipc.envelope import Envelope
 _OWN_HEADERS: Final = "x-hybridpool-"
 
 
-def to_message(envelope: Envelope, accept: frozenset[str]) -> Message:
+def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
     """Return the message as Celery's consumer gets it; its body is decoded when `payload` is read.
 
     :param accept: the content types that may be decoded.
@@ -24,7 +24,8 @@ def to_message(envelope: Envelope, accept: frozenset[str]) -> Message:
         if not name.startswith(_OWN_HEADERS)
     }
     properties["application_headers"] = headers
-    return Message(
+    make: Any = Message
+    return make(
         body=envelope.body,
         content_type=envelope.content_type,
         content_encoding=properties.get("content_encoding"),
@@ -39,7 +40,7 @@ def to_message(envelope: Envelope, accept: frozenset[str]) -> Message:
     )
 
 
-def to_request(message: Message, node: str) -> tuple[dict[str, Any], Any, Any]:
+def to_request(message: Any, node: str) -> tuple[dict[str, Any], Any, Any]:
     """Return the request as `celery.worker.request.Request` and `fast_trace_task` write it; and args and kwargs.
 
     :param node: the worker's name.

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import billiard.util
-from celery import Celery, signals
-from celery._state import _set_task_join_will_block, set_default_app
+from celery import _state, signals
 from celery.app import trace
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -19,11 +18,14 @@ from hybridpool._child.lifespans import LifespanState
 from hybridpool._child.loop import Runs
 from hybridpool._ipc.frames import ChildOrders
 
-#: lines of Celery's that the parent writes too, for each task
-_TOLD_BY_PARENT: Final = frozenset(
-    line.strip()
-    for line in (trace.LOG_SUCCESS, trace.LOG_FAILURE, trace.LOG_IGNORED, trace.LOG_REJECTED, trace.LOG_RETRY)
-)
+#: lines of Celery's that the parent writes too, for each task: by logger, those of children and of Celery's parent
+_TOLD_BY_PARENT: Final = {
+    "celery.app.trace": frozenset(
+        line.strip()
+        for line in (trace.LOG_SUCCESS, trace.LOG_FAILURE, trace.LOG_IGNORED, trace.LOG_REJECTED, trace.LOG_RETRY)
+    ),
+    "celery.worker.request": frozenset(("Task handler raised error: %r", "Hard time limit (%ss) exceeded for %s[%s]")),
+}
 
 
 class CeleryProgram:
@@ -32,7 +34,7 @@ class CeleryProgram:
     #: listeners of `worker_init` look at their sender, which in Celery is a `WorkController`
     pool_cls = "celery.concurrency.prefork:TaskPool"
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Any) -> None:
         self.app = app
         self._node = ""
 
@@ -61,9 +63,7 @@ class CeleryProgram:
             case "worker_process_init":
                 return (lambda: signals.worker_process_init.send(sender=self._node),)
             case "worker_process_shutdown":
-                return (
-                    lambda: signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0),
-                )
+                return (lambda: signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0),)
             case _:
                 return ()
 
@@ -73,18 +73,20 @@ class CeleryProgram:
         """Do what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
         # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
         # mailboxes.
-        billiard.util._run_after_forkers()
-        multiprocessing.util._run_after_forkers()
+        for library in (billiard.util, multiprocessing.util):
+            run_after_fork: Callable[[], None] = getattr(library, "_run_after_forkers")  # noqa: B009  # private
+            run_after_fork()
         app, self._node = self.app, orders.node
         if orders.broker:
             for name in manifest.BROKER_VARIABLES:
                 os.environ.pop(name, None)
             app.conf.broker_url = orders.broker
             app.conf.broker_read_url = app.conf.broker_write_url = None
-        _set_task_join_will_block(True)
+        forbid_join: Callable[[bool], None] = getattr(_state, "_set_task_join_will_block")  # noqa: B009  # private
+        forbid_join(True)
         app.loader.init_worker_process()
         trace.setup_worker_optimizations(app, orders.node)
-        set_default_app(app)
+        _state.set_default_app(app)
         from celery.worker import state
 
         state.reset_state()
@@ -96,7 +98,8 @@ class CeleryProgram:
 
     def child_soft_limit(self, limit: float) -> BaseException:  # noqa: ARG002  # Celery does not say it
         """Celery's exception; tasks catch it by that name."""
-        return SoftTimeLimitExceeded()
+        error: BaseException = SoftTimeLimitExceeded()
+        return error
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """None: Celery's tasks run in children of the process lane only."""
@@ -113,4 +116,5 @@ class CeleryProgram:
 
 def _is_told_here(record: logging.LogRecord) -> bool:
     """Tell whether a record is not one that the parent writes too. Other handlers than ours get them all."""
-    return record.name != trace.logger.name or str(record.msg).strip() not in _TOLD_BY_PARENT
+    told = _TOLD_BY_PARENT.get(record.name)
+    return told is None or str(record.msg).strip() not in told

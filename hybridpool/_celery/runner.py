@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import Celery, states
+from celery import states
 from celery.app.task import Context
 from celery.app.trace import build_tracer
 from celery.exceptions import Reject
@@ -27,11 +27,11 @@ from hybridpool.errors import TaskSignal
 class Runner:
     """Runs the calls of one child."""
 
-    def __init__(self, app: Celery, node: str) -> None:
+    def __init__(self, app: Any, node: str) -> None:
         """:param node: the worker's name."""
         self._app = app
         self._node = node
-        self._accept = prepare_accept_content(app.conf.accept_content)
+        self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
         self._recorder = Recorder(app, node, self._accept)
 
     def __call__(self, call: RunCall, file: int | None) -> ChildOutcome:

@@ -7,13 +7,13 @@ What it tells the broker is dropped, since the parent has decided that (`_policy
 import builtins
 import signal
 import sys
+from collections.abc import Generator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import Celery, signals
+from celery import signals
 from celery.app.task import Context
 from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Reject, WorkerLostError
@@ -29,7 +29,7 @@ from hybridpool._ipc.frames import Raised
 class Recorder:
     """Records outcomes for one app."""
 
-    def __init__(self, app: Celery, node: str, accept: frozenset[str]) -> None:
+    def __init__(self, app: Any, node: str, accept: frozenset[str]) -> None:
         """:param node: the worker's name."""
         self._app = app
         self._node = node
@@ -66,7 +66,7 @@ class Recorder:
         """Record a failure that the tracer could not record."""
         request = self._request(envelope, acknowledged=True)
         try:
-            raise error
+            raise error from None
         except type(error):
             info = ExceptionInfo()
             raised = to_raised(error)
@@ -107,7 +107,8 @@ class Recorder:
     def _request(self, envelope: Envelope, *, acknowledged: bool) -> Any:
         message = to_message(envelope, self._accept)
         task = self._app.tasks[message.headers["task"]]
-        request = symbol_by_name(task.Request)(
+        kind: Any = symbol_by_name(task.Request)
+        request = kind(
             message, app=self._app, hostname=self._node, task=task, body=message.body, headers=message.headers,
             on_ack=_tell_no_one, on_reject=_tell_no_one,
         )  # fmt: skip
@@ -116,7 +117,7 @@ class Recorder:
 
 
 @contextmanager
-def _delivered_once(task: Any) -> Iterator[None]:
+def _delivered_once(task: Any) -> Generator[None]:
     """Have Celery record a loss, which it does not if the message were to be delivered again."""
     asked, task.reject_on_worker_lost = task.reject_on_worker_lost, None
     try:

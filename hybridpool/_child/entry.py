@@ -104,7 +104,8 @@ def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None
             hook()
         if program:
             child.rules = program.child_rules()
-            child.soft_limit_error = program.child_soft_limit
+            if isinstance(child, Child):
+                child.soft_limit_error = program.child_soft_limit
         tasks = program.child_tasks() if program else {}
         finish = _initialize(order.orders.initializer)
         states = program.child_lifespans(order.orders.lane) if program else ()

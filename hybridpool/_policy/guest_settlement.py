@@ -57,7 +57,9 @@ def settle_guest(
         case Rejected(requeue=requeue):
             return () if acknowledged else (Requeue(),) if requeue else _REFUSE
         case Refused(reason=reason, kind=kind, module=module, arguments=arguments):
-            finish = FinishInApp("refused", reason, is_dead_lettered=True, kind=kind, module=module, arguments=arguments)
+            finish = FinishInApp(
+                "refused", reason, is_dead_lettered=True, kind=kind, module=module, arguments=arguments
+            )
             return (finish, DeadLetter(reason), *ack)
         case Lost() if stopping and not acknowledged:
             return (Requeue(),)

@@ -17,6 +17,8 @@ class Guest:
 
     #: the library and its version
     library: str
+    #: its result backend, without a password
+    results: str
     #: content types that it decodes
     accepts: frozenset[str]
     #: by task name
@@ -44,6 +46,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
     is_target = any(spec.kind == QUORUM for spec in queues.values())
     return Guest(
         library=told["library"],
+        results=told["results"],
         accepts=frozenset(told["accepts"]),
         tasks={name: GuestOptions(**options) for name, options in told["tasks"].items()},
         queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},

@@ -59,6 +59,7 @@ class Intake:
         bus: events.Bus,
         is_revoked: Callable[[str], bool] = lambda _: False,
         ran: Callable[[str, float], None] | None = None,
+        *,
         guest: Guest | None = None,
     ) -> None:
         """Take deliveries.

@@ -157,7 +157,7 @@ class Worker:
                     self._bus,
                     control.is_revoked,
                     self._consumers.ran if self._consumers.follows_tasks else None,
-                    guest,
+                    guest=guest,
                 )
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
@@ -273,13 +273,6 @@ class Worker:
             ),
         )
 
-    def _guest_orders(self) -> dict[str, str]:
-        """Return what children of another library's app are told of the worker."""
-        if self._prepared.guest is None:
-            return {}
-        is_its_own = self._prepared.resolved.source_of("broker_url") == conf_label("broker_url")
-        return {"node": self._prepared.node, "broker": "" if is_its_own else self._settings.broker_url}
-
     def _finishing_lane(self) -> LaneConfig | None:
         """Return the configuration of the child that finishes what no other could; None: the app is ours."""
         if self._prepared.guest is None:
@@ -306,6 +299,9 @@ class Worker:
             jitter=settings.worker_recycle_jitter,
         )
         is_used = self._prepared.lanes["process"].processes > 0
+        is_apps_own = self._prepared.guest is None or self._prepared.resolved.source_of("broker_url") == conf_label(
+            "broker_url"
+        )
         return LaneConfig(
             size=sizes.start if is_used else 0,
             scale=scale if is_used and sizes.ceiling > sizes.floor else None,
@@ -315,7 +311,8 @@ class Worker:
                 log_format=FORMAT,
                 redirect_stdouts=True,
                 memory_watch=limit or 0,
-                **self._guest_orders(),
+                node=self._prepared.node,
+                broker="" if is_apps_own else settings.broker_url,
             ),
             start_timeout=settings.worker_proc_alive_timeout,
             spares=recycle.spares,

@@ -149,7 +149,9 @@ def _app_from_module(module: ModuleType, name: str) -> Program:
     if found is None and hasattr(module, "__path__") and _has_submodule(module, "celery"):
         found = _app_in(_import(f"{module.__name__}.celery"))
     if found is None:
-        raise AppLoadError(f"module {module.__name__!r} has no hybridpool App or Celery app; define app = App({name!r}) or name it")
+        raise AppLoadError(
+            f"module {module.__name__!r} has no hybridpool App or Celery app; define app = App({name!r}) or name it"
+        )
     return found
 
 

@@ -146,7 +146,10 @@ def test_not_an_app(write: Write) -> None:
 def test_no_app(write: Write) -> None:
     """A module without an app is refused with advice."""
     write("znone.py", "")
-    assert str(refusal("znone")) == "module 'znone' has no hybridpool App or Celery app; define app = App('znone') or name it"
+    assert (
+        str(refusal("znone"))
+        == "module 'znone' has no hybridpool App or Celery app; define app = App('znone') or name it"
+    )
 
 
 def test_several_apps(write: Write) -> None:
