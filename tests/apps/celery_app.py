@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task, chain, chord, group, signals
+from celery import Celery, Task, chord, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 app = Celery("celery_app", broker=os.environ["GUEST_BROKER"], backend=os.environ["GUEST_BACKEND"])
@@ -59,8 +59,7 @@ def who(self: Any) -> dict[str, Any]:
         "hostname": request.hostname,
         "queue": request.delivery_info["routing_key"],
         "priority": request.delivery_info["priority"],
-        "reply_to": bool(request.reply_to),
-        "trace": request.get("trace"),
+        "headers": request.headers,
         "pid": os.getpid(),
     }
 
@@ -174,25 +173,6 @@ def hold(path: str) -> None:
 def nested(n: int) -> Any:
     """Start a chord inside a task."""
     return chord([add.s(i, i) for i in range(n)], total.s()).delay().id
-
-
-@app.task  # type: ignore[untyped-decorator]
-def waits_inside() -> Any:
-    """Wait for another task inside a task, which Celery forbids."""
-    return add.delay(1, 1).get(timeout=1)
-
-
-def canvas(kind: str) -> Any:
-    """Return a signature of each kind, for clients."""
-    return {
-        "chain": chain(add.s(1, 2), add.s(3), add.s(4)),
-        "group": group(add.s(i, i) for i in range(4)),
-        "chord": chord([add.s(i, i) for i in range(4)], total.s()),
-        "chord in chain": chain(add.s(1, 1), group(add.s(i) for i in range(3)), total.s(), add.s(100)),
-        "chunks": add.chunks([(i, i) for i in range(4)], 2),
-        "replace": replaced.s(1),
-        "failing chord": chord([add.s(1, 1), fail.s("in the header")], total.s()),
-    }[kind]
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
