@@ -1,5 +1,6 @@
 """A Celery app in our worker, and a Celery client that sends to it."""
 
+import gc
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +40,14 @@ def client_of(broker: str, backend: str, queue: str) -> Iterator[Celery]:
     try:
         yield app
     finally:
-        app.backend.result_consumer.stop()
+        # A result that is collected later would unsubscribe, and open a connection for that.
+        gc.collect()
+        consumer = app.backend.result_consumer
+        if backend.startswith("rpc") and consumer._consumer is not None:
+            consumer.stop()
         if backend.startswith("redis"):
+            consumer.subscribed_to = set()
+            consumer.stop()
             app.backend.client.close()
             app.backend.client.connection_pool.disconnect()
         app.close()

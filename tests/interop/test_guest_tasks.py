@@ -121,8 +121,9 @@ def test_failing_header(client: Celery, backend: str, tmp_path: Path) -> None:
     path = tmp_path / "errback"
     total = sig(client, "total").on_error(sig(client, "noted", str(path)))
     result = chord([sig(client, "add", 1, 1), sig(client, "fail", "header")], total, app=client).apply_async()
-    with pytest.raises(ChordError, match="header"):
-        result.get(timeout=PATIENCE)
+    error = result.get(timeout=PATIENCE, propagate=False)
+    assert isinstance(error, ChordError)
+    assert "header" in str(error)
     assert wait_for(path.exists, PATIENCE)
 
 
@@ -143,7 +144,7 @@ def test_retries_end(client: Celery, worker: Worker) -> None:
     with pytest.raises(KeyError, match="gone"):
         result.get(timeout=PATIENCE)
     assert len(worker.seen(rf"autoretried\[{result.id}\] received")) == 3
-    assert len(worker.seen(rf"autoretried\[{result.id}\] retry: Retry in 0s: KeyError")) == 2
+    worker.see(rf"autoretried\[{result.id}\] retry: Retry in 0s: KeyError", 2)
 
 
 def test_ignore_result(client: Celery, worker: Worker) -> None:
@@ -257,8 +258,10 @@ def test_lost_in_a_chord(client: Celery, backend: str) -> None:
     if backend == "rpc://":
         pytest.raises(NotImplementedError, chord(header, sig(client, "total"), app=client).delay)
         return
-    with pytest.raises(ChordError, match="WorkerLostError"):
-        chord(header, sig(client, "total"), app=client).apply_async().get(timeout=PATIENCE)
+    result = chord(header, sig(client, "total"), app=client).apply_async()
+    error = result.get(timeout=PATIENCE, propagate=False)
+    assert isinstance(error, ChordError)
+    assert "WorkerLostError" in str(error)
 
 
 def test_hard_limit(client: Celery, worker: Worker) -> None:
