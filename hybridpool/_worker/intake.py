@@ -48,7 +48,7 @@ TIMER_MARGIN_S: Final = 0.002
 class Intake:
     """Takes deliveries, and makes jobs of those that are run."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one caller, and each is another part of the worker
         self,
         broker: Broker,
         settler: Settler,

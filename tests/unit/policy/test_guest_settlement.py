@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._outcome import Cancelled, Ignored, Lost, Outcome, Raised, Refused, Rejected, Retrying, Returned, TimedOut
+from hybridpool._outcome import (
+    Cancelled,
+    Ignored,
+    Lost,
+    Outcome,
+    Raised,
+    Refused,
+    Rejected,
+    Retrying,
+    Returned,
+    TimedOut,
+)
 from hybridpool._policy.guest_settlement import settle_guest
 from hybridpool._policy.settlement import (
     Acknowledge,
