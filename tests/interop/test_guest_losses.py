@@ -177,11 +177,13 @@ def test_the_backend_is_away(rabbit_node: Node, queue: str) -> None:
 
 def test_the_finisher_dies(client: Celery, worker: Worker) -> None:
     """The child that records what others could not is replaced when it dies."""
-    pytest.raises(WorkerLostError, sig(client, "die").apply_async().get, timeout=PATIENCE)
+    with pytest.raises(WorkerLostError):
+        sig(client, "die").apply_async().get(timeout=PATIENCE)
     [(pid,)] = [match.groups() for match in worker.seen(r"Finisher-1 \(pid (\d+)\) ready")]
     finisher = next(child for child in worker.children() if child.pid == int(pid))
     finisher.send_signal(signal.SIGKILL)
-    pytest.raises(WorkerLostError, sig(client, "die").apply_async().get, timeout=PATIENCE)
+    with pytest.raises(WorkerLostError):
+        sig(client, "die").apply_async().get(timeout=PATIENCE)
     worker.see(r"Finisher-2 \(pid \d+\) ready")
 
 
