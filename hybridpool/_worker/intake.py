@@ -14,7 +14,7 @@ from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._config import Settings
 from hybridpool._ipc.codec import CONTENT_TYPES
-from hybridpool._ipc.envelope import pack_envelope
+from hybridpool._ipc.envelope import MESSAGE, pack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
 from hybridpool._outcome import Outcome
@@ -207,11 +207,14 @@ class Intake:
         early = not received.options.acks_late
         task = self._tasks[head.name]
         lane = self._lane_of[head.name]
+        content_type, body = received.reading or delivery.content_type or "", delivery.body
+        if self._guest is not None:
+            content_type, body = MESSAGE, pack_envelope(envelope_of(delivery))
         job = Job(
             task=head.name,
             id=head.id,
-            content_type=received.reading or delivery.content_type or "",
-            body=delivery.body if self._guest is None else pack_envelope(envelope_of(delivery)),
+            content_type=content_type,
+            body=body,
             retries=head.retries,
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,

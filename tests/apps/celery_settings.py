@@ -47,6 +47,12 @@ def echo(value: Any) -> Any:
     return value
 
 
+@app.task  # type: ignore[untyped-decorator]
+def kind(value: Any) -> str:
+    """Tell what came."""
+    return type(value).__name__
+
+
 @app.task(rate_limit="10/m")  # type: ignore[untyped-decorator]
 def limited() -> None:
     """Have a rate limit."""

@@ -20,8 +20,7 @@ import pytest
 from hybridpool import errors
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
-from hybridpool._config import celery_names
-from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS
+from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS, celery_names
 from hybridpool._observe import log
 from hybridpool._policy.lifecycle import TABLE, State
 from hybridpool._protocol import dead_letter

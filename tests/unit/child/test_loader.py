@@ -227,3 +227,27 @@ def test_a_message_with_notes() -> None:
 def test_nonsense(name: str, write: Write) -> None:
     """A text that names no module is refused."""
     refusal(name)
+
+
+CELERY = "from celery import Celery\n"
+
+
+@pytest.mark.parametrize("name", ["zcelery:app", "zcelery.app", "zcelery"])
+def test_celery_apps(write: Write, name: str) -> None:
+    """A Celery app is found as one of ours is."""
+    write("zcelery.py", CELERY + "app = Celery('guest', broker='amqp://')\n")
+    assert loaded(name) == "guest"
+
+
+def test_several_celery_apps(write: Write) -> None:
+    """Of several Celery apps in a module the first is taken, as Celery does; a proxy is none."""
+    text = "from celery import current_app\none = Celery('one', broker='amqp://')\ntwo = Celery('two')\n"
+    write("zseveral.py", CELERY + text)
+    assert loaded("zseveral") == "one"
+
+
+def test_what_a_celery_app_imports_fails(write: Write) -> None:
+    """An error in a module that the app's settings name is one line with the cause."""
+    write("zincludes.py", CELERY + "app = Celery('one', broker='amqp://', include=['zbreaks'])\n")
+    write("zbreaks.py", "1 / 0\n")
+    assert "ZeroDivisionError" in str(refusal("zincludes"))
