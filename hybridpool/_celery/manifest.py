@@ -40,7 +40,7 @@ _NOT_HONOURED: Final = {
     "broker_connection_retry": "the worker reconnects for ever",
     "broker_failover_strategy": "broker URLs are tried in turn",
     "broker_login_method": "the worker logs in with PLAIN",
-    "broker_use_ssl": "the worker connects by TLS if the URL is amqps://…?cafile=…",
+    "broker_use_ssl": "it holds for children; give the worker --broker amqps://…?cafile=…",
     "control_exchange": "remote control uses Celery's default exchange",
     "worker_agent": "there are no agents",
     "worker_autoscaler": "use --autoscale",
@@ -142,16 +142,17 @@ def _settings(app: Any) -> dict[str, Any]:
 
 
 def _broker_url(app: Any) -> str:
-    """:raises ConfigError: if it is not an AMQP broker."""
+    """Return the URL, or several with ``;`` between them, as the app has them.
+
+    :raises ConfigError: if it is not an AMQP broker.
+    """
     given = app.conf.broker_read_url
-    first = app.connection_for_read()
-    if first.transport.driver_type != "amqp":
-        shown = masked(given) if isinstance(given, str) else first.transport.driver_type
+    connection = app.connection_for_read()
+    if connection.transport.driver_type != "amqp":
+        shown = masked(given) if isinstance(given, str) else connection.transport.driver_type
         raise ConfigError(f"the app's broker_url is {shown}, and this worker needs RabbitMQ: an amqp:// URL")
-    several = given if isinstance(given, list | tuple) else str(given).split(";") if given and ";" in str(given) else []
-    if not several:
-        return str(first.as_uri(include_password=True))
-    return ";".join(app.connection_for_read(url).as_uri(include_password=True) for url in several)
+    urls = ";".join(given) if isinstance(given, list | tuple) else str(given or "")
+    return urls if "://" in urls else str(connection.as_uri(include_password=True))
 
 
 def _options(task: Any, *, late: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing.util
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -80,7 +81,8 @@ class CeleryProgram:
         if orders.broker:
             for name in manifest.BROKER_VARIABLES:
                 os.environ.pop(name, None)
-            app.conf.broker_url = orders.broker
+            # Options of TLS in a query are for the parent's client library; children have `broker_use_ssl`.
+            app.conf.broker_url = re.sub(r"\?[^;]*", "", orders.broker)
             app.conf.broker_read_url = app.conf.broker_write_url = None
         forbid_join: Callable[[bool], None] = getattr(_state, "_set_task_join_will_block")  # noqa: B009  # private
         forbid_join(True)

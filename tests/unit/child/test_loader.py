@@ -251,3 +251,17 @@ def test_what_a_celery_app_imports_fails(write: Write) -> None:
     write("zincludes.py", CELERY + "app = Celery('one', broker='amqp://', include=['zbreaks'])\n")
     write("zbreaks.py", "1 / 0\n")
     assert "ZeroDivisionError" in str(refusal("zincludes"))
+
+
+@pytest.mark.parametrize(
+    ("given", "broker"),
+    [
+        ("None", "amqp://guest:guest@localhost:5672//"),
+        ("'amqps://me:a%40b@there:5671/v'", "amqps://me:a%40b@there:5671/v"),
+        ("['amqp://one', 'amqp://two']", "amqp://one;amqp://two"),
+    ],
+)
+def test_the_broker_of_a_celery_app(write: Write, given: str, broker: str) -> None:
+    """The worker gets the app's broker as it is written, and each of several."""
+    write("zbroker.py", CELERY + f"app = Celery('one', broker={given})\n")
+    assert json.loads(load("zbroker").manifest())["settings"]["conf"]["broker_url"] == broker

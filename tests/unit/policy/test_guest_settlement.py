@@ -40,12 +40,24 @@ TIMED_OUT = TimedOut(2.0, "ForkPoolWorker-1")
 REJECTED, RETURNED_TO_QUEUE = Rejected("no", False), Rejected("not now", True)
 OPTIONS = DeliveryOptions(wants_result=False, acks_late=True, max_deliveries=3)
 ACK, REFUSE, LOST_STEP = Acknowledge(), Refuse(), FinishInApp("lost", "signal 9 (SIGKILL)")
+PLAIN = GuestOptions()
 AGAIN = GuestOptions(reject_on_worker_lost=True)
 STRICT = GuestOptions(acks_on_failure=False, acks_on_timeout=False)
 
 outcomes: st.SearchStrategy[Outcome] = st.sampled_from(
-    [RETURNED, RAISED, RETRYING, REFUSED, LOST, Lost("gone", "", blamed=False), TIMED_OUT, REJECTED, RETURNED_TO_QUEUE]
-    + [Ignored(), Cancelled("")]
+    [
+        RETURNED,
+        RAISED,
+        RETRYING,
+        REFUSED,
+        LOST,
+        Lost("gone", "", blamed=False),
+        TIMED_OUT,
+        REJECTED,
+        RETURNED_TO_QUEUE,
+        Ignored(),
+        Cancelled(""),
+    ]
 )
 guests = st.builds(
     GuestOptions, reject_on_worker_lost=st.booleans(), acks_on_failure=st.booleans(), acks_on_timeout=st.booleans()
@@ -53,7 +65,7 @@ guests = st.builds(
 
 
 def steps(
-    outcome: Outcome, guest: GuestOptions = GuestOptions(), lost_before: int = 0, *, early: bool = False
+    outcome: Outcome, guest: GuestOptions = PLAIN, lost_before: int = 0, *, early: bool = False
 ) -> tuple[Step, ...]:
     """Settle in an ordinary moment."""
     return settle_guest(outcome, OPTIONS, guest, lost_before=lost_before, acknowledged=early, stopping=False)
