@@ -30,6 +30,14 @@ from tests.architecture import public_api, test_module_maps
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: names that look like settings: hooks, call options, and Celery settings named for comparison
+CELERY_SIGNALS = {
+    "task_received",
+    "task_revoked",
+    "worker_init",
+    "worker_process_init",
+    "worker_process_shutdown",
+    "worker_ready",
+}
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
     "task_reject_on_worker_lost",
     "task_routes",
@@ -239,12 +247,7 @@ def test_settings_exist(page: Path) -> None:
     named = set(re.findall(r"\b(?:worker|task|broker|result)_[a-z_]+\b(?!\.)", text))
     if page.name == "move-a-celery-app.md":
         # It names what Celery has.
-        named -= celery_names.SETTINGS | {
-            "worker_ready",
-            "worker_init",
-            "worker_process_init",
-            "worker_process_shutdown",
-        }
+        named -= celery_names.SETTINGS | CELERY_SIGNALS
     assert sorted(named - NO_SETTINGS - set(SETTINGS) - set(_functions_named_like_settings())) == []
     variables = set(re.findall(r"\bHYBRIDPOOL_[A-Z_]+\b", text)) - {APP_VARIABLE, "HYBRIDPOOL_"}
     assert (
