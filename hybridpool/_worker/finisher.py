@@ -88,7 +88,6 @@ class Finisher:
         with anyio.move_on_after(timeout):
             # A settlement that has just been started asks in the next turn of the loop.
             await checkpoint()
-            await checkpoint()
             await self._rests.wait()
 
 

@@ -29,7 +29,7 @@ from tests.architecture import public_api, test_module_maps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-#: names that look like settings: hooks, call options, and Celery settings named for comparison
+#: signals of Celery, which the page about its apps names
 CELERY_SIGNALS = {
     "task_received",
     "task_revoked",
@@ -38,6 +38,7 @@ CELERY_SIGNALS = {
     "worker_process_shutdown",
     "worker_ready",
 }
+#: names that look like settings: hooks, call options, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
     "task_reject_on_worker_lost",
     "task_routes",
