@@ -86,12 +86,32 @@ async def test_a_lane_that_is_closed() -> None:
 
 
 async def test_waiting_for_the_rest() -> None:
-    """A stopping worker waits until all is recorded, also what is asked for in the next moment, but not for ever."""
+    """A stopping worker waits until all is recorded, also what is asked for in the next turn of the loop."""
+    jobs: list[Job] = []
+    finisher, rests = Finisher(jobs.append), anyio.Event()
+
+    async def wait() -> None:
+        await finisher.wait_rests(60.0)
+        rests.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        tasks.start_soon(finisher.finish, received(), STEP)
+        await anyio.wait_all_tasks_blocked()
+        assert len(jobs) == 1
+        assert not rests.is_set()
+        jobs[0].on_done(jobs[0], Ignored(), "Finisher-1", 0.1)
+        with anyio.fail_after(60.0):
+            await rests.wait()
+
+
+async def test_not_waiting_for_ever() -> None:
+    """It waits no longer than it is told to."""
     jobs: list[Job] = []
     finisher = Finisher(jobs.append)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(finisher.finish, received(), STEP)
-        await finisher.wait_rests(0.05)
-        assert len(jobs) == 1
-        jobs[0].on_done(jobs[0], Ignored(), "Finisher-1", 0.1)
-        await finisher.wait_rests(60.0)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(60.0):
+            await finisher.wait_rests(0.01)
+        tasks.cancel_scope.cancel()
