@@ -52,14 +52,14 @@ _NOT_HONOURED: Final = {
     "worker_eta_task_limit": "the broker holds tasks until their time",
     "worker_hijack_root_logger": "children's log goes through the parent",
     "worker_log_color": "the log has no colors",
-    "worker_log_format": "the log has Celery's default format",
+    "worker_log_format": "give it to the worker, by --log-format",
     "worker_pool_restarts": "there is no pool_restart",
     "worker_redirect_stdouts": "what tasks print goes to the log",
     "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
     "worker_send_task_events": "this worker sends no events yet",
     "worker_soft_shutdown_timeout": "see worker_shutdown_timeout",
     "worker_state_db": "give --statedb FILE, another file than Celery's",
-    "worker_task_log_format": "the log has Celery's default format",
+    "worker_task_log_format": "give it to the worker, by --task-log-format",
 }
 #: signals of Celery's parent that are not sent
 _UNSENT_SIGNALS: Final = (

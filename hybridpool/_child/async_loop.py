@@ -32,12 +32,22 @@ from typing import Any, Final
 from hybridpool import _task_context
 from hybridpool._child.channel import ChannelClosed
 from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, describe_failure
-from hybridpool._child.loop import ATTENTION, end_copy, write_to_stderr
+from hybridpool._child.loop import ATTENTION, end_copy, report_stacks, write_to_stderr
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.process_state import get_handler, set_handler
 from hybridpool._child.rendering import to_raised
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer, Interrupt, LoopHeld, ReportHolder, RunCall
+from hybridpool._ipc.frames import (
+    ChildOrders,
+    Enqueue,
+    EnqueueAnswer,
+    Interrupt,
+    LoopHeld,
+    ReportHolder,
+    ReportStacks,
+    RunCall,
+)
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_page import SharedPage
 from hybridpool.errors import BrokerError, HybridpoolError, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
@@ -197,6 +207,8 @@ class AsyncChild(ConcurrentChild):
                 self._interrupt(frame)
             elif isinstance(frame, EnqueueAnswer):
                 self._answer(frame)
+            elif isinstance(frame, ReportStacks):
+                report_stacks(self._channel, self._stacks)
 
     def _start(self, call: RunCall) -> None:
         flight = _Flight(call)
@@ -326,6 +338,8 @@ class AsyncChild(ConcurrentChild):
             said = entry[0]
             if isinstance(said, ReportHolder):
                 self._report(flight, frame)
+            elif isinstance(said, ReportStacks):
+                report_stacks(self._channel, self._stacks)
             elif isinstance(said, Interrupt) and said.seq == flight.call.seq:
                 raised = _due(flight, said) or raised
             else:
@@ -339,6 +353,15 @@ class AsyncChild(ConcurrentChild):
                 flight.pending = type(raised)(*raised.args)
                 flight.task.cancel()
             raise raised
+
+    def _stacks(self) -> str:
+        """Describe where the calls wait, and what else this process does."""
+        names = {
+            flight.task: f"{flight.call.task}[{flight.call.id}]"
+            for flight in list(self._flights.values())
+            if flight.task is not None
+        }
+        return stacks_of_calls(awaits=_driven_by, tasks=names)
 
     def _report(self, flight: _Flight, frame: types.FrameType) -> None:
         found = traceback.extract_stack(frame)
@@ -392,6 +415,12 @@ class AsyncChild(ConcurrentChild):
             future.set_result(None)
         else:
             future.set_exception(_task_context.not_published(answer.kind, answer.error))
+
+
+def _driven_by(frame: types.FrameType) -> object:
+    """Return the coroutine that `_drive` drives, which the interpreter does not see as awaited."""
+    is_drive = frame.f_code.co_name == "_drive" and frame.f_code.co_filename == __file__
+    return frame.f_locals.get("coroutine") if is_drive else None
 
 
 def _due(flight: _Flight, stop: Interrupt) -> TaskSignal | None:

@@ -95,7 +95,12 @@ def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> "Child
 
 def _work(child: "Child | ConcurrentChild", order: Fork, program: Program | None, zygote: int) -> int:
     _take_name(order.name)
-    forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
+    try:
+        forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
+    except Exception as error:
+        # What `worker_logging` names.
+        child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
+        return _START_FAILED
     after_each = forwarder.finish if forwarder else _nothing
     gauge = MemoryGauge(order.orders.memory_watch)
     try:

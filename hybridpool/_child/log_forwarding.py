@@ -8,56 +8,34 @@ Tasks may configure logging and replace streams. A print is logged once all the 
 and streams as they were when the child was ready.
 """
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Final
 
 from hybridpool import _task_context
-from hybridpool._child import printable
+from hybridpool._child import log_config, printable
+from hybridpool._child.log_formats import NO_VALUE, JsonFormatter, LineFormatter, coloured
 from hybridpool._child.text_streams import MAX_RECORD_CHARS, LineAssembler, PrintedStream, write_whole
 from hybridpool._ipc.frames import ChildOrders
 
 SendText = Callable[[str], None]
 
-#: format of a log line, in parent and children (Celery, worker_log_format)
-FORMAT: Final = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
-
-#: what stands for the message in a line of one of several tasks (Celery, worker_task_log_format)
-_TASK_LAYOUT: Final = "%(task_name)s[%(task_id)s]: %(message)s"
-
 #: the logger of lines that a task printed; in Celery it is celery.redirected
 PRINTED: Final = "hybridpool.printed"
-
-
-class _LineFormatter(logging.Formatter):
-    """Formats a line. In a child that runs several tasks at once it says which of them has written it."""
-
-    def __init__(self, layout: str, child: str, *, names_tasks: bool) -> None:
-        super().__init__(layout)
-        self._child = child
-        self._pid = os.getpid()
-        self._of_task = logging.Formatter(layout.replace("%(message)s", _TASK_LAYOUT)) if names_tasks else None
-
-    def format(self, record: logging.LogRecord) -> str:
-        if record.process == self._pid or record.process is None:
-            record.processName = self._child
-        task = _task_context.current_task() if self._of_task is not None else None
-        if task is None or self._of_task is None:
-            return super().format(record)
-        # The names that Celery's worker_task_log_format has.
-        record.task_name, record.task_id = task.name, task.id
-        return self._of_task.format(record)
 
 
 class ForwardingHandler(logging.Handler):
     """Formats records and passes them to the parent."""
 
-    def __init__(self, send: SendText) -> None:
+    def __init__(self, send: SendText, *, in_colour: bool = False) -> None:
         super().__init__()
         self._send = send
+        self._in_colour = in_colour
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -67,9 +45,15 @@ class ForwardingHandler(logging.Handler):
         except Exception as error:
             # `logging.raiseExceptions` may be off, and then the error would be lost.
             line = self._format_mistake(record, error)
-        if len(line) > MAX_RECORD_CHARS:
+        if len(line) > MAX_RECORD_CHARS and not isinstance(self.formatter, JsonFormatter):
             line = f"{line[:MAX_RECORD_CHARS]}… ({len(line) - MAX_RECORD_CHARS} characters more)"
-        line = printable.record(line) + "\n"
+        line = printable.record(line)
+        if self._in_colour:
+            line = coloured(record.levelno, line)
+        self.send_line(line + "\n")
+
+    def send_line(self, line: str) -> None:
+        """Pass a whole line to the parent."""
         if os.getpid() == self._pid:
             self._send(line)
         else:
@@ -104,13 +88,16 @@ class _CloseDetector(logging.Handler):
 class _PrintLogger:
     """Logs what is printed.
 
-    Records go to the forwarding handler in any state of `logging`, and not to handlers of the root logger: those may
-    write to sys.stderr, and each such line would be printed again without end. The level, filters and handlers of the
+    Records go to the forwarding handler, or to those that `worker_logging` gives the root logger, in any state of
+    `logging`, and not to handlers that a task gives the root logger: those may write to sys.stderr, and each such line
+    would be printed again without end. The level, filters and handlers of the
     logger `PRINTED` apply; what one of those handlers prints is dropped.
     """
 
-    def __init__(self, handler: ForwardingHandler, level: int) -> None:
-        self._handler = handler
+    def __init__(self, handlers: list[logging.Handler], level: int) -> None:
+        self._handlers = handlers
+        #: handlers that are not ours may print
+        self._are_ours = all(isinstance(one, ForwardingHandler) for one in handlers)
         self._log = logging.getLogger(PRINTED)
         self._log.propagate = False
         # A level of its own: a change of the root logger's level by a task does not affect prints.
@@ -135,7 +122,17 @@ class _PrintLogger:
                         handler.handle(record)
             finally:
                 self._busy.discard(thread)
-        self._handler.handle(record)
+        if self._are_ours:
+            for handler in self._handlers:
+                handler.handle(record)
+            return
+        self._busy.add(thread)
+        try:
+            for handler in self._handlers:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+        finally:
+            self._busy.discard(thread)
 
 
 class _LoggingState:
@@ -157,14 +154,23 @@ class LogForwarder:
 
     def __init__(self, child: str, orders: ChildOrders, send: SendText) -> None:
         root = self._root = logging.getLogger()
-        self._handler = ForwardingHandler(send)
-        self._handler.setFormatter(_LineFormatter(orders.log_format, child, names_tasks=orders.lane != "process"))
-        root.handlers[:] = [self._handler]
+        self._handler = ForwardingHandler(send, in_colour=orders.log_in_colour)
+        self._handler.setFormatter(
+            JsonFormatter(child) if orders.log_json else LineFormatter(orders.log_format, child, orders.task_log_format)
+        )
+        # The app's handlers that write elsewhere stay; one for the terminal would write each line a second time.
+        root.handlers[:] = [self._handler, *(one for one in root.handlers if not log_config.is_console(one))]
         root.setLevel(orders.log_level)
+        log_config.redirect_consoles(self._handler.send_line)
         self._lines: list[LineAssembler] = []
+        prints_to: list[logging.Handler] = [self._handler]
+        if orders.logging:
+            prints_to = log_config.apply(
+                json.loads(orders.logging), self._handler, self._handler.send_line, partial(_complete, child)
+            )
         if orders.redirect_stdouts:
             encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
-            print_logger = _PrintLogger(self._handler, orders.log_level)
+            print_logger = _PrintLogger(prints_to, orders.log_level)
             out, err = (
                 LineAssembler(1, encoding, print_logger.log_text),
                 LineAssembler(2, encoding, print_logger.log_text),
@@ -227,6 +233,14 @@ class LogForwarder:
 
     def _writes_to_ours(self, handler: logging.Handler) -> bool:
         return isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, PrintedStream)
+
+
+def _complete(child: str, record: logging.LogRecord) -> None:
+    """Add what formats of `worker_logging` may name: the child, and the task at work."""
+    if record.process == os.getpid():
+        record.processName = child
+    task = _task_context.current_task()
+    record.task_name, record.task_id = (NO_VALUE, NO_VALUE) if task is None else (task.name, task.id)
 
 
 def _flush(stream: object) -> None:

@@ -60,6 +60,7 @@ from hybridpool._child.protocol import (
     CLEAR_OUTCOMES,
     EXIT,
     READ,
+    REPORT_STACKS,
     SEND_OUTCOMES,
     Actions,
     ChildProtocol,
@@ -67,7 +68,8 @@ from hybridpool._child.protocol import (
     Raise,
     Send,
 )
-from hybridpool._child.rendering import to_raised
+from hybridpool._child.rendering import escape_surrogates, to_raised
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import Done, EnqueueAnswer, Interrupt, LogLines, RunCall
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
@@ -233,6 +235,8 @@ class Child:
             elif isinstance(action, DropFiles):
                 for seq in action.seqs:
                     self._files.drop(seq)
+            elif action is REPORT_STACKS:
+                report_stacks(self._channel, stacks_of_calls)
             elif isinstance(action, Raise):
                 error = self.soft_limit_error(action.interrupt.limit) if action.interrupt.limit else None
                 self._raised = error or _signal_of(action.interrupt)
@@ -546,6 +550,23 @@ def _finish_output(after_each: Callable[[], None]) -> None:
     except Exception:
         # A task that has broken its streams has an outcome all the same.
         write_to_stderr(traceback.format_exc())
+
+
+def report_stacks(channel: Channel, describe: Callable[[], str]) -> None:
+    """Send the stacks of this process; in the middle of a task, which must not end by what may go wrong here."""
+    try:
+        text = describe()
+    except Exception as error:
+        text = f"the stacks cannot be shown: {error!r}"
+    text = escape_surrogates(text)
+    try:
+        channel.write(frames.pack((frames.Stacks(text),)))
+    except OSError as error:
+        if error.errno is None:
+            raise  # not of ours: a handler's TimeoutError
+        # It is large, and there can be no file.
+        with suppress(OSError):
+            channel.write(frames.pack((frames.Stacks(text[:MAX_PIECE_CHARACTERS]),)))
 
 
 def end_copy(outcome: frames.ChildOutcome | LargeObject) -> NoReturn:

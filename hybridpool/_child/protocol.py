@@ -39,6 +39,7 @@ from hybridpool._ipc.frames import (
     FromChild,
     Interrupt,
     Recall,
+    ReportStacks,
     RunCall,
     ToChild,
 )
@@ -60,6 +61,8 @@ class Step(enum.Enum):
     READ = enum.auto()
     #: end this child
     EXIT = enum.auto()
+    #: send the stacks of this process
+    REPORT_STACKS = enum.auto()
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +90,7 @@ SEND_OUTCOMES: Final = Step.SEND_OUTCOMES
 CLEAR_OUTCOMES: Final = Step.CLEAR_OUTCOMES
 READ: Final = Step.READ
 EXIT: Final = Step.EXIT
+REPORT_STACKS: Final = Step.REPORT_STACKS
 _NOTHING: Final[Actions] = ()
 # Sent before cleared: a child that dies in between leaves them on the page, and its parent ignores what it has twice.
 _FLUSH: Final[Actions] = (SEND_OUTCOMES, CLEAR_OUTCOMES)
@@ -179,6 +183,8 @@ class ChildProtocol:
                 return frame
             if type(frame) is Recall:
                 return self._give_back()
+            if type(frame) is ReportStacks:
+                return (REPORT_STACKS,)
             # The answer to an enqueue that was broken off, or an interrupt for a call that is done.
         if self._unsent:
             return self.flush()
@@ -262,6 +268,9 @@ class ChildProtocol:
             if isinstance(frame, Recall):
                 inbox.remove(frame)
                 return self._give_back()
+            if isinstance(frame, ReportStacks):
+                inbox.remove(frame)
+                return (REPORT_STACKS,)
         for frame in list(inbox):
             if isinstance(frame, Interrupt):
                 inbox.remove(frame)

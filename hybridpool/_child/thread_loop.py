@@ -28,11 +28,12 @@ from typing import Any, Final, cast
 from hybridpool import _task_context
 from hybridpool._child.channel import ChannelClosed
 from hybridpool._child.concurrent_child import ConcurrentChild, Prepares, describe_failure
-from hybridpool._child.loop import end_copy, write_to_stderr
+from hybridpool._child.loop import end_copy, report_stacks, write_to_stderr
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.rendering import to_raised
+from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import ChildOrders, Interrupt, RunCall
+from hybridpool._ipc.frames import ChildOrders, Interrupt, ReportStacks, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
@@ -45,9 +46,10 @@ _NO_EXCEPTION: Final = ctypes.py_object()
 class _AtWork:
     """A call on a thread."""
 
-    __slots__ = ("cancelled", "softened", "thread")
+    __slots__ = ("call", "cancelled", "softened", "thread")
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, call: RunCall, thread: int) -> None:
+        self.call = call
         self.thread = thread
         self.softened = False
         self.cancelled = False
@@ -100,7 +102,14 @@ class ThreadChild(ConcurrentChild):
                 self._begin(frame)
             elif isinstance(frame, Interrupt):
                 self._interrupt(frame)
+            elif isinstance(frame, ReportStacks):
+                report_stacks(self._channel, self._stacks)
         return True
+
+    def _stacks(self) -> str:
+        with self._at_work_lock:
+            calls = {entry.thread: f"{entry.call.task}[{entry.call.id}]" for entry in self._at_work.values()}
+        return stacks_of_calls(calls)
 
     def _begin(self, call: RunCall) -> None:
         self._shared_page.begin(call.seq)
@@ -155,7 +164,7 @@ class ThreadChild(ConcurrentChild):
             try:
                 if outcome is None:
                     with self._at_work_lock:
-                        entry = self._at_work[call.seq] = _AtWork(thread)
+                        entry = self._at_work[call.seq] = _AtWork(call, thread)
                         early = self._waiting.pop(call.seq, None)
                         if early is not None:
                             self._send_signal(entry, early)

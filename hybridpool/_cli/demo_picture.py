@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridpool import events
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._child.printable import one_line
 from hybridpool._observe import log
 

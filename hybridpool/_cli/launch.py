@@ -13,6 +13,7 @@ import anyio
 
 from hybridpool import events
 from hybridpool._brokers.factory import open_broker
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._cli.banner import banner as draw_banner
 from hybridpool._cli.early_setup import import_from_here
 from hybridpool._cli.forced_exit import TEARDOWN_S, exit_within
@@ -65,10 +66,11 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
         prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
         settings = prepared.resolved.settings
         sink = _open_log(settings.worker_logfile)
-        log.set_up(sink, log.level_number(settings.worker_loglevel))
+        style = _style(prepared)
+        log.set_up(sink, log.level_number(settings.worker_loglevel), style)
         logging.captureWarnings(capture=True)
         signals.log_to(sink)
-        bus.subscribe(log.LogListener(sink.write))
+        bus.subscribe(log.listener(sink.write, style))
         broker = open_broker(
             settings.broker_url,
             bus.emit,
@@ -76,9 +78,9 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
             connect_timeout=settings.broker_connection_timeout,
             name=prepared.node,
         )
-        worker = Worker(prepared, broker, bus)
+        worker = Worker(prepared, broker, bus, log_in_colour=style.in_colour)
         is_hidden = hide_passwords(sys.orig_argv)
-        if show_banner:
+        if show_banner and not style.as_json:
             sink.write(draw_banner(prepared, settings.queues))
         _warn(prepared, is_hidden=is_hidden)
         try:
@@ -119,6 +121,18 @@ def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
         else:
             risk = "whatever a task is made to do, it does as root; give it a user of its own"
         log.log.warning("the worker runs as root, and %s", risk)
+
+
+def _style(prepared: Prepared) -> log.LogStyle:
+    """Return how log lines look; in colour on a terminal, unless NO_COLOR is set (no-color.org)."""
+    settings = prepared.resolved.settings
+    is_terminal = settings.worker_logfile is None and os.isatty(2) and os.environ.get("TERM") != "dumb"
+    return log.LogStyle(
+        layout=settings.worker_log_format or FORMAT,
+        as_json=settings.worker_log_json,
+        in_colour=is_terminal and not settings.worker_log_json and not os.environ.get("NO_COLOR"),
+        config=prepared.logging,
+    )
 
 
 def _open_log(path: str | None) -> Sink:

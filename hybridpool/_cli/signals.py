@@ -1,7 +1,7 @@
 """The signals of a worker. They have handlers from the start: for PID 1 the kernel has no default actions.
 
-TERM, INT and QUIT stop the worker. No other signal that can be handled does: HUP reopens the log file, USR1 logs what
-the worker is doing, and the others that would end a process are ignored and logged.
+TERM, INT and QUIT stop the worker. No other signal that can be handled does: HUP reopens the log file, USR1 logs where
+the worker and its children are, and the others that would end a process are ignored and logged.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from typing import Final, Self
 import anyio
 
 from hybridpool._child.printable import one_line
+from hybridpool._child.stacks import stacks
 from hybridpool._cli.early_setup import IGNORED_SIGNALS, ignore_signals
 from hybridpool._observe.log import log
 from hybridpool._observe.log_sink import Sink
-from hybridpool._observe.stacks import stacks
 from hybridpool._worker.runtime import StopMode, Worker
 
 _ANSWERS: Final = {signal.SIGTERM: StopMode.WARM, signal.SIGINT: StopMode.WARM, signal.SIGQUIT: StopMode.COLD}
@@ -90,6 +90,8 @@ class Signals:
             case signal.SIGUSR1:
                 children = self._worker.describe_children() if self._worker is not None else []
                 log.warning("worker: SIGUSR1: where it is\n%s", "\n".join([*map(one_line, children), stacks()]))
+                if self._worker is not None:
+                    self._worker.report_stacks()
             case _:
                 now = time.monotonic()
                 if now - self._logged_at.get(number, -_LINE_INTERVAL_S) >= _LINE_INTERVAL_S:

@@ -14,8 +14,8 @@ HYBRIDPOOL_WORKER_CONCURRENCY=4), from app.conf or from App(...). The command li
 environment, and that over the app.
 
 Durations take a unit (500ms, 30s, 5m, 1h, 1d), sizes too (200MB, 1.5GiB; all are powers of 1024). Signals: TERM and the
-first INT let running tasks finish; QUIT and the second INT do not. HUP reopens the log file, USR1 logs what the
-worker is doing; other signals do not end it.
+first INT let running tasks finish; QUIT and the second INT do not. HUP reopens the log file, USR1 logs where all
+its processes are; other signals do not end it.
 """
 
 APP_HELP = "The app: module, or module:name."

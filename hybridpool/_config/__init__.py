@@ -10,6 +10,9 @@ Modules:
     cpus            How many CPUs this process may use: the machine's number is wrong in a container and under `taskset`
     cross_checks    Checks of settings that are valid on their own and invalid together
     lane_sizes      How many processes each lane has, and how many calls one of them runs at once
+    log_config      Reads `worker_logging`, a configuration for `logging.config.dictConfig`, from the file that is named
+                    in its place
+    log_parsers     Parsers for the settings of the log: a format, and a configuration for `logging.config.dictConfig`
     names           Names of queues, modules and nodes: checked, and a node's name expanded. Pure
     parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
     pool_names      What the name of a pool (`--pool`) implies for other settings, and what contradicts it
@@ -26,6 +29,7 @@ from hybridpool._config.conf import Conf, layers_from
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
 from hybridpool._config.lane_sizes import LaneSize, lane_sizes
+from hybridpool._config.log_config import logging_config
 from hybridpool._config.names import node_name
 from hybridpool._config.parsers import Range
 from hybridpool._config.pool_names import apply_pool_name
@@ -66,6 +70,7 @@ __all__ = [
     "init_layer",
     "lane_sizes",
     "layers_from",
+    "logging_config",
     "masked",
     "node_name",
     "pool_range",

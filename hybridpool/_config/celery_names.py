@@ -46,10 +46,10 @@ _SETTINGS = """
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_consumer
     worker_deduplicate_successful_tasks worker_detect_quorum_queues worker_direct worker_disable_rate_limits
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
-    worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt worker_log_format
+    worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_lost_wait worker_pool_putlocks worker_pool_restarts worker_pool_start_method
     worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout
-    worker_task_log_datefmt worker_task_log_format worker_timer worker_timer_precision
+    worker_task_log_datefmt worker_timer worker_timer_precision
 """
 #: settings
 SETTINGS: Final = frozenset(_SETTINGS.split())

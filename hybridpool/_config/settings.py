@@ -7,11 +7,11 @@ messages are made from the same entry, so a new setting is one entry here.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
-from hybridpool._config import names, parsers, units, urls
+from hybridpool._config import log_parsers, names, parsers, units, urls
 from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.setting import Setting, setting
 from hybridpool._task import LaneName
@@ -229,6 +229,22 @@ class Settings:
     worker_logfile: str | None = setting(
         parsers.optional(names.text), None, "File to append the log to.",
         kind=NODE, opts="-f --logfile", metavar="FILE", default_text="stderr")
+    worker_log_format: str | None = setting(
+        parsers.optional(log_parsers.log_format), None,
+        "Format of a log line, with logging's %(name)s fields; keys of `extra` can be named too.",
+        kind=NODE, opts="--log-format", metavar="FORMAT", default_text="[%(asctime)s: %(levelname)s/…] %(message)s")
+    worker_task_log_format: str | None = setting(
+        parsers.optional(log_parsers.log_format), None,
+        "Format of what a task logs: also %(task_name)s and %(task_id)s.",
+        kind=NODE, opts="--task-log-format", metavar="FORMAT",
+        default_text="as other lines; in async and thread lanes after name[id]:")
+    worker_log_json: bool = setting(
+        units.boolean, False, "Log one JSON object a line, in place of formats.",
+        kind=NODE, opts="--log-json")
+    worker_logging: str | dict[str, Any] | None = setting(
+        parsers.optional(log_parsers.path_or_dict), None,
+        "Configuration for logging.config.dictConfig, for all processes: a dict, or a JSON or TOML file.",
+        kind=NODE, opts="--logging", metavar="FILE", default_text="none")
     # fmt: on
 
     @property

@@ -112,6 +112,10 @@ class ReportHolder(Frame, tag=14):
     """Report the call whose code holds the loop, by `LoopHeld`. Sent together with the signal ATTENTION."""
 
 
+class ReportStacks(Frame, tag=15):
+    """Report all stacks of this process, by `Stacks`. Sent together with the signal ATTENTION."""
+
+
 class EnqueueAnswer(Frame, tag=11):
     """The answer to `Enqueue`: the message is published, or the error."""
 
@@ -160,6 +164,12 @@ class LoopHeld(Frame, tag=26):
     stack: str
 
 
+class Stacks(Frame, tag=27):
+    """The answer to `ReportStacks`."""
+
+    text: str
+
+
 class LogLines(Frame, tag=23):
     """Whole lines that user code logged or printed."""
 
@@ -196,6 +206,13 @@ class ChildOrders(Frame, tag=31):
     slots: int = 1
     #: of an async lane: "auto" (uvloop if it is installed), "uvloop" or "asyncio"
     loop: str = "auto"
+    #: format of lines that a task logs; empty: as other lines
+    task_log_format: str = ""
+    #: a JSON object a line, in place of formats
+    log_json: bool = False
+    log_in_colour: bool = False
+    #: JSON for `logging.config.dictConfig`; empty: none
+    logging: bytes = b""
     #: for an app of another library: the worker's name, and its broker if that is not the one in the app's own settings
     node: str = ""
     broker: str = ""
@@ -257,8 +274,8 @@ class Exited(Frame, tag=44):
     max_resident: int
 
 
-ToChild = RunCall | EnqueueAnswer | Interrupt | Recall | ReportHolder
-FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue | LoopHeld
+ToChild = RunCall | EnqueueAnswer | Interrupt | Recall | ReportHolder | ReportStacks
+FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue | LoopHeld | Stacks
 ToZygote = Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 

@@ -235,6 +235,11 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         """Say of each child, in a line, what it does; for the operator."""
         return [line for seen in self.snapshots() for line in seen.describe()]
 
+    def report_stacks(self) -> None:
+        """Have each child that is ready report its stacks; they come as events."""
+        for lane in self._all():
+            lane.report_stacks()
+
     def lane_of(self, child: str) -> ChildLane | None:
         """Return the lane that has a child of that name; None if there is none."""
         return next((lane for lane in self._with_finishing() if lane.has_child(child)), None)

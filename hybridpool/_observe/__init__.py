@@ -5,7 +5,6 @@ Modules:
     log           The log
     log_file      The file to which the log is appended; when it is rotated, the file of that name is opened again
     log_sink      Writes log lines to one descriptor: whole lines, one write per turn of the loop
-    stacks        The stacks of this process: of its threads and of its asyncio tasks, as text
     task_lines    The two log lines of every task, written past `logging`, where a record costs as much as handing over
                   a task
 """

@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from hybridpool import events
-from hybridpool._child import printable
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child import log_config, printable
+from hybridpool._child.log_formats import FORMAT, NO_VALUE, JsonFormatter, coloured, missing_values
 from hybridpool._child.printable import one_line
 from hybridpool._observe.log_sink import Sink
-from hybridpool._observe.task_lines import QuickLines
+from hybridpool._observe.task_lines import FormattedLines, JsonLines, QuickLines, is_quick
+from hybridpool.errors import ConfigError
 from hybridpool.events import POOL_ENDED
 
 log = logging.getLogger("hybridpool.worker")
@@ -30,16 +31,35 @@ def level_number(name: str) -> int:
     return logging.getLevelNamesMapping()[name]
 
 
+@attrs.frozen(kw_only=True)
+class LogStyle:
+    """How lines look."""
+
+    layout: str = FORMAT
+    #: a JSON object a line, in place of the layout
+    as_json: bool = False
+    in_colour: bool = False
+    #: for `logging.config.dictConfig`
+    config: Mapping[str, Any] | None = None
+
+
+PLAIN: Final = LogStyle()
+
+
 class _Formatter(logging.Formatter):
+    def __init__(self, layout: str) -> None:
+        super().__init__(layout, defaults=missing_values(layout))
+
     def format(self, record: logging.LogRecord) -> str:
         record.processName = getattr(record, "child", None) or record.processName
         return super().format(record)
 
 
 class _SinkHandler(logging.Handler):
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, in_colour: bool = False) -> None:
         super().__init__()
         self._sink = sink
+        self._in_colour = in_colour
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -49,20 +69,37 @@ class _SinkHandler(logging.Handler):
             record.exc_info = record.exc_text = None
             line = self.format(record)
         # `logging` writes here only: line breaks in a text cannot begin a record
-        self._sink.write(printable.record(line) + "\n")
+        line = printable.record(line)
+        self._sink.write((coloured(record.levelno, line) if self._in_colour else line) + "\n")
         if record.levelno >= logging.CRITICAL:
             self._sink.flush()
 
 
-def set_up(sink: Sink, level: int) -> logging.Handler:
-    """Send this process's log to the sink only."""
-    handler = _SinkHandler(sink)
-    handler.setFormatter(_Formatter(FORMAT))
+def set_up(sink: Sink, level: int, style: LogStyle = PLAIN) -> logging.Handler:
+    """Send this process's log to the sink only, or where the user's configuration says.
+
+    :raises ConfigError: if that cannot be applied.
+    """
+    handler = _SinkHandler(sink, in_colour=style.in_colour)
+    handler.setFormatter(JsonFormatter() if style.as_json else _Formatter(style.layout))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     sink.notice = lambda text: handler.format(logging.LogRecord(log.name, WARNING, "", 0, text, None, None)) + "\n"
+    if style.config is not None:
+        try:
+            log_config.apply(style.config, handler, sink.write, _complete)
+        except Exception as error:  # noqa: BLE001  # of whatever the configuration calls
+            cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+            raise ConfigError(f"worker_logging cannot be applied: {error}{cause}") from None
     return handler
+
+
+def _complete(record: logging.LogRecord) -> None:
+    """Add what formats of the user's configuration may name, as in a child."""
+    record.processName = getattr(record, "child", None) or record.processName
+    for name in ("task_name", "task_id"):
+        record.__dict__.setdefault(name, NO_VALUE)
 
 
 class MultiLine(str):
@@ -265,6 +302,13 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
     ),
     events.PoolScaled: (Row(INFO, "Scaling %(way)s %(count)d processes.", values=_scaled),),
     events.PoolHeld: (Row(WARNING, "The pool stays at %(size)d of %(wanted)d wanted processes: %(reason)s"),),
+    events.ChildStacks: (
+        Row(
+            WARNING,
+            "%(child)s (pid %(pid)d): where it is\n%(text)s",
+            values=lambda event: {"text": MultiLine(event.text)},
+        ),
+    ),
     # in whole lines, formatted in the child
     events.ChildLogged: (),
 }
@@ -289,10 +333,14 @@ def values_of(event: events.Event, row: Row) -> dict[str, object]:
 class LogListener:
     """Listens to the Bus and logs."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """:param write: takes whole lines, and puts them where `set_up` puts the rest."""
+    def __init__(self, write: Callable[[str], None], quick: QuickLines | None = None) -> None:
+        """Log.
+
+        :param write: takes whole lines, and puts them where `set_up` puts the rest.
+        :param quick: writes the two lines of every task; None: in the default format.
+        """
         self._write = write
-        self._quick = QuickLines(write)
+        self._quick = quick or QuickLines(write)
 
     def __call__(self, event: events.Event) -> None:
         """Log one event, in one line: names, ids and reprs are the sender's, and must not look like lines of ours."""
@@ -310,6 +358,31 @@ class LogListener:
             _log(event)
 
 
+class TableListener:
+    """As `LogListener`, by way of `logging` for every line: for formats and handlers that only `logging` knows."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+
+    def __call__(self, event: events.Event) -> None:
+        """Log one event."""
+        if type(event) is events.ChildLogged:
+            self._write(event.text)
+        else:
+            _log(event)
+
+
+def listener(write: Callable[[str], None], style: LogStyle = PLAIN) -> LogListener | TableListener:
+    """Return the listener that writes lines of a style."""
+    if style.config is not None:
+        return TableListener(write)
+    if style.as_json:
+        return LogListener(write, JsonLines(write))
+    if style.layout == FORMAT:
+        return LogListener(write)
+    return LogListener(write, FormattedLines(write, style.layout)) if is_quick(style.layout) else TableListener(write)
+
+
 def _log(event: events.Event) -> None:
     row = row_of(event)
     if row is None or not log.isEnabledFor(row.level):
@@ -317,5 +390,10 @@ def _log(event: events.Event) -> None:
     values = values_of(event, row)
     plain = {name: one_line(value) if type(value) is str else value for name, value in values.items()}
     child = values["child"] if row.by_child else None
+    extra = {"child": child} if child else {}
+    if "id" in plain and "name" in plain:
+        extra |= {"task_name": plain["name"], "task_id": plain["id"]}
+    if "%(traceback)s" in row.template:
+        extra["traceback"] = plain["traceback"]
     # `logging` takes one mapping as the values of a template; an empty one it would take for a value
-    log.log(row.level, row.template, *([plain] if plain else []), extra={"child": child} if child else None)
+    log.log(row.level, row.template, *([plain] if plain else []), extra=extra or None)

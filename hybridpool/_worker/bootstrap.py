@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import msgspec
@@ -16,6 +17,7 @@ from hybridpool._config import (
     check_queues,
     lane_sizes,
     layers_from,
+    logging_config,
     node_name,
     pool_range,
     resolve,
@@ -40,6 +42,8 @@ class Prepared:
     tasks: dict[str, TaskOptions]
     #: names of threads that the app's import left running; a child has none of them, as a fork copies only one thread
     threads: tuple[str, ...]
+    #: for `logging.config.dictConfig`
+    logging: dict[str, Any] | None = None
     #: an app of another library; None: one of ours
     guest: Guest | None = None
 
@@ -69,6 +73,7 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
             lanes=lanes,
             tasks=tasks,
             threads=imported.threads,
+            logging=logging_config(resolved),
             guest=guest,
         )
     except BaseException:

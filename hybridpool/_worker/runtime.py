@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT, TASK_MESSAGE
 from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._config.sources import conf_label
 from hybridpool._ipc.frames import ChildOrders
@@ -71,7 +71,9 @@ async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
 class Worker:
     """Consumes tasks and runs them in a pool, until it is told to stop."""
 
-    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus) -> None:
+    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus, *, log_in_colour: bool = False) -> None:
+        """:param log_in_colour: whether children colour their log lines."""
+        self._log_in_colour = log_in_colour
         self._prepared = prepared
         self._settings = prepared.resolved.settings
         self._broker = broker
@@ -94,6 +96,11 @@ class Worker:
     def zygote_pid(self) -> int:
         """The process that forks the children."""
         return self._prepared.zygote.pid
+
+    def report_stacks(self) -> None:
+        """Have each child report its stacks; they come as events."""
+        if self._lanes is not None:
+            self._lanes.report_stacks()
 
     def describe_children(self) -> list[str]:
         """Describe in a line what each child does."""
@@ -261,7 +268,13 @@ class Worker:
                 jitter=settings.worker_recycle_jitter,
             ),
             orders=msgspec.structs.replace(
-                process.orders, memory_watch=limit or 0, lane=name, slots=size.slots, loop=settings.worker_async_loop
+                process.orders,
+                memory_watch=limit or 0,
+                lane=name,
+                slots=size.slots,
+                loop=settings.worker_async_loop,
+                task_log_format=settings.worker_task_log_format
+                or process.orders.log_format.replace("%(message)s", TASK_MESSAGE),
             ),
             start_timeout=settings.worker_proc_alive_timeout,
             spares=0,
@@ -308,9 +321,13 @@ class Worker:
             recycle=recycle,
             orders=ChildOrders(
                 log_level=logging.getLevelNamesMapping()[settings.worker_loglevel],
-                log_format=FORMAT,
+                log_format=settings.worker_log_format or FORMAT,
                 redirect_stdouts=True,
                 memory_watch=limit or 0,
+                task_log_format=settings.worker_task_log_format or "",
+                log_json=settings.worker_log_json,
+                log_in_colour=self._log_in_colour,
+                logging=b"" if self._prepared.logging is None else msgspec.json.encode(self._prepared.logging),
                 node=self._prepared.node,
                 broker="" if is_apps_own else settings.broker_url,
             ),

@@ -143,6 +143,16 @@ class PoolHeld:
 
 
 @attrs.frozen
+class ChildStacks:
+    """A child has reported where its code is, as SIGUSR1 to the parent asks for; or it did not answer."""
+
+    child: str
+    pid: int
+    #: stacks of its threads and asyncio tasks, of many lines; or why there are none
+    text: str
+
+
+@attrs.frozen
 class ChildLogged:
     """Code in a child logged or printed something."""
 
@@ -165,5 +175,6 @@ ChildEvent = (
     | DrainTimedOut
     | PoolScaled
     | PoolHeld
+    | ChildStacks
     | ChildLogged
 )

@@ -38,8 +38,10 @@ CELERY_SIGNALS = {
     "worker_process_shutdown",
     "worker_ready",
 }
-#: names that look like settings: hooks, call options, and Celery settings named for comparison
+#: names that look like settings: hooks, call options, fields of log formats, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
+    "task_id",
+    "task_name",
     "task_reject_on_worker_lost",
     "task_routes",
     "worker_prefetch_count",
@@ -223,7 +225,7 @@ def test_modules_exist(page: Path) -> None:
     named = set(re.findall(r"\bhybridpool(?:\.[A-Za-z_]\w*)+", page.read_text()))
     assert [
         name
-        for name in sorted(named - {"hybridpool.service", "hybridpool.git", PROCESS_LABEL})
+        for name in sorted(named - {"hybridpool.service", "hybridpool.git", "hybridpool.worker", PROCESS_LABEL})
         if not _importable(name)
     ] == []
 

@@ -151,6 +151,8 @@ def test_death_of_the_child(broker_url: str, queue_name: str, tmp_path: Path) ->
     with lanes(broker_url, queue_name) as worker, client_of(broker_url, queue_name) as us, gate_in(tmp_path) as gate:
         calls = [us.send_task(f"{APP}.hold", (gate.path, str(number))) for number in range(10)]
         [pid] = {entered.pid for entered in gate.entered(10)}
+        # All of them wait, and the code of none runs: the loop has turned since.
+        us.send_task(f"{APP}.talks", ("turn",)).get(PATIENCE)
         os.kill(pid, signal.SIGKILL)
         worker.see(r"AsyncLane-1 \(pid \d+\) died \(signal 9 \(SIGKILL\)\): 10 of its calls start again here")
         assert {entered.tag for entered in gate.entered(10)} == {str(number) for number in range(10)}
@@ -165,6 +167,7 @@ def test_acknowledged_early_is_not_started_again(broker_url: str, queue_name: st
         early = us.send_task(f"{APP}.hold_early", (gate.path, "early"))
         late = us.send_task(f"{APP}.hold", (gate.path, "late"))
         [pid] = {entered.pid for entered in gate.entered(2)}
+        us.send_task(f"{APP}.talks", ("turn",)).get(PATIENCE)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ChildLost):
             early.get(PATIENCE)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hybridpool import events
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._ipc.codec import JSON, decode, encode
 from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer
 from hybridpool._lanes.base import Job

@@ -140,8 +140,10 @@ class Plan:
 class Dice:
     """Draws plans."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, has_lanes: bool) -> None:
+        """:param has_lanes: there are lanes whose children run several calls at once, beside the prefork lane."""
         self._chance = chance
+        self._has_lanes = has_lanes
 
     def plan(self) -> Plan:
         """Draw a schedule."""
@@ -224,8 +226,10 @@ class Dice:
         return calls
 
     def _lanes(self) -> dict[LaneName, LanePlan]:
+        if not self._has_lanes:
+            return {}
         chance = self._chance
-        kinds: Sequence[tuple[LaneName, ...]] = ((), (), (), ("async",), ("thread",), ("async", "thread"))
+        kinds: Sequence[tuple[LaneName, ...]] = (("async",), ("async",), ("thread",), ("async", "thread"))
         return {
             name: LanePlan(
                 size=chance.choice((1, 1, 2)),

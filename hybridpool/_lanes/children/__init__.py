@@ -7,4 +7,6 @@ Modules:
     lane              `ChildLane`: what all lanes of child processes have in common, the life of their children
     registry          The children of a lane, from the order to fork one to its end
     spawn_failures    How the starts of children went lately: the reconciler waits, or gives up, by these figures
+    stack_reports     Asks the children of a lane for their stacks, for the operator, and says which of them did not
+                      answer
 """

@@ -244,7 +244,7 @@ class ChildHandle:
         if calls:
             self._transport.send(frames.pack(calls))
 
-    def tell(self, frame: frames.EnqueueAnswer | frames.Interrupt | frames.Recall | frames.ReportHolder) -> None:
+    def tell(self, frame: frames.ToChild) -> None:
         """Put an answer, or something about the call at work, into the channel; for that the child is alerted."""
         if isinstance(frame, EnqueueAnswer) and frame.ticket < 0:
             self._answer_apart(frame)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hybridpool import events
 from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry, Forks
+from hybridpool._lanes.children.stack_reports import StackReports
 from hybridpool._lanes.snapshot import LaneSnapshot
 from hybridpool._policy.lifecycle import State
 from hybridpool._zygote.client import News
@@ -16,7 +17,12 @@ class ChildLane:
     def __init__(self, bus: events.Bus, registry: ChildRegistry, clock: Callable[[], float]) -> None:
         self._bus = bus
         self._registry = registry
+        self._stack_reports = StackReports(bus, registry.children.values, registry.alert)
         self.clock = clock
+
+    def report_stacks(self) -> None:
+        """Have each child report its stacks; they come as events."""
+        self._stack_reports.ask()
 
     def snapshot(self) -> LaneSnapshot:
         """Return what the lane and its children do at this moment."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from hybridpool import events
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import CallsGivenBack, ChildOrders, Done, Enqueue, LogLines, Ready
+from hybridpool._ipc.frames import CallsGivenBack, ChildOrders, Done, Enqueue, LogLines, Ready, Stacks
 from hybridpool._lanes.base import Job, Publishes
 from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.children.lane import ChildLane
@@ -223,6 +223,8 @@ class PreforkLane(ChildLane):
                 case Enqueue():
                     if child.is_answerable(frame):
                         self._publishes(frame, child.tell)
+                case Stacks(text=text):
+                    self._stack_reports.hear(child, text)
                 case Ready() if not child.was_ready:
                     child.transition(ChildEvent.READY)
                     if child.state is State.IDLE:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from hybridpool import events
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import ChildOrders, Done, Enqueue, LogLines, LoopHeld, Ready
+from hybridpool._ipc.frames import ChildOrders, Done, Enqueue, LogLines, LoopHeld, Ready, Stacks
 from hybridpool._lanes.base import Job, Publishes
 from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.children.lane import ChildLane
@@ -206,6 +206,8 @@ class SharedLane(ChildLane):
                         self._publishes(frame, child.tell)
                 case LoopHeld(seq=seq, stack=stack):
                     self._watchdog.held(child, seq, stack)
+                case Stacks(text=text):
+                    self._stack_reports.hear(child, text)
                 case Ready() if not child.was_ready:
                     child.transition(ChildEvent.READY)
                     self._dispatcher.dispatch_soon()

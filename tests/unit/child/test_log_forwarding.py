@@ -2,16 +2,20 @@
 # ruff: noqa: LOG015, T201  printing and logging as users do, without care
 
 import io
+import json
 import logging
 import logging.config
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from rich.logging import RichHandler
 
-from hybridpool._child.log_forwarding import FORMAT, PRINTED, LogForwarder
+from hybridpool._child.log_formats import FORMAT
+from hybridpool._child.log_forwarding import PRINTED, LogForwarder
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import ChildOrders, LogLines
 
@@ -85,13 +89,72 @@ def test_level(heard: Heard) -> None:
     assert heard.lines() == [("ERROR", "this")]
 
 
-def test_handlers_of_the_app_are_replaced(heard: Heard) -> None:
-    """The app's root handlers are replaced, so that each line comes once."""
+@pytest.mark.parametrize("kind", [logging.StreamHandler, RichHandler])
+def test_handlers_of_the_app_for_the_terminal_are_replaced(kind: type[logging.Handler], heard: Heard) -> None:
+    """The app's root handlers that write to the terminal are replaced, so that each line comes once."""
+    logging.getLogger().addHandler(kind())
+    forwarder(heard)
+    logging.error("once")
+    assert heard.lines() == [("ERROR", "once")]
+
+
+def test_handlers_of_the_app_that_write_elsewhere_stay(heard: Heard) -> None:
+    """The app's root handlers that write to a file or a service work beside ours."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     forwarder(heard)
     logging.error("once")
-    assert (heard.lines(), stream.getvalue()) == ([("ERROR", "once")], "")
+    assert (heard.lines(), stream.getvalue()) == ([("ERROR", "once")], "once\n")
+
+
+BRIEF: dict[str, Any] = {
+    "formatters": {"brief": {"format": "%(processName)s|%(task_id)s|%(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "brief"}},
+}
+
+
+def configured(heard: Heard, config: dict[str, Any]) -> None:
+    """Redirect as a child does that has `worker_logging`."""
+    orders = ChildOrders(logging.INFO, FORMAT, True, 0, logging=json.dumps(config).encode())
+    LogForwarder("ForkPoolWorker-7", orders, heard)
+
+
+@pytest.mark.parametrize("where", ["root", "loggers"])
+def test_configuration_for_the_root_logger(where: str, heard: Heard) -> None:
+    """Handlers that `worker_logging` gives the root logger, by either of its names, take the place of ours."""
+    of_root = {"handlers": ["console"]}
+    configured(heard, {**BRIEF, **({"root": of_root} if where == "root" else {"loggers": {"": of_root}})})
+    logging.warning("logged")
+    print("printed")
+    assert heard == ["ForkPoolWorker-7|-|logged\n", "ForkPoolWorker-7|-|printed\n"]
+
+
+@pytest.mark.parametrize("root", [{}, {"root": {"level": "DEBUG"}}])
+def test_configuration_without_root_handlers(root: dict[str, Any], heard: Heard) -> None:
+    """Without handlers for the root logger ours stays, and loggers and levels add to it."""
+    configured(heard, {**BRIEF, **root, "loggers": {"shop.loud": {"level": "DEBUG"}}, "disable_existing_loggers": True})
+    logging.getLogger("shop.loud").debug("loud")
+    logging.debug("of the root logger")
+    print("printed")
+    of_root = [("DEBUG", "of the root logger")] if root else []
+    assert heard.lines() == [("DEBUG", "loud"), *of_root, ("WARNING", "printed")]
+    logging.getLogger("shop.loud").setLevel(logging.NOTSET)
+
+
+def test_handlers_of_other_loggers_write_through_the_parent(heard: Heard) -> None:
+    """What the app's handler of a logger would write to the terminal goes to the parent, in that handler's format."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s says %(message)s"))
+    shop = logging.getLogger("shop.own")
+    shop.addHandler(handler)
+    shop.propagate = False
+    try:
+        forwarder(heard)
+        shop.warning("two\nlines")
+    finally:
+        shop.removeHandler(handler)
+        shop.propagate = True
+    assert heard == ["shop.own says two\n  lines\n"]
 
 
 def test_format(heard: Heard) -> None:

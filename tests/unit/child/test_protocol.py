@@ -15,6 +15,7 @@ from hybridpool._child.protocol import (
     MAX_OUTCOME_WAIT_S,
     MAX_UNSENT_OUTCOMES,
     READ,
+    REPORT_STACKS,
     SEND_OUTCOMES,
     Actions,
     ChildProtocol,
@@ -22,7 +23,17 @@ from hybridpool._child.protocol import (
     Raise,
     Send,
 )
-from hybridpool._ipc.frames import CallsGivenBack, Enqueue, EnqueueAnswer, Interrupt, LogLines, Recall, RunCall, ToChild
+from hybridpool._ipc.frames import (
+    CallsGivenBack,
+    Enqueue,
+    EnqueueAnswer,
+    Interrupt,
+    LogLines,
+    Recall,
+    ReportStacks,
+    RunCall,
+    ToChild,
+)
 
 FLUSH = (SEND_OUTCOMES, CLEAR_OUTCOMES)
 
@@ -151,6 +162,28 @@ def test_a_frame_does_not_overtake_outcomes() -> None:
     assert protocol.send_after_outcomes(line) == (Send(line),)
     end(protocol)
     assert protocol.send_after_outcomes(line) == (*FLUSH, Send(line))
+
+
+# ---- stacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_stacks_are_reported_between_two_calls() -> None:
+    """A child without a call reports its stacks when it reads that it is to."""
+    protocol = child(ReportStacks(), call(1))
+    assert protocol.next_action() == (REPORT_STACKS,)
+    assert protocol.next_action() == call(1)
+
+
+def test_stacks_are_reported_in_the_middle_of_a_call() -> None:
+    """A call at work does not delay the report, nor does the report touch the call or what waits behind it."""
+    protocol = at_work(1, call(2))
+    assert protocol.attention()
+    protocol.receive([ReportStacks()], False)
+    assert protocol.next_order() == (REPORT_STACKS,)
+    assert protocol.next_order() == ()
+    protocol.is_busy = False
+    end(protocol)
+    assert protocol.next_action() == call(2)
 
 
 # ---- recall and interrupts -------------------------------------------------------------------------------------------

@@ -103,6 +103,10 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "worker_loglevel": (("debug", "DEBUG"), ("40", "ERROR")),
     "worker_state_db": (("state.json", "state.json"), ("/var/x.db", "/var/x.db")),
     "worker_logfile": (("log/a b.log", "log/a b.log"), ("none", None)),
+    "worker_log_format": (("%(message)s", "%(message)s"), ("%(name)s %(message)s", "%(name)s %(message)s")),
+    "worker_task_log_format": (("%(task_id)s %(message)s", "%(task_id)s %(message)s"), ("%(message)s", "%(message)s")),
+    "worker_log_json": (("true", True), ("false", False)),
+    "worker_logging": (("log.toml", "log.toml"), ("/etc/a log.json", "/etc/a log.json")),
 }
 
 

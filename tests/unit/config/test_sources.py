@@ -104,6 +104,10 @@ def test_defaults_are_the_promised_ones() -> None:
         "worker_loglevel": "INFO",
         "worker_state_db": None,
         "worker_logfile": None,
+        "worker_log_format": None,
+        "worker_task_log_format": None,
+        "worker_log_json": False,
+        "worker_logging": None,
     }
 
 

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from hybridpool import events
-from hybridpool._child.log_forwarding import FORMAT
+from hybridpool._child.log_formats import FORMAT
 from hybridpool._observe import log
 from hybridpool._observe.log import LogListener
 from hybridpool._observe.log_sink import Sink
@@ -117,6 +117,11 @@ LINES: list[tuple[Event, int, str]] = [
             "AsyncLane-1: proj.add[2b1c] holds the event loop for 0.3 s; 811 calls wait behind it. "
             'Await what it waits for, or give the task lane="process":\n  File "shop.py", line 3, in add'
         ),
+    ),
+    (
+        events.ChildStacks(CHILD, 77, 'Thread MainThread (1):\n  File "shop.py", line 3, in add\n'),
+        WARNING,
+        f'{CHILD} (pid 77): where it is\nThread MainThread (1):\n  File "shop.py", line 3, in add\n',
     ),
     (
         events.TaskOnlyWaits(ADD, 98, 5.0),
@@ -432,3 +437,44 @@ def test_the_log_goes_to_the_sink(capfd: pytest.CaptureFixture[str]) -> None:
 def test_level_numbers() -> None:
     """The level names are those of `logging`."""
     assert [log.level_number(name) for name in ("DEBUG", "INFO", "WARNING", "ERROR")] == [DEBUG, INFO, WARNING, ERROR]
+
+
+STYLES = (
+    log.LogStyle(as_json=True),
+    log.LogStyle(layout="%(levelname)-8s|%(levelno)d|%(name)s|%(process)d|%(processName)s|%(task_name)s|%(message)s"),
+)
+
+
+@pytest.mark.parametrize("style", STYLES, ids=["json", "format"])
+@pytest.mark.parametrize(
+    "event", [event for event, _, _ in LINES if isinstance(event, QUICK)], ids=lambda event: type(event).__name__
+)
+def test_quick_lines_in_other_styles(event: Event, style: log.LogStyle) -> None:
+    """In another style too, the lines that are written past `logging` are what `logging` would write."""
+    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
+    quick: list[str] = []
+    slow: list[str] = []
+    read, write = os.pipe()
+    try:
+        sink = Sink(write)
+        log.set_up(sink, INFO, style)
+        listener = log.listener(quick.append, style)
+        assert isinstance(listener, LogListener)
+        listener(event)
+        log.TableListener(slow.append)(event)
+        sink.flush()
+        told = os.read(read, 65536).decode()
+    finally:
+        os.close(read)
+        os.close(write)
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    moment = re.compile(r'"time": "[^"]*"')
+    assert moment.sub("", quick[0]) == moment.sub("", told)
+    assert not slow
+
+
+@pytest.mark.parametrize("style", [log.LogStyle(layout="%(lineno)d %(message)s"), log.LogStyle(config={})])
+def test_styles_that_only_logging_knows(style: log.LogStyle) -> None:
+    """A format with other fields, and a configuration of the user's, are left to `logging`."""
+    assert isinstance(log.listener(lambda _: None, style), log.TableListener)

@@ -2,6 +2,7 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import gc
 import os
 import random
 import re
@@ -481,7 +482,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (count_one_too_many, "is run twice"),
     (count_one_too_few, "had not begun it|had been noted"),
     (put_back_without_counting, "the dispatcher counts"),
-    (put_back_nothing, "is in 0 places"),
+    (put_back_nothing, "is in 0 places|a call waits although"),
     (keep_the_dead_on_the_list, "idle children are not all on the list"),
     (forget_the_page, "is run twice|had been noted"),
     (kill_without_a_mark, "which was not due"),
@@ -504,19 +505,19 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (clear_before_sending, "had been noted"),
     (send_and_not_clear, "sends an outcome twice"),
     (give_back_the_call_at_work, "is run twice"),
-    (interrupt_any_call, "was stopped"),
+    (interrupt_any_call, "was stopped|it spins"),
     (overtake_outcomes, "which was not due|had been noted|is run twice|come to rest"),
     (read_on_without_descriptors, "come to rest|it spins"),
-    (blame_all, "its child did not die of it"),
-    (blame_none, "these died of it|again and again"),
+    (blame_all, "its child did not die of it|places"),
+    (blame_none, "these died of it|again and again|is run twice"),
     (blame_whose_code_ran, "its child did not die of it"),
     (run_again_what_must_not, "is run twice, and must not be|places"),
     (suspect_for_ever, "again and again|come to rest"),
     (give_beyond_the_slots, "more calls than slots"),
     (run_apart_with_others, "is to run apart|was to run apart"),
     (forget_the_quota, "run at once"),
-    (leave_what_is_held_back, "places|never ended|come to rest"),
-    (never_give_up, "s, limit|s to stop|come to rest"),
+    (leave_what_is_held_back, "places|never ended|come to rest|run at once"),
+    (never_give_up, "s, limit|s to stop|come to rest|it spins"),
     (kill_for_each_limit, "a kill of .* hit"),
     (put_back_twice, "places|run twice"),
     (keep_a_child_apart, "a child that ran apart is left"),
@@ -529,6 +530,10 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
 def test_faults_are_found(fault: Callable[[Patch], None], promise: str, monkeypatch: Patch) -> None:
     """The simulation finds each fault that is put in, and names the promise that it breaks and the seed."""
     fault(monkeypatch)
+    # What a broken schedule has left open is closed when it is collected: not in the middle of the next one.
+    gc.collect()
     with pytest.raises(PromiseBroken, match=promise) as found:
         simulate(seed=1, schedules=SCHEDULES)
     assert re.search(r"--seed \d+ --schedules 1\n", str(found.value))
+    del found
+    gc.collect()
