@@ -20,6 +20,7 @@ from tests.apt_install import ServerAbsent
 from tests.guards import blocking_watch, our_processes, tell, watched_fds
 from tests.postgres import Postgres
 from tests.rabbit import MARK, Node, wait_for
+from tests.redis_server import Redis
 
 # A test has a deadline, each of its examples has none, and none is made too slowly: a busy machine is not a
 # fault of the code
@@ -78,6 +79,18 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """One PostgreSQL server for the whole run, started when first asked for. Take a database of your own in it."""
     try:
         server = Postgres()
+    except ServerAbsent as absent:
+        pytest.fail(str(absent), pytrace=False)
+    with server:
+        request.config.stash[SHARED_PIDS].add(server.pid)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(request: pytest.FixtureRequest) -> Iterator[Redis]:
+    """One Redis server for the whole run, started when first asked for. Tests that harm a server start their own."""
+    try:
+        server = Redis()
     except ServerAbsent as absent:
         pytest.fail(str(absent), pytrace=False)
     with server:

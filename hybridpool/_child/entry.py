@@ -102,10 +102,13 @@ def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, 
     after_each = forwarder.finish if forwarder else _nothing
     gauge = MemoryGauge(order.orders.memory_watch)
     try:
+        run = program.child_runner(order.orders) if program else execute.runner({})
         for hook in program.child_hooks("worker_process_init") if program else ():
             hook()
         if program:
             child.rules = program.child_rules()
+            if isinstance(child, Child):
+                child.soft_limit_error = program.child_soft_limit
         tasks = program.child_tasks() if program else {}
         finish = _initialize(order.orders.initializer)
         states = program.child_lifespans(order.orders.lane) if program else ()
@@ -127,7 +130,7 @@ def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, 
     try:
         if isinstance(child, Child):
             is_ready()
-            child.work(execute.runner(tasks, child.rules), gauge, after_each)
+            child.work(run, gauge, after_each)
         else:
             prepare, around = execute.preparer(tasks, child.rules), partial(lifespans.entered, states)
             child.work(Service(prepare, gauge, after_each, is_ready, order.orders, around))

@@ -116,6 +116,10 @@ class Child(ChildBase):
 
     def __init__(self, name: str, channel: socket.socket, shared_page: SharedPage) -> None:
         super().__init__(name, channel, shared_page)
+        #: makes what is raised at a soft time limit of so many seconds; None: what this library has for it
+        self.soft_limit_error: Callable[[float], BaseException | None] = lambda _: None
+        #: what was raised in a task last
+        self._raised: BaseException | None = None
         #: what to do next, and which code may be at the channel
         self._protocol = ChildProtocol()
         self._main_thread = get_ident()
@@ -173,7 +177,9 @@ class Child(ChildBase):
             elif action is REPORT_STACKS:
                 self._report_stacks(stacks_of_calls)
             elif isinstance(action, Raise):
-                raise _signal_of(action.interrupt)
+                error = self.soft_limit_error(action.interrupt.limit) if action.interrupt.limit else None
+                self._raised = error or _signal_of(action.interrupt)
+                raise self._raised
 
     def _write_line(self, frame: LogLines) -> None:
         # After the outcomes that wait, if they may be sent here.
@@ -457,7 +463,10 @@ class Child(ChildBase):
 
     def _unraisable(self, what: "sys.UnraisableHookArgs") -> bool:
         """Take note of an exception that Python discards; True if it was an interrupt, which is due again."""
-        return isinstance(what.exc_value, TaskSignal) and self._protocol.interrupt_discarded()
+        is_interrupt = isinstance(what.exc_value, TaskSignal) or (
+            what.exc_value is not None and what.exc_value is self._raised
+        )
+        return is_interrupt and self._protocol.interrupt_discarded()
 
 
 def _signal_of(stop: Interrupt) -> TaskSignal:

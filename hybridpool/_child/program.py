@@ -1,17 +1,32 @@
 """The interface of an app towards the zygote and the children."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hybridpool._child.failure_rules import Rules
 from hybridpool._child.lifespans import LifespanState
+from hybridpool._ipc.frames import ChildOrders
+
+if TYPE_CHECKING:
+    from hybridpool._child.loop import Runs
 
 
 class Program(Protocol):
-    """An app, as the zygote and the children use it."""
+    """An app, as the zygote and the children use it: ours, or one of another library (`hybridpool._celery`)."""
+
+    def child_runner(self, orders: ChildOrders) -> "Runs":
+        """Return what runs a call in a child that runs one at a time. Asked for once in each, before its hooks."""
+        ...
+
+    def child_soft_limit(self, limit: float) -> BaseException | None:
+        """What is raised in a task at its soft time limit; None: `SoftTimeLimitExceeded`.
+
+        :param limit: seconds.
+        """
+        ...
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
-        """The functions by task name."""
+        """The functions by task name, for children that run several calls at once."""
         ...
 
     def child_rules(self) -> Mapping[str, Rules]:

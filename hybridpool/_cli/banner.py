@@ -41,7 +41,7 @@ def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
         now=time.strftime("%Y-%m-%d %H:%M:%S"),
         app=one_line(prepared.app),
         transport=masked(settings.broker_url),
-        results=masked(settings.result_backend) if settings.result_backend else "disabled://",
+        results=_results(prepared),
         concurrency=_concurrency(prepared),
         prefetch=_prefetch(settings),
         queues="\n".join(
@@ -66,6 +66,13 @@ def _concurrency(prepared: Prepared) -> str:
             count = lanes[lane].processes
             parts.append(f"{lanes[lane].calls} ({lane}, {count} {'process' if count == 1 else 'processes'})")
     return ", ".join(parts)
+
+
+def _results(prepared: Prepared) -> str:
+    if prepared.guest is not None:
+        return one_line(prepared.guest.results)
+    backend = prepared.resolved.settings.result_backend
+    return masked(backend) if backend else "disabled://"
 
 
 def _beside(lane: LaneName) -> str:

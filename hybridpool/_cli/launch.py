@@ -109,6 +109,9 @@ def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
         )
     if prepared.resolved.settings.worker_pool == "solo":
         log.log.warning("worker_pool solo: one forked child runs the tasks, not the main process as in Celery")
+    if prepared.guest is not None:
+        for note in prepared.guest.notes:
+            log.log.warning("%s", note)
     if prepared.threads:
         names = ", ".join(prepared.threads)
         log.log.warning("importing the app left threads running, which no child will have: %s", names)

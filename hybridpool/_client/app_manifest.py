@@ -5,10 +5,13 @@ from typing import Any
 
 import msgspec
 
+from hybridpool._child import execute
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._child.lifespans import LifespanState
+from hybridpool._child.loop import Runs
 from hybridpool._client.tasks import BaseTask, rules_of
 from hybridpool._config import Conf
+from hybridpool._ipc.frames import ChildOrders
 from hybridpool._task import tasks_to_plain
 
 
@@ -28,6 +31,13 @@ class AppManifest:
         self._tasks = tasks
         self._hooks = hooks
         self._lifespans = lifespans
+
+    def child_runner(self, orders: ChildOrders) -> Runs:  # noqa: ARG002  # of the interface
+        """What runs a call, in a child that runs one at a time."""
+        return execute.runner(self.child_tasks(), self.child_rules())
+
+    def child_soft_limit(self, limit: float) -> None:
+        """At a soft time limit, what the child raises by itself."""
 
     def child_tasks(self) -> Mapping[str, Callable[..., Any]]:
         """The functions by task name."""

@@ -6,6 +6,7 @@ Modules:
     codec             Values ⇄ bytes, in the JSON dialect of Celery clients
     descriptors       Standard descriptors (0 to 2), which some schedulers and daemons close in what they start (`<&-
                       >&- 2>&-`)
+    envelope          A message as the children of another library's app get it: whole, with the properties as they came
     frames            The frames between parent, zygote and children
     framing           How messages of frames cross a socket
     large_objects     Large values

@@ -199,7 +199,8 @@ class ChildOrders(Frame, tag=31):
     #: pickled: a callable to call at the start; of a generator function the first value is kept, the rest runs when the
     #: child retires
     initializer: bytes = b""
-    #: what the child runs: one call at a time ("process"), coroutines ("async"), or threads ("thread")
+    #: what the child runs: one call at a time ("process"), coroutines ("async"), or threads ("thread"); or, for an app
+    #: of another library, no tasks but what other children left unfinished ("finish")
     lane: str = "process"
     #: how many calls it runs at once
     slots: int = 1
@@ -212,6 +213,9 @@ class ChildOrders(Frame, tag=31):
     log_in_colour: bool = False
     #: JSON for `logging.config.dictConfig`; empty: none
     logging: bytes = b""
+    #: for an app of another library: the worker's name, and its broker if that is not the one in the app's own settings
+    node: str = ""
+    broker: str = ""
 
 
 class Fork(Frame, tag=32):

@@ -82,12 +82,14 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         bus: events.Bus,
         publishes: Publishes,
         on_scaled: Callable[[int], None] = lambda _: None,
+        finishing: LaneConfig | None = None,
     ) -> None:
         """Supervise lanes.
 
         :param zygote: started already.
         :param configs: by lane: "process", and others that calls may name; those with a size have children at once.
         :param on_scaled: called with the new size when the number of prefork children follows the load.
+        :param finishing: of the child that runs no tasks, and finishes what no other could; made when it is needed.
         """
         self._zygote = zygote
         self._configs = dict(configs)
@@ -99,6 +101,12 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         self.lane = PreforkLane(bus, config.recycle, config.orders, publishes, config.spares)
         #: the others that have been made
         self.shared: dict[LaneName, SharedLane] = {}
+        #: it takes calls until the end, since children that are lost then leave something to finish
+        self._finishing = (
+            None
+            if finishing is None
+            else PreforkLane(bus, finishing.recycle, finishing.orders, publishes, finishing.spares)
+        )
         self._supervisors: TaskGroup | None = None
         self._forks: Forks | None = None
         self._death_blame = DeathBlame()
@@ -125,6 +133,8 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
                 supervisors.start_soon(self._scale)
                 if config.memory_limit is not None:
                     supervisors.start_soon(watch_memory, self.lane, config.memory_limit)
+                if self._finishing is not None:
+                    supervisors.start_soon(Reconciler(self._finishing, self._bus, config.start_timeout, 0, None).run)
                 for name, other in self._configs.items():
                     if name != "process" and other.size and not other.is_lazy:
                         self._make(name)
@@ -135,7 +145,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
             with anyio.CancelScope(shield=True):
                 await self._zygote.close()
             # However it was left, no caller may wait for a call for ever.
-            for lane in self._all():
+            for lane in self._with_finishing():
                 lane.abandon(POOL_ENDED)
 
     def _make(self, name: LaneName) -> SharedLane:
@@ -159,6 +169,9 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
 
     def _all(self) -> "list[PreforkLane | SharedLane]":
         return [self.lane, *self.shared.values()]
+
+    def _with_finishing(self) -> "list[PreforkLane | SharedLane]":
+        return self._all() if self._finishing is None else [*self._all(), self._finishing]
 
     def ensure_fd_limit(self, size: int) -> None:
         """See to it that there are descriptors for so many more children.
@@ -185,6 +198,18 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         else:
             (self.shared.get(job.lane) or self._make(job.lane)).submit(job)
 
+    def submit_unfinished(self, job: Job) -> None:
+        """Give a call to the child that finishes what no other could.
+
+        :raises PoolClosed: if there is none, since the app is ours.
+        """
+        if self._finishing is None:
+            raise PoolClosed("this app has no child that finishes calls")
+        if not self._finishing.size:
+            self.ensure_fd_limit(self.lane.size + 1)
+            self._finishing.resize(1)
+        self._finishing.submit(job)
+
     def cancel(self, job: Job, grace: float) -> None:
         """Give a call up; see `Lane.cancel`."""
         if job.lane == "process":
@@ -206,7 +231,7 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
 
     def snapshots(self) -> list[LaneSnapshot]:
         """Return what each lane and its children do at this moment."""
-        return [lane.snapshot() for lane in self._all()]
+        return [lane.snapshot() for lane in self._with_finishing()]
 
     def describe(self) -> list[str]:
         """Say of each child, in a line, what it does; for the operator."""
@@ -219,28 +244,28 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
 
     def lane_of(self, child: str) -> ChildLane[Any] | None:
         """Return the lane that has a child of that name; None if there is none."""
-        return next((lane for lane in self._all() if lane.has_child(child)), None)
+        return next((lane for lane in self._with_finishing() if lane.has_child(child)), None)
 
     # ---- the zygote --------------------------------------------------------------------------------------
 
     def use_zygote(self, zygote: Forks) -> None:
         """Fork from this zygote from now on."""
         self._forks = zygote
-        for lane in self._all():
+        for lane in self._with_finishing():
             lane.use_zygote(zygote)
 
     def lose_zygote(self, cause: str) -> list[int]:
         """The zygote died, and the kernel has killed its children with it; returns their pids."""
         self._forks = None
         # One call, in whatever lane, may have been the cause.
-        suspects = [one for lane in self._all() for one in lane.zygote_died()]
-        is_ours = any(lane.has_killed_zygote for lane in self._all())
+        suspects = [one for lane in self._with_finishing() for one in lane.zygote_died()]
+        is_ours = any(lane.has_killed_zygote for lane in self._with_finishing())
         blamed = self._death_blame.assign_blame(suspects, killed_by_us=is_ours)
-        return [pid for lane in self._all() for pid in lane.lose_zygote(cause, blamed)]
+        return [pid for lane in self._with_finishing() for pid in lane.lose_zygote(cause, blamed)]
 
     def hear_zygote(self, news: News) -> None:
         """Take the zygote's news of children."""
-        for lane in self._all():
+        for lane in self._with_finishing():
             if lane.hear_zygote(news):
                 return
 

@@ -62,6 +62,8 @@ class AdmissionRules:
     accepts: Collection[str]
     #: bytes
     max_size: int
+    #: bodies are decoded by an app of another library: encoding and compression are its affair
+    are_bodies_opaque: bool = False
 
 
 def admit(rules: AdmissionRules, head: Head, delivery: Delivery, now: dt.datetime) -> Admission:
@@ -82,6 +84,8 @@ def admit(rules: AdmissionRules, head: Head, delivery: Delivery, now: dt.datetim
         or len(delivery.body) > MIN_CHECKED_BYTES
         or "compression" in delivery.headers
     ):
+        if rules.are_bodies_opaque and delivery.content_type in rules.accepts:
+            return _admit_by_time(rules, head, now)
         compression = delivery.headers.get("compression")
         told = resolve_media_type(
             delivery.content_type, delivery.content_encoding, compression, rules.accepts, rules.max_size
@@ -89,6 +93,10 @@ def admit(rules: AdmissionRules, head: Head, delivery: Delivery, now: dt.datetim
         if isinstance(told, Unreadable):
             return Denied(told.reason, "ContentDisallowed", "kombu.exceptions", told.reason)
         admitted = Admitted(told)
+    return _admit_by_time(rules, head, now, admitted)
+
+
+def _admit_by_time(rules: AdmissionRules, head: Head, now: dt.datetime, admitted: Admitted = _ADMITTED) -> Admission:
     if head.name not in rules.tasks:
         return Denied(f"unknown task {head.name!r}", "NotRegistered", "celery.exceptions", head.name)
     if is_expired(head, now):

@@ -11,7 +11,17 @@ from typing import Final, TypeGuard
 
 import attrs
 
-from hybridpool._policy.settlement import DeadLetter, Delay, Republish, Route, Step, Store, StoreFailure, WaitHere
+from hybridpool._policy.settlement import (
+    DeadLetter,
+    Delay,
+    FinishInApp,
+    Republish,
+    Route,
+    Step,
+    Store,
+    StoreFailure,
+    WaitHere,
+)
 from hybridpool.errors import (
     AccessRefused,
     BrokerError,
@@ -59,6 +69,8 @@ class Trouble(enum.Enum):
     REFUSED = "refused"
     #: for a reason that may pass or not
     UNKNOWN = "unknown"
+    #: not the broker: an app of another library could not record how its task ended
+    APP = "app"
 
 
 _TROUBLES: Final = (
@@ -72,8 +84,14 @@ _TROUBLES: Final = (
 )
 
 
-def trouble_of(error: BrokerError) -> Trouble:
+class NotFinished(Exception):
+    """An app of another library could not record how a task ended; the text says why."""
+
+
+def trouble_of(error: BrokerError | NotFinished) -> Trouble:
     """Tell what kind of refusal an error is."""
+    if isinstance(error, NotFinished):
+        return Trouble.APP
     return next((trouble for kind, trouble in _TROUBLES if isinstance(error, kind)), Trouble.UNKNOWN)
 
 
@@ -125,6 +143,8 @@ class Attempt:
 def remedy(failed: Attempt) -> Remedy:
     """Return what follows."""
     match failed.step, failed.trouble:
+        case FinishInApp() as step, _:
+            return _not_finished(step, failed)
         case _, Trouble.AWAY:
             return Again(pause(failed.failures, MAX_PAUSE_S))
         case _, Trouble.UNKNOWN if failed.failures < MAX_UNKNOWN:
@@ -199,6 +219,15 @@ def _not_dead_lettered(failed: Attempt) -> Remedy:
         # the broker has forgotten it, and this process cannot keep it for ever
         return Skip()
     return _hold(failed, MAX_FULL_PAUSE_S if failed.trouble is Trouble.FULL else MAX_REFUSED_PAUSE_S)
+
+
+def _not_finished(step: FinishInApp, failed: Attempt) -> Remedy:
+    """Return what follows if an app cannot record how a task ended: its result backend may be away for a while."""
+    if failed.waited < RESULT_GIVEN_UP_S:
+        return Again(pause(failed.failures, MAX_FULL_PAUSE_S), is_held=failed.waited >= KEEPS_PLACE_S)
+    if step.is_dead_lettered or failed.is_acknowledged:
+        return Skip()
+    return Instead((DeadLetter(f"how it ended ({step.how}) cannot be recorded: {failed.reason}"),))
 
 
 def _hold(failed: Attempt, longest: float) -> Again:

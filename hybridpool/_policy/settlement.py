@@ -4,7 +4,7 @@ So a crash between two steps may repeat a task, and never loses one.
 """
 
 import enum
-from typing import assert_never
+from typing import Literal, assert_never
 
 import attrs
 
@@ -94,10 +94,47 @@ class Requeue:
     """Let the broker deliver the message again, as if it had never been here."""
 
 
-Step = Store | StoreFailure | WaitHere | Republish | Delay | DeadLetter | Acknowledge | Requeue
+@attrs.frozen
+class Refuse:
+    """Reject the message: its queue dead-letters it if it is declared so; otherwise the broker deletes it."""
+
+
+#: why an app of another library has to be told how a task ended
+Unrecorded = Literal["lost", "timed out", "terminated", "revoked", "expired", "refused"]
+
+
+@attrs.frozen
+class FinishInApp:
+    """Have a child of another library's app record how a task ended, which no child could."""
+
+    how: Unrecorded
+    #: of a child that was lost: how it ended; of a message that is refused: the reason
+    cause: str = ""
+    #: seconds, of a task that ran over its time limit
+    limit: float = 0.0
+    #: whatever becomes of this step, the message is dead-lettered afterwards
+    is_dead_lettered: bool = False
+    #: the exception for the client of a message that is refused, as in `Refused`
+    kind: str = ""
+    module: str = ""
+    arguments: bytes = b"[]"
+
+
+Step = Store | StoreFailure | WaitHere | Republish | Delay | DeadLetter | Acknowledge | Requeue | Refuse | FinishInApp
 _STORE, _ACK, _BACK = Store(), Acknowledge(), Requeue()
 _JUST_ACK: tuple[Step, ...] = (_ACK,)
 _STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)
+
+
+@attrs.frozen(kw_only=True)
+class GuestOptions:
+    """The options of another library's task that govern how the broker is answered; their names are Celery's."""
+
+    #: deliver it again if its child died
+    reject_on_worker_lost: bool = False
+    #: acknowledge it although it failed, or ran over its time limit
+    acks_on_failure: bool = True
+    acks_on_timeout: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +147,8 @@ class DeliveryOptions:
     acks_late: bool
     max_deliveries: int
     pace: RetryPace = RetryPace()
+    #: the app is another library's, which stores results and publishes by itself; see `_policy.guest_settlement`
+    guest: GuestOptions | None = None
 
 
 def settle(

@@ -6,6 +6,8 @@ Modules:
     child_publisher    Publishes what tasks send
     consumers          Consumes the worker's queues
     duplicate_name     Whether another worker on this broker has this worker's name
+    finisher           Has a child of another library's app record how a task ended, where no child could record it
+    guest              An app of another library, as far as the parent knows it
     intake             Intake
     received           A message on its way through the worker, from intake to settlement
     redelivery         Acknowledges messages, and recognises those that come again because the broker may not have read

@@ -24,6 +24,7 @@ from hybridpool._config import (
 )
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._task import LaneName, TaskOptions, tasks_from
+from hybridpool._worker.guest import Guest, check_guest, read_guest
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +44,8 @@ class Prepared:
     threads: tuple[str, ...]
     #: for `logging.config.dictConfig`
     logging: dict[str, Any] | None = None
+    #: an app of another library; None: one of ours
+    guest: Guest | None = None
 
 
 async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepared:
@@ -58,16 +61,20 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
         resolved = apply_pool_name(resolve([*layers, *layers_from(manifest["settings"])]))
         tasks = tasks_from(manifest["tasks"])
         check_queues(resolved)
+        lanes, guest = lane_sizes(resolved, tasks), read_guest(manifest)
+        if guest is not None:
+            check_guest(guest, resolved, lanes)
         return Prepared(
             zygote=keeper,
             app=manifest["app"],
             node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
             resolved=resolved,
             range=pool_range(resolved),
-            lanes=lane_sizes(resolved, tasks),
+            lanes=lanes,
             tasks=tasks,
             threads=imported.threads,
             logging=logging_config(resolved),
+            guest=guest,
         )
     except BaseException:
         await keeper.close()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import anyio
@@ -82,13 +83,16 @@ class QueueConsumers:
         tasks: Mapping[str, TaskOptions],
         slots: Mapping[LaneName, int],
         clock: Callable[[], float] = time.monotonic,
+        specs: Mapping[str, QueueSpec] = MappingProxyType({}),
     ) -> None:
         """Consume nothing yet.
 
         :param tasks: they tell which queue has tasks of which lanes.
         :param slots: of the async and thread lanes, in all their processes; a lane that is not among them has none.
+        :param specs: queues that an app of another library declares.
         """
         self._broker = broker
+        self._specs = specs
         self._settings = settings
         self._sizes = sizes
         self._bus = bus
@@ -219,6 +223,8 @@ class QueueConsumers:
             await self._broker.cancel(queue)
 
     def _spec(self, queue: str) -> QueueSpec:
+        if queue in self._specs:
+            return self._specs[queue]
         # Celery's clients delay through the broker if queues are quorum queues, otherwise in the queue itself.
         return task_queue(queue, self._settings, is_target=self._settings.task_default_queue_type == QUORUM)
 

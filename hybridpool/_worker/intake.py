@@ -14,6 +14,7 @@ from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._config import Settings
 from hybridpool._ipc.codec import CONTENT_TYPES
+from hybridpool._ipc.envelope import MESSAGE, pack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
 from hybridpool._outcome import Outcome
@@ -28,9 +29,11 @@ from hybridpool._policy.admission import (
     is_expired,
 )
 from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
-from hybridpool._policy.settlement import DeliveryOptions
+from hybridpool._policy.settlement import DeliveryOptions, GuestOptions
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import LaneName, TaskOptions, lane_of
+from hybridpool._worker.finisher import envelope_of
+from hybridpool._worker.guest import Guest
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
@@ -45,7 +48,7 @@ TIMER_MARGIN_S: Final = 0.002
 class Intake:
     """Takes deliveries, and makes jobs of those that are run."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one caller, and each is another part of the worker
         self,
         broker: Broker,
         settler: Settler,
@@ -56,6 +59,8 @@ class Intake:
         bus: events.Bus,
         is_revoked: Callable[[str], bool] = lambda _: False,
         ran: Callable[[str, float], None] | None = None,
+        *,
+        guest: Guest | None = None,
     ) -> None:
         """Take deliveries.
 
@@ -63,7 +68,9 @@ class Intake:
         :param submit: hands a job to the lane.
         :param is_revoked: tells by its id whether a task must not be run.
         :param ran: called with queue and seconds when a task of the process lane has ended.
+        :param guest: an app of another library; None: it is one of ours.
         """
+        self._guest = guest
         self._ran = ran
         self._is_revoked = is_revoked
         self._broker = broker
@@ -77,15 +84,18 @@ class Intake:
         self._after_stop: list[Delivery] = []
         #: deliveries that wait here for the rest of a second until their time, and their timers
         self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
-        self._terms_of = {name: _both_terms(task, settings) for name, task in tasks.items()}
+        self._terms_of = {name: self._both_terms(task) for name, task in tasks.items()}
         self._lane_of: dict[str, LaneName] = {
             name: lane_of(task, settings.default_lane) for name, task in tasks.items()
         }
-        self._terms_of_others = _both_terms(TaskOptions(name=""), settings)
+        self._terms_of_others = self._both_terms(TaskOptions(name=""))
         self._rules = AdmissionRules(
             tasks=tasks.keys(),
-            accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content),
+            accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content)
+            if guest is None
+            else guest.accepts,
             max_size=settings.worker_max_message_size,
+            are_bodies_opaque=guest is not None,
         )
 
     def take(self, delivery: Delivery) -> None:
@@ -197,11 +207,14 @@ class Intake:
         early = not received.options.acks_late
         task = self._tasks[head.name]
         lane = self._lane_of[head.name]
+        content_type, body = received.reading or delivery.content_type or "", delivery.body
+        if self._guest is not None:
+            content_type, body = MESSAGE, pack_envelope(envelope_of(delivery))
         job = Job(
             task=head.name,
             id=head.id,
-            content_type=received.reading or delivery.content_type or "",
-            body=delivery.body,
+            content_type=content_type,
+            body=body,
             retries=head.retries,
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,
@@ -243,6 +256,15 @@ class Intake:
         self._settler.done(received, outcome, child, runtime)
         if self._ran is not None and child and job.lane == "process":
             self._ran(received.delivery.queue, runtime)
+
+    def _both_terms(self, task: TaskOptions) -> tuple[DeliveryOptions, DeliveryOptions]:
+        """Return a task's delivery options for messages whose result is wanted, and for the others."""
+        if self._guest is None:
+            return _both_terms(task, self._settings)
+        options = attrs.evolve(
+            _both_terms(task, self._settings)[1], guest=self._guest.tasks.get(task.name, GuestOptions())
+        )
+        return options, options
 
     def _options(self, head: Head, delivery: Delivery) -> DeliveryOptions:
         with_result, without = self._terms_of.get(head.name, self._terms_of_others)

@@ -77,6 +77,13 @@ class RedeliveryTracker:
                 self._ask()
         self._broker.ack(received.delivery)
 
+    def refuse(self, received: Received) -> None:
+        """Reject a message: its queue dead-letters it if declared so, and otherwise it is gone."""
+        self.redeliveries.answered(received)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(ASK_AFTER_S, self._ask)
+        self._broker.reject(received.delivery)
+
     def give_back(self, received: Received) -> None:
         """Requeue a message; when it comes again, it is run."""
         self.redeliveries.forget(received)

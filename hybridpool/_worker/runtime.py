@@ -21,6 +21,7 @@ from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_formats import FORMAT, TASK_MESSAGE
 from hybridpool._client.asynclib import declare_asyncio
+from hybridpool._config.sources import conf_label
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.shared.options import SharedOptions
 from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
@@ -33,6 +34,7 @@ from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
 from hybridpool._worker.duplicate_name import warn_of_duplicate_name
+from hybridpool._worker.finisher import Finisher
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
@@ -79,7 +81,10 @@ class Worker:
         self._stop: StopMode | None = None
         self._stop_changed = anyio.Event()
         slots: dict[LaneName, int] = {lane: size.calls for lane, size in prepared.lanes.items() if lane != "process"}
-        self._consumers = QueueConsumers(broker, self._settings, prepared.range, bus, prepared.tasks, slots)
+        specs = prepared.guest.queues if prepared.guest is not None else {}
+        self._consumers = QueueConsumers(
+            broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs
+        )
         self._lanes: SupervisedLanes | None = None
 
     @property
@@ -127,19 +132,27 @@ class Worker:
             _finishing(self._broker) as settling,
         ):
             tracker = RedeliveryTracker(self._broker, self._bus, self._consumers.replace_place)
-            settler = Settler(
-                self._broker,
-                results,
-                tracker,
-                self._bus,
-                settling,
-                self._prepared.node,
-                settings.task_default_queue_type,
-            )
             publisher = ChildPublisher(self._broker, settling, settings)
             async with SupervisedLanes(
-                self._prepared.zygote, self._lane_configs(), self._bus, publisher.publish, self._consumers.resize
+                self._prepared.zygote,
+                self._lane_configs(),
+                self._bus,
+                publisher.publish,
+                self._consumers.resize,
+                self._finishing_lane(),
             ) as supervised:
+                guest = self._prepared.guest
+                finisher = None if guest is None else Finisher(supervised.submit_unfinished)
+                settler = Settler(
+                    self._broker,
+                    results,
+                    tracker,
+                    self._bus,
+                    settling,
+                    self._prepared.node,
+                    settings.task_default_queue_type,
+                    finisher,
+                )
                 control = RemoteControl(self._broker, self._prepared.node, self._bus, state)
                 intake = Intake(
                     self._broker,
@@ -151,6 +164,7 @@ class Worker:
                     self._bus,
                     control.is_revoked,
                     self._consumers.ran if self._consumers.follows_tasks else None,
+                    guest=guest,
                 )
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
@@ -161,6 +175,8 @@ class Worker:
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
                     ended = await self._leave(supervised, intake, settler)
+                    if finisher is not None:
+                        await finisher.wait_rests(WARM_BROKER_S)
                     await control.save_rest()
                     return ended
                 finally:
@@ -270,6 +286,20 @@ class Worker:
             ),
         )
 
+    def _finishing_lane(self) -> LaneConfig | None:
+        """Return the configuration of the child that finishes what no other could; None: the app is ours."""
+        if self._prepared.guest is None:
+            return None
+        process = self._process_lane()
+        return LaneConfig(
+            size=0,
+            scale=None,
+            recycle=RecycleLimits(),
+            orders=msgspec.structs.replace(process.orders, lane="finish"),
+            start_timeout=process.start_timeout,
+            spares=0,
+        )
+
     def _process_lane(self) -> LaneConfig:
         settings, sizes = self._settings, self._prepared.range
         memory = settings.worker_max_memory_per_child
@@ -282,6 +312,9 @@ class Worker:
             jitter=settings.worker_recycle_jitter,
         )
         is_used = self._prepared.lanes["process"].processes > 0
+        is_apps_own = self._prepared.guest is None or self._prepared.resolved.source_of("broker_url") == conf_label(
+            "broker_url"
+        )
         return LaneConfig(
             size=sizes.start if is_used else 0,
             scale=scale if is_used and sizes.ceiling > sizes.floor else None,
@@ -295,6 +328,8 @@ class Worker:
                 log_json=settings.worker_log_json,
                 log_in_colour=self._log_in_colour,
                 logging=b"" if self._prepared.logging is None else msgspec.json.encode(self._prepared.logging),
+                node=self._prepared.node,
+                broker="" if is_apps_own else settings.broker_url,
             ),
             start_timeout=settings.worker_proc_alive_timeout,
             spares=recycle.spares,

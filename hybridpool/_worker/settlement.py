@@ -36,12 +36,15 @@ from hybridpool._outcome import (
 )
 from hybridpool._policy import retry
 from hybridpool._policy.admission import Denied
-from hybridpool._policy.fallback import Again, Attempt, Instead, Remedy, Skip, Trouble, remedy, trouble_of
+from hybridpool._policy.fallback import Again, Attempt, Instead, NotFinished, Remedy, Skip, Trouble, remedy, trouble_of
+from hybridpool._policy.guest_settlement import settle_guest
 from hybridpool._policy.settlement import (
     Acknowledge,
     DeadLetter,
     Delay,
     DeliveryOptions,
+    FinishInApp,
+    Refuse,
     Republish,
     Requeue,
     Route,
@@ -54,6 +57,7 @@ from hybridpool._policy.settlement import (
 from hybridpool._protocol import dead_letter, result_message
 from hybridpool._protocol.task_headers import read_sender
 from hybridpool._results.base import ResultStore
+from hybridpool._worker.finisher import Finisher
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool.errors import BrokerError, TaskCancelled
@@ -78,6 +82,7 @@ class Settler:
         tasks: TaskGroup,
         worker: str,
         kind: str,
+        finisher: Finisher | None = None,
     ) -> None:
         """Settle what `intake` received.
 
@@ -86,6 +91,7 @@ class Settler:
         :param tasks: where settlements that wait for the broker run.
         :param worker: this worker's name, for dead letters.
         :param kind: of dead-letter queues: "classic" or "quorum".
+        :param finisher: of an app of another library.
         """
         self._broker = broker
         self._results = results
@@ -97,6 +103,7 @@ class Settler:
         self.stopping = False
         self._leaving = anyio.Event()
         self._tracker = tracker
+        self._finisher = finisher
 
     def leave(self) -> None:
         """Take each step that waits once more and no longer: the worker ends."""
@@ -110,13 +117,7 @@ class Settler:
         """Settle a message that was run, or died being run."""
         if isinstance(outcome, Raised) and (outcome.module, outcome.kind) == _STOPPED:
             outcome = Cancelled(child)
-        steps = settle(
-            outcome,
-            received.options,
-            lost_before=received.head.lost_before,
-            acknowledged=received.acknowledged,
-            stopping=self.stopping,
-        )
+        steps = self._steps(received, outcome)
         if isinstance(outcome, Retrying):
             received.wait = retry.wait(
                 received.options.pace,
@@ -126,6 +127,25 @@ class Settler:
             )
         self._bus.emit(_event(received, outcome, child, runtime, steps))
         self._begin(received, outcome, steps)
+
+    def _steps(self, received: Received, outcome: Outcome) -> tuple[Step, ...]:
+        options, lost_before, guest = received.options, received.head.lost_before, received.options.guest
+        if guest is None:
+            return settle(
+                outcome,
+                options,
+                lost_before=lost_before,
+                acknowledged=received.acknowledged,
+                stopping=self.stopping,
+            )
+        return settle_guest(
+            outcome,
+            options,
+            guest,
+            lost_before=lost_before,
+            acknowledged=received.acknowledged,
+            stopping=self.stopping,
+        )
 
     def denied(self, received: Received, denied: Denied) -> None:
         """Settle a message that is not run."""
@@ -154,6 +174,8 @@ class Settler:
 
     def _unwanted(self, received: Received, why: result_message.Expired | result_message.Revoked) -> None:
         store: tuple[Step, ...] = (Store(),) if received.options.wants_result else ()
+        if received.options.guest is not None:
+            store = (FinishInApp("expired" if isinstance(why, result_message.Expired) else "revoked"),)
         ack: tuple[Step, ...] = () if received.acknowledged else (Acknowledge(),)
         self._begin(received, why, (*store, *ack))
 
@@ -174,6 +196,8 @@ class Settler:
                 self._tracker.acknowledge(received)
             case (Requeue(),):
                 self._tracker.give_back(received)
+            case (Refuse(),):
+                self._tracker.refuse(received)
             case _:
                 self._tracker.unsettled.add(received)
                 self._tasks.start_soon(self._carry_out, received, outcome, steps)
@@ -208,7 +232,7 @@ class Settler:
             is_last = self._leaving.is_set()
             try:
                 await self._do(step, received, outcome)
-            except BrokerError as error:
+            except (BrokerError, NotFinished) as error:
                 failures += 1
                 began = began or anyio.current_time()
                 failed = Attempt(
@@ -256,6 +280,8 @@ class Settler:
         match found:
             case Again() if failed.trouble is Trouble.AWAY:
                 self._bus.emit(events.SettleDelayed(received.task, failed.reason))
+            case Again() if failed.trouble is Trouble.APP:
+                self._bus.emit(events.SettleDelayed(received.task, failed.reason, "its app"))
             case Again() if failed.trouble in (Trouble.FULL, Trouble.MISSING, Trouble.UNKNOWN):
                 waits_for = {Trouble.FULL: "room", Trouble.MISSING: "the queue"}.get(failed.trouble, "another attempt")
                 self._bus.emit(events.SettleDelayed(received.task, failed.reason, waits_for))
@@ -294,10 +320,15 @@ class Settler:
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
                 letter = dead_letter.write_dead_letter(delivery, reason, self._worker, now, died, times)
                 await self._broker.publish(dead_letter.strip_headers(letter) if is_bare else letter)
+            case FinishInApp():
+                assert self._finisher is not None
+                await self._finisher.finish(received, step)
             case Acknowledge():
                 self._tracker.acknowledge(received)
             case Requeue():
                 self._tracker.give_back(received)
+            case Refuse():
+                self._tracker.refuse(received)
             case _:
                 assert_never(step)
 
@@ -346,6 +377,8 @@ def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
             return f"it cannot be dead-lettered to {dead_queue}, was acknowledged before, and is given up"
         case Store(), Instead():
             return "the client is told so in place of the result"
+        case FinishInApp(), Instead():
+            return f"it is dead-lettered to {dead_queue}, and the client is not told"
         case _, Instead(steps=(*_, DeadLetter())):
             return f"it is not run again, and dead-lettered to {dead_queue}"
         case _, Instead(steps=(WaitHere(seconds=seconds), *_)):
@@ -403,6 +436,10 @@ def _next_step(queue: str, steps: tuple[Step, ...]) -> str:
                 return "it goes back to its queue"
             case DeadLetter():
                 return f"dead-lettered to {dead_letter.dead_queue(queue)}"
+            case Refuse():
+                return "the broker dead-letters it if its queue says so, and drops it otherwise"
+            case Acknowledge():
+                return "it has failed"
             case _:
                 continue
     return "it was acknowledged before it started (task_acks_late is off)"

@@ -27,7 +27,13 @@ def load(name: str, imports: Sequence[str] = ()) -> Program:
         found = _app_from_attribute(_import(module_name), attribute, name)
     else:
         found = _app_from_dotted_name(name)
-    load_modules((*imports, *found.further_imports()))
+    try:
+        further = found.further_imports()
+    except HybridpoolError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise load_error(name, error) from None
+    load_modules((*imports, *further))
     return found
 
 
@@ -133,8 +139,8 @@ def _app_from_attribute(module: ModuleType, attribute: str, name: str) -> Progra
         return _app_from_module(found, name)
     if not _is_app(found):
         kind = type(found).__qualname__
-        raise AppLoadError(f"{module.__name__}:{attribute} is not a hybridpool App, but of type {kind}")
-    return cast("HasProgram", found).__hybridpool_program__()
+        raise AppLoadError(f"{module.__name__}:{attribute} is not a hybridpool App or a Celery app, but of type {kind}")
+    return _program_of(found)
 
 
 def _app_from_module(module: ModuleType, name: str) -> Program:
@@ -143,7 +149,9 @@ def _app_from_module(module: ModuleType, name: str) -> Program:
     if found is None and hasattr(module, "__path__") and _has_submodule(module, "celery"):
         found = _app_in(_import(f"{module.__name__}.celery"))
     if found is None:
-        raise AppLoadError(f"module {module.__name__!r} has no hybridpool App; define app = App({name!r}) or name it")
+        raise AppLoadError(
+            f"module {module.__name__!r} has no hybridpool App or Celery app; define app = App({name!r}) or name it"
+        )
     return found
 
 
@@ -155,17 +163,34 @@ def _app_in(module: ModuleType) -> Program | None:
     apps = {key: value for key, value in vars(module).items() if _is_app(value)}
     for usual in ("app", "celery"):
         if usual in apps:
-            return cast("HasProgram", apps[usual]).__hybridpool_program__()
+            return _program_of(apps[usual])
     different = list({id(value): value for value in apps.values()}.values())
-    if len(different) == 1:
-        return cast("HasProgram", different[0]).__hybridpool_program__()
+    if len(different) == 1 or (different and all(map(_is_celery, different))):
+        # Of several of its apps, Celery takes the first.
+        return _program_of(different[0])
     if different:
         choices = ", ".join(f"{module.__name__}:{key}" for key in sorted(apps))
         raise AppLoadError(f"module {module.__name__!r} has several apps; say which: {choices}")
     return None
 
 
+def _program_of(app: object) -> Program:
+    """Return what the zygote and the children need of an app, ours or Celery's."""
+    if _is_celery(app):
+        # Imported here: only a zygote with such an app needs it.
+        return cast("Program", importlib.import_module("hybridpool._celery.program").CeleryProgram(app))
+    return cast("HasProgram", app).__hybridpool_program__()
+
+
+def _is_celery(value: object) -> bool:
+    """Tell whether a value is an app of Celery's; by its real type, since a proxy passes for what it stands for."""
+    library = sys.modules.get("celery.app.base")
+    return library is not None and issubclass(type(value), library.Celery)
+
+
 def _is_app(value: object) -> bool:
+    if _is_celery(value):
+        return True
     try:
         return (
             not isinstance(value, type)

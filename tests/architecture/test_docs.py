@@ -20,7 +20,7 @@ import pytest
 from hybridpool import errors
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
-from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS
+from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS, celery_names
 from hybridpool._observe import log
 from hybridpool._policy.lifecycle import TABLE, State
 from hybridpool._protocol import dead_letter
@@ -29,6 +29,15 @@ from tests.architecture import public_api, test_module_maps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: signals of Celery, which the page about its apps names
+CELERY_SIGNALS = {
+    "task_received",
+    "task_revoked",
+    "worker_init",
+    "worker_process_init",
+    "worker_process_shutdown",
+    "worker_ready",
+}
 #: names that look like settings: hooks, call options, fields of log formats, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {
     "task_id",
@@ -239,6 +248,9 @@ def test_settings_exist(page: Path) -> None:
     """Each setting and each environment variable that a page names exists."""
     text = page.read_text()
     named = set(re.findall(r"\b(?:worker|task|broker|result)_[a-z_]+\b(?!\.)", text))
+    if page.name == "move-a-celery-app.md":
+        # It names what Celery has.
+        named -= celery_names.SETTINGS | CELERY_SIGNALS
     assert sorted(named - NO_SETTINGS - set(SETTINGS) - set(_functions_named_like_settings())) == []
     variables = set(re.findall(r"\bHYBRIDPOOL_[A-Z_]+\b", text)) - {APP_VARIABLE, "HYBRIDPOOL_"}
     assert (

@@ -184,7 +184,7 @@ MISTYPED = [
     (["-A", "worker:ap"], "module 'worker' has no attribute 'ap'; did you mean worker:app?"),
     (["-A", "worker.ap"], "module 'worker' has no attribute 'ap'; did you mean worker:app?"),
     (["-A", "several"], "module 'several' has several apps; say which: several:first, several:second"),
-    (["-A", "several:number"], "several:number is not a hybridpool App, but of type int"),
+    (["-A", "several:number"], "several:number is not a hybridpool App or a Celery app, but of type int"),
     (["-A", "chosen", "-I", "several.tasks"], "there is no module 'several.tasks' here or on PYTHONPATH"),
     (
         ["-A", "worker", "-c4", "--autoscale=1,3"],

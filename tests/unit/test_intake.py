@@ -15,13 +15,15 @@ from hybridpool import events
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._config import Settings, init_layer, resolve
 from hybridpool._ipc.codec import JSON, PICKLE, encode
+from hybridpool._ipc.envelope import MESSAGE, unpack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Outgoing, QueueSpec
 from hybridpool._outcome import Lost, Returned
 from hybridpool._policy.admission import MAX_RETURNS
-from hybridpool._policy.settlement import DeliveryOptions
+from hybridpool._policy.settlement import DeliveryOptions, GuestOptions
 from hybridpool._results.rpc import RpcStore
 from hybridpool._task import TaskOptions
+from hybridpool._worker.guest import Guest
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
@@ -385,3 +387,32 @@ async def test_came_back_through_no_fault_of_its_own(bench: Bench) -> None:
     job.on_done(job, Returned(b"1", "1"), "ForkPoolWorker-1", 0.1)
     await anyio.wait_all_tasks_blocked()
     assert await bench.depths() == (0, 0)
+
+
+async def test_messages_of_guests() -> None:
+    """A message for another library's app goes to its child whole, and its result is not ours to store."""
+    bus, pool, server = events.Bus(), Pool(), MemoryServer()
+    guest = Guest(
+        library="Celery 5.7.0",
+        results="redis://",
+        accepts=frozenset({"application/x-yaml"}),
+        tasks={"shop.add": GuestOptions(acks_on_failure=False)},
+        queues={},
+        refused={},
+        notes=(),
+    )
+    async with MemoryBroker(server, lambda event: None) as broker, anyio.create_task_group() as tasks:
+        await broker.declare(QueueSpec(name="celery"))
+        tracker = RedeliveryTracker(broker, bus)
+        settler = Settler(broker, None, tracker, bus, tasks, "hybridpool@host", "classic")
+        intake = Intake(broker, settler, tracker, pool.submit, TASKS, settings(), bus, guest=guest)
+        await broker.consume("celery", 0, intake.take)
+        bench = Bench(server, broker, pool, intake, Events())
+        await bench.send(content_type="application/x-yaml", body=b"[]")
+        [job] = pool.jobs
+        assert job.content_type == MESSAGE
+        assert isinstance(job.body, bytes)
+        envelope = unpack_envelope(job.body)
+        assert (envelope.content_type, envelope.routing_key, envelope.body) == ("application/x-yaml", "celery", b"[]")
+        assert options(job).guest == GuestOptions(acks_on_failure=False)
+        assert not options(job).wants_result

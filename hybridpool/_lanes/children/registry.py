@@ -26,7 +26,7 @@ from hybridpool._zygote.client import News, describe_exit
 #: seconds; a child that dies idle and younger, before its first call, counts as one that failed to start
 MIN_UPTIME_S: Final = 10.0
 #: how the names of children begin, by lane; the first as Celery has it
-_PREFIXES: Final = {"process": "ForkPoolWorker", "async": "AsyncLane", "thread": "ThreadLane"}
+_PREFIXES: Final = {"process": "ForkPoolWorker", "async": "AsyncLane", "thread": "ThreadLane", "finish": "Finisher"}
 #: a child is gone: the calls it never began, those that died with it, and how
 OnExit = Callable[[ChildHandle, list[CallInFlight], list[CallInFlight], Lost], None]
 

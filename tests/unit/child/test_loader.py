@@ -139,14 +139,17 @@ def test_missing_further_module(write: Write) -> None:
 def test_not_an_app(write: Write) -> None:
     """An object that is not an app is refused with its type."""
     write("znot.py", APP + "app = dict()\nkind = App\n")
-    assert str(refusal("znot:app")) == "znot:app is not a hybridpool App, but of type dict"
-    assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App, but of type type"
+    assert str(refusal("znot:app")) == "znot:app is not a hybridpool App or a Celery app, but of type dict"
+    assert str(refusal("znot:kind")) == "znot:kind is not a hybridpool App or a Celery app, but of type type"
 
 
 def test_no_app(write: Write) -> None:
     """A module without an app is refused with advice."""
     write("znone.py", "")
-    assert str(refusal("znone")) == "module 'znone' has no hybridpool App; define app = App('znone') or name it"
+    assert (
+        str(refusal("znone"))
+        == "module 'znone' has no hybridpool App or Celery app; define app = App('znone') or name it"
+    )
 
 
 def test_several_apps(write: Write) -> None:
@@ -224,3 +227,41 @@ def test_a_message_with_notes() -> None:
 def test_nonsense(name: str, write: Write) -> None:
     """A text that names no module is refused."""
     refusal(name)
+
+
+CELERY = "from celery import Celery\n"
+
+
+@pytest.mark.parametrize("name", ["zcelery:app", "zcelery.app", "zcelery"])
+def test_celery_apps(write: Write, name: str) -> None:
+    """A Celery app is found as one of ours is."""
+    write("zcelery.py", CELERY + "app = Celery('guest', broker='amqp://')\n")
+    assert loaded(name) == "guest"
+
+
+def test_several_celery_apps(write: Write) -> None:
+    """Of several Celery apps in a module the first is taken, as Celery does; a proxy is none."""
+    text = "from celery import current_app\none = Celery('one', broker='amqp://')\ntwo = Celery('two')\n"
+    write("zseveral.py", CELERY + text)
+    assert loaded("zseveral") == "one"
+
+
+def test_what_a_celery_app_imports_fails(write: Write) -> None:
+    """An error in a module that the app's settings name is one line with the cause."""
+    write("zincludes.py", CELERY + "app = Celery('one', broker='amqp://', include=['zbreaks'])\n")
+    write("zbreaks.py", "1 / 0\n")
+    assert "ZeroDivisionError" in str(refusal("zincludes"))
+
+
+@pytest.mark.parametrize(
+    ("given", "broker"),
+    [
+        ("None", "amqp://guest:guest@localhost:5672//"),
+        ("'amqps://me:a%40b@there:5671/v'", "amqps://me:a%40b@there:5671/v"),
+        ("['amqp://one', 'amqp://two']", "amqp://one;amqp://two"),
+    ],
+)
+def test_the_broker_of_a_celery_app(write: Write, given: str, broker: str) -> None:
+    """The worker gets the app's broker as it is written, and each of several."""
+    write("zbroker.py", CELERY + f"app = Celery('one', broker={given})\n")
+    assert json.loads(load("zbroker").manifest())["settings"]["conf"]["broker_url"] == broker

@@ -124,3 +124,16 @@ def test_expired_stays_expired(head: Head, earlier: dt.datetime, later: dt.datet
     """A call that is expired stays expired."""
     if earlier <= later and is_expired(head, earlier):
         assert is_expired(head, later)
+
+
+def test_bodies_of_guests() -> None:
+    """Of a message for another library's app only content type, size and task are checked: it decodes the body."""
+    rules = attrs.evolve(GATE, accepts={"application/x-yaml"}, are_bodies_opaque=True)
+    odd = attrs.evolve(
+        delivery(content_type="application/x-yaml"), content_encoding="koi8", headers={"compression": "of its own"}
+    )
+    assert admit(rules, head(), odd, NOON) == Admitted()
+    assert isinstance(admit(rules, head(), delivery(content_type=JSON), NOON), Denied)
+    assert isinstance(admit(rules, head(), attrs.evolve(odd, body=b"x" * 11), NOON), Denied)
+    assert isinstance(admit(rules, head(name="shop.ad"), odd, NOON), Denied)
+    assert isinstance(admit(rules, head(eta=NOON + HOUR), odd, NOON), TooEarly)

@@ -14,9 +14,11 @@ from hybridpool._policy.fallback import (
     MAX_REFUSED_PAUSE_S,
     MAX_UNKNOWN,
     MAX_WAIT_HERE_S,
+    RESULT_GIVEN_UP_S,
     Again,
     Attempt,
     Instead,
+    NotFinished,
     Remedy,
     Skip,
     Trouble,
@@ -27,6 +29,7 @@ from hybridpool._policy.settlement import (
     Acknowledge,
     DeadLetter,
     Delay,
+    FinishInApp,
     Republish,
     Route,
     Step,
@@ -186,3 +189,20 @@ def test_what_is_not_known_counts_as_refused_in_the_end() -> None:
     for failures in range(1, MAX_UNKNOWN):
         assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=failures)), Again)
     assert isinstance(remedy(attempt(Republish(1), Trouble.UNKNOWN, failures=MAX_UNKNOWN)), Instead)
+
+
+def test_an_app_that_cannot_record() -> None:
+    """What an app could not record is asked again for minutes; then its message is dead-lettered, and never dropped."""
+    lost = FinishInApp("lost", "signal 9 (SIGKILL)")
+    assert trouble_of(NotFinished("the backend is away")) is Trouble.APP
+    again = remedy(attempt(lost, Trouble.APP, failures=3, waited=KEEPS_PLACE_S))
+    assert isinstance(again, Again)
+    assert again.is_held
+    assert remedy(attempt(lost, Trouble.APP, waited=0.0)) == Again(0.05)
+    given_up = attempt(lost, Trouble.APP, failures=90, waited=RESULT_GIVEN_UP_S)
+    [letter] = _steps(remedy(given_up))
+    assert isinstance(letter, DeadLetter)
+    assert "(lost) cannot be recorded" in letter.reason
+    assert remedy(attrs.evolve(given_up, is_acknowledged=True)) == Skip()
+    kept = FinishInApp("refused", "why", is_dead_lettered=True)
+    assert remedy(attrs.evolve(given_up, step=kept)) == Skip()

@@ -1,0 +1,231 @@
+"""What the parent must know of the app: settings, tasks, queues, and what is not honoured. Plain data, as JSON."""
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import celery
+from celery import signals
+from celery.app.defaults import DEFAULTS
+from kombu import pools
+from kombu.serialization import prepare_accept_content
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from hybridpool._config import masked
+from hybridpool.errors import ConfigError
+
+#: versions with which this package is tested
+_TESTED: Final = (5, 7)
+#: variables of the environment that in Celery are stronger than the settings
+BROKER_VARIABLES: Final = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+#: settings that we have by the same name, with the same meaning and unit; passed on if the app sets them
+_SAME: Final = (
+    "broker_connection_timeout",
+    "broker_heartbeat",
+    "task_default_queue_type",
+    "task_queue_max_priority",
+    "task_soft_time_limit",
+    "task_time_limit",
+    "worker_concurrency",
+    "worker_disable_prefetch",
+    "worker_max_memory_per_child",
+    "worker_max_tasks_per_child",
+    "worker_prefetch_multiplier",
+    "worker_proc_alive_timeout",
+)
+#: settings that this worker does not obey, and what it does in their place
+_NOT_HONOURED: Final = {
+    "broker_connection_max_retries": "the worker reconnects for ever",
+    "broker_connection_retry": "the worker reconnects for ever",
+    "broker_failover_strategy": "broker URLs are tried in turn",
+    "broker_login_method": "the worker logs in with PLAIN",
+    "broker_use_ssl": "it holds for children; give the worker --broker amqps://…?cafile=…",
+    "control_exchange": "remote control uses Celery's default exchange",
+    "worker_agent": "there are no agents",
+    "worker_autoscaler": "use --autoscale",
+    "worker_cancel_long_running_tasks_on_connection_loss": "tasks go on while the connection is lost",
+    "worker_consumer": "this worker consumes by itself",
+    "worker_direct": "the worker's own queue is not consumed",
+    "worker_enable_remote_control": "ping and revoke are obeyed always",
+    "worker_enable_soft_shutdown_on_idle": "see worker_shutdown_timeout",
+    "worker_eta_task_limit": "the broker holds tasks until their time",
+    "worker_hijack_root_logger": "children's log goes through the parent",
+    "worker_log_color": "the log has no colors",
+    "worker_log_format": "give it to the worker, by --log-format",
+    "worker_pool_restarts": "there is no pool_restart",
+    "worker_redirect_stdouts": "what tasks print goes to the log",
+    "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
+    "worker_send_task_events": "this worker sends no events yet",
+    "worker_soft_shutdown_timeout": "see worker_shutdown_timeout",
+    "worker_state_db": "give --statedb FILE, another file than Celery's",
+    "worker_task_log_format": "give it to the worker, by --task-log-format",
+}
+#: signals of Celery's parent that are not sent
+_UNSENT_SIGNALS: Final = (
+    "after_setup_logger",
+    "after_setup_task_logger",
+    "celeryd_after_setup",
+    "celeryd_init",
+    "heartbeat_sent",
+    "setup_logging",
+    "task_received",
+    "task_rejected",
+    "task_unknown",
+    "worker_before_create_process",
+    "worker_ready",
+    "worker_shutdown",
+    "worker_shutting_down",
+)
+#: how exchanges may choose queues
+_EXCHANGE_TYPES: Final = ("direct", "fanout", "topic")
+
+
+def write(app: Any) -> bytes:
+    """Return it.
+
+    :raises ConfigError: if the app's broker is not an AMQP broker.
+    """
+    conf = app.conf
+    told = {
+        "app": app.main or "celery",
+        "settings": {"conf": _settings(app), "init": {}},
+        "tasks": {name: _options(task, late=bool(conf.task_acks_late)) for name, task in app.tasks.items()},
+        "guest": {
+            "library": f"Celery {celery.__version__}",
+            "accepts": sorted(prepare_accept_content(conf.accept_content) or ()),
+            "tasks": {name: _delivery(task) for name, task in app.tasks.items()},
+            "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
+            "results": app.backend.as_uri(),
+            "notes": list(_notes(app)),
+        },
+    }
+    return json.dumps(told, default=str).encode()
+
+
+def preload(app: Any) -> None:
+    """Import what each child would import at its first task, so that children share it."""
+    for name in ("celery.app.builtins", "celery.canvas", "celery.worker.request", "kombu.transport.pyamqp"):
+        importlib.import_module(name)
+    _ = app.backend
+
+
+def close_connections(app: Any) -> None:
+    """Close the connections that importing the app has opened: children must not share a socket."""
+    pools.reset()
+    app.amqp._producer_pool = None
+    app._pool = None
+
+
+def _settings(app: Any) -> dict[str, Any]:
+    conf = app.conf
+    found = {name: conf.get(name) for name in _SAME if conf.value_set_for(name)}
+    for name in (
+        "task_time_limit",
+        "task_soft_time_limit",
+        "worker_max_tasks_per_child",
+        "worker_max_memory_per_child",
+    ):
+        # Celery takes 0 for "none".
+        if not found.get(name):
+            found.pop(name, None)
+    if found.get("worker_concurrency") in (None, 0, "auto"):
+        found.pop("worker_concurrency", None)
+    found = {name: value for name, value in found.items() if value is not None}
+    return {
+        **found,
+        "broker_url": _broker_url(app),
+        "task_acks_late": bool(conf.task_acks_late),
+        "task_default_queue": conf.task_default_queue,
+        "worker_queues": list(app.amqp.queues.consume_from),
+    }
+
+
+def _broker_url(app: Any) -> str:
+    """Return the URL, or several with ``;`` between them, as the app has them.
+
+    :raises ConfigError: if it is not an AMQP broker.
+    """
+    given = app.conf.broker_read_url
+    connection = app.connection_for_read()
+    if connection.transport.driver_type != "amqp":
+        shown = masked(given) if isinstance(given, str) else connection.transport.driver_type
+        raise ConfigError(f"the app's broker_url is {shown}, and this worker needs RabbitMQ: an amqp:// URL")
+    urls = ";".join(given) if isinstance(given, list | tuple) else str(given or "")
+    return urls if "://" in urls else str(connection.as_uri(include_password=True))
+
+
+def _options(task: Any, *, late: bool) -> dict[str, Any]:
+    """Return the options of a task that differ from the settings; as `TaskOptions`."""
+    found = {name: getattr(task, name) for name in ("time_limit", "soft_time_limit") if getattr(task, name)}
+    # Only where it differs: else it would be stronger than the environment and the command line.
+    return {**found, "acks_late": bool(task.acks_late)} if bool(task.acks_late) != late else found
+
+
+def _delivery(task: Any) -> dict[str, bool]:
+    return {
+        "reject_on_worker_lost": bool(task.reject_on_worker_lost),
+        "acks_on_failure": task.acks_on_failure is not False,
+        "acks_on_timeout": task.acks_on_timeout is not False,
+    }
+
+
+def _queue(queue: Any) -> dict[str, Any]:
+    """Return how a queue is declared, with its bindings; or why it cannot be consumed."""
+    for what in ("exclusive", "auto_delete"):
+        if getattr(queue, what):
+            return {"refused": f"it is declared with {what}=True"}
+    if not queue.durable:
+        return {"refused": "it is declared with durable=False"}
+    pairs = [(one.exchange, one.routing_key) for one in queue.bindings or ()]
+    if queue.exchange is not None and queue.exchange.name:
+        pairs.append((queue.exchange, queue.routing_key))
+    for exchange, _ in pairs:
+        if exchange.type not in _EXCHANGE_TYPES:
+            return {"refused": f"its exchange {exchange.name!r} has the type {exchange.type!r}"}
+    arguments = to_rabbitmq_queue_arguments(
+        dict(queue.queue_arguments or {}),
+        expires=queue.expires,
+        message_ttl=queue.message_ttl,
+        max_length=queue.max_length,
+        max_length_bytes=queue.max_length_bytes,
+        max_priority=queue.max_priority,
+    )
+    return {
+        "arguments": arguments,
+        "bindings": [
+            {"exchange": one.name, "type": one.type, "routing_key": key or "", "durable": bool(one.durable)}
+            for one, key in pairs
+        ],
+    }
+
+
+def _notes(app: Any) -> Iterator[str]:
+    """Yield a line for each thing that this worker does not do, or does in another way."""
+    conf = app.conf
+    version = tuple(celery.VERSION or ())[:2]
+    if version != _TESTED:
+        yield f"Celery {celery.__version__} is not tested with this worker; {_TESTED[0]}.{_TESTED[1]} is"
+    if conf.worker_pool != "prefork":
+        yield f"app.conf.worker_pool {conf.worker_pool!r} is not honoured: tasks run in prefork children"
+    for name, instead in _NOT_HONOURED.items():
+        if conf.value_set_for(name) and conf.get(name) != DEFAULTS.get(name):
+            yield f"app.conf.{name} is not honoured: {instead}"
+    for kind in ("worker", "consumer"):
+        if app.steps[kind]:
+            steps = _names(getattr(step, "__qualname__", str(step)) for step in app.steps[kind])
+            yield f"bootsteps are not run: {steps}"
+    tasks = app.tasks.items()
+    if not conf.worker_disable_rate_limits and (limited := [name for name, task in tasks if task.rate_limit]):
+        yield f"rate limits are not obeyed: of {_names(limited)}"
+    if custom := [name for name, task in tasks if task.Strategy != "celery.worker.strategy:default"]:
+        yield f"custom Strategy classes are not used: of {_names(custom)}"
+    if custom := [name for name, task in tasks if task.Request != "celery.worker.request:Request"]:
+        yield f"custom Request classes are used only for tasks that are lost, late or revoked: of {_names(custom)}"
+    if heard := [name for name in _UNSENT_SIGNALS if getattr(signals, name).receivers]:
+        yield f"signals of Celery's main process are not sent: {_names(heard)}"
+
+
+def _names(names: Iterable[str]) -> str:
+    found = sorted(names)
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -1,0 +1,68 @@
+"""A message, in the forms in which Celery's code wants it."""
+
+from typing import Any, Final
+
+from amqp.serialization import decode_properties_basic
+from kombu.message import Message
+
+from hybridpool._ipc.envelope import Envelope
+
+#: how the names of our headers begin. Celery copies headers that it does not know to a task's next attempt, which must
+#: not count what happened to this one
+_OWN_HEADERS: Final = "x-hybridpool-"
+
+
+def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
+    """Return the message as Celery's consumer gets it; its body is decoded when `payload` is read.
+
+    :param accept: the content types that may be decoded.
+    """
+    properties, _ = decode_properties_basic(envelope.properties, 0)
+    headers = {
+        name: value
+        for name, value in (properties.get("application_headers") or {}).items()
+        if not name.startswith(_OWN_HEADERS)
+    }
+    properties["application_headers"] = headers
+    make: Any = Message
+    return make(
+        body=envelope.body,
+        content_type=envelope.content_type,
+        content_encoding=properties.get("content_encoding"),
+        delivery_info={
+            "exchange": envelope.exchange,
+            "routing_key": envelope.routing_key,
+            "redelivered": envelope.redelivered,
+        },
+        properties=properties,
+        headers=headers,
+        accept=accept,
+    )
+
+
+def to_request(message: Any, node: str) -> tuple[dict[str, Any], Any, Any]:
+    """Return the request as `celery.worker.request.Request` and `fast_trace_task` write it; and args and kwargs.
+
+    :param node: the worker's name.
+    :raises Exception: whatever the serializer raises for a body that it cannot decode.
+    """
+    args, kwargs, embed = message.payload
+    properties = message.properties
+    request = {
+        **message.headers,
+        "properties": properties,
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": node,
+        "delivery_info": {
+            "exchange": message.delivery_info["exchange"],
+            "routing_key": message.delivery_info["routing_key"],
+            "priority": properties.get("priority"),
+            "redelivered": message.delivery_info["redelivered"],
+        },
+        "args": args,
+        "kwargs": kwargs,
+        "is_eager": False,
+        **(embed or {}),
+    }
+    return request, args, kwargs

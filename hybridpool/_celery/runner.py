@@ -1,0 +1,122 @@
+"""Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`).
+
+When the tracer returns, the result is stored, and what follows from it (links, the next task of a chain, a retry) is
+sent. The outcome tells the parent how to answer the broker, and the log how the task ended; its value stays here.
+"""
+
+import datetime as dt
+import os
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import states
+from celery.app.task import Context
+from celery.app.trace import build_tracer
+from celery.exceptions import Reject
+from kombu.serialization import prepare_accept_content
+
+from hybridpool._celery.messages import to_message, to_request
+from hybridpool._celery.unfinished import Recorder
+from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
+from hybridpool._ipc import codec
+from hybridpool._ipc.envelope import UNFINISHED, Envelope, unpack_envelope, unpack_unfinished
+from hybridpool._ipc.frames import ChildOutcome, Ignored, Raised, Refused, Rejected, Retrying, Returned, RunCall
+from hybridpool.errors import TaskSignal
+
+
+class Runner:
+    """Runs the calls of one child."""
+
+    def __init__(self, app: Any, node: str) -> None:
+        """:param node: the worker's name."""
+        self._app = app
+        self._node = node
+        self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
+        self._recorder = Recorder(app, node, self._accept)
+
+    def __call__(self, call: RunCall, file: int | None) -> ChildOutcome:
+        """Run a task, or record how one ended that could not record it itself."""
+        body = call.body if file is None else os.pread(file, call.parts[0], 0)
+        if call.content_type == UNFINISHED:
+            self._recorder.record(unpack_unfinished(body))
+            return Ignored()
+        return self._run(call, unpack_envelope(body))
+
+    def _run(self, call: RunCall, envelope: Envelope) -> ChildOutcome:
+        task = self._app.tasks.get(call.task)
+        if task is None:
+            return _refuse(f"unknown task {call.task!r}", "NotRegistered", "celery.exceptions", call.task)
+        try:
+            request, args, kwargs = to_request(to_message(envelope, self._accept), self._node)
+        except TaskSignal:
+            raise
+        except Exception as error:
+            kind, text = type(error), describe_exception(error)
+            return _refuse(f"undecodable body: {text}", kind.__qualname__, kind.__module__, text)
+        if task.__trace__ is None:
+            # At its first call: it holds the pid.
+            task.__trace__ = build_tracer(task.name, task, self._app.loader, self._node, app=self._app)
+        try:
+            value, info, _, text = task.__trace__(call.id, args, kwargs, request)
+        except TaskSignal:
+            raise
+        except Reject as verdict:
+            return self._rejected(task, request, verdict, ExceptionInfo())
+        except BaseException as error:
+            return self._escaped(envelope, error)
+        if info is None:
+            return Returned(b"", safe_repr(value) if text is None else escape_surrogates(text))
+        match info.state:
+            case states.RETRY:
+                return _retrying(info.retval, value)
+            case states.REJECTED:
+                return self._rejected(task, request, info.retval, value)
+            case states.IGNORED:
+                return Ignored()
+            case _:
+                return _failed(task, info.retval, value)
+
+    def _rejected(self, task: Any, request: dict[str, Any], verdict: Reject, info: Any) -> Rejected:
+        """Do what Celery's parent does: a task whose message is not delivered again has failed."""
+        if not verdict.requeue:
+            self._recorder.rejected(task, Context(request), verdict, info)
+        return Rejected(safe_repr(verdict.reason), bool(verdict.requeue))
+
+    def _escaped(self, envelope: Envelope, error: BaseException) -> Raised:
+        """Record what the tracer does not: `SystemExit`, a lack of memory, a result backend that is not there.
+
+        In Celery the first two end the child, and its parent records the loss; here the child goes on.
+        """
+        if isinstance(error, SystemExit):
+            return self._recorder.lost(envelope, f"exitcode {error.code if isinstance(error.code, int) else 1}")
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            return self._recorder.failed(envelope, error)
+        return self._recorder.lost(envelope, safe_repr(error))
+
+
+def _retrying(verdict: Any, info: Any) -> Retrying:
+    cause = to_raised(verdict.exc if isinstance(verdict.exc, BaseException) else verdict)
+    text = "" if verdict.exc is None else cause.text
+    return Retrying(cause.kind, cause.module, b"[]", text, _traceback_of(info), _seconds_until(verdict.when), None)
+
+
+def _seconds_until(when: object) -> float:
+    if isinstance(when, dt.datetime):
+        moment = when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+        return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+    return float(when) if isinstance(when, int | float) else 0.0
+
+
+def _failed(task: Any, error: BaseException, info: Any) -> Raised:
+    raised = to_raised(error)
+    raised.traceback = _traceback_of(info) or raised.traceback
+    raised.expected = bool(task.throws) and isinstance(error, task.throws)
+    return raised
+
+
+def _traceback_of(info: Any) -> str:
+    return escape_surrogates(str(getattr(info, "traceback", None) or "").rstrip("\n"))
+
+
+def _refuse(reason: str, kind: str, module: str, argument: str) -> Refused:
+    return Refused(escape_surrogates(reason), kind, module, codec.encode([escape_surrogates(argument)]))

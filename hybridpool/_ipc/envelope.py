@@ -1,0 +1,51 @@
+"""A message as the children of another library's app get it: whole, with the properties as they came.
+
+Our own apps' children need a name, an id and a body, and get them in the fields of `RunCall`. Another library reads
+more: custom headers, stamps, reply queue, priority. So its message is the body of the call, as an `Envelope`; nothing
+is added to the calls of our own apps. The parent reads neither the properties nor the body.
+"""
+
+from typing import Final
+
+import msgspec
+
+#: content type of a call whose body is an `Envelope`
+MESSAGE: Final = "application/x-hybridpool-message"
+#: content type of a call whose body is an `Unfinished`
+UNFINISHED: Final = "application/x-hybridpool-unfinished"
+
+
+class Envelope(msgspec.Struct, array_like=True, gc=False):
+    """One message."""
+
+    content_type: str | None
+    #: as AMQP encodes them, with the headers
+    properties: bytes
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    body: bytes
+
+
+class Unfinished(msgspec.Struct, array_like=True, gc=False):
+    """A message whose task did not end in a child that could record it, and why."""
+
+    envelope: Envelope
+    #: "lost", "timed out", "terminated", "revoked", "expired" or "refused"
+    how: str
+    #: it was acknowledged before the task began
+    acknowledged: bool
+    #: of a child that was lost: how it ended; of a message that is refused: the reason
+    cause: str = ""
+    #: seconds, of a task that ran over its time limit
+    limit: float = 0.0
+    #: the exception for the client, of a message that is refused: its name, its module, its arguments as JSON
+    kind: str = ""
+    module: str = ""
+    arguments: bytes = b"[]"
+
+
+_encoder = msgspec.msgpack.Encoder()
+pack_envelope = _encoder.encode
+unpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
+unpack_unfinished = msgspec.msgpack.Decoder(Unfinished).decode

@@ -1,0 +1,115 @@
+"""Has a child of another library's app record how a task ended, where no child could record it.
+
+A child that is lost, a task over its time limit, a revoked message: in Celery its main process tells the result
+backend, runs errbacks and counts the chord. Our parent runs no code of the app, so one more child does that, which runs
+no tasks and is made when it is needed first. It is a child as others are: supervised, limited in time, and replaced
+when it dies. What it had in hand is asked again (`policy.fallback`), and the message is acknowledged afterwards only.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from hybridpool._ipc.envelope import UNFINISHED, Envelope, Unfinished, pack_envelope
+from hybridpool._lanes.base import Job
+from hybridpool._message import Delivery
+from hybridpool._outcome import Ignored, Lost, Outcome, Raised, TimedOut
+from hybridpool._policy.fallback import NotFinished
+from hybridpool._policy.settlement import FinishInApp
+from hybridpool._worker.received import Received
+from hybridpool.errors import PoolClosed
+
+#: seconds that the app may take for one message: a result backend that does not answer must not stop the others
+LIMIT_S: Final = 60.0
+
+
+class Finisher:
+    """Asks the child."""
+
+    def __init__(self, submit: Callable[[Job], None]) -> None:
+        """:param submit: gives a call to that child; raises `PoolClosed` if there can be none."""
+        self._submit = submit
+        self._at_work = 0
+        self._rests = anyio.Event()
+        self._rests.set()
+
+    async def finish(self, received: Received, step: FinishInApp) -> None:
+        """Have it recorded.
+
+        :raises NotFinished: if that failed.
+        """
+        unfinished = Unfinished(
+            envelope_of(received.delivery),
+            step.how,
+            received.acknowledged,
+            step.cause,
+            step.limit,
+            step.kind,
+            step.module,
+            step.arguments,
+        )
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def on_done(_job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
+            if not ended.done():
+                ended.set_result(outcome)
+
+        job = Job(
+            task=received.head.name,
+            id=received.head.id,
+            content_type=UNFINISHED,
+            body=pack_envelope(unfinished),
+            on_done=on_done,
+            hard_limit=LIMIT_S,
+        )
+        if not self._at_work:
+            self._rests = anyio.Event()
+        self._at_work += 1
+        try:
+            self._submit(job)
+            outcome = await ended
+        except PoolClosed as error:
+            raise NotFinished(str(error)) from None
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._rests.set()
+        if not isinstance(outcome, Ignored):
+            raise NotFinished(_describe(outcome))
+
+    async def wait_rests(self, timeout: float) -> None:
+        """Wait until nothing is being recorded.
+
+        :param timeout: seconds.
+        """
+        with anyio.move_on_after(timeout):
+            # A settlement that has just been started asks in the next turn of the loop.
+            await checkpoint()
+            await self._rests.wait()
+
+
+def envelope_of(delivery: Delivery) -> Envelope:
+    """Return a message as the app's children get it."""
+    return Envelope(
+        delivery.content_type,
+        delivery.properties,
+        delivery.exchange,
+        delivery.routing_key,
+        delivery.redelivered,
+        delivery.body,
+    )
+
+
+def _describe(outcome: Outcome) -> str:
+    match outcome:
+        case Raised(text=text):
+            return text
+        case Lost(cause=cause):
+            return f"the child that was to record it died: {cause}"
+        case TimedOut(limit=limit):
+            return f"it took more than {limit:g} s"
+        case _:
+            return type(outcome).__name__

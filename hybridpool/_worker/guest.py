@@ -1,0 +1,83 @@
+"""An app of another library, as far as the parent knows it: what its manifest says beyond settings and tasks."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import attrs
+
+from hybridpool._config import Resolved
+from hybridpool._message import QUORUM, Binding, QueueSpec
+from hybridpool._policy.settlement import GuestOptions
+from hybridpool.errors import ConfigError
+
+
+@attrs.frozen(kw_only=True)
+class Guest:
+    """What the worker needs of it."""
+
+    #: the library and its version
+    library: str
+    #: its result backend, without a password
+    results: str
+    #: content types that it decodes
+    accepts: frozenset[str]
+    #: by task name
+    tasks: Mapping[str, GuestOptions]
+    #: queues that it declares, by name
+    queues: Mapping[str, QueueSpec]
+    #: queues that cannot be consumed, and why
+    refused: Mapping[str, str]
+    #: lines for the log at the start: what is not honoured
+    notes: tuple[str, ...]
+
+
+def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
+    """Read a manifest; None: the app is one of ours."""
+    told = manifest.get("guest")
+    if told is None:
+        return None
+    queues, refused = {}, {}
+    for name, queue in told["queues"].items():
+        if "refused" in queue:
+            refused[name] = queue["refused"]
+        else:
+            queues[name] = _spec(name, queue)
+    # Clients delay calls through the broker as soon as one queue is a quorum queue.
+    is_target = any(spec.kind == QUORUM for spec in queues.values())
+    return Guest(
+        library=told["library"],
+        results=told["results"],
+        accepts=frozenset(told["accepts"]),
+        tasks={name: GuestOptions(**options) for name, options in told["tasks"].items()},
+        queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
+        refused=refused,
+        notes=tuple(told["notes"]),
+    )
+
+
+def check_guest(guest: Guest, resolved: Resolved, lanes: Collection[str]) -> None:
+    """Check what a worker cannot do with another library's app.
+
+    :param lanes: the lanes that have tasks.
+    :raises ConfigError: if a queue cannot be declared as the app declares it, or its tasks are to run as threads.
+    """
+    if set(lanes) != {"process"}:
+        raise ConfigError(
+            f"tasks of {guest.library} run in the process lane only; unset worker_pool and task_default_lane"
+        )
+    for queue in resolved.settings.queues:
+        if queue in guest.refused:
+            raise ConfigError(
+                f"queue {queue!r} cannot be consumed: {guest.refused[queue]}; name the others by --queues, or change it"
+            )
+
+
+def _spec(name: str, queue: Mapping[str, Any]) -> QueueSpec:
+    arguments = dict(queue["arguments"])
+    kind = arguments.pop("x-queue-type", "classic")
+    return QueueSpec(
+        name=name,
+        kind=kind,
+        arguments=arguments,
+        bindings=tuple(Binding(**binding) for binding in queue["bindings"]),
+    )

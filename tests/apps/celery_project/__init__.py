@@ -1,0 +1,1 @@
+"""A project with its Celery app where Celery's own documentation has it: `celery_project/celery.py`."""

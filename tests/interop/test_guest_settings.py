@@ -1,0 +1,159 @@
+"""A Celery app in our worker: how it is found, which of its settings hold, and what the worker says of the others."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+from tests.interop.guests import client_of, new_queue, worker_of
+from tests.queues import BrokerConsole
+from tests.rabbit import Node, wait_for
+from tests.redis_server import Redis
+from tests.workers import PATIENCE, ROOT, Program, Worker, command
+
+WITHOUT_RESULTS = "disabled://"
+
+
+@pytest.mark.parametrize(
+    "name", ["celery_project", "celery_project.celery", "celery_project.celery:app", "celery_project.celery.app"]
+)
+def test_where_the_app_is_found(rabbit_node: Node, name: str) -> None:
+    """An app is found where Celery finds it, with the tasks that its own settings include."""
+    with worker_of(rabbit_node.url, WITHOUT_RESULTS, new_queue(), "-c1", app=name) as worker:
+        worker.see(r"\. celery_project\.tasks\.add")
+        worker.see(r"\.> app: +celery_project")
+
+
+@contextmanager
+def started(rabbit_node: Node, redis: Redis, *options: str) -> Iterator[tuple[Worker, Celery, str]]:
+    """Give a worker of the app with many settings, a client, and the queue."""
+    queue = new_queue()
+    told = ("--queues", f"{queue},{queue}.news", *options)
+    with (
+        worker_of(rabbit_node.url, redis.url, queue, *told, app="celery_settings") as worker,
+        client_of(rabbit_node.url, redis.url, queue) as client,
+    ):
+        client.conf.accept_content = ["json", "pickle"]
+        # As the app declares the queue: the client must not declare it in another way.
+        client.conf.task_create_missing_queues = True
+        yield worker, client, queue
+
+
+def call(client: Celery, name: str, *args: Any, **options: Any) -> Any:
+    """Send by name over the default exchange, without declaring a queue, and wait."""
+    options = {"exchange": "", "routing_key": client.conf.task_default_queue, "declare": [], **options}
+    return client.send_task(f"celery_settings.{name}", args, **options).get(timeout=PATIENCE)
+
+
+def test_settings(rabbit_node: Node, redis: Redis) -> None:
+    """Concurrency, recycling, time limit, accepted content and late acknowledgement come from the app's settings."""
+    with started(rabbit_node, redis) as (worker, client, queue):
+        worker.see(r"concurrency: 3 \(prefork\): fixed by app\.conf\.worker_concurrency")
+        assert len({call(client, "pid") for _ in range(12)}) >= 4
+        assert call(client, "kind", {1, 2}, serializer="pickle") == "set"
+        with pytest.raises(SoftTimeLimitExceeded):
+            call(client, "slow")
+        # Rejected, because it failed and was not acknowledged: the queue's own dead-letter queue gets it.
+        with BrokerConsole(rabbit_node.url) as console:
+            console.declare(f"{queue}.failed")
+            with pytest.raises(ValueError, match="no"):
+                call(client, "fail")
+            assert wait_for(lambda: console.depth(f"{queue}.failed") == 1, PATIENCE)
+
+
+def test_stronger_sources(rabbit_node: Node, redis: Redis) -> None:
+    """The command line is stronger than the app's settings."""
+    with started(rabbit_node, redis, "--concurrency", "1", "--max-tasks-per-child", "none") as (worker, client, _):
+        worker.see(r"concurrency: 1 \(prefork\)")
+        assert len({call(client, "pid") for _ in range(6)}) == 1
+
+
+def test_exchanges(rabbit_node: Node, redis: Redis) -> None:
+    """A queue of the app is declared with its exchange, its binding and its arguments."""
+    with started(rabbit_node, redis) as (_, client, queue):
+        assert call(client, "echo", 7, exchange=f"{queue}.news", routing_key="news.of.today", priority=5) == 7
+
+
+def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:
+    """For each thing that is not honoured there is one line at the start."""
+    with started(rabbit_node, redis) as (worker, _, _):
+        for line in (
+            r"app\.conf\.worker_pool_restarts is not honoured: there is no pool_restart",
+            r"app\.conf\.worker_send_task_events is not honoured: this worker sends no events yet",
+            r"bootsteps are not run: Step",
+            r"rate limits are not obeyed: of celery_settings\.limited",
+            r"signals of Celery's main process are not sent: worker_ready",
+        ):
+            assert len(worker.see(f"WARNING/MainProcess\\] {line}")) == 1
+
+
+def test_no_warnings_without_cause(rabbit_node: Node) -> None:
+    """An ordinary app starts without a word about settings."""
+    with worker_of(rabbit_node.url, WITHOUT_RESULTS, new_queue(), "-c1", app="celery_project") as worker:
+        assert not worker.seen(r"not honoured|not obeyed|not sent|not run|not tested|not used")
+
+
+def refusal(rabbit_node: Node, *options: str, app: str = "celery_settings", **env: str) -> str:
+    """Start a worker that does not come up; return what it says."""
+    told = {"GUEST_BROKER": rabbit_node.url, "GUEST_BACKEND": WITHOUT_RESULTS, "GUEST_QUEUE": new_queue(), **env}
+    with Program(command("-A", app, "worker", *options), env=told) as program:
+        assert program.wait() != 0
+        return program.text
+
+
+def test_refused_queue(rabbit_node: Node) -> None:
+    """A queue that cannot be consumed stops the start, with one line that says how to go on."""
+    text = refusal(rabbit_node)
+    assert re.search(r"queue 'guest-.*\.mine' cannot be consumed: it is declared with exclusive=True; name the", text)
+    assert "Traceback" not in text
+
+
+def test_refused_broker(rabbit_node: Node) -> None:
+    """A broker other than RabbitMQ stops the start, with one line that does not show its password."""
+    text = refusal(rabbit_node, app="celery_project", GUEST_BROKER="redis://:geheim@localhost:6379/0")
+    assert "this worker needs RabbitMQ: an amqp:// URL" in text
+    assert "geheim" not in text
+    assert "Traceback" not in text
+
+
+def test_refused_pool(rabbit_node: Node) -> None:
+    """Threads stop the start: tasks of Celery run in the process lane only."""
+    assert "run in the process lane only" in refusal(rabbit_node, "-P", "threads", app="celery_project")
+
+
+def test_other_broker(rabbit_node: Node, redis: Redis) -> None:
+    """Children publish over the broker that the command line names, although the app has another."""
+    queue = new_queue()
+    env = {"GUEST_BROKER": "amqp://nobody:none@localhost:1//"}
+    with (
+        worker_of(rabbit_node.url, redis.url, queue, "-c1", env=env) as worker,
+        client_of(rabbit_node.url, redis.url, queue) as client,
+    ):
+        assert client.send_task("celery_app.retried", (1,)).get(timeout=PATIENCE) == 1
+        assert "localhost:1/" not in worker.text
+
+
+#: notes each process that imports Celery
+SPY = """
+import os, sys
+class Spy:
+    def find_spec(self, name, path, target=None):
+        if name == "celery":
+            with open(os.environ["SPY_FILE"], "a") as file:
+                file.write(f"{os.getpid()}\\n")
+sys.meta_path.insert(0, Spy())
+"""
+
+
+def test_what_is_loaded_where(rabbit_node: Node, redis: Redis, tmp_path: Path) -> None:
+    """Only the zygote imports Celery, and it holds no connection."""
+    (tmp_path / "sitecustomize.py").write_text(SPY)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "SPY_FILE": str(tmp_path / "pids")}
+    with worker_of(rabbit_node.url, redis.url, new_queue(), "-c1", env=env) as worker:
+        assert {int(pid) for pid in (tmp_path / "pids").read_text().split()} == {worker.zygote.pid}
+        assert worker.zygote.net_connections(kind="inet") == []
