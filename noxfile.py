@@ -81,6 +81,9 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "unit"]
 nox.options.default_venv_backend = "none"
 
+#: in the order of their folders: the long ones first, or one of them is left over at the end
+SEVERAL = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+
 
 def run(session: nox.Session, module: str, *args: str) -> None:
     """Run a module with the Python that runs nox, wherever PATH points."""
@@ -90,12 +93,13 @@ def run(session: nox.Session, module: str, *args: str) -> None:
 def pytest(session: nox.Session, *words: str, broker: bool = True) -> None:
     """Run tests; words after ``--`` go to pytest.
 
-    :param broker: whether they need RabbitMQ and PostgreSQL, which are then found or installed first: outside of any
+    :param broker: whether they need RabbitMQ, PostgreSQL and Redis, which are then found or installed first: outside of any
         test's time limit.
     """
     if broker:
         run(session, "tests.rabbit_install")
         run(session, "tests.postgres_install")
+        run(session, "tests.redis_install")
     run(session, "pytest", *words, *session.posargs)
 
 
@@ -147,10 +151,14 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole suite, a file per process at a time; only the benchmarks are left out."""
-    # in the order of their folders: the long ones first, or one of them is left over at the end
-    several = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
-    pytest(session, "tests", "--ignore=tests/benchmarks", *several)
+    """Run the suite, a file per process at a time; the benchmarks and the long tests (`deep`) are left out."""
+    pytest(session, "tests", "--ignore=tests/benchmarks", "-m", "not deep", *SEVERAL)
+
+
+@nox.session
+def deep(session: nox.Session) -> None:
+    """Run the tests that take long: faults planted in the pool's code, clusters of nodes."""
+    pytest(session, "tests", "--ignore=tests/benchmarks", "-m", "deep", *SEVERAL)
 
 
 @nox.session

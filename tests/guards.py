@@ -1,6 +1,7 @@
 """What the guards of conftest look at: processes and fds of this run, and calls that block the event loop."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +72,23 @@ def blocking_watch() -> BlockBuster:
     for name in ("os.read", "io.BufferedReader.read", "io.TextIOWrapper.read"):
         function = watch.functions[name]
         function.can_block_predicate = unless_proc(function.can_block_predicate)
+    for name, at in (("recv", 1), ("recvmsg", 2), ("send", 1)):
+        function = watch.functions[f"socket.socket.{name}"]
+        function.can_block_predicate = unless_told_not_to_wait(function.can_block_predicate, at)
     return watch
+
+
+def unless_told_not_to_wait(otherwise: Callable[..., bool], at: int) -> Callable[..., bool]:
+    """Allow calls with the flag MSG_DONTWAIT; else ask ``otherwise``.
+
+    :param at: which of the arguments the flags are.
+    """
+
+    def may_block(source: object, *rest: object) -> bool:
+        flags = rest[at] if len(rest) > at else 0
+        return bool(isinstance(flags, int) and flags & socket.MSG_DONTWAIT) or otherwise(source, *rest)
+
+    return may_block
 
 
 def unless_proc(otherwise: Callable[..., bool]) -> Callable[..., bool]:

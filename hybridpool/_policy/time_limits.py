@@ -24,8 +24,8 @@ class RunningCall:
     still_for: float
     #: calls behind it in the same channel
     behind: int
-    #: its child has not begun it
-    unread: bool
+    #: seconds for which its child should have begun it, or since it was to be taken back last; None: it has begun it
+    unread_for: float | None
     #: another child has nothing to do
     others_free: bool
     recalled: bool
@@ -64,9 +64,10 @@ def due(call: RunningCall) -> Due:
         recall = call.still_for >= STALL
         if not recall:
             moments.append(STALL - call.still_for)
-    take_back = call.unread and call.others_free and call.still_for >= UNREAD
-    if call.unread and not take_back:
-        moments.append(UNREAD - call.still_for if call.still_for < UNREAD else UNREAD)
+    take_back = call.unread_for is not None and call.others_free and call.unread_for >= UNREAD
+    if call.unread_for is not None:
+        # Again also after taking it back, which fails if the child has read it, or if something else stands before it.
+        moments.append(UNREAD - call.unread_for if call.unread_for < UNREAD else UNREAD)
     stop = call.cancelled_for is not None and not call.stopped
     soften = False
     if call.soft is not None and not call.softened and not call.stopped:

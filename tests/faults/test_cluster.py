@@ -17,7 +17,7 @@ from tests.rabbit import Node
 from tests.workers import Worker
 
 #: with the boots before and after it, on a machine that has other things to do
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 QUORUM = "--default-queue-type=quorum"
 #: how many calls are confirmed, and how many done, before harm is done while the rest is on its way

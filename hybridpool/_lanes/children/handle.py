@@ -105,6 +105,8 @@ class ChildHandle:
     head: CallInFlight | None = None
     #: monotonic seconds since when the child has not been seen to begin another call
     still_since: float = 0.0
+    #: monotonic seconds when the calls that it has not read were taken back last
+    taken_back_at: float = 0.0
     _transport: SeqpacketTransport = attrs.field(init=False)
     _far_end: socket.socket = attrs.field(init=False)
     _shared_page: SharedPage = attrs.field(init=False)

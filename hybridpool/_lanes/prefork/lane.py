@@ -241,10 +241,11 @@ class PreforkLane(ChildLane[Dispatcher]):
 
     def _given_back(self, child: ChildHandle, jobs: Sequence[Job]) -> None:
         """A child goes on without calls that it was given and did not begin."""
-        if jobs:
-            # They may have been its last, for which a replacement was made.
-            self._registry.changed.notify_all()
-        if jobs and child.head is None:
+        if not jobs:
+            return
+        # They may have been its last, for which a replacement was made.
+        self._registry.changed.notify_all()
+        if child.head is None:
             self._free(child)
         self._dispatcher.put_back(jobs)
 

@@ -89,6 +89,7 @@ class Watchdog:
     def _act(self, child: ChildHandle, call: CallInFlight, decided: Due, now: float) -> None:
         job = call.job
         if decided.take_back:
+            child.taken_back_at = now
             self._take_unread(child)
             if not child.is_at(call.number):
                 return
@@ -156,7 +157,7 @@ def _running(child: ChildHandle, call: CallInFlight, now: float, *, others_free:
         age=now - call.since,
         still_for=now - child.still_since,
         behind=child.behind,
-        unread=not child.has_begun(call),
+        unread_for=None if child.has_begun(call) else now - max(child.still_since, child.taken_back_at),
         others_free=others_free,
         recalled=call.recalled,
         soft=job.soft_limit,
@@ -179,7 +180,7 @@ def _nearest(child: ChildHandle) -> float | None:
     job = call.job
     moments: list[float] = []
     if not child.has_begun(call):
-        moments.append(child.still_since + UNREAD)
+        moments.append(max(child.still_since, child.taken_back_at) + UNREAD)
     if len(child.calls) > child.slots and not call.recalled:
         moments.append(child.still_since + STALL)
     if job.soft_limit is not None and not call.softened and not call.stopped:

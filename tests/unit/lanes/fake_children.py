@@ -55,8 +55,11 @@ class FakeChild:
         self.read_now()
         return [call.id for call in self.calls.values()]
 
-    def read_now(self) -> None:
-        """Read what is there at this moment."""
+    def read_now(self, *, begin: bool = True) -> None:
+        """Read what is there at this moment.
+
+        :param begin: begin the calls among it.
+        """
         while not self.has_ended:
             try:
                 message, fds = framing.receive_with_fds(self._socket, socket.MSG_DONTWAIT)
@@ -68,8 +71,9 @@ class FakeChild:
             for frame in frames.read_to_child(message) if len(message) else ():
                 if isinstance(frame, RunCall):
                     self.calls[frame.seq] = frame
-                    self._begun = frame.seq
-                    self.page.begin(frame.seq)
+                    if begin:
+                        self._begun = frame.seq
+                        self.page.begin(frame.seq)
                 elif isinstance(frame, Interrupt):
                     self.interrupts.append(frame)
 

@@ -11,8 +11,10 @@ from hybridpool._lanes.base import Job, Lane
 from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._outcome import Cancelled, Lost, Outcome
 from hybridpool._policy.recycle import RecycleLimits
+from hybridpool._policy.time_limits import UNREAD
 from hybridpool.errors import PoolClosed
 from hybridpool.events import Bus
+from tests.unit.lanes.fake_children import FakeZygote, turns, until
 
 Ended = list[tuple[str, Outcome]]
 
@@ -20,6 +22,18 @@ Ended = list[tuple[str, Outcome]]
 def made() -> PreforkLane:
     """Return a lane without children."""
     return PreforkLane(Bus(), RecycleLimits(), ChildOrders(0, "", False, 0), lambda *_: None)
+
+
+class Clock:
+    """Seconds that the test says, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return self.now
 
 
 def job(name: str, ended: Ended | None = None, priority: int = 0) -> Job:
@@ -186,3 +200,29 @@ async def test_a_resize_is_a_change() -> None:
             await anyio.wait_all_tasks_blocked()
             lane.resize(3)
     assert (lane.size, lane.snapshot().size) == (3, 3)
+
+
+@pytest.mark.slow
+async def test_a_call_that_was_read_and_not_begun() -> None:
+    """A call that its child has read stays there; while it does not begin, the lane looks at it once a second."""
+    clock = Clock()
+    lane = PreforkLane(Bus(), RecycleLimits(), ChildOrders(0, "", False, 0), lambda *_: None, clock=clock)
+    lane.resize(2)
+    with FakeZygote(lane) as zygote:
+        children = [await zygote.child(), await zygote.child()]
+        lane.submit(job("read"))
+        await turns()
+        for child in children:
+            child.read_now(begin=False)
+        # The other child may not have it: one works at a time now.
+        lane.resize(1)
+        clock.now += 2 * UNREAD
+        lane.submit(job("waits"))
+        await turns()
+        clock.looks = 0
+        await until(lambda: clock.looks)
+        for _ in range(20):
+            await turns()
+        assert clock.looks < 20
+        assert [len(child.calls) for child in children].count(1) == 1
+        assert lane.load == 2

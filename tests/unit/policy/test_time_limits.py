@@ -21,7 +21,7 @@ def calls(draw: st.DrawFn) -> RunningCall:
         age=age,
         still_for=draw(st.floats(0.0, age)),
         behind=draw(st.integers(0, 3)),
-        unread=draw(st.booleans()),
+        unread_for=draw(st.none() | st.floats(0.0, age)),
         others_free=draw(st.booleans()),
         recalled=draw(st.booleans()),
         soft=draw(st.none() | spans),
@@ -39,7 +39,7 @@ def call(**changes: Any) -> RunningCall:
         age=1.0,
         still_for=1.0,
         behind=0,
-        unread=False,
+        unread_for=None,
         others_free=False,
         recalled=False,
         soft=None,
@@ -60,7 +60,7 @@ def after(at_work: RunningCall, decided: Due, seconds: float) -> RunningCall:
         still_for=at_work.still_for + seconds,
         recalled=at_work.recalled or decided.recall,
         # it goes to another child, which begins it
-        unread=at_work.unread and not decided.take_back,
+        unread_for=None if at_work.unread_for is None or decided.take_back else at_work.unread_for + seconds,
         softened=at_work.softened or decided.soften,
         stopped=at_work.stopped or decided.stop,
         # a child is killed once
@@ -88,9 +88,10 @@ def test_what_waits_behind_is_called_back_once() -> None:
 
 def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
     """A call that its child does not read is taken back if another child is free."""
-    assert due(call(still_for=0.0, unread=True, others_free=True)) == Due(check_again_in=UNREAD)
-    assert due(call(still_for=UNREAD, unread=True, others_free=True)) == Due(take_back=True)
-    assert due(call(still_for=UNREAD, unread=True)) == Due(check_again_in=UNREAD), "another may be free then"
+    assert due(call(unread_for=0.0, others_free=True)) == Due(check_again_in=UNREAD)
+    again = Due(take_back=True, check_again_in=UNREAD)
+    assert due(call(unread_for=UNREAD, others_free=True)) == again, "it may have read it, and not begun"
+    assert due(call(unread_for=UNREAD)) == Due(check_again_in=UNREAD), "another may be free then"
     assert due(call(still_for=60.0, others_free=True)) == Due(), "it is at work"
 
 

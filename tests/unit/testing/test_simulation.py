@@ -525,7 +525,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
 
 
 @pytest.mark.parametrize(("fault", "promise"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_faults_are_found(fault: Callable[[Patch], None], promise: str, monkeypatch: Patch) -> None:
     """The simulation finds each fault that is put in, and names the promise that it breaks and the seed."""
