@@ -93,8 +93,8 @@ def run(session: nox.Session, module: str, *args: str) -> None:
 def pytest(session: nox.Session, *words: str, broker: bool = True) -> None:
     """Run tests; words after ``--`` go to pytest.
 
-    :param broker: whether they need RabbitMQ, PostgreSQL and Redis, which are then found or installed first: outside of any
-        test's time limit.
+    :param broker: whether they need RabbitMQ, PostgreSQL and Redis, which are then found or installed first: outside of
+        any test's time limit.
     """
     if broker:
         run(session, "tests.rabbit_install")
