@@ -7,9 +7,10 @@ that is not run, is done by one more child, with Celery's own `Request`.
 
 Modules:
 
-    manifest      What the parent must know of the app: settings, tasks, queues, and what is not honoured
-    messages      A message, in the forms in which Celery's code wants it
-    program       The app, as the zygote and the children use it: implements `_child.program.Program`
-    runner        Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`)
-    unfinished    Records how a task ended that could not record it itself, as Celery's parent does
+    manifest           What the parent must know of the app: settings, tasks, queues, and what is not honoured
+    messages           A message, in the forms in which Celery's code wants it
+    program            The app, as the zygote and the children use it: implements `_child.program.Program`
+    remote_commands    Remote control for an app
+    runner             Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`)
+    unfinished         Records how a task ended that could not record it itself, as Celery's parent does
 """

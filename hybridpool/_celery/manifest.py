@@ -12,6 +12,7 @@ from kombu import pools
 from kombu.serialization import prepare_accept_content
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
+from hybridpool._celery import remote_commands
 from hybridpool._config import masked
 from hybridpool.errors import ConfigError
 
@@ -98,6 +99,7 @@ def write(app: Any) -> bytes:
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
             "results": app.backend.as_uri(),
             "notes": list(_notes(app)),
+            "remote": remote_commands.facts(app),
         },
     }
     return json.dumps(told, default=str).encode()

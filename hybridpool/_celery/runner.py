@@ -15,11 +15,12 @@ from celery.app.trace import build_tracer
 from celery.exceptions import Reject
 from kombu.serialization import prepare_accept_content
 
+from hybridpool._celery import remote_commands
 from hybridpool._celery.messages import to_message, to_request
 from hybridpool._celery.unfinished import Recorder
 from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
-from hybridpool._ipc.envelope import UNFINISHED, Envelope, unpack_envelope, unpack_unfinished
+from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_command, unpack_envelope, unpack_unfinished
 from hybridpool._ipc.frames import ChildOutcome, Ignored, Raised, Refused, Rejected, Retrying, Returned, RunCall
 from hybridpool.errors import TaskSignal
 
@@ -35,11 +36,13 @@ class Runner:
         self._recorder = Recorder(app, node, self._accept)
 
     def __call__(self, call: RunCall, file: int | None) -> ChildOutcome:
-        """Run a task, or record how one ended that could not record it itself."""
+        """Run a task, record how one ended that could not record it itself, or run a command of remote control."""
         body = call.body if file is None else os.pread(file, call.parts[0], 0)
         if call.content_type == UNFINISHED:
             self._recorder.record(unpack_unfinished(body))
             return Ignored()
+        if call.content_type == COMMAND:
+            return Returned(remote_commands.run(self._app, self._node, unpack_command(body)), "")
         return self._run(call, unpack_envelope(body))
 
     def _run(self, call: RunCall, envelope: Envelope) -> ChildOutcome:

@@ -13,6 +13,8 @@ import msgspec
 MESSAGE: Final = "application/x-hybridpool-message"
 #: content type of a call whose body is an `Unfinished`
 UNFINISHED: Final = "application/x-hybridpool-unfinished"
+#: content type of a call whose body is a `Command`
+COMMAND: Final = "application/x-hybridpool-command"
 
 
 class Envelope(msgspec.Struct, array_like=True, gc=False):
@@ -45,7 +47,16 @@ class Unfinished(msgspec.Struct, array_like=True, gc=False):
     arguments: bytes = b"[]"
 
 
+class Command(msgspec.Struct, array_like=True, gc=False):
+    """A remote control command of the app's own."""
+
+    name: str
+    #: a JSON object
+    arguments: bytes
+
+
 _encoder = msgspec.msgpack.Encoder()
 pack_envelope = _encoder.encode
 unpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
 unpack_unfinished = msgspec.msgpack.Decoder(Unfinished).decode
+unpack_command = msgspec.msgpack.Decoder(Command).decode

@@ -125,3 +125,14 @@ class Job:
     blob: IncomingBlob | None = None
     #: what the submitter wants to find again in `on_done`; no lane looks inside
     cargo: object = None
+
+
+@attrs.frozen
+class GivenCall:
+    """A call that a child was given."""
+
+    job: Job
+    #: of the child
+    pid: int
+    #: seconds for which it has run; None: it waits in its child's channel
+    runs_for: float | None

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from hybridpool import events
 from hybridpool._ipc.frames import ChildOrders
-from hybridpool._lanes.base import Job, Publishes
+from hybridpool._lanes.base import GivenCall, Job, Publishes
 from hybridpool._lanes.children.fd_limit import check_memory_is_readable, ensure_fd_limit
 from hybridpool._lanes.children.lane import ChildLane
 from hybridpool._lanes.children.registry import Forks
@@ -228,6 +228,14 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
     def in_flight(self) -> list[Job]:
         """Return the calls that children were given."""
         return [job for lane in self._all() for job in lane.in_flight()]
+
+    def given_calls(self) -> list[GivenCall]:
+        """Return the calls that children were given, and say which of them run."""
+        return [call for lane in self._all() for call in lane.given_calls()]
+
+    def waiting_calls(self) -> list[Job]:
+        """Return the calls that no child was given."""
+        return [job for lane in self._all() for job in lane.waiting_calls()]
 
     def snapshots(self) -> list[LaneSnapshot]:
         """Return what each lane and its children do at this moment."""

@@ -19,6 +19,7 @@ Modules:
     guest_settlement    The steps that follow from an outcome of another library's app, which has done all but answer
                         the broker
     headroom            Decides how far a pool may grow before memory gets scarce
+    lamport_clock       A logical clock (Lamport): orders what several workers tell, whatever their clocks say
     lane_shares         How the lanes of a worker share the prefetch of a queue
     ledger              The acknowledgement ledger of one channel
     lifecycle           The states of a child as a table: state × event → next state

@@ -121,16 +121,17 @@ def read_hello(content: object) -> dict[str, float | None]:
 
 
 def read_answers(body: bytes) -> dict[str, dict[str, Any]]:
-    """Read the answer of a worker, or of several.
+    """Read the answer of a worker, or of several; one that is null, as a worker gives it to itself, is left out.
 
     :raises ProtocolError: if it is something else.
     """
     if len(body) > MAX_ORDER_BYTES:
         raise ProtocolError(f"an answer of {len(body)} bytes is too large")
     try:
-        return msgspec.json.decode(body, type=dict[str, dict[str, Any]])
+        answers = msgspec.json.decode(body, type=dict[str, dict[str, Any] | None])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not an answer: {error}") from error
+    return {node: told for node, told in answers.items() if told is not None}
 
 
 def _revoked_with_ages(ages: Mapping[str, float]) -> dict[str, object]:
@@ -158,13 +159,17 @@ def write_order(method: str, arguments: dict[str, object], reply_to: ReplyTarget
     return Outgoing(body=body, exchange=EXCHANGE, routing_key="", broadcast=True, persistent=False)
 
 
-def write_answer(to: ReplyTarget, ticket: str | None, node: str, value: object) -> Outgoing:
-    """Write a worker's answer to an order."""
+def write_answer(to: ReplyTarget, ticket: str | None, node: str, value: object, clock: int = 0) -> Outgoing:
+    """Write a worker's answer to an order.
+
+    :param clock: the worker's logical clock; 0 leaves the asker's as it is.
+    """
+    headers: dict[str, object] = {"clock": clock}
     return Outgoing(
         body=msgspec.json.encode({node: value}),
         exchange=to.exchange,
         routing_key=to.routing_key,
-        headers={} if ticket is None else {"ticket": ticket},
+        headers=headers if ticket is None else {**headers, "ticket": ticket},
         persistent=False,
     )
 
@@ -179,8 +184,15 @@ def revoked_ids(order: Order) -> list[str]:
 
     :raises ProtocolError: if there are no such ids.
     """
-    named = order.arguments.get("task_id")
+    return ids_of(order.method, order.arguments.get("task_id"))
+
+
+def ids_of(method: str, named: object) -> list[str]:
+    """Return the ids that an order names.
+
+    :raises ProtocolError: if there are no such ids.
+    """
     ids = [named] if isinstance(named, str) else named
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-        raise ProtocolError(f"{order.method} without the task_id of a task, or a list of them")
+        raise ProtocolError(f"{method} without the task_id of a task, or a list of them")
     return list(dict.fromkeys(ids))[-MAX_IDS:]

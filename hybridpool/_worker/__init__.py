@@ -2,18 +2,22 @@
 
 Modules:
 
-    bootstrap          What a worker needs before it can run
-    child_publisher    Publishes what tasks send
-    consumers          Consumes the worker's queues
-    duplicate_name     Whether another worker on this broker has this worker's name
-    finisher           Has a child of another library's app record how a task ended, where no child could record it
-    guest              An app of another library, as far as the parent knows it
-    intake             Intake
-    received           A message on its way through the worker, from intake to settlement
-    redelivery         Acknowledges messages, and recognises those that come again because the broker may not have read
-                       the acknowledgement
-    remote_control     Remote control
-    runtime            The worker: a lane of children with a broker in front of it
-    settlement         Outcome → result stored, what follows published, message acknowledged; in that order
-    state_file         The state file: keeps the ids of revoked tasks over a worker's restart
+    bootstrap           What a worker needs before it can run
+    child_publisher     Publishes what tasks send
+    commands            The table of remote control commands
+    consumers           Consumes the worker's queues
+    control_commands    Remote control commands that change what the worker does
+    controlled          What remote control commands see of the worker, and may change
+    duplicate_name      Whether another worker on this broker has this worker's name
+    finisher            Has a child of another library's app record how a task ended, where no child could record it
+    guest               An app of another library, as far as the parent knows it
+    inspect_commands    Remote control commands that change nothing
+    intake              Intake
+    received            A message on its way through the worker, from intake to settlement
+    redelivery          Acknowledges messages, and recognises those that come again because the broker may not have read
+                        the acknowledgement
+    remote_control      Remote control
+    runtime             The worker: a lane of children with a broker in front of it
+    settlement          Outcome → result stored, what follows published, message acknowledged; in that order
+    state_file          The state file: keeps the ids of revoked tasks over a worker's restart
 """

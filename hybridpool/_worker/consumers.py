@@ -114,6 +114,15 @@ class QueueConsumers:
         #: set when tasks can come
         self.ready = anyio.Event()
 
+    @property
+    def prefetches(self) -> dict[str, int]:
+        """The consumed queues, and how many messages of each may be here; 0: any number."""
+        return {queue: one.prefetch for queue, one in self._queues.items() if one.prefetch is not None}
+
+    def spec_of(self, queue: str) -> QueueSpec:
+        """Return how a queue is declared."""
+        return self._spec(queue)
+
     def resize(self, size: int) -> None:
         """Set the number of children that the prefetch is for."""
         self._size = size

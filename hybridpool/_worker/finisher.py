@@ -7,16 +7,17 @@ when it dies. What it had in hand is asked again (`policy.fallback`), and the me
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint
 
-from hybridpool._ipc.envelope import UNFINISHED, Envelope, Unfinished, pack_envelope
+from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Command, Envelope, Unfinished, pack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery
-from hybridpool._outcome import Ignored, Lost, Outcome, Raised, TimedOut
+from hybridpool._outcome import Ignored, Lost, Outcome, Raised, Returned, TimedOut
 from hybridpool._policy.fallback import NotFinished
 from hybridpool._policy.settlement import FinishInApp
 from hybridpool._worker.received import Received
@@ -51,34 +52,62 @@ class Finisher:
             step.module,
             step.arguments,
         )
+        job = Job(
+            task=received.head.name,
+            id=received.head.id,
+            content_type=UNFINISHED,
+            body=pack_envelope(unfinished),
+            on_done=_ignore,
+            hard_limit=LIMIT_S,
+        )
+        outcome = await self._run(job)
+        if not isinstance(outcome, Ignored):
+            raise NotFinished(_describe(outcome))
+
+    async def command(self, name: str, arguments: Mapping[str, object]) -> object:
+        """Run a remote control command of the app's own, and return its answer.
+
+        :raises NotFinished: if it failed.
+        """
+        command = Command(name, msgspec.json.encode(arguments))
+        job = Job(
+            task=f"remote control {name}",
+            content_type=COMMAND,
+            body=pack_envelope(command),
+            on_done=_ignore,
+            hard_limit=LIMIT_S,
+        )
+        outcome = await self._run(job)
+        if isinstance(outcome, Raised):
+            return {"error": outcome.text}
+        if not isinstance(outcome, Returned) or outcome.parts:
+            raise NotFinished(_describe(outcome))
+        return msgspec.Raw(outcome.value)
+
+    async def _run(self, job: Job) -> Outcome:
+        """Run a call in that child.
+
+        :raises NotFinished: if there can be none.
+        """
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def on_done(_job: Job, outcome: Outcome, _child: str, _runtime: float) -> None:
             if not ended.done():
                 ended.set_result(outcome)
 
-        job = Job(
-            task=received.head.name,
-            id=received.head.id,
-            content_type=UNFINISHED,
-            body=pack_envelope(unfinished),
-            on_done=on_done,
-            hard_limit=LIMIT_S,
-        )
+        job.on_done = on_done
         if not self._at_work:
             self._rests = anyio.Event()
         self._at_work += 1
         try:
             self._submit(job)
-            outcome = await ended
+            return await ended
         except PoolClosed as error:
             raise NotFinished(str(error)) from None
         finally:
             self._at_work -= 1
             if not self._at_work:
                 self._rests.set()
-        if not isinstance(outcome, Ignored):
-            raise NotFinished(_describe(outcome))
 
     async def wait_rests(self, timeout: float) -> None:
         """Wait until nothing is being recorded.
@@ -89,6 +118,10 @@ class Finisher:
             # A settlement that has just been started asks in the next turn of the loop.
             await checkpoint()
             await self._rests.wait()
+
+
+def _ignore(*_: object) -> None:
+    """Nothing; `Finisher._run` sets what is called."""
 
 
 def envelope_of(delivery: Delivery) -> Envelope:

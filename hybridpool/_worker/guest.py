@@ -12,6 +12,25 @@ from hybridpool.errors import ConfigError
 
 
 @attrs.frozen(kw_only=True)
+class RemoteFacts:
+    """What the app says for remote control."""
+
+    #: commands of its own
+    commands: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    #: settings that the app has, without secrets; and the same with all defaults
+    conf: Mapping[str, Any] = attrs.field(factory=dict)
+    defaults: Mapping[str, Any] = attrs.field(factory=dict)
+    #: for bug reports
+    report: str = ""
+    #: by name, as the library describes them
+    queues: Mapping[str, Any] = attrs.field(factory=dict)
+    #: by name, attributes as text
+    tasks: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+    #: the app allows its pool to be restarted
+    can_restart: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Guest:
     """What the worker needs of it."""
 
@@ -29,6 +48,8 @@ class Guest:
     refused: Mapping[str, str]
     #: lines for the log at the start: what is not honoured
     notes: tuple[str, ...]
+    #: what remote control is answered from
+    remote: RemoteFacts = attrs.field(factory=RemoteFacts)
 
 
 def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
@@ -52,6 +73,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
         refused=refused,
         notes=tuple(told["notes"]),
+        remote=RemoteFacts(**told.get("remote", {})),
     )
 
 

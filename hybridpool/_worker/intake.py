@@ -5,6 +5,7 @@ It runs on the loop for every message, so nothing here blocks or waits.
 
 import asyncio
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, assert_never
 
@@ -82,8 +83,10 @@ class Intake:
         self._bus = bus
         #: deliveries that came after the lane had stopped taking jobs
         self._after_stop: list[Delivery] = []
-        #: deliveries that wait here for the rest of a second until their time, and their timers
-        self._held: dict[int, tuple[Delivery, asyncio.TimerHandle]] = {}
+        #: messages that wait here for the rest of a second until their time, and their timers
+        self._held: dict[int, tuple[Received, asyncio.TimerHandle]] = {}
+        #: by task: how many of its calls began, or were about to
+        self.begun: Counter[str] = Counter()
         self._terms_of = {name: self._both_terms(task) for name, task in tasks.items()}
         self._lane_of: dict[str, LaneName] = {
             name: lane_of(task, settings.default_lane) for name, task in tasks.items()
@@ -156,14 +159,23 @@ class Intake:
             self._again(received)
 
         timer = asyncio.get_running_loop().call_later(seconds + TIMER_MARGIN_S, resume)
-        self._held[id(received)] = (received.delivery, timer)
+        self._held[id(received)] = (received, timer)
+
+    @property
+    def tasks(self) -> Mapping[str, TaskOptions]:
+        """The tasks that are run here, by name."""
+        return self._tasks
+
+    def held(self) -> list[Received]:
+        """Return the messages that wait here until their time."""
+        return [received for received, _ in self._held.values()]
 
     def drop_held(self) -> list[Delivery]:
         """Stop the timers of `_hold`, and return their deliveries."""
         held, self._held = self._held, {}
         for _, timer in held.values():
             timer.cancel()
-        return [delivery for delivery, _ in held.values()]
+        return [received.delivery for received, _ in held.values()]
 
     def give_back(self, jobs: Iterable[Job]) -> int:
         """Requeue messages that were not started: those of the jobs, and those that came since the lane takes no more.
@@ -248,6 +260,7 @@ class Intake:
         if not received.options.acks_late and not received.acknowledged:
             received.acknowledged = True
             self._tracker.acknowledge(received)
+        self.begun[job.task] += 1
         return True
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:

@@ -1,4 +1,6 @@
-"""Remote control: takes the orders `revoke`, `terminate`, `ping` and `hello` from the control exchange, and answers.
+"""Remote control: takes orders from the control exchange, has the command of that name run, and answers.
+
+The table of `commands` holds them. Those for which a list of revoked tasks is enough are here.
 
 A worker that starts asks the others which tasks are revoked, as Celery's workers do (`hello`); its own list it keeps in
 the state file, if it has one.
@@ -8,12 +10,13 @@ in number and size, answers in number and bytes, and answers go only to queues t
 """
 
 import asyncio
+import inspect
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -23,8 +26,10 @@ from hybridpool._brokers.base import Broker
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._message import Binding, Delivery, Outgoing, QueueSpec
 from hybridpool._policy.allowance import Allowance
+from hybridpool._policy.lamport_clock import LamportClock
 from hybridpool._policy.revoked import RevokedTasks
 from hybridpool._protocol import remote_control
+from hybridpool._worker.commands import NO_ANSWER, Commands, error_answer
 from hybridpool._worker.state_file import StateFile
 from hybridpool.errors import BrokerError, ProtocolError
 
@@ -54,6 +59,9 @@ class RemoteControl:
     def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
         """:param state: keeps the ids of revoked tasks over a restart; None: they are forgotten at the end."""
         self.revoked = RevokedTasks()
+        self.clock = LamportClock()
+        self.commands = Commands()
+        self._add_commands()
         self._broker = broker
         self._node = node
         self._bus = bus
@@ -65,6 +73,8 @@ class RemoteControl:
         )
         self._changed = anyio.Event()
         self._answers: list[Outgoing] = []
+        #: orders whose commands give their answers later
+        self._later: list[tuple[remote_control.Order, Awaitable[Any]]] = []
         #: ids that other workers told, and that are not yet in `revoked`, and for how long they have been revoked
         self._told_by_others: dict[str, float | None] = {}
         #: `hello` orders of other workers that are not answered yet
@@ -99,6 +109,9 @@ class RemoteControl:
             while True:
                 await self._changed.wait()
                 self._changed = anyio.Event()
+                later, self._later = self._later, []
+                for order, answer_later in later:
+                    tasks.start_soon(self._answer_later, order, answer_later)
                 answers, self._answers = self._answers, []
                 for answer in answers:
                     await self._say(answer)
@@ -111,38 +124,67 @@ class RemoteControl:
             if delivery.missing:
                 raise ProtocolError(f"an order of {delivery.missing} bytes is too large")
             order = remote_control.read_order(delivery.body)
+            self.clock.adjust(delivery.headers.get("clock"))
             if remote_control.is_for(order, self._node):
+                self.clock.forward()
                 self._obey(order)
         except ProtocolError as error:
             log.warning("an order is not understood: %s", error)
 
     def _obey(self, order: remote_control.Order) -> None:
-        match order.method:
-            case "revoke" | "terminate":
-                try:
-                    ids = remote_control.revoked_ids(order)
-                except ProtocolError as error:
-                    self._answer(order, {"error": str(error)})
-                    raise
-                terminate = order.method == "terminate" or order.arguments.get("terminate") is True
-                self._answer(order, {"ok": self._flag(ids, terminate=terminate)})
-            case "ping":
-                self._answer(order, {"ok": "pong"})
-            case "hello":
-                if order.arguments.get("from_node") != self._node:
-                    self._add_told(order.arguments)
-                    if len(self._askers) < PREFETCH:
-                        # without its arguments, which may be large
-                        self._askers.append(msgspec.structs.replace(order, arguments={}))
-                    self._news.set()
-            case _:
-                log.debug("order %r is not one of ours", order.method)
+        if order.method == "hello":
+            self._greet(order)
+            return
+        value = self.commands.run(order.method, order.arguments)
+        if not inspect.isawaitable(value):
+            self._answer(order, value)
+        elif len(self._later) < PREFETCH:
+            # without its arguments, which may be large
+            self._later.append((msgspec.structs.replace(order, arguments={}), value))
+            self._changed.set()
+        elif inspect.iscoroutine(value):
+            value.close()
+
+    async def _answer_later(self, order: remote_control.Order, value: Awaitable[Any]) -> None:
+        try:
+            answer = await value
+        except Exception as error:  # noqa: BLE001  # the sender is told
+            log.warning("order %s failed: %r", order.method[:80], error)
+            answer = error_answer(error)
+        self._answer(order, answer)
+
+    def _add_commands(self) -> None:
+        add = self.commands.add
+        add("ping", lambda **_: {"ok": "pong"})
+        add("clock", lambda **_: {"clock": self.clock.value})
+        add("revoked", lambda **_: list(self.revoked.all(time.time())), aliases=("dump_revoked",))
+
+        def revoke(task_id: object = None, *, terminate: object = False, **_: object) -> object:
+            ids = remote_control.ids_of("revoke", task_id)
+            return {"ok": self._flag(ids, terminate=terminate is True)}
+
+        def terminate(task_id: object = None, **_: object) -> object:
+            return {"ok": self._flag(remote_control.ids_of("terminate", task_id), terminate=True)}
+
+        add("revoke", revoke)
+        add("terminate", terminate)
+
+    def _greet(self, order: remote_control.Order) -> None:
+        """Take what another worker knows, and have it told what is known here; `_keep_revoked` does both in rounds."""
+        if order.arguments.get("from_node") == self._node:
+            self._answer(order, None)
+            return
+        self._add_told(order.arguments)
+        if len(self._askers) < PREFETCH:
+            self._askers.append(msgspec.structs.replace(order, arguments={}))
+        self._news.set()
 
     def _answer(self, order: remote_control.Order, value: object) -> None:
-        if order.reply_to is None or len(self._answers) >= PREFETCH:
+        if order.reply_to is None or value is NO_ANSWER or len(self._answers) >= PREFETCH:
             return
         if remote_control.may_answer(order.reply_to):
-            answer = remote_control.write_answer(order.reply_to, order.ticket, self._node, value)
+            clock = self.clock.forward()
+            answer = remote_control.write_answer(order.reply_to, order.ticket, self._node, value, clock)
             if self._allowance.take(len(answer.body), time.monotonic()):
                 self._answers.append(answer)
                 self._changed.set()
@@ -212,7 +254,8 @@ class RemoteControl:
         if time.monotonic() > until:
             value = remote_control.hello_answer(self.revoked.ages(time.time()))
             self._hello = time.monotonic() + HELLO_REUSED_FOR_S, value
-        answer = remote_control.write_answer(to, order.ticket, self._node, value)
+        value = {**value, "clock": self.clock.forward()}
+        answer = remote_control.write_answer(to, order.ticket, self._node, value, self.clock.value)
         if self._allowance.take(len(answer.body), time.monotonic()):
             await self._say(answer)
         else:

@@ -33,8 +33,11 @@ from hybridpool._task import LaneName
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
+from hybridpool._worker.control_commands import add_app_commands
+from hybridpool._worker.controlled import ControlledWorker
 from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.finisher import Finisher
+from hybridpool._worker.inspect_commands import add_inspect_commands
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
@@ -166,6 +169,17 @@ class Worker:
                     self._consumers.ran if self._consumers.follows_tasks else None,
                     guest=guest,
                 )
+                controlled = ControlledWorker(
+                    prepared=self._prepared,
+                    lanes=supervised,
+                    intake=intake,
+                    consumers=self._consumers,
+                    clock=control.clock,
+                    stop=partial(self.stop, StopMode.WARM),
+                    finisher=finisher,
+                )
+                add_inspect_commands(control.commands, controlled)
+                add_app_commands(control.commands, controlled)
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
                 try:

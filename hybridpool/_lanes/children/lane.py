@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 from hybridpool import events
-from hybridpool._lanes.base import Job
+from hybridpool._lanes.base import GivenCall, Job
 from hybridpool._lanes.children.handle import ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry, Forks
 from hybridpool._lanes.children.stack_reports import StackReports
@@ -112,6 +112,19 @@ class ChildLane(abc.ABC, Generic[D]):
     def in_flight(self) -> list[Job]:
         """Return the calls that children were given."""
         return self._dispatcher.in_flight()
+
+    def given_calls(self) -> list[GivenCall]:
+        """Return the calls that children were given, and say which of them run."""
+        now = self.clock()
+        return [
+            GivenCall(call.job, child.pid, now - call.since if place < child.slots else None)
+            for child in self._registry.children.values()
+            for place, call in enumerate(child.calls.values())
+        ]
+
+    def waiting_calls(self) -> list[Job]:
+        """Return the calls that no child was given."""
+        return self._dispatcher.waiting_jobs()
 
     def abandon(self, cause: str) -> None:
         """End every call as lost: there are no children any more."""

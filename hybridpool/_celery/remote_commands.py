@@ -1,0 +1,73 @@
+"""Remote control for an app: what the parent answers from, and the commands that a child runs by Celery's own code."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery.utils.collections import AttributeDict
+from celery.utils.serialization import jsonify
+from celery.worker import control
+from kombu.utils.encoding import safe_repr
+
+from hybridpool._ipc.envelope import Command
+
+#: attributes that `registered` names unless others are asked for
+_SHOWN: Final = tuple(getattr(control, "DEFAULT_TASK_INFO_ITEMS"))  # noqa: B009  # of a module without types
+
+
+def facts(app: Any) -> dict[str, Any]:
+    """Return what the parent answers from, as plain data."""
+    return {
+        "commands": {
+            name: {"type": meta.type, "alias": meta.alias}
+            for name, meta in control.Panel.meta.items()
+            if _is_apps_own(control.Panel.data[name])
+        },
+        "conf": _table(app, with_defaults=False),
+        "defaults": _table(app, with_defaults=True),
+        "report": str(app.bugreport()),
+        "queues": {queue.name: plain(dict(queue.as_dict(recurse=True))) for queue in app.amqp.queues.values()},
+        "tasks": {
+            name: {item: str(value) for item in _SHOWN if (value := getattr(task, item, None)) is not None}
+            for name, task in app.tasks.items()
+        },
+        "can_restart": bool(app.conf.worker_pool_restarts),
+    }
+
+
+def run(app: Any, node: str, command: Command) -> bytes:
+    """Run a command by its function in Celery's panel; returns its answer as JSON.
+
+    :param node: the worker's name.
+    :raises Exception: whatever the command raises.
+    """
+    # There is no consumer here: it is the parent's.
+    state = AttributeDict(app=app, hostname=node, tset=set)
+    answer = control.Panel.data[command.name](state, **json.loads(command.arguments))
+    return json.dumps(plain(jsonify(answer, unknown_type_filter=safe_repr))).encode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value with a JSON form for each of its parts: numbers that have none are written as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else safe_repr(value)
+
+
+def _table(app: Any, *, with_defaults: bool) -> Any:
+    return plain(
+        jsonify(
+            app.conf.table(with_defaults=with_defaults),
+            keyfilter=lambda key: isinstance(key, str) and not key.startswith("__"),
+            unknown_type_filter=safe_repr,
+        )
+    )
+
+
+def _is_apps_own(function: Any) -> bool:
+    return bool(getattr(function, "__module__", None) != control.__name__)
