@@ -34,6 +34,7 @@ from hybridpool import _task_context
 from hybridpool._child.base import ATTENTION, end_copy, write_to_stderr
 from hybridpool._child.channel import ChannelClosed
 from hybridpool._child.concurrent_child import ConcurrentChild, Service, describe_failure
+from hybridpool._child.execute import Prepared
 from hybridpool._child.process_state import get_handler, set_handler
 from hybridpool._child.rendering import escape_surrogates, to_raised
 from hybridpool._child.stacks import stacks_of_calls
@@ -253,7 +254,7 @@ class AsyncChild(ConcurrentChild):
 
     async def _outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
         prepared = self._service.prepare(call, self._files.of(call.seq) if call.parts else None)
-        if not isinstance(prepared, tuple):
+        if not isinstance(prepared, Prepared):
             return prepared
         try:
             value = prepared.function(*prepared.args, **prepared.kwargs)
