@@ -71,9 +71,7 @@ class Prepared:
 
     __slots__ = ("args", "function", "kwargs", "task")
 
-    def __init__(
-        self, task: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, task: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.task = task
         self.function = function
         self.args = args
@@ -83,10 +81,10 @@ class Prepared:
         """Return the outcome of a call that returned."""
         return functions.returned(self.task, value)
 
-    def raised(self, error: BaseException, caller: CodeType, /) -> ChildOutcome:
+    def raised(self, error: BaseException, _caller: CodeType, /) -> ChildOutcome:
         """Return the outcome of a call that raised.
 
-        :param caller: code of the function that made the call.
+        :param _caller: code of the function that made the call.
         """
         return functions.failed(self.task, error)
 
@@ -96,7 +94,7 @@ class _PreparedTask(Prepared):
 
     __slots__ = ("retries", "rules")
 
-    def __init__(  # noqa: PLR0913  # what a call is made of
+    def __init__(
         self,
         task: str,
         function: Callable[..., Any],
