@@ -4,7 +4,7 @@ The parent reads headers; it never decodes bodies.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import attrs
@@ -27,8 +27,8 @@ class Delivery:
 
     It is settled once, through the broker that delivered it. ``channel`` numbers the broker's channel that delivered
     it: settling one of an older channel has no effect, because the broker has already requeued the message.
-    It must not be changed. It is not frozen because one is made for every message, and a frozen attrs class costs four
-    times as much to make.
+    It must not be changed from outside. It is not frozen because one is made for every message, and a frozen attrs
+    class costs four times as much to make.
     """
 
     #: name of the queue it came from
@@ -37,7 +37,7 @@ class Delivery:
     tag: int
     channel: int
     redelivered: bool
-    headers: Mapping[str, object]
+    _headers: Mapping[str, object] | None
     content_type: str | None
     content_encoding: str | None
     correlation_id: str | None
@@ -50,6 +50,28 @@ class Delivery:
     properties: bytes = b""
     #: bytes of its body if that was dropped, because it is larger than its consumer takes; 0: the body is here
     missing: int = 0
+    #: reads the headers out of `properties`; None: that cannot be done again
+    reread: Callable[[bytes], Mapping[str, object]] | None = None
+
+    @property
+    def headers(self) -> Mapping[str, object]:
+        """What its sender wrote, by name."""
+        headers = self._headers
+        if headers is None:
+            assert self.reread is not None
+            # Not kept: they are asked for when something goes wrong.
+            return self.reread(self.properties)
+        return headers
+
+    def slim(self, task_id: str) -> None:
+        """Take less memory while its task waits: the headers are most of it, and can be read again.
+
+        :param task_id: kept anyway; the same text is not kept twice.
+        """
+        if self.reread is not None:
+            self._headers = None
+        if self.correlation_id == task_id:
+            self.correlation_id = task_id
 
 
 @attrs.define(eq=False)

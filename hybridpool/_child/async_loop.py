@@ -1,6 +1,6 @@
 """A child that runs coroutines: one event loop, many calls on it.
 
-Each call is a task of the loop. Its coroutine is driven by `_drive`, step by step, which buys what the loop alone does
+Each call is a task of the loop. Its coroutine is driven by `step`, step by step, which buys what the loop alone does
 not give:
 
 * the shared page says whose code runs (_STAGE): if the process dies, the parent knows the call that was at it, and if
@@ -28,12 +28,13 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from hybridpool import _task_context
 from hybridpool._child.base import ATTENTION, end_copy, write_to_stderr
 from hybridpool._child.channel import ChannelClosed
 from hybridpool._child.concurrent_child import ConcurrentChild, Service, describe_failure
+from hybridpool._child.execute import Prepared
 from hybridpool._child.process_state import get_handler, set_handler
 from hybridpool._child.rendering import escape_surrogates, to_raised
 from hybridpool._child.stacks import stacks_of_calls
@@ -84,13 +85,35 @@ _SoftTimeLimitInCoroutine.__name__ = SoftTimeLimitExceeded.__name__
 _TaskCancelledInCoroutine.__name__ = TaskCancelled.__name__
 
 
-class _Flight:
-    """A call on the loop."""
+class _Flight(Coroutine[Any, Any, None]):
+    """A call on the loop: its state, and at once the coroutine that its task runs.
 
-    __slots__ = ("call", "cancelled", "has_begun", "pending", "softened", "task", "unconfirmed")
+    Thousands of them may wait, so it is one object, where coroutines around the call's own would be three. What it
+    drives, `cr_await`, is the call itself, and after that what is to be confirmed before its outcome is told.
+    """
 
-    def __init__(self, call: RunCall) -> None:
+    __slots__ = (
+        "began",
+        "call",
+        "cancelled",
+        "child",
+        "cr_await",
+        "has_begun",
+        "outcome",
+        "pending",
+        "softened",
+        "task",
+        "unconfirmed",
+    )
+
+    def __init__(self, child: "AsyncChild", call: RunCall) -> None:
+        self.child = child
         self.call = call
+        #: named as that of a coroutine: who looks where a task waits finds the way
+        self.cr_await: Coroutine[Any, Any, Any] = child.outcome_of(call)
+        self.began = 0.0
+        #: None: the call has not ended
+        self.outcome: frames.ChildOutcome | LargeObject | None = None
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
         #: what is raised in it at its next step
@@ -98,12 +121,36 @@ class _Flight:
         self.softened = False
         self.cancelled = False
         #: what it has sent and not waited for
-        self.unconfirmed: list[asyncio.Future[None]] = []
+        self.unconfirmed: list[asyncio.Future[None]] | None = None
+
+    @property
+    def __name__(self) -> str:
+        """What asyncio shows of it."""
+        return self.call.task
 
     def take_pending(self) -> TaskSignal | None:
         """Return what is to be raised in it now, and forget it."""
         pending, self.pending = self.pending, None
         return pending
+
+    def send(self, value: Any, /) -> Any:
+        """Run the next step. The first one raises what came before it."""
+        return self.child.step(self, value, None if self.has_begun else self.take_pending())
+
+    def throw(self, error: Any, _value: Any = None, _traceback: Any = None, /) -> Any:
+        """Run the next step with an exception. A signal that is pending replaces the cancellation that it caused."""
+        if isinstance(error, asyncio.CancelledError) and (pending := self.take_pending()) is not None:
+            error = pending
+            assert self.task is not None
+            self.task.uncancel()
+        return self.child.step(self, None, error)
+
+    def close(self) -> None:
+        """Close what it drives."""
+        self.cr_await.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise TypeError("only its task runs a call")
 
 
 #: the call whose code runs, also in the tasks that it starts
@@ -122,6 +169,10 @@ class AsyncChild(ConcurrentChild):
         #: frames that the handler has read while a call held the loop
         self._inbox: list[frames.ToChild] = []
         self._answers: dict[int, asyncio.Future[None]] = {}
+        #: of tasks and functions
+        self._names: dict[str, str] = {}
+        #: one for all calls
+        self._posts = self._post
         self._ticket = 0
         self._is_flush_due = False
         self._is_beating = False
@@ -195,13 +246,17 @@ class AsyncChild(ConcurrentChild):
                 self._report_stacks(self._stacks)
 
     def _start(self, call: RunCall) -> None:
-        flight = _Flight(call)
+        # One text for what is the same, as thousands of calls may wait.
+        call.task = self._names.setdefault(call.task, call.task)
+        if call.root_id == call.id:
+            call.root_id = call.id
+        flight = _Flight(self, call)
         self._flights[call.seq] = flight
         self._shared_page.begin(call.seq)
         context = copy_context()
         context.run(_flight.set, flight)
-        context.run(_task_context.set_current_task, self._task_of(call, self._post))
-        flight.task = self._loop.create_task(self._run(flight), context=context)
+        context.run(_task_context.set_current_task, self._task_of(call, self._posts))
+        flight.task = self._loop.create_task(flight, name=call.task, context=context)
         if not self._is_beating:
             self._is_beating = True
             self._beat()
@@ -224,80 +279,75 @@ class AsyncChild(ConcurrentChild):
 
     # ---- running -----------------------------------------------------------------------------------------
 
-    async def _run(self, flight: _Flight) -> None:
-        call, began = flight.call, self._clock()
-        outcome: frames.ChildOutcome | LargeObject
+    def step(self, flight: _Flight, value: Any, error: BaseException | None) -> Any:
+        """Run the next step of a call, and return what it awaits.
+
+        :raises StopIteration: if there is none: its outcome is noted.
+        """
+        if flight.outcome is None:
+            if not flight.has_begun:
+                flight.has_begun = True
+                flight.began = self._clock()
+            coroutine, awaited = flight.cr_await, None
+            self._on_stage = flight
+            self._shared_page.enter_stage(flight.call.seq)
+            try:
+                awaited = coroutine.send(value) if error is None else coroutine.throw(error)
+            except StopIteration as stop:
+                flight.outcome = stop.value
+            except BaseException as raised:
+                # A signal that came outside of the task's code.
+                flight.outcome = _outcome_of_late(flight, raised)
+            finally:
+                self._on_stage = None
+                if self._own[0]:
+                    self._shared_page.leave_stage()
+            if not self._own[0]:
+                end_copy(flight.outcome or frames.Ignored())
+            if flight.outcome is None:
+                return awaited
+            if flight.unconfirmed is None:
+                return self._end(flight, flight.outcome)
+            value, error, flight.cr_await = None, None, _all_confirmed(flight.unconfirmed)
         try:
-            outcome = await self._drive(flight, self._outcome_of(call))
-            if flight.unconfirmed:
-                await _all_confirmed(flight.unconfirmed)
-        except BaseException as error:
-            # A signal that came outside of the task's code, or what the task had sent was not published.
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            outcome = to_raised((flight.take_pending() if is_cancelled else None) or error)
-        if not self._own[0]:
-            end_copy(outcome)
-        del self._flights[call.seq]
+            return flight.cr_await.send(value) if error is None else flight.cr_await.throw(error)
+        except StopIteration:
+            pass
+        except BaseException as raised:
+            # What the task had sent was not published, or a signal came meanwhile.
+            flight.outcome = _outcome_of_late(flight, raised)
+        return self._end(flight, flight.outcome)
+
+    def _end(self, flight: _Flight, outcome: frames.ChildOutcome | LargeObject) -> NoReturn:
+        del self._flights[flight.call.seq]
         # The task's context leads back here: without this, what the call leaves waits for a garbage collection.
         flight.task = None
-        self._note(call, outcome, self._clock() - began, self._service.gauge)
+        self._note(flight.call, outcome, self._clock() - flight.began, self._service.gauge)
         if not self._flights:
             self._service.after_all()
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush_now, context=self._base)
+        raise StopIteration
 
     def _flush_now(self) -> None:
         self._is_flush_due = False
         self._flush()
 
-    async def _outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
+    async def outcome_of(self, call: RunCall) -> frames.ChildOutcome | LargeObject:
+        """Run a call to its end."""
         prepared = self._service.prepare(call, self._files.of(call.seq) if call.parts else None)
-        if not isinstance(prepared, tuple):
+        if not isinstance(prepared, Prepared):
             return prepared
+        # It has been read, and the call may wait for long.
+        call.body, call.content_type = b"", ""
         try:
             value = prepared.function(*prepared.args, **prepared.kwargs)
             if isawaitable(value):
                 value = await value
             return prepared.returned(value)
         except BaseException as error:
-            return describe_failure(prepared, error, AsyncChild._outcome_of.__code__)
-
-    @types.coroutine
-    def _drive(
-        self, flight: _Flight, coroutine: Coroutine[Any, Any, frames.ChildOutcome | LargeObject]
-    ) -> Generator[Any, Any, frames.ChildOutcome | LargeObject]:
-        """Run a coroutine step by step. A signal that is pending takes the place of the cancellation that it caused."""
-        page, seq = self._shared_page, flight.call.seq
-        value: Any = None
-        error: BaseException | None = flight.take_pending()
-        flight.has_begun = True
-        while True:
-            self._on_stage = flight
-            page.enter_stage(seq)
-            try:
-                awaited = coroutine.send(value) if error is None else coroutine.throw(error)
-            except StopIteration as stop:
-                ended: frames.ChildOutcome | LargeObject = stop.value
-                return ended
-            finally:
-                self._on_stage = None
-                if self._own[0]:
-                    page.leave_stage()
-            if not self._own[0]:
-                end_copy(frames.Ignored())
-            value = error = None
-            try:
-                value = yield awaited
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as thrown:
-                error = thrown
-            if isinstance(error, asyncio.CancelledError) and (pending := flight.take_pending()) is not None:
-                error = pending
-                assert flight.task is not None
-                flight.task.uncancel()
+            return describe_failure(prepared, error, AsyncChild.outcome_of.__code__)
 
     # ---- limits ------------------------------------------------------------------------------------------
 
@@ -349,7 +399,7 @@ class AsyncChild(ConcurrentChild):
             for flight in list(self._flights.values())
             if flight.task is not None
         }
-        return stacks_of_calls(awaits=_driven_by, tasks=names)
+        return stacks_of_calls(tasks=names)
 
     def _report(self, flight: _Flight, frame: types.FrameType) -> None:
         found = traceback.extract_stack(frame)
@@ -373,7 +423,7 @@ class AsyncChild(ConcurrentChild):
         if flight is None or not self._is_loop_thread():
             super().enqueue(message)
             return
-        flight.unconfirmed.append(self._ask(message))
+        flight.unconfirmed = [*(flight.unconfirmed or ()), self._ask(message)]
 
     async def _post(self, message: bytes) -> None:
         if self._is_loop_thread():
@@ -407,10 +457,10 @@ class AsyncChild(ConcurrentChild):
             future.set_exception(_task_context.not_published(answer.kind, answer.error))
 
 
-def _driven_by(frame: types.FrameType) -> object:
-    """Return the coroutine that `_drive` drives, which the interpreter does not see as awaited."""
-    is_drive = frame.f_code.co_name == "_drive" and frame.f_code.co_filename == __file__
-    return frame.f_locals.get("coroutine") if is_drive else None
+def _outcome_of_late(flight: _Flight, error: BaseException) -> frames.Raised:
+    """Return the outcome of a call for what was raised outside of its code."""
+    is_cancelled = isinstance(error, asyncio.CancelledError)
+    return to_raised((flight.take_pending() if is_cancelled else None) or error)
 
 
 def _due(flight: _Flight, stop: Interrupt) -> TaskSignal | None:

@@ -46,6 +46,8 @@ class ChildBase(abc.ABC):
         #: index 0 is 1 here, and 0 in every process that a task forks
         self._own = mark.page
         self._mark = mark
+        #: one for all calls
+        self._sends = self.enqueue
         # One object, to be compared by identity.
         self._handler = self._on_attention
         signal.signal(ATTENTION, self._handler)
@@ -116,7 +118,7 @@ class ChildBase(abc.ABC):
         """Return what the code of a call sees of itself."""
         most = self.rules.get(call.task, DEFAULT_RULES).max_retries
         return _task_context.RunningTask(
-            call.id, call.task, call.retries, call.root_id, self.name, self.enqueue, most, post
+            call.id, call.task, call.retries, call.root_id, self.name, self._sends, most, post
         )
 
     def _report_stacks(self, describe: Callable[[], str]) -> None:

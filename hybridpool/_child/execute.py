@@ -5,9 +5,8 @@ The body is Celery's, protocol 2: ``[args, kwargs, embed]``, embed holding callb
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import CodeType, CoroutineType, MappingProxyType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from hybridpool import _task_context
 from hybridpool._child import functions
@@ -63,15 +62,59 @@ def run(call: RunCall, tasks: Mapping[str, Callable[..., Any]], rules: Rules = D
     return _returned(call.task, value)
 
 
-class Prepared(NamedTuple):
-    """A call whose arguments are read: what to call, and what its end becomes. For children that run many at once."""
+class Prepared:
+    """A call whose arguments are read: what to call, and what its end becomes. For children that run many at once.
 
-    function: Callable[..., Any]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    returned: Callable[[Any], ChildOutcome | LargeObject]
-    #: given the exception, and the code of the function that made the call
-    raised: Callable[[BaseException, CodeType], ChildOutcome]
+    One is kept for each call that waits, so it holds values, and no functions made for it: those took six times the
+    memory.
+    """
+
+    __slots__ = ("args", "function", "kwargs", "task")
+
+    def __init__(self, task: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.task = task
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def returned(self, value: Any) -> ChildOutcome | LargeObject:
+        """Return the outcome of a call that returned."""
+        return functions.returned(self.task, value)
+
+    def raised(self, error: BaseException, _caller: CodeType, /) -> ChildOutcome:
+        """Return the outcome of a call that raised.
+
+        :param _caller: code of the function that made the call.
+        """
+        return functions.failed(self.task, error)
+
+
+class _PreparedTask(Prepared):
+    """A call of a task of the app."""
+
+    __slots__ = ("retries", "rules")
+
+    def __init__(
+        self,
+        task: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        retries: int,
+        rules: Rules,
+    ) -> None:
+        super().__init__(task, function, [_task_context.current_task(), *args] if rules.bind else args, kwargs)
+        self.retries = retries
+        self.rules = rules
+
+    def returned(self, value: Any) -> ChildOutcome | LargeObject:
+        return _returned(self.task, value)
+
+    def raised(self, error: BaseException, caller: CodeType, /) -> ChildOutcome:
+        if type(error) is TypeError and _never_entered(error.__traceback__, caller):
+            return _do_not_fit(error)
+        args = self.args[1:] if self.rules.bind else self.args
+        return _failed(self.rules, error, self.retries, args, self.kwargs)
 
 
 def preparer(
@@ -82,16 +125,9 @@ def preparer(
     def prepare(call: RunCall, file: int | None) -> Prepared | ChildOutcome:
         if call.content_type.startswith(functions.CONTENT_TYPE_PREFIX):
             try:
-                function, args, kwargs = functions.read(call, file)
+                return Prepared(call.task, *functions.read(call, file))
             except BaseException as error:
                 return functions.failed(call.task, error)
-            return Prepared(
-                function,
-                args,
-                kwargs,
-                partial(functions.returned, call.task),
-                lambda error, _: functions.failed(call.task, error),
-            )
         if file is not None:
             call.body = os.pread(file, call.parts[0], 0)
         found = tasks.get(call.task)
@@ -103,15 +139,7 @@ def preparer(
             return refuse(str(error), "NotImplementedError", "builtins", [str(error)])
         except ValueError as error:
             return refuse(f"undecodable body: {error}", "ValueError", "builtins", [str(error)])
-        rules = all_rules.get(call.task, DEFAULT_RULES)
-
-        def raised(error: BaseException, caller: CodeType) -> ChildOutcome:
-            if type(error) is TypeError and _never_entered(error.__traceback__, caller):
-                return _do_not_fit(error)
-            return _failed(rules, error, call.retries, args, kwargs)
-
-        all_args = [_task_context.current_task(), *args] if rules.bind else args
-        return Prepared(found, all_args, kwargs, partial(_returned, call.task), raised)
+        return _PreparedTask(call.task, found, args, kwargs, call.retries, all_rules.get(call.task, DEFAULT_RULES))
 
     return prepare
 

@@ -16,24 +16,22 @@ _OWN_FOLDER: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: threads or tasks of one stack that are named
 _MAX_NAMES: Final = 10
 
-Awaits = Callable[[FrameType], object]
 #: names, and their frames, the outermost first
 _Frames = Iterable[tuple[str, list[FrameType]]]
 
 
-def stacks(labels: Mapping[int, str] | None = None, awaits: Awaits | None = None, tasks: Any = None) -> str:
+def stacks(labels: Mapping[int, str] | None = None, tasks: Any = None) -> str:
     """Return all stacks of this process. Threads and tasks that stand at the same place are shown together.
 
     :param labels: what threads do, by their ids.
-    :param awaits: returns what the code of a frame awaits, if the interpreter does not tell.
     :param tasks: names of asyncio tasks by the tasks; others have the name that asyncio gave them.
     """
-    return _described(_thread_frames(labels or {}), _task_frames(awaits or (lambda _: None), tasks or {}), _formatted)
+    return _described(_thread_frames(labels or {}), _task_frames(tasks or {}), _formatted)
 
 
-def stacks_of_calls(labels: Mapping[int, str] | None = None, awaits: Awaits | None = None, tasks: Any = None) -> str:
+def stacks_of_calls(labels: Mapping[int, str] | None = None, tasks: Any = None) -> str:
     """As `stacks`, for a child: each stack begins with the code that the child runs."""
-    frames = _thread_frames(labels or {}), _task_frames(awaits or (lambda _: None), tasks or {})
+    frames = _thread_frames(labels or {}), _task_frames(tasks or {})
     return _described(*frames, lambda frames: _formatted(_without_ours(frames)))
 
 
@@ -56,9 +54,9 @@ def _thread_frames(labels: Mapping[int, str]) -> _Frames:
         yield f"Thread {names.get(ident, 'unknown')} ({ident})" + (f", {told}" if told else ""), frames[::-1]
 
 
-def _task_frames(awaits: Awaits, names: Mapping[Any, str]) -> _Frames:
+def _task_frames(names: Mapping[Any, str]) -> _Frames:
     for task in sorted(_asyncio_tasks(), key=lambda one: str(one.get_name())):
-        yield f"Task {names.get(task) or task.get_name()}", _frames(task.get_coro(), awaits)
+        yield f"Task {names.get(task) or task.get_name()}", _frames(task.get_coro())
 
 
 def _formatted(frames: list[FrameType]) -> str:
@@ -97,7 +95,7 @@ def _asyncio_tasks() -> list[Any]:
     return list(asyncio.all_tasks())
 
 
-def _frames(awaited: object, awaits: Awaits) -> list[FrameType]:
+def _frames(awaited: object) -> list[FrameType]:
     """Return the frames of a coroutine that waits, the outermost first."""
     found: list[FrameType] = []
     while awaited is not None:
@@ -105,7 +103,6 @@ def _frames(awaited: object, awaits: Awaits) -> list[FrameType]:
         following = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
         if isinstance(frame, FrameType):
             found.append(frame)
-            following = following or awaits(frame)
         awaited = following
     return found
 

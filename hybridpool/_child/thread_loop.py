@@ -27,6 +27,7 @@ from typing import Any, Final, cast
 from hybridpool import _task_context
 from hybridpool._child.base import end_copy
 from hybridpool._child.concurrent_child import ConcurrentChild, Service, describe_failure
+from hybridpool._child.execute import Prepared
 from hybridpool._child.rendering import to_raised
 from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
@@ -184,7 +185,7 @@ class ThreadChild(ConcurrentChild):
         # One at a time: functions are looked up, and their modules imported, in places that threads share.
         with self._prepare_lock:
             prepared = self._service.prepare(call, self._files.of(call.seq) if call.parts else None)
-        if not isinstance(prepared, tuple):
+        if not isinstance(prepared, Prepared):
             return prepared
         try:
             return prepared.returned(prepared.function(*prepared.args, **prepared.kwargs))

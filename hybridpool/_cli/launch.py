@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -86,7 +87,7 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
         try:
             with signals.meant_for(worker):
                 async with anyio.create_task_group() as beside:
-                    beside.start_soon(_say_ready, worker, prepared.node)
+                    beside.start_soon(_when_ready, worker, prepared.node)
                     if os.getpid() == 1:
                         beside.start_soon(reap_orphans, worker)
                     ended = await worker.run()
@@ -96,8 +97,11 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
     return 0 if ended is StopMode.WARM else 1
 
 
-async def _say_ready(worker: Worker, node: str) -> None:
+async def _when_ready(worker: Worker, node: str) -> None:
     await worker.ready.wait()
+    # What is there now stays as long as the worker does. A full collection stops the loop, the longer the more objects
+    # it has to look at: these are the most by far, and need not be looked at again.
+    gc.freeze()
     log.log.info("%s ready.", node)
 
 

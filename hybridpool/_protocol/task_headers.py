@@ -32,10 +32,12 @@ def read_head(delivery: Delivery) -> Head:
         raise ProtocolError("header 'task' is missing or not text: not Celery message protocol 2")
     if not isinstance(task_id, str) or not task_id:
         raise ProtocolError("header 'id' is missing or not text")
+    root_id = _text(headers, "root_id")
     return Head(
         name,
         task_id,
-        _text(headers, "root_id"),
+        # Mostly it is the first of its tree: one text for both.
+        task_id if root_id == task_id else root_id,
         _text(headers, "parent_id"),
         _text(headers, "group"),
         _count(headers, "retries"),

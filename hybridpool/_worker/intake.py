@@ -78,6 +78,8 @@ class Intake:
         self._settler = settler
         self._tracker = tracker
         self._submit = submit
+        #: one of each for all jobs
+        self._on_done, self._on_start = self._done, self._may_start
         self._tasks = tasks
         self._settings = settings
         self._bus = bus
@@ -230,7 +232,7 @@ class Intake:
             retries=head.retries,
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,
-            on_done=self._done,
+            on_done=self._on_done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
             lane=lane,
@@ -239,9 +241,12 @@ class Intake:
             # A child has died of it before: the next one has no other calls to lose.
             is_apart=lane != "process" and head.lost_before > 0,
             is_alone=early,
-            may_start=self._may_start,
+            may_start=self._on_start,
             cargo=received,
         )
+        if lane != "process":
+            # Thousands of them may wait.
+            delivery.slim(head.id)
         try:
             self._submit(job)
         except PoolClosed:

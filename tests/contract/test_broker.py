@@ -99,6 +99,19 @@ async def test_round_trip(broker: Broker, queue_name: str) -> None:
     assert (came.body, came.redelivered) == (b"\x00\xff[]", False)
 
 
+async def test_headers_are_read_again(broker: Broker, queue_name: str) -> None:
+    """A message that was made slim while its task waits has the headers that it had, and its correlation id."""
+    headers = {"task": "shop.resize", "retries": 2, "eta": None, "timelimit": [30, None]}
+    inbox = Inbox()
+    await broker.publish(
+        Outgoing(body=b"[]", routing_key=queue_name, headers=headers, correlation_id="c-1", mandatory=True)
+    )
+    await broker.consume(queue_name, 1, inbox)
+    [came] = await inbox.take(1)
+    came.slim("c-1")
+    assert (came.headers, came.correlation_id) == (headers, "c-1")
+
+
 @pytest.mark.parametrize("size", [0, 1, 200_000, 1_000_000])
 async def test_body_of_any_size(broker: Broker, queue_name: str, size: int) -> None:
     """A body of any size, empty or of several frames, arrives whole."""

@@ -9,7 +9,7 @@ import attrs
 from hybridpool._brokers.base import Deliver
 from hybridpool._brokers.rabbitmq.acks import AckBatcher
 from hybridpool._brokers.rabbitmq.aiormq_compat import AmqpChannel
-from hybridpool._brokers.rabbitmq.amqp.codec import DELIVER, Properties, read_deliver, read_properties
+from hybridpool._brokers.rabbitmq.amqp.codec import DELIVER, Properties, read_deliver, read_headers, read_properties
 from hybridpool._brokers.rabbitmq.amqp.frame_filter import BodySink, ChannelReceiver, DroppedBody, FrameFilter, KeptBody
 from hybridpool._brokers.rabbitmq.amqp.table import BadTable
 from hybridpool._message import Delivery
@@ -136,10 +136,12 @@ class Consumer:
             reply_to=found.reply_to,
             priority=found.priority,
             exchange=exchange,
-            routing_key=routing_key,
+            # Mostly the same text.
+            routing_key=subscription.queue if routing_key == subscription.queue else routing_key,
             body=body,
             properties=properties,
             missing=missing,
+            reread=read_headers,
         )
         if subscription.alone_above is not None and len(body) > subscription.alone_above:
             self._acks.pause_until_settled(tag)

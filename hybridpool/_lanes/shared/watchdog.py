@@ -1,8 +1,8 @@
 """The watchdog of a lane whose children run several calls at once: time limits, and loops that stand still.
 
-Each call with a limit has a timer of its own. A child that runs coroutines is looked at ten times a second while it has
-calls: if its loop has not turned for a while, one call holds it, and all others wait. That call is named, told to stop,
-and at last its child is killed for it.
+Each call with a limit has a timer of its own. A child that runs coroutines is looked at twenty times a second while it
+has calls, and at the moment at which its loop would have stood still for too long: if it has not turned for a while,
+one call holds it, and all others wait. That call is named, told to stop, and at last its child is killed for it.
 """
 
 import asyncio
@@ -21,8 +21,10 @@ from hybridpool._outcome import Cancelled, Outcome, TimedOut
 from hybridpool._policy.lifecycle import State
 from hybridpool._policy.shared_limits import SharedCall, due
 
-#: seconds between two looks at a loop
-LOOK_S: Final = 0.1
+#: seconds between two looks at a loop: a call that holds it is noticed so much later, and its time counts from there
+LOOK_S: Final = 0.05
+#: seconds added to a look at a certain moment: timers may fire a little early
+_TIMER_MARGIN_S: Final = 0.001
 #: seconds after which a call that holds the loop is named although its child does not say where it is
 NO_ANSWER_S: Final = 1.0
 #: seconds without a turn of the loop after which a call that is to stop needs a signal to hear of it
@@ -59,7 +61,7 @@ class SharedWatchdog:
             for number in range(child.last_number - len(jobs) + 1, child.last_number + 1):
                 self.check(child, number)
         if self._options.has_loop and self._looks is None:
-            self._look_later()
+            self._look_in(LOOK_S)
 
     def check(self, child: SharedChildHandle, number: int) -> None:
         """Do what is due for a call, and set its timer for what comes next."""
@@ -118,12 +120,12 @@ class SharedWatchdog:
 
     # ---- loops that stand still --------------------------------------------------------------------------
 
-    def _look_later(self) -> None:
-        self._looks = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+    def _look_in(self, delay: float) -> None:
+        self._looks = asyncio.get_running_loop().call_later(delay, self._look)
 
     def _look(self) -> None:
         self._looks = None
-        now = self._registry.clock()
+        now, delay = self._registry.clock(), LOOK_S
         is_any_busy = False
         for child in self._children():
             still = child.still_for(now)
@@ -134,8 +136,11 @@ class SharedWatchdog:
                 child.held_said, child.held_stopped_at = 0, 0.0
             else:
                 self._is_held(child, still, now)
+            for bound in (self._options.block_warning, self._options.block_timeout):
+                if bound is not None and still < bound:
+                    delay = min(delay, bound - still + _TIMER_MARGIN_S)
         if is_any_busy:
-            self._look_later()
+            self._look_in(delay)
 
     def _is_held(self, child: SharedChildHandle, still: float, now: float) -> None:
         if not child.held_said:
@@ -143,11 +148,16 @@ class SharedWatchdog:
             child.ask_who_holds()
         elif child.held_said < 0 and still >= (self._options.block_warning or 0.0) + NO_ANSWER_S:
             self.held(child, child.on_stage, "  it does not answer: it may be inside a function in C")
-        # A signal that comes just before a system call is only seen when that call returns; so again and again.
-        self._registry.alert(child)
         limit = self._options.block_timeout
-        if limit is None or still < limit:
-            return
+        if limit is not None and still >= limit:
+            self._stop_holder(child, limit, still, now)
+        if not child.is_to_be_killed:
+            # After what it is to read. A signal that comes just before a system call is only seen when that call
+            # returns; so again and again.
+            self._registry.alert(child)
+
+    def _stop_holder(self, child: SharedChildHandle, limit: float, still: float, now: float) -> None:
+        """Tell the call that holds a child's loop to stop; kill the child if it has not."""
         number = child.held_said if child.held_said > 0 else child.on_stage
         call = child.calls.get(number)
         if not child.held_stopped_at:

@@ -162,7 +162,7 @@ async def exits_in_a_subtask() -> None:
 
 async def cancels_the_loops_own() -> str:
     """Cancel every task of the loop that no call has made."""
-    calls = {task for task in asyncio.all_tasks() if "AsyncChild._run" in repr(task)}
+    calls = {task for task in asyncio.all_tasks() if type(task.get_coro()).__name__ == "_Flight"}
     for task in asyncio.all_tasks() - calls:
         task.cancel()
     return "cancelled"

@@ -70,7 +70,7 @@ def carried(delivery: Delivery, message: Outgoing) -> bool:
 @given(delivery=deliveries, reason=st.text(max_size=5000))
 def test_dead_letter(delivery: Delivery, reason: str) -> None:
     """A dead letter carries the message, and says why, when, where and by which worker it was refused."""
-    delivery.headers = PLAIN
+    delivery = attrs.evolve(delivery, headers=PLAIN)
     letter = write_dead_letter(delivery, reason, "hybridpool@host", NOON)
     assert carried(delivery, letter)
     assert (letter.routing_key, letter.exchange) == (f"{delivery.queue}.dead", "")
@@ -86,7 +86,7 @@ def test_dead_letter(delivery: Delivery, reason: str) -> None:
 @given(delivery=deliveries, lost=counts)
 def test_once_more(delivery: Delivery, lost: int) -> None:
     """A message that is published again carries the number of lost children."""
-    delivery.headers = PLAIN
+    delivery = attrs.evolve(delivery, headers=PLAIN)
     message = write_redelivery(delivery, lost)
     assert carried(delivery, message)
     assert message.routing_key == delivery.queue
@@ -97,7 +97,9 @@ def test_once_more(delivery: Delivery, lost: int) -> None:
 @given(delivery=deliveries, retries=counts, wait=st.floats(0, 1e9))
 def test_next_attempt(delivery: Delivery, retries: int, wait: float) -> None:
     """The next attempt is the same message with new retries and a new ETA, and its lost children are forgotten."""
-    delivery.headers = {**PLAIN, "retries": 1, "eta": "2029-01-01T00:00:00+00:00", LOST_BEFORE: 2}
+    delivery = attrs.evolve(
+        delivery, headers={**PLAIN, "retries": 1, "eta": "2029-01-01T00:00:00+00:00", LOST_BEFORE: 2}
+    )
     message = write_retry(delivery, retries, wait, NOON, None)
     changed = {"retries", "eta", LOST_BEFORE}
     assert {**message.headers, **dict.fromkeys(changed)} == {**delivery.headers, **dict.fromkeys(changed)}
@@ -159,7 +161,7 @@ KILLED = Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1", exitcode=-9, peak=50 * 2
 @given(delivery=deliveries, rounds=st.integers(1, 14))
 def test_the_history_grows_from_worker_to_worker(delivery: Delivery, rounds: int) -> None:
     """The history of deaths grows from worker to worker, and keeps the last ten."""
-    delivery.headers = PLAIN
+    delivery = attrs.evolve(delivery, headers=PLAIN)
     for number in range(1, rounds):
         delivery = attrs.evolve(
             delivery, headers=write_redelivery(delivery, number, KILLED, f"w{number}@h", NOON).headers
@@ -210,7 +212,7 @@ def test_what_was_not_known_is_not_said() -> None:
 @given(delivery=deliveries)
 def test_there_and_back(delivery: Delivery) -> None:
     """A dead letter that is sent back is the original message, with all its attempts again."""
-    delivery.headers = {**PLAIN, "retries": 2, LOST_BEFORE: 2}
+    delivery = attrs.evolve(delivery, headers={**PLAIN, "retries": 2, LOST_BEFORE: 2})
     dead_lettered = attrs.evolve(delivery, headers=write_dead_letter(delivery, "why", "w", NOON, KILLED, 3).headers)
     message = restore_message(
         attrs.evolve(dead_lettered, headers={**dead_lettered.headers, "x-delivery-count": 4}), "celery", NOON

@@ -27,7 +27,7 @@ def dead_lettered(delivery: Delivery, headers: Mapping[str, object]) -> Delivery
 @given(delivery=deliveries)
 def test_what_was_written_is_read(delivery: Delivery) -> None:
     """A dead letter is read as it was written."""
-    delivery.headers, delivery.queue = PLAIN, "mails"
+    delivery = attrs.evolve(delivery, headers=PLAIN, queue="mails")
     lost = Lost("exit code 3", "ForkPoolWorker-2", exitcode=3, peak=4096)
     letter = read_dead_letter(dead_lettered(delivery, write_dead_letter(delivery, "why", "w@h", NOON, lost, 3).headers))
     assert (letter.id, letter.task, letter.queue, letter.dead) == ("id-1", "shop.add", "mails", "celery.dead")

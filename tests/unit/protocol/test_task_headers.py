@@ -171,7 +171,7 @@ values: st.SearchStrategy[object] = (
 @given(delivery=deliveries, headers=st.dictionaries(st.sampled_from([*PLAIN, "eta", "retries", "group"]), values))
 def test_noise(delivery: Delivery, headers: dict[str, object]) -> None:
     """Any headers are either read or refused with ProtocolError."""
-    delivery.headers = headers
+    delivery = attrs.evolve(delivery, headers=headers)
     try:
         read = read_head(delivery)
     except ProtocolError:

@@ -158,6 +158,14 @@ def read_properties(payload: bytes) -> Properties:
         raise BadTable(f"the properties cannot be read: {error}") from error
 
 
+def read_headers(payload: bytes) -> Mapping[str, object]:
+    """Read the headers out of properties; those that cannot be read hold none."""
+    try:
+        return read_properties(payload).headers
+    except BadTable:
+        return {}
+
+
 def _properties(payload: bytes, flags: int) -> Properties:
     at = 2
     content_type = encoding = correlation_id = reply_to = message_id = priority = None
