@@ -78,11 +78,17 @@ _COMMANDS = """
 #: commands
 COMMANDS: Final = frozenset(_COMMANDS.split())
 
-_COMMAND_OPTIONS = """
-    --beat --config --detach --django-skip-checks --events --exclude-queues --executable --gid
-    --heartbeat-interval --loader --no-color --optimization --pidfile --purge --quiet --schedule
-    --schedule-filename --scheduler --skip-checks --task-events --uid --umask --without-gossip
-    --without-heartbeat --without-mingle -B -D -E -O -X -q -s
+_BACKENDS = """
+    arangodb azureblockblob cache cassandra consul cosmosdbsql couchbase couchdb database db disabled dynamodb
+    elasticsearch file gs mongodb redis rediss riak rpc s3 sentinel
 """
-#: options of `celery` and `celery worker`
-COMMAND_OPTIONS: Final = frozenset(_COMMAND_OPTIONS.split())
+#: schemes of result backends
+BACKENDS: Final = frozenset(_BACKENDS.split())
+
+_SHARED_OPTIONS = """
+    --autoscale --concurrency --disable-prefetch --exclude-queues --heartbeat-interval --hostname --include --logfile
+    --loglevel --max-memory-per-child --max-tasks-per-child --pool --prefetch-multiplier --queues --soft-time-limit
+    --statedb --task-events --time-limit --without-gossip --without-heartbeat --without-mingle
+"""
+#: options of `celery worker` that are settings here, or become some
+SHARED_OPTIONS: Final = frozenset(_SHARED_OPTIONS.split())

@@ -142,6 +142,10 @@ class Settings:
         parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
         "Queues to consume: mails,images.",
         kind=MESSAGES, opts="-Q --queues", metavar="NAMES", default_text="the default queue")
+    worker_exclude_queues: tuple[str, ...] | None = setting(
+        parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
+        "Of the queues to consume, those to leave out: mails,images.",
+        kind=MESSAGES, opts="-X --exclude-queues", metavar="NAMES", default_text="none")
     worker_queue_weights: tuple[tuple[str, int], ...] | None = setting(
         parsers.optional(parsers.weights(names.queue_name)), None,
         "How much more of one queue than of another is taken, while both are full: mails=3,images=1.",
@@ -250,7 +254,8 @@ class Settings:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues to consume."""
-        return self.worker_queues or (self.task_default_queue,)
+        excluded = self.worker_exclude_queues or ()
+        return tuple(name for name in self.worker_queues or (self.task_default_queue,) if name not in excluded)
 
     @property
     def default_lane(self) -> LaneName:

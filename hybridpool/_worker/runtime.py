@@ -74,8 +74,20 @@ async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
 class Worker:
     """Consumes tasks and runs them in a pool, until it is told to stop."""
 
-    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus, *, log_in_colour: bool = False) -> None:
-        """:param log_in_colour: whether children colour their log lines."""
+    def __init__(
+        self,
+        prepared: Prepared,
+        broker: Broker,
+        bus: events.Bus,
+        *,
+        log_in_colour: bool = False,
+        purges: bool = False,
+    ) -> None:
+        """Make a worker.
+
+        :param log_in_colour: whether children colour their log lines.
+        :param purges: delete the waiting messages of the queues at the start.
+        """
         self._log_in_colour = log_in_colour
         self._prepared = prepared
         self._settings = prepared.resolved.settings
@@ -86,7 +98,7 @@ class Worker:
         slots: dict[LaneName, int] = {lane: size.calls for lane, size in prepared.lanes.items() if lane != "process"}
         specs = prepared.guest.queues if prepared.guest is not None else {}
         self._consumers = QueueConsumers(
-            broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs
+            broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs, purges=purges
         )
         self._lanes: SupervisedLanes | None = None
 

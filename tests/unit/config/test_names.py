@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 
+import click
 import pytest
+from celery.app.backends import BACKEND_ALIASES
 from celery.app.defaults import NAMESPACES, flatten
+from celery.bin.celery import celery as celery_cli
+from celery.bin.worker import worker as celery_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,7 +164,25 @@ def test_what_celery_has() -> None:
     assert theirs - SETTINGS.keys() == celery_names.SETTINGS
     assert not celery_names.TASK_OPTIONS & {*TaskOptionsDict.__annotations__}
     assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
-    commands = {**cli.commands}
-    assert not celery_names.COMMANDS & commands.keys()
-    ours = {option for command in (cli, *commands.values()) for param in command.params for option in param.opts}
-    assert not celery_names.COMMAND_OPTIONS & ours
+    assert BACKEND_ALIASES.keys() == celery_names.BACKENDS
+    assert not celery_names.COMMANDS & cli.commands.keys()
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return the options of a command."""
+    return {word for param in command.params if isinstance(param, click.Option) for word in param.opts}
+
+
+def test_options_of_celerys_worker() -> None:
+    """The command line takes every option of Celery's worker, and every one that stands before its command."""
+    assert options_of(celery_worker) - options_of(cli.commands["worker"]) == set()
+    assert options_of(celery_cli) - options_of(cli) == set()
+    assert options_of(celery_worker) >= celery_names.SHARED_OPTIONS
+
+
+def test_file_name() -> None:
+    """A file's name is expanded as Celery expands it for its main process."""
+    assert names.file_name("/log/%n%I.%i.log", "w1@a.org", "db1.example.org") == "/log/w1.0.log"
+    assert names.file_name("%h.%d.%p.%%.%x", "w1@a.org", "db1.example.org") == (
+        "db1.example.org.example.org.w1@a.org.%.%x"
+    )

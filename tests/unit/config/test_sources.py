@@ -81,6 +81,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "worker_thread_max_tasks_per_child": None,
         "worker_thread_max_memory_per_child": None,
         "worker_queues": None,
+        "worker_exclude_queues": None,
         "worker_queue_weights": None,
         "task_default_queue": "celery",
         "task_default_queue_type": "classic",
