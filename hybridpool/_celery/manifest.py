@@ -34,6 +34,7 @@ _SAME: Final = (
     "worker_max_tasks_per_child",
     "worker_prefetch_multiplier",
     "worker_proc_alive_timeout",
+    "worker_soft_shutdown_timeout",
 )
 #: settings that this worker does not obey, and what it does in their place
 _NOT_HONOURED: Final = {
@@ -49,7 +50,6 @@ _NOT_HONOURED: Final = {
     "worker_consumer": "this worker consumes by itself",
     "worker_direct": "the worker's own queue is not consumed",
     "worker_enable_remote_control": "ping and revoke are obeyed always",
-    "worker_enable_soft_shutdown_on_idle": "see worker_shutdown_timeout",
     "worker_eta_task_limit": "the broker holds tasks until their time",
     "worker_hijack_root_logger": "children's log goes through the parent",
     "worker_log_color": "the log has no colors",
@@ -58,7 +58,6 @@ _NOT_HONOURED: Final = {
     "worker_redirect_stdouts": "what tasks print goes to the log",
     "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
     "worker_send_task_events": "this worker sends no events yet",
-    "worker_soft_shutdown_timeout": "see worker_shutdown_timeout",
     "worker_state_db": "give --statedb FILE, another file than Celery's",
     "worker_task_log_format": "give it to the worker, by --task-log-format",
 }
@@ -90,7 +89,7 @@ def write(app: Any) -> bytes:
     conf = app.conf
     told = {
         "app": app.main or "celery",
-        "settings": {"conf": _settings(app), "init": {}},
+        "settings": {"conf": _settings(app), "init": {"worker_shutdown_timeout": None}},
         "tasks": {name: _options(task, late=bool(conf.task_acks_late)) for name, task in app.tasks.items()},
         "guest": {
             "library": f"Celery {celery.__version__}",

@@ -20,7 +20,7 @@ from hybridpool._cli.banner import banner as draw_banner
 from hybridpool._cli.daemon import pid_file
 from hybridpool._cli.early_setup import import_from_here
 from hybridpool._cli.forced_exit import TEARDOWN_S, exit_within
-from hybridpool._cli.signals import Signals, reap_orphans
+from hybridpool._cli.signals import REMAP_VARIABLE, Signals, reap_orphans
 from hybridpool._cli.start import Start
 from hybridpool._cli.title import hide_passwords
 from hybridpool._client.asynclib import plain_error
@@ -64,7 +64,7 @@ async def _run(start: Start, on_started: Callable[[], None] | None) -> int:
 async def _main(start: Start, on_started: Callable[[], None] | None) -> int:
     bus = events.Bus()
     ended = StopMode.WARM
-    with Signals() as signals, ExitStack() as files:
+    with Signals(remap=os.environ.get(REMAP_VARIABLE, "")) as signals, ExitStack() as files:
         # The broker's library is slow to import: import it while the zygote imports the app.
         asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool._brokers.rabbitmq")
         layers = [start.layer, environment_layer(os.environ)]

@@ -48,7 +48,7 @@ _SETTINGS = """
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
     worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_lost_wait worker_pool_putlocks worker_pool_restarts worker_pool_start_method
-    worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout
+    worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events
     worker_task_log_datefmt worker_timer worker_timer_precision
 """
 #: settings

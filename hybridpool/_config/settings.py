@@ -87,9 +87,15 @@ class Settings:
     task_soft_time_limit: float | None = setting(
         parsers.optional(units.some_seconds), None, "Raise SoftTimeLimitExceeded in a task that has run so long.",
         kind=POOL, opts="--soft-time-limit", metavar="DURATION", default_text="no limit")
-    worker_shutdown_timeout: float = setting(
-        units.seconds, "30s", "How long a warm shutdown waits for running tasks.",
+    #: None: for ever
+    worker_shutdown_timeout: float | None = setting(
+        parsers.optional(units.seconds), "30s",
+        "How long a warm shutdown waits for running tasks; none: until they end, which is the default of a Celery app.",
         kind=POOL, opts="--shutdown-timeout", metavar="DURATION")
+    #: 0: no soft shutdown
+    worker_soft_shutdown_timeout: float = setting(
+        units.seconds, "0", "How long QUIT lets running tasks go on before they are killed.",
+        kind=POOL, opts="--soft-shutdown-timeout", metavar="DURATION")
     task_default_lane: str = setting(
         parsers.choice("process", "thread"), "process", "Where def tasks run that name no lane: process or thread.",
         kind=LANES, opts="--default-lane", metavar="LANE")

@@ -1,6 +1,7 @@
 """A Celery app in our worker: how it is found, which of its settings hold, and what the worker says of the others."""
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,19 @@ def test_exchanges(rabbit_node: Node, redis: Redis) -> None:
     """A queue of the app is declared with its exchange, its binding and its arguments."""
     with started(rabbit_node, redis) as (_, client, queue):
         assert call(client, "echo", 7, exchange=f"{queue}.news", routing_key="news.of.today", priority=5) == 7
+
+
+def test_soft_shutdown(rabbit_node: Node, redis: Redis) -> None:
+    """QUIT lets tasks go on for as long as the app's settings say; then a late one is back in its queue."""
+    with started(rabbit_node, redis) as (worker, client, queue):
+        options = {"exchange": "", "routing_key": queue, "declare": [], "soft_time_limit": 600}
+        client.send_task("celery_settings.slow", **options)
+        worker.see(r"slow\[\S+\] received")
+        worker.send(signal.SIGQUIT)
+        worker.see(r"Initiating Soft Shutdown, terminating in 0\.1 seconds")
+        assert worker.wait() == 1
+        with BrokerConsole(rabbit_node.url) as console:
+            console.until_depth(queue, 1)
 
 
 def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:

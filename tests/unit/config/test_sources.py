@@ -67,6 +67,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "task_time_limit": None,
         "task_soft_time_limit": None,
         "worker_shutdown_timeout": 30.0,
+        "worker_soft_shutdown_timeout": 0.0,
         "task_default_lane": "process",
         "worker_async_concurrency": 100,
         "worker_thread_concurrency": 32,
