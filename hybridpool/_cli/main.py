@@ -11,6 +11,7 @@ import click
 
 from hybridpool._child import printable
 from hybridpool._cli.celery_options import global_options
+from hybridpool._cli.check import check
 from hybridpool._cli.demo import demo
 from hybridpool._cli.dlq import dlq
 from hybridpool._cli.options import setting_options
@@ -35,12 +36,12 @@ class Commands(click.Group):
         """
         name = args[0]
         if name not in self.commands:
-            meant = _celerys(name) or _meant(name, self.commands, ctx)
+            meant = celerys_command(name) or _meant(name, self.commands, ctx)
             raise click.UsageError(f"no such command {name}{meant}", ctx)
         return super().resolve_command(ctx, args)
 
 
-def _celerys(name: str) -> str:
+def celerys_command(name: str) -> str:
     """Return what to do about a command of Celery's that is not here."""
     if name == "multi":
         return ": start each worker with --detach, --pidfile and --logfile, or let systemd start it"
@@ -75,7 +76,7 @@ cli = Commands(
     PROGRAM,
     callback=_common,
     help="Run tasks from RabbitMQ in a pool of forked processes.",
-    commands=[worker, dlq, demo],
+    commands=[worker, check, dlq, demo],
     no_args_is_help=True,
     context_settings={"max_content_width": 110},
     params=[

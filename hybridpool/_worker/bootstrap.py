@@ -25,7 +25,7 @@ from hybridpool._config import (
 )
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._task import LaneName, TaskOptions, tasks_from
-from hybridpool._worker.guest import Guest, check_guest, read_guest
+from hybridpool._worker.guest import Guest, check_guest, read_guest, with_queues
 from hybridpool.errors import ConfigError
 
 
@@ -83,6 +83,7 @@ async def prepare(
         check_queues(resolved)
         lanes = lane_sizes(resolved, tasks)
         if guest is not None:
+            guest = with_queues(guest, resolved.settings.queues)
             check_guest(guest, resolved, lanes)
         return Prepared(
             zygote=keeper,

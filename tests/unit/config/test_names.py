@@ -11,6 +11,7 @@ from celery.bin.worker import worker as celery_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridpool._celery import manifest, setting_states
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
 from hybridpool._client.task_arguments import TaskOptionsDict
@@ -166,6 +167,18 @@ def test_what_celery_has() -> None:
     assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
     assert BACKEND_ALIASES.keys() == celery_names.BACKENDS
     assert not celery_names.COMMANDS & cli.commands.keys()
+
+
+def test_states_of_celerys_settings() -> None:
+    """Each setting of Celery's has one state, and the tables name no other."""
+    theirs = {name for name, _ in flatten(NAMESPACES)}
+    tables = (setting_states.NOT_HONOURED, setting_states.DIFFERS, setting_states.RATE_LIMITS, setting_states.SAME)
+    names = [name for table in tables for name in table]
+    assert set(names) <= theirs
+    assert len(names) == len(set(names))
+    assert [name for name in theirs if setting_states.state_of(name)[1].endswith(".")] == []
+    # What is handed on to the worker under its name is obeyed.
+    assert not set(manifest.SAME) & {*setting_states.NOT_HONOURED, *setting_states.RATE_LIMITS}
 
 
 def options_of(command: click.Command) -> set[str]:
