@@ -35,7 +35,7 @@ NOT_HONOURED: Final = {
     "worker_cancel_long_running_tasks_on_connection_loss": "tasks go on while the connection is lost",
     "worker_consumer": "this worker consumes by itself",
     "worker_direct": "the worker's own queue is not consumed",
-    "worker_enable_remote_control": "ping and revoke are obeyed always",
+    "worker_enable_remote_control": "orders are obeyed always",
     "worker_eta_task_limit": "the broker holds tasks until their time",
     "worker_hijack_root_logger": "children's log goes through the parent",
     "worker_log_color": "the log has no colors",
