@@ -135,7 +135,7 @@ def test_check_refuses() -> None:
     code, text = check()
     assert (code, text.count("\n")) == (1, 0)
     assert "queue 'q.mine' cannot be consumed: it is declared with exclusive=True" in text
-    code, text = check("--json", broker="redis://:geheim@localhost")
+    code, text = check("--json", broker="redis://:geheim@localhost:6379/0")
     assert code == 1
     assert "this worker needs RabbitMQ" in json.loads(text)["refusal"]
     assert "geheim" not in text
