@@ -78,6 +78,11 @@ class Program:
         return self._process.pid
 
     @property
+    def returncode(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
+    @property
     def text(self) -> str:
         """All output so far."""
         return "\n".join(self.lines)

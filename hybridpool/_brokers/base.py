@@ -136,6 +136,14 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
         A queue that does not exist is not an error. Without a connection nothing is deleted.
         """
 
+    async def purge(self, queue: str) -> int:
+        """Delete the messages that are ready in the queue; return how many.
+
+        :raises QueueNotFound: if the queue does not exist.
+        :raises BrokerError: if the broker refuses.
+        """
+        ...
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready in the queue.
 

@@ -12,5 +12,6 @@ Modules:
     program            The app, as the zygote and the children use it: implements `_child.program.Program`
     remote_commands    Remote control for an app
     runner             Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`)
+    setting_states     What becomes of each setting of Celery's: as there, in another way, or not honoured
     unfinished         Records how a task ended that could not record it itself, as Celery's parent does
 """

@@ -13,7 +13,9 @@ from kombu.serialization import prepare_accept_content
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from hybridpool._celery import remote_commands
+from hybridpool._celery.setting_states import NOT_HONOURED, state_of
 from hybridpool._config import masked
+from hybridpool._ipc.envelope import ANY_QUEUE
 from hybridpool.errors import ConfigError
 
 #: versions with which this package is tested
@@ -21,7 +23,7 @@ _TESTED: Final = (5, 7)
 #: variables of the environment that in Celery are stronger than the settings
 BROKER_VARIABLES: Final = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 #: settings that we have by the same name, with the same meaning and unit; passed on if the app sets them
-_SAME: Final = (
+SAME: Final = (
     "broker_connection_timeout",
     "broker_heartbeat",
     "task_default_queue_type",
@@ -34,34 +36,8 @@ _SAME: Final = (
     "worker_max_tasks_per_child",
     "worker_prefetch_multiplier",
     "worker_proc_alive_timeout",
+    "worker_soft_shutdown_timeout",
 )
-#: settings that this worker does not obey, and what it does in their place
-_NOT_HONOURED: Final = {
-    "broker_connection_max_retries": "the worker reconnects for ever",
-    "broker_connection_retry": "the worker reconnects for ever",
-    "broker_failover_strategy": "broker URLs are tried in turn",
-    "broker_login_method": "the worker logs in with PLAIN",
-    "broker_use_ssl": "it holds for children; give the worker --broker amqps://…?cafile=…",
-    "control_exchange": "remote control uses Celery's default exchange",
-    "worker_agent": "there are no agents",
-    "worker_autoscaler": "use --autoscale",
-    "worker_cancel_long_running_tasks_on_connection_loss": "tasks go on while the connection is lost",
-    "worker_consumer": "this worker consumes by itself",
-    "worker_direct": "the worker's own queue is not consumed",
-    "worker_enable_remote_control": "ping and revoke are obeyed always",
-    "worker_enable_soft_shutdown_on_idle": "see worker_shutdown_timeout",
-    "worker_eta_task_limit": "the broker holds tasks until their time",
-    "worker_hijack_root_logger": "children's log goes through the parent",
-    "worker_log_color": "the log has no colors",
-    "worker_log_format": "give it to the worker, by --log-format",
-    "worker_pool_restarts": "there is no pool_restart",
-    "worker_redirect_stdouts": "what tasks print goes to the log",
-    "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
-    "worker_send_task_events": "this worker sends no events yet",
-    "worker_soft_shutdown_timeout": "see worker_shutdown_timeout",
-    "worker_state_db": "give --statedb FILE, another file than Celery's",
-    "worker_task_log_format": "give it to the worker, by --task-log-format",
-}
 #: signals of Celery's parent that are not sent
 _UNSENT_SIGNALS: Final = (
     "after_setup_logger",
@@ -78,6 +54,8 @@ _UNSENT_SIGNALS: Final = (
     "worker_shutdown",
     "worker_shutting_down",
 )
+_STRATEGY: Final = "celery.worker.strategy:default"
+_REQUEST: Final = "celery.worker.request:Request"
 #: how exchanges may choose queues
 _EXCHANGE_TYPES: Final = ("direct", "fanout", "topic")
 
@@ -90,13 +68,16 @@ def write(app: Any) -> bytes:
     conf = app.conf
     told = {
         "app": app.main or "celery",
-        "settings": {"conf": _settings(app), "init": {}},
+        "settings": {"conf": _settings(app), "init": {"worker_shutdown_timeout": None}},
         "tasks": {name: _options(task, late=bool(conf.task_acks_late)) for name, task in app.tasks.items()},
         "guest": {
             "library": f"Celery {celery.__version__}",
             "accepts": sorted(prepare_accept_content(conf.accept_content) or ()),
             "tasks": {name: _delivery(task) for name, task in app.tasks.items()},
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
+            "missing": _missing(app),
+            "states": _states(conf),
+            "remarks": _remarks(app),
             "results": app.backend.as_uri(),
             "notes": list(_notes(app)),
             "remote": remote_commands.facts(app),
@@ -121,7 +102,7 @@ def close_connections(app: Any) -> None:
 
 def _settings(app: Any) -> dict[str, Any]:
     conf = app.conf
-    found = {name: conf.get(name) for name in _SAME if conf.value_set_for(name)}
+    found = {name: conf.get(name) for name in SAME if conf.value_set_for(name)}
     for name in (
         "task_time_limit",
         "task_soft_time_limit",
@@ -202,6 +183,45 @@ def _queue(queue: Any) -> dict[str, Any]:
     }
 
 
+def _missing(app: Any) -> dict[str, Any]:
+    """Return how a queue is declared that has the name `ANY_QUEUE`, and is not among the app's; or why it cannot be."""
+    if not app.conf.task_create_missing_queues:
+        return {"refused": "it is not in task_queues, and task_create_missing_queues is off"}
+    return _queue(app.amqp.queues.new_missing(ANY_QUEUE))
+
+
+def _states(conf: Any) -> dict[str, tuple[str, str]]:
+    """Return what becomes of each setting that the app has set to another value than the default."""
+    found = {}
+    for name in sorted(DEFAULTS):
+        if conf.value_set_for(name) and conf.get(name) != DEFAULTS[name]:
+            state, text = state_of(name)
+            found[name] = (state.value, text)
+    return found
+
+
+def _remarks(app: Any) -> dict[str, list[str]]:
+    """Return for each task in which something differs what that is."""
+    limited = not app.conf.worker_disable_rate_limits
+    found = {
+        name: [
+            text
+            for is_so, text in (
+                (limited and task.rate_limit, "its rate limit is not obeyed"),
+                (task.Strategy != _STRATEGY, "its Strategy is not used"),
+                (task.Request != _REQUEST, "its Request is used only if it is lost, late or revoked"),
+                (
+                    task.acks_late and task.reject_on_worker_lost,
+                    "if its child dies again and again, it is dead-lettered (task_max_deliveries)",
+                ),
+            )
+            if is_so
+        ]
+        for name, task in app.tasks.items()
+    }
+    return {name: texts for name, texts in found.items() if texts}
+
+
 def _notes(app: Any) -> Iterator[str]:
     """Yield a line for each thing that this worker does not do, or does in another way."""
     conf = app.conf
@@ -210,7 +230,7 @@ def _notes(app: Any) -> Iterator[str]:
         yield f"Celery {celery.__version__} is not tested with this worker; {_TESTED[0]}.{_TESTED[1]} is"
     if conf.worker_pool != "prefork":
         yield f"app.conf.worker_pool {conf.worker_pool!r} is not honoured: tasks run in prefork children"
-    for name, instead in _NOT_HONOURED.items():
+    for name, instead in NOT_HONOURED.items():
         if conf.value_set_for(name) and conf.get(name) != DEFAULTS.get(name):
             yield f"app.conf.{name} is not honoured: {instead}"
     for kind in ("worker", "consumer"):
@@ -220,9 +240,12 @@ def _notes(app: Any) -> Iterator[str]:
     tasks = app.tasks.items()
     if not conf.worker_disable_rate_limits and (limited := [name for name, task in tasks if task.rate_limit]):
         yield f"rate limits are not obeyed: of {_names(limited)}"
-    if custom := [name for name, task in tasks if task.Strategy != "celery.worker.strategy:default"]:
+    if custom := [name for name, task in tasks if task.Strategy != _STRATEGY]:
         yield f"custom Strategy classes are not used: of {_names(custom)}"
-    if custom := [name for name, task in tasks if task.Request != "celery.worker.request:Request"]:
+    if added := {option for options in app.user_options.values() for option in options}:
+        names = _names(str(getattr(option, "name", option)) for option in added)
+        yield f"options that the app adds to Celery's command line are not known: {names}"
+    if custom := [name for name, task in tasks if task.Request != _REQUEST]:
         yield f"custom Request classes are used only for tasks that are lost, late or revoked: of {_names(custom)}"
     if heard := [name for name in _UNSENT_SIGNALS if getattr(signals, name).receivers]:
         yield f"signals of Celery's main process are not sent: {_names(heard)}"

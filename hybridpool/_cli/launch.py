@@ -8,6 +8,8 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -16,13 +18,15 @@ from hybridpool import events
 from hybridpool._brokers.factory import open_broker
 from hybridpool._child.log_formats import FORMAT
 from hybridpool._cli.banner import banner as draw_banner
+from hybridpool._cli.daemon import pid_file
 from hybridpool._cli.early_setup import import_from_here
 from hybridpool._cli.forced_exit import TEARDOWN_S, exit_within
-from hybridpool._cli.signals import Signals, reap_orphans
+from hybridpool._cli.signals import REMAP_VARIABLE, Signals, reap_orphans
+from hybridpool._cli.start import Start
 from hybridpool._cli.title import hide_passwords
 from hybridpool._client.asynclib import plain_error
 from hybridpool._client.sync_portal import has_uvloop
-from hybridpool._config import Layer, environment_layer
+from hybridpool._config import celery_environment_layer, environment_layer
 from hybridpool._observe import log
 from hybridpool._observe.log_file import LogFile
 from hybridpool._observe.log_sink import Sink
@@ -31,25 +35,25 @@ from hybridpool._worker.runtime import StopMode, Worker
 from hybridpool.errors import ConfigError
 
 
-def launch(app: str, layer: Layer, *, banner: bool) -> int:
+def launch(start: Start, on_started: Callable[[], None] | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit code: 0 after a warm stop, 1 after a cold one.
 
-    :param layer: the command line's settings.
+    :param on_started: called when the app is imported and the log is open.
     :raises HybridpoolError: if it cannot start or go on; its text is one line.
     """
     if sys.platform != "linux":
         raise ConfigError(f"hybridpool workers run on Linux, not on {platform.system()}: they need pidfd and prctl")
     import_from_here()
     try:
-        return anyio.run(_run, app, layer, banner, backend_options={"use_uvloop": has_uvloop()})
+        return anyio.run(_run, start, on_started, backend_options={"use_uvloop": has_uvloop()})
     except BaseExceptionGroup as group:
         raise plain_error(group) from None
 
 
-async def _run(app: str, layer: Layer, show_banner: bool) -> int:
+async def _run(start: Start, on_started: Callable[[], None] | None) -> int:
     """Run the worker; then limit the time in which the process exits, because threads that hang would delay it."""
     try:
-        code = await _main(app, layer, show_banner)
+        code = await _main(start, on_started)
     except BaseException as error:
         shown = plain_error(error) if isinstance(error, BaseExceptionGroup) else error
         exit_within(TEARDOWN_S, 1, f"hybridpool: {shown}")
@@ -58,15 +62,19 @@ async def _run(app: str, layer: Layer, show_banner: bool) -> int:
     return code
 
 
-async def _main(app: str, layer: Layer, show_banner: bool) -> int:
+async def _main(start: Start, on_started: Callable[[], None] | None) -> int:
     bus = events.Bus()
     ended = StopMode.WARM
-    with Signals() as signals:
+    with Signals(remap=os.environ.get(REMAP_VARIABLE, "")) as signals, ExitStack() as files:
         # The broker's library is slow to import: import it while the zygote imports the app.
         asyncio.get_running_loop().call_soon(importlib.import_module, "hybridpool._brokers.rabbitmq")
-        prepared = await prepare(app, [layer, environment_layer(os.environ)], bus)
+        layers = [start.layer, environment_layer(os.environ)]
+        prepared = await prepare(
+            start.app, layers, bus, guests=[celery_environment_layer(os.environ)], refusal=start.refusal
+        )
         settings = prepared.resolved.settings
         sink = _open_log(settings.worker_logfile)
+        files.enter_context(pid_file(prepared.file_name(start.words.pidfile)))
         style = _style(prepared)
         log.set_up(sink, log.level_number(settings.worker_loglevel), style)
         logging.captureWarnings(capture=True)
@@ -79,11 +87,13 @@ async def _main(app: str, layer: Layer, show_banner: bool) -> int:
             connect_timeout=settings.broker_connection_timeout,
             name=prepared.node,
         )
-        worker = Worker(prepared, broker, bus, log_in_colour=style.in_colour)
+        worker = Worker(prepared, broker, bus, log_in_colour=style.in_colour, purges=start.words.purges)
         is_hidden = hide_passwords(sys.orig_argv)
-        if show_banner and not style.as_json:
+        if start.show_banner and not style.as_json:
             sink.write(draw_banner(prepared, settings.queues))
-        _warn(prepared, is_hidden=is_hidden)
+        _warn(prepared, start.words.notes, is_hidden=is_hidden)
+        if on_started is not None:
+            on_started()
         try:
             with signals.meant_for(worker):
                 async with anyio.create_task_group() as beside:
@@ -105,7 +115,7 @@ async def _when_ready(worker: Worker, node: str) -> None:
     log.log.info("%s ready.", node)
 
 
-def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
+def _warn(prepared: Prepared, notes: Sequence[str], *, is_hidden: bool) -> None:
     if not is_hidden:
         log.log.warning(
             "a password stands on the command line, where ps shows it: install setproctitle, or use the environment "
@@ -113,9 +123,8 @@ def _warn(prepared: Prepared, *, is_hidden: bool) -> None:
         )
     if prepared.resolved.settings.worker_pool == "solo":
         log.log.warning("worker_pool solo: one forked child runs the tasks, not the main process as in Celery")
-    if prepared.guest is not None:
-        for note in prepared.guest.notes:
-            log.log.warning("%s", note)
+    for note in (*notes, *(prepared.guest.notes if prepared.guest is not None else ())):
+        log.log.warning("%s", note)
     if prepared.threads:
         names = ", ".join(prepared.threads)
         log.log.warning("importing the app left threads running, which no child will have: %s", names)

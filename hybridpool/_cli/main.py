@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import click
 
 from hybridpool._child import printable
+from hybridpool._cli.celery_options import global_options
+from hybridpool._cli.check import check
 from hybridpool._cli.demo import demo
 from hybridpool._cli.dlq import dlq
 from hybridpool._cli.options import setting_options
@@ -34,14 +36,20 @@ class Commands(click.Group):
         """
         name = args[0]
         if name not in self.commands:
-            raise click.UsageError(
-                f"no such command {name}{_meant(name, self.commands, celery_names.COMMANDS, ctx)}", ctx
-            )
+            meant = celerys_command(name) or _meant(name, self.commands, ctx)
+            raise click.UsageError(f"no such command {name}{meant}", ctx)
         return super().resolve_command(ctx, args)
 
 
-def _meant(name: str, known: Iterable[str], celerys: Iterable[str], ctx: click.Context) -> str:
-    return suggest(name, known, celerys) or f"; see {ctx.command_path} --help"
+def celerys_command(name: str) -> str:
+    """Return what to do about a command of Celery's that is not here."""
+    if name == "multi":
+        return ": start each worker with --detach, --pidfile and --logfile, or let systemd start it"
+    return f": run Celery's, as before: celery -A APP {name}" if name in celery_names.COMMANDS else ""
+
+
+def _meant(name: str, known: Iterable[str], ctx: click.Context) -> str:
+    return suggest(name, known) or f"; see {ctx.command_path} --help"
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
@@ -68,11 +76,16 @@ cli = Commands(
     PROGRAM,
     callback=_common,
     help="Run tasks from RabbitMQ in a pool of forked processes.",
-    commands=[worker, dlq, demo],
+    commands=[worker, check, dlq, demo],
     no_args_is_help=True,
     context_settings={"max_content_width": 110},
     params=[
-        click.Option(["-A", "--app"], metavar="APP", envvar=APP_VARIABLE, help=f"{APP_HELP} [env: {APP_VARIABLE}]"),
+        click.Option(
+            ["-A", "--app"],
+            metavar="APP",
+            envvar=[APP_VARIABLE, "CELERY_APP"],
+            help=f"{APP_HELP} [env: {APP_VARIABLE}]",
+        ),
         *setting_options(["broker_url", "result_backend"]),
         click.Option(
             ["--workdir"],
@@ -88,6 +101,7 @@ cli = Commands(
             callback=_show_version,
             help="Show the version and exit.",
         ),
+        *global_options(),
     ],
 )
 
@@ -143,7 +157,7 @@ def _usage_fault(wrong: click.UsageError) -> str:
         owners = [owner for owner, command in wrong.ctx.command.commands.items() if name in _options(command)]
         if owners:
             return f"{name} is an option of the command {owners[0]}; write it after {owners[0]}"
-    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), celery_names.COMMAND_OPTIONS, wrong.ctx)}"
+    return f"no such option {name}{_meant(name, _options(wrong.ctx.command), wrong.ctx)}"
 
 
 def _options(command: click.Command) -> list[str]:

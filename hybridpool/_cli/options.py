@@ -4,14 +4,26 @@ Click only splits the command line. `hybridpool._config` parses the values, so t
 whether it came from the command line, the environment or the app.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import click
 
 from hybridpool._config import KINDS, SETTINGS, Layer, Setting, command_line_layer
 
 
-class SettingOption(click.Option):
+class TitledOption(click.Option):
+    """An option that help shows under a title.
+
+    :param title: one of `KINDS`, or another.
+    """
+
+    def __init__(self, names: Sequence[str], *, title: str, **more: Any) -> None:
+        super().__init__(names, **more)
+        self.title = title
+
+
+class SettingOption(TitledOption):
     """The one option of a setting; None if it was not given.
 
     :param setting: its row in the table of settings.
@@ -28,13 +40,13 @@ class SettingOption(click.Option):
         super().__init__(
             # the last one, without dashes, is the parameter's name
             [*short, long, setting.name],
+            title=setting.kind,
             default=None,
             is_flag=is_switch,
             type=bool if is_switch else str,
             metavar=setting.metavar or None,
             help=f"{setting.help} [default: {default}]",
         )
-        self.kind = setting.kind
 
 
 class SettingsCommand(click.Command):
@@ -42,13 +54,12 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
-        for title in ("Options", *KINDS):
-            records = [
-                record
-                for param in self.get_params(ctx)
-                if (param.kind if isinstance(param, SettingOption) else "Options") == title
-                and (record := param.get_help_record(ctx)) is not None
-            ]
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *KINDS)}
+        for param in self.get_params(ctx):
+            title = param.title if isinstance(param, TitledOption) else "Options"
+            if (record := param.get_help_record(ctx)) is not None:
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)

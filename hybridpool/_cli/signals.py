@@ -22,6 +22,9 @@ from hybridpool._observe.log_sink import Sink
 from hybridpool._worker.runtime import StopMode, Worker
 
 _ANSWERS: Final = {signal.SIGTERM: StopMode.WARM, signal.SIGINT: StopMode.WARM, signal.SIGQUIT: StopMode.COLD}
+#: of Celery: if it is SIGQUIT, TERM does what QUIT does
+REMAP_VARIABLE: Final = "REMAP_SIGTERM"
+_TITLES: Final = {StopMode.WARM: "Warm", StopMode.SOFT: "Soft", StopMode.COLD: "Cold"}
 #: seconds between two looks for orphans
 _REAP_INTERVAL_S: Final = 5.0
 #: seconds between two lines about the same ignored signal: a timer may send thousands
@@ -31,10 +34,14 @@ _LINE_INTERVAL_S: Final = 10.0
 class Signals:
     """A context with signal handlers: TERM and the first INT stop warmly, QUIT and the second INT coldly.
 
-    Before there is a worker, each of these ends the context.
+    If the worker has a soft timeout, the first QUIT, or second INT, stops softly. Before there is a worker, each of
+    these ends the context.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, remap: str = "") -> None:
+        """:param remap: what the environment says in `REMAP_VARIABLE`."""
+        self._answers = {**_ANSWERS, signal.SIGTERM: StopMode.COLD} if remap == "SIGQUIT" else _ANSWERS
+        self._is_soft = False
         self._worker: Worker | None = None
         self._interrupts = 0
         self._scope = anyio.CancelScope()
@@ -115,14 +122,17 @@ class Signals:
         if self._worker is None:
             self._scope.cancel()
             return
-        answer = _ANSWERS[number]
+        answer = self._answers[number]
         if number is signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
                 answer = StopMode.COLD
             else:
                 log.warning("worker: Hitting Ctrl+C again will terminate all running tasks!")
-        log.warning("worker: %s shutdown (MainProcess)", "Warm" if answer is StopMode.WARM else "Cold")
+        if answer is StopMode.COLD and self._worker.soft_timeout and not self._is_soft:
+            answer, self._is_soft = StopMode.SOFT, True
+            log.warning("Initiating Soft Shutdown, terminating in %g seconds", self._worker.soft_timeout)
+        log.warning("worker: %s shutdown (MainProcess)", _TITLES[answer])
         self._worker.stop(answer)
 
 

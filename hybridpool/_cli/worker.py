@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 import click
 
+from hybridpool._cli.celery_options import read_words, worker_options
+from hybridpool._cli.daemon import change_user, detach
 from hybridpool._cli.early_setup import prepare_for_signals
-from hybridpool._cli.options import SettingsCommand, layer_of, setting_options
+from hybridpool._cli.options import SettingsCommand, setting_options
+from hybridpool._cli.start import read_start
 
 HELP = """Run a worker: take tasks from RabbitMQ and run them in forked children.
 
@@ -21,7 +24,7 @@ its processes are; other signals do not end it.
 APP_HELP = "The app: module, or module:name."
 
 
-def run(app: str | None, without_banner: bool, **params: object) -> int:
+def run(app: str | None, without_banner: bool, pairs: tuple[str, ...], **params: object) -> int:
     """Start the worker and give its exit code.
 
     :raises click.UsageError: if no app is named.
@@ -31,12 +34,15 @@ def run(app: str | None, without_banner: bool, **params: object) -> int:
     app = app or str(above.get("app") or "")
     if not app:
         raise click.UsageError("no app is named; give --app=module or --app=module:name, or set HYBRIDPOOL_APP")
-    layer = layer_of(params, above)
+    words = read_words(params, above, pairs)
+    start = read_start(app, [params, above, words.settings], words, show_banner=not without_banner)
+    change_user(words.uid, words.gid, words.umask)
     prepare_for_signals()
+    on_started = detach() if words.detaches else None
     # the worker and its broker are slow to import, and `--help` does not need them
     from hybridpool._cli.launch import launch
 
-    return launch(app, layer, banner=not without_banner)
+    return launch(start, on_started)
 
 
 worker = SettingsCommand(
@@ -48,5 +54,7 @@ worker = SettingsCommand(
         click.Option(["-A", "--app"], metavar="APP", help=APP_HELP),
         click.Option(["--without-banner"], is_flag=True, help="Start without the banner."),
         *setting_options(),
+        *worker_options(),
+        click.Argument(["pairs"], nargs=-1, metavar="[-- NAME=VALUE...]"),
     ],
 )

@@ -30,7 +30,7 @@ from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
 from hybridpool._config.lane_sizes import LaneSize, lane_sizes
 from hybridpool._config.log_config import logging_config
-from hybridpool._config.names import node_name
+from hybridpool._config.names import file_name, node_name
 from hybridpool._config.parsers import Range
 from hybridpool._config.pool_names import apply_pool_name
 from hybridpool._config.pool_range import PoolRange, pool_range
@@ -40,11 +40,13 @@ from hybridpool._config.sources import (
     APP_VARIABLE,
     Layer,
     Resolved,
+    celery_environment_layer,
     command_line_layer,
     conf_layer,
     environment_layer,
     init_layer,
     resolve,
+    settings_from_pairs,
 )
 from hybridpool._config.suggestions import find_similar
 from hybridpool._config.urls import masked
@@ -62,10 +64,12 @@ __all__ = [
     "Setting",
     "Settings",
     "apply_pool_name",
+    "celery_environment_layer",
     "check_queues",
     "command_line_layer",
     "conf_layer",
     "environment_layer",
+    "file_name",
     "find_similar",
     "init_layer",
     "lane_sizes",
@@ -75,5 +79,6 @@ __all__ = [
     "node_name",
     "pool_range",
     "resolve",
+    "settings_from_pairs",
     "usable_cpus",
 ]

@@ -48,7 +48,7 @@ _SETTINGS = """
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
     worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_lost_wait worker_pool_putlocks worker_pool_restarts worker_pool_start_method
-    worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout
+    worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events
     worker_task_log_datefmt worker_timer worker_timer_precision
 """
 #: settings
@@ -78,11 +78,17 @@ _COMMANDS = """
 #: commands
 COMMANDS: Final = frozenset(_COMMANDS.split())
 
-_COMMAND_OPTIONS = """
-    --beat --config --detach --django-skip-checks --events --exclude-queues --executable --gid
-    --heartbeat-interval --loader --no-color --optimization --pidfile --purge --quiet --schedule
-    --schedule-filename --scheduler --skip-checks --task-events --uid --umask --without-gossip
-    --without-heartbeat --without-mingle -B -D -E -O -X -q -s
+_BACKENDS = """
+    arangodb azureblockblob cache cassandra consul cosmosdbsql couchbase couchdb database db disabled dynamodb
+    elasticsearch file gs mongodb redis rediss riak rpc s3 sentinel
 """
-#: options of `celery` and `celery worker`
-COMMAND_OPTIONS: Final = frozenset(_COMMAND_OPTIONS.split())
+#: schemes of result backends
+BACKENDS: Final = frozenset(_BACKENDS.split())
+
+_SHARED_OPTIONS = """
+    --autoscale --concurrency --disable-prefetch --exclude-queues --heartbeat-interval --hostname --include --logfile
+    --loglevel --max-memory-per-child --max-tasks-per-child --pool --prefetch-multiplier --queues --soft-time-limit
+    --statedb --task-events --time-limit --without-gossip --without-heartbeat --without-mingle
+"""
+#: options of `celery worker` that are settings here, or become some
+SHARED_OPTIONS: Final = frozenset(_SHARED_OPTIONS.split())

@@ -7,9 +7,15 @@ from hybridpool.errors import ConfigError
 def check_queues(resolved: Resolved) -> None:
     """Check the settings of queues.
 
-    :raises ConfigError: if a queue that is not consumed has a weight, or a quorum queue is to have priorities.
+    :raises ConfigError: if all queues are left out, a queue that is not consumed has a weight, or a quorum queue is to
+        have priorities.
     """
     settings = resolved.settings
+    if not settings.queues:
+        raise ConfigError(
+            f"worker_exclude_queues (from {resolved.source_of('worker_exclude_queues')}) leaves no queue to consume; "
+            "name others by --queues"
+        )
     not_consumed = [name for name, _ in settings.worker_queue_weights or () if name not in settings.queues]
     if not_consumed:
         raise ConfigError(

@@ -70,5 +70,18 @@ def node_name(pattern: str, host: str) -> str:
     return expanded if "@" in expanded else f"celery@{expanded}"
 
 
+def file_name(pattern: str, node: str, host: str) -> str:
+    """Expand a file's name as Celery does for a worker: %n is the node's name before its at-sign.
+
+    `/var/log/%n%I.log` of `w1@db1` is `/var/log/w1.log`: %i and %I stand for a child's number there, and all children
+    write to one file here. Other escapes stay.
+
+    :param host: this machine's full host name.
+    """
+    name, domain = node.partition("@")[0], host.partition(".")[2]
+    values = {"h": host, "n": name, "d": domain, "p": node, "i": "0", "I": "", "%": "%"}
+    return _ESCAPE.sub(lambda match: values.get(match[1], match[0]), pattern)
+
+
 def _may_be_login(name: str) -> bool:
     return "://" in name and without_logins(name) != name

@@ -93,22 +93,24 @@ def pool_name(value: object) -> str:
 
 
 def autoscale(value: object) -> Range:
-    """Parse the two sizes between which a pool moves, in either order: `1,3`, `(3, 1)`.
+    """Parse the two sizes between which a pool moves, in either order: `1,3`, `(3, 1)`; one number is the maximum.
 
-    The minimum is at least 1: a pool without a child cannot run a message, and a prefetch of pool size times
-    multiplier would be 0, which to the broker means "no limit".
+    A minimum of 0, which Celery takes, is 1: a pool without a child cannot run a message, and a prefetch of pool size
+    times multiplier would be 0, which to the broker means "no limit".
 
-    :raises BadValue: if it is not two whole numbers of at least 1.
+    :raises BadValue: if it is not two whole numbers, or the larger is 0.
     """
-    expected = "two whole numbers of at least 1 such as 1,3 (the larger is the maximum)"
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or len(parts) != 2:
+    expected = "two whole numbers such as 1,3 (the larger is the maximum, at least 1)"
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+    if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
         raise BadValue(expected)
     try:
-        first, second = map(whole(1), parts)
+        smaller, larger = sorted(map(whole(0), [0, *parts][-2:]))
     except BadValue:
         raise BadValue(expected) from None
-    return Range(min(first, second), max(first, second))
+    if not larger:
+        raise BadValue(expected)
+    return Range(max(1, smaller), larger)
 
 
 def optional(parse_some: Parser[T], *words_for_none: str) -> Parser[T | None]:

@@ -87,9 +87,15 @@ class Settings:
     task_soft_time_limit: float | None = setting(
         parsers.optional(units.some_seconds), None, "Raise SoftTimeLimitExceeded in a task that has run so long.",
         kind=POOL, opts="--soft-time-limit", metavar="DURATION", default_text="no limit")
-    worker_shutdown_timeout: float = setting(
-        units.seconds, "30s", "How long a warm shutdown waits for running tasks.",
+    #: None: for ever
+    worker_shutdown_timeout: float | None = setting(
+        parsers.optional(units.seconds), "30s",
+        "How long a warm shutdown waits for running tasks; none: until they end, which is the default of a Celery app.",
         kind=POOL, opts="--shutdown-timeout", metavar="DURATION")
+    #: 0: no soft shutdown
+    worker_soft_shutdown_timeout: float = setting(
+        units.seconds, "0", "How long QUIT lets running tasks go on before they are killed.",
+        kind=POOL, opts="--soft-shutdown-timeout", metavar="DURATION")
     task_default_lane: str = setting(
         parsers.choice("process", "thread"), "process", "Where def tasks run that name no lane: process or thread.",
         kind=LANES, opts="--default-lane", metavar="LANE")
@@ -142,6 +148,10 @@ class Settings:
         parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
         "Queues to consume: mails,images.",
         kind=MESSAGES, opts="-Q --queues", metavar="NAMES", default_text="the default queue")
+    worker_exclude_queues: tuple[str, ...] | None = setting(
+        parsers.optional(parsers.text_list(names.queue_name, "queue names such as mails,images")), None,
+        "Of the queues to consume, those to leave out: mails,images.",
+        kind=MESSAGES, opts="-X --exclude-queues", metavar="NAMES", default_text="none")
     worker_queue_weights: tuple[tuple[str, int], ...] | None = setting(
         parsers.optional(parsers.weights(names.queue_name)), None,
         "How much more of one queue than of another is taken, while both are full: mails=3,images=1.",
@@ -250,7 +260,8 @@ class Settings:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues to consume."""
-        return self.worker_queues or (self.task_default_queue,)
+        excluded = self.worker_exclude_queues or ()
+        return tuple(name for name in self.worker_queues or (self.task_default_queue,) if name not in excluded)
 
     @property
     def default_lane(self) -> LaneName:

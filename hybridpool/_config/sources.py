@@ -25,6 +25,13 @@ Label = Callable[[str], str]
 PREFIX = "HYBRIDPOOL_"
 #: the one variable of this prefix that is an option and not a setting
 APP_VARIABLE = "HYBRIDPOOL_APP"
+#: options of Celery's worker that are settings here
+_CELERY_OPTIONS = {
+    option: name
+    for name, setting in SETTINGS.items()
+    for option in setting.options
+    if option in celery_names.SHARED_OPTIONS
+}
 #: Kubernetes puts these into every pod that runs beside a service called "hybridpool"
 _KUBERNETES = re.compile(r"HYBRIDPOOL_(SERVICE_(HOST|PORT.*)|PORT|PORT_\d.*)")
 
@@ -150,6 +157,38 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
             meant = f"; did you mean {environment_label(similar)}?" if similar else ""
             raise ConfigError(f"{PREFIX}{suffix} is not a setting{meant}")
     return _layer({suffix.lower(): value for suffix, value in ours.items() if value.strip()}, environment_label)
+
+
+def celery_environment_layer(environ: Mapping[str, str]) -> Layer:
+    """Make the layer of the variables in which Celery's command line finds its options: `CELERY_WORKER_CONCURRENCY`.
+
+    Only options that are settings here are taken. What does not fit the setting is an error, as on the command line.
+
+    :raises ConfigError: if a value does not fit.
+    """
+    by_variable = {
+        f"CELERY_WORKER_{option.strip('-').replace('-', '_').upper()}": name for option, name in _CELERY_OPTIONS.items()
+    }
+    variables = {name: variable for variable, name in by_variable.items()}
+    values = {name: environ[variable] for variable, name in by_variable.items() if environ.get(variable, "").strip()}
+    return _layer(values, lambda name: variables.get(name, name))
+
+
+def settings_from_pairs(pairs: Iterable[str]) -> dict[str, object]:
+    """Read settings as Celery's worker takes them after its options: `worker.concurrency=4`, `concurrency=4`.
+
+    :raises ValueError: if one is not a setting here; its text says what to do.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        written, equals, value = pair.partition("=")
+        name = written.strip().replace(".", "_").lower()
+        known = [candidate for candidate in (name, f"worker_{name}") if candidate in SETTINGS]
+        if not equals or not known:
+            shown = without_logins(written.strip()) or "an empty word"
+            raise ValueError(f"{shown} is not a setting that the command line takes; set it in the app's configuration")
+        found[known[0]] = value.strip()
+    return found
 
 
 def conf_layer(values: Mapping[str, object]) -> Layer:

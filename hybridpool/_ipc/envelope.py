@@ -11,6 +11,8 @@ import msgspec
 
 #: content type of a call whose body is an `Envelope`
 MESSAGE: Final = "application/x-hybridpool-message"
+#: stands for any name of a queue in a manifest
+ANY_QUEUE: Final = "\N{BULLET}"
 #: content type of a call whose body is an `Unfinished`
 UNFINISHED: Final = "application/x-hybridpool-unfinished"
 #: content type of a call whose body is a `Command`

@@ -233,6 +233,7 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
     ),
     events.ConsumingStarted: (Row(DEBUG, "Consuming from %(queue)s, prefetch %(prefetch)d"),),
+    events.QueuePurged: (Row(WARNING, "purge: %(count)d messages of queue %(queue)s are deleted"),),
     events.MessagesReturned: (
         Row(DEBUG, "%(count)d messages go back to %(queue)s: tasks take long, and others can have them"),
     ),

@@ -15,6 +15,7 @@ from hybridpool._config import (
     Resolved,
     apply_pool_name,
     check_queues,
+    file_name,
     lane_sizes,
     layers_from,
     logging_config,
@@ -24,7 +25,8 @@ from hybridpool._config import (
 )
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._task import LaneName, TaskOptions, tasks_from
-from hybridpool._worker.guest import Guest, check_guest, read_guest
+from hybridpool._worker.guest import Guest, check_guest, read_guest, with_queues
+from hybridpool.errors import ConfigError
 
 
 @attrs.frozen(kw_only=True)
@@ -47,10 +49,23 @@ class Prepared:
     #: an app of another library; None: one of ours
     guest: Guest | None = None
 
+    def file_name(self, pattern: str | None) -> str | None:
+        """Expand %n and %h in a file's name, as Celery does."""
+        return None if pattern is None else file_name(pattern, self.node, socket.gethostname())
 
-async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepared:
+
+async def prepare(
+    app: str,
+    layers: Sequence[Layer],
+    bus: events.Bus,
+    *,
+    guests: Sequence[Layer] = (),
+    refusal: ConfigError | None = None,
+) -> Prepared:
     """Import the app in a zygote, and resolve the settings: `layers` over the app's own.
 
+    :param guests: layers between these, for an app of another library only.
+    :param refusal: why an app of ours cannot be run.
     :raises AppLoadError: if the app cannot be imported.
     :raises ConfigError: if settings do not fit together.
     """
@@ -58,17 +73,23 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
     imported = await keeper.start()
     try:
         manifest = msgspec.json.decode(imported.manifest)
-        resolved = apply_pool_name(resolve([*layers, *layers_from(manifest["settings"])]))
+        guest = read_guest(manifest)
+        if guest is None and refusal is not None:
+            raise refusal
+        between = guests if guest is not None else ()
+        resolved = apply_pool_name(resolve([*layers, *between, *layers_from(manifest["settings"])]))
+        node = node_name(resolved.settings.worker_hostname, socket.gethostname())
         tasks = tasks_from(manifest["tasks"])
         check_queues(resolved)
-        lanes, guest = lane_sizes(resolved, tasks), read_guest(manifest)
+        lanes = lane_sizes(resolved, tasks)
         if guest is not None:
+            guest = with_queues(guest, resolved.settings.queues)
             check_guest(guest, resolved, lanes)
         return Prepared(
             zygote=keeper,
             app=manifest["app"],
-            node=node_name(resolved.settings.worker_hostname, socket.gethostname()),
-            resolved=resolved,
+            node=node,
+            resolved=_with_file_names(resolved, node),
             range=pool_range(resolved),
             lanes=lanes,
             tasks=tasks,
@@ -79,3 +100,11 @@ async def prepare(app: str, layers: Sequence[Layer], bus: events.Bus) -> Prepare
     except BaseException:
         await keeper.close()
         raise
+
+
+def _with_file_names(resolved: Resolved, node: str) -> Resolved:
+    settings, host = resolved.settings, socket.gethostname()
+    log, state = (
+        pattern and file_name(pattern, node, host) for pattern in (settings.worker_logfile, settings.worker_state_db)
+    )
+    return attrs.evolve(resolved, settings=attrs.evolve(settings, worker_logfile=log, worker_state_db=state))

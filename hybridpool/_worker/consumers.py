@@ -84,15 +84,19 @@ class QueueConsumers:
         slots: Mapping[LaneName, int],
         clock: Callable[[], float] = time.monotonic,
         specs: Mapping[str, QueueSpec] = MappingProxyType({}),
+        *,
+        purges: bool = False,
     ) -> None:
         """Consume nothing yet.
 
         :param tasks: they tell which queue has tasks of which lanes.
         :param slots: of the async and thread lanes, in all their processes; a lane that is not among them has none.
         :param specs: queues that an app of another library declares.
+        :param purges: delete the waiting messages of the queues before they are consumed.
         """
         self._broker = broker
         self._specs = specs
+        self._to_purge = list(settings.queues) if purges else []
         self._settings = settings
         self._sizes = sizes
         self._bus = bus
@@ -181,6 +185,9 @@ class QueueConsumers:
                 for queue, consumed in self._queues.items():
                     consumed.prefetch = None
                     await self._broker.declare(self._spec(queue))
+                while self._to_purge:
+                    count = await self._broker.purge(self._to_purge[-1])
+                    self._bus.emit(events.QueuePurged(self._to_purge.pop(), count))
                 while True:
                     self._changed = anyio.Event()
                     to_replace, self._to_replace = self._to_replace, set()

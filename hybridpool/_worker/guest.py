@@ -1,11 +1,12 @@
 """An app of another library, as far as the parent knows it: what its manifest says beyond settings and tasks."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from hybridpool._config import Resolved
+from hybridpool._ipc.envelope import ANY_QUEUE
 from hybridpool._message import QUORUM, Binding, QueueSpec
 from hybridpool._policy.settlement import GuestOptions
 from hybridpool.errors import ConfigError
@@ -50,6 +51,12 @@ class Guest:
     notes: tuple[str, ...]
     #: what remote control is answered from
     remote: RemoteFacts = attrs.field(factory=RemoteFacts)
+    #: how a queue named `ANY_QUEUE` is declared that is not among these; None: `refused` says why it cannot be consumed
+    missing: QueueSpec | None = None
+    #: settings that the app has set: what becomes of each, and why
+    states: Mapping[str, tuple[str, str]] = attrs.field(factory=dict)
+    #: by task, what differs there
+    remarks: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
 
 
 def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
@@ -57,12 +64,14 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
     told = manifest.get("guest")
     if told is None:
         return None
-    queues, refused = {}, {}
-    for name, queue in told["queues"].items():
+    queues: dict[str, QueueSpec] = {}
+    refused: dict[str, str] = {}
+    for name, queue in {**told["queues"], ANY_QUEUE: told["missing"]}.items():
         if "refused" in queue:
             refused[name] = queue["refused"]
         else:
             queues[name] = _spec(name, queue)
+    missing = queues.pop(ANY_QUEUE, None)
     # Clients delay calls through the broker as soon as one queue is a quorum queue.
     is_target = any(spec.kind == QUORUM for spec in queues.values())
     return Guest(
@@ -74,6 +83,39 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         refused=refused,
         notes=tuple(told["notes"]),
         remote=RemoteFacts(**told.get("remote", {})),
+        missing=missing,
+        states={name: (state, text) for name, (state, text) in told["states"].items()},
+        remarks=told["remarks"],
+    )
+
+
+def with_queues(guest: Guest, names: Iterable[str]) -> Guest:
+    """Return the guest with these queues, too: those that the app does not have are declared as it makes new ones."""
+    added: dict[str, QueueSpec] = {}
+    refused = dict(guest.refused)
+    for name in names:
+        if name in guest.queues or name in refused:
+            continue
+        if guest.missing is None:
+            refused[name] = guest.refused.get(ANY_QUEUE, "the app does not have it")
+        else:
+            bindings = tuple(
+                attrs.evolve(
+                    one,
+                    exchange=one.exchange.replace(ANY_QUEUE, name),
+                    routing_key=one.routing_key.replace(ANY_QUEUE, name),
+                )
+                for one in guest.missing.bindings
+            )
+            added[name] = attrs.evolve(guest.missing, name=name, bindings=bindings)
+    if not added and len(refused) == len(guest.refused):
+        return guest
+    queues = {**guest.queues, **added}
+    is_target = any(spec.kind == QUORUM for spec in queues.values())
+    return attrs.evolve(
+        guest,
+        queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
+        refused=refused,
     )
 
 

@@ -57,8 +57,10 @@ class StopMode(enum.IntEnum):
 
     #: running tasks finish
     WARM = 1
+    #: running tasks have some seconds to finish; then it is cold
+    SOFT = 2
     #: running tasks are killed, and their messages go back to their queues
-    COLD = 2
+    COLD = 3
 
 
 @asynccontextmanager
@@ -74,8 +76,20 @@ async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
 class Worker:
     """Consumes tasks and runs them in a pool, until it is told to stop."""
 
-    def __init__(self, prepared: Prepared, broker: Broker, bus: events.Bus, *, log_in_colour: bool = False) -> None:
-        """:param log_in_colour: whether children colour their log lines."""
+    def __init__(
+        self,
+        prepared: Prepared,
+        broker: Broker,
+        bus: events.Bus,
+        *,
+        log_in_colour: bool = False,
+        purges: bool = False,
+    ) -> None:
+        """Make a worker.
+
+        :param log_in_colour: whether children colour their log lines.
+        :param purges: delete the waiting messages of the queues at the start.
+        """
         self._log_in_colour = log_in_colour
         self._prepared = prepared
         self._settings = prepared.resolved.settings
@@ -86,7 +100,7 @@ class Worker:
         slots: dict[LaneName, int] = {lane: size.calls for lane, size in prepared.lanes.items() if lane != "process"}
         specs = prepared.guest.queues if prepared.guest is not None else {}
         self._consumers = QueueConsumers(
-            broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs
+            broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs, purges=purges
         )
         self._lanes: SupervisedLanes | None = None
 
@@ -94,6 +108,11 @@ class Worker:
     def ready(self) -> anyio.Event:
         """Set when tasks can come."""
         return self._consumers.ready
+
+    @property
+    def soft_timeout(self) -> float:
+        """Seconds that running tasks have in a soft stop; 0: there is none."""
+        return self._settings.worker_soft_shutdown_timeout
 
     @property
     def zygote_pid(self) -> int:
@@ -219,18 +238,21 @@ class Worker:
     async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:
         """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""
         unstarted = supervised.stop_taking()
-        with anyio.move_on_after(WARM_BROKER_S if self._stop is StopMode.WARM else COLD_BROKER_S):
+        with anyio.move_on_after(COLD_BROKER_S if self._stop is StopMode.COLD else WARM_BROKER_S):
             await self._consumers.cancel()
         intake.give_back(unstarted)
-        if self._stop is StopMode.WARM and await self._drained(supervised):
-            return StopMode.WARM
-        if self._stop is StopMode.WARM:
-            self._bus.emit(events.DrainTimedOut(self._settings.worker_shutdown_timeout, len(supervised.in_flight())))
+        while (mode := self._stop) is not StopMode.COLD:
+            limit = self._settings.worker_shutdown_timeout if mode is StopMode.WARM else self.soft_timeout
+            if await self._drained(supervised, limit):
+                return StopMode.WARM
+            if self._stop is mode:
+                self._bus.emit(events.DrainTimedOut(limit or 0.0, len(supervised.in_flight())))
+                break
         settler.stopping = True
         await supervised.kill()
         return StopMode.COLD
 
-    async def _drained(self, supervised: SupervisedLanes) -> bool:
+    async def _drained(self, supervised: SupervisedLanes, limit: float | None) -> bool:
         """Wait for running tasks; returns False if their time is up, or `stop` was called again."""
         drained = False
         self._stop_changed = anyio.Event()
@@ -241,7 +263,7 @@ class Worker:
                 race.cancel_scope.cancel()
 
             race.start_soon(stopped_again)
-            drained = await supervised.drain(self._settings.worker_shutdown_timeout)
+            drained = await supervised.drain(limit)
             race.cancel_scope.cancel()
         return drained
 

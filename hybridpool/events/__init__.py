@@ -16,6 +16,7 @@ from hybridpool.events._broker import (
     PublishingResumed,
     QueueDiffers,
     QueueMixesLanes,
+    QueuePurged,
     TaskOutlastsBroker,
 )
 from hybridpool.events._bus import Bus, Event, Listener
@@ -86,6 +87,7 @@ __all__ = [
     "PublishingResumed",
     "QueueDiffers",
     "QueueMixesLanes",
+    "QueuePurged",
     "SettleDelayed",
     "SettleFailed",
     "TaskExpired",

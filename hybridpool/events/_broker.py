@@ -74,6 +74,14 @@ class ConsumingStarted:
 
 
 @attrs.frozen
+class QueuePurged:
+    """The waiting messages of a queue were deleted, because the worker was started with `--purge`."""
+
+    queue: str
+    count: int
+
+
+@attrs.frozen
 class MessagesReturned:
     """Messages went back to their queue, because they would have waited here for long; other workers can take them."""
 
@@ -115,6 +123,7 @@ BrokerEvent = (
     | PublishingResumed
     | QueueDiffers
     | ConsumingStarted
+    | QueuePurged
     | MessagesReturned
     | QueueMixesLanes
     | PrefetchUnlimited

@@ -113,7 +113,9 @@ class ZygoteLost:
 
 @attrs.frozen
 class DrainTimedOut:
-    """A warm stop did not end in time; tasks that still run are killed, and their messages go back to their queues."""
+    """A warm or soft stop did not end in time; tasks that still run are killed, and their messages go back to their
+    queues.
+    """
 
     #: seconds
     timeout: float

@@ -31,6 +31,7 @@ app.conf.update(
     worker_max_tasks_per_child=2,
     worker_pool_restarts=True,
     worker_send_task_events=True,
+    worker_soft_shutdown_timeout=0.1,
 )
 app.steps["worker"].add(type("Step", (bootsteps.StartStopStep,), {}))
 

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import click
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
+from celery.bin.celery import celery as celery_cli
+from celery.bin.worker import worker as celery_worker
 
 from hybridpool import errors
-from hybridpool._cli.main import cli
+from hybridpool._celery import setting_states
+from hybridpool._cli.main import celerys_command, cli
 from hybridpool._client.call_options import CALL_OPTIONS
 from hybridpool._config import APP_VARIABLE, KINDS, SETTINGS, celery_names
 from hybridpool._observe import log
@@ -44,6 +48,7 @@ NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", 
     "task_name",
     "task_reject_on_worker_lost",
     "task_routes",
+    "worker_enable_soft_shutdown_on_idle",
     "worker_prefetch_count",
 }
 #: words that hide who acts: a sentence names the parent, child, client, broker, operator or caller instead
@@ -121,6 +126,37 @@ def modules() -> str:
     return "\n".join(["| module | contents |", "| --- | --- |", *(f"| `{name}` | {said[name]} |" for name in names)])
 
 
+def celery_settings() -> str:
+    """Return a table of Celery's settings, with what becomes of each."""
+    rows = ["| setting | state | |", "| --- | --- | --- |"]
+    for name in sorted(name for name, _ in flatten(NAMESPACES)):
+        state, text = setting_states.state_of(name)
+        rows.append(f"| `{name}` | {state.value} | {text} |")
+    return "\n".join(rows)
+
+
+def celery_options() -> str:
+    """Return a table of the options of Celery's worker, with what each does here."""
+    rows = ["| option | here |", "| --- | --- |"]
+    for command, here in ((celery_cli, cli), (celery_worker, cli.commands["worker"])):
+        for param in command.params:
+            if isinstance(param, click.Option):
+                ours = next(one for one in here.params if set(param.opts) & set(one.opts))
+                assert isinstance(ours, click.Option)
+                text = getattr(ours, "note", "") or ours.help or ""
+                rows.append(f"| {' '.join(f'`{option}`' for option in param.opts)} | {text} |")
+    return "\n".join(rows)
+
+
+def celery_commands() -> str:
+    """Return a table of Celery's commands, with what to use here."""
+    rows = ["| command | here |", "| --- | --- |"]
+    for name in sorted(celery_cli.commands):
+        here = f"`hybridpool {name}`" if name in cli.commands else celerys_command(name).removeprefix(": ")
+        rows.append(f"| `celery {name}` | {here} |")
+    return "\n".join(rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "modules": modules,
     "pool_options": lambda: public_api.option_table("hybridpool", "PoolOptions", has_defaults=True),
@@ -130,6 +166,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "child_stats": lambda: public_api.option_table("hybridpool", "ChildStats", has_defaults=False),
     "events": public_api.event_table,
     "settings": settings_tables,
+    "celery_settings": celery_settings,
+    "celery_options": celery_options,
+    "celery_commands": celery_commands,
     "lifecycle": lifecycle,
     "errors": error_tree,
     "help": help_texts,
@@ -248,7 +287,7 @@ def test_settings_exist(page: Path) -> None:
     """Each setting and each environment variable that a page names exists."""
     text = page.read_text()
     named = set(re.findall(r"\b(?:worker|task|broker|result)_[a-z_]+\b(?!\.)", text))
-    if page.name == "move-a-celery-app.md":
+    if page.name in ("move-from-celery.md", "celery.md"):
         # It names what Celery has.
         named -= celery_names.SETTINGS | CELERY_SIGNALS
     assert sorted(named - NO_SETTINGS - set(SETTINGS) - set(_functions_named_like_settings())) == []

@@ -590,6 +590,22 @@ async def test_deleted_is_gone(broker: Broker, queue_name: str) -> None:
     assert inbox.items == []
 
 
+async def test_purged_is_empty(broker: Broker, queue_name: str) -> None:
+    """A purge deletes what is ready, says how many that were, and leaves what was delivered."""
+    inbox = Inbox()
+    await fill(broker, queue_name, 3)
+    await broker.consume(queue_name, 1, inbox)
+    [held] = await inbox.take(1)
+    assert await broker.purge(queue_name) == 2
+    assert await broker.depth(queue_name) == 0
+    await broker.cancel(queue_name)
+    broker.requeue(held)
+    await broker.answers_read()
+    assert await broker.depth(queue_name) == 1
+    with pytest.raises(QueueNotFound):
+        await broker.purge(f"{queue_name}.missing")
+
+
 async def test_left_is_unavailable(opened: Open, observed: Events, queue_name: str) -> None:
     """Using a broker after it was left raises BrokerUnavailable."""
     async with opened(observed) as broker:

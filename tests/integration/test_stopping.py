@@ -142,6 +142,57 @@ def assert_all_back(console: BrokerConsole, queue: str, count: int = 4) -> None:
     assert console.depth(f"{queue}.dead") == -1
 
 
+@pytest.mark.parametrize(
+    ("signals", "env", "ends_in_time"),
+    [
+        ((signal.SIGQUIT,), {}, True),
+        ((signal.SIGTERM,), {"REMAP_SIGTERM": "SIGQUIT"}, False),
+        ((signal.SIGTERM, signal.SIGQUIT, signal.SIGQUIT), {}, False),
+    ],
+    ids=["in-time", "too-late", "twice"],
+)
+def test_soft(
+    signals: tuple[int, ...],
+    env: dict[str, str],
+    ends_in_time: bool,
+    broker_url: str,
+    queue_name: str,
+    gate: Gate,
+    console: BrokerConsole,
+) -> None:
+    """QUIT lets tasks go on for `worker_soft_shutdown_timeout`, then or at the second QUIT the stop is cold; TERM does
+    so with REMAP_SIGTERM.
+    """
+    timeout = "500ms" if env else "5m"
+    with Worker(broker_url, queue_name, "-c1", f"--soft-shutdown-timeout={timeout}", env=env) as worker:
+        held = load(worker, gate, console, queue_name)
+        for number, signum in enumerate(signals, 1):
+            worker.send(signum)
+            worker.see(r"worker: (Warm|Soft|Cold) shutdown", number)
+        assert len(worker.seen(r"WARNING/MainProcess\] Initiating Soft Shutdown, terminating in")) == 1
+        if ends_in_time:
+            gate.release()
+            assert worker.wait() == 0
+            worker.see(r"Task worker\.hold\[\S+\] succeeded")
+        else:
+            assert worker.wait() == 1
+            worker.see(COLD)
+            assert not psutil.pid_exists(held.pid)
+    if ends_in_time:
+        assert console.depth(queue_name) == 3
+    else:
+        assert_all_back(console, queue_name)
+
+
+def test_remapped_without_soft(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
+    """With REMAP_SIGTERM, and no time for tasks, TERM stops coldly."""
+    with Worker(broker_url, queue_name, "-c1", env={"REMAP_SIGTERM": "SIGQUIT"}) as worker:
+        load(worker, gate, console, queue_name)
+        assert worker.stop() == 1
+        worker.see(COLD)
+    assert_all_back(console, queue_name)
+
+
 def test_cold_at_most_once(broker_url: str, queue_name: str, gate: Gate, console: BrokerConsole) -> None:
     """With task_acks_late off, a task that a cold stop killed does not go back to the queue."""
     with Worker(broker_url, queue_name, "-c1", "--no-acks-late") as worker:

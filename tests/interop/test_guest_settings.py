@@ -1,6 +1,8 @@
 """A Celery app in our worker: how it is found, which of its settings hold, and what the worker says of the others."""
 
+import json
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +81,19 @@ def test_exchanges(rabbit_node: Node, redis: Redis) -> None:
         assert call(client, "echo", 7, exchange=f"{queue}.news", routing_key="news.of.today", priority=5) == 7
 
 
+def test_soft_shutdown(rabbit_node: Node, redis: Redis) -> None:
+    """QUIT lets tasks go on for as long as the app's settings say; then a late one is back in its queue."""
+    with started(rabbit_node, redis) as (worker, client, queue):
+        options = {"exchange": "", "routing_key": queue, "declare": [], "soft_time_limit": 600}
+        client.send_task("celery_settings.slow", **options)
+        worker.see(r"slow\[\S+\] received")
+        worker.send(signal.SIGQUIT)
+        worker.see(r"Initiating Soft Shutdown, terminating in 0\.1 seconds")
+        assert worker.wait() == 1
+        with BrokerConsole(rabbit_node.url) as console:
+            console.until_depth(queue, 1)
+
+
 def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:
     """For each thing that is not honoured there is one line at the start."""
     with started(rabbit_node, redis) as (worker, _, _):
@@ -90,6 +105,45 @@ def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:
             r"signals of Celery's main process are not sent: worker_ready",
         ):
             assert len(worker.see(f"WARNING/MainProcess\\] {line}")) == 1
+
+
+def check(*options: str, app: str = "celery_settings", broker: str = "amqp://localhost//") -> tuple[int, str]:
+    """Run `check`; return its exit code and output."""
+    told = {"GUEST_BROKER": broker, "GUEST_BACKEND": WITHOUT_RESULTS, "GUEST_QUEUE": "q"}
+    with Program(command("-A", app, "check", *options), env=told) as program:
+        return program.wait(), program.text
+
+
+def test_check() -> None:
+    """`check` says of settings and tasks what becomes of them, without a broker; its exit code says whether it would
+    start.
+    """
+    code, text = check("-X", "q.mine")
+    assert code == 0
+    assert "celery_settings: Celery 5.7.0, 15 tasks, queues q, q.news" in text
+    assert re.search(r"as in Celery: .*\btask_acks_late\b", text)
+    assert "  not honoured: worker_pool_restarts: " in text
+    assert "  differs: worker_lost_wait: no effect" in text
+    assert "  differs: celery_settings.limited: its rate limit is not obeyed" in text
+    assert "  bootsteps are not run: Step" in text
+    assert check("-X", "q.mine", "--strict")[0] == 1
+    assert check("--strict", app="celery_project")[0] == 0
+
+
+def test_check_refuses() -> None:
+    """`check` ends with 1 and the line with which a worker would end; with `--json` it is in the object."""
+    code, text = check()
+    assert (code, text.count("\n")) == (1, 0)
+    assert "queue 'q.mine' cannot be consumed: it is declared with exclusive=True" in text
+    code, text = check("--json", broker="redis://:geheim@localhost:6379/0")
+    assert code == 1
+    assert "this worker needs RabbitMQ" in json.loads(text)["refusal"]
+    assert "geheim" not in text
+    code, text = check("--json", "-X", "q.mine")
+    told = json.loads(text)
+    assert (code, told["refusal"]) == (0, "")
+    assert told["settings"]["worker_pool_restarts"]["state"] == "not honoured"
+    assert told["tasks"]["celery_settings.echo"] == []
 
 
 def test_no_warnings_without_cause(rabbit_node: Node) -> None:

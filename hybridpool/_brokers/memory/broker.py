@@ -198,6 +198,15 @@ class MemoryBroker(_PublishesInTurn):
         await self._open()
         return True
 
+    async def purge(self, queue: str) -> int:
+        """Delete the messages that are ready.
+
+        :raises BrokerUnavailable: if this connection is not entered.
+        :raises QueueNotFound: if the queue does not exist.
+        """
+        await self._open()
+        return self._server.queue(queue).purge()
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 

@@ -53,6 +53,12 @@ class MemoryQueue:
         self._ready: list[Stored] = []
         self._numbers = count()
 
+    def purge(self) -> int:
+        """Delete the messages that are ready; return how many."""
+        count = len(self)
+        self._ready = []
+        return count
+
     def __len__(self) -> int:
         now = asyncio.get_running_loop().time()
         self._ready = [stored for stored in self._ready if stored.expires_at is None or stored.expires_at > now]

@@ -157,6 +157,10 @@ class _QueueBind(_AnyName, commands.Queue.Bind):
     """`queue.bind`."""
 
 
+class _QueuePurge(_AnyName, commands.Queue.Purge):
+    """`queue.purge`."""
+
+
 class _QueueDelete(_AnyName, commands.Queue.Delete):
     """`queue.delete`."""
 
@@ -215,6 +219,11 @@ class AmqpChannel:
     async def queue_bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
         """Let a queue have messages of an exchange."""
         await self._channel.rpc(_QueueBind(queue=queue, exchange=exchange, routing_key=routing_key))
+
+    async def queue_purge(self, queue: str) -> int:
+        """Delete the messages of a queue that are ready; return how many."""
+        told = await self._channel.rpc(_QueuePurge(queue=queue))
+        return told.message_count or 0
 
     async def queue_delete(self, queue: str) -> None:
         """Delete a queue with what is in it."""

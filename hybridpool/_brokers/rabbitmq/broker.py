@@ -168,6 +168,15 @@ class RabbitBroker:
         session = self._session()
         return await run_to_end(session.depth(queue))
 
+    async def purge(self, queue: str) -> int:
+        """Delete the messages that are ready in the queue.
+
+        :raises BrokerUnavailable: if there is no connection.
+        :raises QueueNotFound: if the queue does not exist.
+        """
+        session = self._session()
+        return await run_to_end(session.purge(queue))
+
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge the message; no effect if its channel is closed."""
         session = self._supervisor.current

@@ -193,6 +193,11 @@ class Session:
         with self.guard(f"kind of {queue.name}"):
             return await self.topology.is_classic(queue)
 
+    async def purge(self, queue: str) -> int:
+        """Delete the messages that are ready; see the port."""
+        with self.guard(f"purge {queue}"):
+            return await self.topology.purge(queue)
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready; see the port."""
         with self.guard(f"depth of {queue}"):

@@ -66,6 +66,17 @@ class Topology:
         async with self.temporary_channel() as channel:
             await channel.queue_delete(queue)
 
+    async def purge(self, queue: str) -> int:
+        """Delete the messages that are ready, and tell how many there were.
+
+        :raises QueueNotFound: if there is no such queue.
+        """
+        try:
+            async with self.temporary_channel() as channel:
+                return await channel.queue_purge(queue)
+        except foreign.ChannelNotFoundEntity as error:
+            raise QueueNotFound(f"queue {queue!r} does not exist") from error
+
     async def depth(self, queue: str) -> int:
         """Tell how many messages are ready.
 

@@ -11,8 +11,11 @@ from hybridpool._config import KINDS, SETTINGS
 
 MISTYPED = [
     ("workr", "no such command workr; did you mean worker?"),
-    ("beat", "no such command beat: Celery has it, and it is not there yet"),
-    ("worker --without-gossip", "no such option --without-gossip: Celery has it, and it is not there yet"),
+    ("beat", "no such command beat: run Celery's, as before: celery -A APP beat"),
+    (
+        "multi start 3",
+        "no such command multi: start each worker with --detach, --pidfile and --logfile, or let systemd start it",
+    ),
     ("zebra", "no such command zebra; see hybridpool --help"),
     ("worker --concurency=2", "no such option --concurency; did you mean --concurrency?"),
     ("worker --max-memory=200MB", "no such option --max-memory; did you mean --max-memory-per-child?"),
@@ -22,7 +25,10 @@ MISTYPED = [
     ("--concurrency=2 worker", "--concurrency is an option of the command worker; write it after worker"),
     ("-A proj", "Missing command."),
     ("worker", "no app is named; give --app=module or --app=module:name, or set HYBRIDPOOL_APP"),
-    ("worker -A proj extra", "Got unexpected extra argument (extra)"),
+    (
+        "worker -A proj -- worker.pool_limit=3",
+        "worker.pool_limit is not a setting that the command line takes; set it in the app's configuration",
+    ),
     ("worker -A proj -c", "Option '-c' requires an argument."),
     ("--workdir=/no/such/folder worker", "Directory '/no/such/folder' does not exist."),
 ]
@@ -30,8 +36,8 @@ POOLS = "prefork, threads, asyncio or solo"
 REFUSED = [
     ("-c 0", "worker_concurrency must be a whole number of at least 1, not 0 (from --concurrency)"),
     (
-        "--autoscale=3",
-        "worker_autoscale must be two whole numbers of at least 1 such as 1,3 (the larger is the maximum)",
+        "--autoscale=0",
+        "worker_autoscale must be two whole numbers such as 1,3 (the larger is the maximum, at least 1)",
     ),
     ("-P prefrok", f"worker_pool must be {POOLS} (also written processes), not prefrok (from --pool); did you mean"),
     ("--pool=gevent", f"worker_pool must be {POOLS} (gevent patches the whole interpreter: write async def, or use"),

@@ -54,7 +54,7 @@ DOORS = [
     ["worker", "-A", "x", "--pool={}"],
     ["worker", "-A", "x", "--loglevel={}"],
     ["worker", "-A", "x", "--result-backend={}"],
-    ["worker", "-A", "x", "--result-backend=redis://h?password=S3CRET"],
+    ["worker", "-A", "x", "--result-backend=http://h?password=S3CRET"],
     ["worker", "-A", "x", "-I", "{}"],
     ["worker", "-A", "x", "--max-memory-per-child", "{}"],
     ["--workdir={}", "worker", "-A", "x"],
@@ -80,6 +80,9 @@ def test_refused_command_lines(
     """The message about a wrong command line is one line, and shows no password of it."""
     monkeypatch.delenv("HYBRIDPOOL_APP", raising=False)
     for url in URLS:
+        if url.startswith("redis") and any("result-backend" in word for word in door):
+            # Celery has it: the app decides.
+            continue
         assert main([word.format(url) for word in door]) != 0
         shown = capsys.readouterr()
         assert not is_told(shown.out + shown.err), url

@@ -9,6 +9,7 @@ from hybridpool.errors import ConfigError
 @pytest.mark.parametrize(
     ("values", "told"),
     [
+        ({"worker_exclude_queues": "celery"}, r"worker_exclude_queues \(from App.*\) leaves no queue to consume"),
         ({"worker_queue_weights": "mails=2"}, r"worker_queue_weights \(from App.*\) names mails; .* consumes celery"),
         ({"worker_queues": "a,b", "worker_queue_weights": "a=2,c=3"}, "names c; this worker consumes a, b"),
         ({"task_queue_max_priority": 5, "task_default_queue_type": "quorum"}, "is for classic queues"),

@@ -8,7 +8,7 @@ from tests.unit.config.setting_sources import SOURCES
 
 WHOLE = "a whole number of at least 1"
 SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
-PAIR = "two whole numbers of at least 1 such as 1,3 (the larger is the maximum)"
+PAIR = "two whole numbers such as 1,3 (the larger is the maximum, at least 1)"
 URL = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
 ESCAPE = "special characters in a user, password or virtual host must be percent-encoded (an at-sign is %40)"
 BACKEND = "rpc:// or disabled (no other result backend exists yet)"
@@ -22,13 +22,13 @@ BAD = [
     ("worker_concurrency", "0", WHOLE, "0", ""),
     ("worker_concurrency", "two", WHOLE, "two", ""),
     ("worker_concurrency", "-1", WHOLE, "-1", ""),
-    ("worker_autoscale", "3", PAIR, "3", ""),
-    ("worker_autoscale", "0,3", PAIR, "0,3", ""),
+    ("worker_autoscale", "many", PAIR, "many", ""),
+    ("worker_autoscale", "0,0", PAIR, "0,0", ""),
     ("worker_autoscale", "1,2,3", PAIR, "1,2,3", ""),
     ("worker_max_memory_per_child", "12 bananas", SIZE, "'12 bananas'", ""),
     ("worker_max_memory_per_child", "0", SIZE, "0", ""),
     ("worker_max_tasks_per_child", "1.5", WHOLE, "1.5", ""),
-    ("worker_shutdown_timeout", "-3", DURATION, "-3", ""),
+    ("worker_soft_shutdown_timeout", "-3", DURATION, "-3", ""),
     ("worker_pool", "prefrok", POOLS, "prefrok", "prefork"),
     ("worker_pool", "thread", POOLS, "thread", "threads"),
     ("worker_pool", "gevent", GREEN.format("gevent"), "gevent", ""),
@@ -67,10 +67,10 @@ def test_bad_value(name: str, value: str, allowed: str, shown: str, meant: str) 
     [
         ("worker_concurrency", 0, "0"),
         ("worker_concurrency", True, "True"),
-        ("worker_autoscale", 3, "3"),
-        ("worker_autoscale", (1, 0), "(1, 0)"),
+        ("worker_autoscale", (1, -1), "(1, -1)"),
+        ("worker_autoscale", (0, 0), "(0, 0)"),
         ("worker_shutdown_timeout", float("nan"), "nan"),
-        ("worker_shutdown_timeout", None, "None"),
+        ("worker_soft_shutdown_timeout", None, "None"),
         ("task_default_queue", "two\nlines", r"'two\nlines'"),
         ("worker_queues", ["x" * 300], f"['{'x' * 77}…"),
     ],

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 
+import click
 import pytest
+from celery.app.backends import BACKEND_ALIASES
 from celery.app.defaults import NAMESPACES, flatten
+from celery.bin.celery import celery as celery_cli
+from celery.bin.worker import worker as celery_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridpool._celery import manifest, setting_states
 from hybridpool._cli.main import cli
 from hybridpool._client.call_options import CALL_OPTIONS
 from hybridpool._client.task_arguments import TaskOptionsDict
@@ -160,7 +165,37 @@ def test_what_celery_has() -> None:
     assert theirs - SETTINGS.keys() == celery_names.SETTINGS
     assert not celery_names.TASK_OPTIONS & {*TaskOptionsDict.__annotations__}
     assert not celery_names.CALL_OPTIONS & {*CALL_OPTIONS}
-    commands = {**cli.commands}
-    assert not celery_names.COMMANDS & commands.keys()
-    ours = {option for command in (cli, *commands.values()) for param in command.params for option in param.opts}
-    assert not celery_names.COMMAND_OPTIONS & ours
+    assert BACKEND_ALIASES.keys() == celery_names.BACKENDS
+    assert not celery_names.COMMANDS & cli.commands.keys()
+
+
+def test_states_of_celerys_settings() -> None:
+    """Each setting of Celery's has one state, and the tables name no other."""
+    theirs = {name for name, _ in flatten(NAMESPACES)}
+    tables = (setting_states.NOT_HONOURED, setting_states.DIFFERS, setting_states.RATE_LIMITS, setting_states.SAME)
+    names = [name for table in tables for name in table]
+    assert set(names) <= theirs
+    assert len(names) == len(set(names))
+    assert [name for name in theirs if setting_states.state_of(name)[1].endswith(".")] == []
+    # What is handed on to the worker under its name is obeyed.
+    assert not set(manifest.SAME) & {*setting_states.NOT_HONOURED, *setting_states.RATE_LIMITS}
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return the options of a command."""
+    return {word for param in command.params if isinstance(param, click.Option) for word in param.opts}
+
+
+def test_options_of_celerys_worker() -> None:
+    """The command line takes every option of Celery's worker, and every one that stands before its command."""
+    assert options_of(celery_worker) - options_of(cli.commands["worker"]) == set()
+    assert options_of(celery_cli) - options_of(cli) == set()
+    assert options_of(celery_worker) >= celery_names.SHARED_OPTIONS
+
+
+def test_file_name() -> None:
+    """A file's name is expanded as Celery expands it for its main process."""
+    assert names.file_name("/log/%n%I.%i.log", "w1@a.org", "db1.example.org") == "/log/w1.0.log"
+    assert names.file_name("%h.%d.%p.%%.%x", "w1@a.org", "db1.example.org") == (
+        "db1.example.org.example.org.w1@a.org.%.%x"
+    )

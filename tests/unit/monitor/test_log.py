@@ -160,6 +160,7 @@ LINES: list[tuple[Event, int, str]] = [
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",
     ),
+    (events.QueuePurged("celery", 2), WARNING, "purge: 2 messages of queue celery are deleted"),
     (events.ConsumingStarted("celery", 8), DEBUG, "Consuming from celery, prefetch 8"),
     (events.ChildSpawned(CHILD, 77), DEBUG, "ForkPoolWorker-3 forked, pid 77"),
     (events.ChildReady(CHILD, 77), DEBUG, "ForkPoolWorker-3 (pid 77) ready"),
