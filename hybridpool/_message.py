@@ -37,7 +37,7 @@ class Delivery:
     tag: int
     channel: int
     redelivered: bool
-    _headers: Mapping[str, object] | None
+    _headers: Mapping[str, object] | None = attrs.field(alias="headers")
     content_type: str | None
     content_encoding: str | None
     correlation_id: str | None

@@ -124,7 +124,7 @@ class _Flight(Coroutine[Any, Any, None]):
         self.unconfirmed: list[asyncio.Future[None]] | None = None
 
     @property
-    def __name__(self) -> str:
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # in Coroutine it is plain
         """What asyncio shows of it."""
         return self.call.task
 
