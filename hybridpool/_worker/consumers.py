@@ -105,13 +105,19 @@ class QueueConsumers:
         weights = dict(settings.worker_queue_weights or ())
         lanes = _lanes_by_queue(tasks, settings)
         paced = settings.worker_prefetch_multiplier == "auto" and not settings.worker_disable_prefetch
+        #: of all async and thread lanes
+        self._slots = sum(slots.values())
+        every = frozenset[LaneName]().union(*lanes.values())
         self._queues: dict[str, Consumed] = {}
         for queue in settings.queues:
-            shared = sum(slots.get(lane, 0) for lane in lanes.get(queue, ()))
-            has_process = "process" in lanes.get(queue, ()) or not shared
+            # Clients may route tasks to a queue for which none is declared: those of the only lanes that there are, or
+            # of the process lane until others are seen to come.
+            found = lanes.get(queue) or (() if "process" in every else every)
+            shared = sum(slots.get(lane, 0) for lane in found)
+            has_process = "process" in found or not shared
             self._queues[queue] = Consumed(weights.get(queue, 1), shared, has_process=has_process, paced=paced)
         #: whether a prefetch follows what the children do, and not only how many they are
-        self.follows_tasks = any(one.pace or one.window for one in self._queues.values())
+        self.follows_tasks = any(one.pace or self._has_window(one) for one in self._queues.values())
         self._changed = anyio.Event()
         #: queues that need another consumer
         self._to_replace: set[str] = set()
@@ -126,6 +132,10 @@ class QueueConsumers:
     def spec_of(self, queue: str) -> QueueSpec:
         """Return how a queue is declared."""
         return self._spec(queue)
+
+    def _has_window(self, consumed: Consumed) -> bool:
+        """Tell whether a queue has tasks of the process lane and others, or may come to have them."""
+        return consumed.has_process and self._slots > 0
 
     def resize(self, size: int) -> None:
         """Set the number of children that the prefetch is for."""
@@ -156,7 +166,7 @@ class QueueConsumers:
 
         :param lane: the process lane.
         """
-        has_windows = any(one.window for one in self._queues.values())
+        has_windows = any(map(self._has_window, self._queues.values()))
         while True:
             snapshot = lane.snapshot()
             if not has_windows and not snapshot.queued and not snapshot.running:
@@ -268,10 +278,15 @@ class QueueConsumers:
         """
         now = self._clock()
         process = self._process_part(consumed, children, round_trip, now)
-        if consumed.window is None:
+        if not self._has_window(consumed):
             return shared_hold(process, consumed.weight, consumed.slots)
         at_work = [job for job in in_flight() if _is_of(queue, job)]
         elsewhere = sum(job.lane != "process" for job in at_work)
+        if consumed.window is None:
+            if not elsewhere:
+                return shared_hold(process, consumed.weight, 0)
+            # Its clients send it tasks that are declared for another queue.
+            consumed.slots, consumed.window = self._slots, SlotWindow(self._slots)
         share = (process or 0) * consumed.weight
         held = len(at_work) - elsewhere + sum(_is_of(queue, job) for job in lane.queued())
         if share and consumed.head_of_line.decide(held=held, share=share, has_room=elsewhere < consumed.slots, now=now):

@@ -159,6 +159,17 @@ async def test_a_mixed_queue_opens_with_what_is_at_work() -> None:
         assert await bench.look(0.2) == [24, 40, 72]
 
 
+async def test_a_queue_chosen_by_clients() -> None:
+    """A queue for which no async task is declared opens as a mixed one once such a task of it is at work."""
+    async with Bench(worker_queues="unknown") as bench:
+        await bench.put("unknown", 200, lane="async")
+        assert await bench.look() == [8]
+        bench.calls.start("async", 8)
+        assert await bench.look() == [8, 24]
+        bench.calls.start("async", 16)
+        assert await bench.look() == [8, 24, 40]
+
+
 async def test_it_says_what_keeps_async_tasks_from_coming() -> None:
     """A mixed queue that is full of messages for children is named after five seconds, once."""
     async with Bench(worker_queues="mixed") as bench:
