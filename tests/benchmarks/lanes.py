@@ -38,6 +38,7 @@ MEASURES: Mapping[str, tuple[Measure, Callable[[LaneSizes], Sequence[Entry]]]] =
     "noops": (lanes_measures.noops, lambda _: lanes_systems.NOOPS),
     "limits": (lanes_measures.limits, lambda _: lanes_systems.LIMITS),
     "death": (lanes_measures.death, lambda _: lanes_systems.DEATH),
+    "mixed": (lanes_measures.mixed, lambda _: lanes_systems.MIXED),
 }
 
 

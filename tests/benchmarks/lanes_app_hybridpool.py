@@ -1,4 +1,4 @@
-"""The tasks of the benchmark of lanes as tasks of ours, in the one lane that the environment names."""
+"""The tasks of the benchmark of lanes as tasks of ours, in the lane that the environment names, or in two."""
 
 import os
 
@@ -10,7 +10,9 @@ app = App("bench", broker=os.environ[work.BROKER], task_default_queue=os.environ
 if os.environ[lanes_work.LANE] == "thread":
     app.task(name="linger", lane="thread")(work.linger)
 else:
+    if os.environ[lanes_work.LANE] == "mixed":
+        app.task(name="spin")(work.spin)
     for _name in ("nothing", "rest", "hold"):
-        app.task(name=_name)(lanes_work.COROUTINES[_name])
+        app.task(name=_name, queue=os.environ.get(lanes_work.ASIDE))(lanes_work.COROUTINES[_name])
     app.task(name="outstay", soft_time_limit=lanes_work.LIMIT)(lanes_work.outstay)
     app.task(name="outlast", time_limit=lanes_work.LIMIT)(lanes_work.outstay)

@@ -4,6 +4,7 @@ A call writes down when it was published and when its first line ran: the time b
 """
 
 import contextlib
+import math
 import signal
 import statistics
 import time
@@ -15,7 +16,7 @@ import psutil
 
 from tests.benchmarks import memory_work
 from tests.benchmarks.lanes_systems import Entry
-from tests.benchmarks.lanes_work import LIMIT
+from tests.benchmarks.lanes_work import ASIDE, LIMIT
 from tests.benchmarks.worker_bench import Bench, Running, Trouble
 from tests.benchmarks.worker_console import SENT, Template
 from tests.benchmarks.worker_rest import calm, held
@@ -24,6 +25,8 @@ from tests.benchmarks.worker_steady import PROBES, Figures, Life, Sizes, drain, 
 KIB = 1024
 #: seconds of CPU time and of waiting are compared over so long
 LOOK_S = 3.0
+#: seconds until a worker's first task has ended
+PATIENCE_S = 30.0
 #: calls that a limit ends, and how many of them are published a second
 ENDED, ENDED_RATE = 200, 50.0
 
@@ -42,9 +45,14 @@ class LaneSizes:
     backlog: int = 20_000
     #: calls in flight when a limit comes, or a child dies
     in_flight: int = 1000
+    #: tasks that compute for a second, before seconds of a hundred coroutines each
+    computing: int = 1000
+    mixed: float = 20.0
 
 
-QUICK = LaneSizes(wait=2.0, second=6.0, hundred=6.0, waiting=2000, waiting_for=10.0, backlog=4000, in_flight=400)
+QUICK = LaneSizes(
+    wait=2.0, second=6.0, hundred=6.0, waiting=2000, waiting_for=10.0, backlog=4000, in_flight=400, mixed=10.0
+)
 
 
 @contextlib.contextmanager
@@ -164,6 +172,34 @@ def limits(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
         "beside them": beside,
         "p50 ms": statistics.median(late),
         "p99 ms": late[int(len(late) * 0.99)],
+    }
+
+
+def mixed(bench: Bench, entry: Entry, sizes: LaneSizes) -> Figures:
+    """Tasks of 1 s CPU wait, then come coroutines, a hundred a second, ours only: what is held, said and started."""
+    queue = bench.queue()
+    other = bench.queue() if entry.is_apart else queue
+    spin = bench.console.template(entry.system, queue, "spin", 1.0)
+    rest = bench.console.template(entry.system, other, entry.task, SENT, sizes.wait)
+    bench.console.put(spin, sizes.computing)
+    consumed = ",".join(dict.fromkeys((queue, other)))
+    aside = {ASIDE: other} if entry.is_apart else {}
+    with bench.worker(entry.system, queue, f"--queues={consumed}", children=entry.children, env=aside) as worker:
+        worker.until(lambda: worker.done() > 0, PATIENCE_S, "the first task")
+        kept = sizes.computing - bench.console.depth(queue) - worker.done()
+        count = int(100 * sizes.mixed)
+        bench.console.put_paced(rest, paced(count, 100))
+        time.sleep(LOOK_S)
+        # in one queue they come after what waits for the CPUs, which is minutes; so it is killed
+        marks = worker.marks()
+        warnings = worker.logged("a queue of its own")
+    delays = sorted(1000 * (started - sent) for sent, started in marks)
+    return {
+        "held at first": kept,
+        "warnings": warnings,
+        "started %": 100 * len(marks) / count,
+        "p50 ms": statistics.median(delays) if delays else math.nan,
+        "p99 ms": delays[int(len(delays) * 0.99)] if delays else math.nan,
     }
 
 

@@ -32,6 +32,8 @@ class Entry:
     children: int = 1
     #: calls a second, where that is not the measure's
     rate: float = 0.0
+    #: the tasks of each lane have a queue of their own
+    is_apart: bool = False
 
 
 def _system(family: str, words: Sequence[str], dialect: str = "", **env: str) -> System:
@@ -103,6 +105,11 @@ LIMITS = (
     Entry("hybridpool, loop held", _async(SLOTS, "--loop-block-timeout=2"), "hold"),
 )
 DEATH = (Entry("hybridpool, async", _OURS_ASYNC),)
+_MIXED = _system(OURS, (*_OURS, f"--async-concurrency={SLOTS}", "-c{children}"), **{LANE: "mixed"})
+MIXED = (
+    Entry("hybridpool, one queue", _MIXED, children=2),
+    Entry("hybridpool, two queues", _MIXED, children=2, is_apart=True),
+)
 
 
 def waiting(calls: int) -> Sequence[Entry]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from tests.benchmarks import worker_work as work
 
-#: in the environment: the lane whose tasks our app has; lanes without tasks have no child
+#: in the environment: the lane whose tasks our app has, or "mixed" for two; lanes without tasks have no child
 LANE = "BENCH_LANE"
+#: in the environment: the queue of the coroutines, if that is not the one of all tasks
+ASIDE = "BENCH_ASIDE"
 #: seconds after which a call of `outstay`, `outlast` or `hold` is ended
 LIMIT = 2.0
 

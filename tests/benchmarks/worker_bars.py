@@ -28,6 +28,7 @@ class Bar:
 
 
 BARS: Sequence[Bar] = (
+    Bar("drain", "hybridpool", "tasks/s", 4.5, "celery"),
     Bar("drain", "hybridpool, tuned", "tasks/s", 5.0, "celery"),
     Bar("drain", "hybridpool, tuned", "tasks/s", 1.2, "dramatiq, tuned"),
     Bar("drain", "hybridpool, tuned", "parent µs", -60.0),
@@ -81,6 +82,10 @@ BARS: Sequence[Bar] = (
     Bar("limits", "hybridpool, loop held", "p99 ms", -100.0),
     Bar("death", "hybridpool, async", "next start s", -0.2),
     Bar("death", "hybridpool, async", "starts at most", -2.0),
+    # what the async lane may hold at first, and a few tasks for each of two children
+    Bar("mixed", "hybridpool, one queue", "held at first", -(16.0 + 2 * 4)),
+    Bar("mixed", "hybridpool, one queue", "warnings", -1.0),
+    Bar("mixed", "hybridpool, two queues", "p99 ms", -15.0),
 )
 
 

@@ -199,6 +199,10 @@ class Running:
         """Return the end of its output."""
         return self._log.read_text(errors="replace")[-1500:]
 
+    def logged(self, words: str) -> int:
+        """Count the lines of its output with these words."""
+        return sum(words in line for line in self._log.read_text(errors="replace").splitlines())
+
     def destroy(self) -> None:
         """Kill what is left."""
         for process in self.tree():
