@@ -14,5 +14,6 @@ else:
         app.task(name="spin")(work.spin)
     for _name in ("nothing", "rest", "hold"):
         app.task(name=_name, queue=os.environ.get(lanes_work.ASIDE))(lanes_work.COROUTINES[_name])
-    app.task(name="outstay", soft_time_limit=lanes_work.LIMIT)(lanes_work.outstay)
-    app.task(name="outlast", time_limit=lanes_work.LIMIT)(lanes_work.outstay)
+    if os.environ[lanes_work.LANE] == "async":
+        app.task(name="outstay", soft_time_limit=lanes_work.LIMIT)(lanes_work.outstay)
+        app.task(name="outlast", time_limit=lanes_work.LIMIT)(lanes_work.outstay)
