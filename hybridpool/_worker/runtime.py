@@ -353,12 +353,13 @@ class Worker:
 
 
 def _forget_unstarted(lanes: SupervisedLanes, intake: Intake) -> None:
-    """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
+    """Drop the jobs that have not begun, if they are not acknowledged: the connection is lost, and the broker delivers their messages again.
 
     To run them as well would run them twice.
     """
     waiting = lanes.withdraw_queued(intake.is_void)
     intake.lost(lanes.in_flight(), waiting)
+    lanes.recall_unbegun()
 
 
 @contextmanager
