@@ -50,7 +50,9 @@ def test_children_killed(
 
 def lost(*workers: Worker) -> set[str]:
     """Return the ids of calls that died with their child, as the log says."""
-    return {match[1] for one in workers for match in one.seen(r"\[(n\d+)\] lost its child .*acknowledged when it began")}
+    return {
+        match[1] for one in workers for match in one.seen(r"\[(n\d+)\] lost its child .*acknowledged when it began")
+    }
 
 
 def test_worker_killed_at_long_calls(
@@ -91,7 +93,9 @@ def test_worker_killed_at_short_calls(broker_url: str, queue_name: str, journal:
     with worker(broker_url, queue_name, journal, "--no-acks-late", "--prefetch-multiplier=64"):
         run_out(broker_url, queue_name, journal)
     again = repeated(journal, ids)
-    tell(f"  {len(again)} calls began twice, the first {killed_at - min(again.values(), default=killed_at):.4f} s before")
+    tell(
+        f"  {len(again)} calls began twice, the first {killed_at - min(again.values(), default=killed_at):.4f} s before"
+    )
     assert all(began > killed_at - LAST_MOMENT for began in again.values()), again
     assert all(len(journal.started(one)) <= 2 for one in ids)
     never = [one for one in ids if not journal.started(one)]

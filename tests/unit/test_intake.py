@@ -263,7 +263,7 @@ async def test_default_lane(bench: Bench) -> None:
 
 
 async def test_acknowledged_when_begun(bench: Bench) -> None:
-    """A task with acks_late=False is acknowledged when it is seen to have begun; if its child dies, it is not run again."""
+    """A task with acks_late=False is acknowledged when it has begun; if its child dies, it does not run again."""
     await bench.send("shop.once")
     [job] = bench.pool.jobs
     assert may_start(job)

@@ -7,14 +7,11 @@ import pytest
 
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.base import Job
-from hybridpool._lanes.children.registry import ChildRegistry
-from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._outcome import Cancelled
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool.events import Bus
 from tests.unit.lanes.fake_children import FakeZygote, Told, turns
-
 
 # ---- calls of a task that may run only so many at once -------------------------------------------------------
 
