@@ -58,7 +58,7 @@ def lost(*workers: Worker) -> set[str]:
 def test_worker_killed_at_long_calls(
     rabbit_node: Node, broker_url: str, queue_name: str, journal: Journal, gate: Gate
 ) -> None:
-    """When the worker is killed, a call that has run for a moment does not run again; what has not begun is not lost."""
+    """When the worker is killed, what has run for a moment does not run again, and what has not begun is not lost."""
     ids = publish(broker_url, queue_name, numbers(600, gate=gate, gated=[200, 400]))
     with worker(broker_url, queue_name, journal, "--no-acks-late", "--prefetch-multiplier=64") as first:
         gate.entered(2)
