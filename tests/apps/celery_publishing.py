@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -29,6 +30,16 @@ def send_many(queue: str, count: int) -> None:
     """Send many, one after the other."""
     for number in range(count):
         app.send_task("one", (number,), queue=queue)
+
+
+@app.task
+def send_until(queue: str, path: str) -> int:
+    """Send one after the other until a file is there; return how many."""
+    number = 0
+    while not Path(path).exists():
+        app.send_task("one", (number,), queue=queue)
+        number += 1
+    return number
 
 
 @app.task

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -89,6 +90,24 @@ def test_many_are_confirmed_before_the_outcome(client: Celery, console: BrokerCo
     assert console.depth(name) == count
     assert [json.loads(console.take(name).body)[0] for _ in range(count)] == [[number] for number in range(count)]
     console.delete(name)
+
+
+def test_connection_lost(client: Celery, rabbit_node: Node, tmp_path: Path) -> None:
+    """What a task sends while the connection is lost arrives; the task does not notice."""
+    name, path = new_queue(), tmp_path / "enough"
+    result = client.send_task(f"{APP}.send_until", (name, str(path)))
+    with BrokerConsole(rabbit_node.url) as console:
+        assert wait_for(lambda: console.depth(name) > 100, PATIENCE)
+    rabbit_node.ctl("close_all_connections", "the test closes it")
+    with BrokerConsole(rabbit_node.url) as console:
+        before = console.depth(name)
+        assert wait_for(lambda: console.depth(name) > before, PATIENCE)
+        path.touch()
+        count = result.get(timeout=PATIENCE)
+        # Each at least once: a confirmation may have been lost.
+        came = {json.loads(console.take(name).body)[0][0] for _ in range(console.depth(name))}
+        assert came == set(range(count))
+        console.delete(name)
 
 
 def test_beside_the_task(client: Celery, console: BrokerConsole, queue: str) -> None:
