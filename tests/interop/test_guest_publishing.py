@@ -148,4 +148,4 @@ def test_connections(client: Celery, worker: Worker, rabbit_node: Node) -> None:
 
 def connections(process: psutil.Process, node: Node) -> list[object]:
     """Return the connections of a process to a broker."""
-    return [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port == node.port]
+    return [one for one in process.net_connections("tcp") if getattr(one.raddr, "port", 0) == node.port]
