@@ -10,7 +10,8 @@ Modules:
     manifest           What the parent must know of the app: settings, tasks, queues, and what is not honoured
     messages           A message, in the forms in which Celery's code wants it
     program            The app, as the zygote and the children use it: implements `_child.program.Program`
-    publishing         A transport of kombu's that publishes through the parent
+    publishing         A transport of kombu's that publishes through the parent, so that children need no connection to
+                       the broker
     remote_commands    Remote control for an app
     runner             Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`)
     unfinished         Records how a task ended that could not record it itself, as Celery's parent does
