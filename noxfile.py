@@ -242,11 +242,11 @@ def examples(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Figures, on a quiet machine: ``-- recycle``, …; without a name, all of them; options after the names."""
     run(session, "tests.rabbit_install")
-    known = ("pool", "recycle", "memory", "faults", "worker", "lanes")
+    known = ("pool", "recycle", "memory", "faults", "worker", "lanes", "celery-app")
     # up to the first option: what follows one may be its value
     count = next((at for at, word in enumerate(session.posargs) if word.startswith("-")), len(session.posargs))
     names, rest = session.posargs[:count], session.posargs[count:]
     for name in names or known:
         if name not in known:
             session.error(f"there is no benchmark {name!r}; there are {', '.join(known)}")
-        run(session, f"tests.benchmarks.{name}", *rest)
+        run(session, f"tests.benchmarks.{name.replace('-', '_')}", *rest)

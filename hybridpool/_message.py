@@ -131,6 +131,9 @@ class Outgoing:
     kept: frozenset[str] = frozenset()
     #: its body, content type and encoding are not those of that delivery
     has_new_body: bool = False
+    #: all properties as another library has written them, in the broker's protocol: then no field counts but body,
+    #: address and `mandatory`. For AMQP brokers only
+    raw: bytes = b""
     #: headers that may be shortened, and in the end left out, if all together are too large for the broker
     expendable: frozenset[str] = frozenset()
 

@@ -10,6 +10,8 @@ Modules:
     manifest           What the parent must know of the app: settings, tasks, queues, and what is not honoured
     messages           A message, in the forms in which Celery's code wants it
     program            The app, as the zygote and the children use it: implements `_child.program.Program`
+    publishing         A transport of kombu's that publishes through the parent, so that children need no connection to
+                       the broker
     remote_commands    Remote control for an app
     runner             Runs a message's task by Celery's tracer (`celery.app.trace.build_tracer`)
     setting_states     What becomes of each setting of Celery's: as there, in another way, or not honoured

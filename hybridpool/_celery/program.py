@@ -12,11 +12,12 @@ from celery import _state, signals
 from celery.app import trace
 from celery.exceptions import SoftTimeLimitExceeded
 
-from hybridpool._celery import manifest
+from hybridpool._celery import manifest, publishing
 from hybridpool._celery.runner import Runner
 from hybridpool._child.failure_rules import Rules
 from hybridpool._child.lifespans import LifespanState
 from hybridpool._child.loop import Runs
+from hybridpool._child.program import Sender
 from hybridpool._ipc.frames import ChildOrders
 
 #: lines of Celery's that the parent writes too, for each task: by logger, those of children and of Celery's parent
@@ -70,7 +71,7 @@ class CeleryProgram:
 
     # ---- a child -----------------------------------------------------------------------------------------
 
-    def child_runner(self, orders: ChildOrders) -> Runs:
+    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:
         """Do what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
         # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
         # mailboxes.
@@ -84,6 +85,7 @@ class CeleryProgram:
             # Options of TLS in a query are for the parent's client library; children have `broker_use_ssl`.
             app.conf.broker_url = re.sub(r"\?[^;]*", "", orders.broker)
             app.conf.broker_read_url = app.conf.broker_write_url = None
+        publishing.install(app, sender)
         forbid_join: Callable[[bool], None] = getattr(_state, "_set_task_join_will_block")  # noqa: B009  # private
         forbid_join(True)
         app.loader.init_worker_process()
@@ -96,7 +98,7 @@ class CeleryProgram:
             task.__trace__ = None
         for handler in logging.getLogger().handlers:
             handler.addFilter(_is_told_here)
-        return Runner(app, orders.node)
+        return Runner(app, orders.node, sender)
 
     def child_soft_limit(self, limit: float) -> BaseException:  # noqa: ARG002  # Celery does not say it
         """Celery's exception; tasks catch it by that name."""

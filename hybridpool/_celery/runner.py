@@ -5,6 +5,7 @@ sent. The outcome tells the parent how to answer the broker, and the log how the
 """
 
 import datetime as dt
+import functools
 import os
 from typing import Any
 
@@ -13,11 +14,14 @@ from celery import states
 from celery.app.task import Context
 from celery.app.trace import build_tracer
 from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
 from kombu.serialization import prepare_accept_content
 
 from hybridpool._celery import remote_commands
 from hybridpool._celery.messages import to_message, to_request
+from hybridpool._celery.publishing import failure
 from hybridpool._celery.unfinished import Recorder
+from hybridpool._child.program import Sender
 from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
 from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_command, unpack_envelope, unpack_unfinished
@@ -28,8 +32,11 @@ from hybridpool.errors import TaskSignal
 class Runner:
     """Runs the calls of one child."""
 
-    def __init__(self, app: Any, node: str) -> None:
-        """:param node: the worker's name."""
+    def __init__(self, app: Any, node: str, sender: Sender) -> None:
+        """:param node: the worker's name.
+        :param sender: what the app publishes through.
+        """
+        self._sender = sender
         self._app = app
         self._node = node
         self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
@@ -40,10 +47,48 @@ class Runner:
         body = call.body if file is None else os.pread(file, call.parts[0], 0)
         if call.content_type == UNFINISHED:
             self._recorder.record(unpack_unfinished(body))
+            self._confirm()
             return Ignored()
         if call.content_type == COMMAND:
-            return Returned(remote_commands.run(self._app, self._node, unpack_command(body)), "")
-        return self._run(call, unpack_envelope(body))
+            answer = remote_commands.run(self._app, self._node, unpack_command(body))
+            self._confirm()
+            return Returned(answer, "")
+        envelope = unpack_envelope(body)
+        try:
+            outcome = self._run(call, envelope)
+            self._confirm()
+        except OperationalError as error:
+            # What was sent when the result had been recorded: its own message, a chord's body, a retry.
+            return self._recorder.failed(envelope, error)
+        except BaseException:
+            self._sender.drop_posts()
+            raise
+        return outcome
+
+    def _confirm(self) -> None:
+        """Wait until all that was published is confirmed.
+
+        :raises OperationalError: if the broker has not taken something.
+        """
+        errors = self._sender.confirm()
+        if errors:
+            raise failure(errors)
+
+    def _record_after_confirming(self, task: Any) -> None:
+        """Have a task's success recorded when what follows from it is confirmed.
+
+        Celery records a failure if links or the next task of a chain cannot be sent; here that is known only now.
+        """
+        backend = task.backend
+        if getattr(backend.mark_as_done, "__wrapped__", None) is None:
+            record = backend.mark_as_done
+
+            @functools.wraps(record)
+            def confirm_and_record(*args: Any, **kwargs: Any) -> Any:
+                self._confirm()
+                return record(*args, **kwargs)
+
+            backend.mark_as_done = confirm_and_record
 
     def _run(self, call: RunCall, envelope: Envelope) -> ChildOutcome:
         task = self._app.tasks.get(call.task)
@@ -58,6 +103,7 @@ class Runner:
             return _refuse(f"undecodable body: {text}", kind.__qualname__, kind.__module__, text)
         if task.__trace__ is None:
             # At its first call: it holds the pid.
+            self._record_after_confirming(task)
             task.__trace__ = build_tracer(task.name, task, self._app.loader, self._node, app=self._app)
         try:
             value, info, _, text = task.__trace__(call.id, args, kwargs, request)

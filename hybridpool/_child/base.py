@@ -20,7 +20,7 @@ from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._child.process_state import get_handler
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import EnqueueAnswer, LogLines, RunCall
+from hybridpool._ipc.frames import Enqueue, EnqueueAnswer, LogLines, RunCall
 from hybridpool._ipc.framing import MAX_INLINE_BYTES
 from hybridpool._ipc.large_objects import BodyFiles, LargeObject
 from hybridpool._ipc.shared_page import SharedPage
@@ -71,9 +71,9 @@ class ChildBase(abc.ABC):
         """Write whole lines for the parent's log."""
         self._channel.write(frames.pack((frame,)))
 
-    def _publish(self, message: bytes) -> EnqueueAnswer:
+    def _publish(self, frame: Enqueue) -> EnqueueAnswer:
         """Have the parent publish a message, and return its answer."""
-        return self._channel.ask_apart(message)
+        return self._channel.ask_apart(frame)
 
     def send(self, *sent: frames.FromChild) -> None:
         """Write frames as one message, after the outcomes that wait; for the main thread, outside of tasks.
@@ -103,14 +103,36 @@ class ChildBase(abc.ABC):
 
         :raises HybridpoolError: if the parent could not publish it: what a client's call would raise.
         """
+        self.ask(Enqueue(0, message))
+
+    def ask(self, frame: Enqueue) -> None:
+        """As `enqueue`, for a frame of any kind.
+
+        :raises HybridpoolError: if the parent could not do it.
+        """
         try:
-            answer = self._publish(message)
+            answer = self._publish(frame)
         except (ChannelClosed, OSError) as error:
             if isinstance(error, OSError) and error.errno is None:
                 raise  # not of ours: a handler's TimeoutError
             raise BrokerError(f"the message could not be handed to the parent: {error}") from error
         if answer.error is not None:
             raise _task_context.not_published(answer.kind, answer.error)
+
+    def post(self, frame: Enqueue) -> None:
+        """As `ask`, but do not wait for the answer where `confirm` can do that.
+
+        :raises HybridpoolError: if it cannot be sent, or if the answer was waited for and is an error.
+        """
+        self.ask(frame)
+
+    def confirm(self) -> list[EnqueueAnswer]:
+        """Wait for the answers to all that was posted; return those that are errors."""
+        return []
+
+    def drop_posts(self) -> None:
+        """Do not wait for the answers to what was posted."""
+        return  # here each answer was waited for
 
     def _task_of(
         self, call: RunCall, post: Callable[[bytes], Awaitable[None]] | None = None

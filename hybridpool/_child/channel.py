@@ -117,8 +117,10 @@ class Channel:
             os.close(file)
             self.keep_reserve()
 
-    def ask_apart(self, message: bytes) -> EnqueueAnswer:
+    def ask_apart(self, frame: Enqueue) -> EnqueueAnswer:
         """Have the parent publish a message, and wait for its answer on a socket of its own; from any thread.
+
+        :param frame: with the ticket 0.
 
         :raises ChannelClosed: if the task has closed the channel.
         :raises OSError: if there is no descriptor, or no file, for it.
@@ -128,7 +130,7 @@ class Channel:
             # A task may have set a default timeout for sockets.
             near.settimeout(None)
             with far:
-                self.write(frames.pack((Enqueue(0, message),)), (far.fileno(),))
+                self.write(frames.pack((frame,)), (far.fileno(),))
             answer = near.recv(MAX_INLINE_BYTES)
         if not answer:
             return EnqueueAnswer(0, "the parent has no descriptor left to answer by (ulimit -n), or is gone")

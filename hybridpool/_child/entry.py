@@ -102,7 +102,7 @@ def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, 
     after_each = forwarder.finish if forwarder else _nothing
     gauge = MemoryGauge(order.orders.memory_watch)
     try:
-        run = program.child_runner(order.orders) if program else execute.runner({})
+        run = program.child_runner(order.orders, child) if program else execute.runner({})
         for hook in program.child_hooks("worker_process_init") if program else ():
             hook()
         if program:

@@ -69,10 +69,10 @@ from hybridpool._child.protocol import (
 from hybridpool._child.rendering import to_raised
 from hybridpool._child.stacks import stacks_of_calls
 from hybridpool._ipc import frames
-from hybridpool._ipc.frames import Done, EnqueueAnswer, Interrupt, LogLines, RunCall
+from hybridpool._ipc.frames import Done, Enqueue, EnqueueAnswer, Interrupt, LogLines, RunCall
 from hybridpool._ipc.large_objects import LargeObject
 from hybridpool._ipc.shared_page import SharedPage
-from hybridpool.errors import CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
+from hybridpool.errors import BrokerError, CannotSend, SoftTimeLimitExceeded, TaskCancelled, TaskSignal
 
 #: seconds after which the process is put in order: between two calls, or when no other has come
 _RESTORE_EVERY_S: Final = 0.01
@@ -80,6 +80,8 @@ _RESTORE_EVERY_S: Final = 0.01
 _MAX_INTERRUPTIONS: Final = 100
 #: seconds; what a call that runs for less uses of the CPU is not measured
 _MIN_MEASURED_S: Final = 0.1
+#: messages that a task may have sent whose answers are outstanding; more would only lie in the parent's memory
+MAX_POSTED: Final = 256
 #: the call, and the file in which its body came along, if it did
 Runs = Callable[[RunCall, int | None], frames.ChildOutcome | LargeObject]
 
@@ -139,15 +141,54 @@ class Child(ChildBase):
 
     # ---- writing -----------------------------------------------------------------------------------------
 
-    def _publish(self, message: bytes) -> EnqueueAnswer:
+    def _publish(self, frame: Enqueue) -> EnqueueAnswer:
         # Nothing that Python does between `enter` and `try` lets a handler raise.
         if not (self._is_main_thread() and self._protocol.enter()):
-            return super()._publish(message)
+            return super()._publish(frame)
         try:
-            return self._ask(message)
+            return self._ask(frame)
         finally:
             self._protocol.is_busy = False
             self._attend_if_missed()
+
+    def post(self, frame: Enqueue) -> None:
+        """Hand a message to the parent, and go on; `confirm` waits for the answer.
+
+        Outside of tasks, and in other threads than the main one, the answer is waited for here.
+        """
+        protocol = self._protocol
+        if not (self._is_main_thread() and protocol.enter()):
+            super().post(frame)
+            return
+        try:
+            self._perform(protocol.ask(frame))
+            if protocol.sent_without_waiting(frame) >= MAX_POSTED:
+                self._await_answers(MAX_POSTED // 2)
+        except ChannelClosed as error:
+            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
+        except OSError as error:
+            if error.errno is None:
+                raise  # not of ours: a handler's TimeoutError
+            raise BrokerError(f"the message could not be handed to the parent: {error}") from error
+        finally:
+            protocol.is_busy = False
+            self._attend_if_missed()
+
+    def confirm(self) -> list[EnqueueAnswer]:
+        """Wait for the answers to all that the task at work has posted; return those that are errors."""
+        protocol = self._protocol
+        if not protocol.awaits_answers or not (self._is_main_thread() and protocol.enter()):
+            return []
+        try:
+            self._await_answers(0)
+            return protocol.take_post_errors()
+        finally:
+            protocol.is_busy = False
+            self._attend_if_missed()
+
+    def drop_posts(self) -> None:
+        """Do not wait for the answers to what was posted: the task was stopped."""
+        self._protocol.take_post_errors()
 
     def _is_main_thread(self) -> bool:
         """Tell whether this is the thread, and the process, that the protocol belongs to."""
@@ -191,10 +232,21 @@ class Child(ChildBase):
             self._attend_if_missed()
         super()._write_line(frame)
 
-    def _ask(self, message: bytes) -> EnqueueAnswer:
+    def _await_answers(self, most: int) -> None:
+        """Read on until at most so many answers to what was posted are outstanding. After `enter`."""
+        while (action := self._protocol.next_while_awaiting(most)) is not None:
+            if action is READ:
+                self._read()
+            elif action is EXIT:
+                os._exit(PARENT_GONE)
+            else:
+                assert isinstance(action, tuple)
+                self._perform(action)
+
+    def _ask(self, frame: Enqueue) -> EnqueueAnswer:
         """Ask the parent by the channel, and read on until it answers. After `enter`."""
         protocol = self._protocol
-        self._perform(protocol.enqueue(message))
+        self._perform(protocol.ask(frame))
         while True:
             action = protocol.next_while_asking()
             if action is READ:

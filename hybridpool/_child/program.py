@@ -5,17 +5,43 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hybridpool._child.failure_rules import Rules
 from hybridpool._child.lifespans import LifespanState
-from hybridpool._ipc.frames import ChildOrders
+from hybridpool._ipc.frames import ChildOrders, Enqueue, EnqueueAnswer
 
 if TYPE_CHECKING:
     from hybridpool._child.loop import Runs
 
 
+class Sender(Protocol):
+    """What a child has its parent do for the code that runs in it; from any thread."""
+
+    def ask(self, frame: Enqueue) -> None:
+        """Have the parent do it, and wait until it is done.
+
+        :raises HybridpoolError: if the parent could not.
+        """
+
+    def post(self, frame: Enqueue) -> None:
+        """Have the parent publish a message; in the main thread, in a task, do not wait until it is done.
+
+        :raises HybridpoolError: if it cannot be sent, or was waited for and failed.
+        """
+
+    def confirm(self) -> list[EnqueueAnswer]:
+        """Wait until all that was posted is done; return the answers that are errors."""
+        ...
+
+    def drop_posts(self) -> None:
+        """Do not wait for what was posted."""
+
+
 class Program(Protocol):
     """An app, as the zygote and the children use it: ours, or one of another library (`hybridpool._celery`)."""
 
-    def child_runner(self, orders: ChildOrders) -> "Runs":
-        """Return what runs a call in a child that runs one at a time. Asked for once in each, before its hooks."""
+    def child_runner(self, orders: ChildOrders, sender: Sender) -> "Runs":
+        """Return what runs a call in a child that runs one at a time. Asked for once in each, before its hooks.
+
+        :param sender: the child's way to its parent, for messages that another library's app publishes.
+        """
         ...
 
     def child_soft_limit(self, limit: float) -> BaseException | None:

@@ -106,6 +106,8 @@ class ChildProtocol:
         "_is_attention_missed",
         "_is_deaf",
         "_last_interrupt",
+        "_post_errors",
+        "_posted",
         "_stopped",
         "_ticket",
         "_unsent",
@@ -126,6 +128,9 @@ class ChildProtocol:
         self._waiting_since = 0.0
         #: ticket of the last enqueue
         self._ticket = 0
+        #: tickets of messages that were sent without waiting for their answers, and the answers that are errors
+        self._posted: set[int] = set()
+        self._post_errors: list[EnqueueAnswer] = []
         #: the number of the last call that was stopped, and of the last that was cancelled
         self._stopped = self._cancelled = 0
         #: the interrupt that was raised last
@@ -185,7 +190,9 @@ class ChildProtocol:
                 return self._give_back()
             if type(frame) is ReportStacks:
                 return (REPORT_STACKS,)
-            # The answer to an enqueue that was broken off, or an interrupt for a call that is done.
+            if type(frame) is EnqueueAnswer:
+                self._posted.discard(frame.ticket)
+            # It is the answer to an enqueue that was broken off, or an interrupt for a call that is done.
         if self._unsent:
             return self.flush()
         return EXIT if self._is_deaf or self._has_ended else READ
@@ -315,8 +322,53 @@ class ChildProtocol:
 
     def enqueue(self, message: bytes) -> Actions:
         """Return what asks the parent to publish a message; then `next_while_asking` is due. After `enter`."""
+        return self.ask(Enqueue(0, message))
+
+    def ask(self, frame: Enqueue) -> Actions:
+        """As `enqueue`, for a frame of any kind; it is given its ticket."""
         self._ticket += 1
-        return self.send_after_outcomes(Enqueue(self._ticket, message))
+        frame.ticket = self._ticket
+        return self.send_after_outcomes(frame)
+
+    def sent_without_waiting(self, frame: Enqueue) -> int:
+        """Note that what `ask` returned is done, and that its answer is not waited for now.
+
+        To be called afterwards: if an exception comes in between, the answer is not waited for at all, which does no
+        harm. In the other order a message that was never sent would be waited for without end.
+
+        :returns: how many answers are outstanding.
+        """
+        self._posted.add(frame.ticket)
+        return len(self._posted)
+
+    @property
+    def awaits_answers(self) -> bool:
+        """There are answers to messages that were sent without waiting, outstanding or with an error."""
+        return bool(self._posted or self._post_errors)
+
+    def next_while_awaiting(self, most: int = 0) -> Step | Actions | None:
+        """Return READ, EXIT, or actions after which to ask again; None: at most so many answers are outstanding."""
+        for frame in [frame for frame in self._inbox if isinstance(frame, EnqueueAnswer)]:
+            self._inbox.remove(frame)
+            self._answered(frame)
+        if len(self._posted) <= most:
+            return None
+        actions = self.next_order()
+        if actions:
+            return actions
+        return EXIT if self._has_ended else READ
+
+    def take_post_errors(self) -> list[EnqueueAnswer]:
+        """Return the answers that are errors, and forget all that was sent without waiting."""
+        errors, self._post_errors = self._post_errors, []
+        self._posted.clear()
+        return errors
+
+    def _answered(self, answer: EnqueueAnswer) -> None:
+        if answer.ticket in self._posted:
+            self._posted.discard(answer.ticket)
+            if answer.error is not None:
+                self._post_errors.append(answer)
 
     def next_while_asking(self) -> EnqueueAnswer | Step | Actions:
         """Return the answer to the last enqueue, READ, EXIT, or actions after which to ask again.
@@ -328,6 +380,7 @@ class ChildProtocol:
                 self._inbox.remove(frame)
                 if frame.ticket == self._ticket:
                     return frame
+                self._answered(frame)
         actions = self.next_order()
         if actions:
             return actions

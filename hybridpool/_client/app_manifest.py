@@ -9,6 +9,7 @@ from hybridpool._child import execute
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
 from hybridpool._child.lifespans import LifespanState
 from hybridpool._child.loop import Runs
+from hybridpool._child.program import Sender
 from hybridpool._client.tasks import BaseTask, rules_of
 from hybridpool._config import Conf
 from hybridpool._ipc.frames import ChildOrders
@@ -32,7 +33,7 @@ class AppManifest:
         self._hooks = hooks
         self._lifespans = lifespans
 
-    def child_runner(self, orders: ChildOrders) -> Runs:  # noqa: ARG002  # of the interface
+    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:  # noqa: ARG002  # of the interface
         """What runs a call, in a child that runs one at a time."""
         return execute.runner(self.child_tasks(), self.child_rules())
 

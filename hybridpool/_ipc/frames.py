@@ -184,6 +184,31 @@ class Enqueue(Frame, tag=24):
     message: bytes
 
 
+class EnqueueRaw(Enqueue, tag=28):
+    """Publish a message whose properties another library has written; `message` is its body."""
+
+    exchange: str = ""
+    routing_key: str = ""
+    #: as AMQP encodes them
+    properties: bytes = b""
+    #: an error if no queue takes it
+    mandatory: bool = False
+
+
+class Declare(Enqueue, tag=29):
+    """Make an exchange, a queue or a binding exist, and answer with `EnqueueAnswer`."""
+
+    #: of a queue, or of a queue that is bound; empty: an exchange is declared
+    queue: str = ""
+    exchange: str = ""
+    #: "direct", "fanout" or "topic"
+    exchange_type: str = "direct"
+    durable: bool = True
+    routing_key: str = ""
+    #: of a queue, as the broker names them; msgpack
+    arguments: bytes = b"\x80"
+
+
 # ---- parent → zygote -----------------------------------------------------------------------------------------
 
 
@@ -275,7 +300,7 @@ class Exited(Frame, tag=44):
 
 
 ToChild = RunCall | EnqueueAnswer | Interrupt | Recall | ReportHolder | ReportStacks
-FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue | LoopHeld | Stacks
+FromChild = Ready | StartFailed | Done | CallsGivenBack | LogLines | Enqueue | EnqueueRaw | Declare | LoopHeld | Stacks
 ToZygote = Fork | Kill | Signal
 FromZygote = Imported | ImportFailed | Forked | ForkFailed | Exited
 

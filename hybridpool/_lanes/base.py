@@ -109,8 +109,8 @@ class Job:
     beside: int = 0
     #: it is not to run beside other calls; in a lane whose children run one at a time that means nothing
     is_apart: bool = False
-    #: never to be in a channel beside others: it counts as begun when it is handed over
-    is_alone: bool = False
+    #: called when its child is seen to have begun it, some milliseconds later at most; not if it ended before that
+    on_begun: Callable[["Job"], None] | None = None
     #: called just before the call is given to a child; False: it must not run any more, and has been dealt with
     may_start: Callable[["Job"], bool] | None = None
     #: monotonic seconds of when it was given up by its submitter; None: wanted

@@ -225,6 +225,10 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         """Take calls back that no child was given, and return them; their `on_done` is not called."""
         return [job for lane in self._all() for job in lane.withdraw_queued(which)]
 
+    def recall_unbegun(self) -> None:
+        """Call back what children of the process lane have not begun, where submitters want to know when it begins."""
+        self.lane.recall_unbegun()
+
     def in_flight(self) -> list[Job]:
         """Return the calls that children were given."""
         return [job for lane in self._all() for job in lane.in_flight()]

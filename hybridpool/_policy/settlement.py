@@ -157,7 +157,7 @@ def settle(
     """Return the steps.
 
     :param lost_before: earlier deliveries of this message whose child died.
-    :param acknowledged: it was acknowledged before it started, so the broker has forgotten it.
+    :param acknowledged: it was acknowledged when it began, so the broker has forgotten it.
     :param stopping: children are being killed because the worker stops; that is not the task's fault.
     """
     store: tuple[Step, ...] = (_STORE,) if options.wants_result else ()

@@ -13,6 +13,8 @@ STALL: Final = 0.005
 #: seconds after which a call that its child has not begun is given to another one that is free. A child that has
 #: nothing else to do begins within microseconds; one that does not was stopped, say by a debugger
 UNREAD: Final = 1.0
+#: seconds after which the shared page is read, for a call whose submitter is to be told when it begins
+REPORT_S: Final = 0.002
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +28,9 @@ class RunningCall:
     behind: int
     #: seconds for which its child should have begun it, or since it was to be taken back last; None: it has begun it
     unread_for: float | None
+    #: its child has a call, this one or one behind it, whose submitter is to be told when it begins, and which was not
+    #: seen to begin
+    awaits_report: bool = False
     #: another child has nothing to do
     others_free: bool
     recalled: bool
@@ -68,6 +73,9 @@ def due(call: RunningCall) -> Due:
     if call.unread_for is not None:
         # Again also after taking it back, which fails if the child has read it, or if something else stands before it.
         moments.append(UNREAD - call.unread_for if call.unread_for < UNREAD else UNREAD)
+    if call.awaits_report:
+        # Less and less often: a child that stands still has been stopped.
+        moments.append(max(REPORT_S, call.still_for / 4))
     stop = call.cancelled_for is not None and not call.stopped
     soften = False
     if call.soft is not None and not call.softened and not call.stopped:

@@ -1,20 +1,27 @@
-"""Publishes what tasks send: the parent does it for its children, so no child holds a connection to the broker."""
+"""Publishes what tasks send: the parent does it for its children, so no child holds a connection to the broker.
+
+A message of our own apps is for a queue, which is declared first. One of another library's app is published as its
+child wrote it (`EnqueueRaw`); what it goes to is declared when the child says so (`Declare`), once for all children.
+"""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar, cast
 
 import attrs
+import msgspec
 from anyio.abc import TaskGroup
 
 from hybridpool._brokers.base import Broker
 from hybridpool._config import Settings
-from hybridpool._ipc.frames import Enqueue, EnqueueAnswer
-from hybridpool._message import Outgoing, unpack
+from hybridpool._ipc.frames import Declare, Enqueue, EnqueueAnswer, EnqueueRaw
+from hybridpool._message import Binding, ExchangeType, Outgoing, QueueSpec, unpack
 from hybridpool._policy import backoff
 from hybridpool._protocol.queues import task_queue
 from hybridpool.errors import BrokerUnavailable, HybridpoolError, QueueNotFound
 
+V = TypeVar("V")
 #: queues that are known to be declared; fewer than the broker's adapter remembers
 MAX_DECLARED: Final = 500
 
@@ -22,7 +29,24 @@ MAX_DECLARED: Final = 500
 class ChildPublisher:
     """Publishes for children."""
 
-    def __init__(self, broker: Broker, tasks: TaskGroup, settings: Settings) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: TaskGroup,
+        settings: Settings,
+        queues: Mapping[str, QueueSpec] = MappingProxyType({}),
+        consumed: Collection[str] = (),
+    ) -> None:
+        """Publish over a broker.
+
+        :param tasks: where what waits for the broker runs.
+        :param queues: how the app of another library declares its queues, by name.
+        :param consumed: queues that the worker consumes, so that they are declared.
+        """
+        #: what apps of another library have declared: queues by name, exchanges with type and durability
+        self._queues = dict(queues)
+        self._exchanges: dict[str, tuple[ExchangeType, bool]] = {}
+        self._is_declared: set[str] = set(consumed)
         self._broker = broker
         self._tasks = tasks
         self._settings = settings
@@ -34,7 +58,13 @@ class ChildPublisher:
 
     async def _publish(self, frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
         try:
-            await self._deliver(unpack(frame.message))
+            match frame:
+                case EnqueueRaw():
+                    await self._deliver(_raw(frame))
+                case Declare():
+                    await self._declare_for_app(frame)
+                case _:
+                    await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
             answer(EnqueueAnswer(frame.ticket, str(error), type(error).__name__))
         except Exception as error:  # noqa: BLE001  # the worker goes on, whatever a task's code has made of the message
@@ -47,9 +77,9 @@ class ChildPublisher:
 
         :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
         """
-        if not message.exchange and not message.routing_key:
+        if not message.exchange and not message.routing_key and not message.raw:
             message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
-        is_made_again = bool(message.exchange)
+        is_made_again = bool(message.exchange or message.raw)
         for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
@@ -69,8 +99,55 @@ class ChildPublisher:
                 return
 
     async def _declare(self, message: Outgoing) -> None:
-        if not message.exchange and message.routing_key not in self._declared:
+        if not message.exchange and not message.raw and message.routing_key not in self._declared:
             await self._broker.declare(task_queue(message.routing_key, self._settings))
             if len(self._declared) >= MAX_DECLARED:
                 self._declared.clear()
             self._declared.add(message.routing_key)
+
+    async def _declare_for_app(self, frame: Declare) -> None:
+        """Declare what an app of another library wants to publish to; what is known to be declared costs nothing.
+
+        :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
+        """
+        if not frame.queue:
+            wanted = cast("ExchangeType", frame.exchange_type), frame.durable
+            if self._exchanges.get(frame.exchange) != wanted:
+                await self._broker.connected(self._settings.broker_connection_timeout)
+                await self._broker.declare_exchange(frame.exchange, wanted[0], durable=wanted[1])
+                _keep(self._exchanges, frame.exchange, wanted)
+            return
+        spec = self._queues.get(frame.queue)
+        is_declared = spec is not None and frame.queue in self._is_declared
+        if spec is None:
+            arguments = msgspec.msgpack.decode(frame.arguments)
+            spec = QueueSpec(name=frame.queue, kind=arguments.pop("x-queue-type", "classic"), arguments=arguments)
+        if frame.exchange and not any(
+            (one.exchange, one.routing_key) == (frame.exchange, frame.routing_key) for one in spec.bindings
+        ):
+            kind, durable = self._exchanges.get(frame.exchange, ("direct", True))
+            binding = Binding(exchange=frame.exchange, type=kind, routing_key=frame.routing_key, durable=durable)
+            spec, is_declared = attrs.evolve(spec, bindings=(*spec.bindings, binding)), False
+        if not is_declared:
+            await self._broker.connected(self._settings.broker_connection_timeout)
+            await self._broker.declare(spec)
+            _keep(self._queues, frame.queue, spec)
+            self._is_declared.add(frame.queue)
+
+
+def _keep(known: dict[str, V], name: str, value: V) -> None:
+    """Remember a declaration; of too many the oldest is forgotten, and made again."""
+    known.pop(name, None)
+    known[name] = value
+    if len(known) > MAX_DECLARED:
+        del known[next(iter(known))]
+
+
+def _raw(frame: EnqueueRaw) -> Outgoing:
+    return Outgoing(
+        body=frame.message,
+        routing_key=frame.routing_key,
+        exchange=frame.exchange,
+        mandatory=frame.mandatory,
+        raw=frame.properties,
+    )

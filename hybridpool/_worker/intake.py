@@ -1,6 +1,40 @@
 """Intake: reads the head of each delivery, decides whether it is run, and hands it to the lane as a job.
 
 It runs on the loop for every message, so nothing here blocks or waits.
+
+When a message is acknowledged
+------------------------------
+With `acks_late` when its outcome is settled. Without it when its task has begun, and not before: a message whose task
+has not begun is never lost. The process lane puts several short calls into a child's channel; the child writes the
+number of the call that it begins to the page that it shares with its parent, and goes on at once. The parent
+acknowledges what it sees there: when outcomes arrive, when the page is read (`REPORT_S` after the child got
+something to do, and then on), and when the child has died. So for each call of an early-acknowledged message:
+
+    child                           parent                          broker
+    writes "call 7 begins"
+    runs it
+                                    reads 7 on the page
+                                    writes basic.ack
+                                                                    reads it, forgets the message
+
+    the child dies, at any moment   the page tells what has begun: that is acknowledged, and lost; the
+                                    rest is given to another child. Nothing runs twice
+    the zygote dies                 the same for each of its children
+    the parent is killed between    the kernel kills the child as well; the broker has the message, and
+    the first step and the third    delivers it again: it runs twice. What may: the calls that began since the parent
+                                    looked last, some milliseconds
+    the connection is lost between  the same for another worker that is given the message. This one
+    the first step and the last     recognises it and acknowledges it
+
+When the connection is lost the broker has every message again that is not acknowledged. Those in a child's channel
+that have not begun are called back then (`_forget_unstarted`), so that they do not run here and elsewhere:
+
+    parent: the connection is lost; call 8 is marked void, and is expected to come again
+    child gives 8 back              parent: 8 is still void: it is dropped, and run when it comes again
+    8 has come again before that    parent: 8 is not void any more: it waits for a child, with its new delivery
+    child begins 8 before that      as above: "the connection is lost between"
+
+Lanes with coroutines and threads acknowledge when a child is given the call, as it begins it as soon as it reads it.
 """
 
 import asyncio
@@ -205,8 +239,11 @@ class Intake:
         :param waiting: the jobs that no child has begun.
         """
         self.drop_held()
+        held = [job.cargo for job in at_work if isinstance(job.cargo, Received)]
+        for received in held:
+            received.is_void = not received.options.acks_late and not received.acknowledged
         self._tracker.lost(
-            (job.cargo for job in at_work if isinstance(job.cargo, Received)),
+            held,
             (job.cargo for job in waiting if isinstance(job.cargo, Received)),
         )
 
@@ -221,6 +258,7 @@ class Intake:
         early = not received.options.acks_late
         task = self._tasks[head.name]
         lane = self._lane_of[head.name]
+        reports_begin = early and lane == "process"
         content_type, body = received.reading or delivery.content_type or "", delivery.body
         if self._guest is not None:
             content_type, body = MESSAGE, pack_envelope(envelope_of(delivery))
@@ -232,7 +270,7 @@ class Intake:
             retries=head.retries,
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,
-            on_done=self._on_done,
+            on_done=self._done_early if reports_begin else self._on_done,
             hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
             soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
             lane=lane,
@@ -240,7 +278,7 @@ class Intake:
             may_rerun=not early,
             # A child has died of it before: the next one has no other calls to lose.
             is_apart=lane != "process" and head.lost_before > 0,
-            is_alone=early,
+            on_begun=self._begun if reports_begin else None,
             may_start=self._on_start,
             cargo=received,
         )
@@ -253,20 +291,36 @@ class Intake:
             self._after_stop.append(delivery)
 
     def _may_start(self, job: Job) -> bool:
-        """Decide just before a child gets the job whether it is still run; acknowledge one that runs at most once."""
+        """Decide just before a child gets the job whether it is still run."""
         received = job.cargo
         assert isinstance(received, Received)
+        if received.is_void:
+            self._tracker.forget(received)
+            return False
         if self._is_revoked(received.head.id):
             self._settler.revoked(received)
             return False
         if received.head.expires is not None and is_expired(received.head, dt.datetime.now(dt.UTC)):
             self._settler.expired(received)
             return False
-        if not received.options.acks_late and not received.acknowledged:
-            received.acknowledged = True
-            self._tracker.acknowledge(received)
+        if job.on_begun is None and not received.options.acks_late:
+            self._begun(job)
         self.begun[job.task] += 1
         return True
+
+    def _begun(self, job: Job) -> None:
+        """Acknowledge a message that is acknowledged when its task begins."""
+        received = job.cargo
+        assert isinstance(received, Received)
+        if not received.acknowledged:
+            received.acknowledged = True
+            self._tracker.acknowledge(received)
+
+    def _done_early(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
+        """Settle a message of a call that may have begun unseen: it has, if a child is named."""
+        if child:
+            self._begun(job)
+        self._done(job, outcome, child, runtime)
 
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         received = job.cargo

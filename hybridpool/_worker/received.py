@@ -42,8 +42,10 @@ class Received:
     delivery: Delivery
     head: Head
     options: DeliveryOptions
-    #: it was acknowledged before it started
+    #: it was acknowledged when its task began
     acknowledged: bool = False
+    #: of a task that is acknowledged when it begins, and has not begun: the connection it came by is lost
+    is_void: bool = False
     #: seconds until its next attempt, once that is decided
     wait: float = 0.0
     #: how its body is to be read, if its content type alone does not say that

@@ -89,6 +89,10 @@ class RedeliveryTracker:
         self.redeliveries.forget(received)
         self._broker.requeue(received.delivery)
 
+    def forget(self, received: Received) -> None:
+        """Do not expect a message any more; when it comes again, it is run."""
+        self.redeliveries.forget(received)
+
     def hold(self, received: Received) -> None:
         """Note that a message waits here for long, and have another one taken in its place."""
         if received.acknowledged or received in self._held:
@@ -173,7 +177,7 @@ class RedeliveryTracker:
             self.redeliveries.answered(seen)
             self._broker.ack(delivery)
         else:
-            held.delivery = delivery
+            held.delivery, held.is_void = delivery, False
             if held in self._held:
                 self._replace(held)
         return True

@@ -154,7 +154,13 @@ class Worker:
             _finishing(self._broker) as settling,
         ):
             tracker = RedeliveryTracker(self._broker, self._bus, self._consumers.replace_place)
-            publisher = ChildPublisher(self._broker, settling, settings)
+            publisher = ChildPublisher(
+                self._broker,
+                settling,
+                settings,
+                {} if self._prepared.guest is None else self._prepared.guest.queues,
+                settings.queues,
+            )
             async with SupervisedLanes(
                 self._prepared.zygote,
                 self._lane_configs(),
@@ -375,12 +381,13 @@ class Worker:
 
 
 def _forget_unstarted(lanes: SupervisedLanes, intake: Intake) -> None:
-    """Drop the jobs that no child has begun: the connection is lost, and the broker delivers their messages again.
+    """Drop the jobs that have not begun: the connection is lost, and the broker delivers their messages again.
 
     To run them as well would run them twice.
     """
     waiting = lanes.withdraw_queued(intake.is_void)
     intake.lost(lanes.in_flight(), waiting)
+    lanes.recall_unbegun()
 
 
 @contextmanager

@@ -442,4 +442,4 @@ def _next_step(queue: str, steps: tuple[Step, ...]) -> str:
                 return "it has failed"
             case _:
                 continue
-    return "it was acknowledged before it started (task_acks_late is off)"
+    return "it was acknowledged when it began (task_acks_late is off)"

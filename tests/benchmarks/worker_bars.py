@@ -80,6 +80,9 @@ BARS: Sequence[Bar] = (
     Bar("limits", "hybridpool, soft limit", "p99 ms", -10.0),
     Bar("limits", "hybridpool, hard limit", "p99 ms", -10.0),
     Bar("limits", "hybridpool, loop held", "p99 ms", -100.0),
+    Bar("no-ops", "hybridpool", "tasks/s", 2.0, "celery"),
+    Bar("recycling", "hybridpool, every 10", "tasks/s", 20.0, "celery, every 10"),
+    Bar("fat", "hybridpool", "after tasks", -0.7, "celery"),
     Bar("death", "hybridpool, async", "next start s", -0.2),
     Bar("death", "hybridpool, async", "starts at most", -2.0),
     # what the async lane may hold at first, and a few tasks for each of two children

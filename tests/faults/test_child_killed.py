@@ -162,7 +162,7 @@ def test_acknowledged_early_is_not_run_again(
         with pytest.raises(ChildLost, match="SIGKILL"):
             handle.get(timeout=PATIENCE)
         finished(journal, ids)
-        at_work.see(r"\[once\] lost its child .*; it was acknowledged before it started")
+        at_work.see(r"\[once\] lost its child .*; it was acknowledged when it began")
     drawn = account([*ids, "once"], journal, depth=settled(broker_url, queue_name), failed={"once"})
     assert not drawn.repeated
     assert drawn.once == 100

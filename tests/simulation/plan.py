@@ -61,7 +61,8 @@ class CallPlan:
     #: when it is given up; None: never
     cancel_at: float | None
     grace: float
-    is_alone: bool
+    #: its submitter wants to know when it begins
+    reports_begin: bool
     #: bytes of the body, and of the value
     bulk: tuple[int, int]
     #: it has the parent publish something
@@ -221,7 +222,7 @@ class Dice:
         calls = [self._call(number, span, is_calm=is_calm) for number in range(self._chance.randint(30, 60))]
         for call in calls:
             if call.number % 20:
-                call.task, call.seconds, call.is_alone = "brief-1", self._chance.uniform(0, 0.0005), False
+                call.task, call.seconds = "brief-1", self._chance.uniform(0, 0.0005)
                 call.bulk, call.enqueues = (10, 10), False
         return calls
 
@@ -282,7 +283,7 @@ class Dice:
             hard=None if is_calm or not is_limited else chance.choice((0.01, 0.1, 1.0)),
             cancel_at=at + chance.choice((0.0, 0.001, 0.005, 0.3)) if not is_calm and is_cancelled else None,
             grace=chance.choice((0.0, 0.05, 1.0)),
-            is_alone=chance.random() < 0.1,
+            reports_begin=chance.random() < 0.3,
             bulk=(chance.choice((10,) * 30 + (BULK,)), chance.choice((10,) * 30 + (BULK,))),
             enqueues=chance.random() < 0.1,
             stops_in=chance.choice((0.0, 0.01, None)),

@@ -163,6 +163,10 @@ class Schedule:
             self._at(moment, partial(self._resize, size))
         for moment, seconds in plan.jumps:
             self._at(moment, partial(self._jump, seconds))
+        for call in plan.calls:
+            # What a worker does that has lost its connection.
+            if call.number % 7 == 0:
+                self._at(call.at + call.seconds, self.lane.recall_unbegun)
         for moment in plan.zygote_deaths:
             self._at(moment, self._lose_zygote)
 
@@ -179,7 +183,7 @@ class Schedule:
             on_done=world.ended,
             soft_limit=plan.soft,
             hard_limit=plan.hard,
-            is_alone=plan.is_alone,
+            on_begun=world.seen_begun if plan.reports_begin and plan.lane == "process" else None,
             may_start=self._is_void if plan.is_void else None,
             lane=plan.lane,
             may_rerun=plan.may_rerun,

@@ -19,6 +19,8 @@ from tests.simulation.virtual import VirtualLoop
 
 #: seconds beyond a limit that the way to the child and back may take: the watchdog's last alert, and some
 TOLERANCE: Final = 1.5
+#: seconds within which a submitter that wants to know it is told that its call has begun
+REPORT_TOLERANCE_S: Final = 0.015
 _TRACED: Final = 400
 
 
@@ -37,6 +39,8 @@ class Fate:
     #: its outcome stands on the shared page or is sent, so nothing may lose it
     is_noted: bool = False
     starts: int = 0
+    #: its submitter was told that it has begun
+    is_seen_begun: bool = False
     #: of a call beside others: children that died of it, and those that the lane had killed for it
     killed: set[str] = attrs.field(factory=set)
     killed_for: set[str] = attrs.field(factory=set)
@@ -145,6 +149,16 @@ class World:
         if before:
             self.counts["restarts"] += 1
 
+    def seen_begun(self, job: Job) -> None:
+        """A call's submitter is told that it has begun."""
+        fate = self.fates[job.id]
+        self.note("seen to begin", job.id)
+        self.require(fate.begun_by == job.child and job.child, job.id, "is told to have begun, and has not")
+        self.require(not fate.is_seen_begun, job.id, "is told twice to have begun")
+        self.require(fate.ended is None, job.id, "is told to have begun after it has ended:", fate.ended)
+        fate.is_seen_begun = True
+        self.counts["seen to begin"] += 1
+
     def _is_at_work(self, fate: Fate) -> bool:
         return fate.begun_by in self.alive and not fate.is_noted
 
@@ -221,6 +235,9 @@ class World:
 
     def _check_times(self, fate: Fate) -> None:
         job, now, late = fate.job, self.loop.time(), TOLERANCE + self.lateness
+        if job.on_begun is not None and fate.begun_by:
+            is_told = fate.is_seen_begun or now - fate.begun_at <= REPORT_TOLERANCE_S + self.lateness
+            self.require(is_told, job.id, "has run since", fate.begun_at, "and nobody was told that it had begun")
         if fate.is_shared:
             late += STOP_GRACE_S
         if job.hard_limit is not None and fate.begun_by:

@@ -1,13 +1,16 @@
 """What a task sends: the parent waits out a short loss of the connection, and answers with the client's errors."""
 
+from collections.abc import AsyncIterator
+
 import anyio
 import attrs
+import msgspec
 import pytest
 
 from hybridpool import App
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
-from hybridpool._ipc.frames import Enqueue, EnqueueAnswer
-from hybridpool._message import Outgoing, pack
+from hybridpool._ipc.frames import Declare, Enqueue, EnqueueAnswer, EnqueueRaw
+from hybridpool._message import Binding, ExchangeType, Outgoing, QueueSpec, pack
 from hybridpool._policy import backoff
 from hybridpool._task_context import not_published
 from hybridpool._worker.child_publisher import ChildPublisher
@@ -105,6 +108,81 @@ async def test_what_cannot_be_published(
     error = not_published(answer.kind, answer.error)
     assert type(error) is kind
     assert str(error) == answer.error
+
+
+class Noting(Breaking):
+    """A memory broker that notes what it is asked for."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server, [])
+        self.declared: list[object] = []
+        self.published: list[Outgoing] = []
+
+    async def declare(self, queue: QueueSpec) -> None:
+        """Note it."""
+        self.declared.append(queue)
+
+    async def declare_exchange(self, exchange: str, type: ExchangeType = "topic", *, durable: bool = True) -> None:
+        """Note it."""
+        self.declared.append((exchange, type, durable))
+
+    async def publish(self, message: Outgoing) -> None:
+        """Note it."""
+        self.published.append(message)
+
+
+KNOWN = QueueSpec(name="known", bindings=(Binding(exchange="known", type="topic", routing_key="a.#"),))
+
+
+@pytest.fixture
+async def noting() -> AsyncIterator[tuple[Noting, ChildPublisher, list[EnqueueAnswer]]]:
+    """Give a publisher of an app of another library; answers are put into the list."""
+    answers: list[EnqueueAnswer] = []
+    async with anyio.create_task_group() as tasks, Noting(MemoryServer()) as broker:
+        specs = {"known": KNOWN, "other": attrs.evolve(KNOWN, name="other")}
+        yield broker, ChildPublisher(broker, tasks, SETTINGS, specs, ["known"]), answers
+
+
+async def test_another_librarys_message_is_published_as_it_is(
+    noting: tuple[Noting, ChildPublisher, list[EnqueueAnswer]],
+) -> None:
+    """Nothing is added to it, nothing is declared for it, and many go to the broker in their order."""
+    broker, publisher, answers = noting
+    for number in range(50):
+        publisher.publish(
+            EnqueueRaw(number, b"%d" % number, "", "q", b"properties", mandatory=number == 3), answers.append
+        )
+    await anyio.wait_all_tasks_blocked()
+    assert broker.published == [
+        Outgoing(body=b"%d" % number, routing_key="q", raw=b"properties", mandatory=number == 3) for number in range(50)
+    ]
+    assert not broker.declared
+    assert answers == [EnqueueAnswer(number, None) for number in range(50)]
+
+
+async def test_another_librarys_declarations(noting: tuple[Noting, ChildPublisher, list[EnqueueAnswer]]) -> None:
+    """Exchange, queue and binding are declared once for all children; what the worker consumes is declared already."""
+    broker, publisher, answers = noting
+    arguments = msgspec.msgpack.encode({"x-queue-type": "quorum", "x-expires": 1000})
+    for _ in range(2):
+        for frame in (
+            Declare(1, b"", exchange="e", exchange_type="topic"),
+            Declare(1, b"", queue="q", arguments=arguments),
+            Declare(1, b"", queue="q", exchange="e", routing_key="a.#"),
+            Declare(1, b"", queue="known", arguments=arguments),
+            Declare(1, b"", queue="known", exchange="known", routing_key="a.#"),
+            Declare(1, b"", queue="other"),
+        ):
+            publisher.publish(frame, answers.append)
+            await anyio.wait_all_tasks_blocked()
+    queue = QueueSpec(name="q", kind="quorum", arguments={"x-expires": 1000})
+    assert broker.declared == [
+        ("e", "topic", True),
+        queue,
+        attrs.evolve(queue, bindings=(Binding(exchange="e", type="topic", routing_key="a.#"),)),
+        attrs.evolve(KNOWN, name="other"),
+    ]
+    assert answers == [EnqueueAnswer(1, None)] * 12
 
 
 def test_errors_of_an_unknown_kind() -> None:

@@ -18,7 +18,7 @@ from hybridpool._ipc.codec import JSON, PICKLE, encode
 from hybridpool._ipc.envelope import MESSAGE, unpack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Outgoing, QueueSpec
-from hybridpool._outcome import Lost, Returned
+from hybridpool._outcome import Lost, Outcome, Returned
 from hybridpool._policy.admission import MAX_RETURNS
 from hybridpool._policy.settlement import DeliveryOptions, GuestOptions
 from hybridpool._results.rpc import RpcStore
@@ -131,6 +131,12 @@ def may_start(job: Job) -> bool:
     return job.may_start(job)
 
 
+def begins(job: Job) -> None:
+    """Say, as the lane does, that a child has begun a call."""
+    assert job.on_begun is not None
+    job.on_begun(job)
+
+
 async def test_a_job(bench: Bench) -> None:
     """A message becomes a job with its body, options and ids, and is announced."""
     body = encode([[2, 3], {}, None])
@@ -139,7 +145,7 @@ async def test_a_job(bench: Bench) -> None:
     await bench.send(body=body, retries=2, **sender)
     [job] = bench.pool.jobs
     assert (job.task, job.id, job.body, job.content_type) == ("shop.add", "id-1", body, JSON)
-    assert (job.retries, job.root_id, job.is_alone) == (2, "root", False)
+    assert (job.retries, job.root_id, job.on_begun) == (2, "root", None)
     assert may_start(job)
     [event] = bench.observed.of(events.TaskReceived)
     assert before <= event.task.timestamp <= time.time()
@@ -256,29 +262,79 @@ async def test_default_lane(bench: Bench) -> None:
     ]
 
 
-async def test_at_most_once(bench: Bench) -> None:
-    """A task with acks_late=False is acknowledged just before a child gets it."""
+async def test_acknowledged_when_begun(bench: Bench) -> None:
+    """A task with acks_late=False is acknowledged when it has begun; if its child dies, it does not run again."""
     await bench.send("shop.once")
     [job] = bench.pool.jobs
-    assert job.is_alone, "a killed worker would lose all that lie in a channel"
-    seen = [received(job).acknowledged]
     assert may_start(job)
     assert may_start(job), "a call that a dead child never read is started again"
-    assert [*seen, received(job).acknowledged] == [False, True]
+    assert not received(job).acknowledged, "if the worker is killed now, nothing may be lost"
+    begins(job)
+    assert received(job).acknowledged
     job.on_done(job, Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1"), "ForkPoolWorker-1", 0.0)
     await anyio.wait_all_tasks_blocked()
     assert await bench.depths() == (0, 0)
 
 
+@pytest.mark.parametrize("outcome", [Returned(b"1", "1"), Lost("signal 9 (SIGKILL)", "ForkPoolWorker-1")])
+async def test_acknowledged_when_its_end_is_heard_first(bench: Bench, outcome: Outcome) -> None:
+    """A short task, or one whose child died at once, is acknowledged without having been seen to begin."""
+    await bench.send("shop.once")
+    [job] = bench.pool.jobs
+    assert may_start(job)
+    job.on_done(job, outcome, "ForkPoolWorker-1", 0.0)
+    assert received(job).acknowledged
+    await anyio.wait_all_tasks_blocked()
+    assert await bench.depths() == (0, 0)
+
+
 async def test_an_early_answer_is_given_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message with an early acknowledgement is acknowledged once, also if its call is started a second time."""
+    """A message with an early acknowledgement is acknowledged once, though its begin and its end are told."""
     answered: list[object] = []
     monkeypatch.setattr(bench.broker, "ack", answered.append)
     await bench.send("shop.once")
     [job] = bench.pool.jobs
     assert may_start(job)
-    assert may_start(job)
+    begins(job)
+    job.on_done(job, Returned(b"1", "1"), "ForkPoolWorker-1", 0.0)
     assert answered == [received(job).delivery]
+
+
+@pytest.mark.parametrize("chosen", [{"task_default_lane": "thread"}])
+async def test_acknowledged_when_given_to_a_child_of_many(bench: Bench) -> None:
+    """In a lane whose children run many calls an early acknowledgement is written when a child is given the call."""
+    await bench.send("shop.once")
+    [job] = bench.pool.jobs
+    assert job.on_begun is None
+    assert may_start(job)
+    assert received(job).acknowledged
+
+
+async def test_void_when_the_connection_is_lost(bench: Bench) -> None:
+    """A call in a channel that comes back after a lost connection is dropped, and run when its message comes again."""
+    await bench.send("shop.once")
+    [job] = bench.pool.jobs
+    assert may_start(job)
+    bench.intake.lost([job])
+    assert not may_start(job), "it would run here and where the broker delivers it"
+    again = attrs.evolve(received(job).delivery, redelivered=True)
+    bench.intake.take(again)
+    assert len(bench.pool.jobs) == 2
+
+
+async def test_not_void_when_its_message_is_here_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that comes back after its message has come again runs, and acknowledges what came."""
+    answered: list[object] = []
+    monkeypatch.setattr(bench.broker, "ack", answered.append)
+    await bench.send("shop.once")
+    [job] = bench.pool.jobs
+    bench.intake.lost([job])
+    again = attrs.evolve(received(job).delivery, redelivered=True)
+    bench.intake.take(again)
+    assert len(bench.pool.jobs) == 1
+    assert may_start(job)
+    begins(job)
+    assert answered == [again]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ class ConfirmChannel:
         """Fail a mandatory message that no queue takes. Its confirmation follows, and is ignored."""
         if method != RETURN:
             return
-        tag = read_return_tag(properties)
+        tag = next(iter(self._waiting), 0) if self._is_for_one else read_return_tag(properties)
         waiting = self._waiting.pop(tag, None)
         if waiting is not None and not waiting[0].done():
             confirmed, message, _route = waiting

@@ -113,6 +113,10 @@ class Session:
 
     async def publish(self, message: Outgoing) -> None:
         """Send a message and wait for its confirmation; see the port."""
+        if message.raw and message.mandatory:
+            # Nothing may be written into it by which it is known when it comes back.
+            await run_to_end(self._publish_alone(message))
+            return
         try:
             confirmed = await self._sent(message)
             if confirmed is not None:

@@ -103,6 +103,10 @@ class ChildHandle:
     calls: dict[int, CallInFlight] = attrs.field(factory=dict)
     #: the first of them: the one it runs, or is about to
     head: CallInFlight | None = None
+    #: monotonic seconds when its shared page was read last
+    checked_at: float = 0.0
+    #: the number of the last call that it was given whose submitter is to be told when it begins; 0: none
+    last_reported: int = 0
     #: monotonic seconds since when the child has not been seen to begin another call
     still_since: float = 0.0
     #: monotonic seconds when the calls that it has not read were taken back last
@@ -179,6 +183,12 @@ class ChildHandle:
         """Tell whether the child was seen to run a call, or one after it."""
         return call.number <= self._begun
 
+    @property
+    def awaits_report(self) -> bool:
+        """It has a call whose submitter is to be told when it begins, and which was not seen to begin."""
+        head = self.head
+        return head is not None and self.last_reported >= head.number and self.last_reported > self._begun
+
     def snapshot(self) -> ChildSnapshot:
         """Return what the child does at this moment."""
         head = self.head
@@ -220,6 +230,8 @@ class ChildHandle:
             number += 1
             job.handed_at, job.child = now, name
             in_flight[number] = call_in_flight = CallInFlight(number, job, now)
+            if job.on_begun is not None:
+                self.last_reported = number
             if head is None:
                 self.head = head = call_in_flight
             body = job.body
@@ -326,6 +338,8 @@ class ChildHandle:
     def check(self, now: float) -> list[frames.FromChild]:
         """See on the shared page whether the child goes on; if not, return the outcomes there that were not heard.
 
+        Submitters who want to know when their calls begin are told of those that have begun.
+
         It will send them again. Others, noted and sent before these, may lie in the channel behind a hundred log lines:
 
             child                                    parent
@@ -336,7 +350,10 @@ class ChildHandle:
         round the child could send 1 between the two.
         """
         begun = self._shared_page.at_work
+        self.checked_at = now
         if begun != self._begun:
+            if self.awaits_report:
+                self._report_begun(begun)
             self._begun, self.still_since = begun, now
         if now - self.still_since < STALL or self.head is None:
             return []
@@ -345,6 +362,17 @@ class ChildHandle:
             return []
         first = next(iter(self.calls), self._sent + 1)
         return [one for one in noted if isinstance(one, Done) and one.seq >= first]
+
+    def _report_begun(self, last: int) -> None:
+        """Tell the submitters of calls that have begun since the page was read before.
+
+        :param last: the number of the call that began last.
+        """
+        for number, call in self.calls.items():
+            if number > last:
+                return
+            if number > self._begun and call.job.on_begun is not None:
+                call.job.on_begun(call.job)
 
     def mark_for_kill(self, number: int) -> bool:
         """Make sure that a kill for this call, the first in flight, hits no other; False if it has just ended."""

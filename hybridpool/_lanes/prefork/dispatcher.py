@@ -214,7 +214,7 @@ class Dispatcher:
 
     def _depth(self, job: Job) -> int:
         """How many calls such as this may be in a channel at once."""
-        return 1 if job.is_alone or isinstance(job.body, OutgoingBlob) else self.durations.depth(job.task)
+        return 1 if isinstance(job.body, OutgoingBlob) else self.durations.depth(job.task)
 
     def _next(self, most: int) -> list[Job]:
         """Take calls that may start from the head of the queue: one, or as many as are short."""
@@ -222,7 +222,7 @@ class Dispatcher:
         queue, short = self.queue, ""
         while queue and len(jobs) < most:
             job = queue[0]
-            if jobs and (job.task != short or job.is_alone or type(job.body) is not bytes):
+            if jobs and (job.task != short or type(job.body) is not bytes):
                 if self._depth(job) == 1:
                     break
                 short = job.task

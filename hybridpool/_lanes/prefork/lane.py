@@ -86,6 +86,13 @@ class PreforkLane(ChildLane[Dispatcher]):
         super().stop_taking()
         self._watchdog.recalls = False
 
+    def recall_unbegun(self) -> None:
+        """Call back the calls that children have not begun, where submitters want to know when they begin.
+
+        They wait for a child again, and are asked whether they may start.
+        """
+        self._watchdog.recall_unbegun()
+
     def queued(self) -> list[Job]:
         """Return the calls that wait for a child."""
         return list(self._dispatcher.queue)

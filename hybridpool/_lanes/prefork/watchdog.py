@@ -13,7 +13,7 @@ from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
 from hybridpool._lanes.children.registry import ChildRegistry
 from hybridpool._outcome import Cancelled, Outcome, TimedOut
-from hybridpool._policy.time_limits import STALL, UNREAD, Due, RunningCall, due
+from hybridpool._policy.time_limits import REPORT_S, STALL, UNREAD, Due, RunningCall, due
 
 #: seconds after which a child is alerted again. A signal that comes just before a system call, after Python has looked
 #: for signals, is only seen when that call returns, which may be an hour later; the next signal interrupts it.
@@ -86,6 +86,26 @@ class Watchdog:
             call.verdict = verdict
             self._registry.kill(child)
 
+    def recall_unbegun(self) -> None:
+        """Call back the calls that have not begun, from children with some whose submitters wait for that.
+
+        Not once the lane is stopping: then no other child could run what lies beside them.
+        """
+        now = self._registry.clock()
+        for child in list(self._busy()) if self.recalls else ():
+            if pending_outcomes := child.check(now):
+                self._hear(child, pending_outcomes)
+            if child.head is not None and child.awaits_report:
+                self._call_back(child, child.head, now)
+
+    def _call_back(self, child: ChildHandle, call: CallInFlight, now: float) -> None:
+        """Take back what a child has not read, and have it give back what it has not begun."""
+        call.recalled = True
+        self._give_back(child, child.take_unread(now))
+        if child.is_at(call.number) and child.behind:
+            child.tell(Recall())
+            self._alert(child, call.number)
+
     def _act(self, child: ChildHandle, call: CallInFlight, decided: Due, now: float) -> None:
         job = call.job
         if decided.take_back:
@@ -94,13 +114,9 @@ class Watchdog:
             if not child.is_at(call.number):
                 return
         if decided.recall and self.recalls:
-            call.recalled = True
-            self._give_back(child, child.take_unread(now))
+            self._call_back(child, call, now)
             if not child.is_at(call.number):
                 return
-            if child.behind:
-                child.tell(Recall())
-                self._alert(child, call.number)
         if decided.kill:
             cancelled = job.cancelled_at is not None
             verdict = Cancelled(child.name) if cancelled else TimedOut(job.hard_limit or 0.0, child.name)
@@ -158,6 +174,7 @@ def _running(child: ChildHandle, call: CallInFlight, now: float, *, others_free:
         still_for=now - child.still_since,
         behind=child.behind,
         unread_for=None if child.has_begun(call) else now - max(child.still_since, child.taken_back_at),
+        awaits_report=child.awaits_report,
         others_free=others_free,
         recalled=call.recalled,
         soft=job.soft_limit,
@@ -181,6 +198,8 @@ def _nearest(child: ChildHandle) -> float | None:
     moments: list[float] = []
     if not child.has_begun(call):
         moments.append(max(child.still_since, child.taken_back_at) + UNREAD)
+    if child.last_reported and child.awaits_report:
+        moments.append(max(child.still_since, child.checked_at) + REPORT_S)
     if len(child.calls) > child.slots and not call.recalled:
         moments.append(child.still_since + STALL)
     if job.soft_limit is not None and not call.softened and not call.stopped:

@@ -13,7 +13,7 @@ import pytest
 
 from hybridpool import _task_context
 from hybridpool._child.base import ATTENTION
-from hybridpool._child.loop import Child
+from hybridpool._child.loop import MAX_POSTED, Child
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.rendering import to_raised
 from hybridpool._ipc import frames, framing
@@ -23,6 +23,7 @@ from hybridpool._ipc.frames import (
     Done,
     Enqueue,
     EnqueueAnswer,
+    EnqueueRaw,
     Frame,
     Interrupt,
     LogLines,
@@ -319,6 +320,48 @@ def test_asks_and_goes_on(play: Play) -> None:
     assert messages[0] == [Enqueue(1, b"message")]
     assert outcomes(messages) == {1: OK, 2: OK, 3: OK}
     assert play.ran == [1, 2, 3]
+
+
+def test_posts_and_confirms_once(play: Play) -> None:
+    """A task that posts messages goes on at once, and waits for all answers where it confirms them."""
+    sent: list[object] = []
+
+    def post() -> None:
+        for number in range(3):
+            play.child.post(EnqueueRaw(0, b"%d" % number, "", "q"))
+        sent.extend(frame for message in play.heard() for frame in message)
+        play.tell(EnqueueAnswer(2, None), EnqueueAnswer(1, "full", "QueueFull"))
+        play.tell(call(2), EnqueueAnswer(3, None))
+        assert play.child.confirm() == [EnqueueAnswer(1, "full", "QueueFull")]
+        assert play.child.confirm() == []
+
+    play.tasks["post"] = post
+    play.tell(call(1, "post"))
+    assert outcomes(play.work()) == {1: OK, 2: OK}
+    assert sent == [EnqueueRaw(number, b"%d" % (number - 1), "", "q") for number in (1, 2, 3)]
+
+
+def test_posts_no_more_than_the_parent_may_hold(play: Play) -> None:
+    """A task that posts very many waits for the first answers before it sends more."""
+    told: list[int] = []
+
+    def answer() -> None:
+        """Be the parent that answers the first half."""
+        told.append(sum(map(len, play.heard())))
+        for ticket in range(1, MAX_POSTED // 2 + 1):
+            play.tell(EnqueueAnswer(ticket, None))
+
+    def post() -> None:
+        for _ in range(MAX_POSTED - 1):
+            play.child.post(EnqueueRaw(0, b"", "", "q"))
+        answer()
+        play.child.post(EnqueueRaw(0, b"", "", "q"))
+        play.child.drop_posts()
+
+    play.tasks["post"] = post
+    play.tell(call(1, "post"))
+    assert outcomes(play.work()) == {1: OK}
+    assert told == [MAX_POSTED - 1]
 
 
 def test_asks_in_vain(play: Play) -> None:

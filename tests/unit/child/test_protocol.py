@@ -314,6 +314,65 @@ def test_a_parent_that_ends_while_a_task_waits() -> None:
     assert protocol.next_while_asking() is EXIT
 
 
+def posted(protocol: ChildProtocol, message: bytes) -> int:
+    """Send a message without waiting for its answer; returns its ticket."""
+    frame = Enqueue(0, message)
+    assert protocol.ask(frame) == (Send(frame),)
+    protocol.sent_without_waiting(frame)
+    return frame.ticket
+
+
+def test_many_messages_are_sent_before_their_answers_are_waited_for() -> None:
+    """Answers to messages that were sent without waiting are awaited together; those that are errors are kept."""
+    protocol = at_work(1)
+    assert not protocol.awaits_answers
+    tickets = [posted(protocol, b"") for _ in range(3)]
+    assert protocol.next_while_awaiting(3) is None
+    assert protocol.next_while_awaiting(2) is READ
+    protocol.receive([EnqueueAnswer(tickets[1], "full"), call(2)], False)
+    assert protocol.next_while_awaiting(2) is None
+    assert protocol.next_while_awaiting() is READ
+    protocol.receive([EnqueueAnswer(tickets[0], None), EnqueueAnswer(tickets[2], None)], False)
+    assert protocol.next_while_awaiting() is None
+    assert protocol.take_post_errors() == [EnqueueAnswer(tickets[1], "full")]
+    assert not protocol.awaits_answers
+    assert protocol.next_action() == call(2)
+
+
+def test_an_answer_that_comes_while_another_is_waited_for_is_kept() -> None:
+    """A message that is waited for does not use up the answers to those before it."""
+    protocol = at_work(1)
+    ticket = posted(protocol, b"")
+    protocol.enqueue(b"")
+    protocol.receive([EnqueueAnswer(ticket, "full"), EnqueueAnswer(ticket + 1, None)], False)
+    assert protocol.next_while_asking() == EnqueueAnswer(ticket + 1, None)
+    assert protocol.next_while_awaiting() is None
+    assert protocol.take_post_errors() == [EnqueueAnswer(ticket, "full")]
+
+
+def test_messages_of_a_task_that_was_stopped_are_forgotten() -> None:
+    """Late answers to messages of a task that was stopped are not taken for those of the next one."""
+    protocol = at_work(1)
+    ticket = posted(protocol, b"")
+    assert protocol.take_post_errors() == []
+    protocol.receive([EnqueueAnswer(ticket, "full")], False)
+    assert protocol.next_while_awaiting() is None
+    assert protocol.take_post_errors() == []
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_what_may_happen_while_answers_are_awaited(is_stopped: bool) -> None:
+    """A task that waits for answers can be stopped, and ends with its parent."""
+    protocol = at_work(1)
+    posted(protocol, b"")
+    if is_stopped:
+        protocol.receive([Interrupt(1, "cancelled")], False)
+        assert protocol.next_while_awaiting() == (Raise(Interrupt(1, "cancelled")),)
+    else:
+        protocol.receive_end()
+        assert protocol.next_while_awaiting() is EXIT
+
+
 # ---- descriptors are missing -----------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,6 @@ def job(
     task: str = "brief",
     *,
     priority: int = 0,
-    is_alone: bool = False,
     may_start: Callable[[Job], bool] | None = None,
     ended: list[tuple[str, Outcome]] | None = None,
 ) -> Job:
@@ -42,7 +41,6 @@ def job(
         content_type="",
         body=b"",
         priority=priority,
-        is_alone=is_alone,
         may_start=may_start,
         on_done=lambda one, outcome, *_: told.append((one.id, outcome)),
     )
@@ -129,23 +127,6 @@ async def test_a_call_that_may_take_long_lies_alone(bench: Bench) -> None:
     bench.dispatcher.mark_free(child)
     bench.dispatcher.dispatch()
     assert (given(child), waiting(bench)) == (["b"], ["c"])
-
-
-@pytest.mark.parametrize("first_is_alone", [True, False])
-async def test_an_early_acknowledged_call_lies_alone(bench: Bench, first_is_alone: bool) -> None:
-    """A call that was acknowledged before it begins is the only one in its channel, though its task is short."""
-    bench.dispatcher.size = 1
-    child = bench.child()
-    bench.queue(job("a", is_alone=first_is_alone), job("b", is_alone=not first_is_alone))
-    assert (given(child), waiting(bench)) == (["a"], ["b"])
-
-
-async def test_an_early_acknowledged_call_is_not_put_behind_several(bench: Bench) -> None:
-    """A call that must lie alone ends the row of short calls of its own task."""
-    bench.dispatcher.size = 1
-    child = bench.child()
-    bench.queue(*(job(name) for name in "abc"), job("d", is_alone=True), job("e"))
-    assert (given(child), waiting(bench)) == (["a", "b", "c"], ["d", "e"])
 
 
 async def test_a_child_is_given_no_more_calls_than_it_may_run(bench: Bench) -> None:

@@ -1,7 +1,7 @@
-"""The prefork lane by its public methods alone, without children."""
+"""The prefork lane by its public methods alone, without children or with fake ones."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import pytest
@@ -14,7 +14,7 @@ from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._policy.time_limits import UNREAD
 from hybridpool.errors import PoolClosed
 from hybridpool.events import Bus
-from tests.unit.lanes.fake_children import FakeZygote, turns, until
+from tests.unit.lanes.fake_children import FakeZygote, Told, turns, until
 
 Ended = list[tuple[str, Outcome]]
 
@@ -177,6 +177,52 @@ async def test_a_child_that_is_not_there() -> None:
     lane.kill_for("gone", 1, Cancelled(""))
     lane.give_up("gone", "late")
     assert not lane.has_child("gone")
+
+
+@pytest.fixture
+async def zygote() -> AsyncIterator[FakeZygote]:
+    """Return the zygote of a lane of one child, which is not there."""
+    lane = made()
+    lane.resize(1)
+    with FakeZygote(lane) as zygote:
+        yield zygote
+
+
+async def test_begins_are_reported(zygote: FakeZygote) -> None:
+    """A submitter that wants to know it is told within moments that its call has begun, and of no other call."""
+    told, begun, child = Told(), list[str](), await zygote.child()
+    for name in "ab":
+        zygote.lane.submit(told.job(name, lane="process", on_begun=lambda one: begun.append(one.id)))
+    zygote.lane.submit(told.job("c", lane="process"))
+    assert await child.reads() == ["a"]
+    await until(lambda: begun == ["a"])
+    await child.ends("a")
+    assert await child.reads() == ["b", "c"], "the second was short, so the third lies behind it"
+    await child.ends("b", "c")
+    assert begun in (["a"], ["a", "b"]), "the end of a call may be heard before its begin was seen"
+    assert list(told.outcomes) == ["a", "b", "c"]
+
+
+@pytest.mark.may_block  # it looks, without waiting, what its child has not read
+async def test_what_has_not_begun_is_called_back(zygote: FakeZygote) -> None:
+    """Calls that a child has not read are asked again whether they may start, if their begin is reported."""
+    told, asked, child = Told(), list[str](), await zygote.child()
+    assert isinstance(zygote.lane, PreforkLane)
+
+    def may_start(one: Job) -> bool:
+        asked.append(one.id)
+        return asked.count(one.id) == 1
+
+    for name, begins in (("a", None), ("b", lambda _: None)):
+        zygote.lane.submit(told.job(name, lane="process", may_start=may_start, on_begun=begins))
+        zygote.lane.recall_unbegun()
+        await turns()
+        if begins is None:
+            assert await child.reads() == ["a"], "the begin of this one is not reported: it stays where it is"
+            await child.ends("a")
+    assert await child.reads() == []
+    assert asked == ["a", "b", "b"]
+    assert zygote.lane.load == 0
 
 
 async def test_the_load_is_waited_for() -> None:

@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridpool._policy.time_limits import STALL, UNREAD, Due, RunningCall, due
+from hybridpool._policy.time_limits import REPORT_S, STALL, UNREAD, Due, RunningCall, due
 
 #: what floats lose by adding up
 BLINK = 1e-9
@@ -22,6 +22,7 @@ def calls(draw: st.DrawFn) -> RunningCall:
         still_for=draw(st.floats(0.0, age)),
         behind=draw(st.integers(0, 3)),
         unread_for=draw(st.none() | st.floats(0.0, age)),
+        awaits_report=draw(st.booleans()),
         others_free=draw(st.booleans()),
         recalled=draw(st.booleans()),
         soft=draw(st.none() | spans),
@@ -61,6 +62,8 @@ def after(at_work: RunningCall, decided: Due, seconds: float) -> RunningCall:
         recalled=at_work.recalled or decided.recall,
         # it goes to another child, which begins it
         unread_for=None if at_work.unread_for is None or decided.take_back else at_work.unread_for + seconds,
+        # the look after that time has seen it begin
+        awaits_report=at_work.awaits_report and seconds < REPORT_S,
         softened=at_work.softened or decided.soften,
         stopped=at_work.stopped or decided.stop,
         # a child is killed once
@@ -93,6 +96,13 @@ def test_what_its_child_does_not_read_is_taken_back_for_another() -> None:
     assert due(call(unread_for=UNREAD, others_free=True)) == again, "it may have read it, and not begun"
     assert due(call(unread_for=UNREAD)) == Due(check_again_in=UNREAD), "another may be free then"
     assert due(call(still_for=60.0, others_free=True)) == Due(), "it is at work"
+
+
+def test_the_page_is_read_for_a_call_that_is_to_be_reported() -> None:
+    """A call whose begin is to be told is looked at soon, and less and less often while its child stands still."""
+    assert due(call(still_for=0.0, awaits_report=True)) == Due(check_again_in=REPORT_S)
+    assert due(call(still_for=0.4, awaits_report=True)) == Due(check_again_in=0.1)
+    assert due(call(still_for=0.0)) == Due(), "others cost no look"
 
 
 def test_soft_then_hard() -> None:
@@ -133,7 +143,7 @@ def test_what_is_announced_falls_due(at_work: RunningCall) -> None:
         at_work = after(at_work, decided, decided.check_again_in + BLINK)
         decided = due(at_work)
         looks += 1
-        assert looks <= 5, "stall, unread, soft, hard and grace are all there is"
+        assert looks <= 6, "report, stall, unread, soft, hard and grace are all there is"
 
 
 @given(at_work=calls())

@@ -460,6 +460,17 @@ def kill_for_each_limit(patch: Patch) -> None:
     patch.setattr(SharedLane, "_give_up_call", give_up)
 
 
+def report_no_begin(patch: Patch) -> None:
+    """A submitter that wants to know when its call begins is not told."""
+    patch.setattr(ChildHandle, "_report_begun", lambda _child, _last: None)
+
+
+def report_all_that_is_given(patch: Patch) -> None:
+    """All calls of a child are taken for begun when the first of them has."""
+    right = ChildHandle._report_begun
+    patch.setattr(ChildHandle, "_report_begun", lambda child, _last: right(child, sys.maxsize))
+
+
 def put_back_twice(patch: Patch) -> None:
     """One of the calls that are to run again is put into the queue twice."""
     right = SharedDispatcher.put_back
@@ -519,6 +530,8 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (leave_what_is_held_back, "places|never ended|come to rest|run at once"),
     (never_give_up, "s, limit|s to stop|come to rest|it spins"),
     (kill_for_each_limit, "a kill of .* hit"),
+    (report_no_begin, "nobody was told"),
+    (report_all_that_is_given, "is told to have begun, and has not|told twice"),
     (put_back_twice, "places|run twice"),
     (keep_a_child_apart, "a child that ran apart is left"),
 ]

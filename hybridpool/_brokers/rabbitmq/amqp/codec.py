@@ -45,6 +45,8 @@ ALIVE: Final = HEAD.pack(HEARTBEAT, 0, 0) + bytes((END,))
 _ANSWER = struct.Struct(">BHIHHQBB")
 _PUBLISH = struct.Struct(">HHH")
 _HEADER = struct.Struct(">HHQH")
+#: before properties with their flags
+_RAW_HEADER = struct.Struct(">HHQ")
 _TAG = struct.Struct(">Q")
 _MULTIPLE, _REQUEUE = 1, 2
 _MANDATORY: Final = 1
@@ -286,7 +288,10 @@ def write_head(
     flags = _MANDATORY if message.mandatory else 0
     method = _PUBLISH.pack(60, 40, 0) + _shortly(exchange) + _shortly(routing_key) + bytes((flags,))
     room = max_frame_bytes - AROUND
-    header = _rewritten(message, message_id, room) if message.original else _header(message, message_id)
+    if message.raw:
+        header = _RAW_HEADER.pack(60, 0, len(message.body)) + message.raw
+    else:
+        header = _rewritten(message, message_id, room) if message.original else _header(message, message_id)
     if len(header) > room:
         raise ValueError(f"headers of {len(header)} bytes do not fit into a frame of {max_frame_bytes}")
     return method, header

@@ -1,0 +1,151 @@
+"""What a Celery app's tasks publish goes through the parent: as they wrote it, confirmed, over its connections."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from tests.interop.guests import client_of, new_queue, worker_of
+from tests.queues import BrokerConsole
+from tests.rabbit import Node, wait_for
+from tests.redis_server import Redis
+from tests.workers import PATIENCE, Worker
+
+APP = "celery_publishing"
+#: of a message: all that a client can say about it
+OPTIONS = {
+    "priority": 3,
+    "delivery_mode": 1,
+    "expiration": 600.0,
+    "headers": {"x-own": "header", "x-number": 5, "x-list": [1, {"a": None}]},
+    "app_id": "shop",
+    "message_id": "m-1",
+    "type": "a type",
+    "timestamp": 1_700_000_000,
+    "correlation_id": "c-1",
+    "reply_to": "somewhere",
+    "task_id": "t-1",
+    "serializer": "pickle",
+    "compression": "zlib",
+}
+
+
+@pytest.fixture(scope="module")
+def queue() -> str:
+    """The queue of this module's worker."""
+    return new_queue()
+
+
+@pytest.fixture(scope="module")
+def worker(rabbit_node: Node, redis: Redis, queue: str) -> Iterator[Worker]:
+    """Our worker, with an app that publishes."""
+    with worker_of(rabbit_node.url, redis.url, queue, app=APP) as started:
+        yield started
+
+
+@pytest.fixture
+def client(worker: Worker, rabbit_node: Node, redis: Redis, queue: str) -> Iterator[Celery]:
+    """A Celery client."""
+    with client_of(rabbit_node.url, redis.url, queue) as app:
+        yield app
+
+
+@pytest.fixture
+def console(rabbit_node: Node) -> Iterator[BrokerConsole]:
+    """Who looks into queues."""
+    with BrokerConsole(rabbit_node.url) as made:
+        yield made
+
+
+def run(client: Celery, name: str, *args: object) -> object:
+    """Run a task, and wait for its result."""
+    return client.send_task(f"{APP}.{name}", args).get(timeout=PATIENCE)
+
+
+def test_message_is_the_same(client: Celery, console: BrokerConsole) -> None:
+    """Properties, headers and body are those of the message that a Celery client sends."""
+    ours, theirs = new_queue(), new_queue()
+    run(client, "send", ours, OPTIONS)
+    client.send_task("told", (1,), {"two": 2}, queue=theirs, **OPTIONS)
+    got, wanted = console.take(ours), console.take(theirs)
+    assert got.properties == wanted.properties
+    assert (got.properties["priority"], got.properties["expiration"], got.properties["app_id"]) == (3, "600000", "shop")
+    differing = {name for name, value in got.headers.items() if wanted.headers.get(name) != value}
+    # The task that sent it is this one's parent.
+    assert differing == {"origin", "root_id", "parent_id"}
+    assert got.headers["x-list"] == [1, {"a": None}]
+    assert got.body == wanted.body
+    for name in (ours, theirs):
+        console.delete(name)
+
+
+def test_many_are_confirmed_before_the_outcome(client: Celery, console: BrokerConsole) -> None:
+    """When a task's success is known, all that it has sent is in its queue, in order."""
+    name, count = new_queue(), 1000
+    run(client, "send_many", name, count)
+    assert console.depth(name) == count
+    assert [json.loads(console.take(name).body)[0] for _ in range(count)] == [[number] for number in range(count)]
+    console.delete(name)
+
+
+def test_connection_lost(client: Celery, rabbit_node: Node, tmp_path: Path) -> None:
+    """What a task sends while the connection is lost arrives; the task does not notice."""
+    name, path = new_queue(), tmp_path / "enough"
+    result = client.send_task(f"{APP}.send_until", (name, str(path)))
+    with BrokerConsole(rabbit_node.url) as console:
+        assert wait_for(lambda: console.depth(name) > 100, PATIENCE)
+    rabbit_node.ctl("close_all_connections", "the test closes it")
+    with BrokerConsole(rabbit_node.url) as console:
+        before = console.depth(name)
+        assert wait_for(lambda: console.depth(name) > before, PATIENCE)
+        path.touch()
+        count = result.get(timeout=PATIENCE)
+        # Each at least once: a confirmation may have been lost.
+        came = {json.loads(console.take(name).body)[0][0] for _ in range(console.depth(name))}
+        assert came == set(range(count))
+        console.delete(name)
+
+
+def test_beside_the_task(client: Celery, console: BrokerConsole, queue: str) -> None:
+    """Threads, processes that a task has forked, and hooks publish as well."""
+    name = new_queue()
+    assert run(client, "send_from_thread", name) == "fork 0"
+    assert sorted(console.take(name).headers["task"] for _ in range(2)) == ["fork", "thread"]
+    assert wait_for(lambda: console.depth(f"{queue}-init") >= 2, PATIENCE)
+    for one in (name, f"{queue}-init"):
+        console.delete(one)
+
+
+def test_what_is_declared(client: Celery, console: BrokerConsole) -> None:
+    """An exchange and a queue that nobody has declared are, with their binding, before something is sent to them."""
+    name = new_queue()
+    run(client, "send_by_topic", name)
+    assert console.take(name).headers["task"] == "topic"
+    console.delete(name)
+
+
+def test_what_the_broker_refuses(client: Celery) -> None:
+    """What cannot be published raises `OperationalError`: at the call if it is mandatory, or else at the task's end."""
+    assert "NO_ROUTE" in str(run(client, "send_mandatory", new_queue()))
+    with pytest.raises(OperationalError, match="NOT_FOUND"):
+        run(client, "send_astray")
+
+
+def test_connections(client: Celery, worker: Worker, rabbit_node: Node) -> None:
+    """The worker has two connections to the broker, however many children publish; one that consumes has its own."""
+    run(client, "send_many", name := new_queue(), 1)
+    children = [child for child in worker.children() if connections(child, rabbit_node)]
+    assert not children
+    assert len(connections(worker.main, rabbit_node)) == 2
+    assert run(client, "talk", new_queue()) == {"said": "hello"}
+    with BrokerConsole(rabbit_node.url) as console:
+        console.delete(name)
+
+
+def connections(process: psutil.Process, node: Node) -> list[object]:
+    """Return the connections of a process to a broker."""
+    return [one for one in process.net_connections("tcp") if getattr(one.raddr, "port", 0) == node.port]
