@@ -1,4 +1,4 @@
-"""Result stores: `base` is the port; `rpc` sends each result to the client that asked for it.
+"""Result stores: `base` is the port; `rpc` sends each result to the client that asked for it, `redis` keeps them.
 
 Modules:
 
