@@ -1,10 +1,13 @@
 """Connections to Redis, and its errors as ours."""
 
+import inspect
 import ssl
+from collections.abc import Mapping
 from typing import Any, Final
 
 import redis.exceptions as refused
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -29,6 +32,13 @@ _PASSING: Final = (
 )
 #: and of what it says until its operator changes something
 _DENYING: Final = ("NOPERM", "NOAUTH", "WRONGPASS")
+#: Nothing of ours is announced: the library would read its own version from a file, for each connection. Older versions
+#: have other names for that
+_SILENT: Final[Mapping[str, None]] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 #: all that the client library raises for a request: what goes wrong below it comes as an OSError at times
 ERRORS: Final = (refused.RedisError, OSError, TimeoutError)
 
@@ -60,6 +70,7 @@ def make_client(url: RedisUrl, connect_timeout: float, connections: int) -> "Red
         socket_connect_timeout=connect_timeout,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
+        **_SILENT,
         **kinds,
     )
     return Redis(connection_pool=pool)
