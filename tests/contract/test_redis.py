@@ -1,10 +1,7 @@
 """Redis as a result backend: who is let in, and what becomes of results while the server does not take them."""
 
 import asyncio
-import importlib
-import json
 import subprocess
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ import redis as redis_client
 
 from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._config.redis_url import parse
-from hybridpool._message import Delivery, QueueSpec
+from hybridpool._message import QueueSpec
 from hybridpool._results.redis import RedisReader, RedisStore
 from hybridpool.errors import AccessRefused, BrokerRefused, BrokerUnavailable, ConfigError, ResultTimeout
 from hybridpool.events import ResultsDelayed, ResultsResumed
@@ -45,6 +42,16 @@ def own() -> Iterator[Redis]:
 def observed() -> Events:
     """Collect what the store announces."""
     return Events()
+
+
+@asynccontextmanager
+async def running(server: Redis) -> AsyncIterator[None]:
+    """Run a server."""
+    try:
+        await anyio.to_thread.run_sync(server.start)
+        yield
+    finally:
+        await anyio.to_thread.run_sync(server.destroy)
 
 
 @asynccontextmanager
@@ -84,7 +91,7 @@ async def found(url: str, task_id: str) -> bytes | None:
 async def test_password_and_database(observed: Events) -> None:
     """User, password and database are those of the URL; a wrong one is said in one line that does not quote it."""
     server = Redis("--requirepass", "s3/cret", "--databases", "3")
-    with await anyio.to_thread.run_sync(server.__enter__):
+    async with running(server):
         right, masked = f"redis://:s3%2Fcret@127.0.0.1:{server.port}/2", f"redis://:**@127.0.0.1:{server.port}"
         async with opened(right, observed) as store:
             await keep(store, "a")
@@ -271,7 +278,7 @@ async def test_no_right(own: Redis, observed: Events) -> None:
 async def test_larger_than_the_server_takes(observed: Events) -> None:
     """How large a result may be is the server's setting."""
     server = Redis("--proto-max-bulk-len", "1mb")
-    with await anyio.to_thread.run_sync(server.__enter__):
+    async with running(server):
         async with opened(server.url, observed) as store:
             large = b'{"status":"SUCCESS","result":"%b"}' % (b"x" * 1_100_000)
             with pytest.raises(BrokerRefused, match="larger than Redis takes"):
@@ -307,20 +314,22 @@ async def test_client_without_a_server(own: Redis) -> None:
 
 async def test_client_whose_server_restarts(own: Redis, observed: Events, caplog: pytest.LogCaptureFixture) -> None:
     """A client whose server is gone for a while, or whose connection is cut, gets what it waits for."""
-    async with opened(own.url, observed) as store:
-        async with Proxy(own.port) as proxy:
-            reader = RedisReader(parse(f"redis://127.0.0.1:{proxy.port}/0"), 5.0)
-            await reader.open()
-            ids = [new_id() for _ in range(3)]
-            waiting = [asyncio.ensure_future(reader.wait(task_id, PATIENCE)) for task_id in ids]
-            await keep(store, ids[0])
-            await waiting[0]
-            proxy.cut()
-            await keep(store, ids[1])
-            await waiting[1]
-            await anyio.to_thread.run_sync(own.stop)
-            await anyio.to_thread.run_sync(own.start)
-            await keep(store, ids[2])
-            assert await waiting[2] == success(1)
-            await reader.close()
-    assert "no connection to redis://127.0.0.1" in caplog.text
+    async with opened(own.url, observed) as store, Proxy(own.port) as proxy:
+        through, direct = RedisReader(parse(f"redis://127.0.0.1:{proxy.port}/0"), 5.0), RedisReader(parse(own.url), 5.0)
+        ids = [new_id() for _ in range(3)]
+        await through.open()
+        waiting = [asyncio.ensure_future(through.wait(task_id, PATIENCE)) for task_id in ids[:2]]
+        await keep(store, ids[0])
+        await waiting[0]
+        proxy.cut()
+        await keep(store, ids[1])
+        await waiting[1]
+        await through.close()
+        await direct.open()
+        last = asyncio.ensure_future(direct.wait(ids[2], PATIENCE))
+        await anyio.to_thread.run_sync(own.stop)
+        await anyio.to_thread.run_sync(own.start)
+        await keep(store, ids[2])
+        assert await last == success(1)
+        await direct.close()
+    assert f"no connection to redis://127.0.0.1:{own.port}/0: " in caplog.text

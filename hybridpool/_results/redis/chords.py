@@ -78,7 +78,14 @@ class ChordCounter:
         index = "+inf" if chord.index is None else str(chord.index)
         me = f"{self._me}:{task_id}"
         while True:
-            args: list[str | bytes] = [f"{task_id}:{index}", part, index, str(self._seconds), me, str(int(LEASE_S * 1000))]
+            args: list[str | bytes] = [
+                f"{task_id}:{index}",
+                part,
+                index,
+                str(self._seconds),
+                me,
+                str(int(LEASE_S * 1000)),
+            ]
             state, left = await self._link.run(COUNT, keys, args)
             if state == _OTHERS:
                 await asyncio.sleep(min(_LOOK_S, left / 1000 + 0.01))

@@ -1,5 +1,6 @@
 """Connections to Redis, and its errors as ours."""
 
+import asyncio
 import inspect
 import ssl
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ _PASSING: Final = (
 )
 #: and of what it says until its operator changes something
 _DENYING: Final = ("NOPERM", "NOAUTH", "WRONGPASS")
+_NO_RIGHT_IN_SCRIPT: Final = "user executing the script"
 #: Nothing of ours is announced: the library would read its own version from a file, for each connection. Older versions
 #: have other names for that
 _SILENT: Final[Mapping[str, None]] = (
@@ -74,6 +76,16 @@ def make_client(url: RedisUrl, connect_timeout: float, connections: int) -> "Red
         **kinds,
     )
     return Redis(connection_pool=pool)
+
+
+def raise_if_cancelled() -> None:
+    """End a loop whose task was cancelled: the library may swallow that, as `asyncio.wait_for` of Python 3.11 does.
+
+    :raises CancelledError: if it was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def check_files(url: RedisUrl) -> None:
@@ -124,7 +136,7 @@ def is_passing(error: BaseException) -> bool:
 
 def is_passing_text(text: str) -> bool:
     """Tell so of what a script says of one result."""
-    return text.removeprefix("-").startswith((*_PASSING, *_DENYING))
+    return text.removeprefix("-").startswith((*_PASSING, *_DENYING)) or _NO_RIGHT_IN_SCRIPT in text
 
 
 def is_denied(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from hybridpool._results.redis.client import (
     is_denied,
     is_passing,
     make_client,
+    raise_if_cancelled,
     translated,
     words,
 )
@@ -68,6 +69,7 @@ class RedisLink:
         """
         failures, size = 0, sum(len(arg) for arg in args if isinstance(arg, bytes))
         while True:
+            raise_if_cancelled()
             try:
                 async with self._slots, asyncio.timeout(ANSWER_S + size / _BYTES_PER_S):
                     answer = await self._eval(script, keys, args)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from hybridpool._config.redis_url import RedisUrl
 from hybridpool._protocol.result_message import is_final
-from hybridpool._results.redis.client import ERRORS, check_files, make_client, translated, words
+from hybridpool._results.redis.client import ERRORS, check_files, make_client, raise_if_cancelled, translated, words
 from hybridpool._results.redis.link import ANSWER_S, pause
 from hybridpool._results.redis.scripts import RESULT_PREFIX
 from hybridpool.errors import ResultError, ResultTimeout
@@ -133,6 +133,7 @@ class RedisReader:
             failures, said = 0, ""
 
         while True:
+            raise_if_cancelled()
             try:
                 await self.open()
                 await self._listen(well)
@@ -151,7 +152,8 @@ class RedisReader:
         self._news.set()
         async with self._client.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
             # a channel of its own, on which nothing is said: without any, Redis answers in another form
-            await pubsub.subscribe(f"{RESULT_PREFIX}{self.reply_to}")
+            async with asyncio.timeout(self._connect_timeout + ANSWER_S):
+                await pubsub.subscribe(f"{RESULT_PREFIX}{self.reply_to}")
             tasks.create_task(self._take_all(pubsub, well))
             tasks.create_task(self._follow(pubsub))
 
@@ -159,6 +161,7 @@ class RedisReader:
         """Listen to the channels of what is waited for, and ask for what was stored before."""
         heard: set[str] = set()
         while True:
+            raise_if_cancelled()
             await self._news.wait()
             self._news.clear()
             gone = [task_id for task_id in heard if task_id not in self._wanted]
@@ -179,6 +182,7 @@ class RedisReader:
     async def _take_all(self, pubsub: Any, well: Callable[[], None]) -> None:
         is_asked = False
         while True:
+            raise_if_cancelled()
             message = await pubsub.get_message(timeout=SILENCE_S)
             if message is None:
                 if is_asked:

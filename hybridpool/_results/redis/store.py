@@ -18,7 +18,7 @@ from hybridpool._brokers.base import Broker
 from hybridpool._config.redis_url import RedisUrl
 from hybridpool._message import Delivery, QueueSpec
 from hybridpool._results.redis.chords import ChordCounter
-from hybridpool._results.redis.client import is_passing_text
+from hybridpool._results.redis.client import is_passing_text, raise_if_cancelled
 from hybridpool._results.redis.link import RedisLink, pause
 from hybridpool._results.redis.scripts import RESULT_PREFIX, STORE
 from hybridpool.errors import BrokerError, BrokerRefused, MessageTooLarge
@@ -110,6 +110,7 @@ class RedisStore:
     async def _write_all(self) -> None:
         failures = 0
         while True:
+            raise_if_cancelled()
             await self._news.wait()
             batch = self._take_batch()
             if not batch:
