@@ -167,6 +167,7 @@ async def test_forgotten(sides: Sides) -> None:
     claim = sides.reader.expect(other)
     await sides.send(other, success(2))
     assert await sides.reader.wait(other, PATIENCE) == success(2)
+    del claim
 
 
 async def test_too_large(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_result_that_is_ignored(client: Celery, stored: Any) -> None:
 
 
 def test_chord(client: Celery, stored: Any) -> None:
-    """A chord's body gets the results of its parts in their order, with its own arguments after them; nothing is left."""
+    """A chord's body gets the results of its parts in order, its own arguments after them; no record is left."""
     sent = chord(sig(client, "add", n, n) for n in range(20))(sig(client, "echo", "more", kwargs={"name": "ä"}))
     assert sent.get(timeout=PATIENCE) == [[[2 * n for n in range(20)], "more"], {"name": "ä"}]
     assert sent.parent.get(timeout=PATIENCE) == [2 * n for n in range(20)]

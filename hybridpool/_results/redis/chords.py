@@ -98,7 +98,7 @@ class ChordCounter:
     async def _send(
         self, chord: Chord, delivery: Delivery, task_id: str, parts: Sequence[bytes], nesting: bytes
     ) -> None:
-        """Send the body with the results of the parts; if one has failed, the body fails and its error tasks are sent."""
+        """Send the body with the results of the parts; if one has failed, the body fails: send its error tasks."""
         try:
             results: bytes | Failed = chord_message.join(parts, nesting)
         except (msgspec.MsgspecError, ValueError, LookupError, TypeError) as error:

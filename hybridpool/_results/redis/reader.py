@@ -150,12 +150,19 @@ class RedisReader:
         """Listen for what is waited for, until the connection is lost."""
         self._confirmed = set()
         self._news.set()
-        async with self._client.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
-            # a channel of its own, on which nothing is said: without any, Redis answers in another form
+        async with self._client.pubsub() as pubsub:
             async with asyncio.timeout(self._connect_timeout + ANSWER_S):
+                # a channel of its own, on which nothing is said: without any, Redis answers in another form
                 await pubsub.subscribe(f"{RESULT_PREFIX}{self.reply_to}")
-            tasks.create_task(self._take_all(pubsub, well))
-            tasks.create_task(self._follow(pubsub))
+            # No TaskGroup: that of Python 3.11 leaves its task marked as cancelled when one of its tasks fails.
+            tasks = [asyncio.create_task(self._take_all(pubsub, well)), asyncio.create_task(self._follow(pubsub))]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+        raise next((error for error in ended if isinstance(error, Exception)), ConnectionError("it was closed"))
 
     async def _follow(self, pubsub: Any) -> None:
         """Listen to the channels of what is waited for, and ask for what was stored before."""
