@@ -156,10 +156,9 @@ LINES: list[tuple[Event, int, str]] = [
     ),
     (events.PublishingResumed("amqp://guest:**@h//"), INFO, "RabbitMQ takes messages again (amqp://guest:**@h//)"),
     (
-        events.ResultsDelayed("redis://:**@h:6379/0", "it does not answer"),
+        events.ResultsDelayed("redis://:**@h:6379/0", "gone"),
         ERROR,
-        "Results cannot be stored: redis://:**@h:6379/0: it does not answer. They wait, and their messages stay "
-        "unacknowledged.",
+        "Results cannot be stored: redis://:**@h:6379/0: gone. They wait, and their messages stay unacknowledged.",
     ),
     (events.ResultsResumed("redis://:**@h:6379/0"), INFO, "Results are stored again (redis://:**@h:6379/0)"),
     (
