@@ -39,7 +39,7 @@ def test_killed_and_back(rabbit_node: Node, queue_name: str, own: Redis, tmp_pat
         worker.see(r"ready\.$")
         own.stop()
         for number in range(60):
-            console.call(queue_name, "worker.note", str(journal), f"{number} ")
+            console.call(queue_name, "worker.note", str(journal), str(number))
         worker.see(rf"Results cannot be stored: {re.escape(own.url)}: .*refused.*\. They wait")
         assert wait_for(lambda: journal.exists() and len(journal.read_text().split()) == 10, PATIENCE)
         # ten are held, and the others stay in their queue
@@ -63,14 +63,14 @@ def test_stopped_while_it_is_away(rabbit_node: Node, queue_name: str, own: Redis
             # away at the start: one line, and it goes on
             worker.see(r"Results cannot be stored: .*refused")
             worker.see(r"ready\.$")
-            console.call(queue_name, "worker.note", str(journal), "a ")
-            assert wait_for(lambda: journal.exists() and journal.read_text() == "a ", PATIENCE)
+            console.call(queue_name, "worker.note", str(journal), "a")
+            assert wait_for(lambda: journal.exists() and journal.read_text().split() == ["a"], PATIENCE)
             worker.stop(signal.SIGTERM)
         console.until_depth(queue_name, 1)
         own.start()
         with Worker(rabbit_node.url, queue_name, *options, ready=0):
             assert wait_for(lambda: keys(own) == 1, PATIENCE)
-        assert journal.read_text() == "a a "
+        assert journal.read_text().split() == ["a", "a"]
         assert console.depth(queue_name) == 0
 
 
@@ -98,7 +98,7 @@ def test_password(rabbit_node: Node, queue_name: str) -> None:
 def test_chord_whose_worker_is_killed(rabbit_node: Node, queue_name: str, own: Redis, tmp_path: Path) -> None:
     """A chord whose worker is killed in the middle of its parts completes in the next one, and its body runs once."""
     journal = tmp_path / "body"
-    body = {"task": "worker.note", "args": [str(journal), "body "], "options": {"task_id": "body"}, "immutable": True}
+    body = {"task": "worker.note", "args": [str(journal), "body"], "options": {"task_id": "body"}, "immutable": True}
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": body}
     options = ("-c2", "--result-backend", own.url, "-l", "INFO")
     with BrokerConsole(rabbit_node.url) as console, gate_in(tmp_path) as gate:
@@ -120,6 +120,6 @@ def test_chord_whose_worker_is_killed(rabbit_node: Node, queue_name: str, own: R
             gate.release(10)
             assert wait_for(journal.exists, PATIENCE)
             assert wait_for(lambda: keys(own) == 4, PATIENCE)
-        assert journal.read_text() == "body "
+        assert journal.read_text().split() == ["body"]
         with redis_client.Redis(port=own.port) as look:
             assert look.get("celery-taskset-meta-group.c") == b"done"
