@@ -36,7 +36,7 @@ _DENYING: Final = ("NOPERM", "NOAUTH", "WRONGPASS")
 _NO_RIGHT_IN_SCRIPT: Final = "user executing the script"
 #: Nothing of ours is announced: the library would read its own version from a file, for each connection. Older versions
 #: have other names for that
-_SILENT: Final[Mapping[str, None]] = (
+_SILENT: Final[Mapping[str, Any]] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection).parameters
     else {"lib_name": None, "lib_version": None}
