@@ -2,7 +2,7 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def observed() -> Events:
 
 
 @asynccontextmanager
-async def running(server: Redis) -> AsyncIterator[None]:
+async def running(server: Redis) -> AsyncGenerator[None]:
     """Run a server."""
     try:
         await anyio.to_thread.run_sync(server.start)
@@ -55,7 +55,7 @@ async def running(server: Redis) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def opened(url: str, observed: Events, expires: float | None = 60.0) -> AsyncIterator[RedisStore]:
+async def opened(url: str, observed: Events, expires: float | None = 60.0) -> AsyncGenerator[RedisStore]:
     """Open a store."""
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
         store = RedisStore(
