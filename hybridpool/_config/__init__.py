@@ -17,6 +17,7 @@ Modules:
     parsers         Parsers for lists, choices, ranges and "or none", made from parsers for single values
     pool_names      What the name of a pool (`--pool`) implies for other settings, and what contradicts it
     pool_range      How large the pool may be: the rule for concurrency and autoscale together
+    redis_url       URLs of Redis as Celery users write them, as a result backend. Pure
     setting         One entry of the table of settings
     settings        The table of settings, with one entry for each
     sources         Sources of settings, the strongest first: command line, environment, `app.conf`, `App(...)`, default

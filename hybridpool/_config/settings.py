@@ -209,7 +209,8 @@ class Settings:
         kind=BROKER, opts="--broker-heartbeat", metavar="DURATION")
     #: None: results are not kept
     result_backend: str | None = setting(
-        parsers.optional(urls.backend, "disabled", "disabled://", ""), None, "Where results go: rpc:// or disabled.",
+        parsers.optional(urls.backend, "disabled", "disabled://", ""), None,
+        "Where results go: rpc://, redis://host:6379/0 (rediss:// for TLS, redis+socket:///path) or disabled.",
         kind=BROKER, opts="--result-backend", metavar="URL", default_text="disabled", secret=True)
     #: None: never
     result_expires: float | None = setting(

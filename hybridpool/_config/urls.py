@@ -4,6 +4,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from hybridpool._child.printable import one_line
+from hybridpool._config import redis_url
 from hybridpool._config.units import BadValue
 
 _BROKERS = {"amqp": "amqp", "amqps": "amqps", "pyamqp": "amqp", "memory": "memory"}
@@ -17,7 +18,7 @@ _LOGIN = re.compile(r"[^\s=]*:\S.*@", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:\[\],;'\"]*)(:\d*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ESCAPE = "special characters in a user, password or virtual host must be percent-encoded (an at-sign is %40)"
-_BACKEND = "rpc:// or disabled (no other result backend exists yet)"
+_BACKEND = "rpc://, redis://host:6379/0 (rediss:// for TLS, redis+socket:///path) or disabled"
 
 
 def masked(url: str) -> str:
@@ -127,11 +128,18 @@ def _has_sound_port(url: str) -> bool:
 
 
 def backend(value: object) -> str:
-    """Check the name of a result backend.
+    """Check the URL of a result backend.
 
-    :raises BadValue: if there is no such backend.
+    :raises BadValue: if there is no such backend, or its URL cannot be read.
     """
-    text = value.strip().lower() if isinstance(value, str) else ""
-    if text not in ("rpc", "rpc://"):
+    text = value.strip() if isinstance(value, str) else ""
+    if text.lower() in ("rpc", "rpc://"):
+        return "rpc://"
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in redis_url.SCHEMES:
         raise BadValue(_BACKEND)
-    return "rpc://"
+    if (fault := find_fault(text)) is not None:
+        raise BadValue(f"{_BACKEND}; {fault}")
+    url = f"{scheme.lower()}://{rest}"
+    redis_url.parse(url)
+    return url

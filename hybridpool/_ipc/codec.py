@@ -17,6 +17,9 @@ from typing import Any, Final
 JSON: Final = "application/json"
 PICKLE: Final = "application/x-python-serialize"
 
+#: parameter of a content type: the parent counts the message as a part of its chord
+CHORD_IS_COUNTED: Final = "chord=counted"
+
 #: names used by the setting accept_content
 CONTENT_TYPES: Final[Mapping[str, str]] = {"json": JSON, "pickle": PICKLE}
 

@@ -229,6 +229,10 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         ),
     ),
     events.PublishingResumed: (Row(INFO, "RabbitMQ takes messages again (%(url)s)"),),
+    events.ResultsDelayed: (
+        Row(ERROR, "Results cannot be stored: %(url)s: %(reason)s. They wait, and their messages stay unacknowledged."),
+    ),
+    events.ResultsResumed: (Row(INFO, "Results are stored again (%(url)s)"),),
     events.QueueDiffers: (
         Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
     ),

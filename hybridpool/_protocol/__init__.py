@@ -2,6 +2,7 @@
 
 Modules:
 
+    chord_message       A chord of Celery's client
     dead_letter         Messages that are written again
     dead_letter_view    A dead letter, as its headers describe it
     queues              How queues of tasks are declared

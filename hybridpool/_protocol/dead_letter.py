@@ -8,6 +8,7 @@ import attrs
 from hybridpool._ipc.codec import JSON
 from hybridpool._message import Delivery, Outgoing, whole_seconds
 from hybridpool._outcome import Lost
+from hybridpool._protocol.chord_message import with_chord
 from hybridpool._protocol.task_headers import LOST_BEFORE
 
 #: why a message is in a dead-letter queue
@@ -131,6 +132,7 @@ def write_retry(delivery: Delivery, retries: int, wait: float, now: dt.datetime,
     eta = (now + dt.timedelta(seconds=wait)).isoformat() if wait else None
     message = _copy(delivery, delivery.queue, {"retries": retries, "eta": eta, LOST_BEFORE: 0})
     if body is not None:
+        body = with_chord(delivery, body)
         headers = {name: value for name, value in message.headers.items() if name != COMPRESSION}
         message = attrs.evolve(
             message, body=body, headers=headers, content_type=JSON, content_encoding="utf-8", has_new_body=True

@@ -15,12 +15,17 @@ class ResultStore(Protocol):
     async def open(self) -> None:
         """Be ready to store results; the worker calls it before it takes messages.
 
-        :raises HybridpoolError: if the backend refuses this worker for good. An unreachable one is waited for.
+        :raises HybridpoolError: if the backend refuses this worker for good. One that cannot be reached is said to
+            whom the store was made for, and `store` waits for it.
         """
         ...
 
     def wanted(self, delivery: Delivery) -> bool:
         """Tell whether this backend can bring a result of that message to a client."""
+        ...
+
+    def counts(self, delivery: Delivery) -> bool:
+        """Tell whether `store` also counts that message as a part of a chord, and sends what follows the last part."""
         ...
 
     async def store(self, delivery: Delivery, task_id: str, meta: bytes) -> None:

@@ -36,6 +36,10 @@ class RpcStore:
         """Tell whether the sender named a queue for the answer."""
         return bool(delivery.reply_to)
 
+    def counts(self, delivery: Delivery) -> bool:  # noqa: ARG002  # the port's
+        """Say no: nothing is kept between two results."""
+        return False
+
     async def store(self, delivery: Delivery, task_id: str, meta: bytes) -> None:
         """Send the answer; that its client has gone is not an error."""
         if delivery.reply_to:

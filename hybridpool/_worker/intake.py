@@ -48,7 +48,7 @@ import attrs
 from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._config import Settings
-from hybridpool._ipc.codec import CONTENT_TYPES
+from hybridpool._ipc.codec import CHORD_IS_COUNTED, CONTENT_TYPES
 from hybridpool._ipc.envelope import MESSAGE, pack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
@@ -260,6 +260,9 @@ class Intake:
         lane = self._lane_of[head.name]
         reports_begin = early and lane == "process"
         content_type, body = received.reading or delivery.content_type or "", delivery.body
+        if head.group is not None and self._settler.counts_chord(delivery):
+            limit = f"limit={self._settings.worker_max_message_size}"
+            content_type = f"{content_type if ';' in content_type else f'{content_type};{limit}'};{CHORD_IS_COUNTED}"
         if self._guest is not None:
             content_type, body = MESSAGE, pack_envelope(envelope_of(delivery))
         job = Job(
@@ -341,6 +344,9 @@ class Intake:
     def _options(self, head: Head, delivery: Delivery) -> DeliveryOptions:
         with_result, without = self._terms_of.get(head.name, self._terms_of_others)
         wanted = with_result.wants_result and not head.ignore_result and self._settler.wants_result(delivery)
+        if not wanted and head.group is not None and self._guest is None and self._settler.counts_chord(delivery):
+            # its result is kept for the chord
+            return attrs.evolve(without, wants_result=True)
         return with_result if wanted else without
 
 

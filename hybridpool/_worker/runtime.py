@@ -150,7 +150,7 @@ class Worker:
         settings = self._settings
         async with (
             self._broker,
-            result_store(settings, self._broker) as results,
+            result_store(settings, self._broker, self._bus.emit, self._queue_of) as results,
             _finishing(self._broker) as settling,
         ):
             tracker = RedeliveryTracker(self._broker, self._bus, self._consumers.replace_place)
@@ -285,6 +285,11 @@ class Worker:
             acks_late=settings.task_acks_late,
         ):
             self._bus.emit(events.TaskOutlastsBroker(name, limit, timeout or 0.0))
+
+    def _queue_of(self, task: str) -> str | None:
+        """Return the queue that a task was declared with."""
+        found = self._prepared.tasks.get(task)
+        return None if found is None else found.queue
 
     def _lane_configs(self) -> dict[LaneName, LaneConfig]:
         process = self._process_lane()

@@ -113,6 +113,10 @@ class Settler:
         """Tell whether a client can be sent this message's result."""
         return self._results is not None and self._results.wanted(delivery)
 
+    def counts_chord(self, delivery: Delivery) -> bool:
+        """Tell whether the message is a part of a chord that is counted when its result is stored."""
+        return self._results is not None and self._results.counts(delivery)
+
     def done(self, received: Received, outcome: Outcome, child: str, runtime: float) -> None:
         """Settle a message that was run, or died being run."""
         if isinstance(outcome, Raised) and (outcome.module, outcome.kind) == _STOPPED:

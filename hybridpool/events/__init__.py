@@ -17,6 +17,8 @@ from hybridpool.events._broker import (
     QueueDiffers,
     QueueMixesLanes,
     QueuePurged,
+    ResultsDelayed,
+    ResultsResumed,
     TaskOutlastsBroker,
 )
 from hybridpool.events._bus import Bus, Event, Listener
@@ -88,6 +90,8 @@ __all__ = [
     "QueueDiffers",
     "QueueMixesLanes",
     "QueuePurged",
+    "ResultsDelayed",
+    "ResultsResumed",
     "SettleDelayed",
     "SettleFailed",
     "TaskExpired",

@@ -57,6 +57,23 @@ class PublishingResumed:
 
 
 @attrs.frozen
+class ResultsDelayed:
+    """Results cannot be stored for now; they wait, and their messages stay unacknowledged until they are stored."""
+
+    #: of the result backend, without its password
+    url: str
+    reason: str
+
+
+@attrs.frozen
+class ResultsResumed:
+    """Results are stored again."""
+
+    #: without its password
+    url: str
+
+
+@attrs.frozen
 class QueueDiffers:
     """A queue exists with other arguments than it would be declared with, and is used as it is."""
 
@@ -121,6 +138,8 @@ BrokerEvent = (
     | BrokerConnectFailed
     | PublishingBlocked
     | PublishingResumed
+    | ResultsDelayed
+    | ResultsResumed
     | QueueDiffers
     | ConsumingStarted
     | QueuePurged

@@ -97,7 +97,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "broker_consumer_timeout": (("1h", 3600.0), ("none", None)),
     "broker_connection_timeout": (("10", 10.0), ("1m", 60.0)),
     "broker_heartbeat": (("0", 0), ("2m", 120)),
-    "result_backend": (("rpc://", "rpc://"), ("disabled", None)),
+    "result_backend": (("Redis://:pw@h:1/2", "redis://:pw@h:1/2"), ("disabled", None)),
     "result_expires": (("1h", 3600.0), ("none", None)),
     "task_ignore_result": (("true", True), ("false", False)),
     "worker_hostname": (("w1@%h", "w1@%h"), ("w2@%n", "w2@%n")),

@@ -11,7 +11,8 @@ SIZE = "an amount of memory such as 200MB, 1.5GiB or a number of KiB"
 PAIR = "two whole numbers such as 1,3 (the larger is the maximum, at least 1)"
 URL = "an AMQP URL such as amqp://user:password@host:5672/vhost (amqps:// for TLS, memory:// within one process)"
 ESCAPE = "special characters in a user, password or virtual host must be percent-encoded (an at-sign is %40)"
-BACKEND = "rpc:// or disabled (no other result backend exists yet)"
+BACKEND = "rpc://, redis://host:6379/0 (rediss:// for TLS, redis+socket:///path) or disabled"
+DATABASE = "a Redis URL whose database is a number: redis://host:6379/0"
 DURATION = "a duration such as 30, 30s, 5m or 1h"
 LEVELS = "DEBUG, INFO, WARNING, ERROR or CRITICAL (also written warn, fatal)"
 POOLS = "prefork, threads, asyncio or solo (also written processes)"
@@ -48,7 +49,23 @@ BAD = [
     ("worker_concurrency", "amqp://me:secret@h", WHOLE, "'amqp://me:**@h'", ""),
     ("imports", "me:secret@h", "module names such as proj.tasks,proj.reports", "'**@h'", ""),
     ("worker_pool", f"{'x' * 70} amqp://me:secret{'y' * 70}@h", POOLS, LONG, ""),
-    ("result_backend", "redis://:secret@h/0", BACKEND, "redis://:**@h/0", ""),
+    ("result_backend", "mongodb://me:secret@h/0", BACKEND, "mongodb://me:**@h/0", ""),
+    ("result_backend", "redis://:sec/ret@h/0", f"{BACKEND}; {ESCAPE}", "redis://(hidden)", ""),
+    ("result_backend", "redis://:secret@h/first", DATABASE, "redis://:**@h/first", ""),
+    (
+        "result_backend",
+        "rediss://:secret@h/0?ssl_cert_reqs=maybe",
+        "a rediss:// URL with ssl_cert_reqs=required, optional or none",
+        "rediss://:**@h/0?**",
+        "",
+    ),
+    (
+        "result_backend",
+        "redis://:secret@h/0?ssl_ca_certs=x",
+        "a rediss:// URL, as its query asks for TLS",
+        "redis://:**@h/0?**",
+        "",
+    ),
 ]
 
 

@@ -156,6 +156,12 @@ LINES: list[tuple[Event, int, str]] = [
     ),
     (events.PublishingResumed("amqp://guest:**@h//"), INFO, "RabbitMQ takes messages again (amqp://guest:**@h//)"),
     (
+        events.ResultsDelayed("redis://:**@h:6379/0", "gone"),
+        ERROR,
+        "Results cannot be stored: redis://:**@h:6379/0: gone. They wait, and their messages stay unacknowledged.",
+    ),
+    (events.ResultsResumed("redis://:**@h:6379/0"), INFO, "Results are stored again (redis://:**@h:6379/0)"),
+    (
         events.QueueDiffers("celery", "x-queue-type"),
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",
@@ -261,6 +267,8 @@ FOREIGN = (
     | events.BrokerLost
     | events.BrokerConnectFailed
     | events.PublishingBlocked
+    | events.ResultsDelayed
+    | events.ResultsResumed
     | events.QueueDiffers
 )
 #: not by way of `logging`
