@@ -41,6 +41,8 @@ class TaskOptions:
     lane: LaneName | None = None
     #: calls of it that one worker runs at once; None: no limit of its own
     concurrency: int | None = None
+    #: how often its calls may start in one worker: "10/s", "10/m", "10/h"
+    rate_limit: str | None = None
 
 
 def lane_of(options: TaskOptions, default: LaneName) -> LaneName:

@@ -27,11 +27,13 @@ SAME: Final = (
     "broker_connection_timeout",
     "broker_heartbeat",
     "task_default_queue_type",
+    "task_default_rate_limit",
     "task_queue_max_priority",
     "task_soft_time_limit",
     "task_time_limit",
     "worker_concurrency",
     "worker_disable_prefetch",
+    "worker_disable_rate_limits",
     "worker_max_memory_per_child",
     "worker_max_tasks_per_child",
     "worker_prefetch_multiplier",
@@ -141,6 +143,8 @@ def _broker_url(app: Any) -> str:
 def _options(task: Any, *, late: bool) -> dict[str, Any]:
     """Return the options of a task that differ from the settings; as `TaskOptions`."""
     found = {name: getattr(task, name) for name in ("time_limit", "soft_time_limit") if getattr(task, name)}
+    if task.rate_limit:
+        found["rate_limit"] = str(task.rate_limit)
     # Only where it differs: else it would be stronger than the environment and the command line.
     return {**found, "acks_late": bool(task.acks_late)} if bool(task.acks_late) != late else found
 
@@ -202,12 +206,10 @@ def _states(conf: Any) -> dict[str, tuple[str, str]]:
 
 def _remarks(app: Any) -> dict[str, list[str]]:
     """Return for each task in which something differs what that is."""
-    limited = not app.conf.worker_disable_rate_limits
     found = {
         name: [
             text
             for is_so, text in (
-                (limited and task.rate_limit, "its rate limit is not obeyed"),
                 (task.Strategy != _STRATEGY, "its Strategy is not used"),
                 (task.Request != _REQUEST, "its Request is used only if it is lost, late or revoked"),
                 (
@@ -238,8 +240,6 @@ def _notes(app: Any) -> Iterator[str]:
             steps = _names(getattr(step, "__qualname__", str(step)) for step in app.steps[kind])
             yield f"bootsteps are not run: {steps}"
     tasks = app.tasks.items()
-    if not conf.worker_disable_rate_limits and (limited := [name for name, task in tasks if task.rate_limit]):
-        yield f"rate limits are not obeyed: of {_names(limited)}"
     if custom := [name for name, task in tasks if task.Strategy != _STRATEGY]:
         yield f"custom Strategy classes are not used: of {_names(custom)}"
     if added := {option for options in app.user_options.values() for option in options}:

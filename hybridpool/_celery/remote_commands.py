@@ -5,22 +5,34 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from celery import states
+from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
 from celery.utils.collections import AttributeDict
 from celery.utils.serialization import jsonify
 from celery.worker import control
 from kombu.utils.encoding import safe_repr
 
-from hybridpool._ipc.envelope import Command
+from hybridpool._ipc.envelope import MARK_REVOKED, Command
 
 #: attributes that `registered` names unless others are asked for
 _SHOWN: Final = tuple(getattr(control, "DEFAULT_TASK_INFO_ITEMS"))  # noqa: B009  # of a module without types
+#: states in which a task may be marked as revoked
+_NOT_BEGUN: Final = (states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED)
 
 
 def facts(app: Any) -> dict[str, Any]:
     """Return what the parent answers from, as plain data."""
     return {
         "commands": {
-            name: {"type": meta.type, "alias": meta.alias}
+            name: {
+                "type": meta.type,
+                "alias": meta.alias,
+                "help": str(meta.help or ""),
+                "signature": meta.signature,
+                "args": [[arg, getattr(kind, "__name__", "str")] for arg, kind in meta.args or ()],
+                "variadic": meta.variadic,
+            }
             for name, meta in control.Panel.meta.items()
             if _is_apps_own(control.Panel.data[name])
         },
@@ -42,10 +54,24 @@ def run(app: Any, node: str, command: Command) -> bytes:
     :param node: the worker's name.
     :raises Exception: whatever the command raises.
     """
+    if command.name == MARK_REVOKED:
+        _mark_revoked(app, json.loads(command.arguments)["ids"])
+        return b"null"
     # There is no consumer here: it is the parent's.
     state = AttributeDict(app=app, hostname=node, tset=set)
     answer = control.Panel.data[command.name](state, **json.loads(command.arguments))
     return json.dumps(plain(jsonify(answer, unknown_type_filter=safe_repr))).encode()
+
+
+def _mark_revoked(app: Any, ids: list[str]) -> None:
+    """Mark tasks as revoked for their clients, unless they have begun somewhere or ended, as Celery's `revoke` does."""
+    backend = app.backend
+    if isinstance(backend, DisabledBackend | RPCBackend):
+        # There is no state to be read, and no client that could be told.
+        return
+    for task_id in ids:
+        if backend.get_state(task_id) in _NOT_BEGUN:
+            backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
 
 
 def plain(value: Any) -> Any:

@@ -41,7 +41,6 @@ NOT_HONOURED: Final = {
     "worker_log_color": "the log has no colors",
     "worker_log_datefmt": "the log's times have their own format",
     "worker_log_format": "give it to the worker, by --log-format",
-    "worker_pool_restarts": "there is no pool_restart",
     "worker_pool_start_method": "children are forked",
     "worker_redirect_stdouts": "what tasks print goes to the log",
     "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
@@ -77,12 +76,13 @@ _SAME: Final = """
     task_acks_on_timeout task_allow_error_cb_on_chord_header task_always_eager task_annotations task_compression
     task_create_missing_queue_exchange_type task_create_missing_queue_type task_create_missing_queues
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
-    task_default_queue task_default_queue_type task_default_routing_key task_eager_propagates
+    task_default_queue task_default_queue_type task_default_rate_limit task_default_routing_key task_eager_propagates
     task_ignore_result task_inherit_parent_priority task_protocol task_publish_retry task_publish_retry_policy
     task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks task_repr_maxlevels
     task_retry_on_worker_lost task_routes task_send_sent_event task_serializer task_soft_time_limit
     task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started
-    worker_concurrency worker_deduplicate_successful_tasks worker_disable_prefetch worker_max_tasks_per_child
+    worker_concurrency worker_deduplicate_successful_tasks worker_disable_prefetch worker_disable_rate_limits
+    worker_max_tasks_per_child worker_pool_restarts
     worker_soft_shutdown_timeout
 """
 SAME: Final = frozenset(_SAME.split())
@@ -96,11 +96,6 @@ PREFIXES: Final = {
     "beat": (State.ELSEWHERE, "of `celery beat`, which runs beside workers"),
     "event": (State.ELSEWHERE, "of programs that read events"),
 }
-#: settings that belong to rate limits, which this worker does not obey
-RATE_LIMITS: Final = {
-    "task_default_rate_limit": "rate limits are not obeyed",
-    "worker_disable_rate_limits": "rate limits are not obeyed",
-}
 
 
 def state_of(name: str) -> tuple[State, str]:
@@ -110,8 +105,6 @@ def state_of(name: str) -> tuple[State, str]:
     """
     if name in NOT_HONOURED:
         return State.NOT_HONOURED, NOT_HONOURED[name]
-    if name in RATE_LIMITS:
-        return State.NOT_HONOURED, RATE_LIMITS[name]
     if name in DIFFERS:
         return State.DIFFERS, DIFFERS[name]
     if name in SAME:

@@ -4,6 +4,7 @@ Its import is quick: what a command needs to run is imported when it runs.
 
 Modules:
 
+    app_settings      The settings that a command has to go by, with those of an app if one is named
     banner            The start-up banner, in the layout of Celery's
     celery_options    Options of Celery's worker that are not settings
     check             `hybridpool check`
@@ -23,6 +24,10 @@ Modules:
     launch            Start a worker from the command line: app, settings, log, banner, signals, exit code
     main              The commands. A failure is one line on stderr and an exit code
     options           Command-line options made from the table of settings, and help that shows them by kind
+    remote            `hybridpool inspect`, `control`, `status` and `report`
+    remote_table      The remote control commands that `hybridpool inspect` and `hybridpool control` know, and the
+                      arguments of each
+    remote_work       Sends remote control commands, to workers of ours and of Celery, and shows their answers
     signals           The signals of a worker
     start             What a worker is started with
     title             The command line that `ps` shows: passwords in it are masked, where that can be done

@@ -10,7 +10,7 @@ from hybridpool._child.printable import one_line
 from hybridpool._cli.options import layer_of, setting_options
 
 if TYPE_CHECKING:
-    from hybridpool._cli.dlq_work import Source
+    from hybridpool._cli.app_settings import Source
 
 HELP = """Inspect dead letters: messages that could not be run. Send them back, or delete them.
 
@@ -23,7 +23,7 @@ def _source(params: Mapping[str, object]) -> "Source":
     """Return where the letters are, by the options of the command and of its group."""
     above: Mapping[str, object] = click.get_current_context().obj or {}
     app = str(params["app"] or above.get("app") or "")
-    from hybridpool._cli.dlq_work import Source  # with it come the event loop and the broker, which help does not need
+    from hybridpool._cli.app_settings import Source  # with it comes the loader of apps, which help does not need
 
     return Source(app, layer_of(params, above))
 

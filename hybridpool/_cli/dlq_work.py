@@ -3,49 +3,24 @@
 Nothing is printed while letters are held only to be read: a pager that is open would hold them as long.
 """
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
-import attrs
 import click
-import msgspec
 
 from hybridpool._brokers.factory import open_broker
 from hybridpool._cli import dlq_view as view
-from hybridpool._cli.early_setup import import_from_here
+from hybridpool._cli.app_settings import Source
 from hybridpool._client.asynclib import plain_error
 from hybridpool._client.sync_portal import has_uvloop
-from hybridpool._config import Layer, Settings, environment_layer, layers_from, resolve
+from hybridpool._config import Settings
 from hybridpool._dead_letters import DeadLetters, Found, WantsBody, dead_letters
 from hybridpool._protocol.dead_letter import dead_queue
-from hybridpool._zygote.loader import load
 from hybridpool.errors import BrokerError, BrokerUnavailable, HybridpoolError
 from hybridpool.events import Event
 
 NONE = "no dead letters"
 Act = Callable[[DeadLetters], Awaitable[int]]
-
-
-@attrs.frozen
-class Source:
-    """Where the letters are, as the command line says."""
-
-    #: empty: none
-    app: str
-    layer: Layer
-
-    def settings(self) -> Settings:
-        """Return the settings in force, those of the app included if one is named.
-
-        :raises ConfigError: if a value does not fit.
-        :raises AppLoadError: if the app cannot be imported.
-        """
-        layers = [self.layer, environment_layer(os.environ)]
-        if self.app:
-            import_from_here()
-            layers += layers_from(msgspec.json.decode(load(self.app).manifest())["settings"])
-        return resolve(layers, cpus=lambda: 1).settings
 
 
 def ls(source: Source, *, as_json: bool) -> int:

@@ -15,6 +15,7 @@ from hybridpool._cli.check import check
 from hybridpool._cli.demo import demo
 from hybridpool._cli.dlq import dlq
 from hybridpool._cli.options import setting_options
+from hybridpool._cli.remote import control, inspect, report_command, status_command
 from hybridpool._cli.title import hide_passwords
 from hybridpool._cli.worker import APP_HELP, worker
 from hybridpool._config import APP_VARIABLE, celery_names
@@ -76,7 +77,7 @@ cli = Commands(
     PROGRAM,
     callback=_common,
     help="Run tasks from RabbitMQ in a pool of forked processes.",
-    commands=[worker, check, dlq, demo],
+    commands=[worker, check, inspect, control, status_command, report_command, dlq, demo],
     no_args_is_help=True,
     context_settings={"max_content_width": 110},
     params=[

@@ -8,7 +8,7 @@ from hybridpool._client.call_checks import check_queue
 from hybridpool._config import celery_names
 from hybridpool._config.parsers import choice, parse_argument
 from hybridpool._config.suggestions import suggest
-from hybridpool._config.units import BadValue, Parser, boolean, seconds, some_seconds, whole
+from hybridpool._config.units import BadValue, Parser, boolean, rate_limit, seconds, some_seconds, whole
 from hybridpool._task import LaneName, TaskOptions
 from hybridpool.errors import ConfigError
 
@@ -27,6 +27,9 @@ class TaskOptionsDict(TypedDict, total=False):
     lane: LaneName | None
     #: calls of it that one worker runs at once; default: no limit of its own
     concurrency: int | None
+    #: how often its calls may start in one worker: "10/s", "10/m", "10/h", or a number for each second; default: the
+    #: setting `task_default_rate_limit`
+    rate_limit: str | float | None
     #: True: acknowledge the message after the outcome is settled; False: just before the task starts
     acks_late: bool | None
     #: True: keep no result
@@ -82,6 +85,7 @@ def _for_parent(options: dict[str, Any]) -> TaskOptions:
         queue=_checked(options, "queue", _queue),
         lane=cast("LaneName | None", _checked(options, "lane", _LANE)),
         concurrency=_checked(options, "concurrency", whole(1)),
+        rate_limit=_checked(options, "rate_limit", rate_limit),
         acks_late=_checked(options, "acks_late", boolean),
         ignore_result=_checked(options, "ignore_result", boolean),
         max_deliveries=_checked(options, "max_deliveries", whole(1)),

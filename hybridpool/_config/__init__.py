@@ -31,7 +31,7 @@ from hybridpool._config.cpus import usable_cpus
 from hybridpool._config.cross_checks import check_queues
 from hybridpool._config.lane_sizes import LaneSize, lane_sizes
 from hybridpool._config.log_config import logging_config
-from hybridpool._config.names import file_name, node_name
+from hybridpool._config.names import file_name, module_name, node_name
 from hybridpool._config.parsers import Range
 from hybridpool._config.pool_names import apply_pool_name
 from hybridpool._config.pool_range import PoolRange, pool_range
@@ -50,12 +50,14 @@ from hybridpool._config.sources import (
     settings_from_pairs,
 )
 from hybridpool._config.suggestions import find_similar
+from hybridpool._config.units import BadValue, rate_per_second
 from hybridpool._config.urls import masked
 
 __all__ = [
     "APP_VARIABLE",
     "KINDS",
     "SETTINGS",
+    "BadValue",
     "Conf",
     "LaneSize",
     "Layer",
@@ -77,8 +79,10 @@ __all__ = [
     "layers_from",
     "logging_config",
     "masked",
+    "module_name",
     "node_name",
     "pool_range",
+    "rate_per_second",
     "resolve",
     "settings_from_pairs",
     "usable_cpus",

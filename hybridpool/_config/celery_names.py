@@ -39,12 +39,12 @@ _SETTINGS = """
     task_allow_error_cb_on_chord_header task_always_eager task_annotations task_compression
     task_create_missing_queue_exchange_type task_create_missing_queue_type task_create_missing_queues
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
-    task_default_rate_limit task_default_routing_key task_eager_propagates task_inherit_parent_priority
+    task_default_routing_key task_eager_propagates task_inherit_parent_priority
     task_protocol task_publish_retry task_publish_retry_policy task_queues task_reject_on_worker_lost
     task_remote_tracebacks task_repr_maxlevels task_retry_on_worker_lost task_routes task_send_sent_event
     task_serializer task_store_eager_result task_store_errors_even_if_ignored task_track_started timezone
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_consumer
-    worker_deduplicate_successful_tasks worker_detect_quorum_queues worker_direct worker_disable_rate_limits
+    worker_deduplicate_successful_tasks worker_detect_quorum_queues worker_direct
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
     worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_lost_wait worker_pool_putlocks worker_pool_restarts worker_pool_start_method
@@ -57,7 +57,7 @@ SETTINGS: Final = frozenset(_SETTINGS.split())
 _TASK_OPTIONS = """
     Request Strategy abstract acks_on_failure acks_on_failure_or_timeout acks_on_timeout backend compression
     delivery_mode exchange exchange_type from_config priority pydantic pydantic_context pydantic_dump_kwargs
-    pydantic_strict rate_limit reject_on_worker_lost request_stack resultrepr_maxsize routing_key send_events
+    pydantic_strict reject_on_worker_lost request_stack resultrepr_maxsize routing_key send_events
     serializer shared store_eager_result store_errors_even_if_ignored track_started trail typing
 """
 #: options of `@app.task`
@@ -72,8 +72,7 @@ _CALL_OPTIONS = """
 CALL_OPTIONS: Final = frozenset(_CALL_OPTIONS.split())
 
 _COMMANDS = """
-    amqp beat call control events flower graph inspect list logtool migrate multi purge report result shell
-    status upgrade
+    amqp beat call events flower graph list logtool migrate multi purge result shell upgrade
 """
 #: commands
 COMMANDS: Final = frozenset(_COMMANDS.split())

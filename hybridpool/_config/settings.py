@@ -177,6 +177,13 @@ class Settings:
     task_acks_late: bool = setting(
         units.boolean, True, "Acknowledge after the task (at least once), or early: just before it.",
         kind=MESSAGES, opts="--acks-late")
+    task_default_rate_limit: str | None = setting(
+        parsers.optional(units.rate_limit), None,
+        "How often calls of each task may start in this worker, unless the task has its own rate_limit: 10/s, 100/m.",
+        kind=MESSAGES, opts="--default-rate-limit", metavar="RATE", default_text="no limit")
+    worker_disable_rate_limits: bool = setting(
+        units.boolean, False, "Start calls as fast as possible, whatever rate limits tasks have.",
+        kind=MESSAGES, opts="--disable-rate-limits")
     task_max_deliveries: int = setting(
         units.whole(1), 3, "Give up on a message whose child died so many times.",
         kind=MESSAGES, opts="--max-deliveries", metavar="N")

@@ -22,6 +22,8 @@ _SECONDS: dict[str, Fraction | int] = {"": 1, "ms": Fraction(1, 1000), "s": 1, "
 _BYTES = {"b": 1} | {
     letter + tail: 1024**power for power, letter in enumerate("kmgt", start=1) for tail in ("", "b", "ib")
 }
+_RATE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)(?:/([smh]))?\s*", re.ASCII)
+_RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -140,6 +142,28 @@ def priority(value: object) -> int:
     if number is None or number.denominator != 1 or not 1 <= number <= 255:
         raise BadValue("a whole number from 1 to 255")
     return int(number)
+
+
+def rate_per_second(value: object) -> float:
+    """Return how many calls a rate limit allows in a second; 0: any number.
+
+    :raises BadValue: if it is not a number, or one with `/s`, `/m` or `/h`.
+    """
+    found = (
+        _RATE.fullmatch(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    )
+    if found is None:
+        raise BadValue("a rate such as 10/s, 100/m, 1000/h or a number for each second")
+    return float(found[1]) / _RATE_SECONDS[found[2] or "s"]
+
+
+def rate_limit(value: object) -> str:
+    """Parse the rate at which calls may start: `10/s`, `10/m`, `10/h`, or a number for each second; 0: any rate.
+
+    :raises BadValue: if it is anything else.
+    """
+    rate_per_second(value)
+    return str(value).strip()
 
 
 def boolean(value: object) -> bool:

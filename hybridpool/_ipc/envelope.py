@@ -17,6 +17,8 @@ ANY_QUEUE: Final = "\N{BULLET}"
 UNFINISHED: Final = "application/x-hybridpool-unfinished"
 #: content type of a call whose body is a `Command`
 COMMAND: Final = "application/x-hybridpool-command"
+#: name of a command that is ours: mark tasks as revoked, by their `ids`, that are not known to have begun
+MARK_REVOKED: Final = "hybridpool.mark_revoked"
 
 
 class Envelope(msgspec.Struct, array_like=True, gc=False):

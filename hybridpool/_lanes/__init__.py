@@ -12,5 +12,5 @@ Modules:
     snapshot         What a lane shows of itself at one moment
     supervised       SupervisedLanes: the lanes of a pool and their supervisors, over one zygote
     wakeup           A wakeup: it wakes the tasks that wait for it at that moment, and costs nothing when none does
-    zygote_keeper    Keeps a zygote alive: the first one is waited for, one that dies is replaced
+    zygote_keeper    Keeps a zygote alive
 """

@@ -6,7 +6,7 @@ children is always there; another one is made with the lanes, or by the first ca
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -15,7 +15,7 @@ import attrs
 from anyio.abc import TaskGroup
 
 from hybridpool import events
-from hybridpool._ipc.frames import ChildOrders
+from hybridpool._ipc.frames import ChildOrders, Imported
 from hybridpool._lanes.base import GivenCall, Job, Publishes
 from hybridpool._lanes.children.fd_limit import check_memory_is_readable, ensure_fd_limit
 from hybridpool._lanes.children.lane import ChildLane
@@ -95,7 +95,6 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         self._configs = dict(configs)
         self._bus = bus
         self._publishes = publishes
-        self._on_scaled = on_scaled
         config = configs["process"]
         #: the prefork lane
         self.lane = PreforkLane(bus, config.recycle, config.orders, publishes, config.spares)
@@ -111,6 +110,11 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         self._forks: Forks | None = None
         self._death_blame = DeathBlame()
         self._scaling = anyio.CancelScope()
+        self._autoscaler = (
+            None
+            if config.scale is None
+            else Autoscaler(self.lane, config.scale, bus, config.memory_budget, on_scaled, self._shared_pids)
+        )
         self._runs_functions = not zygote.has_app
         #: the process whose children these are
         self._owner = os.getpid()
@@ -179,6 +183,28 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         :raises ConfigError: if this process may not have them.
         """
         ensure_fd_limit(size + self._configs["process"].spares - len(self.lane.snapshot().children))
+
+    @property
+    def scale_limits(self) -> ScaleLimits | None:
+        """Between which sizes the number of prefork children follows the load; None: it does not."""
+        return None if self._autoscaler is None else self._autoscaler.limits
+
+    def scale_within(self, floor: int, ceiling: int) -> None:
+        """Change these sizes.
+
+        :raises ConfigError: if there cannot be descriptors for so many children.
+        """
+        if self._autoscaler is not None:
+            self.ensure_fd_limit(ceiling)
+            self._autoscaler.limit(floor, ceiling)
+
+    def resize(self, size: int) -> None:
+        """Have so many prefork children; see `Lane.resize`.
+
+        :raises ConfigError: if there cannot be descriptors for so many.
+        """
+        self.ensure_fd_limit(size)
+        self.lane.resize(size)
 
     # ---- calls -------------------------------------------------------------------------------------------
 
@@ -266,11 +292,12 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         for lane in self._with_finishing():
             lane.use_zygote(zygote)
 
-    def lose_zygote(self, cause: str) -> list[int]:
-        """The zygote died, and the kernel has killed its children with it; returns their pids."""
-        self._forks = None
+    def lose_zygote(self, zygote: Forks, cause: str) -> list[int]:
+        """A zygote died, and the kernel has killed its children with it; returns their pids."""
+        if self._forks is zygote:
+            self._forks = None
         # One call, in whatever lane, may have been the cause.
-        suspects = [one for lane in self._with_finishing() for one in lane.zygote_died()]
+        suspects = [one for lane in self._with_finishing() for one in lane.zygote_died(zygote)]
         is_ours = any(lane.has_killed_zygote for lane in self._with_finishing())
         blamed = self._death_blame.assign_blame(suspects, killed_by_us=is_ours)
         return [pid for lane in self._with_finishing() for pid in lane.lose_zygote(cause, blamed)]
@@ -280,6 +307,27 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         for lane in self._with_finishing():
             if lane.hear_zygote(news):
                 return
+
+    async def renew(self, imports: Sequence[str]) -> Imported:
+        """Load the app anew, and replace all children by such that have it; calls run on, and new ones are taken.
+
+        It returns when the last child of before has ended. A failure leaves the zygote and the children of before.
+
+        :param imports: further modules to import.
+        :raises AppLoadError: if the app cannot be imported any more.
+        :raises PoolError: if no process can be started.
+        """
+        imported = await self._zygote.renew(imports)
+        forks = self._forks
+        assert forks is not None
+        for lane in self._with_finishing():
+            await lane.replace_others(forks, "the app is loaded anew")
+        for older in self._zygote.renewed():
+            for lane in self._with_finishing():
+                while lane.has_children_of(older):
+                    await lane.wait_changed()
+            await self._zygote.drop(older)
+        return imported
 
     def check_process(self) -> None:
         """Refuse a copy of the program: the children are not its own.
@@ -354,9 +402,6 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         return [child.pid for lane in self.shared.values() for child in lane.snapshot().children if child.pid]
 
     async def _scale(self) -> None:
-        config = self._configs["process"]
         with self._scaling:
-            if config.scale is not None:
-                await Autoscaler(
-                    self.lane, config.scale, self._bus, config.memory_budget, self._on_scaled, self._shared_pids
-                ).run()
+            if self._autoscaler is not None:
+                await self._autoscaler.run()

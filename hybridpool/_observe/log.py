@@ -184,7 +184,14 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         ),
     ),
     events.TaskExpired: (Row(INFO, "Discarding expired task: %(name)s[%(id)s]"),),
-    events.TaskPostponed: (Row(DEBUG, "Task %(name)s[%(id)s] came %(wait).1f s before its time; the broker holds it"),),
+    events.TaskPostponed: (
+        Row(
+            DEBUG,
+            "Task %(name)s[%(id)s] waits for its rate limit; the broker holds it for %(wait).1f s",
+            lambda event: event.is_limited,
+        ),
+        Row(DEBUG, "Task %(name)s[%(id)s] came %(wait).1f s before its time; the broker holds it"),
+    ),
     events.TaskRevoked: (
         Row(
             INFO,
@@ -233,6 +240,7 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
         Row(ERROR, "Results cannot be stored: %(url)s: %(reason)s. They wait, and their messages stay unacknowledged."),
     ),
     events.ResultsResumed: (Row(INFO, "Results are stored again (%(url)s)"),),
+    events.QueueNotAdded: (Row(ERROR, "Queue %(queue)s cannot be consumed, and is not: %(reason)s"),),
     events.QueueDiffers: (
         Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
     ),

@@ -26,6 +26,8 @@ Modules:
     pace                How many messages of a queue to hold, from how long its tasks take
     pipelining          How many calls may be sent to a child before it has answered the first
     prefetch            How many messages of a queue a worker holds, running ones included
+    rate_limit          Decides when a call of a task with a rate limit may start, and where its message waits until
+                        then
     reconcile           How many children to fork, which to retire, which take too long to be ready or to exit
     recycle             Decides when a child is replaced: by its number of tasks, its own memory, or its age
     redelivery          Which messages the broker may deliver again although they were run here

@@ -44,6 +44,9 @@ def decide(*, load: int, size: int, limits: ScaleLimits, memory: ScaleMemory, no
     :param now: seconds of a monotonic clock.
     """
     wanted = min(max(load, limits.floor), limits.ceiling)
+    if size > limits.ceiling:
+        # the ceiling was lowered
+        return _settled(limits.ceiling, limits)
     if wanted >= size:
         return _settled(wanted, limits)
     since = memory.surplus_since if memory.surplus_since is not None else now

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 MAX_IDS: Final = 50_000
+MAX_STAMPS: Final = 10_000
 #: seconds
 KEEP_S: Final = 10_800.0
 #: characters of an id; of a longer one the digest is kept
@@ -84,6 +85,50 @@ class RevokedTasks:
             if now - since < self._keep:
                 return
             del self.since[oldest]
+
+
+class RevokedStamps:
+    """Stamps of Celery's, by their headers: tasks that have one of them must not be run. The oldest go first."""
+
+    def __init__(self, max_stamps: int = MAX_STAMPS) -> None:
+        self._max_stamps = max_stamps
+        self._stamps: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._stamps)
+
+    def add(self, stamps: Mapping[str, Iterable[str]]) -> None:
+        """Add stamps.
+
+        :param stamps: by the name of the header that has them.
+        """
+        for header, values in stamps.items():
+            for value in values:
+                self._stamps[_key(header), _key(value)] = None
+        while len(self._stamps) > self._max_stamps:
+            self._stamps.popitem(last=False)
+
+    def holds(self, headers: Mapping[str, object]) -> bool:
+        """Tell whether a message has one of these stamps.
+
+        :param headers: of the message.
+        """
+        return any((_key(header), _key(value)) in self._stamps for header, value in stamps_of(headers))
+
+
+def stamps_of(headers: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the stamps of a message, each with its header.
+
+    :param headers: of the message.
+    """
+    stamps = headers.get("stamps")
+    if not isinstance(stamps, Mapping):
+        return []
+    return [
+        (str(header), str(value))
+        for header, values in stamps.items()
+        for value in (values if isinstance(values, list | tuple) else (values,))
+    ]
 
 
 def _key(task_id: str) -> str:

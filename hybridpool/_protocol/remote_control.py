@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+import signal
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -134,6 +135,17 @@ def read_answers(body: bytes) -> dict[str, dict[str, Any]]:
     return {node: told for node, told in answers.items() if told is not None}
 
 
+def read_replies(body: bytes) -> dict[str, Any]:
+    """Read what workers answer to any order, by their names.
+
+    :raises ProtocolError: if it is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not an answer: {error}") from error
+
+
 def _revoked_with_ages(ages: Mapping[str, float]) -> dict[str, object]:
     """Return the newest ids, as many as an order may have."""
     free_bytes, newest = _MAX_IDS_BYTES, list[str]()
@@ -150,9 +162,14 @@ def _age(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and abs(value) < _MAX_AGE_S else None
 
 
-def write_order(method: str, arguments: dict[str, object], reply_to: ReplyTarget | None = None) -> Outgoing:
-    """Write an order to all workers."""
-    order: dict[str, object] = {"method": method, "arguments": arguments, "destination": None}
+def write_order(
+    method: str, arguments: dict[str, object], reply_to: ReplyTarget | None = None, nodes: Sequence[str] = ()
+) -> Outgoing:
+    """Write an order to workers.
+
+    :param nodes: their names; none: all.
+    """
+    order: dict[str, object] = {"method": method, "arguments": arguments, "destination": list(nodes) or None}
     if reply_to is not None:
         order |= {"reply_to": reply_to, "ticket": uuid.uuid4().hex}
     body = msgspec.json.encode(order)
@@ -196,3 +213,22 @@ def ids_of(method: str, named: object) -> list[str]:
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise ProtocolError(f"{method} without the task_id of a task, or a list of them")
     return list(dict.fromkeys(ids))[-MAX_IDS:]
+
+
+def is_kill(name: object) -> bool:
+    """Tell whether a signal is one that no task survives; any other asks it to stop.
+
+    :param name: of the signal, or its number; None: TERM.
+    :raises AttributeError: if there is no such signal.
+    :raises TypeError: if it is not a name.
+    """
+    if name is None or name == "":
+        return False
+    if isinstance(name, int) and not isinstance(name, bool):
+        return name == signal.SIGKILL
+    if not isinstance(name, str) or not name.isupper():
+        raise TypeError("signal name must be uppercase string.")
+    full = name if name.startswith("SIG") else f"SIG{name}"
+    if full not in signal.Signals.__members__:
+        raise AttributeError(f"module 'signal' has no attribute '{full[:80]}'")
+    return full == "SIGKILL"

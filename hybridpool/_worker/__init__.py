@@ -2,6 +2,7 @@
 
 Modules:
 
+    app_revocations     Has another library's app mark tasks as revoked in its result backend at once
     bootstrap           What a worker needs before it can run
     child_publisher     Publishes what tasks send
     commands            The table of remote control commands
@@ -13,10 +14,12 @@ Modules:
     guest               An app of another library, as far as the parent knows it
     inspect_commands    Remote control commands that change nothing
     intake              Intake
+    rate_limits         Holds the calls of tasks with a rate limit until their turn
     received            A message on its way through the worker, from intake to settlement
     redelivery          Acknowledges messages, and recognises those that come again because the broker may not have read
                         the acknowledgement
     remote_control      Remote control
+    renewal             Loads the app anew while the worker runs (`pool_restart`): new code, no gap
     runtime             The worker: a lane of children with a broker in front of it
     settlement          Outcome → result stored, what follows published, message acknowledged; in that order
     state_file          The state file: keeps the ids of revoked tasks over a worker's restart

@@ -1,5 +1,6 @@
 """Consumes the worker's queues; the prefetch of each follows the children and their tasks while the worker runs."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,21 +8,23 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 import anyio
+import attrs
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker, Deliver
 from hybridpool._config import PoolRange, Settings
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.snapshot import LaneSnapshot
-from hybridpool._message import QUORUM, QueueSpec
+from hybridpool._message import QUORUM, Binding, QueueSpec
 from hybridpool._policy.lane_shares import HeadOfLine, SlotWindow, shared_hold
 from hybridpool._policy.pace import LONG_CALL_S, MIN_BETWEEN_CHANGES_S, Children, QueuePace
 from hybridpool._policy.prefetch import prefetch
 from hybridpool._protocol.queues import task_queue
 from hybridpool._task import LaneName, TaskOptions, lane_of
 from hybridpool._worker.received import Received
-from hybridpool.errors import BrokerUnavailable
+from hybridpool.errors import BrokerError, BrokerUnavailable
 
+log = logging.getLogger(__name__)
 #: seconds between two looks at the children while calls wait or run
 LOOK_EVERY_S: Final = 1.0
 
@@ -57,6 +60,9 @@ class Consumed:
         :param paced: that lane's part follows the measured runtimes.
         """
         self.weight = weight
+        self.is_declared = False
+        #: it was added while the worker ran: if the broker refuses it, the worker goes on without it
+        self.is_extra = False
         self.slots = slots
         self.pace = QueuePace() if paced and has_process else None
         self.has_process = has_process
@@ -67,8 +73,9 @@ class Consumed:
         self.changed_at = 0.0
         #: whether messages may go back to it, because they come back to their places there; None: not known
         self.takes_back: bool | None = None
-        #: messages held for long since its consumer was started
+        #: messages of its present consumer that are held for long, and how many consumers there were before
         self.held_long = 0
+        self.consumers_before = 0
 
 
 class QueueConsumers:
@@ -98,24 +105,18 @@ class QueueConsumers:
         self._specs = specs
         self._to_purge = list(settings.queues) if purges else []
         self._settings = settings
-        self._sizes = sizes
         self._bus = bus
         self._clock = clock
         self._size = sizes.start
-        weights = dict(settings.worker_queue_weights or ())
-        lanes = _lanes_by_queue(tasks, settings)
-        paced = settings.worker_prefetch_multiplier == "auto" and not settings.worker_disable_prefetch
+        self._ceiling = sizes.ceiling
+        self._weights = dict(settings.worker_queue_weights or ())
+        self._lanes = _lanes_by_queue(tasks, settings)
+        self._slots_of = slots
         #: of all async and thread lanes
         self._slots = sum(slots.values())
-        every = frozenset[LaneName]().union(*lanes.values())
-        self._queues: dict[str, Consumed] = {}
-        for queue in settings.queues:
-            # Clients may route tasks to a queue for which none is declared: those of the only lanes that there are, or
-            # of the process lane until others are seen to come.
-            found = lanes.get(queue) or (() if "process" in every else every)
-            shared = sum(slots.get(lane, 0) for lane in found)
-            has_process = "process" in found or not shared
-            self._queues[queue] = Consumed(weights.get(queue, 1), shared, has_process=has_process, paced=paced)
+        self._queues = {queue: self._new(queue) for queue in settings.queues}
+        #: queues that are not to be consumed any more, and still are
+        self._leaving: list[str] = []
         #: whether a prefetch follows what the children do, and not only how many they are
         self.follows_tasks = any(one.pace or self._has_window(one) for one in self._queues.values())
         self._changed = anyio.Event()
@@ -129,9 +130,53 @@ class QueueConsumers:
         """The consumed queues, and how many messages of each may be here; 0: any number."""
         return {queue: one.prefetch for queue, one in self._queues.items() if one.prefetch is not None}
 
-    def spec_of(self, queue: str) -> QueueSpec:
-        """Return how a queue is declared."""
-        return self._spec(queue)
+    def spec_of(self, queue: str, bindings: tuple[Binding, ...] = ()) -> QueueSpec:
+        """Return how a queue is declared.
+
+        :param bindings: of a queue that is not known yet.
+        """
+        spec = self._spec(queue)
+        return attrs.evolve(spec, bindings=bindings) if bindings else spec
+
+    def add(self, spec: QueueSpec) -> bool:
+        """Consume one more queue; False: it is consumed already."""
+        queue = spec.name
+        if queue in self._queues:
+            return False
+        if queue in self._leaving:
+            self._leaving.remove(queue)
+        self._specs = {**self._specs, queue: spec}
+        consumed = self._queues[queue] = self._new(queue)
+        consumed.is_extra = True
+        self._changed.set()
+        return True
+
+    def remove(self, queue: str) -> bool:
+        """Consume a queue no longer; False: it is not consumed. What was delivered of it stays here."""
+        if self._queues.pop(queue, None) is None:
+            return False
+        self._leaving.append(queue)
+        self._changed.set()
+        return True
+
+    def _new(self, queue: str) -> Consumed:
+        settings = self._settings
+        every = frozenset[LaneName]().union(*self._lanes.values())
+        # Clients may route tasks to a queue for which none is declared: those of the only lanes that there are, or of
+        # the process lane until others are seen to come.
+        found = self._lanes.get(queue) or (() if "process" in every else every)
+        shared = sum(self._slots_of.get(lane, 0) for lane in found)
+        return Consumed(
+            self._weights.get(queue, 1),
+            shared,
+            has_process="process" in found or not shared,
+            paced=settings.worker_prefetch_multiplier == "auto" and not settings.worker_disable_prefetch,
+        )
+
+    def allow(self, ceiling: int) -> None:
+        """Set the number of children that there may be."""
+        self._ceiling = ceiling
+        self._changed.set()
 
     def _has_window(self, consumed: Consumed) -> bool:
         """Tell whether a queue has tasks of the process lane and others, or may come to have them."""
@@ -140,26 +185,44 @@ class QueueConsumers:
     def resize(self, size: int) -> None:
         """Set the number of children that the prefetch is for."""
         self._size = size
+        self._ceiling = max(self._ceiling, size)
         self._changed.set()
 
     def ran(self, queue: str, runtime: float) -> None:
         """Note that a task of the process lane has ended, after so many seconds."""
-        pace = self._queues[queue].pace
+        consumed = self._queues.get(queue)
+        pace = None if consumed is None else consumed.pace
         if pace is not None and pace.note(runtime):
             self._changed.set()
 
-    def replace_place(self, queue: str) -> None:
+    def replace_place(self, queue: str) -> object:
         """Note that a message of the queue is held here for long, and keeps a place in the prefetch that others need.
 
         A consumer's prefetch counts the messages that this consumer brought. So when half of it is held, the consumer
         is replaced by another one, which has the whole prefetch again.
+
+        :returns: for `restore_place`.
         """
-        consumed = self._queues[queue]
+        consumed = self._queues.get(queue)
+        if consumed is None:
+            return None
+        place = consumed.consumers_before
         consumed.held_long += 1
         if consumed.held_long >= max(1, (consumed.prefetch or 0) // 2):
             consumed.held_long = 0
+            consumed.consumers_before += 1
             self._to_replace.add(queue)
             self._changed.set()
+        return place
+
+    def restore_place(self, queue: str, place: object) -> None:
+        """Note that such a message is not held any more.
+
+        :param place: as `replace_place` returned it.
+        """
+        consumed = self._queues.get(queue)
+        if consumed is not None and place == consumed.consumers_before:
+            consumed.held_long = max(0, consumed.held_long - 1)
 
     async def watch(self, lane: HasCalls) -> None:
         """Have the prefetch looked at every second for ever; of queues without other lanes only while calls are here.
@@ -192,17 +255,21 @@ class QueueConsumers:
         while True:
             await self._broker.connected(None)
             try:
-                for queue, consumed in self._queues.items():
-                    consumed.prefetch = None
-                    await self._broker.declare(self._spec(queue))
-                while self._to_purge:
-                    count = await self._broker.purge(self._to_purge[-1])
-                    self._bus.emit(events.QueuePurged(self._to_purge.pop(), count))
+                for consumed in self._queues.values():
+                    consumed.prefetch, consumed.is_declared = None, False
                 while True:
                     self._changed = anyio.Event()
                     to_replace, self._to_replace = self._to_replace, set()
                     children = self._children(lane)
-                    for queue, consumed in self._queues.items():
+                    await self._cancel_leaving()
+                    for queue in [one for one, consumed in self._queues.items() if not consumed.is_declared]:
+                        await self._declare(queue)
+                    while self._to_purge:
+                        count = await self._broker.purge(self._to_purge[-1])
+                        self._bus.emit(events.QueuePurged(self._to_purge.pop(), count))
+                    for queue, consumed in list(self._queues.items()):
+                        if self._queues.get(queue) is not consumed:
+                            continue  # it was removed meanwhile
                         hold = self._hold(queue, consumed, children, lane, in_flight, round_trip())
                         before = consumed.prefetch
                         if hold == before and queue not in to_replace:
@@ -210,7 +277,8 @@ class QueueConsumers:
                         shrinks = consumed.pace is not None and before is not None and hold < before
                         if shrinks and consumed.takes_back is None:
                             consumed.takes_back = await self._broker.requeues_in_place(self._spec(queue))
-                        await self._consume(queue, consumed, hold, deliver)
+                        if not await self._consume(queue, consumed, hold, deliver):
+                            continue
                         if shrinks and consumed.takes_back:
                             self._return_surplus(queue, consumed, children, lane, give_back)
                     self.ready.set()
@@ -219,11 +287,51 @@ class QueueConsumers:
                 # The connection was lost in between; the adapter makes another, and this starts again.
                 continue
 
-    async def _consume(self, queue: str, consumed: Consumed, hold: int, deliver: Deliver) -> None:
+    async def _declare(self, queue: str) -> None:
+        consumed = self._queues.get(queue)
+        if consumed is None:
+            return
+        try:
+            await self._broker.declare(self._spec(queue))
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            self._refused(queue, consumed, error)
+        else:
+            consumed.is_declared = True
+
+    async def _cancel_leaving(self) -> None:
+        while self._leaving:
+            queue = self._leaving[0]
+            await self._broker.cancel(queue)
+            log.info("No longer consuming from %s", queue)
+            if self._leaving and self._leaving[0] == queue:
+                self._leaving.pop(0)
+
+    async def _consume(self, queue: str, consumed: Consumed, hold: int, deliver: Deliver) -> bool:
+        """Start a queue's consumer, or another one in its place; False: the broker refuses one that was added."""
         most = self._settings.worker_max_message_size
-        await self._broker.consume(queue, hold, deliver, alone_above=most)
+        try:
+            await self._broker.consume(queue, hold, deliver, alone_above=most)
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            self._refused(queue, consumed, error)
+            return False
         consumed.prefetch, consumed.changed_at = hold, self._clock()
         self._bus.emit(events.ConsumingStarted(queue, hold))
+        return True
+
+    def _refused(self, queue: str, consumed: Consumed, error: BrokerError) -> None:
+        """Go on without a queue that was added while the worker ran.
+
+        :raises BrokerError: if it is one of those that the worker was started for.
+        """
+        if not consumed.is_extra:
+            raise error
+        if self._queues.get(queue) is consumed:
+            del self._queues[queue]
+        self._bus.emit(events.QueueNotAdded(queue, str(error)))
 
     def _return_surplus(
         self, queue: str, consumed: Consumed, children: Children, lane: HasCalls, give_back: Callable[[Job], None]
@@ -245,7 +353,7 @@ class QueueConsumers:
 
     async def cancel(self) -> None:
         """Stop consuming."""
-        for queue in self._queues:
+        for queue in [*self._queues, *self._leaving]:
             await self._broker.cancel(queue)
 
     def _spec(self, queue: str) -> QueueSpec:
@@ -260,7 +368,7 @@ class QueueConsumers:
             snapshot = lane.snapshot()
             began = [child.current.since for child in snapshot.children if child.current is not None]
             long = sum(snapshot.at - since >= LONG_CALL_S for since in began)
-        return Children(size=self._size, ceiling=self._sizes.ceiling, on_long_calls=long)
+        return Children(size=self._size, ceiling=self._ceiling, on_long_calls=long)
 
     def _hold(
         self,

@@ -1,16 +1,17 @@
 """What remote control commands see of the worker, and may change."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
+from hybridpool import events
 from hybridpool._lanes.supervised import SupervisedLanes
-from hybridpool._policy.lamport_clock import LamportClock
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.consumers import QueueConsumers
 from hybridpool._worker.finisher import Finisher
 from hybridpool._worker.intake import Intake
+from hybridpool._worker.remote_control import RemoteControl
 
 
 @attrs.define(kw_only=True)
@@ -21,9 +22,12 @@ class ControlledWorker:
     lanes: SupervisedLanes
     intake: Intake
     consumers: QueueConsumers
-    clock: LamportClock
+    control: RemoteControl
+    bus: events.Bus
     #: stops the worker warmly
     stop: Callable[[], None]
+    #: loads the app anew, and these modules with it
+    renew: Callable[[Sequence[str]], None]
     #: of an app of another library; None: it is one of ours
     finisher: Finisher | None
     #: monotonic seconds

@@ -117,7 +117,7 @@ def _received(jobs: Iterable[Job]) -> list[Received]:
 
 def _reserved(worker: ControlledWorker) -> list[Received]:
     given = (call.job for call in worker.lanes.given_calls() if call.runs_for is None)
-    return _received([*given, *worker.lanes.waiting_calls()])
+    return [*_received([*given, *worker.lanes.waiting_calls()]), *worker.intake.limited()]
 
 
 def active(worker: ControlledWorker, safe: object = False, **_: object) -> list[dict[str, object]]:
@@ -194,9 +194,10 @@ def _told(worker: ControlledWorker, name: str, items: Sequence[str]) -> dict[str
     return {item: str(value) for item, value in values.items() if value is not None and not callable(value)}
 
 
-def _changed(_worker: ControlledWorker, _name: str) -> dict[str, str]:
-    """Return what remote control has changed of a task."""
-    return {}
+def _changed(worker: ControlledWorker, name: str) -> dict[str, str]:
+    """Return the rate limit of a task: remote control can change it."""
+    limit = worker.intake.tasks[name].rate_limit
+    return {} if limit is None else {"rate_limit": limit}
 
 
 def _with(name: str, items: Mapping[str, str]) -> str:
@@ -316,7 +317,7 @@ def stats(worker: ControlledWorker, **_: object) -> dict[str, object]:
     told: dict[str, object] = {
         "total": dict(worker.intake.begun),
         "pid": os.getpid(),
-        "clock": str(worker.clock.value),
+        "clock": str(worker.control.clock.value),
         "uptime": round(time.monotonic() - worker.started_at),
         "pool": {
             "implementation": f"hybridpool:{settings.worker_pool}",
@@ -339,9 +340,18 @@ def stats(worker: ControlledWorker, **_: object) -> dict[str, object]:
         },
         "broker": _broker(settings.broker_url, settings.broker_connection_timeout, settings.broker_heartbeat),
         "prefetch_count": sum(worker.consumers.prefetches.values()),
+        **_autoscaler(worker),
         "rusage": {name: getattr(used, f"ru_{name}") for name in _RUSAGE},
     }
     return told
+
+
+def _autoscaler(worker: ControlledWorker) -> dict[str, object]:
+    limits, lane = worker.lanes.scale_limits, worker.lanes.lane
+    if limits is None:
+        return {}
+    told = {"max": limits.ceiling, "min": limits.floor, "current": lane.size, "qty": lane.demand}
+    return {"autoscaler": told}
 
 
 def _broker(url: str, connect_timeout: float, heartbeat: int) -> dict[str, object]:

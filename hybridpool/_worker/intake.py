@@ -47,7 +47,7 @@ import attrs
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
-from hybridpool._config import Settings
+from hybridpool._config import Settings, rate_per_second
 from hybridpool._ipc.codec import CHORD_IS_COUNTED, CONTENT_TYPES
 from hybridpool._ipc.envelope import MESSAGE, pack_envelope
 from hybridpool._lanes.base import Job
@@ -69,6 +69,7 @@ from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import LaneName, TaskOptions, lane_of
 from hybridpool._worker.finisher import envelope_of
 from hybridpool._worker.guest import Guest
+from hybridpool._worker.rate_limits import RateLimits
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.settlement import Settler
@@ -92,7 +93,7 @@ class Intake:
         tasks: Mapping[str, TaskOptions],
         settings: Settings,
         bus: events.Bus,
-        is_revoked: Callable[[str], bool] = lambda _: False,
+        is_revoked: Callable[[str, Mapping[str, object]], bool] = lambda *_: False,
         ran: Callable[[str, float], None] | None = None,
         *,
         guest: Guest | None = None,
@@ -101,7 +102,7 @@ class Intake:
 
         :param tracker: the one that `settler` acknowledges through.
         :param submit: hands a job to the lane.
-        :param is_revoked: tells by its id whether a task must not be run.
+        :param is_revoked: tells by its id and headers whether a task must not be run.
         :param ran: called with queue and seconds when a task of the process lane has ended.
         :param guest: an app of another library; None: it is one of ours.
         """
@@ -114,7 +115,7 @@ class Intake:
         self._submit = submit
         #: one of each for all jobs
         self._on_done, self._on_start = self._done, self._may_start
-        self._tasks = tasks
+        self._tasks = dict[str, TaskOptions]()
         self._settings = settings
         self._bus = bus
         #: deliveries that came after the lane had stopped taking jobs
@@ -123,19 +124,34 @@ class Intake:
         self._held: dict[int, tuple[Received, asyncio.TimerHandle]] = {}
         #: by task: how many of its calls began, or were about to
         self.begun: Counter[str] = Counter()
-        self._terms_of = {name: self._both_terms(task) for name, task in tasks.items()}
-        self._lane_of: dict[str, LaneName] = {
-            name: lane_of(task, settings.default_lane) for name, task in tasks.items()
-        }
+        self._terms_of: dict[str, tuple[DeliveryOptions, DeliveryOptions]] = {}
+        self._lane_of: dict[str, LaneName] = {}
         self._terms_of_others = self._both_terms(TaskOptions(name=""))
+        self._limits = RateLimits({}, self._hand_over, tracker)
+        self.use_tasks(tasks, guest)
         self._rules = AdmissionRules(
-            tasks=tasks.keys(),
+            tasks=self._tasks.keys(),
             accepts=frozenset(CONTENT_TYPES[name] for name in settings.accept_content)
             if guest is None
             else guest.accepts,
             max_size=settings.worker_max_message_size,
             are_bodies_opaque=guest is not None,
         )
+
+    def use_tasks(self, tasks: Mapping[str, TaskOptions], guest: Guest | None) -> None:
+        """Run these tasks from now on.
+
+        :param guest: as at the start.
+        """
+        self._guest = guest
+        self._tasks.clear()
+        self._tasks.update(tasks)
+        self._terms_of = {name: self._both_terms(task) for name, task in tasks.items()}
+        self._lane_of = {name: lane_of(task, self._settings.default_lane) for name, task in tasks.items()}
+        rates = _rates(tasks, self._settings)
+        for name in {*rates, *self._limits.tasks}:
+            if self._limits.tasks.get(name) != rates.get(name):
+                self._limits.set(name, rates.get(name, 0.0))
 
     def take(self, delivery: Delivery) -> None:
         """Take one delivery: it is settled in the end, whatever is decided."""
@@ -156,7 +172,7 @@ class Intake:
         if excused >= RENEW_AFTER_RETURNS:
             self._settler.renewed(received)
             return
-        if self._is_revoked(head.id):
+        if self._is_revoked(head.id, delivery.headers):
             self._settler.revoked(received)
             return
         match admit(self._rules, head, delivery, dt.datetime.now(dt.UTC)):
@@ -206,6 +222,35 @@ class Intake:
         """Return the messages that wait here until their time."""
         return [received for received, _ in self._held.values()]
 
+    def limited(self) -> list[Received]:
+        """Return the messages that wait here because of their tasks' rate limits."""
+        return self._limits.held()
+
+    def set_rate_limit(self, task: str, limit: str) -> None:
+        """Change how often the calls of a task may start.
+
+        :param limit: as the option `rate_limit`; "0": any number.
+        :raises BadValue: if it is not a rate.
+        :raises KeyError: if there is no such task.
+        """
+        rate = rate_per_second(limit)
+        self._tasks[task] = attrs.evolve(self._tasks[task], rate_limit=limit)
+        if not self._settings.worker_disable_rate_limits:
+            self._limits.set(task, rate)
+
+    def set_time_limits(self, task: str, hard: float | None, soft: float | None, waiting: Iterable[Job]) -> None:
+        """Change the time limits of a task, also for calls that have not begun.
+
+        :param hard: seconds; None: as the settings say.
+        :param soft: likewise.
+        :param waiting: jobs that no child was given.
+        :raises KeyError: if there is no such task.
+        """
+        self._tasks[task] = attrs.evolve(self._tasks[task], time_limit=hard, soft_time_limit=soft)
+        for job in (*waiting, *self._limits.jobs()):
+            if job.task == task and isinstance(job.cargo, Received):
+                job.hard_limit, job.soft_limit = self._time_limits(job.cargo.head)
+
     def drop_held(self) -> list[Delivery]:
         """Stop the timers of `_hold`, and return their deliveries."""
         held, self._held = self._held, {}
@@ -221,6 +266,7 @@ class Intake:
         :returns: how many.
         """
         unstarted = [job.cargo.delivery for job in jobs if isinstance(job.cargo, Received)]
+        unstarted += [received.delivery for received in self._limits.drop()]
         unstarted += self._after_stop + self.drop_held()
         self._after_stop = []
         for delivery in unstarted:
@@ -230,6 +276,8 @@ class Intake:
     def return_job(self, job: Job) -> None:
         """Requeue the message of a job that was withdrawn from the lane, while its queue is consumed."""
         assert isinstance(job.cargo, Received)
+        if self._limits:
+            self._limits.left_lane(job)
         self._tracker.give_back(job.cargo)
 
     def lost(self, at_work: Iterable[Job], waiting: Iterable[Job] = ()) -> None:
@@ -244,7 +292,7 @@ class Intake:
             received.is_void = not received.options.acks_late and not received.acknowledged
         self._tracker.lost(
             held,
-            (job.cargo for job in waiting if isinstance(job.cargo, Received)),
+            [*self._limits.drop(), *(job.cargo for job in waiting if isinstance(job.cargo, Received))],
         )
 
     @staticmethod
@@ -254,6 +302,9 @@ class Intake:
 
     def _accept(self, received: Received) -> None:
         head, delivery = received.head, received.delivery
+        if self._limits and (wait := self._limits.away(head.name)):
+            self._settler.postponed(received, wait, is_limited=True)
+            return
         self._bus.emit(events.TaskReceived(received.task))
         early = not received.options.acks_late
         task = self._tasks[head.name]
@@ -265,6 +316,7 @@ class Intake:
             content_type = f"{content_type if ';' in content_type else f'{content_type};{limit}'};{CHORD_IS_COUNTED}"
         if self._guest is not None:
             content_type, body = MESSAGE, pack_envelope(envelope_of(delivery))
+        hard_limit, soft_limit = self._time_limits(head)
         job = Job(
             task=head.name,
             id=head.id,
@@ -274,8 +326,8 @@ class Intake:
             priority=min(delivery.priority or 0, self._settings.task_queue_max_priority or 0),
             root_id=head.root_id,
             on_done=self._done_early if reports_begin else self._on_done,
-            hard_limit=_first(head.time_limit, task.time_limit, self._settings.task_time_limit),
-            soft_limit=_first(head.soft_time_limit, task.soft_time_limit, self._settings.task_soft_time_limit),
+            hard_limit=hard_limit,
+            soft_limit=soft_limit,
             lane=lane,
             concurrency=task.concurrency,
             may_rerun=not early,
@@ -288,23 +340,35 @@ class Intake:
         if lane != "process":
             # Thousands of them may wait.
             delivery.slim(head.id)
+        if self._limits:
+            self._limits.submit(job)
+        else:
+            self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
         try:
             self._submit(job)
         except PoolClosed:
-            self._after_stop.append(delivery)
+            assert isinstance(job.cargo, Received)
+            self._after_stop.append(job.cargo.delivery)
+
+    def _time_limits(self, head: Head) -> tuple[float | None, float | None]:
+        """Return the hard and the soft time limit of a call."""
+        task, settings = self._tasks[head.name], self._settings
+        return (
+            _first(head.time_limit, task.time_limit, settings.task_time_limit),
+            _first(head.soft_time_limit, task.soft_time_limit, settings.task_soft_time_limit),
+        )
 
     def _may_start(self, job: Job) -> bool:
         """Decide just before a child gets the job whether it is still run."""
         received = job.cargo
         assert isinstance(received, Received)
-        if received.is_void:
-            self._tracker.forget(received)
-            return False
-        if self._is_revoked(received.head.id):
-            self._settler.revoked(received)
-            return False
-        if received.head.expires is not None and is_expired(received.head, dt.datetime.now(dt.UTC)):
-            self._settler.expired(received)
+        starts = self._is_wanted(received)
+        if self._limits:
+            starts = starts and self._limits.takes_turn(job)
+            self._limits.left_lane(job)
+        if not starts:
             return False
         if job.on_begun is None and not received.options.acks_late:
             self._begun(job)
@@ -325,9 +389,24 @@ class Intake:
             self._begun(job)
         self._done(job, outcome, child, runtime)
 
+    def _is_wanted(self, received: Received) -> bool:
+        """Tell whether a call is neither revoked nor expired; settle one that is, and forget one that comes again."""
+        if received.is_void:
+            self._tracker.forget(received)
+            return False
+        if self._is_revoked(received.head.id, received.delivery.headers):
+            self._settler.revoked(received)
+            return False
+        if received.head.expires is not None and is_expired(received.head, dt.datetime.now(dt.UTC)):
+            self._settler.expired(received)
+            return False
+        return True
+
     def _done(self, job: Job, outcome: Outcome, child: str, runtime: float) -> None:
         received = job.cargo
         assert isinstance(received, Received)
+        if self._limits:
+            self._limits.left_lane(job)
         self._settler.done(received, outcome, child, runtime)
         if self._ran is not None and child and job.lane == "process":
             self._ran(received.delivery.queue, runtime)
@@ -360,6 +439,14 @@ def _both_terms(task: TaskOptions, settings: Settings) -> tuple[DeliveryOptions,
         pace=_pace(task),
     )
     return with_result, attrs.evolve(with_result, wants_result=False)
+
+
+def _rates(tasks: Mapping[str, TaskOptions], settings: Settings) -> dict[str, float]:
+    """Return the tasks whose calls may start only so often in a second."""
+    if settings.worker_disable_rate_limits:
+        return {}
+    limits = {name: task.rate_limit or settings.task_default_rate_limit for name, task in tasks.items()}
+    return {name: rate for name, limit in limits.items() if limit and (rate := rate_per_second(limit))}
 
 
 def _pace(task: TaskOptions) -> RetryPace:

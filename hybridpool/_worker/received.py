@@ -52,5 +52,7 @@ class Received:
     reading: str | None = None
     #: times in a row that the connection was lost while it only waited here
     excused: int = 0
+    #: the limit of its task's rate has let it start
+    had_turn: bool = False
     #: for events
     task: TaskRef = attrs.field(init=False, default=attrs.Factory(task_ref, takes_self=True))

@@ -40,15 +40,27 @@ _COUNTED_BY_BROKER: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 class RedeliveryTracker:
     """Acknowledges messages, and recognises those that the broker delivers again although they were run here."""
 
-    def __init__(self, broker: Broker, bus: events.Bus, replace_place: Callable[[str], None] = lambda _: None) -> None:
-        """:param replace_place: called with a queue when another of its messages keeps its place in the prefetch."""
+    def __init__(
+        self,
+        broker: Broker,
+        bus: events.Bus,
+        replace_place: Callable[[str], object] = lambda _: None,
+        restore_place: Callable[[str, object], None] = lambda *_: None,
+    ) -> None:
+        """Acknowledge messages.
+
+        :param replace_place: called with a queue when another of its messages keeps its place in the prefetch; what it
+            returns is given to `restore_place`, with the queue, when that message does not wait any more.
+        """
         self._broker = broker
         self._bus = bus
         self._replace_place = replace_place
+        self._restore_place = restore_place
         self.redeliveries = ExpectedRedeliveries[Received | Seen, Received](_key_of, lambda message: message.head.id)
         #: run, and not settled yet
         self.unsettled: set[Received] = set()
-        self._held: set[Received] = set()
+        #: messages that wait for long, and what `replace_place` returned for each
+        self._held: dict[Received, object] = {}
         self._is_full_said = False
         self._excuses = Excuses()
         self._timer: asyncio.TimerHandle | None = None
@@ -97,19 +109,21 @@ class RedeliveryTracker:
         """Note that a message waits here for long, and have another one taken in its place."""
         if received.acknowledged or received in self._held:
             return
-        self._held.add(received)
+        self._held[received] = None
         self._replace(received)
 
     def release(self, received: Received) -> None:
         """Note that a message does not wait any more."""
-        self._held.discard(received)
+        place = self._held.pop(received, None)
+        if place is not None:
+            self._restore_place(received.delivery.queue, place)
         if not self._held:
             self._is_full_said = False
 
     def _replace(self, held: Received) -> None:
         size = sum(len(one.delivery.body) for one in self._held)
         if len(self._held) <= MAX_HELD and size <= MAX_HELD_BYTES:
-            self._replace_place(held.delivery.queue)
+            self._held[held] = self._replace_place(held.delivery.queue)
         elif not self._is_full_said:
             self._is_full_said = True
             self._bus.emit(events.TooManyHeld(held.delivery.queue, len(self._held)))

@@ -14,8 +14,9 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
@@ -27,7 +28,7 @@ from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._message import Binding, Delivery, Outgoing, QueueSpec
 from hybridpool._policy.allowance import Allowance
 from hybridpool._policy.lamport_clock import LamportClock
-from hybridpool._policy.revoked import RevokedTasks
+from hybridpool._policy.revoked import RevokedStamps, RevokedTasks
 from hybridpool._protocol import remote_control
 from hybridpool._worker.commands import NO_ANSWER, Commands, error_answer
 from hybridpool._worker.state_file import StateFile
@@ -59,6 +60,9 @@ class RemoteControl:
     def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
         """:param state: keeps the ids of revoked tasks over a restart; None: they are forgotten at the end."""
         self.revoked = RevokedTasks()
+        self.stamps = RevokedStamps()
+        #: called with ids that have been revoked
+        self.flagged: Callable[[Sequence[str]], None] = lambda _: None
         self.clock = LamportClock()
         self.commands = Commands()
         self._add_commands()
@@ -88,16 +92,22 @@ class RemoteControl:
         self._writing: asyncio.Future[None] | None = None
         #: there are ids to add, to tell or to save
         self._news = anyio.Event()
-        self._stop: Callable[[Collection[str]], list[str]] = lambda _: []
+        self._stop: Callable[[Collection[str], bool], list[str]] = lambda _ids, _is_killed: []
 
-    def is_revoked(self, task_id: str) -> bool:
-        """Tell whether a task must not be run."""
-        return bool(self.revoked.since) and self.revoked.holds(task_id, time.time())
+    def is_revoked(self, task_id: str, headers: Mapping[str, object] = MappingProxyType({})) -> bool:
+        """Tell whether a task must not be run.
 
-    async def run(self, stop: Callable[[Collection[str]], list[str]]) -> None:
+        :param headers: of its message.
+        """
+        if self.revoked.since and self.revoked.holds(task_id, time.time()):
+            return True
+        return bool(self.stamps) and self.stamps.holds(headers)
+
+    async def run(self, stop: Callable[[Collection[str], bool], list[str]]) -> None:
         """Take orders until cancelled, over connections that break.
 
-        :param stop: stops the tasks with these ids that are in this worker; returns their ids.
+        :param stop: stops the tasks with these ids that are in this worker, at once if the second argument is true;
+            returns their ids.
         """
         self._stop = stop
         await self._broker.declare(self._queue)
@@ -159,13 +169,18 @@ class RemoteControl:
         add("clock", lambda **_: {"clock": self.clock.value})
         add("revoked", lambda **_: list(self.revoked.all(time.time())), aliases=("dump_revoked",))
 
-        def revoke(task_id: object = None, *, terminate: object = False, **_: object) -> object:
+        def revoke(task_id: object, terminate: object = False, signal: object = None, **_: object) -> object:
             ids = remote_control.ids_of("revoke", task_id)
-            return {"ok": self._flag(ids, terminate=terminate is True)}
+            is_killed = remote_control.is_kill(signal)
+            return {"ok": self._flag(ids, terminate=bool(terminate), is_killed=is_killed)}
 
-        def terminate(task_id: object = None, **_: object) -> object:
-            return {"ok": self._flag(remote_control.ids_of("terminate", task_id), terminate=True)}
+        def terminate(signal: object, task_id: object, **_: object) -> object:
+            ids = remote_control.ids_of("terminate", task_id)
+            return {"ok": self._flag(ids, terminate=True, is_killed=remote_control.is_kill(signal))}
 
+        for function in (revoke, terminate):
+            # an error that Python itself words names it, and is sent to people who know it by that name
+            function.__qualname__ = function.__name__
         add("revoke", revoke)
         add("terminate", terminate)
 
@@ -191,16 +206,28 @@ class RemoteControl:
         else:
             log.warning("an order wants its answer at %r, where no asker waits; it has none", order.reply_to.exchange)
 
-    def _flag(self, ids: list[str], *, terminate: bool) -> str:
+    def revoke_stamps(self, stamps: Mapping[str, Sequence[str]]) -> None:
+        """Revoke the tasks whose messages have one of these stamps, by header."""
+        self.stamps.add(stamps)
+
+    def stop(self, ids: Collection[str], *, is_killed: bool) -> list[str]:
+        """Stop the tasks with these ids that are in this worker; returns their ids.
+
+        :param is_killed: without giving them time.
+        """
+        return self._stop(frozenset(ids), is_killed)
+
+    def _flag(self, ids: list[str], *, terminate: bool, is_killed: bool) -> str:
         """Add revoked ids; returns the answer that Celery's workers give."""
         self.revoked.add(ids, time.time())
         self._hello = (0.0, {})
         self._is_unsaved = True
         self._news.set()
         self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
+        self.flagged(ids)
         if not terminate:
             return f"tasks {set(ids)} flagged as revoked"
-        stopped = self._stop(frozenset(ids))
+        stopped = self.stop(ids, is_killed=is_killed)
         return f"terminate: {', '.join(stopped) or 'tasks unknown'}"
 
     # ---- revoked tasks -------------------------------------------------------------------------------------

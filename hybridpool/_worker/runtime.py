@@ -7,7 +7,7 @@ known before, `bootstrap.prepare` finds out.
 
 import enum
 import logging
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,11 @@ from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._results.factory import result_store
 from hybridpool._task import LaneName
+from hybridpool._worker.app_revocations import AppRevocations
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
-from hybridpool._worker.control_commands import add_app_commands
+from hybridpool._worker.control_commands import add_apps_own_commands, add_control_commands
 from hybridpool._worker.controlled import ControlledWorker
 from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.finisher import Finisher
@@ -41,6 +42,7 @@ from hybridpool._worker.inspect_commands import add_inspect_commands
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
+from hybridpool._worker.renewal import Renewal
 from hybridpool._worker.settlement import Settler
 from hybridpool._worker.state_file import StateFile
 
@@ -153,7 +155,9 @@ class Worker:
             result_store(settings, self._broker, self._bus.emit, self._queue_of) as results,
             _finishing(self._broker) as settling,
         ):
-            tracker = RedeliveryTracker(self._broker, self._bus, self._consumers.replace_place)
+            tracker = RedeliveryTracker(
+                self._broker, self._bus, self._consumers.replace_place, self._consumers.restore_place
+            )
             publisher = ChildPublisher(
                 self._broker,
                 settling,
@@ -194,22 +198,30 @@ class Worker:
                     self._consumers.ran if self._consumers.follows_tasks else None,
                     guest=guest,
                 )
+                renewal = Renewal(supervised, self._prepared, lambda prepared: _use(prepared, controlled))
                 controlled = ControlledWorker(
                     prepared=self._prepared,
                     lanes=supervised,
                     intake=intake,
                     consumers=self._consumers,
-                    clock=control.clock,
+                    control=control,
+                    bus=self._bus,
                     stop=partial(self.stop, StopMode.WARM),
+                    renew=renewal.ask,
                     finisher=finisher,
                 )
                 add_inspect_commands(control.commands, controlled)
-                add_app_commands(control.commands, controlled)
+                add_control_commands(control.commands, controlled)
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
                 try:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._take, taking, control, supervised, intake, tracker)
+                        taking.start_soon(renewal.run)
+                        if finisher is not None:
+                            revocations = AppRevocations(finisher, partial(_running_ids, supervised))
+                            control.flagged = revocations.add
+                            taking.start_soon(revocations.run)
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
@@ -234,7 +246,11 @@ class Worker:
     ) -> None:
         """Take deliveries and orders once the ids of revoked tasks are loaded: a delivery may be of one of them."""
         await control.load()
-        taking.start_soon(control.run, partial(lanes.cancel_messages, grace=REVOKE_GRACE_S))
+
+        def stop(ids: Collection[str], is_killed: bool) -> list[str]:
+            return lanes.cancel_messages(ids, 0.0 if is_killed else REVOKE_GRACE_S)
+
+        taking.start_soon(control.run, stop)
         if self._consumers.follows_tasks:
             taking.start_soon(self._consumers.watch, lanes.lane)
         await self._consumers.run(
@@ -383,6 +399,17 @@ class Worker:
             memory_limit=settings.task_memory_limit,
             memory_budget=settings.worker_memory_budget,
         )
+
+
+def _use(prepared: Prepared, controlled: ControlledWorker) -> None:
+    """Go on with an app that was loaded anew."""
+    controlled.prepared = prepared
+    controlled.intake.use_tasks(prepared.tasks, prepared.guest)
+    add_apps_own_commands(controlled.control.commands, controlled)
+
+
+def _running_ids(lanes: SupervisedLanes) -> list[str]:
+    return [call.job.id for call in lanes.given_calls() if call.runs_for is not None]
 
 
 def _forget_unstarted(lanes: SupervisedLanes, intake: Intake) -> None:

@@ -156,10 +156,13 @@ class Settler:
         outcome = refuse(denied.reason, denied.kind, denied.module, [denied.argument])
         self.done(received, outcome, "", 0.0)
 
-    def postponed(self, received: Received, wait: float) -> None:
-        """Settle a message that came before its time: the broker holds it until then."""
+    def postponed(self, received: Received, wait: float, *, is_limited: bool = False) -> None:
+        """Settle a message that came before its time: the broker holds it until then.
+
+        :param is_limited: its task's rate limit does not let it start.
+        """
         received.wait = wait
-        self._bus.emit(events.TaskPostponed(received.task, wait))
+        self._bus.emit(events.TaskPostponed(received.task, wait, is_limited))
         self._begin(received, None, (Delay(), Acknowledge()))
 
     def renewed(self, received: Received) -> None:

@@ -74,6 +74,14 @@ class ResultsResumed:
 
 
 @attrs.frozen
+class QueueNotAdded:
+    """A queue that the worker was told to consume cannot be consumed."""
+
+    queue: str
+    reason: str
+
+
+@attrs.frozen
 class QueueDiffers:
     """A queue exists with other arguments than it would be declared with, and is used as it is."""
 
@@ -145,5 +153,6 @@ BrokerEvent = (
     | QueuePurged
     | MessagesReturned
     | QueueMixesLanes
+    | QueueNotAdded
     | PrefetchUnlimited
 )

@@ -116,11 +116,13 @@ class TasksFlagged:
 
 @attrs.frozen
 class TaskPostponed:
-    """A message came before its time; the broker holds it until then."""
+    """A message came before its time, or its task's rate limit does not let it start; the broker holds it a while."""
 
     task: TaskRef
     #: seconds until then
     wait: float
+    #: because of the rate limit
+    is_limited: bool = False
 
 
 @attrs.frozen

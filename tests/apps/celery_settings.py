@@ -27,6 +27,7 @@ app.conf.update(
     ],
     task_soft_time_limit=1,
     worker_concurrency=3,
+    worker_eta_task_limit=5,
     worker_lost_wait=5,
     worker_max_tasks_per_child=2,
     worker_pool_restarts=True,

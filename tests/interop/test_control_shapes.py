@@ -1,19 +1,22 @@
 """Remote control, asked of a real Celery worker and of ours, with the same app: the answers have the same shape."""
 
+import io
+import json
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from celery import Celery
 
+from hybridpool._cli.main import main
 from tests.interop.guests import client_of, new_queue, worker_of
-from tests.rabbit import Node, wait_for
+from tests.rabbit import MARK, Node, wait_for
 from tests.redis_server import Redis
-from tests.workers import PATIENCE, Program
+from tests.workers import PATIENCE, Program, command
 
 APP = "celery_controlled"
 #: settings that Celery's worker changes in its app at its start, and what for
@@ -55,14 +58,14 @@ def pair(rabbit_node: Node, redis: Redis, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("control")
     with ExitStack() as made:
         queues = new_queue(), new_queue()
-        env = {"GUEST_BROKER": rabbit_node.url, "GUEST_BACKEND": redis.url, "GUEST_QUEUE": queues[0]}
+        # Children come and go while a test runs: that nothing of them is left is seen to at the end.
+        env = {"GUEST_BROKER": rabbit_node.url, "GUEST_BACKEND": redis.url, "GUEST_QUEUE": queues[0], MARK: ""}
         words = ["-A", APP, "worker", "-c1", "-n", "celerys@here", "-l", "INFO", "-Q", queues[0]]
         celerys = made.enter_context(Program([sys.executable, "-m", "celery", *words], env=env))
         celerys.see(r"ready\.$")
         made.callback(celerys.send, 15)
-        made.enter_context(
-            worker_of(rabbit_node.url, redis.url, queues[1], "-c1", "-n", "ours@here", "-Q", queues[1], app=APP)
-        )
+        options = ("-c1", "-n", "ours@here", "-Q", queues[1])
+        made.enter_context(worker_of(rabbit_node.url, redis.url, queues[1], *options, app=APP, env={MARK: ""}))
         clients = [made.enter_context(client_of(rabbit_node.url, redis.url, queue)) for queue in queues]
         sides = [
             _side(node, client, folder / node)
@@ -198,3 +201,142 @@ def test_scheduled(pair: Pair) -> None:
     """Celery holds tasks until their time; ours leaves them with the broker, and tells of those it holds."""
     assert [one["request"]["id"] for one in pair.celerys.ask("scheduled")] == [pair.celerys.later]
     assert pair.ours.ask("scheduled") == pair.ours.ask("dump_schedule") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("rate_limit", {"task_name": f"{APP}.limited", "rate_limit": "200/s"}),
+        ("rate_limit", {"task_name": f"{APP}.limited", "rate_limit": ""}),
+        ("rate_limit", {"task_name": "nowhere", "rate_limit": 1}),
+        ("rate_limit", {"task_name": f"{APP}.limited"}),
+        ("time_limit", {"task_name": f"{APP}.add", "soft": 100.0, "hard": 200.0}),
+        ("time_limit", {"task_name": "nowhere"}),
+        ("pool_grow", {"n": 1}),
+        ("autoscale", {"max": 3, "min": 1}),
+        ("add_consumer", {"queue": "another"}),
+        ("cancel_consumer", {"queue": "another"}),
+        ("revoke", {"task_id": "x"}),
+        ("revoke", {"task_id": ["x"]}),
+        ("revoke", {}),
+        ("revoke", {"task_id": ["x"], "terminate": True}),
+        ("terminate", {"task_id": "x", "signal": "TERM"}),
+        ("terminate", {"task_id": "x", "signal": "NOPE"}),
+        ("revoke_by_stamped_headers", {"headers": {"a": ["1"]}}),
+        ("revoke_by_stamped_headers", {"headers": ["a=1"], "terminate": True}),
+    ],
+)
+def test_same_answer(pair: Pair, method: str, arguments: dict[str, object]) -> None:
+    """Both workers answer an order with the same words."""
+    theirs, ours = (side.ask(method, **arguments) for side in pair)
+    assert ours == theirs
+
+
+def test_shrink(pair: Pair) -> None:
+    """Celery refuses to shrink while its children are busy; ours does, and a busy child goes after its task."""
+    assert pair.celerys.ask("pool_shrink", n=1) in (
+        {"ok": "pool will shrink"},
+        {"error": 'ValueError("Can\'t shrink pool. All processes busy!")'},
+    )
+    assert pair.ours.ask("pool_shrink", n=1) == {"ok": "pool will shrink"}
+
+
+def test_wrong_rate(pair: Pair) -> None:
+    """A rate that is none is answered with Celery's words, and the reason in ours."""
+    for side in pair:
+        told = side.ask("rate_limit", task_name=f"{APP}.limited", rate_limit="soon")["error"]
+        assert told.startswith("Invalid rate limit string: ValueError(")
+
+
+# ---- the command line ----------------------------------------------------------------------------------------
+
+NODES = "celerys@here,ours@here"
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    text: str
+
+
+@pytest.fixture
+def run(pair: Pair, redis: Redis) -> Callable[..., Ran]:
+    """Run commands on the broker of both workers; those of an app in a process that can import it."""
+    broker = pair.ours.client.conf.broker_url
+
+    def ran(*words: str, app: str = "") -> Ran:
+        if not app:
+            printed = io.StringIO()
+            with redirect_stdout(printed), redirect_stderr(printed):
+                return Ran(main(["--broker", broker, *words]), printed.getvalue().rstrip("\n"))
+        env = {"GUEST_BROKER": broker, "GUEST_BACKEND": redis.url, "GUEST_QUEUE": "q"}
+        with Program(command("-A", app, *words), env=env) as program:
+            return Ran(program.wait(), program.text)
+
+    return ran
+
+
+def test_inspect(run: Callable[..., Ran], pair: Pair) -> None:
+    """`inspect` shows what workers of both kinds answer, for people and for programs."""
+    told = run("inspect", "ping", "-d", NODES, "-t", "60")
+    assert told.code == 0
+    for node in NODES.split(","):
+        assert f"-> {node}: OK\n        pong" in told.text
+    assert told.text.endswith("\n2 nodes online.")
+    told = run("inspect", "query_task", pair.ours.held, pair.celerys.held, "-d", NODES, "-t", "60", "-j")
+    answers = json.loads(told.text)
+    assert {node: [*found] for node, found in answers.items()} == {
+        "celerys@here": [pair.celerys.held],
+        "ours@here": [pair.ours.held],
+    }
+    told = run("inspect", "echo", "so", "-d", NODES, "-t", "60", "--json", app=APP)
+    assert {answer["word"] for answer in json.loads(told.text).values()} == {"so"}
+
+
+def test_control(run: Callable[..., Ran]) -> None:
+    """`control` gives orders to workers of both kinds, and shows their answers."""
+    told = run("control", "rate_limit", f"{APP}.limited", "100/s", "-d", NODES, "-t", "60", "-j")
+    answer = {"ok": "new rate limit set successfully"}
+    assert {"ours@here": answer} in json.loads(told.text)
+    assert {"celerys@here": answer} in json.loads(told.text)
+    told = run("control", "time_limit", "nowhere", "1", "-d", "ours@here", "-t", "60")
+    assert told.text == "-> ours@here: ERROR\n        unknown task"
+
+
+def test_status_and_report(run: Callable[..., Ran]) -> None:
+    """`status` names the workers that answer, and `report` describes the installation without a password."""
+    told = run("status", "-d", NODES, "-t", "60")
+    assert sorted(told.text.splitlines()) == ["", "-> celerys@here: OK", "-> ours@here: OK", "2 nodes online."]
+    told = run("report", app=APP)
+    assert told.code == 0
+    assert "software -> hybridpool:" in told.text
+    assert "software -> celery:" in told.text
+    assert "guest:guest" not in told.text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("inspect", "pong"), 2, "no such command pong; did you mean ping?"),
+        (("inspect", "shutdown"), 2, "shutdown is a command of hybridpool control"),
+        (("inspect",), 2, "no command is named; see hybridpool inspect --list"),
+        (("control", "pool_grow", "many"), 2, "n of pool_grow cannot be 'many'; it takes [N]"),
+        (("control", "rate_limit", "t"), 2, "rate_limit takes TASK RATE"),
+        (("inspect", "ping", "-d", "nobody@nowhere", "-t", "0.2"), 69, "no worker has answered in time"),
+    ],
+)
+def test_wrong_commands(run: Callable[..., Ran], words: tuple[str, ...], code: int, text: str) -> None:
+    """What is wrong is said in one line."""
+    told = run(*words)
+    assert told.code == code
+    assert text in told.text
+    assert len(told.text.splitlines()) == 1
+
+
+def test_list(run: Callable[..., Ran]) -> None:
+    """`--list` shows the commands, those of the app too."""
+    assert "rate_limit TASK RATE" in run("control", "--list").text
+    told = run("inspect", "--list", app=APP).text
+    assert "query_task [ID...]" in told
+    assert "echo [WORD]" in told

@@ -153,10 +153,10 @@ async def test_orders_that_are_not_obeyed(caplog: pytest.LogCaptureFixture) -> N
 
 async def test_terminate_stops_what_runs() -> None:
     """`terminate` stops the tasks that are here and names them; a revocation alone stops none."""
-    asker, stopped = ReplyTarget(exchange=REPLIES, routing_key="somebody"), list[Collection[str]]()
+    asker, stopped = ReplyTarget(exchange=REPLIES, routing_key="somebody"), list[tuple[Collection[str], bool]]()
 
-    def stop(ids: Collection[str]) -> list[str]:
-        stopped.append(ids)
+    def stop(ids: Collection[str], is_killed: bool) -> list[str]:
+        stopped.append((ids, is_killed))
         return ["a"]
 
     async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
@@ -165,8 +165,8 @@ async def test_terminate_stops_what_runs() -> None:
         worker._take(delivered(write_order("revoke", {"task_id": ["a"]}, asker).body))
         assert stopped == []
         worker._take(delivered(write_order("revoke", {"task_id": ["a", "b"], "terminate": True}, asker).body))
-        worker._take(delivered(write_order("terminate", {"task_id": "a"}, asker).body))
-        assert stopped == [{"a", "b"}, {"a"}]
+        worker._take(delivered(write_order("terminate", {"task_id": "a", "signal": "KILL"}, asker).body))
+        assert stopped == [({"a", "b"}, False), ({"a"}, True)]
         told = [read_answers(answer.body)["w@h"]["ok"] for answer in worker._answers]
         assert told == ["tasks {'a'} flagged as revoked", "terminate: a", "terminate: a"]
 
@@ -186,13 +186,13 @@ async def test_workers_tell_each_other_what_is_revoked(tmp_path: Path, monkeypat
             await declare(queue)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(first.run, lambda _: [])
+            tasks.start_soon(first.run, lambda *_: [])
             first._take(delivered(revoke(["one"], terminate=False).body))
-            tasks.start_soon(second.run, lambda _: [])
+            tasks.start_soon(second.run, lambda *_: [])
             await until(lambda: second.is_revoked("one"))
             first._take(delivered(revoke(["two"], terminate=False).body))
             monkeypatch.setattr(broker, "declare", declared)
-            tasks.start_soon(third.run, lambda _: [])
+            tasks.start_soon(third.run, lambda *_: [])
             await until(lambda: third.is_revoked("one") and third.is_revoked("two"))
             with anyio.fail_after(60):
                 while await is_there(broker, asked[-1]):  # noqa: ASYNC110  the broker announces nothing

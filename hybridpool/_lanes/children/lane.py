@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Collection
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from hybridpool import events
 from hybridpool._lanes.base import GivenCall, Job
@@ -33,6 +33,8 @@ class HoldsCalls(Protocol):
     def notify_load(self) -> None: ...
 
 
+#: states of a child that takes calls, or is about to
+_TAKE_CALLS: Final = (State.STARTING, State.IDLE, State.BUSY)
 D = TypeVar("D", bound=HoldsCalls)
 
 
@@ -206,18 +208,20 @@ class ChildLane(abc.ABC, Generic[D]):
 
     @property
     def has_killed_zygote(self) -> bool:
-        """The zygote was killed by this lane, because it did not answer."""
+        """The zygote that has died was killed by this lane, because it did not answer."""
         return self._registry.has_killed_zygote
 
-    def zygote_died(self) -> list[str]:
-        """The zygote died, and all children with it; returns the ids of the calls that were at work.
+    def zygote_died(self, zygote: Forks | None = None) -> list[str]:
+        """A zygote died, and its children with it; returns the ids of the calls that were at work.
 
         `lose_zygote` must follow.
+
+        :param zygote: None: the one from which children are forked.
         """
-        return self._registry.zygote_died()
+        return self._registry.zygote_died(zygote)
 
     def lose_zygote(self, cause: str, blamed: Collection[str]) -> list[int]:
-        """Close all children.
+        """Close the children of the zygote that has died.
 
         :param blamed: ids of the calls for which that counts as the death of their own child.
         :returns: the children's pids, whose process groups may still hold what tasks had started.
@@ -227,6 +231,30 @@ class ChildLane(abc.ABC, Generic[D]):
     def hear_zygote(self, news: News) -> bool:
         """Take the zygote's news of children; False: it is of no child of this lane."""
         return self._registry.hear_zygote(news)
+
+    def has_children_of(self, zygote: Forks) -> bool:
+        """Tell whether there are children of this zygote."""
+        return any(self._registry.is_of(child, zygote) for child in self._registry.children.values())
+
+    async def replace_others(self, zygote: Forks, reason: str) -> None:
+        """Replace the children of other zygotes, one after the other: each works until another is ready in its place.
+
+        It returns when all of them have been told to exit; they finish their calls.
+        """
+        while True:
+            older = next(
+                (
+                    child
+                    for child in self._registry.children.values()
+                    if child.state in _TAKE_CALLS and not child.is_apart and not self._registry.is_of(child, zygote)
+                ),
+                None,
+            )
+            if older is None:
+                return
+            self.retire(older.name, reason, once_replaced=True)
+            while older.state in _TAKE_CALLS:
+                await self._registry.changed.wait()
 
     # ---- watching ----------------------------------------------------------------------------------------
 

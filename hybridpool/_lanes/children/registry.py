@@ -76,8 +76,12 @@ class ChildRegistry:
         self.clock = clock
         self._zygote: Forks | None = None
         self._by_pid: dict[int, ChildHandle] = {}
-        #: the zygote was killed because it did not answer
-        self._killed_zygote = False
+        #: the zygote of each child by the child's name: when an app is loaded anew, there are two for a while
+        self._forked_by: dict[str, Forks] = {}
+        #: zygotes that were killed because they did not answer
+        self._killed: list[Forks] = []
+        #: the zygote that has died, until its children are closed
+        self._dead: Forks | None = None
         self._ordered = 0
         #: children by name, from the order to fork one until it is gone
         self.children: dict[str, ChildHandle] = {}
@@ -91,9 +95,18 @@ class ChildRegistry:
         return self._zygote
 
     def use(self, zygote: Forks) -> None:
-        """Fork from this zygote from now on."""
+        """Fork from this zygote from now on; children of another one stay that one's."""
         self._zygote = zygote
         self.changed.notify_all()
+
+    def is_of(self, child: ChildHandle, zygote: Forks) -> bool:
+        """Tell whether a child was forked, or ordered, from this zygote."""
+        return self._forked_by.get(child.name) is zygote
+
+    @property
+    def is_losing_zygote(self) -> bool:
+        """Children that are removed now died with their zygote."""
+        return self._dead is not None or self._zygote is None
 
     def spawn(self, *, is_apart: bool = False) -> bool:
         """Order one more child. It has a name at once, and takes calls once it is READY.
@@ -118,6 +131,7 @@ class ChildRegistry:
             self.spawn_failures.count_failure(child, why_no_descriptor(error, len(self.children)), self.clock())
             return False
         self.children[child.name] = child
+        self._forked_by[child.name] = self._zygote
         self._zygote.fork(child.name, self._orders, fds)
         return True
 
@@ -132,22 +146,26 @@ class ChildRegistry:
     def kill(self, child: ChildHandle) -> None:
         """Kill a child and all it started, now, or as soon as its pid is known."""
         child.is_to_be_killed = True
-        if self._zygote is not None and child.pid:
-            self._zygote.kill(child.pid)
+        zygote = self._forked_by.get(child.name)
+        if zygote is not None and zygote is not self._dead and child.pid:
+            zygote.kill(child.pid)
 
     def alert(self, child: ChildHandle) -> None:
         """Have a child read its channel, even in the middle of a task."""
-        if self._zygote is not None and child.pid:
-            self._zygote.alert(child.pid)
+        zygote = self._forked_by.get(child.name)
+        if zygote is not None and zygote is not self._dead and child.pid:
+            zygote.alert(child.pid)
 
     def give_up(self, child: ChildHandle, reason: str) -> None:
         """Kill a child that is not ready, or not gone, in time; or the zygote itself if it has not even forked it."""
         child.start_failure = reason
         if child.pid:
             self.kill(child)
-        elif self._zygote is not None:
-            self._killed_zygote = True
-            self._zygote.die()
+            return
+        zygote = self._forked_by.get(child.name)
+        if zygote is not None and zygote is not self._dead:
+            self._killed.append(zygote)
+            zygote.die()
 
     def hear_zygote(self, news: News) -> bool:
         """Take the zygote's news; False: it is of no child here."""
@@ -174,35 +192,44 @@ class ChildRegistry:
                 )
         return True
 
-    def zygote_died(self) -> list[str]:
-        """The zygote died, and the kernel has killed its children: hear what they had still sent.
+    def zygote_died(self, zygote: Forks | None = None) -> list[str]:
+        """A zygote died, and the kernel has killed its children: hear what they had still sent.
 
+        :param zygote: None: the one from which children are forked.
         :returns: ids of the calls that were at work; `lose_zygote` must follow.
         """
-        self._zygote = None
-        for child in list(self.children.values()):
+        self._dead = zygote or self._zygote
+        if self._dead is self._zygote:
+            self._zygote = None
+        for child in self._of_dead():
             child.retired_because = child.retired_because or "its zygote died"
             self._drain(child)
-        return [job.id for child in self.children.values() for job in child.begun_calls()]
+        return [job.id for child in self._of_dead() for job in child.begun_calls()]
+
+    def _of_dead(self) -> list[ChildHandle]:
+        return [child for child in self.children.values() if self._forked_by.get(child.name) is self._dead]
 
     @property
     def has_killed_zygote(self) -> bool:
-        """The zygote was killed from here, because it did not answer."""
-        return self._killed_zygote
+        """The zygote that has died was killed from here, because it did not answer."""
+        return self._dead in self._killed
 
     def lose_zygote(self, cause: str, blamed: Collection[str]) -> list[int]:
-        """Close all children, after `zygote_died`.
+        """Close its children, after `zygote_died`.
 
         :param blamed: ids of the calls for which that counts as the death of their own child.
         :returns: the children's pids, whose process groups may still hold what tasks had started.
         """
-        self._killed_zygote = False
-        for child in list(self.children.values()):
+        self._killed = [one for one in self._killed if one is not self._dead]
+        lost = self._of_dead()
+        for child in lost:
             is_blamed = any(job.id in blamed for job in child.begun_calls())
             self._remove_dead(child, Lost(f"its zygote died: {cause}", child.name, blamed=is_blamed))
         # After the children were drained: what they still sent may have told a pid that was not known yet.
-        pids = list(self._by_pid)
-        self._by_pid.clear()
+        pids = [pid for pid, child in self._by_pid.items() if child in lost]
+        for pid in pids:
+            del self._by_pid[pid]
+        self._dead = None
         self.changed.notify_all()
         return pids
 
@@ -262,6 +289,7 @@ class ChildRegistry:
         self._drain(child)
         back, lost = child.close()
         del self.children[child.name]
+        self._forked_by.pop(child.name, None)
         expected = child.retired_because is not None
         if not child.was_ready and (child.start_failure or not expected):
             self.spawn_failures.count_failure(child, child.start_failure or cause, self.clock())

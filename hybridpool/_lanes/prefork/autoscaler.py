@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import attrs
+
 from hybridpool import events
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._lanes.prefork import memory_readings
@@ -35,7 +37,7 @@ class Autoscaler:
         :param others: returns the pids of the children of other lanes, which count for the budget.
         """
         self._lane = lane
-        self._limits = limits
+        self.limits = limits
         self._bus = bus
         self._budget = budget
         self._on_scaled = on_scaled
@@ -45,6 +47,11 @@ class Autoscaler:
         self._heaviest = 0
         self._held_by: str | None = None
 
+    def limit(self, floor: int, ceiling: int) -> None:
+        """Change the least and the greatest size; the lane is brought between them at once."""
+        self.limits = attrs.evolve(self.limits, floor=floor, ceiling=ceiling)
+        self._lane.wake_scaler()
+
     async def run(self) -> None:
         """Scale for ever."""
         lane = self._lane
@@ -52,7 +59,7 @@ class Autoscaler:
             decided = decide(
                 load=lane.demand,
                 size=lane.size,
-                limits=self._limits,
+                limits=self.limits,
                 memory=self._memory,
                 now=lane.clock(),
             )

@@ -145,6 +145,10 @@ class PreforkLane(ChildLane[Dispatcher]):
         if least <= self._dispatcher.demand <= most:
             await self._dispatcher.load_changed.wait(timeout)
 
+    def wake_scaler(self) -> None:
+        """End `wait_load_outside`."""
+        self._dispatcher.load_changed.notify_all()
+
     async def wait_calls_given(self) -> None:
         """Wait until a child is given calls."""
         await self._dispatcher.calls_given.wait()

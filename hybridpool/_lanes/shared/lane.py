@@ -226,7 +226,7 @@ class SharedLane(ChildLane[SharedDispatcher]):
                 killed_for=handle.killed_for if handle.is_to_be_killed and handle.fault is None else None,
                 on_stage=handle.on_stage,
                 is_apart=handle.is_apart,
-                with_zygote=self._registry.zygote is None,
+                with_zygote=self._registry.is_losing_zygote,
                 is_blamed=death.blamed,
             )
         )

@@ -88,6 +88,8 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "task_queue_max_priority": (("10", 10), ("255", 255)),
     "worker_prefetch_multiplier": (("auto", "auto"), ("0", 0)),
     "worker_disable_prefetch": (("true", True), ("false", False)),
+    "task_default_rate_limit": (("10/m", "10/m"), ("2.5", "2.5")),
+    "worker_disable_rate_limits": (("true", True), ("false", False)),
     "task_acks_late": (("false", False), ("true", True)),
     "task_max_deliveries": (("1", 1), ("20", 20)),
     "accept_content": (("json,pickle", ("json", "pickle")), ("pickle", ("pickle",))),

@@ -172,13 +172,13 @@ def test_what_celery_has() -> None:
 def test_states_of_celerys_settings() -> None:
     """Each setting of Celery's has one state, and the tables name no other."""
     theirs = {name for name, _ in flatten(NAMESPACES)}
-    tables = (setting_states.NOT_HONOURED, setting_states.DIFFERS, setting_states.RATE_LIMITS, setting_states.SAME)
+    tables = (setting_states.NOT_HONOURED, setting_states.DIFFERS, setting_states.SAME)
     names = [name for table in tables for name in table]
     assert set(names) <= theirs
     assert len(names) == len(set(names))
     assert [name for name in theirs if setting_states.state_of(name)[1].endswith(".")] == []
     # What is handed on to the worker under its name is obeyed.
-    assert not set(manifest.SAME) & {*setting_states.NOT_HONOURED, *setting_states.RATE_LIMITS}
+    assert not set(manifest.SAME) & {*setting_states.NOT_HONOURED}
 
 
 def options_of(command: click.Command) -> set[str]:

@@ -90,6 +90,8 @@ def test_defaults_are_the_promised_ones() -> None:
         "worker_prefetch_multiplier": "auto",
         "worker_disable_prefetch": False,
         "task_acks_late": True,
+        "task_default_rate_limit": None,
+        "worker_disable_rate_limits": False,
         "task_max_deliveries": 3,
         "accept_content": ("json",),
         "worker_max_message_size": 64 * 1024 * 1024,

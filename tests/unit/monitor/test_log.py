@@ -235,6 +235,16 @@ LINES: list[tuple[Event, int, str]] = [
         "6 messages go back to celery: tasks take long, and others can have them",
     ),
     (
+        events.QueueNotAdded("news", "access refused"),
+        ERROR,
+        "Queue news cannot be consumed, and is not: access refused",
+    ),
+    (
+        events.TaskPostponed(SHOP, 12.0, is_limited=True),
+        DEBUG,
+        "Task shop.add[id-1] waits for its rate limit; the broker holds it for 12.0 s",
+    ),
+    (
         events.QueueMixesLanes("celery", 24),
         WARNING,
         (

@@ -120,3 +120,9 @@ def test_a_look_when_it_is_due_settles(limits: ScaleLimits, history: list[tuple[
         again = decide(load=last.load, size=decided.size, limits=limits, memory=decided.memory, now=due)
         assert again.size < decided.size
         assert again.look_again_in is None
+
+
+def test_a_lower_ceiling_holds_at_once() -> None:
+    """A pool that is larger than a new maximum shrinks to it without waiting."""
+    assert decide(load=9, size=9, limits=LIMITS, memory=ScaleMemory(), now=0.0).size == 6
+    assert decide(load=0, size=9, limits=LIMITS, memory=ScaleMemory(), now=0.0).size == 6
