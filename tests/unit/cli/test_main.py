@@ -100,7 +100,7 @@ def test_help_of_the_group(capsys: pytest.CaptureFixture[str]) -> None:
     """The help of the group names its commands."""
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "worker  Run tasks from RabbitMQ in forked children." in shown
+    assert "worker   Run tasks from RabbitMQ in forked children." in shown
     assert "--workdir" in shown
 
 
