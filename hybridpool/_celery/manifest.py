@@ -9,6 +9,7 @@ import celery
 from celery import signals
 from celery.app.defaults import DEFAULTS
 from kombu import pools
+from kombu.common import Broadcast
 from kombu.serialization import prepare_accept_content
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
@@ -78,6 +79,7 @@ def write(app: Any) -> bytes:
             "tasks": {name: _delivery(task) for name, task in app.tasks.items()},
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
             "missing": _missing(app),
+            "direct": bool(conf.worker_direct),
             "states": _states(conf),
             "remarks": _remarks(app),
             "results": app.backend.as_uri(),
@@ -159,8 +161,10 @@ def _delivery(task: Any) -> dict[str, bool]:
 
 def _queue(queue: Any) -> dict[str, Any]:
     """Return how a queue is declared, with its bindings; or why it cannot be consumed."""
+    # The name of a broadcast's queue is this worker's alone, so that it may belong to its connection.
+    is_private = issubclass(type(queue), Broadcast)
     for what in ("exclusive", "auto_delete"):
-        if getattr(queue, what):
+        if getattr(queue, what) and not is_private:
             return {"refused": f"it is declared with {what}=True"}
     if not queue.durable:
         return {"refused": "it is declared with durable=False"}
@@ -180,6 +184,7 @@ def _queue(queue: Any) -> dict[str, Any]:
     )
     return {
         "arguments": arguments,
+        "private": is_private,
         "bindings": [
             {"exchange": one.name, "type": one.type, "routing_key": key or "", "durable": bool(one.durable)}
             for one, key in pairs

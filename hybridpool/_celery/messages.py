@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from amqp.serialization import decode_properties_basic
+from celery.worker.strategy import hybrid_to_proto2
 from kombu.message import Message
 
 from hybridpool._ipc.envelope import Envelope
@@ -13,7 +14,7 @@ _OWN_HEADERS: Final = "x-hybridpool-"
 
 
 def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
-    """Return the message as Celery's consumer gets it; its body is decoded when `payload` is read.
+    """Return the message as Celery's consumer gets it; its body is decoded when `payload` is read; of protocol 1 now.
 
     :param accept: the content types that may be decoded.
     """
@@ -25,7 +26,7 @@ def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
     }
     properties["application_headers"] = headers
     make: Any = Message
-    return make(
+    message = make(
         body=envelope.body,
         content_type=envelope.content_type,
         content_encoding=properties.get("content_encoding"),
@@ -38,6 +39,19 @@ def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
         headers=headers,
         accept=accept,
     )
+    if "task" not in headers:
+        _to_protocol_two(message)
+    return message
+
+
+def _to_protocol_two(message: Any) -> None:
+    """Give a message of protocol 1 the headers and the body of protocol 2.
+
+    The parent has decoded the body, or it would not be here. Its times are the parent's matter.
+    """
+    body = message.payload
+    body.setdefault("group", body.get("taskset"))
+    message._decoded_cache, message.headers, _, _ = hybrid_to_proto2(message, body)
 
 
 def to_request(message: Any, node: str) -> tuple[dict[str, Any], Any, Any]:

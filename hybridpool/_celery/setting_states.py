@@ -34,7 +34,6 @@ NOT_HONOURED: Final = {
     "worker_autoscaler": "use --autoscale",
     "worker_cancel_long_running_tasks_on_connection_loss": "tasks go on while the connection is lost",
     "worker_consumer": "this worker consumes by itself",
-    "worker_direct": "the worker's own queue is not consumed",
     "worker_enable_remote_control": "orders are obeyed always",
     "worker_eta_task_limit": "the broker holds tasks until their time",
     "worker_hijack_root_logger": "children's log goes through the parent",
@@ -81,9 +80,8 @@ _SAME: Final = """
     task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks task_repr_maxlevels
     task_retry_on_worker_lost task_routes task_send_sent_event task_serializer task_soft_time_limit
     task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started
-    worker_concurrency worker_deduplicate_successful_tasks worker_disable_prefetch worker_disable_rate_limits
-    worker_max_tasks_per_child worker_pool_restarts
-    worker_soft_shutdown_timeout
+    worker_concurrency worker_deduplicate_successful_tasks worker_direct worker_disable_prefetch
+    worker_disable_rate_limits worker_max_tasks_per_child worker_pool_restarts worker_soft_shutdown_timeout
 """
 SAME: Final = frozenset(_SAME.split())
 #: what stands before the names of further settings → their state, and why

@@ -25,7 +25,7 @@ from hybridpool._config import (
 )
 from hybridpool._lanes.zygote_keeper import ZygoteKeeper
 from hybridpool._task import LaneName, TaskOptions, tasks_from
-from hybridpool._worker.guest import Guest, check_guest, read_guest, with_queues
+from hybridpool._worker.guest import Guest, check_guest, read_guest, with_direct_queue, with_queues
 from hybridpool.errors import ConfigError
 
 
@@ -83,7 +83,8 @@ async def prepare(
         check_queues(resolved)
         lanes = lane_sizes(resolved, tasks)
         if guest is not None:
-            guest = with_queues(guest, resolved.settings.queues)
+            guest, direct = with_direct_queue(with_queues(guest, resolved.settings.queues), node)
+            resolved = _consuming(resolved, direct)
             check_guest(guest, resolved, lanes)
         return Prepared(
             zygote=keeper,
@@ -100,6 +101,14 @@ async def prepare(
     except BaseException:
         await keeper.close()
         raise
+
+
+def _consuming(resolved: Resolved, queue: str | None) -> Resolved:
+    """Consume one more queue."""
+    if queue is None:
+        return resolved
+    settings = attrs.evolve(resolved.settings, worker_queues=(*resolved.settings.queues, queue))
+    return attrs.evolve(resolved, settings=settings)
 
 
 def _with_file_names(resolved: Resolved, node: str) -> Resolved:

@@ -1,7 +1,7 @@
 """An app of another library, as far as the parent knows it: what its manifest says beyond settings and tasks."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -10,6 +10,9 @@ from hybridpool._ipc.envelope import ANY_QUEUE
 from hybridpool._message import QUORUM, Binding, QueueSpec
 from hybridpool._policy.settlement import GuestOptions
 from hybridpool.errors import ConfigError
+
+#: where Celery's clients have delayed messages end; behind it, their routing keys begin with digits
+DELAYED_EXCHANGE: Final = "celery_delayed_delivery"
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +56,8 @@ class Guest:
     remote: RemoteFacts = attrs.field(factory=RemoteFacts)
     #: how a queue named `ANY_QUEUE` is declared that is not among these; None: `refused` says why it cannot be consumed
     missing: QueueSpec | None = None
+    #: its workers consume a queue of their own each
+    has_direct_queues: bool = False
     #: settings that the app has set: what becomes of each, and why
     states: Mapping[str, tuple[str, str]] = attrs.field(factory=dict)
     #: by task, what differs there
@@ -79,11 +84,12 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         results=told["results"],
         accepts=frozenset(told["accepts"]),
         tasks={name: GuestOptions(**options) for name, options in told["tasks"].items()},
-        queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
+        queues={name: _target(spec) if is_target else spec for name, spec in queues.items()},
         refused=refused,
         notes=tuple(told["notes"]),
         remote=RemoteFacts(**told.get("remote", {})),
         missing=missing,
+        has_direct_queues=told["direct"],
         states={name: (state, text) for name, (state, text) in told["states"].items()},
         remarks=told["remarks"],
     )
@@ -114,9 +120,18 @@ def with_queues(guest: Guest, names: Iterable[str]) -> Guest:
     is_target = any(spec.kind == QUORUM for spec in queues.values())
     return attrs.evolve(
         guest,
-        queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
+        queues={name: _target(spec) if is_target else spec for name, spec in queues.items()},
         refused=refused,
     )
+
+
+def with_direct_queue(guest: Guest, node: str) -> tuple[Guest, str | None]:
+    """Return the guest with the queue that only this worker consumes, and the queue's name, if it is to have one."""
+    if not guest.has_direct_queues:
+        return guest, None
+    name = f"{node}.dq2"
+    spec = QueueSpec(name=name, bindings=(Binding(exchange="C.dq2", type="direct", routing_key=node, durable=True),))
+    return attrs.evolve(guest, queues={**guest.queues, name: spec}), name
 
 
 def check_guest(guest: Guest, resolved: Resolved, lanes: Collection[str]) -> None:
@@ -136,12 +151,24 @@ def check_guest(guest: Guest, resolved: Resolved, lanes: Collection[str]) -> Non
             )
 
 
+def _target(spec: QueueSpec) -> QueueSpec:
+    """Return a queue that delayed messages reach by each of the keys by which others do."""
+    if spec.private:
+        return spec
+    keys = {binding.routing_key for binding in spec.bindings} - {spec.name}
+    delayed = (
+        Binding(exchange=DELAYED_EXCHANGE, type="topic", routing_key=f"#.{key}", durable=True) for key in sorted(keys)
+    )
+    return attrs.evolve(spec, is_target=True, bindings=tuple(dict.fromkeys((*spec.bindings, *delayed))))
+
+
 def _spec(name: str, queue: Mapping[str, Any]) -> QueueSpec:
     arguments = dict(queue["arguments"])
     kind = arguments.pop("x-queue-type", "classic")
     return QueueSpec(
         name=name,
         kind=kind,
+        private=queue.get("private", False),
         arguments=arguments,
         bindings=tuple(Binding(**binding) for binding in queue["bindings"]),
     )

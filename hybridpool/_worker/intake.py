@@ -65,6 +65,7 @@ from hybridpool._policy.admission import (
 )
 from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions, GuestOptions
+from hybridpool._protocol.protocol_one import with_headers
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import LaneName, TaskOptions, lane_of
 from hybridpool._worker.finisher import envelope_of
@@ -155,6 +156,8 @@ class Intake:
 
     def take(self, delivery: Delivery) -> None:
         """Take one delivery: it is settled in the end, whatever is decided."""
+        if self._guest is not None:
+            delivery = with_headers(delivery)
         try:
             head = read_head(delivery)
         except ProtocolError as error:

@@ -42,7 +42,7 @@ def client_of(broker: str, backend: str, queue: str) -> Iterator[Celery]:
     finally:
         # A result that is collected later would unsubscribe, and open a connection for that.
         gc.collect()
-        consumer = app.backend.result_consumer
+        consumer: Any = getattr(app.backend, "result_consumer", None)
         if backend.startswith("rpc") and consumer._consumer is not None:
             consumer.stop()
         if backend.startswith("redis"):
