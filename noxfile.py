@@ -226,6 +226,18 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def celery_suite(session: nox.Session) -> None:
+    """Celery's own tests, downloaded, against our worker and against Celery's; takes an hour.
+
+    ``-- recycle``: children that are replaced all the time. ``-- mixed``: both workers on one queue. ``-- smoke``: the
+    scenarios of Celery's smoke tests. Further words, paths of tests or ``-k``, go to pytest.
+    """
+    for name in ("tests.rabbit_install", "tests.redis_install"):
+        run(session, name)
+    run(session, "tests.interop.celery_suite", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Show the pool at work."""
     run(session, "hybridpool", "demo", *session.posargs)

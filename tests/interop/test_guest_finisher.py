@@ -1,6 +1,5 @@
 """A Celery app in our worker: many messages at once whose end only the finisher can record."""
 
-import re
 import signal
 import uuid
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 
 import psutil
 from celery import Celery
-from celery.result import AsyncResult
 
 from tests.interop.guests import client_of, new_queue, sig, worker_of
 from tests.rabbit import Node, wait_for

@@ -67,8 +67,11 @@ class Run:
         return "\n".join(lines)
 
 
-def main(words: Sequence[str]) -> str | None:
-    """Run what the words say; returns what is wrong."""
+def main(words: Sequence[str]) -> str | int | None:
+    """Run what the words say; returns what is wrong, or an exit code."""
+    if words[:1] == ["smoke"]:
+        command = [sys.executable, "-m", "pytest", str(Path(__file__).parent / "smoke.py"), *words[1:]]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
     kinds = [word for word in words if word in WORKERS]
     backends = [word for word in words if word in BARS] or list(BARS)
     rest = [word for word in words if word not in WORKERS and word not in BARS]
@@ -133,7 +136,7 @@ def _pytest(folder: Path, env: dict[str, str], words: Sequence[str]) -> None:
     skipped = [word for name in selection.IGNORED for word in ("--ignore", f"t/integration/{name}")]
     skipped += [word for test in selection.DESELECTED for word in ("--deselect", f"t/integration/{test}")]
     plugins = ("-p", "celery.contrib.pytest", "-p", "tests.interop.celery_suite.plugin", "-p", "no:cacheprovider")
-    options = ("-c", str(Path(__file__).parent / "pytest.ini"), "--rootdir", str(folder), "-q", "-rfE")
+    options = ("-c", str(Path(__file__).parent / "suite.ini"), "--rootdir", str(folder), "-q", "-rfE")
     with Path(f"{env['SUITE_REPORT']}.txt").open("ab") as output:
         subprocess.run(
             [sys.executable, "-m", "pytest", *plugins, *options, *skipped, *words],
