@@ -551,7 +551,9 @@ def test_revoked_ids_are_passed_on(scene: Scene) -> None:
     revoked = str(uuid.uuid4())
     scene.client.control.revoke(revoked, destination=[old.node])  # type: ignore[attr-defined]
     assert scene.client.control.ping(timeout=2.0)
-    scene.start()
+    new = scene.start().node  # type: ignore[attr-defined]
+    inspect = scene.client.control.inspect(destination=[new], timeout=2.0)
+    assert wait_for(lambda: revoked in (inspect.revoked() or {}).get(new, ()), PATIENCE)
     scene.kill(old)
     result = scene.call("identity", 1, task_id=revoked)
     with pytest.raises(TaskRevokedError):

@@ -10,13 +10,13 @@ import celery
 
 from tests.workers import ROOT
 
-FOLDER: Final = ROOT / ".venv" / "celery-suite"
+FOLDER: Final[Path] = ROOT / ".venv" / "celery-suite"
 _LIBRARIES: Final = ("django>=5,<6", "pydantic>=2")
 
 
 def get_suite() -> Path:
     """Return the folder that holds `t`; download it first if it is not there."""
-    version = celery.__version__
+    version: str = celery.__version__
     found = FOLDER / version
     if (found / "t" / "integration").is_dir():
         return found

@@ -14,6 +14,6 @@ app.conf.update(
     accept_content=["json"],
 )
 
-from t.integration.tasks import ClassBasedAutoRetryTask  # noqa: E402  # its module uses the current app
+from t.integration.tasks import ClassBasedAutoRetryTask  # type: ignore[import-not-found]  # noqa: E402  # its module uses the current app
 
 app.register_task(ClassBasedAutoRetryTask)
