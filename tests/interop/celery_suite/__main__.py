@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -166,4 +167,6 @@ def _read(report: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 if __name__ == "__main__":
+    # A run that is ended early leaves nothing behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
