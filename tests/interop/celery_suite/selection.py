@@ -20,6 +20,7 @@ DESELECTED: Final = {
     "test_canvas.py::test_stamping_mechanism::test_linking_stamped_sig": _SIGNAL,
     "test_canvas.py::test_stamping_mechanism::test_task_received_has_access_to_stamps": _SIGNAL,
     "test_inspect.py::test_Inspect::test_conf": "asks for settings that only its own app has",
+    "test_inspect.py::test_Inspect::test_hello_stamps_received_revoked_ids_locally": _STATE,
     "test_inspect.py::test_Inspect::test_stats": "expects its own process id of the worker",
     "test_mem_leak_in_exception_handling.py::test_mem_leak_unhandled_exceptions": "measures its own process",
     "test_tasks.py::test_task_replacement::test_replaced_task_nesting_chain": _SIGNAL,
