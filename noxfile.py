@@ -178,6 +178,8 @@ def faults(session: nox.Session) -> None:
     """Processes killed, connections cut, nodes frozen; then all at once, by seeds that are printed first."""
     pytest(session, "tests/faults")
     chaos(session)
+    run(session, "tests.redis_install")
+    run(session, "tests.faults.hosted")
 
 
 @nox.session

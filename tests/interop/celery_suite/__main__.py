@@ -36,8 +36,9 @@ WORKERS: Final = {
     "recycle": ((*OURS, "-c", "3", "--max-tasks-per-child", "3"),),
     "mixed": ((*OURS, "-c", "1"), CELERY),
 }
-#: how many tests a run of all has to pass, by the result backend
-BARS: Final = {"redis": 232, "rpc": 92}
+#: how many tests a run of all has to pass, by the result backend. With Redis Celery itself passes 367 of 377, of which
+#: 8 are skipped; two of its own leave no room for subscriptions of other tests
+BARS: Final = {"redis": 360, "rpc": 92}
 #: seconds; a run takes about a quarter of an hour
 RUN_LIMIT: Final = 3600.0
 
