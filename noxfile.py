@@ -178,6 +178,8 @@ def faults(session: nox.Session) -> None:
     """Processes killed, connections cut, nodes frozen; then all at once, by seeds that are printed first."""
     pytest(session, "tests/faults")
     chaos(session)
+    run(session, "tests.redis_install")
+    run(session, "tests.faults.hosted")
 
 
 @nox.session
@@ -223,6 +225,18 @@ def aiormq(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """With a real Celery."""
     pytest(session, "tests/interop")
+
+
+@nox.session
+def celery_suite(session: nox.Session) -> None:
+    """Celery's own tests, downloaded, against our worker and against Celery's; takes an hour.
+
+    ``-- recycle``: children that are replaced all the time. ``-- mixed``: both workers on one queue. ``-- smoke``: the
+    scenarios of Celery's smoke tests. Further words, paths of tests or ``-k``, go to pytest.
+    """
+    for name in ("tests.rabbit_install", "tests.redis_install"):
+        run(session, name)
+    run(session, "tests.interop.celery_suite", *session.posargs)
 
 
 @nox.session

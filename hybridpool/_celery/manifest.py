@@ -154,6 +154,7 @@ def _options(task: Any, *, late: bool) -> dict[str, Any]:
 def _delivery(task: Any) -> dict[str, bool]:
     return {
         "reject_on_worker_lost": bool(task.reject_on_worker_lost),
+        "retry_on_worker_lost": bool(getattr(task, "retry_on_worker_lost", False)),
         "acks_on_failure": task.acks_on_failure is not False,
         "acks_on_timeout": task.acks_on_timeout is not False,
     }

@@ -225,16 +225,26 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
             (self.shared.get(job.lane) or self._make(job.lane)).submit(job)
 
     def submit_unfinished(self, job: Job) -> None:
-        """Give a call to the child that finishes what no other could.
+        """Give a call to a child that finishes what no other could.
 
         :raises PoolClosed: if there is none, since the app is ours.
         """
+        self._finishers().submit(job)
+
+    def resize_finishing(self, size: int) -> None:
+        """Have so many children that finish what no other could.
+
+        :raises PoolClosed: if there is none, since the app is ours.
+        """
+        lane = self._finishers()
+        if size > lane.size:
+            self.ensure_fd_limit(self.lane.size + size)
+        lane.resize(size)
+
+    def _finishers(self) -> PreforkLane:
         if self._finishing is None:
             raise PoolClosed("this app has no child that finishes calls")
-        if not self._finishing.size:
-            self.ensure_fd_limit(self.lane.size + 1)
-            self._finishing.resize(1)
-        self._finishing.submit(job)
+        return self._finishing
 
     def cancel(self, job: Job, grace: float) -> None:
         """Give a call up; see `Lane.cancel`."""

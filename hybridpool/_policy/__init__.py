@@ -16,6 +16,8 @@ Modules:
     death_blame         Decides which calls are blamed for the death of a zygote, which kills all children
     death_of_shared     Decides what becomes of the calls of a child that ran several at once, when it died
     fallback            What follows when the broker does not take a step of settlement
+    finishing           How many children of another library's app record how tasks ended, where no child could record
+                        it
     guest_settlement    The steps that follow from an outcome of another library's app, which has done all but answer
                         the broker
     headroom            Decides how far a pool may grow before memory gets scarce

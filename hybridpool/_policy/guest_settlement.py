@@ -63,9 +63,9 @@ def settle_guest(
             return (finish, DeadLetter(reason), *ack)
         case Lost() if stopping and not acknowledged:
             return (Requeue(),)
-        case Lost(cause=cause, blamed=blamed) if guest.reject_on_worker_lost and not acknowledged:
-            if not blamed:
-                return (Republish(lost_before), *_ACK)
+        case Lost(blamed=False) if (guest.reject_on_worker_lost or guest.retry_on_worker_lost) and not acknowledged:
+            return (Republish(lost_before), *_ACK)
+        case Lost(cause=cause) if guest.reject_on_worker_lost and not guest.retry_on_worker_lost and not acknowledged:
             story = f"its child died {lost_before + 1} times (task_max_deliveries); the last time: {cause}"
             return _again(FinishInApp("lost", cause), story, options, lost_before)
         case Lost(cause=cause):

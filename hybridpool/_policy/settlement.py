@@ -132,6 +132,8 @@ class GuestOptions:
 
     #: deliver it again if its child died
     reject_on_worker_lost: bool = False
+    #: the app makes another attempt of it if its child died, as long as it has retries left; stronger than the former
+    retry_on_worker_lost: bool = False
     #: acknowledge it although it failed, or ran over its time limit
     acks_on_failure: bool = True
     acks_on_timeout: bool = True

@@ -4,6 +4,11 @@ A child that is lost, a task over its time limit, a revoked message: in Celery i
 backend, runs errbacks and counts the chord. Our parent runs no code of the app, so one more child does that, which runs
 no tasks and is made when it is needed first. It is a child as others are: supervised, limited in time, and replaced
 when it dies. What it had in hand is asked again (`policy.fallback`), and the message is acknowledged afterwards only.
+
+After a mass revoke or a long pause, thousands of messages want this at once. As with other calls, the child gets many
+short ones in one write, and loses by its death only the one that it had begun. If the app's backend is slow, there are
+more such children (`policy.finishing`), and a message that waits for long keeps no other from being taken
+(`RedeliveryTracker.hold`).
 """
 
 import asyncio
@@ -19,6 +24,7 @@ from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery
 from hybridpool._outcome import Ignored, Lost, Outcome, Raised, Returned, TimedOut
 from hybridpool._policy.fallback import NotFinished
+from hybridpool._policy.finishing import finishers
 from hybridpool._policy.settlement import FinishInApp
 from hybridpool._worker.received import Received
 from hybridpool.errors import PoolClosed
@@ -30,9 +36,15 @@ LIMIT_S: Final = 60.0
 class Finisher:
     """Asks the child."""
 
-    def __init__(self, submit: Callable[[Job], None]) -> None:
-        """:param submit: gives a call to that child; raises `PoolClosed` if there can be none."""
+    def __init__(self, submit: Callable[[Job], None], resize: Callable[[int], None]) -> None:
+        """Ask through these two.
+
+        :param submit: gives a call to that child; raises `PoolClosed` if there can be none.
+        :param resize: sets how many such children there are; likewise.
+        """
         self._submit = submit
+        self._resize = resize
+        self._size = 0
         self._at_work = 0
         self._rests = anyio.Event()
         self._rests.set()
@@ -99,15 +111,27 @@ class Finisher:
         if not self._at_work:
             self._rests = anyio.Event()
         self._at_work += 1
+        began, took = anyio.current_time(), 0.0
         try:
+            self._keep(took)
             self._submit(job)
-            return await ended
+            outcome = await ended
+            took = anyio.current_time() - began
+            return outcome
         except PoolClosed as error:
             raise NotFinished(str(error)) from None
         finally:
             self._at_work -= 1
+            self._keep(took)
             if not self._at_work:
                 self._rests.set()
+
+    def _keep(self, took: float) -> None:
+        """Have as many children as are needed."""
+        size = finishers(self._size, waiting=self._at_work, took=took)
+        if size != self._size:
+            self._resize(size)
+            self._size = size
 
     async def wait_rests(self, timeout: float) -> None:
         """Wait until nothing is being recorded.

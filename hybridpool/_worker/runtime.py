@@ -174,7 +174,9 @@ class Worker:
                 self._finishing_lane(),
             ) as supervised:
                 guest = self._prepared.guest
-                finisher = None if guest is None else Finisher(supervised.submit_unfinished)
+                finisher = (
+                    None if guest is None else Finisher(supervised.submit_unfinished, supervised.resize_finishing)
+                )
                 settler = Settler(
                     self._broker,
                     results,

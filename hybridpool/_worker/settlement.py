@@ -9,6 +9,7 @@ to another one, which runs it a second time. So a task is run at least once, and
 another one is taken in its place (`RedeliveryTracker.hold`).
 """
 
+import asyncio
 import datetime as dt
 import random
 from collections import deque
@@ -36,7 +37,18 @@ from hybridpool._outcome import (
 )
 from hybridpool._policy import retry
 from hybridpool._policy.admission import Denied
-from hybridpool._policy.fallback import Again, Attempt, Instead, NotFinished, Remedy, Skip, Trouble, remedy, trouble_of
+from hybridpool._policy.fallback import (
+    KEEPS_PLACE_S,
+    Again,
+    Attempt,
+    Instead,
+    NotFinished,
+    Remedy,
+    Skip,
+    Trouble,
+    remedy,
+    trouble_of,
+)
 from hybridpool._policy.guest_settlement import settle_guest
 from hybridpool._policy.settlement import (
     Acknowledge,
@@ -329,7 +341,11 @@ class Settler:
                 await self._broker.publish(dead_letter.strip_headers(letter) if is_bare else letter)
             case FinishInApp():
                 assert self._finisher is not None
-                await self._finisher.finish(received, step)
+                hold = asyncio.get_running_loop().call_later(KEEPS_PLACE_S, self._tracker.hold, received)
+                try:
+                    await self._finisher.finish(received, step)
+                finally:
+                    hold.cancel()
             case Acknowledge():
                 self._tracker.acknowledge(received)
             case Requeue():

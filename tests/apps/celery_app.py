@@ -212,4 +212,5 @@ def _failure(sender: Any, exception: Any, **_: Any) -> None:
 
 @signals.task_revoked.connect  # type: ignore[untyped-decorator]
 def _revoked(sender: Any, terminated: Any, expired: Any, **_: Any) -> None:
+    time.sleep(float(os.environ.get("GUEST_SLOW", "0")))
     print(f"signal task_revoked {sender.name} {terminated} {expired}")

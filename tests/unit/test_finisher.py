@@ -47,7 +47,9 @@ async def finish(outcome: Outcome) -> Job:
         jobs.append(job)
         job.on_done(job, outcome, "Finisher-1", 0.1)
 
-    await Finisher(submit).finish(received(), STEP)
+    sizes: list[int] = []
+    await Finisher(submit, sizes.append).finish(received(), STEP)
+    assert sizes == [1]
     return jobs[0]
 
 
@@ -82,13 +84,13 @@ async def test_a_lane_that_is_closed() -> None:
         raise PoolClosed("stopping")
 
     with pytest.raises(NotFinished, match="stopping"):
-        await Finisher(submit).finish(received(), STEP)
+        await Finisher(submit, lambda _: None).finish(received(), STEP)
 
 
 async def test_waiting_for_the_rest() -> None:
     """A stopping worker waits until all is recorded, also what is asked for in the next turn of the loop."""
     jobs: list[Job] = []
-    finisher, rests = Finisher(jobs.append), anyio.Event()
+    finisher, rests = Finisher(jobs.append, lambda _: None), anyio.Event()
 
     async def wait() -> None:
         await finisher.wait_rests(60.0)
@@ -108,7 +110,7 @@ async def test_waiting_for_the_rest() -> None:
 async def test_not_waiting_for_ever() -> None:
     """It waits no longer than it is told to."""
     jobs: list[Job] = []
-    finisher = Finisher(jobs.append)
+    finisher = Finisher(jobs.append, lambda _: None)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(finisher.finish, received(), STEP)
         await anyio.wait_all_tasks_blocked()

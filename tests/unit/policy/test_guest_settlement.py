@@ -60,7 +60,11 @@ outcomes: st.SearchStrategy[Outcome] = st.sampled_from(
     ]
 )
 guests = st.builds(
-    GuestOptions, reject_on_worker_lost=st.booleans(), acks_on_failure=st.booleans(), acks_on_timeout=st.booleans()
+    GuestOptions,
+    reject_on_worker_lost=st.booleans(),
+    retry_on_worker_lost=st.booleans(),
+    acks_on_failure=st.booleans(),
+    acks_on_timeout=st.booleans(),
 )
 
 
@@ -104,6 +108,13 @@ def test_lost() -> None:
     assert isinstance(letter, DeadLetter)
     assert "died 3 times" in letter.reason
     assert ack == ACK
+
+
+def test_lost_and_retried_by_the_app() -> None:
+    """With `retry_on_worker_lost` the app makes the next attempt, or records the failure. A blameless loss is none."""
+    both = GuestOptions(reject_on_worker_lost=True, retry_on_worker_lost=True)
+    assert steps(LOST, both) == (LOST_STEP, ACK)
+    assert steps(Lost("gone", "", blamed=False), GuestOptions(retry_on_worker_lost=True), 9) == (Republish(9), ACK)
 
 
 def test_over_its_time_limit() -> None:
