@@ -247,7 +247,8 @@ def _spec(
 
     :raises ValueError: if its exchange has a type that is not supported.
     """
-    kind = next((one for one in _EXCHANGE_TYPES if one == (exchange_type or "direct")), None)
+    kinds: dict[object, ExchangeType] = {kind: kind for kind in _EXCHANGE_TYPES}
+    kind = kinds.get(str(exchange_type or "direct"))
     if kind is None:
         raise ValueError(f"exchange_type must be one of {', '.join(_EXCHANGE_TYPES)}")
     if exchange is None:
