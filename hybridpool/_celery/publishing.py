@@ -95,6 +95,8 @@ class _Connection:
         #: kombu's; None once it is closed
         self.client = client
         self.sender = sender
+        #: queues that the parent has declared. Others may belong to the real connection alone, and are bound there
+        self.queues: set[str] = set()
         self._opens = opens
         self._real: Any = None
 
@@ -239,6 +241,8 @@ class _Channel(_StdChannel):  # type: ignore[misc]  # kombu has no types
                 queue, passive, durable, exclusive, auto_delete, nowait, arguments, **options
             )
         self._hand_over(Declare(0, b"", queue=queue, arguments=msgspec.msgpack.encode(dict(arguments or {}))))
+        if self.connection is not None:
+            self.connection.queues.add(queue)
         return _Declared(queue)
 
     def queue_bind(
@@ -251,7 +255,7 @@ class _Channel(_StdChannel):  # type: ignore[misc]  # kombu has no types
         **options: Any,
     ) -> Any:
         """Bind a queue to an exchange."""
-        if arguments or options:
+        if arguments or options or self.connection is None or queue not in self.connection.queues:
             return self.real.queue_bind(queue, exchange, routing_key, nowait, arguments, **options)
         self._hand_over(Declare(0, b"", queue=queue, exchange=exchange, routing_key=routing_key or ""))
         return None

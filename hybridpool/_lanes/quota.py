@@ -40,13 +40,21 @@ class TaskQuota:
             self._at_work[job.task] = left
         else:
             self._at_work.pop(job.task, None)
-        waiting = self._parked.get(job.task)
+        return self._unpark(job.task)
+
+    def replace(self, job: Job) -> Job | None:
+        """Return a parked call that may start in place of one that was freed, and is taken back before it has."""
+        assert job.concurrency is not None
+        return self._unpark(job.task) if self._at_work.get(job.task, 0) < job.concurrency else None
+
+    def _unpark(self, task: str) -> Job | None:
+        waiting = self._parked.get(task)
         if not waiting:
             return None
         freed = waiting.popleft()
         self.count -= 1
         if not waiting:
-            del self._parked[job.task]
+            del self._parked[task]
         return freed
 
     def parked(self) -> list[Job]:

@@ -75,7 +75,7 @@ def due(call: RunningCall) -> Due:
         moments.append(UNREAD - call.unread_for if call.unread_for < UNREAD else UNREAD)
     if call.awaits_report:
         # Less and less often: a child that stands still has been stopped.
-        moments.append(max(REPORT_S, call.still_for / 4))
+        moments.append(min(max(REPORT_S, call.still_for / 4), UNREAD))
     stop = call.cancelled_for is not None and not call.stopped
     soften = False
     if call.soft is not None and not call.softened and not call.stopped:

@@ -80,6 +80,12 @@ def send_mandatory(queue: str) -> str:
 
 
 @app.task  # type: ignore[untyped-decorator]
+def ping() -> Any:
+    """Ask the workers, by a queue that belongs to one connection."""
+    return app.control.ping(timeout=2.0)
+
+
+@app.task  # type: ignore[untyped-decorator]
 def talk(name: str) -> Any:
     """Consume over a connection of its own."""
     with app.connection_for_write() as connection:

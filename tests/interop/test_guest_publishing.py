@@ -142,6 +142,9 @@ def test_connections(client: Celery, worker: Worker, rabbit_node: Node) -> None:
     assert not children
     assert len(connections(worker.main, rabbit_node)) == 2
     assert run(client, "talk", new_queue()) == {"said": "hello"}
+    answers = run(client, "ping")
+    assert isinstance(answers, list)
+    assert {"ok": "pong"} in [answer for one in answers for answer in one.values()]
     with BrokerConsole(rabbit_node.url) as console:
         console.delete(name)
 

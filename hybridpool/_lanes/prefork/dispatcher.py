@@ -107,8 +107,10 @@ class Dispatcher:
         """
         taken = [job for job in self.waiting_jobs() if which is None or which(job)]
         if taken:
-            gone = {id(job) for job in taken if not self.quota.remove(job)}
+            gone = {id(job): job for job in taken if not self.quota.remove(job)}
             self.queue = deque(job for job in self.queue if id(job) not in gone)
+            for job in gone.values():
+                self._replace(job)
         self.notify_load()
         return taken
 
@@ -116,8 +118,19 @@ class Dispatcher:
         """Take back a call that no child was given; False: it does not wait."""
         if job in self.queue:
             self.queue.remove(job)
+            self._replace(job)
             return True
         return self.quota.remove(job)
+
+    def _replace(self, job: Job) -> None:
+        """Let a call that is held back wait for a child in place of one that was taken back.
+
+        If that was the only one of its task that waited or ran, no end of a call would free the others.
+        """
+        freed = self.quota.replace(job) if job.concurrency is not None else None
+        if freed is not None:
+            self.queue.appendleft(freed)
+            self.dispatch_soon()
 
     def release(self, job: Job) -> None:
         """Note that a call with a `concurrency` has ended, or was given back: another one may start."""

@@ -98,6 +98,9 @@ class SharedDispatcher:
         for queue in (self.queue, self.apart):
             if job in queue:
                 queue.remove(job)
+                if job.concurrency is not None:
+                    # No end of a call would free those that are held back, if this was the only one of its task.
+                    self._queue_again(self.quota.replace(job))
                 return True
         return self.quota.remove(job)
 
@@ -119,7 +122,9 @@ class SharedDispatcher:
             self._release(job)
 
     def _release(self, job: Job) -> None:
-        freed = self.quota.release(job)
+        self._queue_again(self.quota.release(job))
+
+    def _queue_again(self, freed: Job | None) -> None:
         if freed is not None:
             (self.apart if freed.is_apart else self.queue).appendleft(freed)
             self.dispatch_soon()

@@ -86,6 +86,22 @@ async def test_a_call_that_is_given_back_frees_its_task(zygote: FakeZygote) -> N
     assert zygote.lane.load == 0
 
 
+@pytest.mark.parametrize("how", ["cancelled", "withdrawn"])
+async def test_a_call_that_is_taken_back_while_it_waits_frees_its_task(zygote: FakeZygote, how: str) -> None:
+    """A call that was let go on, and is taken back before a child is free for it, makes way for the next one."""
+    told, child = Told(), await zygote.child()
+    submit(zygote, told, "a", "b", "c")
+    assert await child.reads() == ["a"]
+    zygote.lane.resize(0)
+    await child.ends("a")
+    if how == "cancelled":
+        assert zygote.lane.cancel_messages(["b"], 1.0) == ["b"]
+    else:
+        assert [one.id for one in zygote.lane.withdraw_queued(lambda one: one.id == "b")] == ["b"]
+    zygote.lane.resize(1)
+    assert await child.reads() == ["c"]
+
+
 async def test_a_call_that_must_not_start_frees_its_task(zygote: FakeZygote) -> None:
     """A call that was revoked while it waited does not count for its task's limit."""
     told, child = Told(), await zygote.child()

@@ -102,6 +102,7 @@ def test_the_page_is_read_for_a_call_that_is_to_be_reported() -> None:
     """A call whose begin is to be told is looked at soon, and less and less often while its child stands still."""
     assert due(call(still_for=0.0, awaits_report=True)) == Due(check_again_in=REPORT_S)
     assert due(call(still_for=0.4, awaits_report=True)) == Due(check_again_in=0.1)
+    assert due(call(still_for=60.0, awaits_report=True)) == Due(check_again_in=UNREAD)
     assert due(call(still_for=0.0)) == Due(), "others cost no look"
 
 
