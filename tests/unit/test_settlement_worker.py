@@ -245,7 +245,7 @@ async def test_lost_after_an_early_answer(bench: Bench) -> None:
     received.acknowledged = True
     bench.settler.done(received, LOST, "ForkPoolWorker-1", 0.0)
     assert await bench.settled() == ["publish answers"]
-    assert "before it started" in bench.observed.of(events.TaskLost)[0].next_step
+    assert "acknowledged when it began" in bench.observed.of(events.TaskLost)[0].next_step
 
 
 async def test_expired(bench: Bench) -> None:
