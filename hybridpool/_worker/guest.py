@@ -47,6 +47,8 @@ class Guest:
     queues: Mapping[str, QueueSpec]
     #: queues that cannot be consumed, and why
     refused: Mapping[str, str]
+    #: names of tasks that send no events
+    silent: frozenset[str] = frozenset()
     #: lines for the log at the start: what is not honoured
     notes: tuple[str, ...]
     #: what remote control is answered from
@@ -81,6 +83,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         tasks={name: GuestOptions(**options) for name, options in told["tasks"].items()},
         queues={name: attrs.evolve(spec, is_target=is_target) for name, spec in queues.items()},
         refused=refused,
+        silent=frozenset(told.get("silent", ())),
         notes=tuple(told["notes"]),
         remote=RemoteFacts(**told.get("remote", {})),
         missing=missing,
