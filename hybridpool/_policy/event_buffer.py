@@ -33,9 +33,10 @@ class EventBuffer:
 
     def put_back(self, events: list[bytes]) -> None:
         """Put events that `take` returned back before all others, as far as there is room; the oldest are dropped."""
-        for event in reversed(events):
+        for left in range(len(events), 0, -1):
+            event = events[left - 1]
             if self._bytes + len(event) > self._max_bytes:
-                self.dropped += 1
-            else:
-                self._events.appendleft(event)
-                self._bytes += len(event)
+                self.dropped += left
+                return
+            self._events.appendleft(event)
+            self._bytes += len(event)
