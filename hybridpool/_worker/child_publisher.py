@@ -67,8 +67,7 @@ class ChildPublisher:
                 case Declare():
                     await self._declare_for_app(frame)
                 case _:
-                    message = unpack(frame.message)
-                    await self._deliver(message)
+                    message = await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
             answer(EnqueueAnswer(frame.ticket, str(error), type(error).__name__))
         except Exception as error:  # noqa: BLE001  # the worker goes on, whatever a task's code has made of the message
@@ -78,9 +77,10 @@ class ChildPublisher:
             if self.tell_sent is not None and message is not None:
                 await self.tell_sent(message)
 
-    async def _deliver(self, message: Outgoing) -> None:
+    async def _deliver(self, message: Outgoing) -> Outgoing:
         """Publish, over connections that break: with as many attempts as a client makes (`_client.connection`).
 
+        :returns: the message, with its queue.
         :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
         """
         if not message.exchange and not message.routing_key and not message.raw:
@@ -102,7 +102,8 @@ class ChildPublisher:
                     raise
                 await asyncio.sleep(backoff.pause(attempt))
             else:
-                return
+                break
+        return message
 
     async def _declare(self, message: Outgoing) -> None:
         if not message.exchange and not message.raw and message.routing_key not in self._declared:
