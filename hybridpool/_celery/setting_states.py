@@ -73,8 +73,9 @@ DIFFERS: Final = {
 _SAME: Final = """
     accept_content broker_connection_timeout broker_heartbeat broker_host broker_password broker_pool_acquire_timeout
     broker_pool_limit broker_port broker_read_url broker_transport broker_url broker_user broker_vhost broker_write_url
-    enable_utc event_exchange imports include timezone task_acks_late task_acks_on_failure task_acks_on_failure_or_timeout
-    task_acks_on_timeout task_allow_error_cb_on_chord_header task_always_eager task_annotations task_compression
+    enable_utc event_exchange imports include timezone task_acks_late task_acks_on_failure
+    task_acks_on_failure_or_timeout task_acks_on_timeout task_allow_error_cb_on_chord_header task_always_eager
+    task_annotations task_compression
     task_create_missing_queue_exchange_type task_create_missing_queue_type task_create_missing_queues
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
     task_default_queue task_default_queue_type task_default_routing_key task_eager_propagates

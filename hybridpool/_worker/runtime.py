@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from hybridpool import __version__, events
+from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_formats import FORMAT, TASK_MESSAGE
 from hybridpool._client.asynclib import declare_asyncio
@@ -274,7 +275,7 @@ class Worker:
             clock,
             self._prepared.node,
             self._settings,
-            version=__version__,
+            version=metadata.version("hybridpool"),
             silent=frozenset() if guest is None else guest.silent,
             begun=lanes.begun_calls,
             in_flight=lanes.in_flight,

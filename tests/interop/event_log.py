@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import attrs
-import kombu
 from celery import Celery
 from celery.events.state import State
 
@@ -56,9 +55,13 @@ class EventLog:
         """Return the types of a task's events."""
         return [event["type"].removeprefix("task-") for event in self.of(task_id)]
 
+    def come(self, task_id: str, count: int) -> None:
+        """Wait until so many events of a task have come."""
+        assert wait_for(lambda: len(self.types(task_id)) >= count, PATIENCE), self.types(task_id)
+
     def see(self, task_id: str, *types: str) -> list[dict[str, Any]]:
         """Wait until a task's events have these types, in this order, and return them."""
-        assert wait_for(lambda: len(self.types(task_id)) >= len(types), PATIENCE), self.types(task_id)
+        self.come(task_id, len(types))
         assert self.types(task_id) == list(types)
         return self.of(task_id)
 
@@ -72,7 +75,7 @@ class EventLog:
             receiver = self._client.events.Receiver(connection, app=self._client)
             receiver.queue.name = f"{receiver.queue.name}.{uuid.uuid4().hex}"
 
-            def take(message: kombu.Message) -> None:
+            def take(message: Any) -> None:
                 body = json.loads(message.body)
                 self.published.append(
                     Published(

@@ -4,6 +4,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,7 @@ def play(client: Celery, log: EventLog, folder: Path) -> dict[str, Seen]:
     client.conf.task_send_sent_event = False
     ids["revoked"] = sig(client, "add", 1, 1).apply_async(task_id=revoked).id
     for name, types in SEQUENCES.items():
-        count = len(types) + (name == "add")
-        assert wait_for(lambda task_id=ids[name], count=count: len(log.types(task_id)) >= count, PATIENCE), (
-            name,
-            log.types(ids[name]),
-        )
+        log.come(ids[name], len(types) + (name == "add"))
     return {name: _seen(log, task_id, is_ordered=name not in UNORDERED) for name, task_id in ids.items()}
 
 
@@ -121,7 +118,7 @@ def test_side_by_side(rabbit_node: Node, redis: Redis, tmp_path: Path) -> None:
             folder.mkdir()
             with client_of(rabbit_node.url, redis.url, queue) as client, EventLog(client) as log:
                 found[name] = play(client, log, folder)
-                beat = log.wait(lambda event, name=name: _is_beat(event, f"{name}@here"))
+                beat = log.wait(partial(_is_beat, node=f"{name}@here"))
                 workers[name] = {frozenset(beat)}
                 task_lists = [one for one in log.published if one.routing_key == "task.multi"]
                 assert {one.headers["hostname"] for one in task_lists} == {f"{name}@here"}
@@ -134,7 +131,7 @@ def test_side_by_side(rabbit_node: Node, redis: Redis, tmp_path: Path) -> None:
 
 
 def _is_beat(event: dict[str, Any], node: str) -> bool:
-    return event["type"] == "worker-heartbeat" and event["hostname"] == node
+    return bool(event["type"] == "worker-heartbeat" and event["hostname"] == node)
 
 
 def test_native(rabbit_node: Node, tmp_path: Path) -> None:
