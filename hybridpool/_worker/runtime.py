@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +40,7 @@ from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.event_commands import ElectionAcks, add_event_commands
 from hybridpool._worker.event_sender import EventSender
 from hybridpool._worker.finisher import Finisher
-from hybridpool._worker.inspect_commands import add_inspect_commands
+from hybridpool._worker.inspect_commands import add_inspect_commands, library_version
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
@@ -275,7 +274,7 @@ class Worker:
             clock,
             self._prepared.node,
             self._settings,
-            version=metadata.version("hybridpool"),
+            version=library_version(),
             silent=frozenset() if guest is None else guest.silent,
             begun=lanes.begun_calls,
             in_flight=lanes.in_flight,
