@@ -48,8 +48,8 @@ class EventLog:
         self._thread.join(PATIENCE)
 
     def of(self, task_id: str) -> list[dict[str, Any]]:
-        """Return the events of a task."""
-        return [event for event in list(self.events) if event.get("uuid") == task_id]
+        """Return the events of a task that its worker has sent; a client's may come before or after these."""
+        return [event for event in list(self.events) if event.get("uuid") == task_id and event["type"] != "task-sent"]
 
     def types(self, task_id: str) -> list[str]:
         """Return the types of a task's events."""
