@@ -1,6 +1,7 @@
 """Flower, in Chromium, beside our worker and beside Celery's with the same app: its pages show the same things."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from tests.apt_install import installer, locate_or_install
 from tests.interop.guests import client_of, new_queue, sig, worker_of
 from tests.rabbit import Node, free_ports, wait_for
 from tests.redis_server import Redis
-from tests.workers import PATIENCE, Program
+from tests.workers import PATIENCE, ROOT, Program
 
 pytestmark = [pytest.mark.deep, pytest.mark.slow]
 
@@ -91,6 +92,9 @@ def beside(kind: str, broker: str, backend: str, folder: Path) -> Iterator[Side]
         (port,) = free_ports(1)
         words = ["-A", "celery_app", "flower", f"--port={port}", "--address=127.0.0.1"]
         env["FLOWER_UNAUTHENTICATED_API"] = "true"
+        # wherever it is installed
+        flower = pytest.importorskip("flower")
+        env["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(Path(flower.__file__).parents[1])))
         made.enter_context(Program([sys.executable, "-m", "celery", *words], env=env))
         client = made.enter_context(client_of(broker, backend, queue))
         side = Side(node, worker, client, f"http://127.0.0.1:{port}", folder / kind)
