@@ -27,6 +27,7 @@ BROKER_VARIABLES: Final = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELER
 SAME: Final = (
     "broker_connection_timeout",
     "broker_heartbeat",
+    "event_exchange",
     "task_default_queue_type",
     "task_default_rate_limit",
     "task_queue_max_priority",
@@ -39,6 +40,7 @@ SAME: Final = (
     "worker_max_tasks_per_child",
     "worker_prefetch_multiplier",
     "worker_proc_alive_timeout",
+    "worker_send_task_events",
     "worker_soft_shutdown_timeout",
 )
 #: signals of Celery's parent that are not sent
@@ -82,6 +84,7 @@ def write(app: Any) -> bytes:
             "direct": bool(conf.worker_direct),
             "states": _states(conf),
             "remarks": _remarks(app),
+            "silent": [name for name, task in app.tasks.items() if not task.send_events],
             "results": app.backend.as_uri(),
             "notes": list(_notes(app)),
             "remote": remote_commands.facts(app),

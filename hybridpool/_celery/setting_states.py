@@ -30,6 +30,7 @@ NOT_HONOURED: Final = {
     "control_queue_exclusive": "the queue of remote control is a private one",
     "control_queue_expires": "the queue of remote control ends with its worker",
     "control_queue_ttl": "the queue of remote control ends with its worker",
+    "event_serializer": "the worker's own events are JSON",
     "worker_agent": "there are no agents",
     "worker_autoscaler": "use --autoscale",
     "worker_cancel_long_running_tasks_on_connection_loss": "tasks go on while the connection is lost",
@@ -43,7 +44,6 @@ NOT_HONOURED: Final = {
     "worker_pool_start_method": "children are forked",
     "worker_redirect_stdouts": "what tasks print goes to the log",
     "worker_redirect_stdouts_level": "what tasks print is logged as WARNING",
-    "worker_send_task_events": "this worker sends no events yet",
     "worker_state_db": "give --statedb FILE, another file than Celery's",
     "worker_task_log_datefmt": "the log's times have their own format",
     "worker_task_log_format": "give it to the worker, by --task-log-format",
@@ -71,8 +71,9 @@ DIFFERS: Final = {
 _SAME: Final = """
     accept_content broker_connection_timeout broker_heartbeat broker_host broker_password broker_pool_acquire_timeout
     broker_pool_limit broker_port broker_read_url broker_transport broker_url broker_user broker_vhost broker_write_url
-    enable_utc imports include timezone task_acks_late task_acks_on_failure task_acks_on_failure_or_timeout
-    task_acks_on_timeout task_allow_error_cb_on_chord_header task_always_eager task_annotations task_compression
+    enable_utc event_exchange imports include timezone task_acks_late task_acks_on_failure
+    task_acks_on_failure_or_timeout task_acks_on_timeout task_allow_error_cb_on_chord_header task_always_eager
+    task_annotations task_compression
     task_create_missing_queue_exchange_type task_create_missing_queue_type task_create_missing_queues
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
     task_default_queue task_default_queue_type task_default_rate_limit task_default_routing_key task_eager_propagates
@@ -81,7 +82,8 @@ _SAME: Final = """
     task_retry_on_worker_lost task_routes task_send_sent_event task_serializer task_soft_time_limit
     task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started
     worker_concurrency worker_deduplicate_successful_tasks worker_direct worker_disable_prefetch
-    worker_disable_rate_limits worker_max_tasks_per_child worker_pool_restarts worker_soft_shutdown_timeout
+    worker_disable_rate_limits worker_max_tasks_per_child worker_pool_restarts worker_send_task_events
+    worker_soft_shutdown_timeout
 """
 SAME: Final = frozenset(_SAME.split())
 #: what stands before the names of further settings → their state, and why

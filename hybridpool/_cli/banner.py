@@ -20,7 +20,7 @@ _LAYOUT = """
 - ** ---------- .> results:     {results}
 - *** --- * --- .> concurrency: {concurrency}
 - *** --- * --- .> prefetch:    {prefetch}
--- ******* ---- .> task events: OFF
+-- ******* ---- .> task events: {task_events}
 --- ***** -----
  -------------- [queues]
 {queues}
@@ -44,6 +44,7 @@ def banner(prepared: Prepared, queues: tuple[str, ...]) -> str:
         results=_results(prepared),
         concurrency=_concurrency(prepared),
         prefetch=_prefetch(settings),
+        task_events="ON" if settings.worker_send_task_events else "OFF (enable -E to monitor tasks in this worker)",
         queues="\n".join(
             f"                .> {queue:<16} exchange=(default) key={queue}" for queue in map(one_line, queues)
         ),

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 
 from hybridpool import events
@@ -12,12 +13,14 @@ from hybridpool._client.result_handle import Handle
 from hybridpool._config import Settings
 from hybridpool._message import Outgoing
 from hybridpool._policy import backoff
+from hybridpool._policy.lamport_clock import LamportClock
 from hybridpool._protocol import remote_control
+from hybridpool._protocol.events import sent_event
 from hybridpool._protocol.queues import task_queue
 from hybridpool._protocol.task_message import Request, to_message
 from hybridpool._results.base import ResultReader
 from hybridpool._results.factory import result_reader
-from hybridpool.errors import BrokerUnavailable, QueueNotFound
+from hybridpool.errors import BrokerError, BrokerUnavailable, QueueNotFound
 
 log = logging.getLogger("hybridpool.client")
 #: messages that `send_many` publishes at once
@@ -40,6 +43,7 @@ class ClientConnection:
         #: the result reader listens
         self._is_listening = False
         self._closing = asyncio.Event()
+        self._clock = LamportClock()
         self._broker_task = asyncio.create_task(self._run(), name="hybridpool-sender")
 
     async def send(self, request: Request) -> Handle[object]:
@@ -67,6 +71,8 @@ class ClientConnection:
                 await asyncio.sleep(backoff.pause(attempt))
             else:
                 break
+        if self._settings.task_send_sent_event:
+            await self._tell_sent((message,))
         return handle
 
     async def send_many(self, requests: Sequence[Request]) -> list[Handle[object]]:
@@ -98,6 +104,8 @@ class ClientConnection:
                 failures = [error] * len(left)
             failed = [(message, error) for message, error in zip(left, failures, strict=True) if error is not None]
             if not failed:
+                if self._settings.task_send_sent_event:
+                    await self._tell_sent(messages)
                 return
             final = next((error for _, error in failed if not isinstance(error, BrokerUnavailable)), failed[0][1])
             left = [message for message, _ in failed]
@@ -145,6 +153,15 @@ class ClientConnection:
             await self._closing.wait()
             if self._reader is not None:
                 await self._reader.close()
+
+    async def _tell_sent(self, messages: Sequence[Outgoing]) -> None:
+        """Tell monitors of calls that the broker has; if that fails they are sent all the same."""
+        exchange, now = self._settings.event_exchange, time.time()
+        try:
+            await self._once("events", lambda: self._broker.declare_exchange(exchange))
+            await self._broker.publish_many([sent_event(message, self._clock, exchange, now) for message in messages])
+        except BrokerError as error:
+            log.debug("no task-sent was sent: %s", error)
 
     async def _make_ready(self, message: Outgoing) -> None:
         """Declare the queue and open the reader, once each, however many calls come at the same time."""

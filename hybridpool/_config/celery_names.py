@@ -24,7 +24,7 @@ _SETTINGS = """
     database_create_tables_at_setup database_engine_callback database_engine_options
     database_short_lived_sessions database_table_names database_table_schemas database_url
     elasticsearch_max_retries elasticsearch_retry_on_timeout elasticsearch_save_meta_as_text
-    elasticsearch_timeout enable_utc event_exchange event_queue_durable event_queue_exclusive
+    elasticsearch_timeout enable_utc event_queue_durable event_queue_exclusive
     event_queue_expires event_queue_prefix event_queue_ttl event_serializer gcs_base_path gcs_bucket
     gcs_project gcs_ttl include mongodb_backend_settings redis_backend_use_ssl redis_db redis_host
     redis_max_connections redis_password redis_port redis_retry_on_timeout redis_socket_connect_timeout
@@ -41,14 +41,14 @@ _SETTINGS = """
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
     task_default_routing_key task_eager_propagates task_inherit_parent_priority
     task_protocol task_publish_retry task_publish_retry_policy task_queues task_reject_on_worker_lost
-    task_remote_tracebacks task_repr_maxlevels task_retry_on_worker_lost task_routes task_send_sent_event
+    task_remote_tracebacks task_repr_maxlevels task_retry_on_worker_lost task_routes
     task_serializer task_store_eager_result task_store_errors_even_if_ignored task_track_started timezone
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_consumer
     worker_deduplicate_successful_tasks worker_detect_quorum_queues worker_direct
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
     worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_lost_wait worker_pool_putlocks worker_pool_restarts worker_pool_start_method
-    worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events
+    worker_redirect_stdouts worker_redirect_stdouts_level
     worker_task_log_datefmt worker_timer worker_timer_precision
 """
 #: settings

@@ -230,6 +230,27 @@ class Settings:
     worker_hostname: str = setting(
         names.node_pattern, "celery@%h", "This worker's name; %h: host, %n: its first part, %d: its domain.",
         kind=NODE, opts="-n --hostname", metavar="NAME")
+    worker_send_task_events: bool = setting(
+        units.boolean, False, "Publish Celery's events of each task, which monitors such as Flower show.",
+        kind=NODE, opts="-E --events --task-events")
+    worker_heartbeat_interval: float = setting(
+        units.some_seconds, "2s", "How often monitors and other workers are told that this one lives.",
+        kind=NODE, opts="--heartbeat-interval", metavar="DURATION")
+    worker_without_heartbeat: bool = setting(
+        units.boolean, False, "Do not tell them.",
+        kind=NODE, opts="--without-heartbeat")
+    worker_without_gossip: bool = setting(
+        units.boolean, False, "Do not answer the elections of Celery's workers.",
+        kind=NODE, opts="--without-gossip")
+    worker_without_mingle: bool = setting(
+        units.boolean, False, "Do not ask other workers at the start which tasks are revoked.",
+        kind=NODE, opts="--without-mingle")
+    task_send_sent_event: bool = setting(
+        units.boolean, False, "Publish Celery's event task-sent for each call that is sent.",
+        kind=NODE, opts="--send-sent-event")
+    event_exchange: str = setting(
+        names.queue_name, "celeryev", "Exchange of these events.",
+        kind=NODE, opts="--event-exchange", metavar="NAME")
     #: modules to import after the app's own
     imports: tuple[str, ...] = setting(
         parsers.text_list(names.module_name, "module names such as proj.tasks,proj.reports", may_be_empty=True), (),

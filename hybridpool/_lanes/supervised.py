@@ -277,6 +277,10 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         """Return the calls that no child was given."""
         return [job for lane in self._all() for job in lane.waiting_calls()]
 
+    def begun_calls(self) -> list[Job]:
+        """Return the calls that children have begun and that have not ended."""
+        return [job for lane in self._all() for job in lane.begun_calls()]
+
     def snapshots(self) -> list[LaneSnapshot]:
         """Return what each lane and its children do at this moment."""
         return [lane.snapshot() for lane in self._with_finishing()]

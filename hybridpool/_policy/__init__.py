@@ -15,6 +15,7 @@ Modules:
     content             How a body is to be decoded, from its content type, content encoding and compression
     death_blame         Decides which calls are blamed for the death of a zygote, which kills all children
     death_of_shared     Decides what becomes of the calls of a child that ran several at once, when it died
+    event_buffer        Events that wait to be sent: bounded in bytes
     fallback            What follows when the broker does not take a step of settlement
     finishing           How many children of another library's app record how tasks ended, where no child could record
                         it

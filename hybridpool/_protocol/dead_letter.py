@@ -27,6 +27,8 @@ EXIT = "x-hybridpool-exitcode"
 PEAK = "x-hybridpool-peak"
 #: the last deaths of its children, one text each
 HISTORY = "x-hybridpool-history"
+#: it came before its time, and monitors were told that it was received
+POSTPONED = "x-hybridpool-postponed"
 #: the prefix of our headers
 HEADER_PREFIX = "x-hybridpool-"
 #: the suffix of dead-letter queues
@@ -47,6 +49,8 @@ _BROKER_HEADERS = frozenset(
         "x-acquired-count",
         # ours: marks a message that is returned if no queue takes it
         "x-hybridpool-return",
+        # ours: written again where it holds
+        POSTPONED,
     }
 )
 #: headers that make RabbitMQ copy a message to further queues, which it has done already; kept under other names
@@ -142,7 +146,12 @@ def write_retry(delivery: Delivery, retries: int, wait: float, now: dt.datetime,
 
 def write_delayed(delivery: Delivery, wait: float) -> Outgoing:
     """Write the message again for its own queue, to arrive after a delay."""
-    return attrs.evolve(_copy(delivery, delivery.queue, {}), delay=whole_seconds(wait))
+    return attrs.evolve(_copy(delivery, delivery.queue, {POSTPONED: True}), delay=whole_seconds(wait))
+
+
+def was_postponed(headers: Mapping[str, object]) -> bool:
+    """Tell whether a message came before its time once, as `write_delayed` notes."""
+    return POSTPONED in headers
 
 
 def _copy(delivery: Delivery, queue: str, more: Mapping[str, object]) -> Outgoing:

@@ -99,8 +99,8 @@ def hello(node: str, ages: Mapping[str, float], reply_to: str) -> Outgoing:
 
 
 def hello_answer(ages: Mapping[str, float]) -> dict[str, object]:
-    """Return the revoked ids. A clock of 0 does not change the logical clock of Celery's workers."""
-    return {**_revoked_with_ages(ages), "clock": 0}
+    """Return the revoked ids; the worker adds its logical clock."""
+    return _revoked_with_ages(ages)
 
 
 def read_hello(content: object) -> dict[str, float | None]:

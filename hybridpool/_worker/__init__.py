@@ -10,6 +10,8 @@ Modules:
     control_commands    Remote control commands that change what the worker does
     controlled          What remote control commands see of the worker, and may change
     duplicate_name      Whether another worker on this broker has this worker's name
+    event_commands      What other programs ask of a worker's events
+    event_sender        Sends Celery's events: that this worker lives, and, if that is wanted, what becomes of each task
     finisher            Has a child of another library's app record how a task ended, where no child could record it
     guest               An app of another library, as far as the parent knows it
     inspect_commands    Remote control commands that change nothing

@@ -5,7 +5,7 @@ child wrote it (`EnqueueRaw`); what it goes to is declared when the child says s
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar, cast
 
@@ -51,6 +51,8 @@ class ChildPublisher:
         self._tasks = tasks
         self._settings = settings
         self._declared: set[str] = set()
+        #: awaited with each message that was published; None: no listener wants that
+        self.tell_sent: Callable[[Outgoing], Coroutine[object, object, None]] | None = None
 
     def publish(self, frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
         """Publish a message, and answer once the broker has confirmed it, or with the error."""
@@ -58,23 +60,27 @@ class ChildPublisher:
 
     async def _publish(self, frame: Enqueue, answer: Callable[[EnqueueAnswer], None]) -> None:
         try:
+            message: Outgoing | None = None
             match frame:
                 case EnqueueRaw():
                     await self._deliver(_raw(frame))
                 case Declare():
                     await self._declare_for_app(frame)
                 case _:
-                    await self._deliver(unpack(frame.message))
+                    message = await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
             answer(EnqueueAnswer(frame.ticket, str(error), type(error).__name__))
         except Exception as error:  # noqa: BLE001  # the worker goes on, whatever a task's code has made of the message
             answer(EnqueueAnswer(frame.ticket, f"not published: {type(error).__name__}: {error}"))
         else:
             answer(EnqueueAnswer(frame.ticket, None))
+            if self.tell_sent is not None and message is not None:
+                await self.tell_sent(message)
 
-    async def _deliver(self, message: Outgoing) -> None:
+    async def _deliver(self, message: Outgoing) -> Outgoing:
         """Publish, over connections that break: with as many attempts as a client makes (`_client.connection`).
 
+        :returns: the message, with its queue.
         :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
         """
         if not message.exchange and not message.routing_key and not message.raw:
@@ -96,7 +102,8 @@ class ChildPublisher:
                     raise
                 await asyncio.sleep(backoff.pause(attempt))
             else:
-                return
+                break
+        return message
 
     async def _declare(self, message: Outgoing) -> None:
         if not message.exchange and not message.raw and message.routing_key not in self._declared:

@@ -50,6 +50,8 @@ class Guest:
     queues: Mapping[str, QueueSpec]
     #: queues that cannot be consumed, and why
     refused: Mapping[str, str]
+    #: names of tasks that send no events
+    silent: frozenset[str] = frozenset()
     #: lines for the log at the start: what is not honoured
     notes: tuple[str, ...]
     #: what remote control is answered from
@@ -86,6 +88,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         tasks={name: GuestOptions(**options) for name, options in told["tasks"].items()},
         queues={name: _target(spec) if is_target else spec for name, spec in queues.items()},
         refused=refused,
+        silent=frozenset(told.get("silent", ())),
         notes=tuple(told["notes"]),
         remote=RemoteFacts(**told.get("remote", {})),
         missing=missing,

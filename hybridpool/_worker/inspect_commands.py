@@ -282,7 +282,7 @@ def _plain(value: object) -> object:
 
 def report(worker: ControlledWorker) -> dict[str, str]:
     """Return a text for bug reports."""
-    told = f"\nsoftware -> hybridpool:{_version()} py:{platform.python_version()}\n"
+    told = f"\nsoftware -> hybridpool:{library_version()} py:{platform.python_version()}\n"
     guest = worker.prepared.guest
     if guest is not None:
         return {"ok": f"{told}{guest.remote.report}"}
@@ -296,7 +296,8 @@ def report(worker: ControlledWorker) -> dict[str, str]:
     return {"ok": told + "\n".join(lines) + "\n"}
 
 
-def _version() -> str:
+def library_version() -> str:
+    """Return the version of this library."""
     try:
         return metadata.version("hybridpool")
     except metadata.PackageNotFoundError:

@@ -65,6 +65,7 @@ from hybridpool._policy.admission import (
 )
 from hybridpool._policy.retry import DEFAULT_DELAY_S, DEFAULT_MAX_BACKOFF_S, RetryPace
 from hybridpool._policy.settlement import DeliveryOptions, GuestOptions
+from hybridpool._protocol.dead_letter import was_postponed
 from hybridpool._protocol.protocol_one import with_headers
 from hybridpool._protocol.task_headers import read_head
 from hybridpool._task import LaneName, TaskOptions, lane_of
@@ -109,6 +110,8 @@ class Intake:
         """
         self._guest = guest
         self._ran = ran
+        #: told of each message whose task a child is about to get; None: no listener wants that
+        self.on_handed: Callable[[Received], None] | None = None
         self._is_revoked = is_revoked
         self._broker = broker
         self._settler = settler
@@ -308,7 +311,7 @@ class Intake:
         if self._limits and (wait := self._limits.away(head.name)):
             self._settler.postponed(received, wait, is_limited=True)
             return
-        self._bus.emit(events.TaskReceived(received.task))
+        self._bus.emit(events.TaskReceived(received.task, was_postponed(delivery.headers)))
         early = not received.options.acks_late
         task = self._tasks[head.name]
         lane = self._lane_of[head.name]
@@ -376,6 +379,8 @@ class Intake:
         if job.on_begun is None and not received.options.acks_late:
             self._begun(job)
         self.begun[job.task] += 1
+        if self.on_handed is not None:
+            self.on_handed(received)
         return True
 
     def _begun(self, job: Job) -> None:

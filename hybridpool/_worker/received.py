@@ -25,6 +25,7 @@ def task_ref(message: "Received | Seen") -> TaskRef:
         head.eta,
         message.delivery.queue,
         time.time(),
+        head.expires,
     )
 
 

@@ -57,8 +57,15 @@ HELLO_REUSED_FOR_S: Final = 5.0
 class RemoteControl:
     """Takes remote control orders."""
 
-    def __init__(self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None) -> None:
-        """:param state: keeps the ids of revoked tasks over a restart; None: they are forgotten at the end."""
+    def __init__(
+        self, broker: Broker, node: str, bus: events.Bus, state: StateFile | None, *, asks_others: bool = True
+    ) -> None:
+        """Prepare to take orders.
+
+        :param state: keeps the ids of revoked tasks over a restart; None: they are forgotten at the end.
+        :param asks_others: ask the other workers at the start which tasks are revoked.
+        """
+        self._asks_others = asks_others
         self.revoked = RevokedTasks()
         self.stamps = RevokedStamps()
         #: called with ids that have been revoked
@@ -114,7 +121,8 @@ class RemoteControl:
         await self._broker.consume(self._queue.name, PREFETCH, self._take, keeps=remote_control.MAX_ORDER_BYTES)
         await self._broker.connected(None)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask)
+            if self._asks_others:
+                tasks.start_soon(self._ask)
             tasks.start_soon(self._keep_revoked)
             while True:
                 await self._changed.wait()
@@ -249,6 +257,7 @@ class RemoteControl:
         try:
             for node, told in remote_control.read_answers(delivery.body).items():
                 if node != self._node:
+                    self.clock.adjust(told.get("clock"))
                     self._add_told(told)
         except ProtocolError as error:
             log.warning("what another worker says of revoked tasks is not understood: %s", error)

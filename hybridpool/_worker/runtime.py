@@ -7,7 +7,7 @@ known before, `bootstrap.prepare` finds out.
 
 import enum
 import logging
-from collections.abc import AsyncGenerator, Collection, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from hybridpool._lanes.shared.options import SharedOptions
 from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
+from hybridpool._policy.lamport_clock import LamportClock
 from hybridpool._policy.recycle import RecycleLimits
 from hybridpool._results.factory import result_store
 from hybridpool._task import LaneName
@@ -37,9 +38,12 @@ from hybridpool._worker.consumers import QueueConsumers
 from hybridpool._worker.control_commands import add_apps_own_commands, add_control_commands
 from hybridpool._worker.controlled import ControlledWorker
 from hybridpool._worker.duplicate_name import warn_of_duplicate_name
+from hybridpool._worker.event_commands import ElectionAcks, add_event_commands
+from hybridpool._worker.event_sender import EventSender
 from hybridpool._worker.finisher import Finisher
-from hybridpool._worker.inspect_commands import add_inspect_commands
+from hybridpool._worker.inspect_commands import add_inspect_commands, library_version
 from hybridpool._worker.intake import Intake
+from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool._worker.remote_control import RemoteControl
 from hybridpool._worker.renewal import Renewal
@@ -187,7 +191,13 @@ class Worker:
                     settings.task_default_queue_type,
                     finisher,
                 )
-                control = RemoteControl(self._broker, self._prepared.node, self._bus, state)
+                control = RemoteControl(
+                    self._broker,
+                    self._prepared.node,
+                    self._bus,
+                    state,
+                    asks_others=not settings.worker_without_mingle,
+                )
                 intake = Intake(
                     self._broker,
                     settler,
@@ -213,7 +223,12 @@ class Worker:
                     finisher=finisher,
                 )
                 add_inspect_commands(control.commands, controlled)
+                event_sender = self._event_sender(control.clock, supervised, intake)
+                add_event_commands(control.commands, event_sender)
                 add_control_commands(control.commands, controlled)
+                settling.start_soon(event_sender.run)
+                if settings.task_send_sent_event and guest is None:
+                    publisher.tell_sent = event_sender.tell_sent
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
                 try:
@@ -224,6 +239,11 @@ class Worker:
                             revocations = AppRevocations(finisher, partial(_running_ids, supervised))
                             control.flagged = revocations.add
                             taking.start_soon(revocations.run)
+                        if not settings.worker_without_gossip:
+                            acks = ElectionAcks(
+                                self._broker, self._prepared.node, settings.event_exchange, event_sender, control.clock
+                            )
+                            taking.start_soon(acks.run)
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
@@ -233,6 +253,7 @@ class Worker:
                     await control.save_rest()
                     return ended
                 finally:
+                    event_sender.close()
                     # Children that are killed from here on did not die by a fault of their tasks.
                     settler.stopping = True
                     settler.leave()
@@ -257,6 +278,26 @@ class Worker:
             taking.start_soon(self._consumers.watch, lanes.lane)
         await self._consumers.run(
             intake.take, lanes.lane, lanes.in_flight, intake.return_job, lambda: tracker.round_trip
+        )
+
+    def _event_sender(self, clock: LamportClock, lanes: SupervisedLanes, intake: Intake) -> EventSender:
+        guest = self._prepared.guest
+
+        def want_handed(listener: Callable[[Received], None] | None) -> None:
+            intake.on_handed = listener
+
+        return EventSender(
+            self._broker,
+            self._bus,
+            clock,
+            self._prepared.node,
+            self._settings,
+            version=library_version(),
+            silent=frozenset() if guest is None else guest.silent,
+            begun=lanes.begun_calls,
+            in_flight=lanes.in_flight,
+            processed=lambda: sum(intake.begun.values()),
+            want_handed=want_handed,
         )
 
     async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:

@@ -174,7 +174,8 @@ class Settler:
         :param is_limited: its task's rate limit does not let it start.
         """
         received.wait = wait
-        self._bus.emit(events.TaskPostponed(received.task, wait, is_limited))
+        was_postponed = dead_letter.was_postponed(received.delivery.headers)
+        self._bus.emit(events.TaskPostponed(received.task, wait, is_limited, was_postponed))
         self._begin(received, None, (Delay(), Acknowledge()))
 
     def renewed(self, received: Received) -> None:
@@ -431,23 +432,30 @@ def _event(received: Received, outcome: Outcome, child: str, runtime: float, ste
         case Returned(text=text):
             return events.TaskSucceeded(received.task, child, runtime, text)
         case Raised(text=text, traceback=traceback, expected=expected):
-            return events.TaskFailed(received.task, child, runtime, text, traceback, expected)
-        case Refused(reason=reason):
-            return events.TaskRefused(received.task, reason, dead_letter.dead_queue(queue))
+            is_rejected = isinstance(steps[-1], Refuse) if steps else False
+            return events.TaskFailed(received.task, child, runtime, text, traceback, expected, is_rejected)
+        case Refused(reason=reason, kind=kind):
+            return events.TaskRefused(received.task, reason, dead_letter.dead_queue(queue), kind)
         case TimedOut(limit=limit, is_killed=is_killed):
-            return events.TaskTimedOut(received.task, child, limit, is_killed)
+            return events.TaskTimedOut(received.task, child, limit, is_killed, _comes_again(steps))
         case Cancelled():
             return events.TaskRevoked(received.task, child)
-        case Retrying(text=text):
-            return events.TaskRetried(received.task, child, received.wait, text)
-        case Rejected(reason=reason):
-            return events.TaskRejected(received.task, child, reason, _next_step(queue, steps))
+        case Retrying(text=text, traceback=traceback):
+            return events.TaskRetried(received.task, child, received.wait, text, traceback)
+        case Rejected(reason=reason, requeue=requeue):
+            next_step = _next_step(queue, steps)
+            return events.TaskRejected(received.task, child, reason, next_step, requeue, received.acknowledged)
         case Ignored():
             return events.TaskIgnored(received.task, child)
         case Lost(cause=cause):
-            return events.TaskLost(received.task, child, cause, received.head.lost_before + 1, _next_step(queue, steps))
+            attempt, next_step = received.head.lost_before + 1, _next_step(queue, steps)
+            return events.TaskLost(received.task, child, cause, attempt, next_step, _comes_again(steps))
         case _:
             assert_never(outcome)
+
+
+def _comes_again(steps: tuple[Step, ...]) -> bool:
+    return any(isinstance(step, Republish | Requeue) for step in steps)
 
 
 def _next_step(queue: str, steps: tuple[Step, ...]) -> str:

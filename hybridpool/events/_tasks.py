@@ -29,6 +29,8 @@ class TaskRef(msgspec.Struct, frozen=True, gc=False):
     queue: str = ""
     #: seconds since the epoch at which the worker received the message
     timestamp: float = 0.0
+    #: not to be run after; UTC
+    expires: dt.datetime | None = None
 
 
 @attrs.frozen
@@ -36,6 +38,8 @@ class TaskReceived:
     """A message was taken from a queue, and its task will be run."""
 
     task: TaskRef
+    #: it came before its time once, and was received then too (`TaskPostponed`)
+    was_postponed: bool = False
 
 
 @attrs.frozen
@@ -63,6 +67,8 @@ class TaskFailed:
     traceback: str
     #: True: the task's option `throws` names the exception
     expected: bool = False
+    #: its message is rejected for it, in place of being acknowledged
+    is_rejected: bool = False
 
 
 @attrs.frozen
@@ -75,6 +81,7 @@ class TaskRetried:
     wait: float
     #: repr of the cause; empty: none was given
     text: str
+    traceback: str = ""
 
 
 @attrs.frozen
@@ -86,6 +93,10 @@ class TaskRejected:
     reason: str
     #: what happens to its message, for the log line
     next_step: str
+    #: it is to be delivered again
+    requeue: bool = False
+    #: its message was acknowledged before that
+    was_acknowledged: bool = False
 
 
 @attrs.frozen
@@ -123,6 +134,8 @@ class TaskPostponed:
     wait: float
     #: because of the rate limit
     is_limited: bool = False
+    #: this is not the first time
+    was_postponed: bool = False
 
 
 @attrs.frozen
@@ -136,6 +149,8 @@ class TaskLost:
     attempt: int
     #: what happens to the message: "requeued", "dead-lettered", …
     next_step: str
+    #: its message is delivered again
+    comes_again: bool = False
 
 
 @attrs.frozen
@@ -148,6 +163,8 @@ class TaskTimedOut:
     limit: float
     #: its child was killed for it; False: it was told to stop, as others ran in the same child
     is_killed: bool = True
+    #: its message is delivered again
+    comes_again: bool = False
 
 
 @attrs.frozen
@@ -157,6 +174,8 @@ class TaskRefused:
     task: TaskRef
     reason: str
     dead_queue: str
+    #: name of the exception that its client gets
+    kind: str = ""
 
 
 @attrs.frozen

@@ -97,8 +97,8 @@ def test_soft_shutdown(rabbit_node: Node, redis: Redis) -> None:
 def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:
     """For each thing that is not honoured there is one line at the start."""
     with started(rabbit_node, redis) as (worker, _, _):
+        worker.see("task events: ON")
         for line in (
-            r"app\.conf\.worker_send_task_events is not honoured: this worker sends no events yet",
             r"bootsteps are not run: Step",
             r"signals of Celery's main process are not sent: worker_ready",
         ):

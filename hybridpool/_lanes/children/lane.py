@@ -128,6 +128,10 @@ class ChildLane(abc.ABC, Generic[D]):
         """Return the calls that no child was given."""
         return self._dispatcher.waiting_jobs()
 
+    def begun_calls(self) -> list[Job]:
+        """Return the calls that children have begun and that have not ended, as the shared pages tell."""
+        return [job for child in self._registry.children.values() for job in child.begun_calls()]
+
     def abandon(self, cause: str) -> None:
         """End every call as lost: there are no children any more."""
         self.stop_taking()
