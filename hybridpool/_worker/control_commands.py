@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Mapping
 from functools import partial
-from typing import Final, get_args
+from typing import Final
 
 from hybridpool import events
 from hybridpool._config import BadValue, module_name, rate_per_second
@@ -16,7 +16,7 @@ from hybridpool._worker.guest import with_queues
 from hybridpool._worker.received import Received
 
 log = logging.getLogger(__name__)
-_EXCHANGE_TYPES: Final[tuple[ExchangeType, ...]] = get_args(ExchangeType)
+_EXCHANGE_TYPES: Final[tuple[ExchangeType, ...]] = ("direct", "fanout", "topic")
 _WITH_AUTOSCALE: Final = "{} is not supported with autoscale. Adjust autoscale range instead."
 
 
@@ -247,8 +247,7 @@ def _spec(
 
     :raises ValueError: if its exchange has a type that is not supported.
     """
-    kinds: dict[object, ExchangeType] = {kind: kind for kind in _EXCHANGE_TYPES}
-    kind = kinds.get(str(exchange_type or "direct"))
+    kind: ExchangeType | None = next((one for one in _EXCHANGE_TYPES if one == (exchange_type or "direct")), None)
     if kind is None:
         raise ValueError(f"exchange_type must be one of {', '.join(_EXCHANGE_TYPES)}")
     if exchange is None:
