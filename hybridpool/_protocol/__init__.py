@@ -5,6 +5,7 @@ Modules:
     chord_message       A chord of Celery's client
     dead_letter         Messages that are written again
     dead_letter_view    A dead letter, as its headers describe it
+    protocol_one        Celery's message protocol 1, which has all fields in the body
     queues              How queues of tasks are declared
     remote_control      Orders to workers
     result_message      An outcome → result meta, and back (Celery, `celery.backends.base`)
