@@ -14,6 +14,7 @@ Modules:
     event_sender        Sends Celery's events: that this worker lives, and, if that is wanted, what becomes of each task
     finisher            Has a child of another library's app record how a task ended, where no child could record it
     guest               An app of another library, as far as the parent knows it
+    guest_signals       Has the app's child that finishes tasks tell listeners of what the worker does
     inspect_commands    Remote control commands that change nothing
     intake              Intake
     rate_limits         Holds the calls of tasks with a rate limit until their turn

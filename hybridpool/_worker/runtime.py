@@ -41,6 +41,7 @@ from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.event_commands import ElectionAcks, add_event_commands
 from hybridpool._worker.event_sender import EventSender
 from hybridpool._worker.finisher import Finisher
+from hybridpool._worker.guest_signals import STOP_LIMIT_S, GuestSignals
 from hybridpool._worker.inspect_commands import add_inspect_commands, library_version
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.received import Received
@@ -181,6 +182,7 @@ class Worker:
                 finisher = (
                     None if guest is None else Finisher(supervised.submit_unfinished, supervised.resize_finishing)
                 )
+                signals = GuestSignals(finisher, () if guest is None else guest.signals)
                 settler = Settler(
                     self._broker,
                     results,
@@ -244,10 +246,11 @@ class Worker:
                                 self._broker, self._prepared.node, settings.event_exchange, event_sender, control.clock
                             )
                             taking.start_soon(acks.run)
+                        taking.start_soon(signals.send_when, self.ready, "worker_ready")
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
-                    ended = await self._leave(supervised, intake, settler)
+                    ended = await self._leave_heard(signals, supervised, intake, settler)
                     if finisher is not None:
                         await finisher.wait_rests(WARM_BROKER_S)
                     await control.save_rest()
@@ -299,6 +302,26 @@ class Worker:
             processed=lambda: sum(intake.begun.values()),
             want_handed=want_handed,
         )
+
+    async def _leave_heard(
+        self, signals: GuestSignals, supervised: SupervisedLanes, intake: Intake, settler: Settler
+    ) -> StopMode:
+        """Stop, and tell an app's listeners before and after."""
+        is_warm = self._stop is StopMode.WARM
+        async with anyio.create_task_group() as telling:
+            telling.start_soon(
+                partial(
+                    signals.send,
+                    "worker_shutting_down",
+                    limit=STOP_LIMIT_S,
+                    sig="SIGTERM" if is_warm else "SIGQUIT",
+                    how="Warm" if is_warm else "Cold",
+                    exitcode=0 if is_warm else 1,
+                )
+            )
+            ended = await self._leave(supervised, intake, settler)
+        await signals.send("worker_shutdown", limit=STOP_LIMIT_S)
+        return ended
 
     async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:
         """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""
