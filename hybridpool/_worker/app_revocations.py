@@ -25,19 +25,26 @@ class AppRevocations:
         self._running = running
         self._ids: dict[str, None] = {}
         self._added = anyio.Event()
+        #: set when what was added is marked, or cannot be
+        self._marked = anyio.Event()
 
-    def add(self, ids: Iterable[str]) -> None:
-        """Add ids that have been revoked; beyond a bound they are marked when their messages come."""
+    def add(self, ids: Iterable[str]) -> anyio.Event:
+        """Add ids that have been revoked; beyond a bound they are marked when their messages come.
+
+        :returns: what is set when they are marked, or cannot be.
+        """
         for task_id in ids:
             if len(self._ids) < MAX_IDS:
                 self._ids[task_id] = None
         self._added.set()
+        return self._marked
 
     async def run(self) -> None:
         """Have them marked, for ever."""
         while True:
             await self._added.wait()
             self._added = anyio.Event()
+            marked, self._marked = self._marked, anyio.Event()
             running = frozenset(self._running())
             ids, self._ids = [one for one in self._ids if one not in running], {}
             for start in range(0, len(ids), _AT_ONCE):
@@ -46,3 +53,4 @@ class AppRevocations:
                 except NotFinished as error:
                     log.warning("revoked tasks are not marked before their messages come: %s", error)
                     break
+            marked.set()

@@ -41,6 +41,8 @@ PREFETCH: Final = 100
 FILE_TIMEOUT_S: Final = 5.0
 #: the same when the worker ends
 LAST_FILE_TIMEOUT_S: Final = 2.0
+#: seconds for which the answer to a revoke waits until the app has marked the tasks
+MARKED_WITHIN_S: Final = 3.0
 #: seconds in which answers to this worker's `hello` are taken
 HELLO_ANSWERS_WITHIN_S: Final = 10.0
 #: each round of `_keep_revoked` may handle 50,000 ids, and is followed by a pause: so many times as long as it took,
@@ -68,8 +70,8 @@ class RemoteControl:
         self._asks_others = asks_others
         self.revoked = RevokedTasks()
         self.stamps = RevokedStamps()
-        #: called with ids that have been revoked
-        self.flagged: Callable[[Sequence[str]], None] = lambda _: None
+        #: called with ids that have been revoked; returns what is set when the app has marked them, if it does so
+        self.flagged: Callable[[Sequence[str]], anyio.Event | None] = lambda _: None
         self.clock = LamportClock()
         self.commands = Commands()
         self._add_commands()
@@ -180,11 +182,11 @@ class RemoteControl:
         def revoke(task_id: object, terminate: object = False, signal: object = None, **_: object) -> object:
             ids = remote_control.ids_of("revoke", task_id)
             is_killed = remote_control.is_kill(signal)
-            return {"ok": self._flag(ids, terminate=bool(terminate), is_killed=is_killed)}
+            return self._flag(ids, terminate=bool(terminate), is_killed=is_killed)
 
         def terminate(signal: object, task_id: object, **_: object) -> object:
             ids = remote_control.ids_of("terminate", task_id)
-            return {"ok": self._flag(ids, terminate=True, is_killed=remote_control.is_kill(signal))}
+            return self._flag(ids, terminate=True, is_killed=remote_control.is_kill(signal))
 
         for function in (revoke, terminate):
             # an error that Python itself words names it, and is sent to people who know it by that name
@@ -225,18 +227,20 @@ class RemoteControl:
         """
         return self._stop(frozenset(ids), is_killed)
 
-    def _flag(self, ids: list[str], *, terminate: bool, is_killed: bool) -> str:
-        """Add revoked ids; returns the answer that Celery's workers give."""
+    def _flag(self, ids: list[str], *, terminate: bool, is_killed: bool) -> object:
+        """Add revoked ids; returns the answer that Celery's workers give, or an awaitable of it."""
         self.revoked.add(ids, time.time())
         self._hello = (0.0, {})
         self._is_unsaved = True
         self._news.set()
         self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
-        self.flagged(ids)
-        if not terminate:
-            return f"tasks {set(ids)} flagged as revoked"
-        stopped = self.stop(ids, is_killed=is_killed)
-        return f"terminate: {', '.join(stopped) or 'tasks unknown'}"
+        marked = self.flagged(ids)
+        if terminate:
+            stopped = self.stop(ids, is_killed=is_killed)
+            answer = {"ok": f"terminate: {', '.join(stopped) or 'tasks unknown'}"}
+        else:
+            answer = {"ok": f"tasks {set(ids)} flagged as revoked"}
+        return answer if marked is None else _once_marked(marked, answer)
 
     # ---- revoked tasks -------------------------------------------------------------------------------------
 
@@ -333,6 +337,13 @@ class RemoteControl:
                 await asyncio.shield(self._writing)
         except OSError as error:
             log.warning("the state file cannot be written: %s", _why(error, timeout))
+
+
+async def _once_marked(marked: anyio.Event, answer: object) -> object:
+    """Give the answer to a revoke when the app has marked the tasks, as its sender may look at their states then."""
+    with anyio.move_on_after(MARKED_WITHIN_S):
+        await marked.wait()
+    return answer
 
 
 def _why(error: OSError, timeout: float) -> str:

@@ -139,6 +139,12 @@ def die_always(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(retry_on_worker_lost=True, max_retries=1, default_retry_delay=0)  # type: ignore[untyped-decorator]
+def die_retried() -> None:
+    """Do the same, with one more attempt."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task  # type: ignore[untyped-decorator]
 def leave(code: int) -> None:
     """Leave the process."""
@@ -211,6 +217,6 @@ def _failure(sender: Any, exception: Any, **_: Any) -> None:
 
 
 @signals.task_revoked.connect  # type: ignore[untyped-decorator]
-def _revoked(sender: Any, terminated: Any, expired: Any, **_: Any) -> None:
+def _revoked(sender: Any, request: Any, terminated: Any, expired: Any, **_: Any) -> None:
     time.sleep(float(os.environ.get("GUEST_SLOW", "0")))
-    print(f"signal task_revoked {sender.name} {terminated} {expired}")
+    print(f"signal task_revoked {sender.name} {terminated} {expired} {request.id}")

@@ -62,6 +62,14 @@ def test_lost_again_and_again(client: Celery, queue: str, broker_url: str, tmp_p
         assert wait_for(lambda: console.depth(f"{queue}.dead") == before + 1, PATIENCE)
 
 
+def test_lost_and_retried(client: Celery, worker: Worker) -> None:
+    """`retry_on_worker_lost` makes as many attempts as the task has retries; then it fails."""
+    result = sig(client, "die_retried").apply_async()
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=PATIENCE)
+    assert len(worker.seen(rf"die_retried\[{result.id}\] received")) == 2
+
+
 def test_lost_in_a_chord(client: Celery, worker: Worker) -> None:
     """A chord does not wait for ever for a header task whose child died."""
     header = [sig(client, "add", 1, 1), sig(client, "die")]
@@ -108,7 +116,8 @@ def test_expired(client: Celery, worker: Worker) -> None:
 def test_revoked_before(client: Celery, worker: Worker) -> None:
     """A call that is revoked before it begins is not run, and its client hears that."""
     result = sig(client, "counted", 77).apply_async(countdown=3)
-    client.control.revoke(result.id)
+    assert client.control.revoke(result.id, reply=True, timeout=PATIENCE, limit=1)
+    assert result.state == "REVOKED"
     with pytest.raises(TaskRevokedError, match="revoked"):
         result.get(timeout=PATIENCE)
     worker.see("signal task_revoked celery_app.counted False False")
