@@ -9,6 +9,7 @@ Modules:
 
     manifest           What the parent must know of the app: settings, tasks, queues, and what is not honoured
     messages           A message, in the forms in which Celery's code wants it
+    parent_signals     Signals of Celery's main process
     program            The app, as the zygote and the children use it: implements `_child.program.Program`
     publishing         A transport of kombu's that publishes through the parent, so that children need no connection to
                        the broker

@@ -13,7 +13,7 @@ from kombu.common import Broadcast
 from kombu.serialization import prepare_accept_content
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from hybridpool._celery import remote_commands
+from hybridpool._celery import parent_signals, remote_commands
 from hybridpool._celery.setting_states import NOT_HONOURED, state_of
 from hybridpool._config import masked
 from hybridpool._ipc.envelope import ANY_QUEUE
@@ -53,9 +53,6 @@ _UNSENT_SIGNALS: Final = (
     "task_rejected",
     "task_unknown",
     "worker_before_create_process",
-    "worker_ready",
-    "worker_shutdown",
-    "worker_shutting_down",
 )
 _STRATEGY: Final = "celery.worker.strategy:default"
 _REQUEST: Final = "celery.worker.request:Request"
@@ -84,6 +81,7 @@ def write(app: Any) -> bytes:
             "remarks": _remarks(app),
             "results": app.backend.as_uri(),
             "notes": list(_notes(app)),
+            "signals": parent_signals.heard(),
             "remote": remote_commands.facts(app),
         },
     }

@@ -13,7 +13,8 @@ from celery.utils.serialization import jsonify
 from celery.worker import control
 from kombu.utils.encoding import safe_repr
 
-from hybridpool._ipc.envelope import MARK_REVOKED, Command
+from hybridpool._celery import parent_signals
+from hybridpool._ipc.envelope import MARK_REVOKED, SIGNAL_PREFIX, Command
 
 #: attributes that `registered` names unless others are asked for
 _SHOWN: Final = tuple(getattr(control, "DEFAULT_TASK_INFO_ITEMS"))  # noqa: B009  # of a module without types
@@ -56,6 +57,10 @@ def run(app: Any, node: str, command: Command) -> bytes:
     """
     if command.name == MARK_REVOKED:
         _mark_revoked(app, json.loads(command.arguments)["ids"])
+        return b"null"
+    if command.name.startswith(SIGNAL_PREFIX):
+        name = command.name.removeprefix(SIGNAL_PREFIX)
+        parent_signals.send(app, node, name, json.loads(command.arguments))
         return b"null"
     # There is no consumer here: it is the parent's.
     state = AttributeDict(app=app, hostname=node, tset=set)

@@ -15,6 +15,8 @@ MESSAGE: Final = "application/x-hybridpool-message"
 ANY_QUEUE: Final = "\N{BULLET}"
 #: content type of a call whose body is an `Unfinished`
 UNFINISHED: Final = "application/x-hybridpool-unfinished"
+#: how the name of a `Command` begins that is a signal of the app's library
+SIGNAL_PREFIX: Final = "signal "
 #: content type of a call whose body is a `Command`
 COMMAND: Final = "application/x-hybridpool-command"
 #: name of a command that is ours: mark tasks as revoked, by their `ids`, that are not known to have begun

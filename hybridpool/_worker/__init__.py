@@ -12,6 +12,7 @@ Modules:
     duplicate_name      Whether another worker on this broker has this worker's name
     finisher            Has a child of another library's app record how a task ended, where no child could record it
     guest               An app of another library, as far as the parent knows it
+    guest_signals       Has the app's child that finishes tasks tell listeners of what the worker does
     inspect_commands    Remote control commands that change nothing
     intake              Intake
     rate_limits         Holds the calls of tasks with a rate limit until their turn

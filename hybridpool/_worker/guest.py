@@ -56,6 +56,8 @@ class Guest:
     remote: RemoteFacts = attrs.field(factory=RemoteFacts)
     #: how a queue named `ANY_QUEUE` is declared that is not among these; None: `refused` says why it cannot be consumed
     missing: QueueSpec | None = None
+    #: signals of the worker that have listeners
+    signals: frozenset[str] = frozenset()
     #: its workers consume a queue of their own each
     has_direct_queues: bool = False
     #: settings that the app has set: what becomes of each, and why
@@ -89,6 +91,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         notes=tuple(told["notes"]),
         remote=RemoteFacts(**told.get("remote", {})),
         missing=missing,
+        signals=frozenset(told["signals"]),
         has_direct_queues=told["direct"],
         states={name: (state, text) for name, (state, text) in told["states"].items()},
         remarks=told["remarks"],

@@ -38,6 +38,7 @@ from hybridpool._worker.control_commands import add_apps_own_commands, add_contr
 from hybridpool._worker.controlled import ControlledWorker
 from hybridpool._worker.duplicate_name import warn_of_duplicate_name
 from hybridpool._worker.finisher import Finisher
+from hybridpool._worker.guest_signals import STOP_LIMIT_S, GuestSignals
 from hybridpool._worker.inspect_commands import add_inspect_commands
 from hybridpool._worker.intake import Intake
 from hybridpool._worker.redelivery import RedeliveryTracker
@@ -177,6 +178,7 @@ class Worker:
                 finisher = (
                     None if guest is None else Finisher(supervised.submit_unfinished, supervised.resize_finishing)
                 )
+                signals = GuestSignals(finisher, () if guest is None else guest.signals)
                 settler = Settler(
                     self._broker,
                     results,
@@ -224,10 +226,11 @@ class Worker:
                             revocations = AppRevocations(finisher, partial(_running_ids, supervised))
                             control.flagged = revocations.add
                             taking.start_soon(revocations.run)
+                        taking.start_soon(signals.send_when, self.ready, "worker_ready")
                         taking.start_soon(warn_of_duplicate_name, self._broker, self._prepared.node, self.ready)
                         await self._stop_changed.wait()
                         taking.cancel_scope.cancel()
-                    ended = await self._leave(supervised, intake, settler)
+                    ended = await self._leave_heard(signals, supervised, intake, settler)
                     if finisher is not None:
                         await finisher.wait_rests(WARM_BROKER_S)
                     await control.save_rest()
@@ -258,6 +261,26 @@ class Worker:
         await self._consumers.run(
             intake.take, lanes.lane, lanes.in_flight, intake.return_job, lambda: tracker.round_trip
         )
+
+    async def _leave_heard(
+        self, signals: GuestSignals, supervised: SupervisedLanes, intake: Intake, settler: Settler
+    ) -> StopMode:
+        """Stop, and tell an app's listeners before and after."""
+        is_warm = self._stop is StopMode.WARM
+        async with anyio.create_task_group() as telling:
+            telling.start_soon(
+                partial(
+                    signals.send,
+                    "worker_shutting_down",
+                    limit=STOP_LIMIT_S,
+                    sig="SIGTERM" if is_warm else "SIGQUIT",
+                    how="Warm" if is_warm else "Cold",
+                    exitcode=0 if is_warm else 1,
+                )
+            )
+            ended = await self._leave(supervised, intake, settler)
+        await signals.send("worker_shutdown", limit=STOP_LIMIT_S)
+        return ended
 
     async def _leave(self, supervised: SupervisedLanes, intake: Intake, settler: Settler) -> StopMode:
         """Stop: give back the messages that have not begun, then let the running tasks finish, or kill them."""

@@ -72,6 +72,23 @@ def slow() -> None:
     time.sleep(600)
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def _ready(**_: Any) -> None:
+@signals.heartbeat_sent.connect  # type: ignore[untyped-decorator]
+def _beat(**_: Any) -> None:
     """Listen to what is not sent."""
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _ready(sender: Any, **_: Any) -> None:
+    """Send a task, as apps do."""
+    print(f"signal worker_ready {sender.hostname}")
+    sender.app.send_task("celery_settings.echo", ["at the start"], exchange="", routing_key=NAME, declare=[])
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stopping(sender: Any, how: str, **_: Any) -> None:
+    print(f"signal worker_shutting_down {sender} {how}")
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _stopped(sender: Any, **_: Any) -> None:
+    print(f"signal worker_shutdown {sender.hostname}")

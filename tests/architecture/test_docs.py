@@ -41,6 +41,8 @@ CELERY_SIGNALS = {
     "worker_process_init",
     "worker_process_shutdown",
     "worker_ready",
+    "worker_shutdown",
+    "worker_shutting_down",
 }
 #: names that look like settings: hooks, call options, fields of log formats, and Celery settings named for comparison
 NO_SETTINGS = {"worker_init", "worker_process_init", "worker_process_shutdown", *CALL_OPTIONS} | {

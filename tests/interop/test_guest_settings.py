@@ -84,6 +84,8 @@ def test_exchanges(rabbit_node: Node, redis: Redis) -> None:
 def test_soft_shutdown(rabbit_node: Node, redis: Redis) -> None:
     """QUIT lets tasks go on for as long as the app's settings say; then a late one is back in its queue."""
     with started(rabbit_node, redis) as (worker, client, queue):
+        # sent by the app when the worker is ready
+        worker.see(r"echo\[\S+\] succeeded")
         options = {"exchange": "", "routing_key": queue, "declare": [], "soft_time_limit": 600}
         client.send_task("celery_settings.slow", **options)
         worker.see(r"slow\[\S+\] received")
@@ -94,13 +96,23 @@ def test_soft_shutdown(rabbit_node: Node, redis: Redis) -> None:
             console.until_depth(queue, 1)
 
 
+def test_signals_of_the_worker(rabbit_node: Node, redis: Redis) -> None:
+    """An app's listeners hear when the worker is ready, stops and has stopped, and can send tasks."""
+    with started(rabbit_node, redis, "-n", "one@test") as (worker, _, _):
+        worker.see(r"Finisher-1\] signal worker_ready one@test")
+        worker.see(r"Task celery_settings\.echo\[\S+\] succeeded in \S+: 'at the start'")
+        assert worker.stop() == 0
+        worker.see(r"Finisher-1\] signal worker_shutting_down one@test Warm")
+        worker.see(r"Finisher-1\] signal worker_shutdown one@test")
+
+
 def test_what_is_not_honoured(rabbit_node: Node, redis: Redis) -> None:
     """For each thing that is not honoured there is one line at the start."""
     with started(rabbit_node, redis) as (worker, _, _):
         for line in (
             r"app\.conf\.worker_send_task_events is not honoured: this worker sends no events yet",
             r"bootsteps are not run: Step",
-            r"signals of Celery's main process are not sent: worker_ready",
+            r"signals of Celery's main process are not sent: heartbeat_sent",
         ):
             assert len(worker.see(f"WARNING/MainProcess\\] {line}")) == 1
 
