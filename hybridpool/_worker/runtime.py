@@ -308,6 +308,7 @@ class Worker:
     ) -> StopMode:
         """Stop, and tell an app's listeners before and after."""
         is_warm = self._stop is StopMode.WARM
+        ended = StopMode.COLD
         async with anyio.create_task_group() as telling:
             telling.start_soon(
                 partial(
