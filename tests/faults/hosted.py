@@ -58,6 +58,8 @@ class Estate:
         self.faults: Counter[str] = Counter()
         #: what must come, by the id; None: it is revoked
         self.expected: dict[str, int | None] = {}
+        #: of a chain: a client that waits for its end hears of a step that has failed
+        self.steps_before: dict[str, list[str]] = {}
 
     def _start(self) -> Program:
         env = {"SMOKE_BROKER": self.node.url, "SMOKE_BACKEND": self.redis.url, "SMOKE_QUEUE": self.queue}
@@ -77,7 +79,9 @@ class Estate:
                     sent += 1
                 case "chain":
                     steps = [self._sig("step", 1), *(self._sig("step", 1) for _ in range(STEPS_OF_CHAIN - 1))]
-                    self.expected[chain(*steps, app=self.client).apply_async().id] = STEPS_OF_CHAIN
+                    made = chain(*steps, app=self.client).apply_async()
+                    self.expected[made.id] = STEPS_OF_CHAIN
+                    self.steps_before[made.id] = [made.parent.id, made.parent.parent.id]
                     sent += STEPS_OF_CHAIN
                 case "chord":
                     header = [self._sig("step", i, 1) for i in range(WIDTH_OF_CHORD)]
@@ -145,6 +149,10 @@ class Estate:
             part = ids[at : at + LOOK_AT]
             for one, meta in zip(part, backend.client.mget(map(backend.get_key_for_task, part)), strict=True):
                 if meta is not None and (told := backend.decode_result(meta))["status"] in ENDS:
+                    found[one] = told
+        for one in [one for one in self.steps_before if one not in found]:
+            for meta in backend.client.mget(map(backend.get_key_for_task, self.steps_before[one])):
+                if meta is not None and (told := backend.decode_result(meta))["status"] == "FAILURE":
                     found[one] = told
         return found
 

@@ -23,6 +23,10 @@ def manifest(**queues: dict[str, Any]) -> dict[str, Any]:
             "accepts": ["application/json"],
             "tasks": {"a": delivery},
             "queues": queues,
+            "missing": {"arguments": {}, "bindings": []},
+            "direct": False,
+            "states": {},
+            "remarks": {},
             "notes": ["rate limits are not obeyed: of a"],
         }
     }
