@@ -151,7 +151,7 @@ class ZygoteKeeper:
                 if self._zygote is lost:
                     self._zygote = zygote
                 else:
-                    self._renewed.append(zygote)
+                    await zygote.close()
 
     def _news(self, news: News) -> None:
         if self._lane is not None:

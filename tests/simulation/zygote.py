@@ -1,7 +1,7 @@
 """A zygote that is not a process, and its keeper, which is the real one but for where zygotes come from."""
 
 import os
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -161,7 +161,7 @@ class FakeKeeper(ZygoteKeeper):
         self._world.is_ending = True
         await super().close()
 
-    async def start(self) -> Imported:
+    async def _started(self, imports: tuple[str, ...]) -> tuple[Zygote, Imported]:  # as the real one
         """Start a zygote; any but the first may fail to.
 
         :raises AppLoadError: if it does.
@@ -171,18 +171,10 @@ class FakeKeeper(ZygoteKeeper):
             await anyio.sleep(world.dice.among(0.0, 0.05))
             if world.strikes():
                 raise AppLoadError("the zygote could not be started")
-        lost: Future[str] = world.loop.create_future()
-
-        def on_lost(cause: str) -> None:
-            # The keeper may have been cancelled a moment ago, and its future with it.
-            if not lost.done():
-                lost.set_result(cause)
-
-        self._lost = lost
-        self.fake = FakeZygote(world, self._news, on_lost)
         # It keeps the part of a zygote's interface that is used once it is there.
-        self._zygote = cast("Zygote", self.fake)
-        return Imported(b"")
+        fake = FakeZygote(world, self._news, lambda cause: self._losses.put_nowait((started, cause)))
+        self.fake, started = fake, cast("Zygote", fake)
+        return started, Imported(b"")
 
 
 def _close(fds: Sequence[int]) -> None:

@@ -638,7 +638,7 @@ FACTS: list[tuple[Outcome, Callable[[Any], bool]]] = [
     ),
     (
         REFUSED,
-        lambda event: event == events.TaskRefused(TASK, "arguments do not fit", "celery.dead"),
+        lambda event: event == events.TaskRefused(TASK, "arguments do not fit", "celery.dead", "TypeError"),
     ),
 ]
 
@@ -675,7 +675,8 @@ async def test_retried_is_told_published_then_acknowledged(bench: Bench) -> None
     told = await bench.left("answers")
     assert told is not None
     assert not is_final(told.body)
-    assert bench.observed.of(events.TaskRetried) == [events.TaskRetried(TASK, "ForkPoolWorker-1", 0, "OSError('away')")]
+    retried = events.TaskRetried(TASK, "ForkPoolWorker-1", 0, "OSError('away')", "Traceback …")
+    assert bench.observed.of(events.TaskRetried) == [retried]
 
 
 async def test_a_retry_after_an_early_answer(bench: Bench) -> None:

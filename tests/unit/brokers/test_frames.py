@@ -271,7 +271,7 @@ def test_as_the_library_reads_it() -> None:
     _, _, frame = pamqp.frame.unmarshal(data)
     assert method
     assert isinstance(frame, ContentHeader)
-    assert frame.properties.headers == {"task": "shop.add"}
+    assert frame.properties.headers == {"task": "shop.add", "x-hybridpool-postponed": True}
     assert frame.properties.content_type == "application/json"
 
 

@@ -38,7 +38,7 @@ URLS = [
     "amqp://u:p@h1//;ampq://u:S3CRET@h2//",
     "amqp://u:p@h1//,amqp://u:S3CRET@h2//",
     "AMQP://u:S3CRET@h",
-    "redis://:S3CRET@h/0",
+    "redis://:S3CRET@h/no-number",
     "u:S3CRET@h",
     "amqp:/u:S3CRET@h",
 ]
