@@ -332,14 +332,10 @@ class SupervisedLanes(anyio.AsyncContextManagerMixin):
         :raises PoolError: if no process can be started.
         """
         imported = await self._zygote.renew(imports)
-        forks = self._forks
-        assert forks is not None
-        for lane in self._with_finishing():
-            await lane.replace_others(forks, "the app is loaded anew")
         for older in self._zygote.renewed():
-            for lane in self._with_finishing():
-                while lane.has_children_of(older):
-                    await lane.wait_changed()
+            async with anyio.create_task_group() as replacing:
+                for lane in self._with_finishing():
+                    replacing.start_soon(lane.replace_children_of, older, "the app is loaded anew")
             await self._zygote.drop(older)
         return imported
 

@@ -154,7 +154,12 @@ class Checks:
             return
         is_ordered = apart or dispatcher._order is not None
         world.require(not dispatcher.apart or is_ordered, "a call waits to run apart, and no child is forked for it")
-        staying = [child for child in children if not child.is_being_replaced and child.state is not State.RETIRING]
+        # One that starts and is to be replaced counts: what replaces it is forked when it is there.
+        staying = [
+            child
+            for child in children
+            if child.state is State.STARTING or (not child.is_being_replaced and child.state is not State.RETIRING)
+        ]
         now = world.loop.time()
         have = sum(
             child.state is not State.STARTING or now - child.ordered_at < world.plan.start_timeout + _ROUNDING_S

@@ -1,9 +1,11 @@
 """One schedule: the real lane and supervisors, fake children, and what the plan of a seed does to them."""
 # pyright: reportPrivateUsage=false
 
+import asyncio
 import random
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -18,7 +20,7 @@ from hybridpool._lanes.prefork.lane import PreforkLane
 from hybridpool._lanes.supervised import LaneConfig, SupervisedLanes
 from hybridpool._policy.headroom import Fit, fit
 from hybridpool._task import LaneName
-from hybridpool.errors import ChildStartFailed
+from hybridpool.errors import AppLoadError, ChildStartFailed
 from tests.simulation.checks import Checks
 from tests.simulation.plan import CallPlan, Ending
 from tests.simulation.world import Fate, World
@@ -105,6 +107,7 @@ class Schedule:
         self._world = world
         self._plan = world.plan
         self._timers: list[TimerHandle] = []
+        self._renewing: asyncio.Task[None] | None = None
         bus = events.Bus()
         self._keeper = FakeKeeper(world, bus)
         self._supervised = _VirtualLane(world, self._keeper, bus)
@@ -130,6 +133,9 @@ class Schedule:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            if self._renewing is not None:
+                self._renewing.cancel()
+                await asyncio.wait((self._renewing,))
         # What is still set for calls that have ended finds nothing to do.
         await anyio.sleep(_AFTERMATH)
 
@@ -169,6 +175,11 @@ class Schedule:
                 self._at(call.at + call.seconds, self.lane.recall_unbegun)
         for moment in plan.zygote_deaths:
             self._at(moment, self._lose_zygote)
+        # Of their own: with them the plans stay as they were.
+        dice = random.Random(f"renewals of {self._world.seed}")
+        if dice.random() < 0.2:
+            for _ in range(dice.choice((1, 1, 2))):
+                self._at(dice.uniform(0.0, max(call.at for call in plan.calls)), self._renew)
 
     def _at(self, moment: float, act: Callable[[], None]) -> None:
         self._timers.append(self._world.loop.call_at(moment, lambda: None if self._world.is_ending else act()))
@@ -214,6 +225,17 @@ class Schedule:
         self._world.note("the clock jumps", seconds)
         self._world.lateness += seconds
         self._world.loop.jump(seconds)
+
+    def _renew(self) -> None:
+        """What a worker does that is told to load its app anew: as it does, one after the other."""
+        if self._renewing is None or self._renewing.done():
+            self._world.note("the app is loaded anew")
+            self._world.counts["renewals"] += 1
+            self._renewing = self._world.loop.create_task(self._load_anew())
+
+    async def _load_anew(self) -> None:
+        with suppress(AppLoadError):
+            await self._supervised.renew(())
 
     def _lose_zygote(self) -> None:
         if self._keeper.fake is not None:

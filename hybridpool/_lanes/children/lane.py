@@ -240,25 +240,24 @@ class ChildLane(abc.ABC, Generic[D]):
         """Tell whether there are children of this zygote."""
         return any(self._registry.is_of(child, zygote) for child in self._registry.children.values())
 
-    async def replace_others(self, zygote: Forks, reason: str) -> None:
-        """Replace the children of other zygotes, one after the other: each works until another is ready in its place.
+    async def replace_children_of(self, zygote: Forks, reason: str) -> None:
+        """Replace the children of a zygote, one after the other: each works until another is ready in its place.
 
-        It returns when all of them have been told to exit; they finish their calls.
+        It returns when all of them have ended; they finish their calls. If the zygote from which others are forked dies
+        meanwhile, its successor forks them.
         """
-        while True:
+        while self.has_children_of(zygote):
             older = next(
                 (
                     child
                     for child in self._registry.children.values()
-                    if child.state in _TAKE_CALLS and not child.is_apart and not self._registry.is_of(child, zygote)
+                    if child.state in _TAKE_CALLS and not child.is_apart and self._registry.is_of(child, zygote)
                 ),
                 None,
             )
-            if older is None:
-                return
-            self.retire(older.name, reason, once_replaced=True)
-            while older.state in _TAKE_CALLS:
-                await self._registry.changed.wait()
+            if older is not None and older.retires_because is None:
+                self.retire(older.name, reason, once_replaced=True)
+            await self._registry.changed.wait()
 
     # ---- watching ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -22,6 +23,8 @@ from hybridpool._ipc.transport import SeqpacketTransport
 from hybridpool._lanes import reconciler as keeper
 from hybridpool._lanes.base import Job
 from hybridpool._lanes.children.handle import CallInFlight, ChildHandle
+from hybridpool._lanes.children.lane import ChildLane
+from hybridpool._lanes.children.registry import Forks
 from hybridpool._lanes.prefork import watchdog
 from hybridpool._lanes.prefork.dispatcher import Dispatcher
 from hybridpool._lanes.prefork.lane import PreforkLane
@@ -57,31 +60,32 @@ def dice_untouched() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_promises_are_kept() -> None:
-    """The promises about calls, children and leftovers hold in 500 schedules with many events of each kind."""
-    report = simulate(seed=1, schedules=500)
+    """The promises about calls, children and leftovers hold in 300 schedules with many events of each kind."""
+    report = simulate(seed=1, schedules=300)
     for name in (
         "crashes",
         "recycles",
         "failed starts",
         "zygotes lost",
+        "renewals",
         "Lost",
         "TimedOut",
         "Cancelled",
         "scalings",
     ):
-        assert report.counts[name] > 20, name
+        assert report.counts[name] > 10, name
     for name in ("files lost", "interrupts discarded"):
-        assert report.counts[name] > 5, name
+        assert report.counts[name] > 2, name
     for name in ("restarts", "loops held"):
-        assert report.counts[name] > 50, name
+        assert report.counts[name] > 25, name
 
 
 @pytest.mark.slow
 def test_promises_are_kept_for_any_seed() -> None:
-    """The promises hold in 300 schedules of a random seed, which the report names."""
-    report = simulate(schedules=300)
+    """The promises hold in 200 schedules of a random seed, which the report names."""
+    report = simulate(schedules=200)
     sys.stdout.write(f"{report}\n")
-    assert report.schedules == 300
+    assert report.schedules == 200
 
 
 # ---- the simulation ------------------------------------------------------------------------------------------
@@ -489,6 +493,17 @@ def keep_a_child_apart(patch: Patch) -> None:
     )
 
 
+def end_the_older_zygote_at_once(patch: Patch) -> None:
+    """When the app is loaded anew, the older zygote is ended while its children work."""
+
+    async def replace_children_of(lane: ChildLane[Any], zygote: Forks, reason: str) -> None:
+        for child in lane._registry.children.values():
+            if lane._registry.is_of(child, zygote):
+                lane.retire(child.name, reason, once_replaced=True)
+
+    patch.setattr(ChildLane, "replace_children_of", replace_children_of)
+
+
 FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (count_one_too_many, "is run twice"),
     (count_one_too_few, "had not begun it|had been noted"),
@@ -534,6 +549,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str]] = [
     (report_all_that_is_given, "is told to have begun, and has not|told twice"),
     (put_back_twice, "places|run twice"),
     (keep_a_child_apart, "a child that ran apart is left"),
+    (end_the_older_zygote_at_once, "come to rest"),
 ]
 
 
