@@ -13,6 +13,7 @@ from hybridpool._lanes.base import Job
 from hybridpool._lanes.shared.options import STOP_GRACE_S
 from hybridpool._outcome import Cancelled, Lost, Outcome, Raised, Refused, Returned, TimedOut
 from hybridpool._policy.death_of_shared import MAX_BESIDE, MAX_SUSPECTED
+from hybridpool._policy.time_limits import UNREAD
 from hybridpool.errors import SoftTimeLimitExceeded, TaskCancelled
 from tests.simulation.plan import CallPlan, Dice, Plan, Step
 from tests.simulation.virtual import VirtualLoop
@@ -236,7 +237,10 @@ class World:
     def _check_times(self, fate: Fate) -> None:
         job, now, late = fate.job, self.loop.time(), TOLERANCE + self.lateness
         if job.on_begun is not None and fate.begun_by:
-            is_told = fate.is_seen_begun or now - fate.begun_at <= REPORT_TOLERANCE_S + self.lateness
+            # A child that stands still is looked at less and less often, and may go on just after a look.
+            stood_still = 0.0 if job.handed_at is None else max(0.0, fate.begun_at - job.handed_at)
+            allowed = REPORT_TOLERANCE_S + min(UNREAD, stood_still / 2) + self.lateness
+            is_told = fate.is_seen_begun or now - fate.begun_at <= allowed
             self.require(is_told, job.id, "has run since", fate.begun_at, "and nobody was told that it had begun")
         if fate.is_shared:
             late += STOP_GRACE_S
