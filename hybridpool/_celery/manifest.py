@@ -155,7 +155,7 @@ def _options(task: Any, *, late: bool) -> dict[str, Any]:
     :raises ConfigError: if a time limit is not a number of seconds.
     """
     limits = ((name, getattr(task, name)) for name in ("time_limit", "soft_time_limit"))
-    found = {
+    found: dict[str, Any] = {
         name: _seconds(task, name, limit)
         for name, limit in limits
         # Tasks have the app's setting for theirs; that would be stronger than the environment and the command line.

@@ -5,7 +5,7 @@ more: custom headers, stamps, reply queue, priority. So its message is the body 
 is added to the calls of our own apps. The parent reads neither the properties nor the body.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -79,7 +79,7 @@ def pack_envelope(message: Envelope | Unfinished | Command) -> bytes:
         return _encode(_as_utf8(message))
 
 
-def _as_utf8(value: object) -> object:
+def _as_utf8(value: Any) -> Any:
     match value:
         case str():
             return value.encode(errors="replace").decode()

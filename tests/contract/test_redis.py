@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
@@ -202,7 +203,7 @@ async def test_key_of_another_kind(own: Redis, observed: Events) -> None:
 
 async def test_time_for_an_answer(own: Redis) -> None:
     """The client library sets no limit of its own to an answer: a large result may take longer."""
-    client = make_client(parse(own.url), 5.0, 1)
+    client: Any = make_client(parse(own.url), 5.0, 1)
     assert client.connection_pool.make_connection().socket_timeout is None
 
 

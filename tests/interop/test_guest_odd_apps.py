@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
-from kombu import Queue
+from kombu.entity import Queue
 
 from hybridpool._celery import manifest
 from hybridpool._celery.remote_commands import plain
@@ -48,6 +48,9 @@ ODD = [
 ]  # fmt: skip
 
 
+make_queue: Any = Queue
+
+
 @pytest.fixture
 def app() -> Iterator[Celery]:
     """Give an app."""
@@ -69,7 +72,7 @@ def test_settings(app: Celery, odd: object) -> None:
     """A setting that this worker does not read may be any object, and one of a queue too."""
     app.conf.my_own = odd
     app.conf.beat_schedule = {"x": odd}
-    app.conf.task_queues = [Queue("celery", queue_arguments={"x-odd": odd})]
+    app.conf.task_queues = [make_queue("celery", queue_arguments={"x-odd": odd})]
     app.task(shared=False, name="\udcff")(work)
     found = read(app)
     assert "\\udcff" in found["tasks"]

@@ -19,7 +19,7 @@ JSON: Final = b"application/json"
 PARTS: Final[dict[str, Any]] = {"group": "group", "group_index": 0}
 
 
-class Raw(amqp.Message):  # type: ignore[misc]  # amqp has no types
+class Raw(amqp.Message):
     """A message with these bytes for its properties."""
 
     def __init__(self, body: bytes, properties: bytes) -> None:
