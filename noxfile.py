@@ -13,6 +13,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -213,12 +214,28 @@ def aiormq(session: nox.Session) -> None:
     """Test what relies on the inside of aiormq and aio-pika, with the oldest and the newest versions allowed."""
     needed = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
     clients = [line for line in needed if line.startswith(("aiormq", "aio-pika"))]
-    oldest = [line.partition(",")[0].replace(">=", "==") for line in clients]
-    for name, wanted in (("oldest", oldest), ("newest", clients)):
+    with_versions(session, clients, "tests/contract/test_aiormq_compat.py")
+
+
+@nox.session
+def redis(session: nox.Session) -> None:
+    """Test results in Redis with the oldest and the newest versions of its client library that are allowed."""
+    extra = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["redis"]
+    run(session, "tests.redis_install")
+    with_versions(session, extra, "tests/contract/test_redis.py")
+
+
+def with_versions(session: nox.Session, needed: Sequence[str], test: str) -> None:
+    """Run a test with the oldest and the newest versions of packages.
+
+    :param needed: requirements as ``name>=oldest,<too-new``.
+    """
+    oldest = [line.partition(",")[0].replace(">=", "==") for line in needed]
+    for name, wanted in (("oldest", oldest), ("newest", needed)):
         folder = str(Path(session.create_tmp()).resolve() / name)
         run(session, "pip", "install", "--quiet", "--upgrade", "--target", folder, *wanted)
         session.env["PYTHONPATH"] = folder
-        run(session, "pytest", "tests/contract/test_aiormq_compat.py", *session.posargs)
+        run(session, "pytest", test, *session.posargs)
 
 
 @nox.session

@@ -49,6 +49,15 @@ class BrokerConsole:
         message = amqp.Message(body, application_headers=dict(headers), delivery_mode=2, **properties)
         self._channel.basic_publish(message, routing_key=queue)
 
+    def publish(self, message: amqp.Message, **address: Any) -> None:
+        """Publish a message as it is."""
+        self._channel.basic_publish(message, **address)
+
+    def bind(self, queue: str, exchange: str, key: str) -> None:
+        """Make a topic exchange, and bind a queue to it; the exchange is gone with the binding."""
+        self._channel.exchange_declare(exchange, "topic", durable=False, auto_delete=True)
+        self._channel.queue_bind(queue, exchange, key)
+
     def call(self, queue: str, task: str, *args: object, body: bytes | None = None, **headers: Any) -> str:
         """Publish a task message of protocol 2; returns its id."""
         task_id = str(uuid.uuid4())

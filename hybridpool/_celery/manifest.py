@@ -15,6 +15,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from hybridpool._celery import parent_signals, remote_commands
 from hybridpool._celery.setting_states import NOT_HONOURED, state_of
+from hybridpool._child.rendering import describe_exception
 from hybridpool._config import masked
 from hybridpool._ipc.envelope import ANY_QUEUE
 from hybridpool.errors import ConfigError
@@ -58,6 +59,8 @@ _UNSENT_SIGNALS: Final = (
 )
 _STRATEGY: Final = "celery.worker.strategy:default"
 _REQUEST: Final = "celery.worker.request:Request"
+#: a limit beyond this is a mistake: a century
+_MAX_LIMIT_S: Final = 100 * 366 * 86400
 #: how exchanges may choose queues
 _EXCHANGE_TYPES: Final = ("direct", "fanout", "topic")
 
@@ -65,7 +68,7 @@ _EXCHANGE_TYPES: Final = ("direct", "fanout", "topic")
 def write(app: Any) -> bytes:
     """Return it.
 
-    :raises ConfigError: if the app's broker is not an AMQP broker.
+    :raises ConfigError: if the app's broker is not an AMQP broker, or a setting cannot be used.
     """
     conf = app.conf
     told = {
@@ -74,7 +77,7 @@ def write(app: Any) -> bytes:
         "tasks": {name: _options(task, late=bool(conf.task_acks_late)) for name, task in app.tasks.items()},
         "guest": {
             "library": f"Celery {celery.__version__}",
-            "accepts": sorted(prepare_accept_content(conf.accept_content) or ()),
+            "accepts": _accepted(conf.accept_content),
             "tasks": {name: _delivery(task) for name, task in app.tasks.items()},
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
             "missing": _missing(app),
@@ -88,7 +91,7 @@ def write(app: Any) -> bytes:
             "remote": remote_commands.facts(app),
         },
     }
-    return json.dumps(told, default=str).encode()
+    return json.dumps(remote_commands.plain(told)).encode()
 
 
 def preload(app: Any) -> None:
@@ -115,9 +118,9 @@ def _settings(app: Any) -> dict[str, Any]:
         "worker_max_memory_per_child",
     ):
         # Celery takes 0 for "none".
-        if not found.get(name):
+        if not _is_given(found.get(name)):
             found.pop(name, None)
-    if found.get("worker_concurrency") in (None, 0, "auto"):
+    if isinstance(found.get("worker_concurrency"), int | str) and found["worker_concurrency"] in (0, "auto"):
         found.pop("worker_concurrency", None)
     found = {name: value for name, value in found.items() if value is not None}
     return {
@@ -135,7 +138,10 @@ def _broker_url(app: Any) -> str:
     :raises ConfigError: if it is not an AMQP broker.
     """
     given = app.conf.broker_read_url
-    connection = app.connection_for_read()
+    try:
+        connection = app.connection_for_read()
+    except Exception as error:
+        raise ConfigError(f"app.conf.broker_url cannot be used: {describe_exception(error)}") from None
     if connection.transport.driver_type != "amqp":
         shown = masked(given) if isinstance(given, str) else connection.transport.driver_type
         raise ConfigError(f"the app's broker_url is {shown}, and this worker needs RabbitMQ: an amqp:// URL")
@@ -144,12 +150,44 @@ def _broker_url(app: Any) -> str:
 
 
 def _options(task: Any, *, late: bool) -> dict[str, Any]:
-    """Return the options of a task that differ from the settings; as `TaskOptions`."""
-    found = {name: getattr(task, name) for name in ("time_limit", "soft_time_limit") if getattr(task, name)}
+    """Return the options of a task that differ from the settings; as `TaskOptions`.
+
+    :raises ConfigError: if a time limit is not a number of seconds.
+    """
+    limits = ((name, getattr(task, name)) for name in ("time_limit", "soft_time_limit"))
+    found: dict[str, Any] = {
+        name: _seconds(task, name, limit)
+        for name, limit in limits
+        # Tasks have the app's setting for theirs; that would be stronger than the environment and the command line.
+        if _is_given(limit) and getattr(limit, "__func__", limit) is not task.app.conf.get(f"task_{name}")
+    }
     if task.rate_limit:
-        found["rate_limit"] = str(task.rate_limit)
-    # Only where it differs: else it would be stronger than the environment and the command line.
+        found["rate_limit"] = remote_commands.text(task.rate_limit)
+    # Only where it differs, likewise.
     return {**found, "acks_late": bool(task.acks_late)} if bool(task.acks_late) != late else found
+
+
+def _accepted(content: Any) -> list[str]:
+    """Return the content types that `accept_content` names.
+
+    :raises ConfigError: if one is not known.
+    """
+    try:
+        return sorted(prepare_accept_content(content) or ())
+    except Exception as error:
+        raise ConfigError(f"app.conf.accept_content cannot be used: {describe_exception(error)}") from None
+
+
+def _is_given(limit: object) -> bool:
+    """Tell whether there is a limit; Celery takes 0 for "none"."""
+    return limit is not None and not (isinstance(limit, int | float) and not limit)
+
+
+def _seconds(task: Any, name: str, limit: object) -> float:
+    if isinstance(limit, int | float) and not isinstance(limit, bool) and 0 < limit < _MAX_LIMIT_S:
+        return limit
+    shown = remote_commands.shown(limit)[:80]
+    raise ConfigError(f"task {task.name}: {name} must be a number of seconds above 0, not {shown}")
 
 
 def _delivery(task: Any) -> dict[str, bool]:
@@ -205,10 +243,21 @@ def _states(conf: Any) -> dict[str, tuple[str, str]]:
     """Return what becomes of each setting that the app has set to another value than the default."""
     found = {}
     for name in sorted(DEFAULTS):
-        if conf.value_set_for(name) and conf.get(name) != DEFAULTS[name]:
+        if _is_changed(conf, name):
             state, text = state_of(name)
             found[name] = (state.value, text)
     return found
+
+
+def _is_changed(conf: Any, name: str) -> bool:
+    """Tell whether the app has set a setting to another value than the default."""
+    if not conf.value_set_for(name):
+        return False
+    try:
+        return bool(conf.get(name) != DEFAULTS.get(name))
+    except Exception:
+        # An object whose comparison raises, or is no truth value (an array), is not one of the defaults.
+        return True
 
 
 def _remarks(app: Any) -> dict[str, list[str]]:
@@ -240,7 +289,7 @@ def _notes(app: Any) -> Iterator[str]:
     if conf.worker_pool != "prefork":
         yield f"app.conf.worker_pool {conf.worker_pool!r} is not honoured: tasks run in prefork children"
     for name, instead in NOT_HONOURED.items():
-        if conf.value_set_for(name) and conf.get(name) != DEFAULTS.get(name):
+        if _is_changed(conf, name):
             yield f"app.conf.{name} is not honoured: {instead}"
     for kind in ("worker", "consumer"):
         if app.steps[kind]:

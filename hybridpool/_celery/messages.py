@@ -22,7 +22,8 @@ def to_message(envelope: Envelope, accept: frozenset[str]) -> Any:
     headers = {
         name: value
         for name, value in (properties.get("application_headers") or {}).items()
-        if not name.startswith(_OWN_HEADERS)
+        # a name that is not UTF-8 comes as bytes, and is none that Celery reads
+        if isinstance(name, str) and not name.startswith(_OWN_HEADERS)
     }
     properties["application_headers"] = headers
     make: Any = Message

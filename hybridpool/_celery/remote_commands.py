@@ -14,12 +14,17 @@ from celery.worker import control
 from kombu.utils.encoding import safe_repr
 
 from hybridpool._celery import parent_signals
+from hybridpool._child.rendering import describe_exception, escape_surrogates
 from hybridpool._ipc.envelope import MARK_REVOKED, SIGNAL_PREFIX, Command
 
 #: attributes that `registered` names unless others are asked for
 _SHOWN: Final = tuple(getattr(control, "DEFAULT_TASK_INFO_ITEMS"))  # noqa: B009  # of a module without types
 #: states in which a task may be marked as revoked
 _NOT_BEGUN: Final = (states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED)
+#: values within values, bits of a number, and characters of a text that stands for an object: what is told at most
+_MAX_DEPTH: Final = 30
+_MAX_BITS: Final = 63
+_MAX_SHOWN: Final = 10_000
 
 
 def facts(app: Any) -> dict[str, Any]:
@@ -39,10 +44,10 @@ def facts(app: Any) -> dict[str, Any]:
         },
         "conf": _table(app, with_defaults=False),
         "defaults": _table(app, with_defaults=True),
-        "report": str(app.bugreport()),
+        "report": _report(app),
         "queues": {queue.name: plain(dict(queue.as_dict(recurse=True))) for queue in app.amqp.queues.values()},
         "tasks": {
-            name: {item: str(value) for item in _SHOWN if (value := getattr(task, item, None)) is not None}
+            name: {item: text(value) for item in _SHOWN if (value := getattr(task, item, None)) is not None}
             for name, task in app.tasks.items()
         },
         "can_restart": bool(app.conf.worker_pool_restarts),
@@ -79,25 +84,64 @@ def _mark_revoked(app: Any, ids: list[str]) -> None:
             backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
 
 
-def plain(value: Any) -> Any:
-    """Return a value with a JSON form for each of its parts: numbers that have none are written as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else safe_repr(value)
+def plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
+    """Return a value with a JSON form for each of its parts: what has none is written as text.
+
+    An app may have anything in its settings: numbers that JSON does not have, text that is not Unicode, objects that
+    cannot be shown, dicts that hold themselves.
+    """
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return escape_surrogates(value)
+        case int():
+            return value if value.bit_length() <= _MAX_BITS else shown(value)
+        case float():
+            return value if math.isfinite(value) else repr(value)
+        case Mapping() if depth:
+            return {_key(key): plain(each, depth - 1) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset() if depth:
+            return [plain(each, depth - 1) for each in value]
+        case _:
+            return shown(value)
+
+
+def _key(key: object) -> str:
+    return escape_surrogates(key) if isinstance(key, str) else shown(key)
+
+
+def text(value: object) -> str:
+    """Return text as it is, and anything else as it is shown."""
+    return value if isinstance(value, str) else shown(value)
+
+
+def shown(value: object) -> str:
+    """Show an object as text, whatever its own code does."""
+    try:
+        return escape_surrogates(safe_repr(value))[:_MAX_SHOWN]
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _table(app: Any, *, with_defaults: bool) -> Any:
-    return plain(
-        jsonify(
+    try:
+        table = jsonify(
             app.conf.table(with_defaults=with_defaults),
             keyfilter=lambda key: isinstance(key, str) and not key.startswith("__"),
-            unknown_type_filter=safe_repr,
+            unknown_type_filter=shown,
         )
-    )
+    except Exception as error:
+        # Remote control asks for it, and no more than that.
+        return {"error": f"the settings cannot be shown: {describe_exception(error)}"}
+    return plain(table)
+
+
+def _report(app: Any) -> str:
+    try:
+        return escape_surrogates(str(app.bugreport()))
+    except Exception as error:
+        return f"the report cannot be made: {describe_exception(error)}"
 
 
 def _is_apps_own(function: Any) -> bool:

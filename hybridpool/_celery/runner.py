@@ -113,6 +113,9 @@ class Runner:
             return self._rejected(task, request, verdict, ExceptionInfo())
         except BaseException as error:
             return self._escaped(envelope, error)
+        if info is None and isinstance(value, ExceptionInfo):
+            # The tracer has only warned of it: what it was given, keyword arguments that are none, say, it cannot run.
+            return self._escaped(envelope, getattr(value.exception, "exc", value.exception))
         if info is None:
             return Returned(b"", safe_repr(value) if text is None else escape_surrogates(text))
         match info.state:

@@ -90,12 +90,17 @@ class Recorder:
 
     def _refused(self, envelope: Envelope, unfinished: Unfinished) -> None:
         """Record that a message is not run: its task is unknown, or its body cannot be decoded."""
-        message = to_message(envelope, self._accept)
+        try:
+            headers = to_message(envelope, self._accept).headers
+        except Exception:
+            # That is why it is refused.
+            headers = {}
         context = Context(
             {
-                **message.headers,
-                "reply_to": message.properties.get("reply_to"),
-                "correlation_id": message.properties.get("correlation_id"),
+                **headers,
+                "id": unfinished.task_id,
+                "reply_to": unfinished.reply_to,
+                "correlation_id": unfinished.correlation_id,
                 # They are in the body, which is not read.
                 "chord": None,
                 "errbacks": None,

@@ -5,7 +5,7 @@ more: custom headers, stamps, reply queue, priority. So its message is the body 
 is added to the calls of our own apps. The parent reads neither the properties nor the body.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -51,6 +51,10 @@ class Unfinished(msgspec.Struct, array_like=True, gc=False):
     kind: str = ""
     module: str = ""
     arguments: bytes = b"[]"
+    #: of the message, as far as the parent could read them: the app may not be able to
+    task_id: str = ""
+    correlation_id: str | None = None
+    reply_to: str | None = None
 
 
 class Command(msgspec.Struct, array_like=True, gc=False):
@@ -61,8 +65,30 @@ class Command(msgspec.Struct, array_like=True, gc=False):
     arguments: bytes
 
 
-_encoder = msgspec.msgpack.Encoder()
-pack_envelope = _encoder.encode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def pack_envelope(message: Envelope | Unfinished | Command) -> bytes:
+    """Write one of them.
+
+    Short texts of AMQP may be any bytes (`surrogateescape`); in those that are not UTF-8 "?" stands for what is not.
+    """
+    try:
+        return _encode(message)
+    except UnicodeEncodeError:
+        return _encode(_as_utf8(message))
+
+
+def _as_utf8(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case Envelope() | Unfinished():
+            return type(value)(*(_as_utf8(getattr(value, name)) for name in value.__struct_fields__))
+        case _:
+            return value
+
+
 unpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
 unpack_unfinished = msgspec.msgpack.Decoder(Unfinished).decode
 unpack_command = msgspec.msgpack.Decoder(Command).decode

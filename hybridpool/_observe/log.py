@@ -136,6 +136,10 @@ def _scaled(event: events.PoolScaled) -> Mapping[str, object]:
     return {"way": "up" if event.after > event.before else "down", "count": abs(event.after - event.before)}
 
 
+def _stop_limit(event: events.StopDelayed) -> Mapping[str, object]:
+    return {"limit": "a second signal ends that" if event.timeout is None else f"{event.timeout:.0f} s at most"}
+
+
 _RETRY_AT = "No connection to %(url)s: %(reason)s. Trying again in %(retry_in).2f seconds..."
 _GONE = "Process %(child)r pid:%(pid)d exited with %(cause)r"
 
@@ -241,6 +245,29 @@ TABLE: Final[Mapping[type[events.Event], tuple[Row, ...]]] = {
     ),
     events.ResultsResumed: (Row(INFO, "Results are stored again (%(url)s)"),),
     events.QueueNotAdded: (Row(ERROR, "Queue %(queue)s cannot be consumed, and is not: %(reason)s"),),
+    events.IntakeHeld: (
+        Row(
+            WARNING,
+            "%(waiting)d outcomes of tasks that were acknowledged when they began wait to be stored or sent: no more "
+            "messages are taken",
+        ),
+    ),
+    events.IntakeResumed: (Row(INFO, "Messages are taken again"),),
+    events.StopDelayed: (
+        Row(
+            WARNING,
+            "worker: %(waiting)d outcomes of tasks that were acknowledged when they began wait to be stored or sent; "
+            "the stop waits for them (%(limit)s)",
+            values=_stop_limit,
+        ),
+    ),
+    events.OutcomesLost: (
+        Row(
+            ERROR,
+            "%(count)d outcomes of tasks that were acknowledged when they began are lost: they could not be stored or "
+            "sent before the worker ended",
+        ),
+    ),
     events.QueueDiffers: (
         Row(WARNING, "Queue %(queue)s exists with other arguments and is used as it is: %(reason)s"),
     ),

@@ -9,6 +9,8 @@ Modules:
     admission           Decides whether a message is run, and if not, why
     allowance           A token bucket: a capacity that is used up, and refilled at a steady rate
     autoscale           Decides how large the pool should be
+    backlog             Decides when a worker takes no more messages, because too much of what it has done waits to be
+                        stored or sent
     backoff             How long to wait before the next attempt
     consumer_timeout    Tasks that may run longer than the broker waits for their acknowledgement (RabbitMQ's
                         consumer_timeout)

@@ -88,10 +88,12 @@ class NotFinished(Exception):
     """An app of another library could not record how a task ended; the text says why."""
 
 
-def trouble_of(error: BrokerError | NotFinished) -> Trouble:
-    """Tell what kind of refusal an error is."""
+def trouble_of(error: Exception) -> Trouble:
+    """Tell what kind of refusal an error is; one that is none comes from what a message holds: it cannot be written."""
     if isinstance(error, NotFinished):
         return Trouble.APP
+    if not isinstance(error, BrokerError):
+        return Trouble.UNWRITABLE
     return next((trouble for kind, trouble in _TROUBLES if isinstance(error, kind)), Trouble.UNKNOWN)
 
 
@@ -223,7 +225,7 @@ def _not_dead_lettered(failed: Attempt) -> Remedy:
 
 def _not_finished(step: FinishInApp, failed: Attempt) -> Remedy:
     """Return what follows if an app cannot record how a task ended: its result backend may be away for a while."""
-    if failed.waited < RESULT_GIVEN_UP_S:
+    if failed.waited < RESULT_GIVEN_UP_S and failed.trouble is not Trouble.UNWRITABLE:
         return Again(pause(failed.failures, MAX_FULL_PAUSE_S), is_held=failed.waited >= KEEPS_PLACE_S)
     if step.is_dead_lettered or failed.is_acknowledged:
         return Skip()

@@ -3,6 +3,7 @@
 Modules:
 
     app_revocations     Has another library's app mark tasks as revoked in its result backend at once
+    backlog             Outcomes of acknowledged messages that wait to be stored or sent
     bootstrap           What a worker needs before it can run
     child_publisher     Publishes what tasks send
     commands            The table of remote control commands

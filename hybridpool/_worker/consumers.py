@@ -120,6 +120,8 @@ class QueueConsumers:
         #: whether a prefetch follows what the children do, and not only how many they are
         self.follows_tasks = any(one.pace or self._has_window(one) for one in self._queues.values())
         self._changed = anyio.Event()
+        #: no messages are taken for now
+        self._is_held_back = False
         #: queues that need another consumer
         self._to_replace: set[str] = set()
         #: set when tasks can come
@@ -186,6 +188,11 @@ class QueueConsumers:
         """Set the number of children that the prefetch is for."""
         self._size = size
         self._ceiling = max(self._ceiling, size)
+        self._changed.set()
+
+    def hold_back(self, held: bool) -> None:  # a callback with one argument
+        """Set whether no more messages are taken; those that are here stay here, and are run."""
+        self._is_held_back = held
         self._changed.set()
 
     def ran(self, queue: str, runtime: float) -> None:
@@ -259,6 +266,12 @@ class QueueConsumers:
                     consumed.prefetch, consumed.is_declared = None, False
                 while True:
                     self._changed = anyio.Event()
+                    if self._is_held_back:
+                        for queue, consumed in self._queues.items():
+                            consumed.prefetch = None
+                            await self._broker.cancel(queue)
+                        await self._changed.wait()
+                        continue
                     to_replace, self._to_replace = self._to_replace, set()
                     children = self._children(lane)
                     await self._cancel_leaving()

@@ -63,6 +63,9 @@ class Finisher:
             step.kind,
             step.module,
             step.arguments,
+            received.head.id,
+            received.delivery.correlation_id,
+            received.delivery.reply_to,
         )
         job = Job(
             task=received.head.name,

@@ -24,6 +24,7 @@ import msgspec
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
+from hybridpool._child.rendering import describe_exception
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool._message import Binding, Delivery, Outgoing, QueueSpec
 from hybridpool._policy.allowance import Allowance
@@ -209,7 +210,14 @@ class RemoteControl:
             return
         if remote_control.may_answer(order.reply_to):
             clock = self.clock.forward()
-            answer = remote_control.write_answer(order.reply_to, order.ticket, self._node, value, clock)
+            try:
+                answer = remote_control.write_answer(order.reply_to, order.ticket, self._node, value, clock)
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                # What messages and apps have in their names has no form in JSON: text that is not Unicode, say.
+                log.warning("order %s: its answer cannot be written: %s", order.method[:80], describe_exception(error))
+                answer = remote_control.write_answer(
+                    order.reply_to, order.ticket, self._node, {"error": describe_exception(error)}, clock
+                )
             if self._allowance.take(len(answer.body), time.monotonic()):
                 self._answers.append(answer)
                 self._changed.set()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import attrs
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -21,6 +22,7 @@ from hybridpool import events
 from hybridpool._brokers.base import Broker
 from hybridpool._child.log_formats import FORMAT, TASK_MESSAGE
 from hybridpool._client.asynclib import declare_asyncio
+from hybridpool._config import Settings
 from hybridpool._config.sources import conf_label
 from hybridpool._ipc.frames import ChildOrders
 from hybridpool._lanes.shared.options import SharedOptions
@@ -29,9 +31,10 @@ from hybridpool._policy.autoscale import ScaleLimits
 from hybridpool._policy.consumer_timeout import tasks_over_timeout
 from hybridpool._policy.lamport_clock import LamportClock
 from hybridpool._policy.recycle import RecycleLimits
-from hybridpool._results.factory import result_store
+from hybridpool._results.factory import RPC, result_store
 from hybridpool._task import LaneName
 from hybridpool._worker.app_revocations import AppRevocations
+from hybridpool._worker.backlog import Backlog
 from hybridpool._worker.bootstrap import Prepared
 from hybridpool._worker.child_publisher import ChildPublisher
 from hybridpool._worker.consumers import QueueConsumers
@@ -71,11 +74,12 @@ class StopMode(enum.IntEnum):
 
 
 @asynccontextmanager
-async def _finishing(broker: Broker) -> AsyncGenerator[TaskGroup]:
+async def _finishing(broker: Broker, backlog: Backlog) -> AsyncGenerator[TaskGroup]:
     """Give a task group whose tasks have some time to end when it is left; then write the last acknowledgements."""
     async with anyio.create_task_group() as tasks:
         yield tasks
         tasks.cancel_scope.deadline = anyio.current_time() + WARM_BROKER_S
+    backlog.give_up()
     with anyio.move_on_after(WARM_BROKER_S):
         await broker.flush()
 
@@ -109,6 +113,7 @@ class Worker:
         self._consumers = QueueConsumers(
             broker, self._settings, prepared.range, bus, prepared.tasks, slots, specs=specs, purges=purges
         )
+        self._backlog = Backlog(self._consumers.hold_back, bus)
         self._lanes: SupervisedLanes | None = None
 
     @property
@@ -157,8 +162,8 @@ class Worker:
         settings = self._settings
         async with (
             self._broker,
-            result_store(settings, self._broker, self._bus.emit, self._queue_of) as results,
-            _finishing(self._broker) as settling,
+            result_store(self._result_settings(), self._broker, self._bus.emit, self._queue_of) as results,
+            _finishing(self._broker, self._backlog) as settling,
         ):
             tracker = RedeliveryTracker(
                 self._broker, self._bus, self._consumers.replace_place, self._consumers.restore_place
@@ -192,6 +197,7 @@ class Worker:
                     self._prepared.node,
                     settings.task_default_queue_type,
                     finisher,
+                    self._backlog,
                 )
                 control = RemoteControl(
                     self._broker,
@@ -342,7 +348,9 @@ class Worker:
         return StopMode.COLD
 
     async def _drained(self, supervised: SupervisedLanes, limit: float | None) -> bool:
-        """Wait for running tasks; returns False if their time is up, or `stop` was called again."""
+        """Wait for running tasks, and for outcomes that would be lost; returns False if `stop` was called again, or
+        tasks still run when their time is up.
+        """
         drained = False
         self._stop_changed = anyio.Event()
         async with anyio.create_task_group() as race:
@@ -352,7 +360,12 @@ class Worker:
                 race.cancel_scope.cancel()
 
             race.start_soon(stopped_again)
+            began = anyio.current_time()
             drained = await supervised.drain(limit)
+            if drained:
+                # Nothing brings these outcomes back: their messages were acknowledged when their tasks began.
+                left = None if limit is None else limit - (anyio.current_time() - began)
+                await self._backlog.wait_empty(WARM_BROKER_S, left)
             race.cancel_scope.cancel()
         return drained
 
@@ -368,6 +381,11 @@ class Worker:
             acks_late=settings.task_acks_late,
         ):
             self._bus.emit(events.TaskOutlastsBroker(name, limit, timeout or 0.0))
+
+    def _result_settings(self) -> Settings:
+        """Return the settings for results: an app of another library stores them itself, in its children."""
+        is_stored = self._prepared.guest is None or self._settings.result_backend in (None, RPC)
+        return self._settings if is_stored else attrs.evolve(self._settings, result_backend=None)
 
     def _queue_of(self, task: str) -> str | None:
         """Return the queue that a task was declared with."""

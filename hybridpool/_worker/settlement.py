@@ -11,6 +11,7 @@ another one is taken in its place (`RedeliveryTracker.hold`).
 
 import asyncio
 import datetime as dt
+import logging
 import random
 from collections import deque
 from typing import Final, assert_never
@@ -56,6 +57,7 @@ from hybridpool._policy.settlement import (
     Delay,
     DeliveryOptions,
     FinishInApp,
+    GuestOptions,
     Refuse,
     Republish,
     Requeue,
@@ -69,11 +71,13 @@ from hybridpool._policy.settlement import (
 from hybridpool._protocol import dead_letter, result_message
 from hybridpool._protocol.task_headers import read_sender
 from hybridpool._results.base import ResultStore
+from hybridpool._worker.backlog import Backlog
 from hybridpool._worker.finisher import Finisher
 from hybridpool._worker.received import Received
 from hybridpool._worker.redelivery import RedeliveryTracker
 from hybridpool.errors import BrokerError, TaskCancelled
 
+log = logging.getLogger(__name__)
 #: seconds, whole ones, for which the broker holds a message whose queue is full
 DETOUR_S: Final = 4
 #: module and name of the exception with which a revoked task ends that let itself be stopped
@@ -95,6 +99,7 @@ class Settler:
         worker: str,
         kind: str,
         finisher: Finisher | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         """Settle what `intake` received.
 
@@ -104,6 +109,7 @@ class Settler:
         :param worker: this worker's name, for dead letters.
         :param kind: of dead-letter queues: "classic" or "quorum".
         :param finisher: of an app of another library.
+        :param backlog: counts outcomes of acknowledged messages; None: they are not bounded.
         """
         self._broker = broker
         self._results = results
@@ -116,6 +122,7 @@ class Settler:
         self._leaving = anyio.Event()
         self._tracker = tracker
         self._finisher = finisher
+        self._backlog = backlog
 
     def leave(self) -> None:
         """Take each step that waits once more and no longer: the worker ends."""
@@ -204,6 +211,8 @@ class Settler:
         head = read_sender(delivery)
         is_awaited = head is not None and not head.ignore_result and self.wants_result(delivery)
         options = DeliveryOptions(wants_result=is_awaited, acks_late=True, max_deliveries=1)
+        if head is not None and self._finisher is not None:
+            options = attrs.evolve(options, wants_result=False, guest=GuestOptions())
         if head is None:
             head = Head("?", "?", None, None, None, 0, None, None, None, None, True, 0)
         self.done(Received(delivery, head, options), refuse(reason, "ValueError", "builtins", [reason]), "", 0.0)
@@ -220,9 +229,16 @@ class Settler:
                 self._tracker.refuse(received)
             case _:
                 self._tracker.unsettled.add(received)
-                self._tasks.start_soon(self._carry_out, received, outcome, steps)
+                counted = None
+                if received.acknowledged and self._backlog is not None:
+                    counted = len(received.delivery.body) + (len(outcome.value) if isinstance(outcome, Returned) else 0)
+                    self._backlog.add(counted)
+                self._tasks.start_soon(self._carry_out, received, outcome, steps, counted)
 
-    async def _carry_out(self, received: Received, outcome: Settled, steps: tuple[Step, ...]) -> None:
+    async def _carry_out(
+        self, received: Received, outcome: Settled, steps: tuple[Step, ...], counted: int | None
+    ) -> None:
+        """Take the steps; what is counted in the backlog stays there if the worker ends before the last one."""
         left, comes_again = deque(steps), False
         try:
             while left:
@@ -237,6 +253,8 @@ class Settler:
                     left.extendleft(reversed(follows))
                 else:
                     comes_again = comes_again or _comes_as_it_was(received, outcome, step)
+            if counted is not None and self._backlog is not None:
+                self._backlog.remove(counted)
         finally:
             self._tracker.release(received)
             self._tracker.unsettled.discard(received)
@@ -252,7 +270,9 @@ class Settler:
             is_last = self._leaving.is_set()
             try:
                 await self._do(step, received, outcome)
-            except (BrokerError, NotFinished) as error:
+            except Exception as error:  # one message must not end the worker, and all that it holds
+                if said is None and not isinstance(error, BrokerError | NotFinished):
+                    log.exception("%s[%s] cannot be settled as it should", received.head.name, received.head.id)
                 failures += 1
                 began = began or anyio.current_time()
                 failed = Attempt(

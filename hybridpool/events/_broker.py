@@ -82,6 +82,44 @@ class QueueNotAdded:
 
 
 @attrs.frozen
+class IntakeHeld:
+    """Too many outcomes of tasks whose messages were acknowledged wait to be stored or sent: no more messages are taken
+    until `IntakeResumed`.
+    """
+
+    #: number of outcomes
+    waiting: int
+    #: bytes of their messages and results
+    size: int
+
+
+@attrs.frozen
+class IntakeResumed:
+    """Messages are taken again."""
+
+    #: outcomes that still wait
+    waiting: int
+
+
+@attrs.frozen
+class StopDelayed:
+    """A warm or soft stop waits for outcomes of tasks whose messages were acknowledged: they would be lost."""
+
+    #: number of outcomes
+    waiting: int
+    #: seconds that are left for them; None: as many as it takes
+    timeout: float | None
+
+
+@attrs.frozen
+class OutcomesLost:
+    """The worker ended before outcomes of tasks whose messages were acknowledged could be stored or sent."""
+
+    #: number of outcomes
+    count: int
+
+
+@attrs.frozen
 class QueueDiffers:
     """A queue exists with other arguments than it would be declared with, and is used as it is."""
 
@@ -148,6 +186,10 @@ BrokerEvent = (
     | PublishingResumed
     | ResultsDelayed
     | ResultsResumed
+    | IntakeHeld
+    | IntakeResumed
+    | StopDelayed
+    | OutcomesLost
     | QueueDiffers
     | ConsumingStarted
     | QueuePurged

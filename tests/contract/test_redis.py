@@ -5,8 +5,10 @@ import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import attrs
 import pytest
 import redis as redis_client
 
@@ -14,6 +16,8 @@ from hybridpool._brokers.memory import MemoryBroker, MemoryServer
 from hybridpool._config.redis_url import parse
 from hybridpool._message import QueueSpec
 from hybridpool._results.redis import RedisReader, RedisStore
+from hybridpool._results.redis.client import ANSWER_S, make_client
+from hybridpool._results.redis.reader import SILENCE_S
 from hybridpool.errors import AccessRefused, BrokerRefused, BrokerUnavailable, ConfigError, ResultTimeout
 from hybridpool.events import ResultsDelayed, ResultsResumed
 from tests.contract.inbox import PATIENCE, Events, assert_quiet
@@ -197,6 +201,26 @@ async def test_key_of_another_kind(own: Redis, observed: Events) -> None:
     assert (await found(own.url, "a"), await found(own.url, "b")) == (success(1), success(1))
 
 
+async def test_time_for_an_answer(own: Redis) -> None:
+    """The client library sets no limit of its own to an answer: a large result may take longer."""
+    client: Any = make_client(parse(own.url), 5.0, 1)
+    assert client.connection_pool.make_connection().socket_timeout is None
+
+
+async def test_chord_whose_body_cannot_be_sent(own: Redis, observed: Events) -> None:
+    """A chord whose body is to run after the year 9999 fails, and the part that was the last one is done."""
+    signature = b'{"task":"t","args":[],"kwargs":{},"options":{"task_id":"body","countdown":1e300}}'
+    part = attrs.evolve(
+        delivery("client", id="part", group="g", group_index=0), body=b'[[],{},{"chord":' + signature + b"}]"
+    )
+    with redis_client.Redis(port=own.port) as look:
+        look.set("celery-taskset-meta-g.s", 1)
+        async with opened(own.url, observed) as store:
+            await store.store(part, "part", success(1))
+        assert look.get("celery-taskset-meta-g.c") == b"done"
+    assert b"Callback error: OverflowError" in (await found(own.url, "body") or b"")
+
+
 # ---- while it does not take results ----------------------------------------------------------------------------------
 
 
@@ -333,3 +357,25 @@ async def test_client_whose_server_restarts(own: Redis, observed: Events, caplog
         assert await last == success(1)
         await direct.close()
     assert f"no connection to redis://127.0.0.1:{own.port}/0: " in caplog.text
+
+
+async def test_client_whose_packets_vanish(
+    own: Redis, observed: Events, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client whose server is silent takes it for one that is away as soon as a worker does, and connects anew."""
+    assert 2 * SILENCE_S == ANSWER_S
+    monkeypatch.setattr("hybridpool._results.redis.reader.SILENCE_S", 0.2)
+    monkeypatch.setattr("hybridpool._results.redis.reader.ANSWER_S", 0.4)
+    async with opened(own.url, observed) as store, Proxy(own.port) as proxy:
+        reader = RedisReader(parse(f"redis://127.0.0.1:{proxy.port}/0"), 5.0)
+        await reader.open()
+        first, second = new_id(), new_id()
+        waiting = [asyncio.ensure_future(reader.wait(task_id, PATIENCE)) for task_id in (first, second)]
+        await keep(store, first)
+        await waiting[0]
+        proxy.stall()
+        proxy.resume()
+        await keep(store, second)
+        assert await waiting[1] == success(1)
+        await reader.close()
+    assert f"no connection to redis://127.0.0.1:{proxy.port}/0: it does not answer" in caplog.text

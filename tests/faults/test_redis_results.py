@@ -10,6 +10,7 @@ import pytest
 import redis as redis_client
 
 from hybridpool import App
+from hybridpool._policy.backlog import MAX_WAITING
 from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
 from tests.redis_server import Redis
@@ -72,6 +73,62 @@ def test_stopped_while_it_is_away(rabbit_node: Node, queue_name: str, own: Redis
             assert wait_for(lambda: keys(own) == 1, PATIENCE)
         assert journal.read_text().split() == ["a", "a"]
         assert console.depth(queue_name) == 0
+
+
+def test_acknowledged_early(rabbit_node: Node, queue_name: str, own: Redis) -> None:
+    """While the server is away a worker takes messages whose tasks are acknowledged early only until a thousand results
+    wait, and goes on when it is back: every result is stored.
+    """
+    options = ("-c2", "--result-backend", own.url, "-l", "INFO", "--prefetch-multiplier", "5")
+    env = {"HYBRIDPOOL_TASK_ACKS_LATE": "false"}
+    count, surplus = 2500, 500
+    with (
+        Worker(rabbit_node.url, queue_name, *options, ready=0, env=env) as worker,
+        BrokerConsole(rabbit_node.url) as console,
+    ):
+        worker.see(r"ready\.$")
+        own.stop()
+        for number in range(count):
+            console.call(queue_name, "worker.add", number, 1)
+        worker.see(r"\d+ outcomes of tasks .* wait to be stored or sent: no more messages are taken")
+
+        def at_rest() -> bool:
+            return console.depth(queue_name) + len(worker.seen(r"worker\.add\[.*\] succeeded")) == count
+
+        assert wait_for(at_rest, PATIENCE)
+        ran = count - console.depth(queue_name)
+        assert MAX_WAITING < ran < MAX_WAITING + surplus
+        own.start()
+        assert wait_for(lambda: keys(own) == count, PATIENCE)
+        assert len(worker.see(r"Messages are taken again")) == 1
+        assert len(worker.seen(r"no more messages are taken")) == 1
+        console.until_depth(queue_name, 0)
+
+
+def test_acknowledged_early_and_stopped(rabbit_node: Node, queue_name: str, own: Redis) -> None:
+    """A warm stop waits for results of tasks that were acknowledged early, as long as it waits for tasks; what is not
+    stored then is said to be lost.
+    """
+    options = ("-c1", "--result-backend", own.url, "-l", "INFO")
+    env = {"HYBRIDPOOL_TASK_ACKS_LATE": "false"}
+    with BrokerConsole(rabbit_node.url) as console:
+        for back in (True, False):
+            limit = "60s" if back else "2500ms"
+            with Worker(rabbit_node.url, queue_name, *options, "--shutdown-timeout", limit, ready=0, env=env) as worker:
+                worker.see(r"ready\.$")
+                own.stop()
+                for number in range(3):
+                    console.call(queue_name, "worker.add", number, 1)
+                worker.see(r"worker\.add\[.*\] succeeded", 3)
+                worker.main.send_signal(signal.SIGTERM)
+                worker.see(r"3 outcomes of tasks .* the stop waits for them \(\d+ s at most\)")
+                if back:
+                    own.start()
+                assert worker.wait() == 0
+                assert len(worker.seen(r"3 outcomes of tasks .* are lost")) == (not back)
+                if back:
+                    assert keys(own) == 3
+                assert not worker.seen("Traceback")
 
 
 def test_password(rabbit_node: Node, queue_name: str) -> None:

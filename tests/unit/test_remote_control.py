@@ -151,6 +151,22 @@ async def test_orders_that_are_not_obeyed(caplog: pytest.LogCaptureFixture) -> N
         assert not worker.revoked.since
 
 
+async def test_answers_that_cannot_be_written(caplog: pytest.LogCaptureFixture) -> None:
+    """A command whose answer has no form in JSON is answered with an error, at once or later; the worker goes on."""
+    async with MemoryBroker(MemoryServer(), lambda _: None) as broker:
+        control = RemoteControl(broker, "me@host", events.Bus(), None)
+        circle: list[object] = []
+        circle.append(circle)
+        for name, value in {"text": "\udcff", "circle": circle, "keys": {(1, 2): 3}, "object": object()}.items():
+            control.commands.add(name, lambda value=value: value)
+            order = Order(method=name, reply_to=ReplyTarget(exchange=REPLIES, routing_key="asker"))
+            control._take(delivered(msgspec.json.encode(order)))
+            [answer] = control._answers
+            assert list(read_answers(answer.body)["me@host"]) == ["error"]
+            control._answers.clear()
+            assert f"order {name}: its answer cannot be written" in caplog.text
+
+
 async def test_terminate_stops_what_runs() -> None:
     """`terminate` stops the tasks that are here and names them; a revocation alone stops none."""
     asker, stopped = ReplyTarget(exchange=REPLIES, routing_key="somebody"), list[tuple[Collection[str], bool]]()

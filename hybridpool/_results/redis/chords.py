@@ -101,16 +101,16 @@ class ChordCounter:
         """Send the body with the results of the parts; if one has failed, the body fails: send its error tasks."""
         try:
             results: bytes | Failed = chord_message.join(parts, nesting)
-        except (msgspec.MsgspecError, ValueError, LookupError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError) as error:
             results = Failed(f"Join error: {error!r}")
         headers, now = delivery.headers, dt.datetime.now(dt.UTC)
         if isinstance(results, bytes):
-            body = chord_message.write_body(chord, results, task_id, headers, delivery.reply_to, now)
             try:
-                await self._publish(body)
+                await self._publish(chord_message.write_body(chord, results, task_id, headers, delivery.reply_to, now))
             except BrokerUnavailable:
                 raise
-            except BrokerError as error:
+            except (BrokerError, ValueError, OverflowError) as error:
+                # The latter: a countdown beyond the end of the calendar.
                 results = Failed(f"Callback error: {error!r}")
             else:
                 return

@@ -17,6 +17,8 @@ from hybridpool._config.redis_url import RedisUrl
 from hybridpool._daemon_threads import run_in_daemon_thread
 from hybridpool.errors import AccessRefused, BrokerError, BrokerRefused, BrokerUnavailable, ConfigError, MessageTooLarge
 
+#: seconds that Redis has for an answer; a server that is silent for so long is taken for one that is away
+ANSWER_S: Final = 10.0
 #: seconds between probes of a connection on which nothing comes
 _KEEPALIVE_S: Final = 30
 #: beginnings of what Redis says for a while: it is full, loads its data, or is not the one that is written to
@@ -70,6 +72,9 @@ def make_client(url: RedisUrl, connect_timeout: float, connections: int) -> "Red
         username=url.user,
         password=url.password,
         socket_connect_timeout=connect_timeout,
+        # Whoever asks sets the limit, which depends on the size of what is sent; newer versions of the library have one
+        # of five seconds.
+        socket_timeout=None,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         **_SILENT,

@@ -9,6 +9,7 @@ from redis.exceptions import NoScriptError
 from hybridpool import events
 from hybridpool._config.redis_url import RedisUrl
 from hybridpool._results.redis.client import (
+    ANSWER_S,
     ERRORS,
     check_files,
     is_denied,
@@ -20,8 +21,7 @@ from hybridpool._results.redis.client import (
 )
 from hybridpool._results.redis.scripts import STORE, Script
 
-#: seconds that Redis has for an answer, and bytes that it takes in another second
-ANSWER_S: Final = 10.0
+#: bytes that Redis takes in another second
 _BYTES_PER_S: Final = 1024 * 1024
 #: connections: one for results, the rest for chords
 CONNECTIONS: Final = 4

@@ -15,16 +15,25 @@ from typing import Any, Final
 
 from hybridpool._config.redis_url import RedisUrl
 from hybridpool._protocol.result_message import is_final
-from hybridpool._results.redis.client import ERRORS, check_files, make_client, raise_if_cancelled, translated, words
-from hybridpool._results.redis.link import ANSWER_S, pause
+from hybridpool._results.redis.client import (
+    ANSWER_S,
+    ERRORS,
+    check_files,
+    make_client,
+    raise_if_cancelled,
+    translated,
+    words,
+)
+from hybridpool._results.redis.link import pause
 from hybridpool._results.redis.scripts import RESULT_PREFIX
 from hybridpool.errors import ResultError, ResultTimeout
 
 log = logging.getLogger("hybridpool.client")
 #: one listens, one asks
 CONNECTIONS: Final = 2
-#: seconds without a word from Redis after which it is asked whether it is there; as many again, and it is not
-SILENCE_S: Final = 15.0
+#: seconds without a word from Redis after which it is asked whether it is there; as many again, and it is away: that is
+#: when a worker takes it for that, too
+SILENCE_S: Final = ANSWER_S / 2
 #: results that are asked for, or listened to, in one request
 MAX_BATCH: Final = 500
 

@@ -162,6 +162,39 @@ LINES: list[tuple[Event, int, str]] = [
     ),
     (events.ResultsResumed("redis://:**@h:6379/0"), INFO, "Results are stored again (redis://:**@h:6379/0)"),
     (
+        events.IntakeHeld(1001, 5),
+        WARNING,
+        (
+            "1001 outcomes of tasks that were acknowledged when they began wait to be stored or sent: no more messages "
+            "are taken"
+        ),
+    ),
+    (events.IntakeResumed(500), INFO, "Messages are taken again"),
+    (
+        events.StopDelayed(3, 27.96),
+        WARNING,
+        (
+            "worker: 3 outcomes of tasks that were acknowledged when they began wait to be stored or sent; the stop "
+            "waits for them (28 s at most)"
+        ),
+    ),
+    (
+        events.StopDelayed(3, None),
+        WARNING,
+        (
+            "worker: 3 outcomes of tasks that were acknowledged when they began wait to be stored or sent; the stop "
+            "waits for them (a second signal ends that)"
+        ),
+    ),
+    (
+        events.OutcomesLost(2),
+        ERROR,
+        (
+            "2 outcomes of tasks that were acknowledged when they began are lost: they could not be stored or sent "
+            "before the worker ended"
+        ),
+    ),
+    (
         events.QueueDiffers("celery", "x-queue-type"),
         WARNING,
         "Queue celery exists with other arguments and is used as it is: x-queue-type",

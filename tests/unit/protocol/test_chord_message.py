@@ -145,6 +145,13 @@ def test_failure() -> None:
     assert len({each.correlation_id for each in messages}) == 2
 
 
+@pytest.mark.parametrize("options", [{"countdown": 1e300}, {"expires": 1e300}, {"countdown": 1e12}])
+def test_beyond_the_calendar(options: dict[str, Any]) -> None:
+    """A body that is to run after the year 9999 cannot be written; who sends it fails the chord then."""
+    with pytest.raises((OverflowError, ValueError)):
+        write_body(chord_of(part({**BODY, "options": options})), b"[1]", "part-1", {}, None, NOW)
+
+
 def test_other_arguments() -> None:
     """A part that is retried with other arguments stays one; another message's body is left as it is."""
     again = with_chord(part(), b"[[9],{},null]")
