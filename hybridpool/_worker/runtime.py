@@ -169,6 +169,7 @@ class Worker:
                 settings,
                 {} if self._prepared.guest is None else self._prepared.guest.queues,
                 settings.queues,
+                0.0 if self._prepared.guest is None else self._prepared.guest.publish_patience,
             )
             async with SupervisedLanes(
                 self._prepared.zygote,

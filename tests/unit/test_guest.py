@@ -25,6 +25,8 @@ def manifest(**queues: dict[str, Any]) -> dict[str, Any]:
             "queues": queues,
             "missing": {"arguments": {}, "bindings": []},
             "direct": False,
+            "signals": [],
+            "publish_patience": 0.6,
             "states": {},
             "remarks": {},
             "notes": ["rate limits are not obeyed: of a"],
