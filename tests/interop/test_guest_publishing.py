@@ -115,7 +115,7 @@ def test_connection_lost(client: Celery, rabbit_node: Node, tmp_path: Path) -> N
 
 
 def test_broker_away(client: Celery, worker: Worker, rabbit_node: Node, tmp_path: Path) -> None:
-    """What follows from a task that ends while the broker is away is sent when that is back: chains and chords go on."""
+    """What follows from a task that ends while the broker is away is sent afterwards: chains and chords go on."""
     path = tmp_path / "enough"
     held = [client.signature(f"{APP}.hold", (str(path), number)) for number in (1, 2)]
     results = [
