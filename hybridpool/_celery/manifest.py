@@ -57,6 +57,8 @@ _UNSENT_SIGNALS: Final = (
     "task_unknown",
     "worker_before_create_process",
 )
+#: retries of a message that are counted
+_MANY: Final = 100_000
 _STRATEGY: Final = "celery.worker.strategy:default"
 _REQUEST: Final = "celery.worker.request:Request"
 #: a limit beyond this is a mistake: a century
@@ -82,6 +84,7 @@ def write(app: Any) -> bytes:
             "queues": {queue.name: _queue(queue) for queue in app.amqp.queues.values()},
             "missing": _missing(app),
             "direct": bool(conf.worker_direct),
+            "publish_patience": publish_patience(conf),
             "states": _states(conf),
             "remarks": _remarks(app),
             "silent": [name for name, task in app.tasks.items() if not task.send_events],
@@ -92,6 +95,21 @@ def write(app: Any) -> bytes:
         },
     }
     return json.dumps(remote_commands.plain(told)).encode()
+
+
+def publish_patience(conf: Any) -> float | None:
+    """Return the seconds for which the app's policy of retries lets a message be sent again; None: for ever.
+
+    What the policy does not name is as in `kombu.Connection.ensure`.
+    """
+    if not conf.task_publish_retry:
+        return 0.0
+    policy = conf.task_publish_retry_policy or {}
+    retries = policy.get("max_retries")
+    if retries is None:
+        return None
+    start, step, longest = (policy.get(f"interval_{name}", 1.0) for name in ("start", "step", "max"))
+    return float(sum(min(start + number * step, longest) for number in range(min(retries, _MANY))))
 
 
 def preload(app: Any) -> None:

@@ -2,10 +2,21 @@
 
 When the tracer returns, the result is stored, and what follows from it (links, the next task of a chain, a retry) is
 sent. The outcome tells the parent how to answer the broker, and the log how the task ended; its value stays here.
+
+What is sent is confirmed by the broker later than the app has sent it (`publishing`). If that fails:
+
+    links, the next task of a chain,        known before the success is recorded: a failure is recorded in its place,
+    what the task itself has sent           as Celery does
+    a chord's body, a result by rpc://      waited for when it is sent, since all of this is said to be done afterwards
+                                            (`Sender.posts_wait`): the chord's body has failed then, and says so
+    a retry, the task in place of a task    a failure is recorded; errbacks run, a chord is counted
+    what is sent when the end is recorded   the record stays, and the log has an error: as Celery does for errors of
+    (errbacks, `on_success`, signals)       `on_success`
 """
 
 import datetime as dt
 import functools
+import logging
 import os
 from typing import Any
 
@@ -28,6 +39,8 @@ from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_comma
 from hybridpool._ipc.frames import ChildOutcome, Ignored, Raised, Refused, Rejected, Retrying, Returned, RunCall
 from hybridpool.errors import TaskSignal
 
+log = logging.getLogger("hybridpool.worker")
+
 
 class Runner:
     """Runs the calls of one child."""
@@ -41,6 +54,8 @@ class Runner:
         self._node = node
         self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
         self._recorder = Recorder(app, node, self._accept)
+        #: the success of the task at work is recorded
+        self._is_recorded = False
 
     def __call__(self, call: RunCall, file: int | None) -> ChildOutcome:
         """Run a task, record how one ended that could not record it itself, or run a command of remote control."""
@@ -54,15 +69,22 @@ class Runner:
             self._confirm()
             return Returned(answer, "")
         envelope = unpack_envelope(body)
+        self._is_recorded = False
         try:
             outcome = self._run(call, envelope)
-            self._confirm()
+            errors = self._sender.confirm()
+            if errors and not (isinstance(outcome, Raised) or self._is_recorded):
+                outcome = self._recorder.failed(envelope, failure(errors))
+                errors = self._sender.confirm()
+            if errors:
+                log.error("Task %s[%s] has ended, but a message was not sent: %s", call.task, call.id, failure(errors))
         except OperationalError as error:
-            # What was sent when the result had been recorded: its own message, a chord's body, a retry.
             return self._recorder.failed(envelope, error)
         except BaseException:
             self._sender.drop_posts()
             raise
+        finally:
+            self._sender.posts_wait = False
         return outcome
 
     def _confirm(self) -> None:
@@ -86,7 +108,13 @@ class Runner:
             @functools.wraps(record)
             def confirm_and_record(*args: Any, **kwargs: Any) -> Any:
                 self._confirm()
-                return record(*args, **kwargs)
+                self._sender.posts_wait = True
+                try:
+                    recorded = record(*args, **kwargs)
+                finally:
+                    self._sender.posts_wait = False
+                self._is_recorded = True
+                return recorded
 
             backend.mark_as_done = confirm_and_record
 

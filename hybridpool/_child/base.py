@@ -48,6 +48,8 @@ class ChildBase(abc.ABC):
         self._mark = mark
         #: one for all calls
         self._sends = self.enqueue
+        #: `post` waits as `ask` does
+        self.posts_wait = False
         # One object, to be compared by identity.
         self._handler = self._on_attention
         signal.signal(ATTENTION, self._handler)

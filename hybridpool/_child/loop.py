@@ -154,10 +154,10 @@ class Child(ChildBase):
     def post(self, frame: Enqueue) -> None:
         """Hand a message to the parent, and go on; `confirm` waits for the answer.
 
-        Outside of tasks, and in other threads than the main one, the answer is waited for here.
+        Outside of tasks, in other threads than the main one, and with `posts_wait`, the answer is waited for here.
         """
         protocol = self._protocol
-        if not (self._is_main_thread() and protocol.enter()):
+        if self.posts_wait or not (self._is_main_thread() and protocol.enter()):
             super().post(frame)
             return
         try:

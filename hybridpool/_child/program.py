@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class Sender(Protocol):
     """What a child has its parent do for the code that runs in it; from any thread."""
 
+    #: `post` waits as `ask` does
+    posts_wait: bool
+
     def ask(self, frame: Enqueue) -> None:
         """Have the parent do it, and wait until it is done.
 

@@ -2,6 +2,10 @@
 
 A message of our own apps is for a queue, which is declared first. One of another library's app is published as its
 child wrote it (`EnqueueRaw`); what it goes to is declared when the child says so (`Declare`), once for all children.
+
+Both wait for a connection that is lost: for broker_connection_timeout, as a client does; those of another library's app
+for as long as its settings let it try (`patience`), and for 30 s at least. Such a message is mostly sent at the end of
+a task, which goes on meanwhile: where it is said to have failed the task's own code cannot catch it any more.
 """
 
 import asyncio
@@ -24,6 +28,8 @@ from hybridpool.errors import BrokerUnavailable, HybridpoolError, QueueNotFound
 V = TypeVar("V")
 #: queues that are known to be declared; fewer than the broker's adapter remembers
 MAX_DECLARED: Final = 500
+#: seconds for which another library's app waits for a connection, at least: in most cases a node is back by then
+MIN_PATIENCE_S: Final = 30.0
 
 
 class ChildPublisher:
@@ -36,12 +42,14 @@ class ChildPublisher:
         settings: Settings,
         queues: Mapping[str, QueueSpec] = MappingProxyType({}),
         consumed: Collection[str] = (),
+        patience: float | None = 0.0,
     ) -> None:
         """Publish over a broker.
 
         :param tasks: where what waits for the broker runs.
         :param queues: how the app of another library declares its queues, by name.
         :param consumed: queues that the worker consumes, so that they are declared.
+        :param patience: seconds for which the app of another library tries to publish; None: for ever.
         """
         #: what apps of another library have declared: queues by name, exchanges with type and durability
         self._queues = dict(queues)
@@ -50,6 +58,7 @@ class ChildPublisher:
         self._broker = broker
         self._tasks = tasks
         self._settings = settings
+        self._patience = patience
         self._declared: set[str] = set()
         #: awaited with each message that was published; None: no listener wants that
         self.tell_sent: Callable[[Outgoing], Coroutine[object, object, None]] | None = None
@@ -63,9 +72,10 @@ class ChildPublisher:
             message: Outgoing | None = None
             match frame:
                 case EnqueueRaw():
-                    await self._deliver(_raw(frame))
+                    raw = _raw(frame)
+                    await self._wait_out(lambda: self._broker.publish(raw))
                 case Declare():
-                    await self._declare_for_app(frame)
+                    await self._wait_out(lambda: self._declare_for_app(frame))
                 case _:
                     message = await self._deliver(unpack(frame.message))
         except HybridpoolError as error:
@@ -83,9 +93,9 @@ class ChildPublisher:
         :returns: the message, with its queue.
         :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
         """
-        if not message.exchange and not message.routing_key and not message.raw:
+        if not message.exchange and not message.routing_key:
             message = attrs.evolve(message, routing_key=self._settings.task_default_queue)
-        is_made_again = bool(message.exchange or message.raw)
+        is_made_again = bool(message.exchange)
         for attempt in range(1, backoff.ATTEMPTS + 1):
             await self._broker.connected(self._settings.broker_connection_timeout)
             try:
@@ -106,21 +116,40 @@ class ChildPublisher:
         return message
 
     async def _declare(self, message: Outgoing) -> None:
-        if not message.exchange and not message.raw and message.routing_key not in self._declared:
+        if not message.exchange and message.routing_key not in self._declared:
             await self._broker.declare(task_queue(message.routing_key, self._settings))
             if len(self._declared) >= MAX_DECLARED:
                 self._declared.clear()
             self._declared.add(message.routing_key)
 
+    async def _wait_out(self, act: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Do what an app of another library wants, over connections that break.
+
+        :raises BrokerError: if the broker refuses, or there is none for longer than the app would try.
+        """
+        now = asyncio.get_running_loop().time
+        end = None if self._patience is None else now() + max(self._patience, MIN_PATIENCE_S)
+        attempt = 1
+        while True:
+            try:
+                await self._broker.connected(None if end is None else max(0.0, end - now()))
+                await act()
+            except BrokerUnavailable:
+                if attempt >= backoff.ATTEMPTS and end is not None and now() >= end:
+                    raise
+                await asyncio.sleep(backoff.pause(attempt))
+                attempt += 1
+            else:
+                return
+
     async def _declare_for_app(self, frame: Declare) -> None:
         """Declare what an app of another library wants to publish to; what is known to be declared costs nothing.
 
-        :raises BrokerError: if the broker refuses, or there is none within broker_connection_timeout.
+        :raises BrokerError: if the broker refuses, or there is no connection.
         """
         if not frame.queue:
             wanted = cast("ExchangeType", frame.exchange_type), frame.durable
             if self._exchanges.get(frame.exchange) != wanted:
-                await self._broker.connected(self._settings.broker_connection_timeout)
                 await self._broker.declare_exchange(frame.exchange, wanted[0], durable=wanted[1])
                 _keep(self._exchanges, frame.exchange, wanted)
             return
@@ -136,7 +165,6 @@ class ChildPublisher:
             binding = Binding(exchange=frame.exchange, type=kind, routing_key=frame.routing_key, durable=durable)
             spec, is_declared = attrs.evolve(spec, bindings=(*spec.bindings, binding)), False
         if not is_declared:
-            await self._broker.connected(self._settings.broker_connection_timeout)
             await self._broker.declare(spec)
             _keep(self._queues, frame.queue, spec)
             self._is_declared.add(frame.queue)

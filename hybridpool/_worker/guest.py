@@ -60,6 +60,8 @@ class Guest:
     missing: QueueSpec | None = None
     #: signals of the worker that have listeners
     signals: frozenset[str] = frozenset()
+    #: seconds for which it tries to publish a message while there is no connection; None: for ever
+    publish_patience: float | None = 0.0
     #: its workers consume a queue of their own each
     has_direct_queues: bool = False
     #: settings that the app has set: what becomes of each, and why
@@ -95,6 +97,7 @@ def read_guest(manifest: Mapping[str, Any]) -> Guest | None:
         remote=RemoteFacts(**told.get("remote", {})),
         missing=missing,
         signals=frozenset(told["signals"]),
+        publish_patience=told["publish_patience"],
         has_direct_queues=told["direct"],
         states={name: (state, text) for name, (state, text) in told["states"].items()},
         remarks=told["remarks"],

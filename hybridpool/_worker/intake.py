@@ -33,6 +33,7 @@ that have not begun are called back then (`_forget_unstarted`), so that they do 
     child gives 8 back              parent: 8 is still void: it is dropped, and run when it comes again
     8 has come again before that    parent: 8 is not void any more: it waits for a child, with its new delivery
     child begins 8 before that      as above: "the connection is lost between"
+    the worker stops meanwhile      the same; it does not consume any more, so 8 comes to another worker, and only there
 
 Lanes with coroutines and threads acknowledge when a child is given the call, as it begins it as soon as it reads it.
 """

@@ -174,6 +174,7 @@ class Worker:
                 settings,
                 {} if self._prepared.guest is None else self._prepared.guest.queues,
                 settings.queues,
+                0.0 if self._prepared.guest is None else self._prepared.guest.publish_patience,
             )
             async with SupervisedLanes(
                 self._prepared.zygote,
@@ -339,6 +340,8 @@ class Worker:
         while (mode := self._stop) is not StopMode.COLD:
             limit = self._settings.worker_shutdown_timeout if mode is StopMode.WARM else self.soft_timeout
             if await self._drained(supervised, limit):
+                # What children gave back since they were told to stop; most of it the broker has, by a lost connection.
+                intake.give_back(supervised.withdraw_queued())
                 return StopMode.WARM
             if self._stop is mode:
                 self._bus.emit(events.DrainTimedOut(limit or 0.0, len(supervised.in_flight())))

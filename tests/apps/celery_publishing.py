@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,41 @@ def send_by_topic(name: str) -> None:
 def send_astray() -> None:
     """Send to an exchange that does not exist: the broker says so when it is too late to raise here."""
     app.send_task("astray", exchange="there-is-none", routing_key="x")
+
+
+class SendsAfterwards(app.Task):  # type: ignore[misc, name-defined]
+    """A task that sends a message astray when its success is recorded."""
+
+    def on_success(self, *_: Any) -> None:
+        """Send."""
+        app.send_task("astray", exchange="there-is-none", routing_key="x")
+
+
+@app.task(base=SendsAfterwards)  # type: ignore[untyped-decorator]
+def send_afterwards() -> str:
+    """Succeed."""
+    return "done"
+
+
+@app.task(bind=True)  # type: ignore[untyped-decorator]
+def retry_astray(self: Any) -> None:
+    """Be tried again by a message that the broker does not take."""
+    self.retry(exchange="there-is-none", routing_key="x", countdown=0)
+
+
+@app.task  # type: ignore[untyped-decorator]
+def hold(path: str, value: int) -> int:
+    """Say that it runs, and return when a file is there."""
+    Path(f"{path}-{value}").touch()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return value
+
+
+@app.task  # type: ignore[untyped-decorator]
+def echo(value: Any) -> Any:
+    """Return what it is given."""
+    return value
 
 
 @app.task  # type: ignore[untyped-decorator]

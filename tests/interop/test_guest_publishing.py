@@ -1,12 +1,14 @@
 """What a Celery app's tasks publish goes through the parent: as they wrote it, confirmed, over its connections."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from celery import Celery
+from celery import Celery, chain, chord
+from celery.exceptions import ChordError
 from kombu.exceptions import OperationalError
 
 from tests.interop.guests import client_of, new_queue, worker_of
@@ -16,6 +18,8 @@ from tests.redis_server import Redis
 from tests.workers import PATIENCE, Worker
 
 APP = "celery_publishing"
+#: seconds for which the worker's clients wait for a connection
+TIMEOUT_S = 1
 #: of a message: all that a client can say about it
 OPTIONS = {
     "priority": 3,
@@ -43,7 +47,7 @@ def queue() -> str:
 @pytest.fixture(scope="module")
 def worker(rabbit_node: Node, redis: Redis, queue: str) -> Iterator[Worker]:
     """Our worker, with an app that publishes."""
-    with worker_of(rabbit_node.url, redis.url, queue, app=APP) as started:
+    with worker_of(rabbit_node.url, redis.url, queue, "-c2", f"--connection-timeout={TIMEOUT_S}s", app=APP) as started:
         yield started
 
 
@@ -110,6 +114,30 @@ def test_connection_lost(client: Celery, rabbit_node: Node, tmp_path: Path) -> N
         console.delete(name)
 
 
+def test_broker_away(client: Celery, worker: Worker, rabbit_node: Node, tmp_path: Path) -> None:
+    """What follows from a task that ends while the broker is away is sent afterwards: chains and chords go on."""
+    path = tmp_path / "enough"
+    held = [client.signature(f"{APP}.hold", (str(path), number)) for number in (1, 2)]
+    results = [
+        chain(held[0], client.signature(f"{APP}.echo"), app=client).apply_async(),
+        chord([held[1]], client.signature(f"{APP}.echo"), app=client).apply_async(),
+    ]
+    assert wait_for(lambda: all(Path(f"{path}-{number}").exists() for number in (1, 2)), PATIENCE)
+    rabbit_node.ctl("stop_app")
+    try:
+        path.touch()
+        # The pauses before the last attempt to connect are over.
+        assert wait_for(lambda: sum(pauses(worker)[:-1]) > 2 * TIMEOUT_S, PATIENCE)
+    finally:
+        rabbit_node.ctl("start_app")
+    assert [result.get(timeout=PATIENCE) for result in results] == [1, [2]]
+
+
+def pauses(worker: Worker) -> list[float]:
+    """Return the seconds between attempts to connect, as the log says them."""
+    return [float(found) for found in re.findall(r"Trying again in ([\d.]+) seconds", worker.text)]
+
+
 def test_beside_the_task(client: Celery, console: BrokerConsole, queue: str) -> None:
     """Threads, processes that a task has forked, and hooks publish as well."""
     name = new_queue()
@@ -133,6 +161,20 @@ def test_what_the_broker_refuses(client: Celery) -> None:
     assert "NO_ROUTE" in str(run(client, "send_mandatory", new_queue()))
     with pytest.raises(OperationalError, match="NOT_FOUND"):
         run(client, "send_astray")
+    with pytest.raises(OperationalError, match="NOT_FOUND"):
+        run(client, "retry_astray")
+
+
+def test_what_the_broker_refuses_afterwards(client: Celery, worker: Worker) -> None:
+    """A chord's body that cannot be sent has failed; a recorded success stays one, and the log says what is missing."""
+    echo = client.signature(f"{APP}.echo", (1,))
+    astray = client.signature(f"{APP}.echo", exchange="there-is-none", routing_key="x")
+    result = chord([echo, echo], astray, app=client).apply_async()
+    with pytest.raises(ChordError, match="NOT_FOUND"):
+        result.get(timeout=PATIENCE)
+    assert [part.get(timeout=PATIENCE) for part in result.parent] == [1, 1]
+    assert run(client, "send_afterwards") == "done"
+    worker.see(r"send_afterwards\[.*\] has ended, but a message was not sent: .*NOT_FOUND")
 
 
 def test_connections(client: Celery, worker: Worker, rabbit_node: Node) -> None:

@@ -117,18 +117,52 @@ class Noting(Breaking):
         super().__init__(server, [])
         self.declared: list[object] = []
         self.published: list[Outgoing] = []
+        #: times that it is away
+        self.away = 0
+
+    def _fail(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise BrokerUnavailable("away")
 
     async def declare(self, queue: QueueSpec) -> None:
         """Note it."""
+        self._fail()
         self.declared.append(queue)
 
     async def declare_exchange(self, exchange: str, type: ExchangeType = "topic", *, durable: bool = True) -> None:
         """Note it."""
+        self._fail()
         self.declared.append((exchange, type, durable))
 
     async def publish(self, message: Outgoing) -> None:
         """Note it."""
+        self._fail()
         self.published.append(message)
+
+
+async def ask_for_app(frame: Enqueue, failures: int, patience: float | None) -> str | None:
+    """Have a frame of another library's app dealt with over a broker that is away so often; return the error."""
+    answers: list[EnqueueAnswer] = []
+    async with anyio.create_task_group() as tasks, Noting(MemoryServer()) as broker:
+        broker.away = failures
+        ChildPublisher(broker, tasks, SETTINGS, patience=patience).publish(frame, answers.append)
+        await anyio.wait_all_tasks_blocked()
+    return answers[0].error
+
+
+@pytest.mark.parametrize(
+    "frame", [EnqueueRaw(1, b"", "", "q", b""), Declare(1, b"", queue="q"), Declare(1, b"", exchange="e")]
+)
+async def test_another_librarys_patience(frame: Enqueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another library's app wants waits out a loss of the connection for as long as the app's settings say."""
+    many = 10 * backoff.ATTEMPTS
+    assert await ask_for_app(frame, many, 0.0) is None
+    assert await ask_for_app(frame, many, None) is None
+    monkeypatch.setattr("hybridpool._worker.child_publisher.MIN_PATIENCE_S", 0.0)
+    assert await ask_for_app(frame, many, 60.0) is None
+    assert await ask_for_app(frame, backoff.ATTEMPTS - 1, 0.0) is None
+    assert await ask_for_app(frame, many, 0.0) == "away"
 
 
 KNOWN = QueueSpec(name="known", bindings=(Binding(exchange="known", type="topic", routing_key="a.#"),))

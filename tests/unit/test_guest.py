@@ -27,6 +27,7 @@ def manifest(**queues: dict[str, Any]) -> dict[str, Any]:
             "direct": False,
             "signals": [],
             "silent": [],
+            "publish_patience": 0.6,
             "states": {},
             "remarks": {},
             "notes": ["rate limits are not obeyed: of a"],

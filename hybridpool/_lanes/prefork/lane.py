@@ -82,14 +82,14 @@ class PreforkLane(ChildLane[Dispatcher]):
         self._watchdog.check()
 
     def stop_taking(self) -> None:
-        """Take no more calls, and do not call back those that children were given: they stay where they are."""
+        """Take no more calls. Those that lie behind a long one stay there: no other child is to run them."""
         super().stop_taking()
         self._watchdog.recalls = False
 
     def recall_unbegun(self) -> None:
         """Call back the calls that children have not begun, where submitters want to know when they begin.
 
-        They wait for a child again, and are asked whether they may start.
+        They wait for a child again, and are asked whether they may start; in a lane that stops they wait until its end.
         """
         self._watchdog.recall_unbegun()
 

@@ -49,7 +49,7 @@ class Watchdog:
         self._give_back = give_back
         self._take_unread = take_unread
         self._others_free = others_free
-        #: whether calls are called back from behind a long one; not when no other child could run them
+        #: whether calls are called back from behind a long one; not when no other child of this lane could run them
         self.recalls = True
         self._timer: asyncio.TimerHandle | None = None
         self._set_for = 0.0
@@ -89,10 +89,10 @@ class Watchdog:
     def recall_unbegun(self) -> None:
         """Call back the calls that have not begun, from children with some whose submitters wait for that.
 
-        Not once the lane is stopping: then no other child could run what lies beside them.
+        Also once the lane is stopping, although no other child could run them: they are another worker's by now.
         """
         now = self._registry.clock()
-        for child in list(self._busy()) if self.recalls else ():
+        for child in list(self._busy()):
             if pending_outcomes := child.check(now):
                 self._hear(child, pending_outcomes)
             if child.head is not None and child.awaits_report:

@@ -225,6 +225,25 @@ async def test_what_has_not_begun_is_called_back(zygote: FakeZygote) -> None:
     assert zygote.lane.load == 0
 
 
+@pytest.mark.may_block  # it looks, without waiting, what its child has not read
+async def test_what_has_not_begun_is_called_back_in_a_stop(zygote: FakeZygote) -> None:
+    """A lane that stops calls back what has not begun as well: it is left over, and the child is told to end."""
+    told, child = Told(), await zygote.child()
+    assert isinstance(zygote.lane, PreforkLane)
+    zygote.lane.submit(told.job("a", lane="process", on_begun=lambda _: None))
+    await turns()
+    zygote.lane.stop_taking()
+    zygote.lane.resize(0)
+    [name] = (one.name for one in zygote.lane.snapshot().children)
+    zygote.lane.retire(name, "shutdown")
+    zygote.lane.recall_unbegun()
+    await turns()
+    assert await child.reads() == []
+    assert not zygote.lane.in_flight()
+    assert ids(zygote.lane.withdraw_queued()) == ["a"]
+    assert told.outcomes == {}
+
+
 async def test_the_load_is_waited_for() -> None:
     """A wait for another load returns at once if the load is outside, and otherwise when it gets there."""
     lane = made()
