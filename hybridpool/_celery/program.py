@@ -11,6 +11,7 @@ import billiard.util
 from celery import _state, signals
 from celery.app import trace
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker import state
 
 from hybridpool._celery import manifest, publishing
 from hybridpool._celery.runner import Runner
@@ -39,6 +40,8 @@ class CeleryProgram:
     def __init__(self, app: Any) -> None:
         self.app = app
         self._node = ""
+        self._outlet = publishing.Outlet()
+        self._is_prepared = False
 
     # ---- the zygote --------------------------------------------------------------------------------------
 
@@ -69,15 +72,10 @@ class CeleryProgram:
             case _:
                 return ()
 
-    # ---- a child -----------------------------------------------------------------------------------------
-
-    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:
-        """Do what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
-        # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
-        # mailboxes.
-        for library in (billiard.util, multiprocessing.util):
-            run_after_fork: Callable[[], None] = getattr(library, "_run_after_forkers")  # noqa: B009  # private
-            run_after_fork()
+    def prepare_children(self, orders: ChildOrders) -> None:
+        """Do what `celery.concurrency.prefork.process_initializer` does, as far as it is the same in all children."""
+        if self._is_prepared:
+            return
         app, self._node = self.app, orders.node
         if orders.broker:
             for name in manifest.BROKER_VARIABLES:
@@ -85,20 +83,30 @@ class CeleryProgram:
             # Options of TLS in a query are for the parent's client library; children have `broker_use_ssl`.
             app.conf.broker_url = re.sub(r"\?[^;]*", "", orders.broker)
             app.conf.broker_read_url = app.conf.broker_write_url = None
-        publishing.install(app, sender)
+        publishing.install(app, self._outlet)
         forbid_join: Callable[[bool], None] = getattr(_state, "_set_task_join_will_block")  # noqa: B009  # private
         forbid_join(True)
-        app.loader.init_worker_process()
         trace.setup_worker_optimizations(app, orders.node)
-        _state.set_default_app(app)
-        from celery.worker import state
-
         state.reset_state()
         for task in app.tasks.values():
             task.__trace__ = None
+        self._is_prepared = True
+
+    # ---- a child -----------------------------------------------------------------------------------------
+
+    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:
+        """Do the rest of what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
+        # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
+        # mailboxes.
+        for library in (billiard.util, multiprocessing.util):
+            run_after_fork: Callable[[], None] = getattr(library, "_run_after_forkers")  # noqa: B009  # private
+            run_after_fork()
+        self._outlet.sender = sender
+        self.app.loader.init_worker_process()
+        _state.set_default_app(self.app)
         for handler in logging.getLogger().handlers:
             handler.addFilter(_is_told_here)
-        return Runner(app, orders.node, sender)
+        return Runner(self.app, orders.node, sender)
 
     def child_soft_limit(self, limit: float) -> BaseException:  # noqa: ARG002  # Celery does not say it
         """Celery's exception; tasks catch it by that name."""

@@ -13,14 +13,14 @@ from functools import partial
 from typing import NoReturn
 
 from hybridpool import _task_context
-from hybridpool._child import execute, lifespans, process_isolation
+from hybridpool._child import execute, lifespans, log_forwarding, process_isolation
 from hybridpool._child.concurrent_child import ConcurrentChild, Service
 from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
-from hybridpool._ipc.frames import Fork, Ready, StartFailed
+from hybridpool._ipc.frames import ChildOrders, Fork, Ready, StartFailed
 from hybridpool._ipc.shared_page import SharedPage
 
 _START_FAILED = 1
@@ -71,12 +71,19 @@ def _detach_from_zygote(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def prepare_lane(lane: str, loop: str) -> None:
-    """Load what the children of a lane need beyond others; in the zygote, so that they share it."""
-    if lane == "async":
-        importlib.import_module("hybridpool._child.async_loop").preload(loop)
-    elif lane == "thread":
+def prepare_lane(orders: ChildOrders, program: Program | None) -> None:
+    """Load and do what the children of a lane have in common; in the zygote, so that they share it.
+
+    :raises Exception: if a module cannot be imported, or whatever the app's code raises.
+    """
+    if orders.lane == "async":
+        importlib.import_module("hybridpool._child.async_loop").preload(orders.loop)
+    elif orders.lane == "thread":
         importlib.import_module("hybridpool._child.thread_loop")
+    if orders.log_format:
+        log_forwarding.prepare(orders)
+    if program:
+        program.prepare_children(orders)
 
 
 def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> Child | ConcurrentChild:

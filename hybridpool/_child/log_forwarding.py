@@ -101,7 +101,7 @@ class _PrintLogger:
         self._log = logging.getLogger(PRINTED)
         self._log.propagate = False
         # A level of its own: a change of the root logger's level by a task does not affect prints.
-        self._log.setLevel(level)
+        _set_level(self._log, level)
         #: threads in which user handlers are running
         self._busy: set[int] = set()
 
@@ -149,6 +149,18 @@ class _LoggingState:
         self.disabled = {one for one in self.loggers if one.disabled}
 
 
+def prepare(orders: ChildOrders) -> None:
+    """Set levels in the zygote, as each change of one writes to every logger there is."""
+    _set_level(logging.getLogger(), orders.log_level)
+    if orders.redirect_stdouts:
+        _set_level(logging.getLogger(PRINTED), orders.log_level)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    if logger.level != level:
+        logger.setLevel(level)
+
+
 class LogForwarder:
     """Redirects logging and printing of this process, once, when the child starts."""
 
@@ -160,7 +172,7 @@ class LogForwarder:
         )
         # The app's handlers that write elsewhere stay; one for the terminal would write each line a second time.
         root.handlers[:] = [self._handler, *(one for one in root.handlers if not log_config.is_console(one))]
-        root.setLevel(orders.log_level)
+        _set_level(root, orders.log_level)
         log_config.redirect_consoles(self._handler.send_line)
         self._lines: list[LineAssembler] = []
         prints_to: list[logging.Handler] = [self._handler]
