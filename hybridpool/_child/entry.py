@@ -18,6 +18,7 @@ from hybridpool._child.concurrent_child import ConcurrentChild, Service
 from hybridpool._child.log_forwarding import LogForwarder
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.process_state import IGNORE_HANDLER, set_handler
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc.frames import ChildOrders, Fork, Ready, StartFailed
@@ -187,7 +188,7 @@ def _take_name(name: str) -> None:
 
 def _flush() -> None:
     # A second signal while the last output is written must not replace the exit status.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    set_handler(signal.SIGTERM, IGNORE_HANDLER)
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:
