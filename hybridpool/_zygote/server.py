@@ -23,6 +23,7 @@ from typing import Final
 
 from hybridpool._child import entry, functions, lifespans, process_isolation
 from hybridpool._child.base import ATTENTION
+from hybridpool._child.log_forwarding import PreparedLogging
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc import frames, framing
@@ -47,8 +48,8 @@ class Zygote:
         self._parent = parent
         self._program = program
         self._pids: set[int] = set()
-        #: lanes whose children were forked here before
-        self._lanes: set[str] = set()
+        #: lanes whose children were forked here before, and what was prepared for them
+        self._lanes: dict[str, PreparedLogging | None] = {}
         self._orphans = process_isolation.OrphanReaper()
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._parent_handle = process_isolation.watch_process(parent)
@@ -143,7 +144,8 @@ class Zygote:
                 for fd in (self._wakeup_read, self._wakeup_write, self._parent_handle):
                     if fd >= 0:
                         os.close(fd)
-                entry.live(order, channel, shared_page, zygote, self._program)
+                prepared = self._lanes[order.orders.lane]
+                entry.live(order, channel, shared_page, zygote, self._program, prepared)
         finally:
             channel.close()
             os.close(shared_page)
@@ -156,12 +158,12 @@ class Zygote:
         if orders.lane in self._lanes:
             return ""
         try:
-            entry.prepare_lane(orders, self._program)
+            prepared = entry.prepare_lane(orders, self._program)
         except ImportError as error:
             return escape_surrogates(f"its lane cannot be loaded: {error}")
         except (Exception, SystemExit) as error:
             return escape_surrogates(lifespans.describe_failed_start(error))
-        self._lanes.add(orders.lane)
+        self._lanes[orders.lane] = prepared
         gc.collect()
         gc.freeze()
         return ""
