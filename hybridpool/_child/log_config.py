@@ -5,7 +5,6 @@ stream is replaced by one that passes whole records to the writer. Handlers that
 """
 
 import logging
-import logging.config
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -52,8 +51,10 @@ def apply(
     :returns: the handlers that prints go to.
     :raises Exception: what `dictConfig` raises, or what it calls.
     """
+    import logging.config as logging_config  # imported here: few have such a configuration, and it is large
+
     root, before = logging.getLogger(), list(logging.getLogger().handlers)
-    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
+    logging_config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
     # Both names mean the root logger.
     of_root = (config.get("root"), (config.get("loggers") or {}).get(""))
     has_handlers = any(one and one.get("handlers") for one in of_root)
