@@ -21,7 +21,7 @@ import sys
 import threading
 from typing import Final
 
-from hybridpool._child import entry, functions, lifespans, process_isolation
+from hybridpool._child import entry, functions, lifespans, memory, process_isolation
 from hybridpool._child.base import ATTENTION
 from hybridpool._child.log_forwarding import PreparedLogging
 from hybridpool._child.program import Program
@@ -166,6 +166,7 @@ class Zygote:
         self._lanes[orders.lane] = prepared
         gc.collect()
         gc.freeze()
+        memory.give_back()
         return ""
 
     def _reap(self) -> None:
