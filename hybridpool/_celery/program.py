@@ -11,6 +11,8 @@ import billiard.util
 from celery import _state, signals
 from celery.app import trace
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.loaders.base import BaseLoader
+from celery.worker import state
 
 from hybridpool._celery import manifest, publishing
 from hybridpool._celery.runner import Runner
@@ -28,6 +30,8 @@ _TOLD_BY_PARENT: Final = {
     ),
     "celery.worker.request": frozenset(("Task handler raised error: %r", "Hard time limit (%ss) exceeded for %s[%s]")),
 }
+#: methods of a loader that run in a child at its start
+_INIT_METHODS: Final = ("init_worker_process", "on_worker_process_init")
 
 
 class CeleryProgram:
@@ -39,6 +43,11 @@ class CeleryProgram:
     def __init__(self, app: Any) -> None:
         self.app = app
         self._node = ""
+        self._outlet = publishing.Outlet()
+        #: made when children are prepared
+        self._runner: Runner | None = None
+        #: what the app does when a child starts, if it does anything
+        self._init_hooks: list[Callable[[], object]] = []
 
     # ---- the zygote --------------------------------------------------------------------------------------
 
@@ -58,26 +67,21 @@ class CeleryProgram:
         return written
 
     def child_hooks(self, moment: str) -> Sequence[Callable[[], object]]:
-        """Celery's signals of that moment."""
+        """Celery's signals of that moment, and what the app's loader does then."""
         match moment:
             case "worker_init":
                 return (lambda: signals.worker_init.send(sender=self),)
             case "worker_process_init":
-                return (lambda: signals.worker_process_init.send(sender=self._node),)
+                return self._init_hooks
             case "worker_process_shutdown":
                 return (lambda: signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0),)
             case _:
                 return ()
 
-    # ---- a child -----------------------------------------------------------------------------------------
-
-    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:
-        """Do what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
-        # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
-        # mailboxes.
-        for library in (billiard.util, multiprocessing.util):
-            run_after_fork: Callable[[], None] = getattr(library, "_run_after_forkers")  # noqa: B009  # private
-            run_after_fork()
+    def prepare_children(self, orders: ChildOrders) -> None:
+        """Do what `celery.concurrency.prefork.process_initializer` does, as far as it is the same in all children."""
+        if self._runner is not None:
+            return
         app, self._node = self.app, orders.node
         if orders.broker:
             for name in manifest.BROKER_VARIABLES:
@@ -85,20 +89,39 @@ class CeleryProgram:
             # Options of TLS in a query are for the parent's client library; children have `broker_use_ssl`.
             app.conf.broker_url = re.sub(r"\?[^;]*", "", orders.broker)
             app.conf.broker_read_url = app.conf.broker_write_url = None
-        publishing.install(app, sender)
+        publishing.install(app, self._outlet)
         forbid_join: Callable[[bool], None] = getattr(_state, "_set_task_join_will_block")  # noqa: B009  # private
         forbid_join(True)
-        app.loader.init_worker_process()
         trace.setup_worker_optimizations(app, orders.node)
-        _state.set_default_app(app)
-        from celery.worker import state
-
         state.reset_state()
         for task in app.tasks.values():
             task.__trace__ = None
+        runner = Runner(app, orders.node, self._outlet)
+        if not orders.logging:
+            # Otherwise levels change in the child, and tracers keep whether they log.
+            runner.prepare()
+        self._runner = runner
+        loader = type(app.loader)
+        if any(getattr(loader, name) is not getattr(BaseLoader, name) for name in _INIT_METHODS):
+            self._init_hooks.append(app.loader.init_worker_process)
+        if signals.worker_process_init.receivers:
+            self._init_hooks.append(lambda: signals.worker_process_init.send(sender=self._node))
+
+    # ---- a child -----------------------------------------------------------------------------------------
+
+    def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:  # noqa: ARG002  # of the interface
+        """Do the rest of what `celery.concurrency.prefork.process_initializer` does; return what runs a message."""
+        # The fork was ours, so these have not run: they drop the zygote's connection pools, result consumers and
+        # mailboxes.
+        for library in (billiard.util, multiprocessing.util):
+            run_after_fork: Callable[[], None] = getattr(library, "_run_after_forkers")  # noqa: B009  # private
+            run_after_fork()
+        self._outlet.sender = sender
+        _state.set_default_app(self.app)
         for handler in logging.getLogger().handlers:
             handler.addFilter(_is_told_here)
-        return Runner(app, orders.node, sender)
+        assert self._runner is not None
+        return self._runner
 
     def child_soft_limit(self, limit: float) -> BaseException:  # noqa: ARG002  # Celery does not say it
         """Celery's exception; tasks catch it by that name."""

@@ -39,7 +39,13 @@ _StdChannel: Any = base.StdChannel
 _AmqpChannel: Any = pyamqp.Channel
 
 
-def install(app: Any, sender: Sender) -> None:
+class Outlet:
+    """What an app publishes through: made in the zygote, and each child puts its own sender here."""
+
+    sender: Sender
+
+
+def install(app: Any, outlet: Outlet) -> None:
     """Have an app publish through the parent, unless it publishes to another broker than it consumes from."""
     conf = app.conf
     given = conf.broker_write_url
@@ -52,7 +58,7 @@ def install(app: Any, sender: Sender) -> None:
         return
     for scheme, kind in (("hybridpool", _PlainTransport), ("hybridpools", _TlsTransport)):
         # kombu looks a class up here, by the URL's scheme.
-        made = type("Transport", (_ThroughParent, kind), {"sender": sender})
+        made = type("Transport", (_ThroughParent, kind), {"outlet": outlet})
         transport.TRANSPORT_ALIASES[scheme] = lambda made=made: made  # type: ignore[assignment]
     conf.broker_write_url = found[0] if len(found) == 1 else found
 
@@ -71,13 +77,13 @@ def _through_parent(url: object) -> str | None:
 class _ThroughParent:
     """Mixed into a transport of py-amqp's: its connections are opened only for what the parent does not do."""
 
-    sender: Sender
+    outlet: Outlet
 
     def establish_connection(self) -> "_Connection":
         """Return a connection that is not opened yet."""
         above: Any = super()
         client: Any = getattr(self, "client")  # noqa: B009  of the class that this is mixed into
-        return _Connection(client, self.sender, above.establish_connection)
+        return _Connection(client, self.outlet.sender, above.establish_connection)
 
     def drain_events(self, connection: "_Connection", **options: Any) -> Any:
         """Wait for what comes over the connection of this child's own."""

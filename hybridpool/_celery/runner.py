@@ -18,6 +18,8 @@ import datetime as dt
 import functools
 import logging
 import os
+from contextlib import suppress
+from types import FunctionType
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -30,9 +32,8 @@ from kombu.serialization import prepare_accept_content
 
 from hybridpool._celery import remote_commands
 from hybridpool._celery.messages import to_message, to_request
-from hybridpool._celery.publishing import failure
+from hybridpool._celery.publishing import Outlet, failure
 from hybridpool._celery.unfinished import Recorder
-from hybridpool._child.program import Sender
 from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
 from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_command, unpack_envelope, unpack_unfinished
@@ -45,11 +46,15 @@ log = logging.getLogger("hybridpool.worker")
 class Runner:
     """Runs the calls of one child."""
 
-    def __init__(self, app: Any, node: str, sender: Sender) -> None:
-        """:param node: the worker's name.
-        :param sender: what the app publishes through.
+    def __init__(self, app: Any, node: str, outlet: Outlet) -> None:
+        """Make it in the zygote.
+
+        :param node: the worker's name.
+        :param outlet: what the app publishes through.
         """
-        self._sender = sender
+        self._outlet = outlet
+        #: by task name: tracers that were built in the zygote
+        self._tracers: dict[str, Any] = {}
         self._app = app
         self._node = node
         self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
@@ -81,18 +86,31 @@ class Runner:
         except OperationalError as error:
             return self._recorder.failed(envelope, error)
         except BaseException:
-            self._sender.drop_posts()
+            self._outlet.sender.drop_posts()
             raise
         finally:
             self._sender.posts_wait = False
         return outcome
+
+    def prepare(self) -> None:
+        """Build the tracers of all tasks, so that children share them.
+
+        One that cannot be built, say for its result backend, is tried again at each call of its task, which then fails.
+        """
+        for name, task in self._app.tasks.items():
+            with suppress(Exception):
+                self._tracers[name] = self._build_tracer(task)
+
+    def _build_tracer(self, task: Any) -> Any:
+        self._record_after_confirming(task)
+        return build_tracer(task.name, task, self._app.loader, self._node, app=self._app)
 
     def _confirm(self) -> None:
         """Wait until all that was published is confirmed.
 
         :raises OperationalError: if the broker has not taken something.
         """
-        errors = self._sender.confirm()
+        errors = self._outlet.sender.confirm()
         if errors:
             raise failure(errors)
 
@@ -130,9 +148,8 @@ class Runner:
             kind, text = type(error), describe_exception(error)
             return _refuse(f"undecodable body: {text}", kind.__qualname__, kind.__module__, text)
         if task.__trace__ is None:
-            # At its first call: it holds the pid.
-            self._record_after_confirming(task)
-            task.__trace__ = build_tracer(task.name, task, self._app.loader, self._node, app=self._app)
+            tracer = self._tracers.get(task.name)
+            task.__trace__ = tracer if tracer and _set_pid(tracer) else self._build_tracer(task)
         try:
             value, info, _, text = task.__trace__(call.id, args, kwargs, request)
         except TaskSignal:
@@ -172,6 +189,21 @@ class Runner:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             return self._recorder.failed(envelope, error)
         return self._recorder.lost(envelope, safe_repr(error))
+
+
+def _set_pid(tracer: Any) -> bool:
+    """Tell a tracer that was built in the zygote the pid of this child, which it shows as that of the task's worker.
+
+    :returns: False if it does not keep the pid where Celery's tracers do.
+    """
+    names = tracer.__code__.co_freevars if isinstance(tracer, FunctionType) else ()
+    if "pid" not in names:
+        return False
+    cell = (tracer.__closure__ or ())[names.index("pid")]
+    if not isinstance(cell.cell_contents, int):
+        return False
+    cell.cell_contents = os.getpid()
+    return True
 
 
 def _retrying(verdict: Any, info: Any) -> Retrying:

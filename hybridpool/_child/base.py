@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from hybridpool import _task_context
 from hybridpool._child.channel import Channel, ChannelClosed, ForkMark
 from hybridpool._child.failure_rules import DEFAULT_RULES, Rules
-from hybridpool._child.process_state import get_handler
+from hybridpool._child.process_state import get_handler, set_handler
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc import frames
 from hybridpool._ipc.frames import Enqueue, EnqueueAnswer, LogLines, RunCall
@@ -52,7 +52,7 @@ class ChildBase(abc.ABC):
         self.posts_wait = False
         # One object, to be compared by identity.
         self._handler = self._on_attention
-        signal.signal(ATTENTION, self._handler)
+        set_handler(ATTENTION, self._handler)
         # As the guard has set them.
         mark.handlers.update({number: get_handler(number) for number in (signal.SIGTERM, signal.SIGINT)})
         mark.handlers[ATTENTION] = self._handler

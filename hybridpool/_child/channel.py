@@ -91,7 +91,7 @@ class Channel:
         self._cookie = _cookie(sock)
         # A second descriptor of the same socket. It is given up for a moment to have one for the file of a large
         # message when the task has left none.
-        self._reserve: socket.socket | None = sock.dup()
+        self._reserve: int | None = os.dup(sock.fileno())
 
     @property
     def is_ours(self) -> bool:
@@ -165,7 +165,7 @@ class Channel:
         """Have a descriptor in reserve again, after the file was closed."""
         if self._reserve is None:
             try:
-                self._reserve = self._socket.dup()
+                self._reserve = os.dup(self._socket.fileno())
             except OSError:
                 # None is left. The next large message will not find one either, and says so.
                 return
@@ -174,11 +174,15 @@ class Channel:
         reserve, self._reserve = self._reserve, None
         if reserve is None:
             return False
-        if _cookie(reserve) == self._cookie:
-            reserve.close()
+        # The task may have closed it, and its number may be another file's by now.
+        try:
+            kept = socket.socket(fileno=reserve)
+        except OSError:
+            return False
+        if _cookie(kept) == self._cookie:
+            kept.close()
             return True
-        # The task has closed it, and its number may be another file's by now.
-        reserve.detach()
+        kept.detach()
         return False
 
     def read(self, flags: int = 0) -> tuple[Message, list[int]]:

@@ -13,14 +13,15 @@ from functools import partial
 from typing import NoReturn
 
 from hybridpool import _task_context
-from hybridpool._child import execute, lifespans, process_isolation
+from hybridpool._child import execute, lifespans, log_forwarding, process_isolation
 from hybridpool._child.concurrent_child import ConcurrentChild, Service
-from hybridpool._child.log_forwarding import LogForwarder
+from hybridpool._child.log_forwarding import LogForwarder, PreparedLogging
 from hybridpool._child.loop import Child
 from hybridpool._child.memory import MemoryGauge
+from hybridpool._child.process_state import IGNORE_HANDLER, set_handler
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
-from hybridpool._ipc.frames import Fork, Ready, StartFailed
+from hybridpool._ipc.frames import ChildOrders, Fork, Ready, StartFailed
 from hybridpool._ipc.shared_page import SharedPage
 
 _START_FAILED = 1
@@ -36,18 +37,26 @@ def prepare() -> None:
     setproctitle.getproctitle()
 
 
-def live(order: Fork, channel: socket.socket, shared_page: int, zygote: int, program: Program | None) -> NoReturn:
+def live(
+    order: Fork,
+    channel: socket.socket,
+    shared_page: int,
+    zygote: int,
+    program: Program | None,
+    prepared: PreparedLogging | None,
+) -> NoReturn:
     """Be a child, from just after the fork to the exit; never returns to the zygote's code.
 
     :param shared_page: descriptor of the page shared with the parent.
     :param zygote: pid of the zygote, which this child must not outlive.
+    :param prepared: what `prepare_lane` has returned.
     """
     status = _START_FAILED
     try:
         _detach_from_zygote(zygote)
         page = SharedPage(shared_page)
         os.close(shared_page)
-        status = _work(_make_child(order, channel, page), order, program, zygote)
+        status = _work(_make_child(order, channel, page), order, program, zygote, prepared)
     except BaseException:
         # The interpreter would run the zygote's exit handlers here; a traceback is all that is wanted.
         traceback.print_exc(file=sys.__stderr__)
@@ -71,12 +80,20 @@ def _detach_from_zygote(zygote: int) -> None:
         numpy_random.seed(int.from_bytes(os.urandom(4)))
 
 
-def prepare_lane(lane: str, loop: str) -> None:
-    """Load what the children of a lane need beyond others; in the zygote, so that they share it."""
-    if lane == "async":
-        importlib.import_module("hybridpool._child.async_loop").preload(loop)
-    elif lane == "thread":
+def prepare_lane(orders: ChildOrders, program: Program | None) -> PreparedLogging | None:
+    """Load and do what the children of a lane have in common; in the zygote, so that they share it.
+
+    :returns: the state of logging, for `live`; None: children leave it as it is.
+    :raises Exception: if a module cannot be imported, or whatever the app's code raises.
+    """
+    if orders.lane == "async":
+        importlib.import_module("hybridpool._child.async_loop").preload(orders.loop)
+    elif orders.lane == "thread":
         importlib.import_module("hybridpool._child.thread_loop")
+    prepared = log_forwarding.prepare(orders) if orders.log_format else None
+    if program:
+        program.prepare_children(orders)
+    return prepared
 
 
 def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> Child | ConcurrentChild:
@@ -91,10 +108,16 @@ def _make_child(order: Fork, channel: socket.socket, page: SharedPage) -> Child 
     return Child(order.name, channel, page)
 
 
-def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, zygote: int) -> int:
+def _work(
+    child: Child | ConcurrentChild,
+    order: Fork,
+    program: Program | None,
+    zygote: int,
+    prepared: PreparedLogging | None,
+) -> int:
     _take_name(order.name)
     try:
-        forwarder = LogForwarder(order.name, order.orders, child.say) if order.orders.log_format else None
+        forwarder = LogForwarder(order.name, order.orders, child.say, prepared) if order.orders.log_format else None
     except Exception as error:
         # What `worker_logging` names.
         child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
@@ -103,7 +126,8 @@ def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, 
     gauge = MemoryGauge(order.orders.memory_watch)
     try:
         run = program.child_runner(order.orders, child) if program else execute.runner({})
-        for hook in program.child_hooks("worker_process_init") if program else ():
+        hooks = program.child_hooks("worker_process_init") if program else ()
+        for hook in hooks:
             hook()
         if program:
             child.rules = program.child_rules()
@@ -117,7 +141,7 @@ def _work(child: Child | ConcurrentChild, order: Fork, program: Program | None, 
     except (Exception, SystemExit) as error:
         child.send(StartFailed(escape_surrogates(lifespans.describe_failed_start(error))))
         return _START_FAILED
-    if forwarder:
+    if forwarder and (hooks or states or order.orders.initializer):
         forwarder.save_state()
     # A child that has become another user in its hooks is not tied to the zygote any more (prctl(2)).
     process_isolation.die_with_parent(zygote)
@@ -180,7 +204,7 @@ def _take_name(name: str) -> None:
 
 def _flush() -> None:
     # A second signal while the last output is written must not replace the exit status.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    set_handler(signal.SIGTERM, IGNORE_HANDLER)
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:

@@ -5,9 +5,8 @@ stream is replaced by one that passes whole records to the writer. Handlers that
 """
 
 import logging
-import logging.config
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hybridpool._child import printable
@@ -52,8 +51,10 @@ def apply(
     :returns: the handlers that prints go to.
     :raises Exception: what `dictConfig` raises, or what it calls.
     """
+    import logging.config as logging_config  # imported here: few have such a configuration, and it is large
+
     root, before = logging.getLogger(), list(logging.getLogger().handlers)
-    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
+    logging_config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
     # Both names mean the root logger.
     of_root = (config.get("root"), (config.get("loggers") or {}).get(""))
     has_handlers = any(one and one.get("handlers") for one in of_root)
@@ -74,9 +75,12 @@ def apply(
     return list(root.handlers) if has_handlers else [ours]
 
 
-def redirect_consoles(write: Writes) -> None:
-    """Have every handler of a logger that writes to standard output or error pass its records on."""
-    for handler in all_handlers():
+def redirect_consoles(write: Writes, handlers: Iterable[logging.Handler] | None = None) -> None:
+    """Have every handler of a logger that writes to standard output or error pass its records on.
+
+    :param handlers: the only ones that may write there; None: search all loggers.
+    """
+    for handler in all_handlers() if handlers is None else handlers:
         if is_console(handler):
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(RecordStream(write))
@@ -96,6 +100,12 @@ def is_console(handler: logging.Handler) -> bool:
     return isinstance(stream, PrintedStream) or (
         stream is not None and stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     )
+
+
+def consoles_below_root() -> list[logging.Handler]:
+    """Return the handlers that write to standard output or error, of all loggers but the root logger."""
+    handlers = [handler for logger in _below("") for handler in logger.handlers if is_console(handler)]
+    return list(dict.fromkeys(handlers))
 
 
 def all_handlers() -> Iterator[logging.Handler]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import Final
+from typing import Final, NamedTuple
 
 from hybridpool import _task_context
 from hybridpool._child import log_config, printable
@@ -101,7 +101,7 @@ class _PrintLogger:
         self._log = logging.getLogger(PRINTED)
         self._log.propagate = False
         # A level of its own: a change of the root logger's level by a task does not affect prints.
-        self._log.setLevel(level)
+        _set_level(self._log, level)
         #: threads in which user handlers are running
         self._busy: set[int] = set()
 
@@ -135,24 +135,54 @@ class _PrintLogger:
             self._busy.discard(thread)
 
 
+class PreparedLogging(NamedTuple):
+    """What the zygote has found, and what is so in a child until code of the app runs there."""
+
+    #: handlers that write to standard output or error, but for those that the root logger alone has
+    consoles: list[logging.Handler]
+    loggers: list[logging.Logger]
+    disabled: set[logging.Logger]
+
+
 class _LoggingState:
     """The state of streams and logging, which is restored after each task."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepared: PreparedLogging | None) -> None:
         root = logging.getLogger()
         self.streams = sys.stdout, sys.stderr
         self.handlers = list(root.handlers)
         self.level = root.level
         self.disabled_level = root.manager.disable
         self.raises = logging.raiseExceptions
-        self.loggers = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
-        self.disabled = {one for one in self.loggers if one.disabled}
+        loggers = _loggers() if prepared is None else prepared.loggers
+        self.loggers = loggers
+        self.disabled = {one for one in loggers if one.disabled} if prepared is None else prepared.disabled
+
+
+def _loggers() -> list[logging.Logger]:
+    return [one for one in logging.getLogger().manager.loggerDict.values() if isinstance(one, logging.Logger)]
+
+
+def prepare(orders: ChildOrders) -> PreparedLogging:
+    """Do in the zygote what touches every logger there is: in a child each would cost a page of memory."""
+    _set_level(logging.getLogger(), orders.log_level)
+    if orders.redirect_stdouts:
+        _set_level(logging.getLogger(PRINTED), orders.log_level)
+    loggers = _loggers()
+    return PreparedLogging(log_config.consoles_below_root(), loggers, {one for one in loggers if one.disabled})
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 class LogForwarder:
     """Redirects logging and printing of this process, once, when the child starts."""
 
-    def __init__(self, child: str, orders: ChildOrders, send: SendText) -> None:
+    def __init__(
+        self, child: str, orders: ChildOrders, send: SendText, prepared: PreparedLogging | None = None
+    ) -> None:
         root = self._root = logging.getLogger()
         self._handler = ForwardingHandler(send, in_colour=orders.log_in_colour)
         self._handler.setFormatter(
@@ -160,14 +190,15 @@ class LogForwarder:
         )
         # The app's handlers that write elsewhere stay; one for the terminal would write each line a second time.
         root.handlers[:] = [self._handler, *(one for one in root.handlers if not log_config.is_console(one))]
-        root.setLevel(orders.log_level)
-        log_config.redirect_consoles(self._handler.send_line)
+        _set_level(root, orders.log_level)
+        log_config.redirect_consoles(self._handler.send_line, None if prepared is None else prepared.consoles)
         self._lines: list[LineAssembler] = []
         prints_to: list[logging.Handler] = [self._handler]
         if orders.logging:
             prints_to = log_config.apply(
                 json.loads(orders.logging), self._handler, self._handler.send_line, partial(_complete, child)
             )
+            prepared = None
         if orders.redirect_stdouts:
             encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
             print_logger = _PrintLogger(prints_to, orders.log_level)
@@ -178,11 +209,14 @@ class LogForwarder:
             self._lines = [out, err]
             sys.stdout = PrintedStream(out, "<stdout>", "strict", line_buffering=False)
             sys.stderr = PrintedStream(err, "<stderr>", "backslashreplace", line_buffering=True)
-        self.save_state()
+        self.save_state(prepared)
 
-    def save_state(self) -> None:
-        """Save streams and logging as they are now, for all tasks: hooks may have configured them."""
-        self._saved = _LoggingState()
+    def save_state(self, prepared: PreparedLogging | None = None) -> None:
+        """Save streams and logging as they are now, for all tasks: hooks may have configured them.
+
+        :param prepared: given if no code of the app has run.
+        """
+        self._saved = _LoggingState(prepared)
         # Copied out of the saved state, as `finish` reads them after each task.
         self._partial = [lines.partial for lines in self._lines] or [{}, {}]
         self._stdout, self._stderr = self._saved.streams

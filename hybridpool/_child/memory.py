@@ -6,6 +6,7 @@ resident. Resident size (/proc/PID/statm) costs microseconds and is never smalle
 exact figure is under the limit too and need not be read.
 """
 
+import ctypes
 import os
 import time
 from contextlib import suppress
@@ -30,6 +31,13 @@ def resident_bytes(pid: int) -> int:
     """Read how many bytes a process has resident, shared ones included: cheap, and never less than its own."""
     with open(f"/proc/{pid}/statm", "rb") as statm:
         return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def give_back() -> None:
+    """Give memory that is free to the system; where the C library cannot (musl), nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class MemoryGauge:

@@ -15,6 +15,8 @@ import signal
 from collections.abc import Collection, Container
 from typing import Final
 
+from hybridpool._child.process_state import DEFAULT_HANDLER, set_handler, set_mask
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _RLIMIT_LOCKS: Final = 10
@@ -22,9 +24,10 @@ _RLIMIT_LOCKS: Final = 10
 _READ_BYTES: Final = 4096
 #: signals that a service manager sends to all processes of a worker (`systemctl kill`); only the parent acts on them
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_libc = ctypes.CDLL(None, use_errno=True)
+#: looked up once: each child calls it
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
 #: bound before the app is imported, which may replace these functions (gevent does)
-_set_handler, _set_mask, _kill, _killpg = signal.signal, signal.pthread_sigmask, os.kill, os.killpg
+_kill, _killpg = os.kill, os.killpg
 
 
 def die_with_parent(parent: int) -> None:
@@ -32,7 +35,7 @@ def die_with_parent(parent: int) -> None:
 
     :param parent: pid of that parent; if it is gone already, this process exits at once.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -42,7 +45,7 @@ def wake_when_parent_ends() -> None:
 
     The parent's thread may end before the parent does, which costs one check.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def watch_process(pid: int) -> int:
@@ -55,7 +58,7 @@ def watch_process(pid: int) -> int:
 
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent dies, so that they can be reaped."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reset_inherited_signals() -> None:
@@ -63,10 +66,10 @@ def reset_inherited_signals() -> None:
 
     Both are inherited over exec: a program that waits for signals with `sigwait` has them blocked in all it starts.
     """
-    _set_mask(signal.SIG_SETMASK, ())
+    set_mask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP}:
         if signal.getsignal(number) is signal.SIG_IGN:
-            _set_handler(number, signal.SIG_DFL)
+            set_handler(number, DEFAULT_HANDLER)
 
 
 def reset_signals() -> None:
@@ -74,9 +77,9 @@ def reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     own = (signal.SIGHUP, signal.SIGCHLD, signal.SIGCONT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
     for number in own:
-        _set_handler(number, signal.SIG_DFL)
+        set_handler(number, DEFAULT_HANDLER)
     leave_stop_signals_to_parent()
-    _set_mask(signal.SIG_SETMASK, ())
+    set_mask(signal.SIG_SETMASK, ())
 
 
 def leave_stop_signals_to_parent() -> None:
@@ -88,11 +91,11 @@ def leave_stop_signals_to_parent() -> None:
 
     def ignore_in_this_process(number: int, _frame: object) -> None:
         if os.getpid() != own:
-            _set_handler(number, signal.SIG_DFL)
+            set_handler(number, DEFAULT_HANDLER)
             _kill(os.getpid(), number)
 
     for number in _STOP_SIGNALS:
-        _set_handler(number, ignore_in_this_process)
+        set_handler(number, ignore_in_this_process)
 
 
 def kill_group(pid: int, signum: int) -> None:

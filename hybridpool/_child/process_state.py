@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 Handler = Callable[..., Any] | int | None
@@ -24,7 +24,9 @@ Handler = Callable[..., Any] | int | None
 # As in `signal`, without the enumerations that it builds for each answer: five times as fast.
 get_handler: Callable[[int], Handler] = _signal.getsignal
 set_handler: Callable[[int, Handler], Handler] = _signal.signal
+set_mask: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 DEFAULT_HANDLER: Final[Handler] = _signal.SIG_DFL
+IGNORE_HANDLER: Final[Handler] = _signal.SIG_IGN
 
 #: signals that programs ignore, or reset to their default
 _SIGNALS: Final = (

@@ -40,6 +40,12 @@ class Sender(Protocol):
 class Program(Protocol):
     """An app, as the zygote and the children use it: ours, or one of another library (`hybridpool._celery`)."""
 
+    def prepare_children(self, orders: ChildOrders) -> None:
+        """Do in the zygote what all children would do in the same way. Once for each lane, before its first child.
+
+        :raises Exception: whatever the app's code raises; then there can be no children.
+        """
+
     def child_runner(self, orders: ChildOrders, sender: Sender) -> "Runs":
         """Return what runs a call in a child that runs one at a time. Asked for once in each, before its hooks.
 

@@ -33,6 +33,9 @@ class AppManifest:
         self._hooks = hooks
         self._lifespans = lifespans
 
+    def prepare_children(self, orders: ChildOrders) -> None:
+        """Nothing: importing the app was all."""
+
     def child_runner(self, orders: ChildOrders, sender: Sender) -> Runs:  # noqa: ARG002  # of the interface
         """What runs a call, in a child that runs one at a time."""
         return execute.runner(self.child_tasks(), self.child_rules())

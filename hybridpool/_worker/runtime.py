@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 
 from hybridpool import events
 from hybridpool._brokers.base import Broker
+from hybridpool._child import memory
 from hybridpool._child.log_formats import FORMAT, TASK_MESSAGE
 from hybridpool._client.asynclib import declare_asyncio
 from hybridpool._config import Settings
@@ -240,6 +241,8 @@ class Worker:
                     publisher.tell_sent = event_sender.tell_sent
                 self._lanes = supervised
                 self._broker.on_disconnect(partial(_forget_unstarted, supervised, intake))
+                # Imports have left some.
+                memory.give_back()
                 try:
                     async with anyio.create_task_group() as taking:
                         taking.start_soon(self._take, taking, control, supervised, intake, tracker)

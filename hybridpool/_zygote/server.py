@@ -21,13 +21,14 @@ import sys
 import threading
 from typing import Final
 
-from hybridpool._child import entry, functions, process_isolation
+from hybridpool._child import entry, functions, lifespans, memory, process_isolation
 from hybridpool._child.base import ATTENTION
+from hybridpool._child.log_forwarding import PreparedLogging
 from hybridpool._child.program import Program
 from hybridpool._child.rendering import escape_surrogates
 from hybridpool._ipc import frames, framing
 from hybridpool._ipc.descriptors import open_standard_descriptors
-from hybridpool._ipc.frames import Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
+from hybridpool._ipc.frames import ChildOrders, Exited, Fork, Forked, ForkFailed, Imported, ImportFailed, Kill, Signal
 from hybridpool._ipc.shared_folders import SharedFolders
 from hybridpool._zygote import loader
 from hybridpool.errors import AppLoadError, HybridpoolError
@@ -47,8 +48,8 @@ class Zygote:
         self._parent = parent
         self._program = program
         self._pids: set[int] = set()
-        #: lanes whose children were forked here before
-        self._lanes = {"process"}
+        #: lanes whose children were forked here before, and what was prepared for them
+        self._lanes: dict[str, PreparedLogging | None] = {}
         self._orphans = process_isolation.OrphanReaper()
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._parent_handle = process_isolation.watch_process(parent)
@@ -128,11 +129,11 @@ class Zygote:
         # sent to all processes would end it. So signals are blocked until then.
         mask = _set_mask(signal.SIG_BLOCK, _ALL_SIGNALS)
         try:
-            self._prepare_lane(order.orders.lane, order.orders.loop)
+            failure = self._prepare_lane(order.orders)
+            if failure:
+                self._report(ForkFailed(order.name, failure))
+                return
             pid = _fork()
-        except ImportError as error:
-            self._report(ForkFailed(order.name, escape_surrogates(f"its lane cannot be loaded: {error}")))
-            return
         except OSError as error:
             self._report(ForkFailed(order.name, process_isolation.describe_fork_error(error)))
             return
@@ -143,7 +144,8 @@ class Zygote:
                 for fd in (self._wakeup_read, self._wakeup_write, self._parent_handle):
                     if fd >= 0:
                         os.close(fd)
-                entry.live(order, channel, shared_page, zygote, self._program)
+                prepared = self._lanes[order.orders.lane]
+                entry.live(order, channel, shared_page, zygote, self._program, prepared)
         finally:
             channel.close()
             os.close(shared_page)
@@ -151,13 +153,21 @@ class Zygote:
         self._pids.add(pid)
         self._report(Forked(order.name, pid))
 
-    def _prepare_lane(self, lane: str, loop: str) -> None:
-        """Load what a lane's children share, before the first of them is forked."""
-        if lane not in self._lanes:
-            entry.prepare_lane(lane, loop)
-            self._lanes.add(lane)
-            gc.collect()
-            gc.freeze()
+    def _prepare_lane(self, orders: ChildOrders) -> str:
+        """Load and do what a lane's children share, before the first of them is forked; return why that failed."""
+        if orders.lane in self._lanes:
+            return ""
+        try:
+            prepared = entry.prepare_lane(orders, self._program)
+        except ImportError as error:
+            return escape_surrogates(f"its lane cannot be loaded: {error}")
+        except (Exception, SystemExit) as error:
+            return escape_surrogates(lifespans.describe_failed_start(error))
+        self._lanes[orders.lane] = prepared
+        gc.collect()
+        gc.freeze()
+        memory.give_back()
+        return ""
 
     def _reap(self) -> None:
         """Reap all processes that have ended: children, and orphans of theirs that became our children."""
