@@ -77,10 +77,10 @@ class Runner:
         self._is_recorded = False
         try:
             outcome = self._run(call, envelope)
-            errors = self._sender.confirm()
+            errors = self._outlet.sender.confirm()
             if errors and not (isinstance(outcome, Raised) or self._is_recorded):
                 outcome = self._recorder.failed(envelope, failure(errors))
-                errors = self._sender.confirm()
+                errors = self._outlet.sender.confirm()
             if errors:
                 log.error("Task %s[%s] has ended, but a message was not sent: %s", call.task, call.id, failure(errors))
         except OperationalError as error:
@@ -89,7 +89,7 @@ class Runner:
             self._outlet.sender.drop_posts()
             raise
         finally:
-            self._sender.posts_wait = False
+            self._outlet.sender.posts_wait = False
         return outcome
 
     def prepare(self) -> None:
@@ -126,11 +126,11 @@ class Runner:
             @functools.wraps(record)
             def confirm_and_record(*args: Any, **kwargs: Any) -> Any:
                 self._confirm()
-                self._sender.posts_wait = True
+                self._outlet.sender.posts_wait = True
                 try:
                     recorded = record(*args, **kwargs)
                 finally:
-                    self._sender.posts_wait = False
+                    self._outlet.sender.posts_wait = False
                 self._is_recorded = True
                 return recorded
 
