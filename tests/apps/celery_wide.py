@@ -71,6 +71,12 @@ def order(placed: Order) -> Receipt:
 
 
 @app.task(bind=True)
+def pids(self: Any) -> list[int]:
+    """Tell the pid that the result backend shows while this runs, and that of this process."""
+    return [self.AsyncResult(self.request.id).info["pid"], os.getpid()]
+
+
+@app.task(bind=True)
 def report(self: Any) -> list[Any]:
     """Tell how the message came."""
     info = self.request.delivery_info

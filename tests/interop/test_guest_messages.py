@@ -63,6 +63,12 @@ def test_serializers(client: Celery, serializer: str) -> None:
     assert send(client, "kind", {"a": 1}, serializer=serializer) == "dict"
 
 
+def test_pid_of_started(client: Celery) -> None:
+    """While a task runs, the result backend shows the pid of its own child, and not of the zygote."""
+    shown, own = send(client, "pids")
+    assert shown == own
+
+
 def test_models(client: Celery) -> None:
     """A task of pydantic models gets and gives them."""
     assert send(client, "order", {"id": 7, "tags": ["a", "b"]}) == {"order": 7, "count": 2}
