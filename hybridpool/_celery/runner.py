@@ -160,7 +160,8 @@ class Runner:
             return self._escaped(envelope, error)
         if info is None and isinstance(value, ExceptionInfo):
             # The tracer has only warned of it: what it was given, keyword arguments that are none, say, it cannot run.
-            return self._escaped(envelope, getattr(value.exception, "exc", value.exception))
+            raised: Any = getattr(value.exception, "exc", value.exception)
+            return self._escaped(envelope, raised)
         if info is None:
             return Returned(b"", safe_repr(value) if text is None else escape_surrogates(text))
         match info.state:
