@@ -6,9 +6,9 @@ node through which it is declared, and has a member on each.
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
+from tests.private_server import PrivateServer
 from tests.rabbit import Node, speaks_amqp, wait_for
 
 #: seconds of silence after which nodes give each other up; the default of a minute is for networks that stutter
@@ -17,7 +17,7 @@ SILENCE = 5
 WHOLE_LIMIT = 120.0
 
 
-class Cluster:
+class Cluster(PrivateServer):
     """The nodes; they are not started yet."""
 
     def __init__(self, size: int = 3) -> None:
@@ -36,6 +36,11 @@ class Cluster:
     def url(self, *order: int) -> str:
         """Return the addresses of these nodes, to be tried in this order; without numbers, of all of them."""
         return ";".join(self.nodes[number].url for number in order or range(len(self.nodes)))
+
+    @property
+    def pid(self) -> int:
+        """The process id of the first node."""
+        return self.nodes[0].pid
 
     def start(self) -> Self:
         """Boot all of them. The first one makes the cluster."""
@@ -92,16 +97,6 @@ class Cluster:
 
         if not wait_for(is_whole, WHOLE_LIMIT):
             raise RuntimeError("not all nodes of the cluster serve clients")
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.destroy()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.destroy()
 
 
 def start_all(nodes: Iterable[Node]) -> None:

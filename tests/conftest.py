@@ -8,8 +8,9 @@ import gc
 import inspect
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from tests.apt_install import ServerAbsent
 from tests.guards import blocking_watch, our_processes, tell, watched_fds
 from tests.postgres import Postgres
+from tests.private_server import PrivateServer
 from tests.rabbit import MARK, Node, wait_for
 from tests.redis_server import Redis
 
@@ -31,6 +33,7 @@ HERE = Path(__file__).parent
 #: seconds that a test's processes and fds may take to go after its end, on a busy machine
 GRACE = 30.0
 SHARED_PIDS = pytest.StashKey[set[int]]()
+S = TypeVar("S", bound=PrivateServer)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,32 +68,25 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 @pytest.fixture(scope="session")
 def rabbit_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """One node for the whole run, booted when first asked for. Tests that harm a node start one of their own."""
-    try:
-        node = Node()
-    except ServerAbsent as absent:
-        pytest.fail(str(absent), pytrace=False)
-    with node:
-        request.config.stash[SHARED_PIDS].add(node.pid)
-        yield node
+    yield from shared(request, Node)
 
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """One PostgreSQL server for the whole run, started when first asked for. Take a database of your own in it."""
-    try:
-        server = Postgres()
-    except ServerAbsent as absent:
-        pytest.fail(str(absent), pytrace=False)
-    with server:
-        request.config.stash[SHARED_PIDS].add(server.pid)
-        yield server
+    yield from shared(request, Postgres)
 
 
 @pytest.fixture(scope="session")
 def redis(request: pytest.FixtureRequest) -> Iterator[Redis]:
     """One Redis server for the whole run, started when first asked for. Tests that harm a server start their own."""
+    yield from shared(request, Redis)
+
+
+def shared(request: pytest.FixtureRequest, kind: Callable[[], S]) -> Iterator[S]:
+    """Start a server that all tests of the run may use; if its program is absent, say how to get it."""
     try:
-        server = Redis()
+        server = kind()
     except ServerAbsent as absent:
         pytest.fail(str(absent), pytrace=False)
     with server:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import LiteralString, Self
 
 import anyio
@@ -17,6 +16,7 @@ from psycopg import sql
 
 from tests import unprivileged
 from tests.postgres_install import find_postgres
+from tests.private_server import PrivateServer
 from tests.rabbit import LOOK_AGAIN, wait_for
 
 USER = "shop"
@@ -26,7 +26,7 @@ STOP_LIMIT = 60.0
 PATIENCE = 60.0
 
 
-class Postgres:
+class Postgres(PrivateServer):
     """One server; it is not started yet."""
 
     def __init__(self) -> None:
@@ -79,16 +79,6 @@ class Postgres:
         """End the server at once, remove its files."""
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.base, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.destroy()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.destroy()
 
     def _answers(self) -> bool:
         try:

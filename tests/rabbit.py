@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import psutil
 
+from tests.private_server import PrivateServer
 from tests.rabbit_install import find_server
 
 #: below the ephemeral range, or an outgoing connection could take a port between our look and the node's bind
@@ -44,7 +44,7 @@ class Papers(NamedTuple):
     key: Path
 
 
-class Node:
+class Node(PrivateServer):
     """One node; it is not started yet.
 
     :param name: short name of the Erlang node.
@@ -183,16 +183,6 @@ class Node:
         self.kill()
         self._kill_epmd()
         shutil.rmtree(self._base, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.destroy()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.destroy()
 
     def _kill_epmd(self) -> None:
         # epmd is a daemon that outlives the VM, and refuses to go until it has noticed that the VM is gone

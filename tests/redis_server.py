@@ -7,9 +7,9 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from tests.private_server import PrivateServer
 from tests.rabbit import MARK, free_ports, wait_for
 from tests.redis_install import find_redis
 
@@ -18,7 +18,7 @@ BOOT_LIMIT = 60.0
 STOP_LIMIT = 30.0
 
 
-class Redis:
+class Redis(PrivateServer):
     """One server; it is not started yet. Started again, it has its port, and nothing of what it held.
 
     :param options: more words of its command line.
@@ -102,13 +102,3 @@ class Redis:
                 return there.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.destroy()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.destroy()
