@@ -82,8 +82,8 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "unit"]
 nox.options.default_venv_backend = "none"
 
-#: in the order of their folders: the long ones first, or one of them is left over at the end
-SEVERAL = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+#: four files at a time, since tests mostly wait; in the order of their folders: the long ones first, or one is left over
+SEVERAL = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def run(session: nox.Session, module: str, *args: str) -> None:
