@@ -36,7 +36,15 @@ from hybridpool._celery.publishing import Outlet, failure
 from hybridpool._celery.unfinished import Recorder
 from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
-from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_command, unpack_envelope, unpack_unfinished
+from hybridpool._ipc.envelope import (
+    COMMAND,
+    IS_DONE,
+    UNFINISHED,
+    Envelope,
+    unpack_command,
+    unpack_envelope,
+    unpack_unfinished,
+)
 from hybridpool._ipc.frames import ChildOutcome, Ignored, Raised, Refused, Rejected, Retrying, Returned, RunCall
 from hybridpool.errors import TaskSignal
 
@@ -66,7 +74,10 @@ class Runner:
         """Run a task, record how one ended that could not record it itself, or run a command of remote control."""
         body = call.body if file is None else os.pread(file, call.parts[0], 0)
         if call.content_type == UNFINISHED:
-            self._recorder.record(unpack_unfinished(body))
+            unfinished = unpack_unfinished(body)
+            if unfinished.how == IS_DONE:
+                return Returned(codec.encode(self._recorder.is_done(unfinished.envelope)), "")
+            self._recorder.record(unfinished)
             self._confirm()
             return Ignored()
         if call.content_type == COMMAND:

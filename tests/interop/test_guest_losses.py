@@ -62,6 +62,20 @@ def test_lost_again_and_again(client: Celery, queue: str, broker_url: str, tmp_p
         assert wait_for(lambda: console.depth(f"{queue}.dead") == before + 1, PATIENCE)
 
 
+def test_lost_after_its_success(client: Celery, worker: Worker, queue: str, rabbit_node: Node, tmp_path: Path) -> None:
+    """A task whose child dies when its success is recorded has succeeded, and is not run again, as in Celery."""
+    path = tmp_path / "runs"
+    errors = tmp_path / "errors"
+    result = sig(client, "die_afterwards", str(path)).apply_async(link_error=sig(client, "noted", str(errors)))
+    assert result.get(timeout=PATIENCE) == "done"
+    worker.see(rf"die_afterwards\[{result.id}\] lost its child .*unless its success is recorded, it is queued again")
+    # Unacknowledged ones count as well.
+    assert wait_for(lambda: f"{queue}\t0" in rabbit_node.ctl("list_queues", "name", "messages"), PATIENCE)
+    assert path.read_text() == "."
+    assert result.state == "SUCCESS"
+    assert not errors.exists()
+
+
 def test_lost_and_retried(client: Celery, worker: Worker) -> None:
     """`retry_on_worker_lost` makes as many attempts as the task has retries; then it fails."""
     result = sig(client, "die_retried").apply_async()
