@@ -139,6 +139,16 @@ def die_always(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
+def held_late(path: str) -> int:
+    """Write down this process, and return when a file is there."""
+    with Path(f"{path}-pids").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return 1
+
+
 class DiesAfterwards(app.Task):  # type: ignore[misc, name-defined]
     """A task that ends its process as soon as its success is recorded."""
 
