@@ -7,6 +7,7 @@ that is not run, is done by one more child, with Celery's own `Request`.
 
 Modules:
 
+    chords             A chord whose last part died when it was about to send the chord's body
     manifest           What the parent must know of the app: settings, tasks, queues, and what is not honoured
     messages           A message, in the forms in which Celery's code wants it
     parent_signals     Signals of Celery's main process

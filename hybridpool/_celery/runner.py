@@ -31,12 +31,21 @@ from kombu.exceptions import OperationalError
 from kombu.serialization import prepare_accept_content
 
 from hybridpool._celery import remote_commands
+from hybridpool._celery.chords import comes_again, finish_claimed
 from hybridpool._celery.messages import to_message, to_request
 from hybridpool._celery.publishing import Outlet, failure
 from hybridpool._celery.unfinished import Recorder
 from hybridpool._child.rendering import describe_exception, escape_surrogates, safe_repr, to_raised
 from hybridpool._ipc import codec
-from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Envelope, unpack_command, unpack_envelope, unpack_unfinished
+from hybridpool._ipc.envelope import (
+    COMMAND,
+    IS_DONE,
+    UNFINISHED,
+    Envelope,
+    unpack_command,
+    unpack_envelope,
+    unpack_unfinished,
+)
 from hybridpool._ipc.frames import ChildOutcome, Ignored, Raised, Refused, Rejected, Retrying, Returned, RunCall
 from hybridpool.errors import TaskSignal
 
@@ -59,14 +68,17 @@ class Runner:
         self._node = node
         self._accept = frozenset(prepare_accept_content(app.conf.accept_content) or ())
         self._recorder = Recorder(app, node, self._accept)
-        #: the success of the task at work is recorded
-        self._is_recorded = False
+        #: of the task at work: its success is recorded · its message may have been run before
+        self._is_recorded = self._comes_again = False
 
     def __call__(self, call: RunCall, file: int | None) -> ChildOutcome:
         """Run a task, record how one ended that could not record it itself, or run a command of remote control."""
         body = call.body if file is None else os.pread(file, call.parts[0], 0)
         if call.content_type == UNFINISHED:
-            self._recorder.record(unpack_unfinished(body))
+            unfinished = unpack_unfinished(body)
+            if unfinished.how == IS_DONE:
+                return Returned(codec.encode(self._recorder.is_done(unfinished.envelope)), "")
+            self._recorder.record(unfinished)
             self._confirm()
             return Ignored()
         if call.content_type == COMMAND:
@@ -74,7 +86,7 @@ class Runner:
             self._confirm()
             return Returned(answer, "")
         envelope = unpack_envelope(body)
-        self._is_recorded = False
+        self._is_recorded, self._comes_again = False, comes_again(envelope)
         try:
             outcome = self._run(call, envelope)
             errors = self._outlet.sender.confirm()
@@ -124,11 +136,13 @@ class Runner:
             record = backend.mark_as_done
 
             @functools.wraps(record)
-            def confirm_and_record(*args: Any, **kwargs: Any) -> Any:
+            def confirm_and_record(task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> Any:
                 self._confirm()
                 self._outlet.sender.posts_wait = True
                 try:
-                    recorded = record(*args, **kwargs)
+                    recorded = record(task_id, result, request, *args, **kwargs)
+                    if self._comes_again and request is not None and request.chord:
+                        finish_claimed(backend, request, result)
                 finally:
                     self._outlet.sender.posts_wait = False
                 self._is_recorded = True

@@ -55,6 +55,9 @@ DIFFERS: Final = {
     "broker_native_delayed_delivery_queue_type": "delay queues that the worker declares are quorum queues; others are "
     "used as they are",
     "broker_transport_options": "they hold for connections of children; the worker's own always confirms",
+    "task_publish_retry": "while the broker is away, what tasks send waits for 30 s at least",
+    "task_publish_retry_policy": "while the broker is away, what tasks send waits as long as it says, and for 30 s at "
+    "least; a single call's retry_policy does not count",
     "worker_detect_quorum_queues": "no effect: a prefetch is always a consumer's, and delays go through the broker",
     "worker_enable_prefetch_count_reduction": "no effect: tasks that go on after a reconnect are not counted again",
     "worker_enable_soft_shutdown_on_idle": "no effect: an idle worker has nothing to wait for, since the broker holds "
@@ -77,7 +80,7 @@ _SAME: Final = """
     task_create_missing_queue_exchange_type task_create_missing_queue_type task_create_missing_queues
     task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_priority
     task_default_queue task_default_queue_type task_default_rate_limit task_default_routing_key task_eager_propagates
-    task_ignore_result task_inherit_parent_priority task_protocol task_publish_retry task_publish_retry_policy
+    task_ignore_result task_inherit_parent_priority task_protocol
     task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks task_repr_maxlevels
     task_retry_on_worker_lost task_routes task_send_sent_event task_serializer task_soft_time_limit
     task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started

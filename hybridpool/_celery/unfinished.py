@@ -7,7 +7,7 @@ What it tells the broker is dropped, since the parent has decided that (`_policy
 import builtins
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -61,6 +61,15 @@ class Recorder:
         :param cause: as Celery's text ends: "signal 9 (SIGKILL)".
         """
         return self.failed(envelope, WorkerLostError(f"Worker exited prematurely: {cause}."))
+
+    def is_done(self, envelope: Envelope) -> bool:
+        """Tell whether the task's success is recorded: its child died afterwards, in a handler or a signal.
+
+        Not for a part of a chord: that is counted after its result is recorded, so the child may have died in between.
+        """
+        request = self._request(envelope, acknowledged=False)
+        was_stored: Callable[[], Any] | None = getattr(request, "_success_was_stored", None)
+        return was_stored is not None and request._context.chord is None and bool(was_stored())
 
     def failed(self, envelope: Envelope, error: Exception) -> Raised:
         """Record a failure that the tracer could not record."""

@@ -15,6 +15,8 @@ MESSAGE: Final = "application/x-hybridpool-message"
 ANY_QUEUE: Final = "\N{BULLET}"
 #: content type of a call whose body is an `Unfinished`
 UNFINISHED: Final = "application/x-hybridpool-unfinished"
+#: what an `Unfinished` asks for that is not to be recorded: whether the task's success is recorded already
+IS_DONE: Final = "is done?"
 #: how the name of a `Command` begins that is a signal of the app's library
 SIGNAL_PREFIX: Final = "signal "
 #: content type of a call whose body is a `Command`
@@ -39,7 +41,7 @@ class Unfinished(msgspec.Struct, array_like=True, gc=False):
     """A message whose task did not end in a child that could record it, and why."""
 
     envelope: Envelope
-    #: "lost", "timed out", "terminated", "revoked", "expired" or "refused"
+    #: "lost", "timed out", "terminated", "revoked", "expired" or "refused"; or `IS_DONE`
     how: str
     #: it was acknowledged before the task began
     acknowledged: bool

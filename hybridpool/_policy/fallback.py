@@ -20,6 +20,7 @@ from hybridpool._policy.settlement import (
     Step,
     Store,
     StoreFailure,
+    UnlessDone,
     WaitHere,
 )
 from hybridpool.errors import (
@@ -147,6 +148,9 @@ def remedy(failed: Attempt) -> Remedy:
     match failed.step, failed.trouble:
         case FinishInApp() as step, _:
             return _not_finished(step, failed)
+        case UnlessDone(steps=steps), _:
+            # The result backend cannot be reached: it is not known, and a task runs at least once.
+            return Instead(steps)
         case _, Trouble.AWAY:
             return Again(pause(failed.failures, MAX_PAUSE_S))
         case _, Trouble.UNKNOWN if failed.failures < MAX_UNKNOWN:

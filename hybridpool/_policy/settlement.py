@@ -120,7 +120,26 @@ class FinishInApp:
     arguments: bytes = b"[]"
 
 
-Step = Store | StoreFailure | WaitHere | Republish | Delay | DeadLetter | Acknowledge | Requeue | Refuse | FinishInApp
+@attrs.frozen
+class UnlessDone:
+    """Take these steps, unless another library's app has recorded the task's success before its child died."""
+
+    steps: tuple["Step", ...]
+
+
+Step = (
+    Store
+    | StoreFailure
+    | WaitHere
+    | Republish
+    | Delay
+    | DeadLetter
+    | Acknowledge
+    | Requeue
+    | Refuse
+    | FinishInApp
+    | UnlessDone
+)
 _STORE, _ACK, _BACK = Store(), Acknowledge(), Requeue()
 _JUST_ACK: tuple[Step, ...] = (_ACK,)
 _STORE_AND_ACK: tuple[Step, ...] = (_STORE, _ACK)

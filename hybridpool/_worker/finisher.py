@@ -19,7 +19,7 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from hybridpool._ipc.envelope import COMMAND, UNFINISHED, Command, Envelope, Unfinished, pack_envelope
+from hybridpool._ipc.envelope import COMMAND, IS_DONE, UNFINISHED, Command, Envelope, Unfinished, pack_envelope
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery
 from hybridpool._outcome import Ignored, Lost, Outcome, Raised, Returned, TimedOut
@@ -67,6 +67,22 @@ class Finisher:
             received.delivery.correlation_id,
             received.delivery.reply_to,
         )
+        outcome = await self._ask(received, unfinished)
+        if not isinstance(outcome, Ignored):
+            raise NotFinished(_describe(outcome))
+
+    async def is_done(self, received: Received) -> bool:
+        """Tell whether the task's success is recorded, though its child has died before it could say so.
+
+        :raises NotFinished: if that cannot be found out.
+        """
+        unfinished = Unfinished(envelope_of(received.delivery), IS_DONE, received.acknowledged)
+        outcome = await self._ask(received, unfinished)
+        if not isinstance(outcome, Returned) or outcome.parts:
+            raise NotFinished(_describe(outcome))
+        return bool(msgspec.json.decode(outcome.value))
+
+    async def _ask(self, received: Received, unfinished: Unfinished) -> Outcome:
         job = Job(
             task=received.head.name,
             id=received.head.id,
@@ -75,9 +91,7 @@ class Finisher:
             on_done=_ignore,
             hard_limit=LIMIT_S,
         )
-        outcome = await self._run(job)
-        if not isinstance(outcome, Ignored):
-            raise NotFinished(_describe(outcome))
+        return await self._run(job)
 
     async def command(self, name: str, arguments: Mapping[str, object]) -> object:
         """Run a remote control command of the app's own, and return its answer.

@@ -65,6 +65,7 @@ from hybridpool._policy.settlement import (
     Step,
     Store,
     StoreFailure,
+    UnlessDone,
     WaitHere,
     settle,
 )
@@ -269,7 +270,7 @@ class Settler:
         while True:
             is_last = self._leaving.is_set()
             try:
-                await self._do(step, received, outcome)
+                follows = await self._do(step, received, outcome)
             except Exception as error:  # one message must not end the worker, and all that it holds
                 if said is None and not isinstance(error, BrokerError | NotFinished):
                     log.exception("%s[%s] cannot be settled as it should", received.head.name, received.head.id)
@@ -306,7 +307,7 @@ class Settler:
                         assert_never(found)
             else:
                 self._tracker.release(received)
-                return ()
+                return follows
 
     async def _sleep(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
@@ -330,7 +331,8 @@ class Settler:
             case _:
                 self._bus.emit(events.SettleFailed(received.task, failed.reason, _instead(failed, found, queue)))
 
-    async def _do(self, step: Step, received: Received, outcome: Settled) -> None:
+    async def _do(self, step: Step, received: Received, outcome: Settled) -> tuple[Step, ...]:
+        """Take a step once; returns the steps that are to follow it at once."""
         delivery, now = received.delivery, dt.datetime.now(dt.UTC)
         match step:
             case Store():
@@ -360,10 +362,12 @@ class Settler:
                 died, times = (outcome if isinstance(outcome, Lost) else None), received.head.lost_before + 1
                 letter = dead_letter.write_dead_letter(delivery, reason, self._worker, now, died, times)
                 await self._broker.publish(dead_letter.strip_headers(letter) if is_bare else letter)
-            case FinishInApp():
+            case FinishInApp() | UnlessDone():
                 assert self._finisher is not None
                 hold = asyncio.get_running_loop().call_later(KEEPS_PLACE_S, self._tracker.hold, received)
                 try:
+                    if isinstance(step, UnlessDone):
+                        return () if await self._finisher.is_done(received) else step.steps
                     await self._finisher.finish(received, step)
                 finally:
                     hold.cancel()
@@ -375,6 +379,7 @@ class Settler:
                 self._tracker.refuse(received)
             case _:
                 assert_never(step)
+        return ()
 
 
 def _next(received: Received, outcome: Settled, now: dt.datetime) -> Outgoing:
@@ -419,6 +424,8 @@ def _instead(failed: Attempt, found: Remedy, queue: str) -> str:
             return f"it cannot be dead-lettered to {dead_queue}, stays unacknowledged, and is tried again"
         case DeadLetter(), _:
             return f"it cannot be dead-lettered to {dead_queue}, was acknowledged before, and is given up"
+        case UnlessDone(), Instead():
+            return "whether it had succeeded is not known, and it is dealt with as if it had not"
         case Store(), Instead():
             return "the client is told so in place of the result"
         case FinishInApp(), Instead():
@@ -475,12 +482,17 @@ def _event(received: Received, outcome: Outcome, child: str, runtime: float, ste
 
 
 def _comes_again(steps: tuple[Step, ...]) -> bool:
-    return any(isinstance(step, Republish | Requeue) for step in steps)
+    return any(
+        _comes_again(step.steps) if isinstance(step, UnlessDone) else isinstance(step, Republish | Requeue)
+        for step in steps
+    )
 
 
 def _next_step(queue: str, steps: tuple[Step, ...]) -> str:
     for step in steps:
         match step:
+            case UnlessDone(steps=following):
+                return f"unless its success is recorded, {_next_step(queue, following)}"
             case Republish():
                 return "it is queued again"
             case Requeue():

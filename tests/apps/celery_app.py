@@ -139,6 +139,32 @@ def die_always(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
+def held_late(path: str) -> int:
+    """Write down this process, and return when a file is there."""
+    with Path(f"{path}-pids").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return 1
+
+
+class DiesAfterwards(app.Task):  # type: ignore[misc, name-defined]
+    """A task that ends its process as soon as its success is recorded."""
+
+    def on_success(self, *_: Any) -> None:
+        """End this process."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=DiesAfterwards, acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
+def die_afterwards(path: str) -> str:
+    """Succeed, and die."""
+    with Path(path).open("a") as file:
+        file.write(".")
+    return "done"
+
+
 @app.task(retry_on_worker_lost=True, max_retries=1, default_retry_delay=0)  # type: ignore[untyped-decorator]
 def die_retried() -> None:
     """Do the same, with one more attempt."""

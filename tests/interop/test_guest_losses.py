@@ -3,6 +3,7 @@
 Children die here, so each test has a worker of its own.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_lost_again_and_again(client: Celery, queue: str, broker_url: str, tmp_p
         assert wait_for(lambda: console.depth(f"{queue}.dead") == before + 1, PATIENCE)
 
 
+def test_lost_after_its_success(client: Celery, worker: Worker, queue: str, rabbit_node: Node, tmp_path: Path) -> None:
+    """A task whose child dies when its success is recorded has succeeded, and is not run again, as in Celery."""
+    path = tmp_path / "runs"
+    errors = tmp_path / "errors"
+    result = sig(client, "die_afterwards", str(path)).apply_async(link_error=sig(client, "noted", str(errors)))
+    assert result.get(timeout=PATIENCE) == "done"
+    worker.see(rf"die_afterwards\[{result.id}\] lost its child .*unless its success is recorded, it is queued again")
+    # Unacknowledged ones count as well.
+    assert wait_for(lambda: f"{queue}\t0" in rabbit_node.ctl("list_queues", "name", "messages"), PATIENCE)
+    assert path.read_text() == "."
+    assert result.state == "SUCCESS"
+    assert not errors.exists()
+
+
 def test_lost_and_retried(client: Celery, worker: Worker) -> None:
     """`retry_on_worker_lost` makes as many attempts as the task has retries; then it fails."""
     result = sig(client, "die_retried").apply_async()
@@ -79,6 +94,22 @@ def test_lost_in_a_chord(client: Celery, worker: Worker) -> None:
     assert "WorkerLostError" in str(error)
     # Celery logs a chord that fails with a traceback, which is no fault of the worker's.
     assert worker.stop() == 0
+
+
+def test_lost_when_a_chord_was_to_go_on(client: Celery, tmp_path: Path) -> None:
+    """The body of a chord is sent though its last part died when it had claimed that, and the claim is still there."""
+    path = tmp_path / "enough"
+    pids = Path(f"{path}-pids")
+    header = [sig(client, "add", 1, 1), sig(client, "held_late", str(path))]
+    result = chord(header, sig(client, "total"), app=client).apply_async()
+    assert wait_for(pids.exists, PATIENCE)
+    assert result.parent is not None
+    client.backend.client.set(client.backend.get_key_for_group(result.parent.id, ".c"), "of a dead child", ex=3)
+    assert wait_for(lambda: pids.read_text().endswith("\n"), PATIENCE)
+    os.kill(int(pids.read_text()), signal.SIGKILL)
+    path.touch()
+    assert result.get(timeout=PATIENCE) == 3
+    assert len(pids.read_text().split()) == 2
 
 
 def test_hard_limit(client: Celery, worker: Worker) -> None:

@@ -3,10 +3,10 @@
 import anyio
 import pytest
 
-from hybridpool._ipc.envelope import UNFINISHED, unpack_unfinished
+from hybridpool._ipc.envelope import IS_DONE, UNFINISHED, unpack_unfinished
 from hybridpool._lanes.base import Job
 from hybridpool._message import Delivery, Head
-from hybridpool._outcome import Ignored, Lost, Outcome, Raised, TimedOut
+from hybridpool._outcome import Ignored, Lost, Outcome, Raised, Returned, TimedOut
 from hybridpool._policy.fallback import NotFinished
 from hybridpool._policy.settlement import DeliveryOptions, FinishInApp
 from hybridpool._worker.finisher import LIMIT_S, Finisher
@@ -61,6 +61,24 @@ async def test_what_is_asked() -> None:
     asked = unpack_unfinished(job.body)
     assert (asked.how, asked.cause, asked.acknowledged) == ("lost", "signal 9 (SIGKILL)", True)
     assert (asked.envelope.properties, asked.envelope.redelivered, asked.envelope.body) == (b"raw", True, b"[]")
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_is_it_done(done: bool) -> None:
+    """The child tells whether a task's success is recorded; if it cannot tell, that is said."""
+    asked: list[str] = []
+
+    def submit(job: Job) -> None:
+        assert isinstance(job.body, bytes)
+        asked.append(unpack_unfinished(job.body).how)
+        answer = Returned(b"true" if done else b"false", "") if len(asked) == 1 else Lost("signal 9", "Finisher-1")
+        job.on_done(job, answer, "Finisher-1", 0.1)
+
+    finisher = Finisher(submit, lambda _: None)
+    assert await finisher.is_done(received()) is done
+    with pytest.raises(NotFinished, match="died: signal 9"):
+        await finisher.is_done(received())
+    assert asked == [IS_DONE, IS_DONE]
 
 
 @pytest.mark.parametrize(

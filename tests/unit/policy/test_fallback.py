@@ -35,6 +35,7 @@ from hybridpool._policy.settlement import (
     Step,
     Store,
     StoreFailure,
+    UnlessDone,
     WaitHere,
 )
 
@@ -193,6 +194,8 @@ def test_what_is_not_known_counts_as_refused_in_the_end() -> None:
 
 def test_an_app_that_cannot_record() -> None:
     """What an app could not record is asked again for minutes; then its message is dead-lettered, and never dropped."""
+    follows = (Republish(1),)
+    assert remedy(attempt(UnlessDone(follows), Trouble.APP)) == Instead(follows), "it runs once more than it need"
     lost = FinishInApp("lost", "signal 9 (SIGKILL)")
     assert trouble_of(NotFinished("the backend is away")) is Trouble.APP
     again = remedy(attempt(lost, Trouble.APP, failures=3, waited=KEEPS_PLACE_S))
