@@ -257,6 +257,12 @@ def celery_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def flower(session: nox.Session) -> None:
+    """With Flower in Chromium, which Debian's archive has."""
+    pytest(session, "tests/interop/test_flower.py")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Show the pool at work."""
     run(session, "hybridpool", "demo", *session.posargs)

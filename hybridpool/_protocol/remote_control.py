@@ -225,7 +225,7 @@ def signal_number(name: object) -> int:
     if name is None or name == "":
         return signal.SIGTERM.value
     if isinstance(name, int) and not isinstance(name, bool):
-        return name if name in iter(signal.Signals) else signal.SIGTERM.value
+        return name if 0 < name < signal.NSIG else signal.SIGTERM.value
     if not isinstance(name, str) or not name.isupper():
         raise TypeError("signal name must be uppercase string.")
     full = name if name.startswith("SIG") else f"SIG{name}"
