@@ -258,7 +258,8 @@ def celery_suite(session: nox.Session) -> None:
 
 @nox.session
 def flower(session: nox.Session) -> None:
-    """With Flower in Chromium, which Debian's archive has."""
+    """With Flower in Chromium, which is found or installed first."""
+    run(session, "tests.chromium_install")
     pytest(session, "tests/interop/test_flower.py")
 
 

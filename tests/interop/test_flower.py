@@ -7,7 +7,6 @@ in each run, so what is compared is the text of their rows.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -22,7 +21,7 @@ import attrs
 import pytest
 from celery import Celery
 
-from tests.apt_install import installer, locate_or_install
+from tests.chromium_install import find_chromium
 from tests.interop.guests import client_of, new_queue, sig, worker_of
 from tests.rabbit import Node, free_ports, wait_for
 from tests.redis_server import Redis
@@ -30,7 +29,6 @@ from tests.workers import PATIENCE, ROOT, Program
 
 pytestmark = [pytest.mark.deep, pytest.mark.slow]
 
-ABSENT = "the test of Flower needs Chromium; please run: sudo apt-get install chromium"
 PAGES = ("/workers", "/worker/{node}", "/tasks", "/task/{add}", "/task/{fail}", "/task/{retried}", "/broker")
 #: tasks and their states while one of them is held
 STATES = {"add": "SUCCESS", "fail": "FAILURE", "hold": "STARTED", "retried": "SUCCESS"}
@@ -64,16 +62,6 @@ VARYING = (
 )
 
 Row = tuple[str, ...]
-
-
-def chromium() -> str:
-    """Return the browser; it is installed if we may."""
-
-    def locate() -> Path | None:
-        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        return Path(found) if found else None
-
-    return str(locate_or_install(locate, installer("chromium", ABSENT), ABSENT))
 
 
 class Rows(HTMLParser):
@@ -143,7 +131,11 @@ class Side:
         words = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom")
         shot = ("--window-size=1300,1000", f"--screenshot={picture}", f"--user-data-dir={self.folder / 'profile'}")
         done = subprocess.run(
-            [chromium(), *words, *shot, self.url + path], capture_output=True, text=True, timeout=PATIENCE, check=True
+            [str(find_chromium()), *words, *shot, self.url + path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
         )
         assert picture.exists()
         return done.stdout
