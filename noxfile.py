@@ -257,6 +257,13 @@ def celery_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def flower(session: nox.Session) -> None:
+    """With Flower in Chromium, which is found or installed first."""
+    run(session, "tests.chromium_install")
+    pytest(session, "tests/interop/test_flower.py")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Show the pool at work."""
     run(session, "hybridpool", "demo", *session.posargs)

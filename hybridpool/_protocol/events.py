@@ -126,6 +126,15 @@ def started_fields(task: events.TaskRef) -> Fields:
     return "task-started", {"uuid": task.id}
 
 
+def revoked_fields(task: events.TaskRef, *, signum: int | None, expired: bool = False) -> Fields:
+    """Return `task-revoked`.
+
+    :param signum: the signal by which it is stopped while it runs; None: it does not run.
+    """
+    fields = {"uuid": task.id, "terminated": signum is not None, "signum": signum, "expired": expired}
+    return "task-revoked", fields
+
+
 def outcome_fields(event: events.Event) -> Sequence[Fields]:
     """Return what Celery's workers send when a task has ended so; nothing for other events."""
     match event:
@@ -148,9 +157,9 @@ def outcome_fields(event: events.Event) -> Sequence[Fields]:
             late = _failed(task, f"TimeLimitExceeded({limit!r})", f"TimeLimitExceeded: {limit!r}")
             return (late, _rejected(task, requeue=True)) if comes_again else (late,)
         case events.TaskRevoked(task=task, child=child):
-            return (_revoked(task, signum=_TERMINATED_BY if child else None, expired=False),)
+            return (revoked_fields(task, signum=_TERMINATED_BY if child else None),)
         case events.TaskExpired(task=task):
-            return (_revoked(task, signum=None, expired=True),)
+            return (revoked_fields(task, signum=None, expired=True),)
         case events.TaskRefused(task=task, reason=reason, kind=kind):
             return (("task-failed", {"uuid": task.id, "exception": f"{kind}({reason!r})"}),)
         case _:
@@ -193,8 +202,3 @@ def _failed(task: events.TaskRef, exception: str, traceback: str) -> Fields:
 
 def _rejected(task: events.TaskRef, *, requeue: bool) -> Fields:
     return "task-rejected", {"uuid": task.id, "requeue": requeue}
-
-
-def _revoked(task: events.TaskRef, *, signum: int | None, expired: bool) -> Fields:
-    fields = {"uuid": task.id, "terminated": signum is not None, "signum": signum, "expired": expired}
-    return "task-revoked", fields

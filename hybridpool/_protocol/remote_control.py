@@ -215,20 +215,20 @@ def ids_of(method: str, named: object) -> list[str]:
     return list(dict.fromkeys(ids))[-MAX_IDS:]
 
 
-def is_kill(name: object) -> bool:
-    """Tell whether a signal is one that no task survives; any other asks it to stop.
+def signal_number(name: object) -> int:
+    """Return the number of the signal by which an order wants tasks stopped. KILL gives them no time.
 
     :param name: of the signal, or its number; None: TERM.
     :raises AttributeError: if there is no such signal.
     :raises TypeError: if it is not a name.
     """
     if name is None or name == "":
-        return False
+        return signal.SIGTERM.value
     if isinstance(name, int) and not isinstance(name, bool):
-        return name == signal.SIGKILL
+        return name if 0 < name < signal.NSIG else signal.SIGTERM.value
     if not isinstance(name, str) or not name.isupper():
         raise TypeError("signal name must be uppercase string.")
     full = name if name.startswith("SIG") else f"SIG{name}"
     if full not in signal.Signals.__members__:
         raise AttributeError(f"module 'signal' has no attribute '{full[:80]}'")
-    return full == "SIGKILL"
+    return signal.Signals[full].value

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Awaitable, Mapping
 from functools import partial
+from signal import SIGKILL
 from typing import Final
 
 from hybridpool import events
 from hybridpool._config import BadValue, module_name, rate_per_second
 from hybridpool._message import Binding, ExchangeType, QueueSpec
 from hybridpool._policy.revoked import stamps_of
-from hybridpool._protocol.remote_control import is_kill
+from hybridpool._protocol.remote_control import signal_number
 from hybridpool._worker.commands import NO_ANSWER, Commands
 from hybridpool._worker.controlled import ControlledWorker
 from hybridpool._worker.guest import with_queues
@@ -101,7 +102,7 @@ def revoke_by_stamped_headers(
     worker: ControlledWorker, headers: object, terminate: object = False, signal: object = None, **_: object
 ) -> dict[str, str]:
     """Revoke the tasks whose messages have one of these stamps."""
-    is_killed = is_kill(signal)
+    is_killed = signal_number(signal) == SIGKILL
     stamps = _stamps(headers)
     worker.control.revoke_stamps(stamps)
     if isinstance(headers, list):

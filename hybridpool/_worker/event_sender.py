@@ -31,6 +31,7 @@ from hybridpool._protocol.events import (
     Fields,
     outcome_fields,
     received_fields,
+    revoked_fields,
     sent_event,
     started_fields,
     worker_fields,
@@ -104,6 +105,8 @@ class EventSender:
         #: tasks that children were given and that were not seen to begin, by the identity of their `TaskRef`
         self._handed: dict[int, events.TaskRef] = {}
         self._look_at: asyncio.TimerHandle | None = None
+        #: tasks that are told as revoked and have not ended, by the identity of their `TaskRef`
+        self._stopped: dict[int, events.TaskRef] = {}
         if settings.worker_send_task_events:
             self.enable()
 
@@ -126,6 +129,7 @@ class EventSender:
         self._bus.unsubscribe(self._hear)
         self._want_handed(None)
         self._handed.clear()
+        self._stopped.clear()
         return True
 
     def _hear(self, event: events.Event) -> None:
@@ -135,6 +139,10 @@ class EventSender:
             if not event.was_postponed:
                 self._put(event.task, received_fields(event.task), now)
             return
+        if isinstance(event, events.TasksFlagged):
+            if event.signum is not None:
+                self._tell_stopped(frozenset(event.ids), event.signum, now)
+            return
         found = outcome_fields(event)
         task: events.TaskRef | None = getattr(event, "task", None)
         if task is None:
@@ -142,8 +150,27 @@ class EventSender:
         if found and self._handed.pop(id(task), None) is not None and getattr(event, "child", None):
             runtime: float = getattr(event, "runtime", 0.0)
             self._put(task, started_fields(task), max(task.timestamp, now - runtime))
+        if self._stopped and self._stopped.pop(id(task), None) is not None and isinstance(event, events.TaskRevoked):
+            return
         for fields in found:
             self._put(task, fields, now)
+
+    def _tell_stopped(self, ids: frozenset[str], signum: int, now: float) -> None:
+        """Write at once that tasks are revoked that run and are to be stopped, as Celery's worker does.
+
+        They may take the time they are given for that. One that ends otherwise meanwhile is told as it ends.
+        """
+        given = _tasks_of(self._in_flight())
+        self._stopped = {key: task for key, task in self._stopped.items() if key in given}
+        for job in self._begun():
+            if job.id in ids and isinstance(job.cargo, Received):
+                task = job.cargo.task
+                if id(task) in self._stopped:
+                    continue
+                if self._handed.pop(id(task), None) is not None:
+                    self._put(task, started_fields(task), now)
+                self._stopped[id(task)] = task
+                self._put(task, revoked_fields(task, signum=signum), now)
 
     def _put(self, task: events.TaskRef, fields: Fields, now: float) -> None:
         if self._silent and task.name in self._silent:

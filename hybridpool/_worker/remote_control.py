@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from signal import SIGKILL
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -182,12 +183,12 @@ class RemoteControl:
 
         def revoke(task_id: object, terminate: object = False, signal: object = None, **_: object) -> object:
             ids = remote_control.ids_of("revoke", task_id)
-            is_killed = remote_control.is_kill(signal)
-            return self._flag(ids, terminate=bool(terminate), is_killed=is_killed)
+            signum = remote_control.signal_number(signal)
+            return self._flag(ids, signum if terminate else None)
 
         def terminate(signal: object, task_id: object, **_: object) -> object:
             ids = remote_control.ids_of("terminate", task_id)
-            return self._flag(ids, terminate=True, is_killed=remote_control.is_kill(signal))
+            return self._flag(ids, remote_control.signal_number(signal))
 
         for function in (revoke, terminate):
             # an error that Python itself words names it, and is sent to people who know it by that name
@@ -235,16 +236,19 @@ class RemoteControl:
         """
         return self._stop(frozenset(ids), is_killed)
 
-    def _flag(self, ids: list[str], *, terminate: bool, is_killed: bool) -> object:
-        """Add revoked ids; returns the answer that Celery's workers give, or an awaitable of it."""
+    def _flag(self, ids: list[str], signum: int | None) -> object:
+        """Add revoked ids; returns the answer that Celery's workers give, or an awaitable of it.
+
+        :param signum: the signal that stops those that run; None: they go on.
+        """
         self.revoked.add(ids, time.time())
         self._hello = (0.0, {})
         self._is_unsaved = True
         self._news.set()
-        self._bus.emit(events.TasksFlagged(tuple(ids), terminate))
+        self._bus.emit(events.TasksFlagged(tuple(ids), signum is not None, signum))
         marked = self.flagged(ids)
-        if terminate:
-            stopped = self.stop(ids, is_killed=is_killed)
+        if signum is not None:
+            stopped = self.stop(ids, is_killed=signum == SIGKILL)
             answer = {"ok": f"terminate: {', '.join(stopped) or 'tasks unknown'}"}
         else:
             answer = {"ok": f"tasks {set(ids)} flagged as revoked"}

@@ -123,6 +123,8 @@ class TasksFlagged:
     ids: tuple[str, ...]
     #: those that run are stopped
     terminate: bool
+    #: the signal that the order names for that; the task gets an exception in its place, unless it is SIGKILL
+    signum: int | None = None
 
 
 @attrs.frozen

@@ -115,6 +115,20 @@ def send_mandatory(queue: str) -> str:
     return "sent"
 
 
+@app.task(bind=True)  # type: ignore[untyped-decorator]
+def send_events(self: Any, queue: str) -> int:
+    """Send events of its own, and a task of which an event tells."""
+    self.send_event("task-progress", percent=50)
+    with app.events.default_dispatcher(hostname="till@shop") as dispatcher:
+        dispatcher.send("shop-opened", till=3)
+    app.conf.task_send_sent_event = True
+    try:
+        app.send_task("told", (1,), {"two": 2}, queue=queue)
+    finally:
+        app.conf.task_send_sent_event = False
+    return os.getpid()
+
+
 @app.task  # type: ignore[untyped-decorator]
 def ping() -> Any:
     """Ask the workers, by a queue that belongs to one connection."""

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import aio_pika
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.to_thread import run_sync
 
 from hybridpool._brokers.rabbitmq import RabbitBroker, acks
-from hybridpool._message import Outgoing, QueueSpec
+from hybridpool._message import Binding, Outgoing, QueueSpec
 from hybridpool._protocol import dead_letter
 from hybridpool.errors import BrokerError
 from hybridpool.events import BrokerConnected, BrokerLost
@@ -113,6 +114,29 @@ async def test_what_others_refuse_costs_one_message(broker: RabbitBroker, observ
             group.start_soon(broker.publish, Outgoing(body=b"good", routing_key=queue_name))
     assert len(failed) == 20
     assert await broker.depth(queue_name) == 20
+    assert not observed.of(BrokerLost)
+
+
+async def test_small_messages_beside_a_large_one(broker: RabbitBroker, observed: Events, queue_name: str) -> None:
+    """While a large body is sent to an exchange, small messages can be sent to it, confirmed or not; all arrive."""
+    inbox, name, exchange = Inbox(), f"{queue_name}-bound", f"{queue_name}-exchange"
+    binding = Binding(exchange=exchange, type="topic", routing_key="#", durable=False)
+    await broker.declare(QueueSpec(name=name, expires=60_000, bindings=(binding,)))
+    large = Outgoing(body=b"x" * (20 * MEGABYTE), exchange=exchange, routing_key="large")
+    small = [
+        Outgoing(body=str(number).encode(), exchange=exchange, routing_key="small", is_confirmed=number % 2 == 0)
+        for number in range(200)
+    ]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(broker.publish, large)
+        for at in range(0, len(small), 2):
+            tasks.start_soon(broker.publish_many, small[at : at + 2])
+            await anyio.lowlevel.checkpoint()
+    assert await broker.publish_many(small) == [None] * len(small)
+    await until_depth(broker, name, 1 + 2 * len(small))
+    await broker.consume(name, 0, inbox)
+    await inbox.until(lambda came: len(came) == 1 + 2 * len(small))
+    assert sorted(delivery.body for delivery in inbox.items) == sorted([large.body, *(one.body for one in 2 * small)])
     assert not observed.of(BrokerLost)
 
 

@@ -170,7 +170,8 @@ def test_native(rabbit_node: Node, tmp_path: Path) -> None:
         beat = log.wait(lambda event: _is_beat(event, node) and event["active"] == 1)
         assert beat["processed"] >= 8
         held.revoke(terminate=True)
-        log.see(held.id, "received", "started", "revoked")
+        *_, revoked = log.see(held.id, "received", "started", "revoked")
+        assert (revoked["terminated"], revoked["signum"], revoked["expired"]) == (True, 15, False)
         states = [log.state.tasks[one].state for one in (added.id, failed, retried, lost, held.id)]
         assert states == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS", "REVOKED"]
         assert worker.stop() == 0

@@ -11,6 +11,7 @@ from celery import Celery, chain, chord
 from celery.exceptions import ChordError
 from kombu.exceptions import OperationalError
 
+from tests.interop.event_log import EventLog
 from tests.interop.guests import client_of, new_queue, worker_of
 from tests.queues import BrokerConsole
 from tests.rabbit import Node, wait_for
@@ -175,6 +176,25 @@ def test_what_the_broker_refuses_afterwards(client: Celery, worker: Worker) -> N
     assert [part.get(timeout=PATIENCE) for part in result.parent] == [1, 1]
     assert run(client, "send_afterwards") == "done"
     worker.see(r"send_afterwards\[.*\] has ended, but a message was not sent: .*NOT_FOUND")
+
+
+def test_events_of_a_task(client: Celery, console: BrokerConsole, worker: Worker, rabbit_node: Node) -> None:
+    """A task's own events, and `task-sent` of a task that it sends, reach Celery's `Receiver` through the parent."""
+    name = new_queue()
+    with EventLog(client) as log:
+        result = client.send_task(f"{APP}.send_events", (name,))
+        pid = result.get(timeout=PATIENCE)
+        progress = log.wait(lambda event: event["type"] == "task-progress")
+        opened = log.wait(lambda event: event["type"] == "shop-opened")
+        sent = log.wait(lambda event: event["type"] == "task-sent")
+    assert (progress["uuid"], progress["percent"], progress["pid"]) == (result.id, 50, pid)
+    assert progress["hostname"] in worker.text
+    assert (opened["hostname"], opened["till"], opened["pid"]) == ("till@shop", 3, pid)
+    assert (sent["name"], sent["queue"], sent["parent_id"], sent["pid"]) == ("told", name, result.id, pid)
+    assert [event["type"] for event in log.events].count("task-sent") == 1
+    assert console.take(name).headers["id"] == sent["uuid"]
+    assert not [child for child in worker.children() if connections(child, rabbit_node)]
+    console.delete(name)
 
 
 def test_connections(client: Celery, worker: Worker, rabbit_node: Node) -> None:

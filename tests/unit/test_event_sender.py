@@ -128,10 +128,10 @@ async def bench() -> AsyncIterator[Bench]:
         yield made
 
 
-def received(name: str = "t") -> Received:
+def received(name: str = "t", task_id: str = "id-1") -> Received:
     """Return a message."""
     delivery = delivered(b"")
-    delivery = attrs.evolve(delivery, headers={"task": name, "id": "id-1"})
+    delivery = attrs.evolve(delivery, headers={"task": name, "id": task_id})
     return Received(
         delivery, read_head(delivery), DeliveryOptions(wants_result=False, acks_late=True, max_deliveries=1)
     )
@@ -139,7 +139,7 @@ def received(name: str = "t") -> Received:
 
 def job(cargo: Received) -> Job:
     """Return its call."""
-    return Job(task="t", content_type="", body=b"", on_done=lambda *_: None, cargo=cargo)
+    return Job(task="t", id=cargo.head.id, content_type="", body=b"", on_done=lambda *_: None, cargo=cargo)
 
 
 async def test_life(bench: Bench) -> None:
@@ -210,6 +210,32 @@ async def test_received_once(bench: Bench) -> None:
         bench.bus.emit(events.TaskExpired(TASK))
         await bench.see("task-received", "task-revoked")
         sender.close()
+
+
+async def test_stopped_at_once(bench: Bench) -> None:
+    """A task that runs is told as revoked when the order comes, and not again; one that ends otherwise is told so."""
+    found = [received(task_id=f"id-{number}") for number in range(4)]
+    stopped, finished, other, waiting = (one.task for one in found)
+    jobs = [job(one) for one in found]
+    sender = bench.sender(worker_send_task_events=True, worker_without_heartbeat=True)
+    bench.begun, bench.in_flight = jobs[:3], jobs
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender.run)
+        bench.bus.emit(events.TasksFlagged((other.id,), terminate=False))
+        for _ in range(2):
+            bench.bus.emit(events.TasksFlagged((stopped.id, finished.id, waiting.id), terminate=True, signum=9))
+        bench.bus.emit(events.TaskRevoked(waiting, ""))
+        bench.bus.emit(events.TaskRevoked(stopped, "c"))
+        bench.bus.emit(events.TaskSucceeded(finished, "c", 0.1, "1"))
+        await until(lambda: len(bench.types()) >= 4)
+        sender.close()
+    told = [(kind, event["uuid"], event.get("signum")) for kind, event in bench.heard if kind.startswith("task-")]
+    assert told == [
+        ("task-revoked", stopped.id, 9),
+        ("task-revoked", finished.id, 9),
+        ("task-revoked", waiting.id, None),
+        ("task-succeeded", finished.id, None),
+    ]
 
 
 async def test_away(bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,11 @@ class Publisher:
         channel.closing.add_done_callback(closed)
         return made
 
+    @property
+    def is_writing(self) -> bool:
+        """A body is written in portions: nothing may be sent between them."""
+        return self._writing.locked()
+
     def route_now(self, message: Outgoing) -> tuple[str, str] | None:
         """Return exchange and routing key for a message that can be sent now; None: call `route`."""
         current = self._current

@@ -178,6 +178,10 @@ class Session:
         if self.cause is not None:
             raise BrokerUnavailable(f"publish: {self.cause}")
         if len(message.body) > _LARGE_BODY_BYTES or (message.exchange and not message.broadcast):
+            if len(message.body) <= _LARGE_BODY_BYTES and not self.isolated_publisher.is_writing:
+                isolated_route = self.isolated_publisher.route_now(message)
+                if isolated_route is not None:
+                    return self.isolated_publisher.send(message, isolated_route)
             return await run_to_end(self._send_isolated(message))
         route = self.publisher.route_now(message)
         if route is None:

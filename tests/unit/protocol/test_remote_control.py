@@ -1,6 +1,7 @@
 """Orders to workers, as Celery writes them."""
 
 import json
+import signal
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,32 @@ def test_noise(body: bytes) -> None:
     except ProtocolError:
         return
     assert isinstance(read.method, str)
+
+
+@pytest.mark.parametrize(
+    ("named", "number"),
+    [
+        (None, 15),
+        ("", 15),
+        ("SIGKILL", 9),
+        ("KILL", 9),
+        ("USR1", signal.SIGUSR1),
+        (9, 9),
+        (0, 15),
+        (-9, 15),
+        (10**30, 15),
+        ("kill", TypeError),
+        (True, TypeError),
+        ("SIGNONE", AttributeError),
+    ],
+)
+def test_signal(named: object, number: int | type[Exception]) -> None:
+    """A signal is known by name or number; a number that is none of a signal counts as TERM."""
+    if isinstance(number, int):
+        assert remote_control.signal_number(named) == number
+        return
+    with pytest.raises(number):
+        remote_control.signal_number(named)
 
 
 def test_too_large() -> None:
