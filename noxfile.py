@@ -82,7 +82,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "unit"]
 nox.options.default_venv_backend = "none"
 
-#: four files at a time, since tests mostly wait; in the order of their folders: the long ones first, or one is left over
+#: four files at a time, since tests mostly wait; in the order of their folders, the long ones first
 SEVERAL = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 

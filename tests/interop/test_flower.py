@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,10 @@ def beside(kind: str, broker: str, backend: str, folder: Path) -> Iterator[Side]
         words = ["-A", "celery_app", "flower", f"--port={port}", "--address=127.0.0.1"]
         env["FLOWER_UNAUTHENTICATED_API"] = "true"
         # Celery's command line finds it by its entry point, wherever it is installed.
-        flower = pytest.importorskip("flower")
-        env["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(Path(flower.__file__).parents[1])))
+        home = find_spec("flower")
+        assert home is not None, "the tests' own packages are not all installed: flower is missing"
+        assert home.origin is not None
+        env["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(Path(home.origin).parents[1])))
         made.enter_context(Program([sys.executable, "-m", "celery", *words], env=env))
         client = made.enter_context(client_of(broker, backend, queue))
         side = Side(node, worker, client, f"http://127.0.0.1:{port}", folder / kind)
