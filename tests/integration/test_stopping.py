@@ -179,7 +179,7 @@ def test_soft(
             worker.see(COLD)
             assert not psutil.pid_exists(held.pid)
     if ends_in_time:
-        assert console.depth(queue_name) == 3
+        console.until_depth(queue_name, 3)
     else:
         assert_all_back(console, queue_name)
 
