@@ -49,9 +49,10 @@ class Breakpoint:
         self._is_hit = threading.Event()
         #: by connection and direction: the beginning of a frame; None: nothing passes any more
         self._rests: dict[tuple[Connection, bool], bytes | None] = {}
-        self._published: Counter[Connection] = Counter()
-        #: the message whose answer is waited for: its connection and tag
-        self._noted: tuple[Connection, int] | None = None
+        #: by connection and channel, which count each for itself
+        self._published: Counter[tuple[Connection, int]] = Counter()
+        #: the message whose answer is waited for: its connection, channel and tag
+        self._noted: tuple[Connection, int, int] | None = None
 
     def wait(self) -> None:
         """Wait until the step was stopped.
@@ -79,23 +80,26 @@ class Breakpoint:
 
     def _is_it(self, connection: Connection, outward: bool, frame: bytes) -> bool:
         method = method_of(frame)
+        channel = 0 if method is None else HEAD.unpack_from(frame)[1]
         if method == PUBLISH:
-            self._published[connection] += 1
-            return self._note(Step.CONFIRM, published_to(frame), connection, self._published[connection])
+            self._published[connection, channel] += 1
+            number = self._published[connection, channel]
+            return self._note(Step.CONFIRM, published_to(frame), connection, channel, number)
         if method == DELIVER:
             queue, tag = delivered_from(frame)
-            return self._note(Step.ACK, queue, connection, tag)
+            return self._note(Step.ACK, queue, connection, channel, tag)
         if method == ACK and self._noted is not None and outward is (self._step is Step.ACK):
             tag, multiple = ANSWER.unpack_from(frame, ARGUMENTS)
-            return self._noted[0] is connection and (tag >= self._noted[1] if multiple & 1 else tag == self._noted[1])
+            of, on, noted = self._noted
+            return of is connection and on == channel and (tag >= noted if multiple & 1 else tag == noted)
         return False
 
-    def _note(self, awaited: Step, queue: str, connection: Connection, tag: int) -> bool:
+    def _note(self, awaited: Step, queue: str, connection: Connection, channel: int, tag: int) -> bool:
         """Note the message whose answer is awaited; tell whether the message itself is what must not pass."""
         if queue != self._queue:
             return False
         if self._step is awaited and self._noted is None:
-            self._noted = (connection, tag)
+            self._noted = (connection, channel, tag)
         return self._step is Step.PUBLISH and awaited is Step.CONFIRM
 
 
