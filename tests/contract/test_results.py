@@ -170,10 +170,9 @@ async def test_forgotten(sides: Sides) -> None:
     del claim
 
 
+@pytest.mark.parametrize("chosen", ["redis"], indirect=True)  # of rpc it is the broker's limit: test_refusals.py
 async def test_too_large(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result that is larger than the backend takes is refused as such, and the others are stored."""
-    if sides.settings.result_backend == "rpc://":
-        pytest.skip("the broker's own limit: tests/contract/test_refusals.py")
     monkeypatch.setattr(sides.store._link, "max_bytes", 100)  # type: ignore[attr-defined]
     with pytest.raises(MessageTooLarge, match="result of 200 bytes"):
         await sides.send(new_id(), b"x" * 200)
