@@ -158,7 +158,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def deep(session: nox.Session) -> None:
-    """Run the tests that take long: faults planted in the pool's code, clusters of nodes."""
+    """Run the tests that take long: faults planted in the pool's code, clusters of nodes, many faults at once."""
     pytest(session, "tests", "--ignore=tests/benchmarks", "-m", "deep", *SEVERAL)
 
 

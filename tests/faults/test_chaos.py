@@ -21,7 +21,7 @@ TASKS = 200
 LIMIT = 250.0
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.timeout(LIMIT + 50)
 def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
     """Under many faults at once no task is lost, and none runs twice without a cause."""
